@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+//
+// The single writer: every change of the shared table goes through these functions, on one thread.
+// It turns "set this key" into: reserve log space, write an immutable record, publish one entry word,
+// move applied_seq; and it owns what follows from that, the tombstones waiting to become durable, the
+// large runs waiting to be freed, the counts of live bytes, and the decision that memory is full.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm/limits.h"
+#include "shm/record.h"
+
+struct keyspace;
+struct kvs_map;
+
+/// Answers besides 0. Positive: the caller handles them. Every write function returns one of these.
+enum keyspace_result {
+	KEYSPACE_OK = 0,
+	KEYSPACE_ABSENT = 1, // no such key
+	KEYSPACE_WAIT = 2, // no space this moment, but some is on its way: try again later
+	KEYSPACE_FULL = 3, // memory is full: -OOM
+	KEYSPACE_TOO_LARGE = 4, // value, or batch, over its limit
+};
+
+/// A value as the writer sees it. Pointers hold until the next call that writes, cleans or flushes.
+struct keyspace_value {
+	const void *value;
+	size_t value_bytes;
+	uint64_t seq;
+	uint64_t time_ms; // when written
+	uint64_t expiry_ms; // wall clock ms since 1970, 0 = never
+};
+
+/// Current value of a key; inside a batch, what the batch made of it. An expired key is absent: kvd
+/// decides with the precise clock and logs a tombstone, so it is never seen alive again.
+/// Returns KEYSPACE_OK or KEYSPACE_ABSENT.
+int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
+		 struct keyspace_value *value);
+
+/// Stores key = value. `expiry_ms` 0 = no expiry (any former one is gone). `value` may point into the
+/// region (a value from keyspace_get()). *seq (may be NULL) gets the new version.
+/// Returns OK, WAIT, FULL or TOO_LARGE.
+int keyspace_set(struct keyspace *keyspace, const void *key, size_t key_bytes, const void *value,
+		 size_t value_bytes, uint64_t expiry_ms, uint64_t *seq);
+
+/// As keyspace_set() for a value in two pieces (APPEND): no joined copy is made first.
+int keyspace_set2(struct keyspace *keyspace, const void *key, size_t key_bytes, const void *head,
+		  size_t head_bytes, const void *tail, size_t tail_bytes, uint64_t expiry_ms,
+		  uint64_t *seq);
+
+/// Removes a key. Returns OK, ABSENT, WAIT or FULL (tombstones have a reserve, so FULL is rare).
+int keyspace_delete(struct keyspace *keyspace, const void *key, size_t key_bytes);
+
+/// Changes only the expiry (0 = none); the value keeps its bytes but gets a new version. Returns OK,
+/// ABSENT, WAIT or FULL.
+int keyspace_expire(struct keyspace *keyspace, const void *key, size_t key_bytes,
+		    uint64_t expiry_ms);
+
+/// Removes everything: one record and a root swap. Not inside a batch: KEYSPACE_WAIT is not returned
+/// but FULL may be. Inside a batch it is recorded and applied at commit.
+int keyspace_flush(struct keyspace *keyspace);
+
+/// Batches: between begin and commit, writes are collected and reads see them; commit applies all or
+/// nothing and returns OK, WAIT, FULL or TOO_LARGE (then nothing was applied and the batch is gone);
+/// abort drops it. Batches do not nest. Versions reported inside a batch are final if it commits.
+void keyspace_batch_begin(struct keyspace *keyspace);
+int keyspace_batch_commit(struct keyspace *keyspace);
+void keyspace_batch_abort(struct keyspace *keyspace);
+
+/// Would a write of about `bytes` (keys and values together) find room? OK, WAIT or FULL; does what it
+/// can to make room first (retire, revoke, clean), in bounded time. The dispatcher asks before each
+/// command flagged `denyoom`, so that commands need not undo.
+int keyspace_admit(struct keyspace *keyspace, size_t bytes);
+
+/// Keys that exist now (expired ones that nobody touched yet count, as in Redis).
+uint64_t keyspace_count(const struct keyspace *keyspace);
+uint64_t keyspace_count_with_expiry(const struct keyspace *keyspace);
+
+/// Reverse-binary scan: visits keys of one cursor position, returns the next cursor (0 = done).
+/// Expired keys are skipped.
+uint64_t keyspace_scan(struct keyspace *keyspace, uint64_t cursor,
+		       void (*visit)(void *context, const void *key, size_t key_bytes,
+				     const struct keyspace_value *value),
+		       void *context);
+
+/// Prefetches for a key about to be used: pass 0 the bucket, pass 1 the record.
+void keyspace_prefetch(struct keyspace *keyspace, const void *key, size_t key_bytes, int pass);
+
+/// Who is writing now: index of the uid (see readers), stamped into records.
+void keyspace_set_writer(struct keyspace *keyspace, uint16_t writer);
+
+/// Highest version handed out; all of it is applied when no batch is open.
+uint64_t keyspace_last_seq(const struct keyspace *keyspace);
+/// Highest version that is durable (under the memory policy: applied).
+uint64_t keyspace_durable_seq(const struct keyspace *keyspace);
+/// Number of keyspace changes ever made by this process (INFO's rdb_changes…, dirty counting).
+uint64_t keyspace_changes(const struct keyspace *keyspace);
+
+/// Wall clock in ms since 1970 as of the start of this command; the same for the whole command and
+/// the whole batch, as in Redis.
+uint64_t keyspace_now_ms(struct keyspace *keyspace);
+/// Takes the clock anew; the dispatcher calls it once a command.
+void keyspace_tick(struct keyspace *keyspace);
+
+/// Largest value accepted now.
+size_t keyspace_value_bytes_max(const struct keyspace *keyspace);
+
+/// The writer's own view of the region, for ATTACH, statistics and the persister.
+const struct kvs_map *keyspace_map(const struct keyspace *keyspace);

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+//
+// The daemon's parts, put together once in main.c and handed to whoever needs more than one of them
+// (commands, sessions, statistics). No globals: whoever has no pointer to this has no business here.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/config.h"
+
+struct kvd {
+	const struct seam *seam;
+	struct config config; // effective options
+	struct loop *loop; // epoll, timers, wake-ups
+	struct listener *listener; // accepts; owns the sessions
+	struct keyspace *keyspace; // the single writer
+	struct persist *persist; // NULL under the memory policy
+	struct readers *readers; // pages, attached processes, revocation
+	struct stats *stats; // what INFO and KVD.STATS tell beyond the counters
+	uint64_t started_wall_ms;
+	uint64_t started_ns;
+	uint64_t instance_id;
+	char run_id[41]; // 40 hex digits, as Redis
+	bool stopping;
+};

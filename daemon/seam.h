@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+//
+// The one seam between kvd and the world: clocks, randomness and I/O go through a table of functions,
+// so that a test can put a simulated clock, a failing disk or a short write underneath, and labelled
+// crash points let a test kill kvd at an exact step. LMDB does its own I/O and is not behind it.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct epoll_event;
+
+struct seam {
+	uint64_t (*monotonic_ns)(void);
+	uint64_t (*wall_ms)(void); // precise wall clock, ms since 1970
+	void (*random_bytes)(void *out, size_t bytes);
+	ssize_t (*read)(int fd, void *buffer, size_t bytes);
+	ssize_t (*write)(int fd, const void *buffer, size_t bytes);
+	ssize_t (*recvmsg)(int fd, struct msghdr *message, int flags);
+	ssize_t (*sendmsg)(int fd, const struct msghdr *message, int flags);
+	ssize_t (*writev)(int fd, const struct iovec *pieces, int count);
+	int (*accept4)(int fd, struct sockaddr *address, socklen_t *length, int flags);
+	int (*open)(const char *path, int flags, mode_t mode);
+	int (*fsync)(int fd);
+	int (*rename)(const char *from, const char *to);
+	int (*unlink)(const char *path);
+	int (*epoll_wait)(int fd, struct epoll_event *events, int count, int timeout_ms);
+};
+
+/// The real world.
+extern const struct seam seam_system;
+
+/// Labels of crash points, one table: X(name, what has just happened there).
+#define SEAM_CRASH_POINTS(X)                                                                       \
+	X(record_written, "a record is in the log, its entry not yet published")                  \
+	X(entry_published, "the entry is published, applied_seq not yet moved")                   \
+	X(batch_half_published, "one entry of a batch is published, others not")                  \
+	X(batch_published, "all entries of a batch are published, applied_seq not yet moved")     \
+	X(reply_queued, "a write is applied, its reply not yet sent")                             \
+	X(commit_before, "a transaction is filled, not yet committed")                            \
+	X(commit_after, "a transaction is committed, durable_seq not yet published")              \
+	X(durable_published, "durable_seq is published, waiting replies not yet sent")            \
+	X(cleaner_copied, "a survivor is published, its old segment not yet retired")             \
+	X(split_filled, "a split's new chain is filled, the root not yet published")              \
+	X(split_published, "the root is published, moved entries not yet cleared")                \
+	X(flush_published, "a FLUSHALL's root is published, applied_seq not yet moved")           \
+	X(recovery_half, "half of the store has been read at start")
+
+enum seam_crash_point {
+#define SEAM_X(name, help) SEAM_CRASH_##name,
+	SEAM_CRASH_POINTS(SEAM_X)
+#undef SEAM_X
+	SEAM_CRASH_COUNT,
+};
+
+/// Arms the crash points from KVD_CRASH_AT=label[:n] (die at the n-th pass, default 1). Returns -1 for
+/// an unknown label.
+int seam_crash_arm(const char *text);
+
+/// Dies by SIGKILL here if armed for this label.
+void seam_crash_slow(enum seam_crash_point point);
+extern int seam_crash_armed; // 0 unless a test armed one
+#define SEAM_CRASH(label)                                                                          \
+	do {                                                                                       \
+		if (__builtin_expect(seam_crash_armed, 0)) {                                       \
+			seam_crash_slow(SEAM_CRASH_##label);                                       \
+		}                                                                                  \
+	} while (0)

@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libkvclient: read what kvd shares at memory speed, and write to it through its socket.
+ *
+ * Two kinds of handle. A `kvc` is a connection: one per process is usual, one thread at a time may
+ * call functions that take it, except where a line says otherwise. A `kvc_reader` is a place in the
+ * shared mapping from which one thread at a time reads; open one for each thread that reads, or hand
+ * one from thread to thread. The library starts no threads, keeps no globals and installs no signal
+ * handlers. After fork() the child may go on using both: the first call in the child attaches anew;
+ * views that were open at the fork belong to the parent and end as KVC_REVOKED in the child.
+ *
+ * Keys are 1..511 bytes, values up to the server's limit; both are any bytes. Read kvclient(3) for
+ * the caveats before using views.
+ */
+#ifndef KVCLIENT_H
+#define KVCLIENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define KVC_API __attribute__((visibility("default")))
+#else
+#define KVC_API
+#endif
+
+/* Results: 0 is success, positive an answer that a caller expects, negative an error. The list is
+ * shm/status.tbl.h; kvc_strerror() has the sentences. */
+enum kvc_status {
+	KVC_OK = 0,
+	KVC_NOT_FOUND = 1,      /* no such key, or expired */
+	KVC_NOT_APPLIED = 2,    /* a condition (absent, present, version) did not hold */
+	KVC_TRUNCATED = 3,      /* the caller's buffer is too small; the needed size is filled in */
+
+	KVC_REVOKED = -1,       /* kvd took the memory back from a view held too long: discard */
+	KVC_BUSY = -2,          /* views still open, or no consistent snapshot after many tries */
+	KVC_UNREACHABLE = -3,   /* no daemon at the socket, or the connection broke before sending */
+	KVC_TIMEOUT = -4,       /* deadline passed; a write may or may not have been applied */
+	KVC_UNKNOWN = -5,       /* connection broke after a write was sent: it may have been applied */
+	KVC_NO_MEMORY = -6,     /* kvd's memory is full (-OOM) or malloc failed here */
+	KVC_TOO_LARGE = -7,     /* key, value or batch over its limit */
+	KVC_INVALID = -8,       /* an argument is not valid */
+	KVC_REFUSED = -9,       /* kvd answered with an error; kvc_error_text() has it */
+	KVC_PROTOCOL = -10,     /* the peer does not speak as kvd does */
+	KVC_LAYOUT = -11,       /* kvd's region has another layout: update the older side */
+	KVC_DAMAGED = -12,      /* the region contradicts itself */
+	KVC_NOT_DURABLE = -13,  /* applied and visible, but the store could not be written (-IOERR) */
+	KVC_SYSTEM = -14,       /* a system call failed; errno says which way */
+	KVC_NOT_NUMBER = -15    /* increment of something that is not an integer, or overflow */
+};
+
+typedef struct kvc kvc;
+typedef struct kvc_reader kvc_reader;
+
+/* Options. Set struct_bytes to sizeof(struct kvc_options) (kvc_options_init does), zero means the
+ * default, so that fields can be added later without breaking callers. */
+struct kvc_options {
+	size_t struct_bytes;
+	const char *socket_path;      /* default: $KVD_SOCKET, then /run/kvd/kvd.sock */
+	const char *name;             /* shown by CLIENT LIST; default: none */
+	uint32_t connect_timeout_ms;  /* default 1000 */
+	uint32_t request_timeout_ms;  /* one request or reply; default 5000 */
+	uint32_t reconnect_min_ms;    /* first pause after a failed attempt; default 10 */
+	uint32_t reconnect_max_ms;    /* doubles up to this, with jitter; default 1000 */
+	uint32_t flags;               /* enum kvc_open_flags */
+};
+
+enum kvc_open_flags {
+	KVC_OPEN_SOCKET_ONLY = 1,     /* never map, all reads through the socket */
+	KVC_OPEN_FENCED = 2,          /* full fence on begin even where membarrier works (tests) */
+	KVC_OPEN_NO_CONNECT = 4       /* connect at the first call instead of in kvc_open() */
+};
+
+/* What is known about a value besides its bytes. */
+struct kvc_meta {
+	uint64_t version;     /* seq of the write: grows with every write on this kvd, never reused */
+	uint64_t time_ms;     /* when it was written, wall clock, ms since 1970; 0 if read by socket */
+	int64_t ttl_ms;       /* time left, -1 = no expiry */
+	uint32_t value_bytes;
+	uint32_t flags;       /* enum kvc_meta_flags */
+};
+
+enum kvc_meta_flags {
+	KVC_META_DURABLE = 1, /* this version is durable already (mapped reads only) */
+	KVC_META_SOCKET = 2   /* answered by the socket, not by the mapping */
+};
+
+/* A value in shared memory, good until kvc_end(). */
+struct kvc_view {
+	const void *value;
+	size_t value_bytes;
+	struct kvc_meta meta;
+};
+
+KVC_API void kvc_options_init(struct kvc_options *options);
+
+/* Opens a client; `options` may be NULL. On success *out is owned by the caller until kvc_close().
+ * Errors: UNREACHABLE, TIMEOUT, LAYOUT (reads then still work with SOCKET_ONLY), PROTOCOL, SYSTEM,
+ * NO_MEMORY, INVALID. A daemon that passes no descriptors (a bridge, a container) is no error:
+ * reads go through the socket. */
+KVC_API int kvc_open(kvc **out, const struct kvc_options *options);
+
+/* Closes. KVC_BUSY, and nothing is closed, while one of its readers has a view open; other readers
+ * are closed with it. NULL is fine. */
+KVC_API int kvc_close(kvc *client);
+
+/* Text of the last error reply or system error on this client; valid until the next call. */
+KVC_API const char *kvc_error_text(const kvc *client);
+KVC_API const char *kvc_strerror(int status);   /* static text for any status */
+KVC_API const char *kvc_version(void);          /* "0.1.0" */
+
+/* 1 if reads go through the mapping now, 0 if through the socket. Any thread. */
+KVC_API int kvc_is_mapped(const kvc *client);
+
+/* ---- readers ------------------------------------------------------------------------------ */
+
+/* Opens a reader of `client`; may be called by any thread. It must not outlive the client. */
+KVC_API int kvc_reader_open(kvc *client, kvc_reader **out);
+/* KVC_BUSY while a view is open. */
+KVC_API int kvc_reader_close(kvc_reader *reader);
+
+/* Copying get. Fills at most `buffer_bytes` at `buffer` and `meta` (either may be NULL / 0).
+ * The bytes were validated after the copy: never torn, never reused memory.
+ * Returns KVC_OK, KVC_NOT_FOUND, KVC_TRUNCATED (meta->value_bytes has the size, the buffer the
+ * beginning); errors as for requests where the socket had to answer.
+ * A hit in the mapping makes no system call, takes no lock and allocates nothing. */
+KVC_API int kvc_get(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
+		    size_t buffer_bytes, struct kvc_meta *meta);
+
+/* As kvc_get, into memory from malloc that the caller frees: *value is NULL unless KVC_OK. */
+KVC_API int kvc_get_alloc(kvc_reader *reader, const void *key, size_t key_bytes, void **value,
+			  struct kvc_meta *meta);
+
+/* Zero-copy. kvc_begin opens a section, kvc_view finds values in it, kvc_end closes it and says
+ * whether all that was seen was good. Sections nest; keep them short (milliseconds): kvd takes
+ * memory back from sections held for seconds, and then kvc_end returns KVC_REVOKED and everything
+ * derived from the views must be discarded. Do nothing irreversible with a view before kvc_end
+ * returned KVC_OK. A value that is only on disk or only reachable by socket is copied into memory
+ * owned by the reader until kvc_end. */
+KVC_API int kvc_begin(kvc_reader *reader);
+KVC_API int kvc_view(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_view *view);
+KVC_API int kvc_end(kvc_reader *reader);
+
+/* One of many keys to get. */
+struct kvc_item {
+	const void *key;
+	size_t key_bytes;
+	void *buffer;           /* filled up to buffer_bytes */
+	size_t buffer_bytes;
+	struct kvc_meta meta;
+	int status;             /* as kvc_get would return */
+};
+
+enum kvc_get_flags {
+	KVC_GET_SNAPSHOT = 1    /* all items from one moment: batches are seen whole or not at all */
+};
+
+/* Gets `count` items; per-item results are in `status`. Returns KVC_OK, or the error that stopped
+ * it; with KVC_GET_SNAPSHOT KVC_BUSY if writers never paused long enough. */
+KVC_API int kvc_get_many(kvc_reader *reader, struct kvc_item *items, size_t count, uint32_t flags);
+
+/* Watermarks as this reader sees them: highest applied and durable version. */
+KVC_API int kvc_watermarks(kvc_reader *reader, uint64_t *applied, uint64_t *durable);
+
+/* ---- writes: through the socket ------------------------------------------------------------ */
+
+enum kvc_set_flags {
+	KVC_SET_IF_ABSENT = 1,
+	KVC_SET_IF_PRESENT = 2,
+	KVC_SET_IF_VERSION = 4,  /* only if the current version is `version`; 0 = only if absent */
+	KVC_SET_KEEP_TTL = 8
+};
+
+struct kvc_set_options {
+	size_t struct_bytes;     /* sizeof(struct kvc_set_options) */
+	int64_t ttl_ms;          /* 0 = none */
+	uint64_t version;        /* for KVC_SET_IF_VERSION */
+	uint32_t flags;          /* enum kvc_set_flags */
+};
+
+/* Stores. `options` may be NULL; *version (may be NULL) gets the new version. Returns KVC_OK,
+ * KVC_NOT_APPLIED, or an error of a request: UNREACHABLE, TIMEOUT, UNKNOWN, NO_MEMORY, TOO_LARGE,
+ * REFUSED, NOT_DURABLE, PROTOCOL. When it returns KVC_OK the value is visible to every later get
+ * on the machine, and as durable as kvd's policy says. */
+KVC_API int kvc_set(kvc *client, const void *key, size_t key_bytes, const void *value,
+		    size_t value_bytes, const struct kvc_set_options *options, uint64_t *version);
+
+/* KVC_OK if it was there, KVC_NOT_FOUND if not. */
+KVC_API int kvc_delete(kvc *client, const void *key, size_t key_bytes);
+
+/* Adds `delta` to a decimal integer (absent = 0); *result gets the new value. */
+KVC_API int kvc_increment(kvc *client, const void *key, size_t key_bytes, int64_t delta,
+			  int64_t *result);
+
+/* Sets the time left; ttl_ms < 0 removes the expiry, 0 deletes. KVC_NOT_FOUND if absent. */
+KVC_API int kvc_expire(kvc *client, const void *key, size_t key_bytes, int64_t ttl_ms);
+
+/* Waits until everything this client wrote is durable (at once under the memory policy). */
+KVC_API int kvc_sync(kvc *client);
+
+/* ---- atomic batches: applied whole or not at all ------------------------------------------- */
+
+typedef struct kvc_batch kvc_batch;
+
+/* A batch only collects; nothing is sent before kvc_batch_commit. Not bound to a thread. */
+KVC_API int kvc_batch_new(kvc_batch **out);
+KVC_API void kvc_batch_free(kvc_batch *batch);
+KVC_API void kvc_batch_reset(kvc_batch *batch);   /* empties it for reuse, keeps its memory */
+KVC_API int kvc_batch_set(kvc_batch *batch, const void *key, size_t key_bytes, const void *value,
+			  size_t value_bytes, int64_t ttl_ms);
+KVC_API int kvc_batch_delete(kvc_batch *batch, const void *key, size_t key_bytes);
+KVC_API int kvc_batch_increment(kvc_batch *batch, const void *key, size_t key_bytes, int64_t delta);
+KVC_API int kvc_batch_expire(kvc_batch *batch, const void *key, size_t key_bytes, int64_t ttl_ms);
+/* Sends and waits. KVC_OK: all applied. Batches over 64 MiB are KVC_TOO_LARGE. The batch keeps its
+ * content (kvc_batch_reset empties it). */
+KVC_API int kvc_batch_commit(kvc *client, kvc_batch *batch);
+
+/* ---- anything else -------------------------------------------------------------------------- */
+
+/* A reply in a tree; strings are NUL-terminated after their bytes. */
+enum kvc_reply_type {
+	KVC_REPLY_NIL, KVC_REPLY_STATUS, KVC_REPLY_ERROR, KVC_REPLY_INTEGER, KVC_REPLY_STRING,
+	KVC_REPLY_ARRAY, KVC_REPLY_MAP, KVC_REPLY_DOUBLE, KVC_REPLY_BOOLEAN, KVC_REPLY_PUSH
+};
+
+struct kvc_reply {
+	enum kvc_reply_type type;
+	int64_t integer;                 /* INTEGER, BOOLEAN */
+	double number;                   /* DOUBLE */
+	const char *text;                /* STATUS, ERROR, STRING */
+	size_t text_bytes;
+	struct kvc_reply *element;       /* ARRAY, PUSH: count; MAP: 2 * count, key then value */
+	size_t count;
+};
+
+/* Sends one command of `argc` arguments and waits for its reply. *reply is owned by the client and
+ * good until its next call. KVC_OK also for error replies: look at reply->type. */
+KVC_API int kvc_command(kvc *client, int argc, const void *const *argv, const size_t *argv_bytes,
+			const struct kvc_reply **reply);
+
+/* Pipelining: append commands, then take their replies in order. Unsent commands go out with the
+ * first kvc_pipeline_reply, or when 64 KiB are waiting. */
+KVC_API int kvc_pipeline_append(kvc *client, int argc, const void *const *argv,
+				const size_t *argv_bytes);
+KVC_API int kvc_pipeline_reply(kvc *client, const struct kvc_reply **reply);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* KVCLIENT_H */

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+//
+// The only ways to touch a word that two threads or two processes share. Each helper is a thin name
+// over the compiler's builtin, so that ThreadSanitizer follows it and so that a reader of the code
+// can ask "who is the partner?": every call site names it in a comment, and the pairs are listed in
+// shm/LAYOUT.md. Plain loads, stores and `volatile` never synchronise anything here.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/// Load-acquire: what the partner wrote before its release store of this word is visible after.
+static inline uint64_t kvs_load_acquire(const uint64_t *word)
+{
+	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
+/// Relaxed load: one untorn read, no order. For own words, hints and counters.
+static inline uint64_t kvs_load_relaxed(const uint64_t *word)
+{
+	return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+
+/// Store-release: publishes everything written before it to whoever load-acquires this word.
+static inline void kvs_store_release(uint64_t *word, uint64_t value)
+{
+	__atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+
+/// Relaxed store: one untorn write, no order.
+static inline void kvs_store_relaxed(uint64_t *word, uint64_t value)
+{
+	__atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+
+/// A full-barrier store, for readers that may not rely on the writer's membarrier.
+static inline void kvs_store_fenced(uint64_t *word, uint64_t value)
+{
+	(void)__atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
+}
+
+/// Single-writer counter: load and store, no lock prefix. Only the owner of the word may call it.
+static inline void kvs_count(uint64_t *word, uint64_t by)
+{
+	kvs_store_relaxed(word, kvs_load_relaxed(word) + by);
+}
+
+/// Earlier loads complete before later loads and stores (no instruction on x86-64).
+static inline void kvs_fence_acquire(void)
+{
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+}
+
+/// Full fence.
+static inline void kvs_fence_full(void)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+/// Keeps the compiler, not the machine, from moving memory accesses across. Pairs with membarrier.
+static inline void kvs_barrier_compiler(void)
+{
+	__asm__ volatile("" ::: "memory");
+}

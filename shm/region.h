@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+//
+// The region as its one writer sees it: the memfd, its writable map, the geometry, and how much of each
+// range exists as memory. Creating, growing and giving back pages is here; what stands in them is the
+// business of log, table and large.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shm/layout.h"
+#include "shm/map.h"
+
+struct kvs_region_options {
+	uint64_t memory_bytes; // bound on what is in use; may change later up to memory_bytes_max
+	uint64_t memory_bytes_max; // sizes the offset ranges
+	uint32_t segment_bytes; // power of two, KVS_SEGMENT_BYTES_MIN..MAX
+	uint64_t instance_id;
+	uint64_t hash_seed;
+	bool fenced; // readers must fence
+	bool huge_pages; // ask for them
+};
+
+struct kvs_region {
+	int fd; // memfd, writable, mode 0600, sealed against shrinking and growing
+	int fd_readonly; // the same file reopened read-only: what clients get
+	unsigned char *base;
+	uint64_t bytes; // of the file, sparse
+	struct kvs_region_header *header;
+	struct kvs_segment_entry *directory;
+	struct kvs_map map; // this process's view, writable underneath
+	uint64_t memory_bytes; // accounting bound
+	uint64_t table_bytes; // populated: both sides and their overflow buckets
+	uint64_t large_bytes; // populated large runs
+	uint32_t segment_bytes;
+	uint32_t segment_shift;
+	uint32_t segments_count_max;
+	bool huge_pages;
+};
+
+/// Why creation failed, for the message; errno has the detail for SYSTEM.
+enum kvs_region_error {
+	KVS_REGION_OK = 0,
+	KVS_REGION_SYSTEM,
+	KVS_REGION_TOO_SMALL, // memory below what the segments need
+	KVS_REGION_TOO_LARGE, // ranges do not fit the 40-bit location
+	KVS_REGION_NO_PROC, // /proc is not mounted: no read-only descriptor can be made
+};
+
+/// Creates an empty region in state STARTING. Returns an enum kvs_region_error; on success the caller
+/// owns `region` until kvs_region_close().
+int kvs_region_create(struct kvs_region *region, const struct kvs_region_options *options);
+void kvs_region_close(struct kvs_region *region);
+
+/// Populates [offset, offset + bytes) of the file with memory, huge pages where granted. Returns 0, or
+/// -ENOMEM / -errno when the machine is full: an error instead of a SIGBUS later.
+/// Call with: page-aligned bounds inside one range. Thread must: any. Orders: none.
+int kvs_region_populate(const struct kvs_region *region, uint64_t offset, uint64_t bytes);
+
+/// Gives the pages of [offset, offset + bytes) back; they read as zero afterwards. Returns 0 or -errno.
+int kvs_region_punch(const struct kvs_region *region, uint64_t offset, uint64_t bytes);
+
+/// Raises the published bound of a range: clients may map up to `ready` bytes of it.
+/// Call with: memory populated. Thread must: be the writer. Orders: release; partner kvs_map_extend().
+void kvs_region_publish(struct kvs_region *region, enum kvs_range range, uint64_t ready);
+
+static inline uint64_t kvs_region_segment_offset(const struct kvs_region *region, uint32_t segment)
+{
+	return region->map.ranges[KVS_RANGE_LOG].offset + ((uint64_t)segment << region->segment_shift);
+}

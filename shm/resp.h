@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+//
+// RESP, both directions, both sides: the incremental request parser that kvd runs on untrusted bytes,
+// the incremental reply parser that clients run, and the formatting of small frames without printf.
+// Pure functions over byte ranges: no allocation, no I/O, so that a fuzzer can have them whole.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm/limits.h"
+
+/// One argument of a request: bytes inside the caller's input buffer.
+struct resp_arg {
+	const char *data;
+	size_t bytes;
+};
+
+enum resp_result {
+	RESP_COMPLETE, // one whole request or reply was consumed
+	RESP_MORE, // the input ends inside it: nothing consumed, call again with more
+	RESP_ERROR, // protocol error: `error` has Redis's text, the connection must close
+	RESP_EMPTY, // an empty line or array was consumed: no request in it
+};
+
+/// Progress of a request that arrives in pieces, so that a half frame is never parsed from its start
+/// again. Zero it for a new connection; the parser resets it when a request is complete.
+struct resp_request_state {
+	uint32_t args_expected; // 0 = at the start of a request
+	uint32_t args_done;
+	size_t offset; // parsed so far, from the start of the request
+	size_t bulk_bytes; // length of the argument whose body is awaited
+	bool bulk_known;
+};
+
+struct resp_limits {
+	size_t bulk_bytes_max; // longest argument accepted
+	size_t inline_bytes_max;
+	uint32_t args_max;
+};
+
+/// A request. `argv` is the caller's growable array; arguments point into the input.
+struct resp_request {
+	struct resp_arg *argv;
+	uint32_t argc;
+	uint32_t argv_capacity;
+	size_t consumed; // bytes of input to drop; for RESP_COMPLETE and RESP_EMPTY
+	size_t wanted; // for RESP_MORE: total input bytes that would let parsing go on, a hint
+	const char *error; // for RESP_ERROR: text after "-ERR Protocol error: "
+	char error_text[64];
+};
+
+/// Parses one request (array of bulk strings, or an inline command with Redis's quoting) from the
+/// `bytes` bytes at `input`, which must begin where the request begins. Inline arguments are unquoted
+/// in place, hence not const. Grows request->argv with realloc; false capacity growth is RESP_ERROR
+/// "out of memory". argv offsets stay valid as long as the input does not move.
+enum resp_result resp_parse_request(struct resp_request_state *state, char *input, size_t bytes,
+				    const struct resp_limits *limits, struct resp_request *request);
+
+enum resp_type {
+	RESP_TYPE_STATUS = '+',
+	RESP_TYPE_ERROR = '-',
+	RESP_TYPE_INTEGER = ':',
+	RESP_TYPE_BULK = '$',
+	RESP_TYPE_ARRAY = '*',
+	RESP_TYPE_NULL = '_',
+	RESP_TYPE_BOOLEAN = '#',
+	RESP_TYPE_DOUBLE = ',',
+	RESP_TYPE_BIG_NUMBER = '(',
+	RESP_TYPE_BULK_ERROR = '!',
+	RESP_TYPE_VERBATIM = '=',
+	RESP_TYPE_MAP = '%',
+	RESP_TYPE_SET = '~',
+	RESP_TYPE_PUSH = '>',
+	RESP_TYPE_ATTRIBUTE = '|',
+};
+
+/// One node of a reply: a scalar, or the head of an aggregate whose elements follow as nodes.
+struct resp_node {
+	enum resp_type type;
+	bool null; // $-1, *-1 or _
+	int64_t integer; // INTEGER, BOOLEAN; for aggregates the number of child nodes (maps: 2 * pairs)
+	const char *data; // STATUS, ERROR, BULK, VERBATIM, DOUBLE, BIG_NUMBER: text in the input
+	size_t bytes;
+};
+
+/// Reads one node at input[0..bytes). *consumed is set for RESP_COMPLETE. An aggregate's elements are
+/// read by further calls. Lengths over `bulk_bytes_max` are RESP_ERROR.
+enum resp_result resp_parse_node(const char *input, size_t bytes, size_t bulk_bytes_max,
+				 struct resp_node *node, size_t *consumed);
+
+/// Length of the first whole reply (all its elements) at `input`: RESP_COMPLETE sets *consumed and
+/// *nodes (count of nodes in it). Nesting deeper than 16 is RESP_ERROR. `resume` (zeroed at the start
+/// of a reply) keeps the place over RESP_MORE.
+struct resp_reply_state {
+	size_t offset;
+	size_t nodes;
+	size_t pending; // nodes still to come
+};
+enum resp_result resp_measure_reply(struct resp_reply_state *resume, const char *input, size_t bytes,
+				    size_t bulk_bytes_max, size_t *consumed, size_t *nodes);
+
+#define RESP_NUMBER_BYTES_MAX 24u // sign, 20 digits, CR LF, spare
+
+/// Formats `<prefix><number>\r\n` at `out` (RESP_NUMBER_BYTES_MAX bytes). Returns its length.
+size_t resp_format_number(char *out, char prefix, int64_t number);
+
+/// Decimal text of `number` at `out` (21 bytes suffice), no NUL. Returns its length.
+size_t resp_format_int(char *out, int64_t number);
+
+/// Strict decimal as Redis's string2ll: no spaces, no plus, no leading zeros, whole range of int64.
+bool resp_parse_int(const char *data, size_t bytes, int64_t *number);

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+//
+// Results of libkvclient: name, number, sentence. kvclient.h repeats names and numbers because it is
+// the one installed header; a test holds the two together. Expand with X(name, number, sentence).
+X(OK, 0, "success")
+X(NOT_FOUND, 1, "no such key")
+X(NOT_APPLIED, 2, "the condition did not hold, nothing was changed")
+X(TRUNCATED, 3, "the buffer is too small for the value")
+X(REVOKED, -1, "kvd took the memory back from a view held too long: discard what was read")
+X(BUSY, -2, "views are still open, or writers never paused for a consistent snapshot")
+X(UNREACHABLE, -3, "no kvd answers at the socket: is it running, and is the path right?")
+X(TIMEOUT, -4, "the deadline passed: a write may or may not have been applied")
+X(UNKNOWN, -5, "the connection broke after a write was sent: it may have been applied")
+X(NO_MEMORY, -6, "out of memory, in kvd (see kvctl stats) or in this process")
+X(TOO_LARGE, -7, "key, value or batch over its limit")
+X(INVALID, -8, "an argument is not valid")
+X(REFUSED, -9, "kvd answered with an error: see kvc_error_text()")
+X(PROTOCOL, -10, "the peer does not speak as kvd does")
+X(LAYOUT, -11, "kvd's region has another layout than this library: update the older of the two")
+X(DAMAGED, -12, "the shared region contradicts itself")
+X(NOT_DURABLE, -13, "applied and visible, but kvd could not write its store")
+X(SYSTEM, -14, "a system call failed")
+X(NOT_NUMBER, -15, "the value is not an integer, or the result would overflow")
