@@ -21,6 +21,12 @@ static inline uint64_t kvs_load_relaxed(const uint64_t *word)
 	return __atomic_load_n(word, __ATOMIC_RELAXED);
 }
 
+/// The same for a 32-bit word.
+static inline uint32_t kvs_load_relaxed_32(const uint32_t *word)
+{
+	return __atomic_load_n(word, __ATOMIC_RELAXED);
+}
+
 /// Store-release: publishes everything written before it to whoever load-acquires this word.
 static inline void kvs_store_release(uint64_t *word, uint64_t value)
 {

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+//
+// The reverse-binary walk: the cursor counts in the bits of the smaller mask from the top down, so that
+// the buckets a key can be in after growth or shrinkage are exactly those that one cursor position
+// covers. A key that is there throughout is visited at least once; some may come twice.
+#include "shm/table.h"
+
+static uint64_t scan_reverse(uint64_t word)
+{
+	uint64_t out = 0;
+	for (unsigned i = 0; i < 64; i++) {
+		out = out << 1 | (word & 1);
+		word >>= 1;
+	}
+	return out;
+}
+
+static void scan_chain(const struct kvs_map *map, unsigned side, uint64_t index,
+		       void (*visit)(void *context, uint64_t entry), void *context)
+{
+	unsigned range = KVS_RANGE_TABLE_0 + side;
+	for (unsigned steps = 0; steps < KVS_CHAIN_BUCKETS_MAX; steps++) {
+		if (index >= kvs_load_acquire(&map->ready[range]) / sizeof(struct kvs_bucket)) {
+			return;
+		}
+		const unsigned char *start = map->base + map->ranges[range].offset;
+		const struct kvs_bucket *bucket = (const struct kvs_bucket *)(const void *)start + index;
+		// Acquire on each: partner the writer's publishing and linking stores. The link is loaded
+		// first, because a visitor that removes entries may have the bucket unlinked.
+		uint64_t link = kvs_load_acquire(&bucket->overflow);
+		for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+			uint64_t entry = kvs_load_acquire(&bucket->entry[i]);
+			if (entry != 0) {
+				visit(context, entry);
+			}
+		}
+		if (link == 0) {
+			return;
+		}
+		range = KVS_RANGE_OVERFLOW_0 + side;
+		index = link - 1;
+	}
+}
+
+uint64_t kvs_table_scan(const struct kvs_map *map, uint64_t cursor,
+			void (*visit)(void *context, uint64_t entry), void *context)
+{
+	const struct kvs_hot *hot = &kvs_map_header(map)->hot;
+	uint64_t root = kvs_load_acquire(&hot->table_root);
+	uint64_t mask = 0;
+	for (unsigned tries = 0; tries < KVS_FIND_RETRIES_MAX; tries++) {
+		uint64_t buckets = kvs_root_buckets(root);
+		if (buckets == 0) {
+			return 0;
+		}
+		unsigned level = 63u - (unsigned)__builtin_clzll(buckets);
+		uint64_t small = UINT64_C(1) << level;
+		mask = small - 1;
+		uint64_t base = cursor & mask;
+		scan_chain(map, kvs_root_side(root), base, visit, context);
+		if (base + small < buckets) {
+			scan_chain(map, kvs_root_side(root), base + small, visit, context);
+		}
+		// If the root moved meanwhile (only for walkers that are not the writer), look again.
+		kvs_fence_acquire();
+		uint64_t now = kvs_load_acquire(&hot->table_root);
+		if (now == root) {
+			break;
+		}
+		root = now;
+	}
+	cursor |= ~mask;
+	cursor = scan_reverse(cursor);
+	cursor++;
+	return scan_reverse(cursor);
+}
