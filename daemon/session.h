@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT
+//
+// One connection: its input and output buffers, its place in the protocol, its transaction, and the
+// replies it must not send yet. Commands see who is asking and leave replies through daemon/reply.h;
+// the rules of reading, fairness and holding are in session.c, session_io.c and session_hold.c.
+// Everything here belongs to the loop's thread.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "daemon/loop.h"
+#include "daemon/persist.h"
+#include "shm/limits.h"
+#include "shm/resp.h"
+
+struct command;
+struct kvd;
+struct listener;
+struct reader_client;
+struct session_shared;
+
+#define SESSION_FDS_MAX 3
+#define SESSION_MULTI_REQUESTS_MAX (1u << 20) // queued by one MULTI
+#define SESSION_HOLD_SPANS_MAX \
+	65536u // held write replies of one session; then it is read no further
+
+/// A command queued by MULTI: a copy, in one allocation with its argument array.
+struct session_queued {
+	const struct command *command;
+	struct resp_arg *argv;
+	uint32_t argc;
+};
+
+struct session_multi {
+	struct session_queued *queued;
+	uint32_t count;
+	uint32_t capacity;
+	size_t bytes; // of all queued arguments; bounded as one request is
+	bool active;  // between MULTI and EXEC or DISCARD
+	bool dirty;   // a command was refused while queueing: EXEC answers EXECABORT
+};
+
+/// The reply of one write, still in the output buffer: what a failed commit replaces.
+struct session_span {
+	uint64_t start; // stream position in the output
+	uint64_t end;
+	uint64_t seq; // version that must be durable before it is sent
+};
+
+/// Everything queued from `start` on waits until `seq` is durable. One a turn that wrote.
+struct session_hold {
+	uint64_t start;
+	uint64_t seq;
+};
+
+struct session {
+	// Who it is; commands read these.
+	uint64_t id; // from 1, never reused by this process
+	struct kvd *kvd;
+	struct listener *listener;
+	uint32_t uid; // of the process that connected, from the kernel
+	uint32_t gid;
+	int32_t pid;	       // 0 if it lives in a namespace that kvd cannot see
+	uint16_t writer;       // readers_writer_index() of uid, stamped into records
+	uint64_t connected_ns; // monotonic: age = loop_now_ns() - connected_ns
+	uint64_t active_ns;    // last input: idle = loop_now_ns() - active_ns
+
+	// What commands set.
+	uint8_t resp_version;			      // 2 or 3 (HELLO)
+	char name[KVS_CLIENT_NAME_BYTES_MAX + 1];     // CLIENT SETNAME; empty = none
+	char lib_name[KVS_CLIENT_NAME_BYTES_MAX + 1]; // CLIENT SETINFO
+	char lib_version[KVS_CLIENT_NAME_BYTES_MAX + 1];
+	const struct command *last_command; // dispatch sets it
+	uint64_t commands_count;	    // dispatch counts
+	struct session_multi multi;
+	bool close_after_reply; // QUIT, protocol errors: nothing more is read or run
+	bool no_wait; // set by the session for a command that was parked too long: answer -OOM, never PARK
+	enum persist_policy policy; // when writes are acknowledged; see session_set_policy()
+	uint64_t last_write_seq;    // newest version this connection wrote, 0 = none yet (KVD.SYNC)
+	struct reader_client
+		*reader_client; // KVD.ATTACH: owned by daemon/readers.c, NULL = not attached
+
+	// Everything below is the session's own.
+	struct loop_source source; // the socket
+	struct session_shared *shared;
+	TAILQ_ENTRY(session) link;	 // all sessions
+	TAILQ_ENTRY(session) ready_link; // those with input to go on with
+	TAILQ_ENTRY(session) flush_link; // those with output to send at the end of the turn
+	TAILQ_ENTRY(session) parked_link;
+	TAILQ_ENTRY(session) held_link;
+	bool is_ready, is_flushing, is_parked, is_held;
+	bool input_ended; // EOF was read: answer what came before, then close
+	bool dead;	  // broken or over a limit: closed at the end of the turn
+	bool output_full; // the socket took no more: EPOLLOUT is armed
+	uint64_t parked_since_ns;
+
+	char *input; // [input_start, input_end) is not consumed yet
+	size_t input_start, input_end, input_bytes;
+	size_t input_wanted; // a parser's hint: bytes the half frame needs in all
+	struct resp_request_state parse;
+	struct resp_request partial; // arguments of the half frame at input_start
+
+	char *output; // [output_sent, output_end) is to be sent
+	size_t output_sent, output_end, output_bytes;
+	uint64_t output_position; // stream position of output[0]
+
+	struct session_span *spans; // ring-less queue [spans_first, spans_end)
+	size_t spans_first, spans_end, spans_capacity;
+	struct session_hold *holds;
+	size_t holds_first, holds_end, holds_capacity;
+	uint64_t turn_hold_start;  // of this turn's first write
+	uint64_t turn_hold_seq;	   // 0 = nothing to hold in this turn
+	uint64_t command_start;	   // stream position where the running command's reply begins
+	uint64_t command_hold_seq; // asked by session_hold_until()
+
+	int fds[SESSION_FDS_MAX]; // to ride on the byte at fds_position
+	unsigned fds_count;
+	uint64_t fds_position;
+	uint64_t fds_end; // end of the reply that carries them
+};
+
+/// The reply of the running command is not sent before `seq` is durable (KVD.SYNC, writes that ask for
+/// a later acknowledgement); if the commit fails it becomes "-IOERR not durable: …". Everything queued
+/// behind it waits too: replies stay in order. No effect if `seq` is durable already or 0.
+void session_hold_until(struct session *session, uint64_t seq);
+
+/// Sets when this connection's writes are acknowledged. Only a later acknowledgement than the server's
+/// policy is possible: false, and nothing changed, for an earlier one and when kvd has no store.
+bool session_set_policy(struct session *session, enum persist_policy policy);
+
+/// Queues a copy of a command for EXEC. False if it does not fit (memory, or the bound on a request):
+/// the transaction is then dirty.
+bool session_multi_queue(struct session *session, const struct command *command,
+			 const struct resp_arg *argv, uint32_t argc);
+/// Leaves MULTI state and frees what was queued.
+void session_multi_reset(struct session *session);
+
+/// Gives up to SESSION_FDS_MAX descriptors (owned by the session from here) to be sent with the first
+/// byte of the running command's reply, after all earlier output. Call it before the reply is appended.
+/// False, and the descriptors stay the caller's, if others are still on their way.
+bool session_send_fds(struct session *session, const int *fds, unsigned count);
+
+/// All sessions of kvd, oldest first, for CLIENT LIST. Sessions closed in this turn are skipped.
+struct session *session_first(const struct kvd *kvd);
+struct session *session_next(const struct session *session);
+/// By id, NULL if there is none (walks the list).
+struct session *session_find(const struct kvd *kvd, uint64_t id);
+
+/// Bytes for CLIENT LIST: unparsed input, room left for input, unsent output.
+size_t session_input_used(const struct session *session);
+size_t session_input_free(const struct session *session);
+size_t session_output_used(const struct session *session);
+
+/// Marks for closing at the end of the turn, at once and without sending more. `why` is logged at
+/// `info`, NULL = quietly.
+void session_kill(struct session *session, const char *why);
+
+// ---- output, for daemon/reply.c ----
+
+/// Makes room for `bytes` more; false if the session is dead or would exceed its output limit (it is
+/// then marked for closing).
+bool session_output_grow(struct session *session, size_t bytes);
+
+/// Where up to `bytes` can be written, NULL if they cannot; session_output_add() tells how many were.
+static inline char *session_output_room(struct session *session, size_t bytes)
+{
+	if (__builtin_expect(session->output_bytes - session->output_end < bytes, 0) &&
+	    !session_output_grow(session, bytes)) {
+		return NULL;
+	}
+	return session->output + session->output_end;
+}
+
+static inline void session_output_add(struct session *session, size_t bytes)
+{
+	session->output_end += bytes;
+}
+
+// ---- life, for daemon/listener.c and tests ----
+
+/// What all sessions of a listener share: parse window, spare buffers, lists. See session.c.
+/// Returns NULL if memory is short. The loop must exist; the rest of kvd may come later.
+struct session_shared *session_shared_create(struct kvd *kvd);
+/// Closes every session (those in `session_shared_finish` state or not) and frees.
+void session_shared_destroy(struct session_shared *shared);
+
+/// Takes over a connected socket. NULL if memory or epoll refuse; the socket then stays the caller's.
+struct session *session_open(struct session_shared *shared, int fd);
+size_t session_count(const struct session_shared *shared);
+
+/// Second half of a turn, for all sessions: goes on with those that had more input than their share,
+/// retries parked commands, releases held replies, tells the persister, sends, closes what is dead.
+void session_shared_turn(struct session_shared *shared, uint64_t now_ns);
+/// When session_shared_turn() must be called next without an event: 0 = at once, UINT64_MAX = never.
+uint64_t session_shared_next_ns(const struct session_shared *shared);
+
+/// At stop, after the last commit: settles every held reply by what is durable now (the rest becomes
+/// -IOERR), sends what the sockets take, reads nothing more.
+void session_shared_finish(struct session_shared *shared);
