@@ -52,6 +52,10 @@ enum kvs_region_error {
 int kvs_region_create(struct kvs_region *region, const struct kvs_region_options *options);
 void kvs_region_close(struct kvs_region *region);
 
+/// Ends STARTING: clients may attach from now on.
+/// Call with: table initialised. Thread must: be the writer. Orders: release; partner map_read_header().
+void kvs_region_go_alive(struct kvs_region *region);
+
 /// Populates [offset, offset + bytes) of the file with memory, huge pages where granted. Returns 0, or
 /// -ENOMEM / -errno when the machine is full: an error instead of a SIGBUS later.
 /// Call with: page-aligned bounds inside one range. Thread must: any. Orders: none.

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+//
+// Scanning the reader pages. The order of the four steps is the whole proof: unlink (done by the
+// caller), bump the epoch, one membarrier, look at the slots. What a slot says is compared with what
+// this side knows and never believed further: a lying page delays reclamation until it is revoked.
+#include "shm/epoch_scan.h"
+
+#include <errno.h>
+#include <linux/membarrier.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "shm/atomics.h"
+
+static long epoch_membarrier(int command)
+{
+	return syscall(SYS_membarrier, command, 0, 0);
+}
+
+bool kvs_epoch_membarrier_works(void)
+{
+#ifdef KVS_TSAN
+	return false;
+#else
+	const char *forced = getenv("KVD_FENCED");
+	if (forced != NULL && strcmp(forced, "1") == 0) {
+		return false;
+	}
+	long commands = epoch_membarrier(MEMBARRIER_CMD_QUERY);
+	return commands > 0 && (commands & MEMBARRIER_CMD_GLOBAL_EXPEDITED) != 0;
+#endif
+}
+
+void kvs_epoch_init(struct kvs_epoch_domain *domain, struct kvs_hot *hot, bool fenced)
+{
+	memset(domain, 0, sizeof(*domain));
+	domain->hot = hot;
+	domain->fenced = fenced;
+	domain->epoch = kvs_load_relaxed(&hot->epoch_word) >> KVS_EPOCH_SHIFT;
+	domain->oldest = domain->epoch;
+}
+
+void kvs_epoch_fini(struct kvs_epoch_domain *domain)
+{
+	for (size_t i = 0; i < domain->pages_count; i++) {
+		free(domain->pages[i]);
+	}
+	free(domain->pages);
+	memset(domain, 0, sizeof(*domain));
+}
+
+struct kvs_epoch_page *kvs_epoch_add(struct kvs_epoch_domain *domain, struct kvs_reader_page *page,
+				     void *owner)
+{
+	if (domain->pages_count == domain->pages_capacity) {
+		size_t capacity = domain->pages_capacity ? domain->pages_capacity * 2 : 16;
+		struct kvs_epoch_page **pages = realloc(domain->pages, capacity * sizeof(*pages));
+		if (pages == NULL) {
+			return NULL;
+		}
+		domain->pages = pages;
+		domain->pages_capacity = capacity;
+	}
+	struct kvs_epoch_page *entry = calloc(1, sizeof(*entry));
+	if (entry == NULL) {
+		return NULL;
+	}
+	memset(page, 0, sizeof(*page));
+	memcpy(page->header.marker, KVS_PAGE_MARKER, sizeof(page->header.marker));
+	page->header.readers_count = KVS_READERS_PER_PAGE;
+	entry->page = page;
+	entry->owner = owner;
+	entry->index = domain->pages_count;
+	domain->pages[domain->pages_count++] = entry;
+	return entry;
+}
+
+void kvs_epoch_remove(struct kvs_epoch_domain *domain, struct kvs_epoch_page *page)
+{
+	struct kvs_epoch_page *last = domain->pages[--domain->pages_count];
+	domain->pages[page->index] = last;
+	last->index = page->index;
+	free(page);
+}
+
+// Makes every reader's announcement visible here, and every unlink visible to readers that announce
+// later. False if the kernel would not.
+static bool epoch_order_readers(const struct kvs_epoch_domain *domain)
+{
+	if (domain->fenced) {
+		kvs_fence_full(); // partner: kvs_store_fenced() in kvs_epoch_enter()
+		return true;
+	}
+	return epoch_membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED) == 0;
+}
+
+// Oldest epoch that this page holds back, or `bound`.
+static uint64_t epoch_scan_page(struct kvs_epoch_page *entry, uint64_t bound, uint64_t now_ns)
+{
+	for (unsigned i = 0; i < KVS_READERS_PER_PAGE; i++) {
+		// Acquire: the section's loads are over when it reads inactive (partner: kvs_epoch_leave()).
+		uint64_t word = kvs_load_acquire(&entry->page->slot[i].word);
+		uint64_t epoch = word >> KVS_EPOCH_SHIFT;
+		bool active = (word & KVS_NESTING_MASK) != 0 && epoch > entry->revoked[i];
+		if (!active) {
+			entry->seen_epoch[i] = 0;
+			continue;
+		}
+		if (entry->seen_epoch[i] != epoch) {
+			entry->seen_epoch[i] = epoch;
+			entry->seen_since_ns[i] = now_ns;
+		}
+		if (epoch < bound) {
+			bound = epoch;
+		}
+	}
+	return bound;
+}
+
+bool kvs_epoch_scan(struct kvs_epoch_domain *domain, uint64_t now_ns)
+{
+	uint64_t next = domain->epoch + 1;
+	domain->scans++;
+	domain->epoch = next;
+#ifdef KVS_TSAN
+	kvs_store_fenced(&domain->hot->epoch_word, next << KVS_EPOCH_SHIFT | 1);
+#else
+	// Release: what was unlinked before is unlinked for whoever loads this epoch (partner: enter).
+	kvs_store_release(&domain->hot->epoch_word, next << KVS_EPOCH_SHIFT | 1);
+#endif
+	if (!epoch_order_readers(domain)) {
+		return false;
+	}
+	uint64_t oldest = next;
+	for (size_t i = 0; i < domain->pages_count; i++) {
+		oldest = epoch_scan_page(domain->pages[i], oldest, now_ns);
+	}
+	if (oldest > domain->oldest) {
+		domain->oldest = oldest;
+	}
+	return true;
+}
+
+static size_t epoch_revoke_page(struct kvs_epoch_page *entry, uint64_t stamp, uint64_t now_ns,
+				uint64_t deadline_ns)
+{
+	size_t revoked = 0;
+	for (unsigned i = 0; i < KVS_READERS_PER_PAGE; i++) {
+		uint64_t epoch = entry->seen_epoch[i];
+		if (epoch == 0 || epoch > stamp || now_ns - entry->seen_since_ns[i] < deadline_ns) {
+			continue;
+		}
+		entry->revoked[i] = epoch;
+		entry->seen_epoch[i] = 0;
+		// Release, and the barrier below, before any reuse (partner: kvs_epoch_leave()).
+		kvs_store_release(&entry->page->slot[i].revoked_upto, epoch);
+		revoked++;
+	}
+	return revoked;
+}
+
+size_t kvs_epoch_revoke(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_t now_ns,
+			uint64_t deadline_ns, uint64_t deadline_short_ns)
+{
+	size_t total = 0;
+	for (size_t i = 0; i < domain->pages_count; i++) {
+		struct kvs_epoch_page *entry = domain->pages[i];
+		if (entry->owner == NULL) {
+			continue; // kvd's own threads keep their sections short, and are not told
+		}
+		uint64_t deadline = entry->short_deadline ? deadline_short_ns : deadline_ns;
+		size_t revoked = epoch_revoke_page(entry, stamp, now_ns, deadline);
+		if (revoked > 0 && ++entry->revoked_times >= 2) {
+			entry->short_deadline = true;
+		}
+		total += revoked;
+	}
+	domain->revocations += total;
+	if (total > 0 && !kvs_epoch_scan(domain, now_ns)) {
+		return 0; // the barrier failed: nothing may be reused yet, the next scan will tell
+	}
+	return total;
+}
+
+bool kvs_epoch_page_busy(const struct kvs_epoch_page *page)
+{
+	for (unsigned i = 0; i < KVS_READERS_PER_PAGE; i++) {
+		// Acquire: as in epoch_scan_page().
+		uint64_t word = kvs_load_acquire(&page->page->slot[i].word);
+		if ((word & KVS_NESTING_MASK) != 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+void kvs_epoch_detach(struct kvs_epoch_domain *domain, struct kvs_epoch_page *page)
+{
+	// Release and barrier: a reader that announces later sees it (partner: the client's check after
+	// kvs_epoch_enter()).
+	kvs_store_release(&page->page->header.state, KVS_PAGE_DETACHED);
+	(void)epoch_order_readers(domain); // a failure only delays: its slots are honoured either way
+}

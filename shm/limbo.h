@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+//
+// Limbo: things that no entry points at any more but that a reader may still be looking at. One FIFO,
+// because stamps only rise; what comes out after its grace period goes back to its allocator.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum kvs_limbo_kind {
+	KVS_LIMBO_SEGMENT, // a = segment index
+	KVS_LIMBO_OVERFLOW, // a = overflow bucket index, b = side
+	KVS_LIMBO_RUN, // a = offset of a large run
+	KVS_LIMBO_SIDE, // a = side of the table
+};
+
+struct kvs_limbo_item {
+	uint64_t stamp; // epoch in which it was unlinked
+	uint64_t a;
+	uint32_t b;
+	uint32_t kind; // enum kvs_limbo_kind
+};
+
+struct kvs_limbo {
+	struct kvs_limbo_item *items; // ring
+	size_t capacity; // power of two
+	size_t head;
+	size_t count;
+	uint64_t lost; // items that could not be queued for lack of memory: leaked until restart
+};
+
+/// Prepares an empty limbo; false if memory is short.
+bool kvs_limbo_init(struct kvs_limbo *limbo);
+void kvs_limbo_fini(struct kvs_limbo *limbo);
+
+/// Queues an item. If the ring cannot grow the item is leaked and counted, never reused too early.
+void kvs_limbo_push(struct kvs_limbo *limbo, uint64_t stamp, enum kvs_limbo_kind kind, uint64_t a,
+		    uint32_t b);
+
+/// Takes the oldest item if its stamp is below `oldest`. Returns false if there is none.
+bool kvs_limbo_pop(struct kvs_limbo *limbo, uint64_t oldest, struct kvs_limbo_item *item);
+
+/// Stamp of the newest item, 0 if empty: revoking readers up to it would free everything.
+uint64_t kvs_limbo_newest_stamp(const struct kvs_limbo *limbo);
