@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+//
+// Next-fit over a circular list of runs, sorted by offset, and a hash from offset to run. The list is
+// short (a large value is over a quarter segment) and the range mostly empty, so a gap is found at once.
+#include "shm/large.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LARGE_BUCKETS_START 256u
+
+int kvs_large_init(struct kvs_large *large, struct kvs_region *region)
+{
+	memset(large, 0, sizeof(*large));
+	large->region = region;
+	large->buckets = calloc(LARGE_BUCKETS_START, sizeof(*large->buckets));
+	large->buckets_count = LARGE_BUCKETS_START;
+	// The sentinel stands at both ends: it is the run of no bytes at the start of the range.
+	large->sentinel.offset = region->map.ranges[KVS_RANGE_LARGE].offset;
+	large->sentinel.next = &large->sentinel;
+	large->sentinel.previous = &large->sentinel;
+	large->cursor = &large->sentinel;
+	return large->buckets != NULL ? 0 : -ENOMEM;
+}
+
+void kvs_large_fini(struct kvs_large *large)
+{
+	struct kvs_large_run *run = large->sentinel.next;
+	while (run != NULL && run != &large->sentinel) {
+		struct kvs_large_run *next = run->next;
+		free(run);
+		run = next;
+	}
+	free(large->buckets);
+	memset(large, 0, sizeof(*large));
+}
+
+static struct kvs_large_run **large_bucket(struct kvs_large *large, uint64_t offset)
+{
+	uint64_t page = offset / KVS_PAGE_BYTES;
+	uint64_t mixed = page * UINT64_C(0x9e3779b97f4a7c15);
+	return &large->buckets[(mixed >> 32) & (large->buckets_count - 1)];
+}
+
+static struct kvs_large_run *large_find(struct kvs_large *large, uint64_t offset)
+{
+	struct kvs_large_run *run = *large_bucket(large, offset);
+	while (run != NULL && run->offset != offset) {
+		run = run->chain;
+	}
+	return run;
+}
+
+// Doubles the hash when it is full; staying small is only slower.
+static void large_rehash(struct kvs_large *large)
+{
+	uint32_t count = large->buckets_count * 2;
+	struct kvs_large_run **buckets = calloc(count, sizeof(*buckets));
+	if (buckets == NULL) {
+		return;
+	}
+	free(large->buckets);
+	large->buckets = buckets;
+	large->buckets_count = count;
+	for (struct kvs_large_run *run = large->sentinel.next; run != &large->sentinel;
+	     run = run->next) {
+		struct kvs_large_run **bucket = large_bucket(large, run->offset);
+		run->chain = *bucket;
+		*bucket = run;
+	}
+}
+
+static uint64_t large_end(const struct kvs_large *large)
+{
+	const struct kvs_range_bounds *range = &large->region->map.ranges[KVS_RANGE_LARGE];
+	return range->offset + range->bytes_max;
+}
+
+// The run behind which `bytes` fit, starting at the cursor and going round once; NULL if none.
+static struct kvs_large_run *large_gap(struct kvs_large *large, uint64_t bytes)
+{
+	struct kvs_large_run *run = large->cursor;
+	do {
+		uint64_t start = run->offset + run->bytes;
+		uint64_t end = run->next == &large->sentinel ? large_end(large) : run->next->offset;
+		if (end - start >= bytes) {
+			return run;
+		}
+		run = run->next;
+	} while (run != large->cursor);
+	return NULL;
+}
+
+int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset)
+{
+	uint64_t bytes = kvs_large_bytes(value_bytes);
+	struct kvs_large_run *before = large_gap(large, bytes);
+	if (before == NULL) {
+		return -ENOSPC;
+	}
+	struct kvs_large_run *run = calloc(1, sizeof(*run));
+	if (run == NULL) {
+		return -ENOMEM;
+	}
+	run->offset = before->offset + before->bytes;
+	run->bytes = bytes;
+	run->references = 1;
+	int result = kvs_region_populate(large->region, run->offset, bytes);
+	if (result != 0) {
+		free(run);
+		return result;
+	}
+	run->previous = before;
+	run->next = before->next;
+	before->next->previous = run;
+	before->next = run;
+	large->cursor = run;
+	if (++large->runs_count > large->buckets_count) {
+		large_rehash(large);
+	}
+	if (large_find(large, run->offset) == NULL) {
+		struct kvs_large_run **bucket = large_bucket(large, run->offset);
+		run->chain = *bucket;
+		*bucket = run;
+	}
+	large->region->large_bytes += bytes;
+	kvs_region_publish(large->region, KVS_RANGE_LARGE,
+			   run->offset + bytes - large->sentinel.offset);
+	*offset = run->offset;
+	return 0;
+}
+
+void kvs_large_ref(struct kvs_large *large, uint64_t offset)
+{
+	struct kvs_large_run *run = large_find(large, offset);
+	if (run != NULL) {
+		run->references++;
+	}
+}
+
+bool kvs_large_unref(struct kvs_large *large, uint64_t offset)
+{
+	struct kvs_large_run *run = large_find(large, offset);
+	return run != NULL && run->references > 0 && --run->references == 0;
+}
+
+void kvs_large_free(struct kvs_large *large, uint64_t offset)
+{
+	struct kvs_large_run *run = large_find(large, offset);
+	if (run == NULL || run->references != 0) {
+		return;
+	}
+	struct kvs_large_run **link = large_bucket(large, offset);
+	while (*link != run) {
+		link = &(*link)->chain;
+	}
+	*link = run->chain;
+	run->previous->next = run->next;
+	run->next->previous = run->previous;
+	if (large->cursor == run) {
+		large->cursor = run->previous;
+	}
+	// If the punch fails the pages stay counted nowhere but reusable: the next run there has them.
+	(void)kvs_region_punch(large->region, run->offset, run->bytes);
+	large->region->large_bytes -= run->bytes;
+	large->runs_count--;
+	free(run);
+}

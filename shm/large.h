@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+//
+// Large values: runs of pages in their own range, one run a value, referred to by small records. Space
+// is handed out next-fit over a range many times larger than memory, so that offsets are mostly fresh
+// and freed pages are punched at once; how many current records refer to a run is counted here.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shm/region.h"
+
+struct kvs_large_run {
+	uint64_t offset; // from the start of the region
+	uint64_t bytes; // whole pages
+	uint32_t references; // current records that name it
+	struct kvs_large_run *next; // by offset, circular through the sentinel
+	struct kvs_large_run *previous;
+	struct kvs_large_run *chain; // hash chain
+};
+
+struct kvs_large {
+	struct kvs_region *region;
+	struct kvs_large_run sentinel; // bounds of the range
+	struct kvs_large_run *cursor; // next fit starts behind it
+	struct kvs_large_run **buckets;
+	uint32_t buckets_count; // power of two
+	uint32_t runs_count;
+};
+
+/// Prepares an empty range; 0 or -ENOMEM.
+int kvs_large_init(struct kvs_large *large, struct kvs_region *region);
+void kvs_large_fini(struct kvs_large *large);
+
+/// Pages that a value of so many bytes takes.
+static inline uint64_t kvs_large_bytes(uint64_t value_bytes)
+{
+	return (value_bytes + KVS_PAGE_BYTES - 1) & ~(uint64_t)(KVS_PAGE_BYTES - 1);
+}
+
+/// Takes a populated run for `value_bytes`, with one reference. *offset is from the start of the
+/// region. Returns 0, -ENOSPC (no gap) or -ENOMEM (machine full). The memory bound is the caller's.
+int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset);
+
+/// One more, or one less, current record naming the run. kvs_large_unref returns true when that was
+/// the last: the run must then go through limbo to kvs_large_free().
+void kvs_large_ref(struct kvs_large *large, uint64_t offset);
+bool kvs_large_unref(struct kvs_large *large, uint64_t offset);
+
+/// Gives the run's pages and offsets back.
+/// Call with: no reference left, grace period over. Thread must: be the writer. Orders: none.
+void kvs_large_free(struct kvs_large *large, uint64_t offset);

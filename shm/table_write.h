@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+//
+// The table's writing half: publish, replace and clear one-word entries, overflow buckets, and growth
+// and shrinkage by linear hashing in place. The order that readers rely on: fill the new chain, publish
+// the root, clear the moved entries in the old chain; entries never move within a chain.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shm/epoch_scan.h"
+#include "shm/limbo.h"
+#include "shm/region.h"
+#include "shm/table.h"
+
+/// Steps at which a test, or a labelled crash point, may want to look: see kvs_table.step_hook.
+enum kvs_table_step {
+	KVS_TABLE_SPLIT_FILLED, // new chain filled, root not yet published
+	KVS_TABLE_SPLIT_PUBLISHED, // root published, moved entries not yet cleared
+	KVS_TABLE_MERGE_FILLED,
+	KVS_TABLE_MERGE_PUBLISHED,
+};
+
+/// Overflow buckets of one side: fresh ones from the range, freed ones from a stack.
+struct kvs_overflow {
+	uint64_t fresh; // index never used so far
+	uint32_t *freed;
+	uint32_t freed_count;
+	uint32_t freed_capacity;
+	uint32_t used_count;
+};
+
+struct kvs_table {
+	struct kvs_region *region;
+	struct kvs_epoch_domain *epochs;
+	struct kvs_limbo *limbo;
+	uint64_t buckets;
+	uint64_t buckets_min;
+	uint64_t turns;
+	uint64_t entries; // entry words in use, tombstones included
+	uint64_t populated[KVS_RANGES_COUNT]; // bytes with pages, of the four table ranges
+	struct kvs_overflow overflow[2];
+	unsigned side;
+	bool growing;
+	bool other_side_ready; // false while a flushed side waits for its grace period
+	uint64_t splits;
+	uint64_t merges;
+	void (*step_hook)(void *context, enum kvs_table_step step);
+	void *step_context;
+};
+
+// Entries a primary bucket, on average, above which the table grows and below which it shrinks.
+#define KVS_TABLE_LOAD_GROW_X16 72u // 4.5
+#define KVS_TABLE_LOAD_SHRINK_X16 24u // 1.5
+
+/// Makes an empty table of the region: populates the first chunk and publishes the first root. 0 or
+/// -ENOMEM.
+int kvs_table_init(struct kvs_table *table, struct kvs_region *region,
+		   struct kvs_epoch_domain *epochs, struct kvs_limbo *limbo);
+void kvs_table_fini(struct kvs_table *table);
+
+/// Makes sure that the next `count` inserts cannot fail for lack of overflow buckets. 0, -ENOSPC
+/// (memory bound, or a chain at its limit is not foreseen here) or -ENOMEM.
+int kvs_table_secure(struct kvs_table *table, uint64_t count);
+
+/// Adds an entry for a key that has none. Returns false if its chain is at its limit or no overflow
+/// bucket can be had.
+/// Call with: a complete record behind `entry`. Thread must: be the writer. Orders: release; partner
+/// find_in_chain()'s acquire.
+bool kvs_table_insert(struct kvs_table *table, uint64_t hash, uint64_t entry);
+
+/// Replaces the entry in `slot` (from kvs_table_find() on this thread, no other change since).
+/// Call with, thread, orders: as kvs_table_insert().
+static inline void kvs_table_replace(uint64_t *slot, uint64_t entry)
+{
+	kvs_store_release(slot, entry);
+}
+
+/// Clears the entry in `slot`; its overflow bucket is freed if that was its last.
+/// Call with: a slot as for replace. Thread must: be the writer. Orders: release.
+void kvs_table_remove(struct kvs_table *table, uint64_t hash, uint64_t *slot);
+
+/// The slot of the chain of `hash` that holds exactly `entry_offset` as its location, or NULL. Compares
+/// no key and touches no record.
+uint64_t *kvs_table_slot_of(const struct kvs_table *table, uint64_t hash, uint64_t entry_offset);
+
+/// One step towards the right size, if one is due: splits or merges one bucket. Returns true if it did.
+/// Call with: slots from earlier finds forgotten. Thread must: be the writer. Orders: root is
+/// store-released; partner kvs_table_find().
+bool kvs_table_step(struct kvs_table *table);
+
+/// Empties the table by switching to the other side. Returns false if that side is not free yet: then
+/// nothing was done, and kvs_table_clear() is the slow way.
+/// Call with: any time. Thread must: be the writer. Orders: root is store-released.
+bool kvs_table_switch_side(struct kvs_table *table);
+
+/// Empties the table in place, bucket by bucket.
+void kvs_table_clear(struct kvs_table *table);
+
+/// Gives back what came out of limbo.
+void kvs_table_free_overflow(struct kvs_table *table, unsigned side, uint64_t index);
+void kvs_table_free_side(struct kvs_table *table, unsigned side);
+
+/// Bytes that growing by one bucket would have to populate now (0 or a chunk), for the memory bound.
+uint64_t kvs_table_growth_bytes(const struct kvs_table *table);
