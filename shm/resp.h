@@ -2,7 +2,8 @@
 //
 // RESP, both directions, both sides: the incremental request parser that kvd runs on untrusted bytes,
 // the incremental reply parser that clients run, and the formatting of small frames without printf.
-// Pure functions over byte ranges: no allocation, no I/O, so that a fuzzer can have them whole.
+// Functions over byte ranges, no I/O, so that a fuzzer can have them whole; only the request parser
+// allocates, and only until its arrays have the size that a connection needs.
 #pragma once
 
 #include <stdbool.h>
@@ -18,10 +19,11 @@ struct resp_arg {
 };
 
 enum resp_result {
-	RESP_COMPLETE, // one whole request or reply was consumed
-	RESP_MORE, // the input ends inside it: nothing consumed, call again with more
-	RESP_ERROR, // protocol error: `error` has Redis's text, the connection must close
-	RESP_EMPTY, // an empty line or array was consumed: no request in it
+	RESP_COMPLETE,	// one whole request or reply was consumed
+	RESP_MORE,	// the input ends inside it: call again with more
+	RESP_ERROR,	// protocol error: `error` has Redis's text, the connection must close
+	RESP_EMPTY,	// an empty line or array was consumed: no request in it
+	RESP_TOO_LARGE, // a well-formed request over a limit was dropped: `error` says which limit
 };
 
 /// Progress of a request that arrives in pieces, so that a half frame is never parsed from its start
@@ -29,34 +31,55 @@ enum resp_result {
 struct resp_request_state {
 	uint32_t args_expected; // 0 = at the start of a request
 	uint32_t args_done;
-	size_t offset; // parsed so far, from the start of the request
-	size_t bulk_bytes; // length of the argument whose body is awaited
+	size_t offset;	// parsed so far, from the start of the request
+	size_t scanned; // searched for a line end so far, from the start of the request
+	size_t bulk_bytes; // length of the argument whose body is awaited; while dropping: bytes to drop
 	bool bulk_known;
+	bool dropping; // the request is over a limit: the rest of it is consumed as it comes
 };
 
+/// Limits are checked before anything is kept. A request over bulk_bytes_max or request_bytes_max is
+/// dropped as it comes, without being buffered, and ends as RESP_TOO_LARGE; one over the others is a
+/// protocol error.
 struct resp_limits {
-	size_t bulk_bytes_max; // longest argument accepted
+	size_t bulk_bytes_max;	  // longest argument accepted, at most KVS_VALUE_BYTES_MAX
+	size_t request_bytes_max; // longest request accepted, framing included
 	size_t inline_bytes_max;
 	uint32_t args_max;
 };
 
-/// A request. `argv` is the caller's growable array; arguments point into the input.
+/// A request. Zero it before its first use and reuse it for the next request: what it has allocated
+/// stays, so that after a while nothing is allocated any more. resp_request_free() at the end.
 struct resp_request {
-	struct resp_arg *argv;
+	struct resp_arg
+		*argv; // arguments point into the input, those of inline requests into `text`
 	uint32_t argc;
 	uint32_t argv_capacity;
-	size_t consumed; // bytes of input to drop; for RESP_COMPLETE and RESP_EMPTY
-	size_t wanted; // for RESP_MORE: total input bytes that would let parsing go on, a hint
-	const char *error; // for RESP_ERROR: text after "-ERR Protocol error: "
-	char error_text[64];
+	char *text; // unquoted inline arguments
+	size_t text_capacity;
+	size_t consumed; // bytes of input to drop, for every result but RESP_ERROR
+	size_t wanted; // for RESP_MORE: total input bytes that would let parsing go on, a hint; 0 = any
+	const char *
+		error; // RESP_ERROR: text after "-ERR Protocol error: "; RESP_TOO_LARGE: after "-ERR "
+	char error_text[128];
 };
 
 /// Parses one request (array of bulk strings, or an inline command with Redis's quoting) from the
-/// `bytes` bytes at `input`, which must begin where the request begins. Inline arguments are unquoted
-/// in place, hence not const. Grows request->argv with realloc; false capacity growth is RESP_ERROR
-/// "out of memory". argv offsets stay valid as long as the input does not move.
-enum resp_result resp_parse_request(struct resp_request_state *state, char *input, size_t bytes,
-				    const struct resp_limits *limits, struct resp_request *request);
+/// `bytes` bytes at `input`, which must begin where the request begins. RESP_MORE consumes nothing,
+/// except while a request over a limit is being dropped. Grows request->argv and request->text with
+/// realloc; RESP_ERROR "out of memory" if that fails. After RESP_MORE the same request and state must
+/// be passed again, with more input at the same address or after resp_request_moved().
+enum resp_result resp_parse_request(struct resp_request_state *state, const char *input,
+				    size_t bytes, const struct resp_limits *limits,
+				    struct resp_request *request);
+
+/// The unfinished request that began at `from` begins at `to` now: its arguments follow. Neither
+/// address is accessed.
+void resp_request_moved(const struct resp_request_state *state, struct resp_request *request,
+			const char *from, const char *to);
+
+/// Frees what a request has allocated and zeroes it.
+void resp_request_free(struct resp_request *request);
 
 enum resp_type {
 	RESP_TYPE_STATUS = '+',
@@ -79,27 +102,34 @@ enum resp_type {
 /// One node of a reply: a scalar, or the head of an aggregate whose elements follow as nodes.
 struct resp_node {
 	enum resp_type type;
-	bool null; // $-1, *-1 or _
+	bool null;	 // $-1, *-1 or _
 	int64_t integer; // INTEGER, BOOLEAN; for aggregates the number of child nodes (maps: 2 * pairs)
 	const char *data; // STATUS, ERROR, BULK, VERBATIM, DOUBLE, BIG_NUMBER: text in the input
 	size_t bytes;
 };
 
 /// Reads one node at input[0..bytes). *consumed is set for RESP_COMPLETE. An aggregate's elements are
-/// read by further calls. Lengths over `bulk_bytes_max` are RESP_ERROR.
+/// read by further calls; an attribute's are followed by the reply it belongs to. The format mark of a
+/// VERBATIM ("txt:") is not part of its data. Lengths over `bulk_bytes_max`, streamed aggregates and
+/// lines over KVS_INLINE_BYTES_MAX are RESP_ERROR.
 enum resp_result resp_parse_node(const char *input, size_t bytes, size_t bulk_bytes_max,
 				 struct resp_node *node, size_t *consumed);
 
+#define RESP_DEPTH_MAX 16u
+#define RESP_CHILDREN_MAX (INT64_C(1) << 31) // of one aggregate
+
 /// Length of the first whole reply (all its elements) at `input`: RESP_COMPLETE sets *consumed and
-/// *nodes (count of nodes in it). Nesting deeper than 16 is RESP_ERROR. `resume` (zeroed at the start
-/// of a reply) keeps the place over RESP_MORE.
+/// *nodes (count of nodes in it). Nesting deeper than RESP_DEPTH_MAX is RESP_ERROR. `resume` (zeroed
+/// at the start of a reply, zeroed again by RESP_COMPLETE) keeps the place over RESP_MORE.
 struct resp_reply_state {
 	size_t offset;
 	size_t nodes;
-	size_t pending; // nodes still to come
+	uint32_t depth;
+	uint64_t left[RESP_DEPTH_MAX]; // nodes still to come on each level
 };
-enum resp_result resp_measure_reply(struct resp_reply_state *resume, const char *input, size_t bytes,
-				    size_t bulk_bytes_max, size_t *consumed, size_t *nodes);
+enum resp_result resp_measure_reply(struct resp_reply_state *resume, const char *input,
+				    size_t bytes, size_t bulk_bytes_max, size_t *consumed,
+				    size_t *nodes);
 
 #define RESP_NUMBER_BYTES_MAX 24u // sign, 20 digits, CR LF, spare
 
