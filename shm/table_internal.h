@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+//
+// What table_write.c and table_resize.c share: addressing buckets, overflow buckets, and filling a chain.
+#pragma once
+
+#include "shm/table_write.h"
+
+/// Granularity in which the table takes memory.
+static inline uint64_t kvs_table_chunk_bytes(const struct kvs_region *region)
+{
+	return region->segment_bytes < KVS_HUGE_PAGE_BYTES ? region->segment_bytes :
+							     KVS_HUGE_PAGE_BYTES;
+}
+
+static inline struct kvs_bucket *kvs_table_bucket(const struct kvs_table *table, unsigned range,
+						  uint64_t index)
+{
+	unsigned char *start = table->region->base + table->region->map.ranges[range].offset;
+	return (struct kvs_bucket *)(void *)start + index;
+}
+
+static inline struct kvs_bucket *kvs_table_primary(const struct kvs_table *table, uint64_t index)
+{
+	return kvs_table_bucket(table, KVS_RANGE_TABLE_0 + table->side, index);
+}
+
+/// The bucket that `bucket` links to, or NULL.
+static inline struct kvs_bucket *kvs_table_next(const struct kvs_table *table,
+						const struct kvs_bucket *bucket)
+{
+	uint64_t link = kvs_load_relaxed(&bucket->overflow);
+	if (link == 0) {
+		return NULL;
+	}
+	return kvs_table_bucket(table, KVS_RANGE_OVERFLOW_0 + table->side, link - 1);
+}
+
+/// Populates a table range up to `bytes` and publishes it; 0, -ENOSPC or -ENOMEM.
+int kvs_table_populate(struct kvs_table *table, unsigned range, uint64_t bytes);
+
+/// Puts an entry into the first empty slot of the chain at `bucket`, linking an overflow bucket if
+/// there is none. False if no overflow bucket can be had.
+bool kvs_table_chain_put(struct kvs_table *table, struct kvs_bucket *bucket, uint64_t entry);
+
+/// Unlinks overflow buckets of the chain that hold nothing any more.
+void kvs_table_chain_trim(struct kvs_table *table, struct kvs_bucket *bucket);
+
+/// Clears every entry of a chain and unlinks all its overflow buckets.
+void kvs_table_chain_clear(struct kvs_table *table, struct kvs_bucket *bucket);
+
+/// Publishes the root from table->{turns, side, buckets}.
+void kvs_table_publish_root(struct kvs_table *table);

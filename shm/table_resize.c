@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT
+//
+// Growth and shrinkage, one bucket at a time, and the two ways of emptying the table. A split copies the
+// entries that belong to the new bucket, publishes the root that counts it, then clears them in the old
+// one; a merge is the mirror image. Readers with the old root find a key in the one place or, after a
+// miss and a look at the new root, in the other.
+#include <string.h>
+
+#include "shm/hash.h"
+#include "shm/table_internal.h"
+
+// Hash of the key behind an entry; false if the record cannot be read, which only damage explains.
+static bool entry_hash(const struct kvs_table *table, uint64_t entry, uint64_t *hash)
+{
+	struct kvs_hit hit;
+	if (kvs_table_load(&table->region->map, entry, &hit) == KVS_FIND_DAMAGED) {
+		return false;
+	}
+	*hash = kvs_hash(table->region->map.hash_seed, hit.view.key, hit.view.key_bytes);
+	return true;
+}
+
+static void table_step_reached(struct kvs_table *table, enum kvs_table_step step)
+{
+	if (__builtin_expect(table->step_hook != NULL, 0)) {
+		table->step_hook(table->step_context, step);
+	}
+}
+
+// Buckets are split in order, so what the next splits will touch is known.
+static void prefetch_coming_splits(const struct kvs_table *table, uint64_t from)
+{
+	__builtin_prefetch(kvs_table_primary(table, from + 2), 1);
+	const struct kvs_bucket *next = kvs_table_primary(table, from + 1);
+	for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+		uint64_t entry = kvs_load_relaxed(&next->entry[i]);
+		if (entry != 0) {
+			__builtin_prefetch(table->region->base + kvs_entry_offset(entry));
+		}
+	}
+}
+
+// Copies the entries of chain `from` whose hash has `bit` into the chain at `to`. False if memory for
+// an overflow bucket is lacking.
+static bool split_fill(struct kvs_table *table, const struct kvs_bucket *from,
+		       struct kvs_bucket *to, uint64_t bit)
+{
+	for (; from != NULL; from = kvs_table_next(table, from)) {
+		for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+			uint64_t entry = kvs_load_relaxed(&from->entry[i]);
+			uint64_t hash;
+			if (entry == 0 || !entry_hash(table, entry, &hash) || (hash & bit) == 0) {
+				continue;
+			}
+			if (!kvs_table_chain_put(table, to, entry)) {
+				return false;
+			}
+		}
+	}
+	return true;
+}
+
+// Clears in chain `from` what split_fill() copied.
+static void split_clear(struct kvs_table *table, struct kvs_bucket *from, uint64_t bit)
+{
+	for (struct kvs_bucket *at = from; at != NULL; at = kvs_table_next(table, at)) {
+		for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+			uint64_t entry = kvs_load_relaxed(&at->entry[i]);
+			uint64_t hash;
+			if (entry != 0 && entry_hash(table, entry, &hash) && (hash & bit) != 0) {
+				// Release: after the root (partner: the fence on a miss).
+				kvs_store_release(&at->entry[i], 0);
+			}
+		}
+	}
+	kvs_table_chain_trim(table, from);
+}
+
+static void table_turn(struct kvs_table *table, bool growing)
+{
+	if (table->growing != growing) {
+		table->growing = growing;
+		table->turns++;
+	}
+}
+
+static bool table_split(struct kvs_table *table)
+{
+	uint64_t to_index = table->buckets;
+	uint64_t small = UINT64_C(1) << (63 - __builtin_clzll(table->buckets));
+	struct kvs_bucket *from = kvs_table_primary(table, to_index - small);
+	if (kvs_table_populate(table, KVS_RANGE_TABLE_0 + table->side,
+			       (to_index + 1) * sizeof(struct kvs_bucket)) != 0) {
+		return false;
+	}
+	struct kvs_bucket *to = kvs_table_primary(table, to_index);
+	if (!split_fill(table, from, to, small)) {
+		kvs_table_chain_clear(table, to);
+		return false;
+	}
+	table_step_reached(table, KVS_TABLE_SPLIT_FILLED);
+	table_turn(table, true);
+	table->buckets++;
+	kvs_table_publish_root(table);
+	table_step_reached(table, KVS_TABLE_SPLIT_PUBLISHED);
+	split_clear(table, from, small);
+	table->splits++;
+	prefetch_coming_splits(table, to_index - small);
+	return true;
+}
+
+static uint64_t chain_count(const struct kvs_table *table, const struct kvs_bucket *bucket)
+{
+	uint64_t count = 0;
+	for (; bucket != NULL; bucket = kvs_table_next(table, bucket)) {
+		for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+			count += kvs_load_relaxed(&bucket->entry[i]) != 0;
+		}
+	}
+	return count;
+}
+
+static bool table_merge(struct kvs_table *table)
+{
+	uint64_t last_index = table->buckets - 1;
+	uint64_t small = UINT64_C(1) << (63 - __builtin_clzll(last_index));
+	struct kvs_bucket *last = kvs_table_primary(table, last_index);
+	struct kvs_bucket *base = kvs_table_primary(table, last_index - small);
+	if (kvs_table_secure(table, chain_count(table, last) / KVS_BUCKET_ENTRIES + 1) != 0) {
+		return false;
+	}
+	for (const struct kvs_bucket *at = last; at != NULL; at = kvs_table_next(table, at)) {
+		for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+			uint64_t entry = kvs_load_relaxed(&at->entry[i]);
+			if (entry != 0 && !kvs_table_chain_put(table, base, entry)) {
+				return false; // excluded by kvs_table_secure()
+			}
+		}
+	}
+	table_step_reached(table, KVS_TABLE_MERGE_FILLED);
+	table_turn(table, false);
+	table->buckets--;
+	kvs_table_publish_root(table);
+	table_step_reached(table, KVS_TABLE_MERGE_PUBLISHED);
+	kvs_table_chain_clear(table, last);
+	table->merges++;
+	return true;
+}
+
+bool kvs_table_step(struct kvs_table *table)
+{
+	if (table->entries * 16 > table->buckets * KVS_TABLE_LOAD_GROW_X16) {
+		return table_split(table);
+	}
+	if (table->buckets > table->buckets_min &&
+	    table->entries * 16 < table->buckets * KVS_TABLE_LOAD_SHRINK_X16) {
+		return table_merge(table);
+	}
+	return false;
+}
+
+uint64_t kvs_table_growth_bytes(const struct kvs_table *table)
+{
+	uint64_t needed = (table->buckets + 1) * sizeof(struct kvs_bucket);
+	return needed > table->populated[KVS_RANGE_TABLE_0 + table->side] ?
+		       kvs_table_chunk_bytes(table->region) :
+		       0;
+}
+
+bool kvs_table_switch_side(struct kvs_table *table)
+{
+	unsigned other = table->side ^ 1u;
+	if (!table->other_side_ready ||
+	    kvs_table_populate(table, KVS_RANGE_TABLE_0 + other,
+			       table->buckets_min * sizeof(struct kvs_bucket)) != 0) {
+		return false;
+	}
+	kvs_limbo_push(table->limbo, kvs_epoch_stamp(table->epochs), KVS_LIMBO_SIDE, table->side, 0);
+	table->other_side_ready = false;
+	table->side = other;
+	table->buckets = table->buckets_min;
+	table->entries = 0;
+	table->turns++;
+	kvs_table_publish_root(table);
+	return true;
+}
+
+void kvs_table_clear(struct kvs_table *table)
+{
+	for (uint64_t i = 0; i < table->buckets; i++) {
+		kvs_table_chain_clear(table, kvs_table_primary(table, i));
+	}
+	table->entries = 0;
+}
+
+void kvs_table_free_side(struct kvs_table *table, unsigned side)
+{
+	struct kvs_region *region = table->region;
+	const unsigned ranges[] = { KVS_RANGE_TABLE_0 + side, KVS_RANGE_OVERFLOW_0 + side };
+	for (unsigned i = 0; i < 2; i++) {
+		unsigned range = ranges[i];
+		uint64_t bytes = table->populated[range];
+		uint64_t offset = region->map.ranges[range].offset;
+		if (bytes > 0 && kvs_region_punch(region, offset, bytes) != 0) {
+			// The pages stay: then they must at least read as empty.
+			memset(region->base + offset, 0, bytes);
+			continue;
+		}
+		table->populated[range] = 0;
+		region->table_bytes -= bytes;
+	}
+	table->overflow[side].fresh = 0;
+	table->overflow[side].freed_count = 0;
+	table->overflow[side].used_count = 0;
+	table->other_side_ready = true;
+}
