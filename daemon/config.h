@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Options: one table (config.tbl.h) of name, type, default, bounds and help, from which come the
-// command line, --help, CONFIG GET and the manual. Sizes take units (256MiB, 1g), durations too (250ms).
+// command line, the configuration file, --help and CONFIG GET. Sizes take units (256MiB, 1g; powers
+// of 1024 throughout), durations too (250ms).
 #pragma once
 
 #include <stdbool.h>
@@ -16,15 +17,17 @@ struct config {
 #define CONFIG_DURATION_MS(field, name, dflt, min, max, dynamic, help) uint64_t field;
 #define CONFIG_NUMBER(field, name, dflt, min, max, dynamic, help) uint64_t field;
 #define CONFIG_CHOICE(field, name, choices, dflt, dynamic, help) unsigned field;
-#define CONFIG_FLAG(field, name, dflt, dynamic, help) bool field;
+#define CONFIG_MODE(field, name, dflt, dynamic, help) uint64_t field;
 #include "daemon/config.tbl.h"
 };
 
 /// What a command line asked for besides options.
 enum config_action { CONFIG_RUN, CONFIG_HELP, CONFIG_VERSION, CONFIG_USAGE_ERROR };
 
-/// Fills `config` with defaults and then argv. On CONFIG_USAGE_ERROR `error` has one line that names the
-/// option and the remedy. config_fini frees the strings.
+/// Fills `config`: defaults, over them the file of --config, over them argv; then derives what was
+/// left at "0 = choose" (socket_path, memory_max_bytes, value_bytes_max, segment_bytes), so that
+/// the rest of kvd reads final values. On CONFIG_USAGE_ERROR `error` has one line that names the
+/// option (or FILE:LINE) and the remedy. config_fini frees the strings, after every result.
 enum config_action config_parse(struct config *config, int argc, char **argv, char *error,
 				size_t error_bytes);
 void config_fini(struct config *config);
@@ -32,7 +35,8 @@ void config_fini(struct config *config);
 /// Prints --help to stdout, from the table.
 void config_help(void);
 
-/// Value of option `index` (0..config_count()-1) as text, with its name, for CONFIG GET.
+/// Value of option `index` (0..config_count()-1) as text, with its name, for CONFIG GET: sizes in
+/// bytes, durations in ms, choices by name.
 size_t config_count(void);
 const char *config_name(size_t index);
 void config_value(const struct config *config, size_t index, char *out, size_t out_bytes);

@@ -16,44 +16,58 @@
 #ifndef CONFIG_CHOICE
 #define CONFIG_CHOICE(field, name, choices, dflt, dynamic, help)
 #endif
-#ifndef CONFIG_FLAG
-#define CONFIG_FLAG(field, name, dflt, dynamic, help)
+#ifndef CONFIG_MODE
+#define CONFIG_MODE(field, name, dflt, dynamic, help)
 #endif
 
 #define CONFIG_MIB (UINT64_C(1) << 20)
 
 CONFIG_STRING(dir, "dir", "/var/lib/kvd", 0, "data folder: the store, kvd.gen, the lock")
 CONFIG_STRING(socket_path, "socket", "", 0, "socket path; default DIR/kvd.sock")
-CONFIG_STRING(config_path, "config", "", 0, "read options from this file, one `name = value` a line")
-CONFIG_NUMBER(socket_mode, "socket-mode", 0660, 0, 0777, 0, "permissions of the socket, octal with leading 0")
-CONFIG_SIZE(memory_bytes, "memory", 256 * CONFIG_MIB, KVS_MEMORY_BYTES_MIN, KVS_REGION_BYTES_MAX / 16, 0,
+CONFIG_STRING(config_path, "config", "", 0,
+	      "read options from this file, one `name = value` a line")
+CONFIG_MODE(socket_mode, "socket-mode", 0660, 0, "permissions of the socket, octal")
+CONFIG_SIZE(memory_bytes, "memory", 256 * CONFIG_MIB, KVS_MEMORY_BYTES_MIN,
+	    KVS_REGION_BYTES_MAX / 16, 0,
 	    "bound on the region: table, records, large values all count")
 CONFIG_SIZE(memory_max_bytes, "memory-max", 0, 0, KVS_REGION_BYTES_MAX / 16, 0,
-	    "highest bound that may ever be set while running; 0 = the machine's memory, or `memory` if larger")
+	    "highest bound that may ever be set while running; 0 = the machine's memory, or "
+	    "`memory` if larger")
 CONFIG_SIZE(value_bytes_max, "value-max", 0, 0, KVS_VALUE_BYTES_MAX, 0,
 	    "largest value; 0 = 64MiB or an eighth of the memory, whichever is less")
 CONFIG_SIZE(segment_bytes, "segment", 0, 0, KVS_SEGMENT_BYTES_MAX, 0,
 	    "log segment, a power of two; 0 = 2MiB, less for a small region")
 CONFIG_CHOICE(persist_policy, "persist", "memory|lazy|group|sync", 1, 0,
-	      "memory: nothing on disk; lazy: a commit a second; group: acknowledge after the commit; sync: group without delay")
-CONFIG_DURATION_MS(lazy_ms, "lazy-interval", 1000, 1, 3600000, 0, "lazy policy: time between commits")
-CONFIG_SIZE(lazy_bytes, "lazy-bytes", 16 * CONFIG_MIB, 4096, UINT64_MAX, 0, "lazy policy: commit earlier after so many bytes")
-CONFIG_NUMBER(group_delay_us, "group-delay-us", 2000, 0, 1000000, 0, "group policy: longest wait for company, microseconds")
-CONFIG_NUMBER(compact_ratio_percent, "compact-ratio", 200, 110, 10000, 0, "store may hold this share of the live bytes, percent")
-CONFIG_SIZE(compact_floor_bytes, "compact-floor", 64 * CONFIG_MIB, 0, UINT64_MAX, 0, "below this the store is not compacted")
+	      "memory: nothing on disk; lazy: a commit a second; group: acknowledge after the "
+	      "commit; sync: group without delay")
+CONFIG_DURATION_MS(lazy_ms, "lazy-interval", 1000, 1, 3600000, 0,
+		   "lazy policy: time between commits")
+CONFIG_SIZE(lazy_bytes, "lazy-bytes", 16 * CONFIG_MIB, 4096, UINT64_MAX, 0,
+	    "lazy policy: commit earlier after so many bytes")
+CONFIG_NUMBER(group_delay_us, "group-delay-us", 2000, 0, 1000000, 0,
+	      "group policy: longest wait for company, microseconds")
+CONFIG_NUMBER(compact_ratio_percent, "compact-ratio", 200, 110, 10000, 0,
+	      "store may hold this share of the live bytes, percent")
+CONFIG_SIZE(compact_floor_bytes, "compact-floor", 64 * CONFIG_MIB, 0, UINT64_MAX, 0,
+	    "below this the store is not compacted")
 CONFIG_NUMBER(clients_max, "maxclients", 10000, 1, 1000000, 0, "connections at once")
 CONFIG_SIZE(output_bytes_max, "client-output-max", 256 * CONFIG_MIB, 65536, UINT64_MAX, 0,
 	    "a client whose unread replies exceed this is closed")
-CONFIG_DURATION_MS(write_wait_ms, "write-wait", 1000, 0, 600000, 0, "how long a write waits for memory before -OOM")
-CONFIG_DURATION_MS(revoke_ms, "revoke", 5000, 1, 3600000, 0, "a view older than this is taken back when memory is wanted")
-CONFIG_DURATION_MS(revoke_min_ms, "revoke-min", 50, 1, 3600000, 0, "the same when free segments are below the reserve")
-CONFIG_CHOICE(on_stuck, "on-stuck", "revoke|block", 0, 0, "what to do about a reader past its deadline")
-CONFIG_CHOICE(log_level, "loglevel", "debug|info|notice|warning|error", 2, 0, "least important line that is logged")
+CONFIG_DURATION_MS(write_wait_ms, "write-wait", 1000, 0, 600000, 0,
+		   "how long a write waits for memory before -OOM")
+CONFIG_DURATION_MS(revoke_ms, "revoke", 5000, 1, 3600000, 0,
+		   "a view older than this is taken back when memory is wanted")
+CONFIG_DURATION_MS(revoke_min_ms, "revoke-min", 50, 1, 3600000, 0,
+		   "the same when free segments are below the reserve")
+CONFIG_CHOICE(on_stuck, "on-stuck", "revoke|block", 0, 0,
+	      "what to do about a reader past its deadline")
+CONFIG_CHOICE(log_level, "loglevel", "debug|info|notice|warning|error", 2, 0,
+	      "least important line that is logged")
 
 #undef CONFIG_STRING
 #undef CONFIG_SIZE
 #undef CONFIG_DURATION_MS
 #undef CONFIG_NUMBER
 #undef CONFIG_CHOICE
-#undef CONFIG_FLAG
+#undef CONFIG_MODE
 #undef CONFIG_MIB
