@@ -86,11 +86,10 @@ struct session {
 	// Everything below is the session's own.
 	struct loop_source source; // the socket
 	struct session_shared *shared;
-	TAILQ_ENTRY(session) link;	 // all sessions
-	TAILQ_ENTRY(session) ready_link; // those with input to go on with
-	TAILQ_ENTRY(session) flush_link; // those with output to send at the end of the turn
-	TAILQ_ENTRY(session) parked_link;
-	TAILQ_ENTRY(session) held_link;
+	TAILQ_ENTRY(session) link;	  // all sessions
+	TAILQ_ENTRY(session) ready_link;  // those with input to go on with
+	TAILQ_ENTRY(session) parked_link; // those whose next command waits for memory
+	TAILQ_ENTRY(session) held_link;	  // those with replies that wait for a commit
 	bool is_ready, is_flushing, is_parked, is_held;
 	bool input_ended; // EOF was read: answer what came before, then close
 	bool dead;	  // broken or over a limit: closed at the end of the turn
@@ -181,18 +180,19 @@ static inline void session_output_add(struct session *session, size_t bytes)
 
 // ---- life, for daemon/listener.c and tests ----
 
-/// What all sessions of a listener share: parse window, spare buffers, lists. See session.c.
-/// Returns NULL if memory is short. The loop must exist; the rest of kvd may come later.
-struct session_shared *session_shared_create(struct kvd *kvd);
-/// Closes every session (those in `session_shared_finish` state or not) and frees.
+/// What all sessions of a listener share: parse window, spare buffers, lists. NULL if memory is short.
+/// kvd's config, loop and keyspace must exist.
+struct session_shared *session_shared_create(struct kvd *kvd, struct listener *listener);
+/// Closes every session and frees. NULL is fine.
 void session_shared_destroy(struct session_shared *shared);
 
 /// Takes over a connected socket. NULL if memory or epoll refuse; the socket then stays the caller's.
 struct session *session_open(struct session_shared *shared, int fd);
 size_t session_count(const struct session_shared *shared);
 
-/// Second half of a turn, for all sessions: goes on with those that had more input than their share,
-/// retries parked commands, releases held replies, tells the persister, sends, closes what is dead.
+/// The work of a turn, for all sessions: releases held replies, retries parked commands, reads, runs
+/// and answers those that are ready, each for its share of the time, tells the persister, closes what
+/// is dead.
 void session_shared_turn(struct session_shared *shared, uint64_t now_ns);
 /// When session_shared_turn() must be called next without an event: 0 = at once, UINT64_MAX = never.
 uint64_t session_shared_next_ns(const struct session_shared *shared);
