@@ -48,19 +48,22 @@ static int map_read_header(struct kvs_map *map, const struct kvs_region_header *
 			return KVS_MAP_DAMAGED;
 		}
 	}
-	if (map->ranges[KVS_RANGE_LOG].offset % map->segment_bytes != 0) {
+	if (map->ranges[KVS_RANGE_LOG].offset % map->segment_bytes != 0 ||
+	    map->ranges[KVS_RANGE_LOG].bytes_max % map->segment_bytes != 0) {
 		return KVS_MAP_DAMAGED;
 	}
 	return lifecycle == KVS_REGION_ALIVE ? KVS_MAP_OK : KVS_MAP_NOT_ALIVE;
 }
 
-// What kvd has published of a range, bounded by the range.
+// What kvd has published of a range, bounded by the range; of the log whole segments, because records
+// are bounded by the end of their segment.
 static uint64_t map_published(const struct kvs_map *map, int range)
 {
 	// Acquire: the pages are populated (partner: kvs_region_publish()).
 	uint64_t ready = kvs_load_acquire(&kvs_map_header(map)->ready[range]);
 	uint64_t most = map->ranges[range].bytes_max;
-	return (ready < most ? ready : most) & ~(uint64_t)(KVS_PAGE_BYTES - 1);
+	uint64_t unit = range == KVS_RANGE_LOG ? map->segment_bytes : KVS_PAGE_BYTES;
+	return (ready < most ? ready : most) & ~(unit - 1);
 }
 
 int kvs_map_adopt(struct kvs_map *map, void *base, uint64_t region_bytes)
