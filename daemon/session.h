@@ -75,6 +75,7 @@ struct session {
 	char lib_version[KVS_CLIENT_NAME_BYTES_MAX + 1];
 	const struct command *last_command; // dispatch sets it
 	uint64_t commands_count;	    // dispatch counts
+	uint64_t errors_count;		    // error replies; reply_error() counts
 	struct session_multi multi;
 	bool close_after_reply; // QUIT, protocol errors: nothing more is read or run
 	bool no_wait; // set by the session for a command that was parked too long: answer -OOM, never PARK
@@ -90,10 +91,13 @@ struct session {
 	TAILQ_ENTRY(session) ready_link;  // those with input to go on with
 	TAILQ_ENTRY(session) parked_link; // those whose next command waits for memory
 	TAILQ_ENTRY(session) held_link;	  // those with replies that wait for a commit
-	bool is_ready, is_flushing, is_parked, is_held;
-	bool input_ended; // EOF was read: answer what came before, then close
-	bool dead;	  // broken or over a limit: closed at the end of the turn
-	bool output_full; // the socket took no more: EPOLLOUT is armed
+	TAILQ_ENTRY(session) dead_link;
+	bool is_ready, is_parked, is_held;
+	bool input_ended;   // EOF was read: answer what came before, then close
+	bool dead;	    // broken or over a limit: closed at the end of the turn
+	bool output_full;   // the socket took no more: EPOLLOUT is armed
+	bool hung_up;	    // the other side is gone altogether: nobody can read replies
+	bool output_broken; // replies cannot be sent: dropped, but what came is still done
 	uint64_t parked_since_ns;
 
 	char *input; // [input_start, input_end) is not consumed yet
@@ -106,12 +110,11 @@ struct session {
 	size_t output_sent, output_end, output_bytes;
 	uint64_t output_position; // stream position of output[0]
 
-	struct session_span *spans; // ring-less queue [spans_first, spans_end)
+	struct session_span *spans; // queue [spans_first, spans_end)
 	size_t spans_first, spans_end, spans_capacity;
 	struct session_hold *holds;
 	size_t holds_first, holds_end, holds_capacity;
-	uint64_t turn_hold_start;  // of this turn's first write
-	uint64_t turn_hold_seq;	   // 0 = nothing to hold in this turn
+	bool hold_open;		   // the last hold is this turn's: further writes join it
 	uint64_t command_start;	   // stream position where the running command's reply begins
 	uint64_t command_hold_seq; // asked by session_hold_until()
 

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: MIT
+//
+// The life of sessions, and the turn that serves them all: whoever has input is in the ready list and
+// gets one share of time, in order, so that a client with a million pipelined commands delays the
+// others by one share and no more.
+
+#include "daemon/session.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/keyspace.h"
+#include "daemon/log.h"
+#include "daemon/readers.h"
+#include "daemon/session_parts.h"
+#include "shm/map.h"
+
+#define SESSION_FRAMING_BYTES (1u << 20) // of a request, beside the values it may carry
+#define SESSION_ALL_BUFFERS_BYTES_MIN (UINT64_C(1) << 30)
+#define SESSION_PARKED_TRIES 8 // parked commands that may fail in one pass before it ends
+
+static void session_set_limits(struct session_shared *shared)
+{
+	const struct config *config = &shared->kvd->config;
+	size_t value_bytes = keyspace_value_bytes_max(shared->kvd->keyspace);
+	size_t batch_bytes = KVS_BATCH_BYTES_MAX;
+	if (batch_bytes > config->memory_bytes) {
+		batch_bytes = (size_t)config->memory_bytes;
+	}
+	shared->limits = (struct resp_limits){
+		.bulk_bytes_max =
+			value_bytes > KVS_INLINE_BYTES_MAX ? value_bytes : KVS_INLINE_BYTES_MAX,
+		.inline_bytes_max = KVS_INLINE_BYTES_MAX,
+		.args_max = KVS_COMMAND_ARGS_MAX,
+	};
+	shared->limits.request_bytes_max =
+		(value_bytes > batch_bytes ? value_bytes : batch_bytes) + SESSION_FRAMING_BYTES;
+	shared->buffer_bytes_max = config->output_bytes_max < UINT64_MAX / 4
+					   ? config->output_bytes_max * 4
+					   : UINT64_MAX / 2;
+	if (shared->buffer_bytes_max < SESSION_ALL_BUFFERS_BYTES_MIN) {
+		shared->buffer_bytes_max = SESSION_ALL_BUFFERS_BYTES_MIN;
+	}
+}
+
+struct session_shared *session_shared_create(struct kvd *kvd, struct listener *listener)
+{
+	struct session_shared *shared = calloc(1, sizeof(*shared));
+	if (!shared) {
+		return NULL;
+	}
+	shared->kvd = kvd;
+	shared->listener = listener;
+	shared->region_base = keyspace_map(kvd->keyspace)->base;
+	TAILQ_INIT(&shared->all);
+	TAILQ_INIT(&shared->ready);
+	TAILQ_INIT(&shared->parked);
+	TAILQ_INIT(&shared->held);
+	TAILQ_INIT(&shared->dead);
+	session_set_limits(shared);
+	shared->noticed_seq = keyspace_last_seq(kvd->keyspace);
+	return shared;
+}
+
+void session_set_ready(struct session *session)
+{
+	if (!session->is_ready && !session->dead) {
+		session->is_ready = true;
+		TAILQ_INSERT_TAIL(&session->shared->ready, session, ready_link);
+	}
+}
+
+void session_set_held(struct session *session, bool held)
+{
+	if (held && !session->is_held) {
+		TAILQ_INSERT_TAIL(&session->shared->held, session, held_link);
+	} else if (!held && session->is_held) {
+		TAILQ_REMOVE(&session->shared->held, session, held_link);
+	}
+	session->is_held = held;
+}
+
+void session_set_parked(struct session *session, bool parked)
+{
+	if (parked && !session->is_parked) {
+		TAILQ_INSERT_TAIL(&session->shared->parked, session, parked_link);
+	} else if (!parked && session->is_parked) {
+		TAILQ_REMOVE(&session->shared->parked, session, parked_link);
+	}
+	session->is_parked = parked;
+}
+
+static struct session *session_of_source(struct loop_source *source)
+{
+	return (struct session *)(void *)((char *)source - offsetof(struct session, source));
+}
+
+static void session_socket_ready(struct loop_source *source, uint32_t events)
+{
+	struct session *session = session_of_source(source);
+	if (session->dead) {
+		return;
+	}
+	if (events & (EPOLLHUP | EPOLLERR)) {
+		session->hung_up = true;
+		if (!session_may_run(session) || session->input_ended) {
+			session_kill(session, NULL); // nothing to read, nobody to answer
+			return;
+		}
+	}
+	if (events & EPOLLOUT) {
+		session_send(session);
+	}
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+		session_set_ready(session);
+	}
+}
+
+struct session *session_open(struct session_shared *shared, int fd)
+{
+	struct session *session = calloc(1, sizeof(*session));
+	if (!session) {
+		return NULL;
+	}
+	struct kvd *kvd = shared->kvd;
+	struct ucred peer = { 0 };
+	socklen_t length = sizeof(peer);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) {
+		log_warning("cannot learn who connects: %m");
+		free(session);
+		return NULL;
+	}
+	session->id = ++shared->last_id;
+	session->kvd = kvd;
+	session->shared = shared;
+	session->listener = shared->listener;
+	session->uid = peer.uid;
+	session->gid = peer.gid;
+	session->pid = peer.pid;
+	session->writer = kvd->readers ? readers_writer_index(kvd->readers, peer.uid) : 0;
+	session->connected_ns = session->active_ns = loop_now_ns(kvd->loop);
+	session->resp_version = 2;
+	session->policy = (enum persist_policy)kvd->config.persist_policy;
+	session->source = (struct loop_source){ .fd = fd, .ready = session_socket_ready };
+	int error = loop_add(kvd->loop, &session->source, EPOLLIN);
+	if (error != 0) {
+		errno = -error;
+		log_warning("epoll refuses a connection: %m");
+		free(session);
+		return NULL;
+	}
+	TAILQ_INSERT_TAIL(&shared->all, session, link);
+	shared->count++;
+	session_count_up(shared, KVS_COUNTER_clients_connected, 1);
+	return session;
+}
+
+void session_kill(struct session *session, const char *why)
+{
+	if (session->dead) {
+		return;
+	}
+	if (why) {
+		log_info("client %llu (pid %d) is closed: %s", (unsigned long long)session->id,
+			 (int)session->pid, why);
+	}
+	session->dead = true;
+	TAILQ_INSERT_TAIL(&session->shared->dead, session, dead_link);
+}
+
+static void session_close(struct session *session)
+{
+	struct session_shared *shared = session->shared;
+	TAILQ_REMOVE(&shared->dead, session, dead_link);
+	TAILQ_REMOVE(&shared->all, session, link);
+	if (session->is_ready) {
+		TAILQ_REMOVE(&shared->ready, session, ready_link);
+	}
+	session_set_parked(session, false);
+	session_hold_free(session);
+	session_multi_reset(session);
+	session_io_free(session);
+	resp_request_free(&session->partial);
+	if (session->reader_client) {
+		readers_session_closed(shared->kvd->readers, session);
+	}
+	loop_remove(shared->kvd->loop, &session->source);
+	close(session->source.fd);
+	shared->count--;
+	session_count_up(shared, KVS_COUNTER_clients_connected, UINT64_MAX); // minus one
+	free(session);
+}
+
+static void session_close_dead(struct session_shared *shared)
+{
+	struct session *session;
+	while ((session = TAILQ_FIRST(&shared->dead)) != NULL) {
+		session_close(session);
+	}
+}
+
+static void session_settle_all(struct session_shared *shared, uint64_t durable, uint64_t failed,
+			       const char *why)
+{
+	struct session *session = TAILQ_FIRST(&shared->held);
+	while (session) {
+		struct session *next = TAILQ_NEXT(session, held_link);
+		session_settle(session, durable, failed, why);
+		if (session->input_start < session->input_end && session_may_run(session)) {
+			session_set_ready(session);
+		}
+		session = next;
+	}
+}
+
+/// Releases replies if the watermarks have moved since the last look. True if durable_seq did.
+static bool session_settle_turns(struct session_shared *shared)
+{
+	struct kvd *kvd = shared->kvd;
+	// failed before durable: a commit that succeeds after a failed one is then never missed.
+	uint64_t failed = kvd->persist ? persist_failed_seq(kvd->persist) : 0;
+	uint64_t durable = keyspace_durable_seq(kvd->keyspace);
+	bool moved = durable != shared->settled_durable_seq;
+	if (!moved && failed == shared->settled_failed_seq) {
+		return false;
+	}
+	const char *why = "the store cannot be written";
+	if (failed > durable) {
+		(void)persist_degraded(kvd->persist, &why);
+	}
+	session_settle_all(shared, durable, failed, why ? why : "the store cannot be written");
+	shared->settled_durable_seq = durable;
+	shared->settled_failed_seq = failed;
+	return moved;
+}
+
+static void session_retry_parked(struct session_shared *shared, uint64_t now_ns, bool at_once)
+{
+	if (TAILQ_EMPTY(&shared->parked) ||
+	    (!at_once && now_ns - shared->parked_tried_ns < SESSION_PARK_RETRY_NS)) {
+		return;
+	}
+	shared->parked_tried_ns = now_ns;
+	int refused = 0;
+	struct session *session = TAILQ_FIRST(&shared->parked);
+	while (session && refused < SESSION_PARKED_TRIES) {
+		struct session *next = TAILQ_NEXT(session, parked_link);
+		if (!session->dead && !session_unpark(session, now_ns)) {
+			refused++;
+		}
+		session = next;
+	}
+}
+
+/// One share of time for everybody who was ready when the turn began.
+static void session_work_ready(struct session_shared *shared)
+{
+	struct session_list now;
+	TAILQ_INIT(&now);
+	TAILQ_CONCAT(&now, &shared->ready, ready_link);
+	struct session *session;
+	while ((session = TAILQ_FIRST(&now)) != NULL) {
+		TAILQ_REMOVE(&now, session, ready_link);
+		session->is_ready = false;
+		if (!session->dead) {
+			session_work(session);
+		}
+	}
+}
+
+void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
+{
+	struct kvd *kvd = shared->kvd;
+	bool moved = session_settle_turns(shared);
+	session_retry_parked(shared, now_ns, moved);
+	session_work_ready(shared);
+	uint64_t last_seq = keyspace_last_seq(kvd->keyspace);
+	if (kvd->persist && last_seq != shared->noticed_seq) {
+		persist_notice(kvd->persist);
+	}
+	shared->noticed_seq = last_seq;
+	if (kvd->persist && shared->request_seq > 0) {
+		persist_request(kvd->persist, shared->request_seq);
+	}
+	shared->request_seq = 0;
+	// A watermark that moved while replies were being held back was signalled before: look again.
+	if (!TAILQ_EMPTY(&shared->held)) {
+		(void)session_settle_turns(shared);
+	}
+	session_close_dead(shared);
+}
+
+uint64_t session_shared_next_ns(const struct session_shared *shared)
+{
+	if (!TAILQ_EMPTY(&shared->ready) || !TAILQ_EMPTY(&shared->dead)) {
+		return 0;
+	}
+	if (!TAILQ_EMPTY(&shared->parked)) {
+		return shared->parked_tried_ns + SESSION_PARK_RETRY_NS;
+	}
+	return UINT64_MAX;
+}
+
+void session_shared_finish(struct session_shared *shared)
+{
+	uint64_t durable = keyspace_durable_seq(shared->kvd->keyspace);
+	session_settle_all(shared, durable, UINT64_MAX, "kvd stopped before it was written");
+	struct session *session;
+	TAILQ_FOREACH (session, &shared->all, link) {
+		session->close_after_reply = true;
+		if (!session->dead) {
+			session_send(session);
+		}
+	}
+	session_close_dead(shared);
+}
+
+void session_shared_destroy(struct session_shared *shared)
+{
+	if (!shared) {
+		return;
+	}
+	struct session *session;
+	TAILQ_FOREACH (session, &shared->all, link) {
+		session_kill(session, NULL);
+	}
+	session_close_dead(shared);
+	for (size_t i = 0; i < shared->spares_count; i++) {
+		free(shared->spares[i]);
+	}
+	for (size_t i = 0; i < SESSION_WINDOW; i++) {
+		resp_request_free(&shared->window[i]);
+	}
+	free(shared);
+}

@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: MIT
+//
+// A session's buffers and its socket. Standard buffers are lent from a small pool only while something
+// is in them: a turn's sessions use the same warm memory one after the other, and ten thousand idle
+// connections hold none. Whatever is larger, or larger than all together may be, is refused before it
+// is allocated.
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/log.h"
+#include "daemon/seam.h"
+#include "daemon/session_parts.h"
+
+#define SESSION_BIG_FIRST_BYTES (256u << 10)
+
+bool session_charge(struct session *session, size_t bytes)
+{
+	struct session_shared *shared = session->shared;
+	if (shared->buffer_bytes + bytes > shared->buffer_bytes_max) {
+		log_warning("buffers of all clients together would exceed %llu bytes: client %llu "
+			    "is closed",
+			    (unsigned long long)shared->buffer_bytes_max,
+			    (unsigned long long)session->id);
+		session_kill(session, NULL);
+		return false;
+	}
+	shared->buffer_bytes += bytes;
+	return true;
+}
+
+void session_uncharge(struct session *session, size_t bytes)
+{
+	session->shared->buffer_bytes -= bytes;
+}
+
+static char *session_buffer_take(struct session *session)
+{
+	struct session_shared *shared = session->shared;
+	if (!session_charge(session, SESSION_BUFFER_BYTES)) {
+		return NULL;
+	}
+	if (shared->spares_count > 0) {
+		return shared->spares[--shared->spares_count];
+	}
+	char *buffer = malloc(SESSION_BUFFER_BYTES);
+	if (!buffer) {
+		session_uncharge(session, SESSION_BUFFER_BYTES);
+		session_kill(session, "out of memory");
+	}
+	return buffer;
+}
+
+static void session_buffer_give(struct session *session, char *buffer, size_t bytes)
+{
+	struct session_shared *shared = session->shared;
+	if (!buffer) {
+		return;
+	}
+	session_uncharge(session, bytes);
+	if (bytes == SESSION_BUFFER_BYTES && shared->spares_count < SESSION_SPARES_MAX) {
+		shared->spares[shared->spares_count++] = buffer;
+	} else {
+		free(buffer);
+	}
+}
+
+/// Another size for a buffer whose first `used` bytes count. NULL = not possible, the old one stays.
+static char *session_buffer_resize(struct session *session, char *buffer, size_t bytes,
+				   size_t new_bytes, size_t used)
+{
+	if (bytes != SESSION_BUFFER_BYTES && new_bytes > bytes) {
+		// Large ones grow in place where the page tables allow it: no copy.
+		if (!session_charge(session, new_bytes - bytes)) {
+			return NULL;
+		}
+		char *grown = realloc(buffer, new_bytes);
+		if (!grown) {
+			session_uncharge(session, new_bytes - bytes);
+			session_kill(session, "out of memory");
+		}
+		return grown;
+	}
+	if (!session_charge(session, new_bytes)) {
+		return NULL;
+	}
+	char *other = malloc(new_bytes);
+	if (!other) {
+		session_uncharge(session, new_bytes);
+		session_kill(session, "out of memory");
+		return NULL;
+	}
+	memcpy(other, buffer, used);
+	session_buffer_give(session, buffer, bytes);
+	return other;
+}
+
+/// Moves what is not consumed to the front of the buffer.
+static void session_input_compact(struct session *session)
+{
+	size_t used = session->input_end - session->input_start;
+	if (session->input_start == 0) {
+		return;
+	}
+	memmove(session->input, session->input + session->input_start, used);
+	resp_request_moved(&session->parse, &session->partial,
+			   session->input + session->input_start, session->input);
+	session->input_start = 0;
+	session->input_end = used;
+}
+
+/// Makes room behind the input, as much as the half frame wants but never all of a large announcement
+/// at once: memory follows the bytes that really came.
+static bool session_input_room(struct session *session)
+{
+	if (!session->input) {
+		session->input = session_buffer_take(session);
+		if (!session->input) {
+			return false;
+		}
+		session->input_bytes = SESSION_BUFFER_BYTES;
+		session->input_start = session->input_end = 0;
+	}
+	if (session->input_start == session->input_end) {
+		session->input_start = session->input_end = 0;
+	}
+	bool fits = session->input_bytes - session->input_start >= session->input_wanted;
+	if (!fits || session->input_end == session->input_bytes) {
+		session_input_compact(session);
+	}
+	if (session->input_end < session->input_bytes) {
+		return true;
+	}
+	size_t bytes = session->input_bytes * 2;
+	if (bytes < SESSION_BIG_FIRST_BYTES) {
+		bytes = SESSION_BIG_FIRST_BYTES;
+	}
+	if (bytes > session->input_wanted && session->input_wanted > session->input_bytes) {
+		bytes = session->input_wanted;
+	}
+	char *input = session_buffer_resize(session, session->input, session->input_bytes, bytes,
+					    session->input_end);
+	if (!input) {
+		return false;
+	}
+	resp_request_moved(&session->parse, &session->partial, session->input, input);
+	session->input = input;
+	session->input_bytes = bytes;
+	return true;
+}
+
+void session_input_trim(struct session *session)
+{
+	if (!session->input) {
+		return;
+	}
+	size_t used = session->input_end - session->input_start;
+	if (used == 0) {
+		session_buffer_give(session, session->input, session->input_bytes);
+		session->input = NULL;
+		session->input_bytes = session->input_start = session->input_end = 0;
+		return;
+	}
+	if (session->input_bytes <= SESSION_BUFFER_BYTES || used > SESSION_BUFFER_BYTES / 2 ||
+	    session->input_wanted > SESSION_BUFFER_BYTES) {
+		return;
+	}
+	char *small = session_buffer_take(session);
+	if (!small) {
+		return;
+	}
+	memcpy(small, session->input + session->input_start, used);
+	resp_request_moved(&session->parse, &session->partial,
+			   session->input + session->input_start, small);
+	session_buffer_give(session, session->input, session->input_bytes);
+	session->input = small;
+	session->input_bytes = SESSION_BUFFER_BYTES;
+	session->input_start = 0;
+	session->input_end = used;
+}
+
+enum session_read_result session_read(struct session *session)
+{
+	if (!session_input_room(session)) {
+		return SESSION_READ_NOTHING;
+	}
+	struct iovec piece = {
+		.iov_base = session->input + session->input_end,
+		.iov_len = session->input_bytes - session->input_end,
+	};
+	// No room for control data: the kernel drops descriptors that a client sends, and says so.
+	struct msghdr message = { .msg_iov = &piece, .msg_iovlen = 1 };
+	ssize_t n = session->kvd->seam->recvmsg(session->source.fd, &message, MSG_DONTWAIT);
+	if (n < 0) {
+		if (errno != EAGAIN && errno != EINTR) {
+			session->hung_up = true; // reset: quiet, it is the client's business
+			session->input_ended = true;
+		}
+		return SESSION_READ_NOTHING;
+	}
+	if (message.msg_flags & MSG_CTRUNC) {
+		session_kill(session, "it sent descriptors or other control data");
+		return SESSION_READ_NOTHING;
+	}
+	if (n == 0) {
+		session->input_ended = true;
+		return SESSION_READ_NOTHING;
+	}
+	session->input_end += (size_t)n;
+	session->active_ns = loop_now_ns(session->kvd->loop);
+	session_count_up(session->shared, KVS_COUNTER_input_bytes, (uint64_t)n);
+	return (size_t)n == piece.iov_len ? SESSION_READ_MORE : SESSION_READ_SHORT;
+}
+
+bool session_output_grow(struct session *session, size_t bytes)
+{
+	if (session->dead) {
+		return false;
+	}
+	if (!session->output) {
+		session->output = session_buffer_take(session);
+		if (!session->output) {
+			return false;
+		}
+		session->output_bytes = SESSION_BUFFER_BYTES;
+		if (bytes <= SESSION_BUFFER_BYTES) {
+			return true;
+		}
+	}
+	uint64_t limit = session->kvd->config.output_bytes_max;
+	size_t unsent = session->output_end - session->output_sent;
+	if (unsent + bytes > limit || unsent + bytes < bytes) {
+		log_warning("client %llu (pid %d) does not read its replies: closed at %zu bytes, "
+			    "limit %llu (client-output-max)",
+			    (unsigned long long)session->id, (int)session->pid, unsent,
+			    (unsigned long long)limit);
+		session_count_up(session->shared, KVS_COUNTER_clients_dropped_output, 1);
+		session_kill(session, NULL);
+		return false;
+	}
+	size_t want = session->output_end + bytes;
+	size_t new_bytes = session->output_bytes * 2;
+	new_bytes = new_bytes > want ? new_bytes : want;
+	char *output = session_buffer_resize(session, session->output, session->output_bytes,
+					     new_bytes, session->output_end);
+	if (!output) {
+		return false;
+	}
+	session->output = output;
+	session->output_bytes = new_bytes;
+	return true;
+}
+
+void session_output_replace(struct session *session, char *output, size_t bytes, size_t end)
+{
+	session_buffer_give(session, session->output, session->output_bytes);
+	session->output_position += session->output_sent;
+	session->output = output;
+	session->output_bytes = bytes;
+	session->output_sent = 0;
+	session->output_end = end;
+}
+
+static void session_fds_close(struct session *session)
+{
+	for (unsigned i = 0; i < session->fds_count; i++) {
+		close(session->fds[i]);
+	}
+	session->fds_count = 0;
+}
+
+/// One sendmsg of [output_sent, end), with the descriptors if `with_fds`.
+static ssize_t session_send_piece(struct session *session, size_t end, bool with_fds)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int) * SESSION_FDS_MAX)];
+		struct cmsghdr align;
+	} control;
+	struct iovec piece = {
+		.iov_base = session->output + session->output_sent,
+		.iov_len = end - session->output_sent,
+	};
+	struct msghdr message = { .msg_iov = &piece, .msg_iovlen = 1 };
+	if (with_fds) {
+		memset(&control, 0, sizeof(control));
+		message.msg_control = control.bytes;
+		message.msg_controllen = CMSG_SPACE(sizeof(int) * session->fds_count);
+		struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+		head->cmsg_level = SOL_SOCKET;
+		head->cmsg_type = SCM_RIGHTS;
+		head->cmsg_len = CMSG_LEN(sizeof(int) * session->fds_count);
+		memcpy(CMSG_DATA(head), session->fds, sizeof(int) * session->fds_count);
+	}
+	ssize_t n = session->kvd->seam->sendmsg(session->source.fd, &message,
+						MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n > 0 && with_fds) {
+		session_fds_close(session);
+	}
+	return n;
+}
+
+/// Drops what was sent; the buffer goes back when it is empty.
+static void session_output_trim(struct session *session)
+{
+	if (session->output_sent == session->output_end) {
+		session->output_position += session->output_end;
+		session_buffer_give(session, session->output, session->output_bytes);
+		session->output = NULL;
+		session->output_bytes = session->output_sent = session->output_end = 0;
+	} else if (session->output_sent > session->output_bytes / 2) {
+		size_t unsent = session->output_end - session->output_sent;
+		memmove(session->output, session->output + session->output_sent, unsent);
+		session->output_position += session->output_sent;
+		session->output_sent = 0;
+		session->output_end = unsent;
+	}
+}
+
+static void session_send_failed(struct session *session)
+{
+	if (errno == EAGAIN || errno == EINTR) {
+		session->output_full = true;
+		return;
+	}
+	if (errno == ETOOMANYREFS) {
+		session_kill(session, "too many descriptors are on their way to it");
+		return;
+	}
+	session->output_broken = true; // EPIPE, ECONNRESET: quiet
+}
+
+void session_send(struct session *session)
+{
+	size_t limit = (size_t)(session_sendable(session) - session->output_position);
+	session->output_full = false;
+	while (session->output_sent < limit && !session->output_broken && !session->dead &&
+	       !session->output_full) {
+		size_t end = limit;
+		bool with_fds = false;
+		if (session->fds_count > 0) {
+			size_t at = (size_t)(session->fds_position - session->output_position);
+			size_t stop = (size_t)(session->fds_end - session->output_position);
+			with_fds = session->output_sent == at;
+			end = with_fds ? stop : at;
+			end = end < limit ? end : limit;
+		}
+		ssize_t n = session_send_piece(session, end, with_fds);
+		if (n < 0) {
+			session_send_failed(session);
+			break;
+		}
+		session_count_up(session->shared, KVS_COUNTER_output_bytes, (uint64_t)n);
+		bool is_short = session->output_sent + (size_t)n < end;
+		session->output_sent += (size_t)n;
+		session->output_full = is_short;
+	}
+	if (session->output_broken) {
+		session_fds_close(session);
+		session_hold_free(session);
+		session->output_sent = session->output_end;
+	}
+	session_output_trim(session);
+	bool done = session->output_end == 0;
+	if (session->hung_up && session->input_ended && !session->is_ready) {
+		done = true; // nobody is there to read the rest
+	}
+	if (done && !session->is_parked && !session->is_ready &&
+	    (session->close_after_reply || session->input_ended)) {
+		session_kill(session, NULL);
+	}
+	session_update_interest(session);
+}
+
+void session_update_interest(struct session *session)
+{
+	if (session->dead) {
+		return;
+	}
+	bool reads = session_may_run(session) && !session->input_ended;
+	uint32_t events =
+		(reads ? (uint32_t)EPOLLIN : 0) | (session->output_full ? (uint32_t)EPOLLOUT : 0);
+	if (loop_modify(session->kvd->loop, &session->source, events) != 0) {
+		session_kill(session, "epoll refuses its socket");
+	}
+}
+
+void session_io_free(struct session *session)
+{
+	session_fds_close(session);
+	session_buffer_give(session, session->input, session->input_bytes);
+	session_buffer_give(session, session->output, session->output_bytes);
+	session->input = session->output = NULL;
+}

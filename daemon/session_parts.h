@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+//
+// What the files of a session share among themselves: session.c (life and turns), session_run.c
+// (parsing and running), session_io.c (buffers and the socket), session_hold.c (replies that wait).
+#pragma once
+
+#include "daemon/kvd.h"
+#include "daemon/session.h"
+#include "shm/counters.h"
+
+#define SESSION_BUFFER_BYTES \
+	(32u << 10)	       // standard buffer; held only while there is something in it
+#define SESSION_SPARES_MAX 64u // standard buffers kept when nobody uses them
+#define SESSION_WINDOW \
+	16u // requests parsed ahead of the one that runs, so that buckets are prefetched
+#define SESSION_SLICE_NS UINT64_C(200000) // one session's share of a turn
+#define SESSION_PARK_RETRY_NS UINT64_C(1000000)
+
+TAILQ_HEAD(session_list, session);
+
+struct session_shared {
+	struct kvd *kvd;
+	struct listener *listener;
+	void *region_base; // of the counters
+	struct session_list all;
+	struct session_list ready;
+	struct session_list parked;
+	struct session_list held;
+	struct session_list dead;
+	size_t count;
+	uint64_t last_id;
+	struct resp_limits limits;
+	struct resp_request window[SESSION_WINDOW];
+	char *spares[SESSION_SPARES_MAX];
+	size_t spares_count;
+	uint64_t buffer_bytes; // of all sessions: input, output, queued commands
+	uint64_t buffer_bytes_max;
+	uint64_t noticed_seq;	      // what the persister was told of
+	uint64_t request_seq;	      // what somebody began to wait for in this turn
+	uint64_t settled_durable_seq; // watermarks for which held replies were last looked at
+	uint64_t settled_failed_seq;
+	uint64_t parked_tried_ns;
+};
+
+static inline void session_count_up(struct session_shared *shared, enum kvs_counter counter,
+				    uint64_t by)
+{
+	kvs_count(kvs_counter_word(shared->region_base, counter), by); // partner: none, statistics
+}
+
+// ---- session_io.c ----
+
+enum session_read_result {
+	SESSION_READ_MORE,    // the buffer was filled: there may be more
+	SESSION_READ_SHORT,   // all there was
+	SESSION_READ_NOTHING, // nothing there, or the end; see input_ended and dead
+};
+
+/// One read from the socket behind what is buffered, into a buffer that is large enough for
+/// input_wanted.
+enum session_read_result session_read(struct session *session);
+/// Gives back the input buffer, or the part of it that the rest does not need.
+void session_input_trim(struct session *session);
+/// Sends what may be sent; arms EPOLLOUT if the socket is full.
+void session_send(struct session *session);
+/// Sets the epoll interest that fits the session's state.
+void session_update_interest(struct session *session);
+/// Charges `bytes` to the buffers of all sessions; false (and the session is marked dead) over the limit.
+bool session_charge(struct session *session, size_t bytes);
+void session_uncharge(struct session *session, size_t bytes);
+/// Frees both buffers and closes descriptors that were not sent.
+void session_io_free(struct session *session);
+/// Puts another buffer under the unsent output (session_hold.c, replacing replies). Takes ownership of
+/// `output`, which was charged.
+void session_output_replace(struct session *session, char *output, size_t bytes, size_t end);
+
+// ---- session_run.c ----
+
+/// Reads, parses and runs until nothing is left or the session's share of the turn is used up.
+void session_work(struct session *session);
+/// Tries a parked command again. True if it was answered, or the session is dead.
+bool session_unpark(struct session *session, uint64_t now_ns);
+/// May this session read and run more now?
+bool session_may_run(const struct session *session);
+
+// ---- session_hold.c ----
+
+/// The reply at stream positions [start, end) waits for `seq`.
+void session_hold_add(struct session *session, uint64_t start, uint64_t end, uint64_t seq);
+/// Releases what `durable` covers and what `failed` does, the latter as -IOERR with `why`.
+void session_settle(struct session *session, uint64_t durable, uint64_t failed, const char *why);
+/// Stream position up to which output may be sent.
+uint64_t session_sendable(const struct session *session);
+void session_hold_free(struct session *session);
+
+// ---- session.c ----
+
+void session_set_ready(struct session *session);
+void session_set_held(struct session *session, bool held);
+void session_set_parked(struct session *session, bool parked);

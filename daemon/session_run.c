@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: MIT
+//
+// From bytes to commands: reads, parses a window of requests ahead so that the memory they will touch
+// is on its way, runs them in order, and stops when the session's share of the turn is used up.
+
+#include "daemon/command.h"
+#include "daemon/keyspace.h"
+#include "daemon/log.h"
+#include "daemon/reply.h"
+#include "daemon/seam.h"
+#include "daemon/session_parts.h"
+
+#define SESSION_BIG_REPLY_BYTES 16384u // a reply as large as that took time: look at the clock
+
+bool session_may_run(const struct session *session)
+{
+	return !session->dead && !session->is_parked && !session->close_after_reply &&
+	       session->spans_end - session->spans_first < SESSION_HOLD_SPANS_MAX;
+}
+
+/// Runs one request whose bytes stay where they are. Notes what its reply has to wait for.
+static enum command_outcome session_dispatch(struct session *session,
+					     const struct resp_request *request)
+{
+	struct keyspace *keyspace = session->kvd->keyspace;
+	uint64_t seq_before = keyspace_last_seq(keyspace);
+	session->command_start = session->output_position + session->output_end;
+	session->command_hold_seq = 0;
+	enum command_outcome outcome =
+		command_dispatch(session->kvd, session, request->argv, request->argc);
+	if (outcome == COMMAND_PARK) {
+		return outcome;
+	}
+	uint64_t wait_seq = session->command_hold_seq;
+	uint64_t seq = keyspace_last_seq(keyspace);
+	if (seq != seq_before) {
+		session->last_write_seq = seq;
+		if (session->policy >= PERSIST_GROUP) {
+			wait_seq = seq;
+		}
+	}
+	uint64_t end = session->output_position + session->output_end;
+	if (session->fds_count > 0 && session->fds_end == 0) {
+		session->fds_end = end;
+	}
+	if (wait_seq > 0 && end > session->command_start) {
+		session_hold_add(session, session->command_start, end, wait_seq);
+	}
+	return outcome;
+}
+
+static void session_protocol_error(struct session *session, const struct resp_request *request)
+{
+	reply_errorf(session, "ERR Protocol error: %s", request->error);
+	log_info("client %llu (pid %d) is closed, protocol error: %s",
+		 (unsigned long long)session->id, (int)session->pid, request->error);
+	session_count_up(session->shared, KVS_COUNTER_clients_dropped_protocol, 1);
+	session->close_after_reply = true;
+}
+
+static void session_too_large(struct session *session, const struct resp_request *request)
+{
+	reply_errorf(session, "ERR %s", request->error);
+	session->multi.dirty = session->multi.dirty || session->multi.active;
+}
+
+/// Forgets what was parsed ahead: it is parsed again, from input_start, when its turn comes.
+static void session_unparse(struct session *session)
+{
+	session->parse = (struct resp_request_state){ 0 };
+	session->input_wanted = 0;
+}
+
+static void session_swap(struct resp_request *a, struct resp_request *b)
+{
+	struct resp_request keep = *a;
+	*a = *b;
+	*b = keep;
+}
+
+/// Fills the window. Returns how many requests it holds; *ending tells why it stopped, *parsed where
+/// in the input. A half frame's arguments are kept in session->partial.
+static unsigned session_parse_window(struct session *session, enum resp_result *ending,
+				     size_t *parsed)
+{
+	struct session_shared *shared = session->shared;
+	struct resp_request *window = shared->window;
+	size_t at = session->input_start;
+	unsigned n = 0;
+	*ending = RESP_COMPLETE;
+	if (session->parse.args_expected != 0) {
+		session_swap(&window[0], &session->partial);
+	}
+	while (n < SESSION_WINDOW) {
+		*ending = resp_parse_request(&session->parse, session->input + at,
+					     session->input_end - at, &shared->limits, &window[n]);
+		if (*ending == RESP_COMPLETE) {
+			at += window[n++].consumed;
+		} else if (*ending == RESP_EMPTY) {
+			at += window[n].consumed;
+		} else {
+			break;
+		}
+	}
+	session->input_wanted = 0;
+	if (*ending == RESP_MORE) {
+		at += window[n].consumed;
+		session->input_wanted = window[n].wanted;
+		if (session->parse.args_expected != 0) {
+			session_swap(&window[n], &session->partial);
+		}
+	} else if (*ending != RESP_COMPLETE) {
+		at += window[n].consumed;
+	}
+	*parsed = at;
+	return n;
+}
+
+static void session_prefetch(struct session *session, unsigned n)
+{
+	const struct resp_request *window = session->shared->window;
+	for (int pass = 0; pass < 2; pass++) {
+		for (unsigned i = 0; i < n; i++) {
+			// Nearly every command's first key is its first argument; for the others
+			// this is a wasted hint, cheaper than looking the command up twice.
+			if (window[i].argc >= 2 &&
+			    window[i].argv[1].bytes - 1 < KVS_KEY_BYTES_MAX) {
+				keyspace_prefetch(session->kvd->keyspace, window[i].argv[1].data,
+						  window[i].argv[1].bytes, pass);
+			}
+		}
+	}
+}
+
+static void session_park(struct session *session)
+{
+	session->parked_since_ns = loop_now_ns(session->kvd->loop);
+	session_count_up(session->shared, KVS_COUNTER_writes_waited, 1);
+	session_set_parked(session, true);
+}
+
+/// Runs the window's requests. False if it was left early: the rest is unparsed.
+static bool session_run_window(struct session *session, unsigned n, uint64_t until_ns)
+{
+	const struct resp_request *window = session->shared->window;
+	for (unsigned i = 0; i < n; i++) {
+		size_t output_before = session->output_end;
+		if (session_dispatch(session, &window[i]) == COMMAND_PARK) {
+			session_park(session);
+			session_unparse(session);
+			return false;
+		}
+		session->input_start += window[i].consumed;
+		if (__builtin_expect(session->dead || session->close_after_reply, 0)) {
+			return false;
+		}
+		bool slow =
+			session->output_end - output_before > SESSION_BIG_REPLY_BYTES ||
+			(session->last_command && (session->last_command->flags & COMMAND_SLOW_OK));
+		if (__builtin_expect(slow, 0) && i + 1 < n &&
+		    session->kvd->seam->monotonic_ns() >= until_ns) {
+			session_unparse(session);
+			return false;
+		}
+	}
+	return true;
+}
+
+/// One window. RESP_MORE: no whole request is left in the input.
+static enum resp_result session_step(struct session *session, uint64_t until_ns)
+{
+	enum resp_result ending;
+	size_t parsed;
+	unsigned n = session_parse_window(session, &ending, &parsed);
+	if (n > 1) {
+		session_prefetch(session, n);
+	}
+	if (!session_run_window(session, n, until_ns)) {
+		return RESP_COMPLETE;
+	}
+	// Empty lines count into `parsed` only: nothing between the requests is left out.
+	session->input_start = parsed;
+	const struct resp_request *last = n < SESSION_WINDOW ? &session->shared->window[n] : NULL;
+	if (ending == RESP_ERROR && last) {
+		session_protocol_error(session, last);
+	} else if (ending == RESP_TOO_LARGE && last) {
+		session_too_large(session, last);
+	}
+	return ending;
+}
+
+/// End of what a session does in one turn: buffers, its hold, its replies.
+static void session_settle_turn(struct session *session)
+{
+	if (session->close_after_reply || session->dead) {
+		session->input_start = session->input_end;
+		session_unparse(session);
+	}
+	session_input_trim(session);
+	session->hold_open = false;
+	if (session->last_write_seq > session->shared->noticed_seq) {
+		SEAM_CRASH(reply_queued);
+	}
+	if (session->output_end > session->output_sent || session->input_ended ||
+	    session->close_after_reply) {
+		session_send(session);
+	} else {
+		session_update_interest(session);
+	}
+}
+
+void session_work(struct session *session)
+{
+	const struct seam *seam = session->kvd->seam;
+	uint64_t until_ns = seam->monotonic_ns() + SESSION_SLICE_NS;
+	bool drained = false;
+	keyspace_set_writer(session->kvd->keyspace, session->writer);
+	while (session_may_run(session)) {
+		enum resp_result ending = RESP_MORE;
+		if (session->input_start < session->input_end) {
+			ending = session_step(session, until_ns);
+		}
+		if (ending == RESP_MORE) {
+			if (drained || session->input_ended) {
+				break;
+			}
+			drained = session_read(session) != SESSION_READ_MORE;
+		}
+		if (seam->monotonic_ns() >= until_ns && session_may_run(session)) {
+			session_set_ready(session);
+			break;
+		}
+	}
+	session_settle_turn(session);
+}
+
+bool session_unpark(struct session *session, uint64_t now_ns)
+{
+	uint64_t wait_ns = session->kvd->config.write_wait_ms * UINT64_C(1000000);
+	session->no_wait = now_ns - session->parked_since_ns >= wait_ns;
+	struct resp_request *request = &session->shared->window[0];
+	struct resp_request_state state = { 0 };
+	keyspace_set_writer(session->kvd->keyspace, session->writer);
+	enum resp_result result;
+	do {
+		result = resp_parse_request(&state, session->input + session->input_start,
+					    session->input_end - session->input_start,
+					    &session->shared->limits, request);
+		if (result == RESP_EMPTY) { // empty lines may stand before it
+			session->input_start += request->consumed;
+		}
+	} while (result == RESP_EMPTY);
+	if (result != RESP_COMPLETE) {
+		session_kill(session, "its parked command is lost");
+		return true;
+	}
+	if (session_dispatch(session, request) == COMMAND_PARK) {
+		if (!session->no_wait) {
+			return false;
+		}
+		reply_error(session, "OOM command not allowed when used memory > 'maxmemory'.");
+	}
+	session->no_wait = false;
+	session->input_start += request->consumed;
+	session_set_parked(session, false);
+	session_set_ready(session);
+	return true;
+}

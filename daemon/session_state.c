@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+//
+// What commands keep in a session: the queue of a transaction, and finding sessions for CLIENT LIST.
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/listener.h"
+#include "daemon/session_parts.h"
+
+static bool session_multi_room(struct session *session)
+{
+	struct session_multi *multi = &session->multi;
+	if (multi->count < multi->capacity) {
+		return true;
+	}
+	uint32_t capacity = multi->capacity ? multi->capacity * 2 : 16;
+	struct session_queued *queued = reallocarray(multi->queued, capacity, sizeof(*queued));
+	if (!queued) {
+		return false;
+	}
+	multi->queued = queued;
+	multi->capacity = capacity;
+	return true;
+}
+
+bool session_multi_queue(struct session *session, const struct command *command,
+			 const struct resp_arg *argv, uint32_t argc)
+{
+	struct session_multi *multi = &session->multi;
+	size_t bytes = argc * sizeof(*argv);
+	for (uint32_t i = 0; i < argc; i++) {
+		bytes += argv[i].bytes;
+	}
+	multi->dirty = true; // unless all goes well
+	if (multi->count == SESSION_MULTI_REQUESTS_MAX ||
+	    multi->bytes + bytes > session->shared->limits.request_bytes_max ||
+	    session->shared->buffer_bytes + bytes > session->shared->buffer_bytes_max ||
+	    !session_multi_room(session)) {
+		return false;
+	}
+	struct resp_arg *copy = malloc(bytes);
+	if (!copy) {
+		return false;
+	}
+	char *at = (char *)(copy + argc);
+	for (uint32_t i = 0; i < argc; i++) {
+		memcpy(at, argv[i].data, argv[i].bytes);
+		copy[i] = (struct resp_arg){ .data = at, .bytes = argv[i].bytes };
+		at += argv[i].bytes;
+	}
+	multi->queued[multi->count++] =
+		(struct session_queued){ .command = command, .argv = copy, .argc = argc };
+	multi->bytes += bytes;
+	session->shared->buffer_bytes += bytes;
+	multi->dirty = false;
+	return true;
+}
+
+void session_multi_reset(struct session *session)
+{
+	struct session_multi *multi = &session->multi;
+	for (uint32_t i = 0; i < multi->count; i++) {
+		free(multi->queued[i].argv);
+	}
+	free(multi->queued);
+	session_uncharge(session, multi->bytes);
+	*multi = (struct session_multi){ 0 };
+}
+
+bool session_send_fds(struct session *session, const int *fds, unsigned count)
+{
+	if (session->fds_count > 0 || count == 0 || count > SESSION_FDS_MAX) {
+		return false;
+	}
+	memcpy(session->fds, fds, count * sizeof(*fds));
+	session->fds_count = count;
+	session->fds_position = session->output_position + session->output_end;
+	session->fds_end = 0; // known when the reply is complete
+	return true;
+}
+
+static struct session *session_alive(struct session *session)
+{
+	while (session && session->dead) {
+		session = TAILQ_NEXT(session, link);
+	}
+	return session;
+}
+
+struct session *session_first(const struct kvd *kvd)
+{
+	return session_alive(TAILQ_FIRST(&listener_sessions(kvd->listener)->all));
+}
+
+struct session *session_next(const struct session *session)
+{
+	return session_alive(TAILQ_NEXT(session, link));
+}
+
+struct session *session_find(const struct kvd *kvd, uint64_t id)
+{
+	struct session *session = session_first(kvd);
+	while (session && session->id != id) {
+		session = session_next(session);
+	}
+	return session;
+}
+
+size_t session_count(const struct session_shared *shared)
+{
+	return shared->count;
+}
+
+size_t session_input_used(const struct session *session)
+{
+	return session->input_end - session->input_start;
+}
+
+size_t session_input_free(const struct session *session)
+{
+	return session->input_bytes - session->input_end;
+}
+
+size_t session_output_used(const struct session *session)
+{
+	return session->output_end - session->output_sent;
+}
