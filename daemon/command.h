@@ -23,6 +23,14 @@ enum command_flags {
 	COMMAND_NO_QUEUE = 1 << 6, // runs at once inside MULTI (EXEC, DISCARD, …)
 	COMMAND_LOADING = 1 << 7,
 	COMMAND_SLOW_OK = 1 << 8, // may run over 200 µs (KEYS): says so in its help
+	// The rest only shows in COMMAND's replies, so that clients see what Redis would tell them.
+	COMMAND_NOSCRIPT = 1 << 9,
+	COMMAND_STALE = 1 << 10,
+	COMMAND_NO_AUTH = 1 << 11,
+	COMMAND_ALLOW_BUSY = 1 << 12,
+	COMMAND_SKIP_SLOWLOG = 1 << 13,
+	COMMAND_DANGEROUS = 1 << 14,
+	COMMAND_CONTAINER = 1 << 15, // has subcommands: rows named "name|sub"
 };
 
 /// One call: arguments point into the session's input buffer.
@@ -32,6 +40,10 @@ struct call {
 	const struct command *command;
 	const struct resp_arg *argv; // argv[0] is the command's name as sent
 	uint32_t argc;
+	uint64_t mark; // where its reply begins, see reply_mark()
+	bool in_exec; // runs inside EXEC's batch: begins none of its own
+	bool failed; // it answered with an error
+	int refused; // KEYSPACE_WAIT, _FULL, _TOO_LARGE: no room, nothing was changed or answered
 };
 
 struct command {
@@ -46,7 +58,7 @@ struct command {
 	const char *summary; // our own words
 };
 
-/// Finds a command by name in any case; NULL if unknown.
+/// Finds a command by name in any case, subcommands as "client|id"; NULL if unknown.
 const struct command *command_find(const char *name, size_t bytes);
 /// All commands, *count of them, sorted by name.
 const struct command *command_table(size_t *count);

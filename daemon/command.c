@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT
+//
+// From a request to a reply: finding the command, the checks that all commands share, queueing under
+// MULTI, and waiting for memory. The order of the checks and their texts are Redis 7.0's.
+#include "daemon/command.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "daemon/commands.h"
+#include "daemon/seam.h"
+
+#define COMMAND_NAME_BYTES_MAX 31u
+
+static const struct command command_rows[] = {
+#define X(id, name, run, arity, flags, first, last, step, group, since, syntax, summary) \
+	{ name, run, arity, flags, first, last, step, group, since, syntax, summary },
+#include "daemon/commands.tbl.h"
+#undef X
+};
+
+const struct command *command_table(size_t *count)
+{
+	*count = COMMANDS_ROWS_COUNT;
+	return command_rows;
+}
+
+/// Lower-case C string of `bytes` bytes at `data` in `out`; false if no command can be called that.
+static bool command_fold(const char *data, size_t bytes, char out[COMMAND_NAME_BYTES_MAX + 1])
+{
+	if (bytes > COMMAND_NAME_BYTES_MAX) {
+		return false;
+	}
+	for (size_t i = 0; i < bytes; i++) {
+		char byte = data[i];
+		if (!byte) {
+			return false;
+		}
+		out[i] = byte >= 'A' && byte <= 'Z' ? (char)(byte - 'A' + 'a') : byte;
+	}
+	out[bytes] = 0;
+	return true;
+}
+
+static const struct command *command_search(const char *name)
+{
+	size_t low = 0;
+	size_t high = COMMANDS_ROWS_COUNT;
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		int order = strcmp(name, command_rows[middle].name);
+		if (order == 0) {
+			return &command_rows[middle];
+		}
+		if (order < 0) {
+			high = middle;
+		} else {
+			low = middle + 1;
+		}
+	}
+	return NULL;
+}
+
+const struct command *command_find(const char *name, size_t bytes)
+{
+	char folded[COMMAND_NAME_BYTES_MAX + 1];
+	if (bytes == 3) { // most requests: no search
+		char a = (char)(name[0] | 0x20);
+		bool et = (name[1] | 0x20) == 'e' && (name[2] | 0x20) == 't';
+		if (et && a == 'g') {
+			return &command_rows[COMMANDS_ROW_get];
+		}
+		if (et && a == 's') {
+			return &command_rows[COMMANDS_ROW_set];
+		}
+	}
+	return command_fold(name, bytes, folded) ? command_search(folded) : NULL;
+}
+
+const struct command *commands_subcommands(const struct command *container, size_t *count)
+{
+	size_t bytes = strlen(container->name);
+	const struct command *first = container + 1;
+	const struct command *end = command_rows + COMMANDS_ROWS_COUNT;
+	const struct command *row = first;
+	while (row < end && strncmp(row->name, container->name, bytes) == 0 &&
+	       row->name[bytes] == '|') {
+		row++;
+	}
+	*count = (container->flags & COMMAND_CONTAINER) ? (size_t)(row - first) : 0;
+	return first;
+}
+
+/// The command or subcommand that a request names. *container is set when only the first word is known.
+static const struct command *command_of_request(const struct resp_arg *argv, uint32_t argc,
+						const struct command **container)
+{
+	const struct command *command = command_find(argv[0].data, argv[0].bytes);
+	*container = NULL;
+	if (!command) {
+		return NULL;
+	}
+	if (__builtin_expect(command->flags & COMMAND_CONTAINER, 0) && argc > 1) {
+		char sub[COMMAND_NAME_BYTES_MAX + 1];
+		char full[2 * COMMAND_NAME_BYTES_MAX + 2];
+		*container = command;
+		if (!command_fold(argv[1].data, argv[1].bytes, sub)) {
+			return NULL;
+		}
+		(void)snprintf(full, sizeof(full), "%s|%s", command->name, sub);
+		return command_search(full);
+	}
+	// "client|id" is how the table and COMMAND INFO call it, not how it is sent.
+	return memchr(argv[0].data, '|', argv[0].bytes) ? NULL : command;
+}
+
+/// Refuses a request before it ran: inside MULTI the transaction is spoilt.
+static void command_reject(struct call *call, const char *text)
+{
+	struct session *session = call->session;
+	if (call->command) {
+		call->kvd->stats->commands[commands_index(call->command)].rejected++;
+	}
+	if (call->command == &command_rows[COMMANDS_ROW_exec]) {
+		const char *bare = strncmp(text, "ERR ", 4) == 0 ? text + 4 : text;
+		session_multi_reset(session);
+		commands_errorf(call, "EXECABORT Transaction discarded because of: %s", bare);
+	} else {
+		session->multi.dirty = session->multi.dirty || session->multi.active;
+		commands_error(call, text);
+	}
+	stats_add(call->kvd->stats, KVS_COUNTER_commands_failed, 1);
+}
+
+static void command_reject_unknown(struct call *call, const struct command *container)
+{
+	char name[COMMANDS_EXCERPT_BYTES];
+	char text[512];
+	if (container) {
+		char upper[COMMAND_NAME_BYTES_MAX + 1] = "";
+		for (size_t i = 0; container->name[i]; i++) {
+			char byte = container->name[i];
+			upper[i] = byte >= 'a' && byte <= 'z' ? (char)(byte - 'a' + 'A') : byte;
+		}
+		(void)snprintf(text, sizeof(text), "ERR unknown subcommand '%s'. Try %s HELP.",
+			       commands_excerpt(&call->argv[1], name), upper);
+		command_reject(call, text);
+		return;
+	}
+	char args[160] = "";
+	size_t bytes = 0;
+	for (uint32_t i = 1; i < call->argc && bytes < 128; i++) {
+		char arg[COMMANDS_EXCERPT_BYTES];
+		(void)snprintf(args + bytes, sizeof(args) - bytes, "'%.*s' ", (int)(128 - bytes),
+			       commands_excerpt(&call->argv[i], arg));
+		bytes += strlen(args + bytes);
+	}
+	(void)snprintf(text, sizeof(text), "ERR unknown command '%s', with args beginning with: %s",
+		       commands_excerpt(&call->argv[0], name), args);
+	command_reject(call, text);
+}
+
+static bool command_arity_fits(const struct command *command, uint32_t argc)
+{
+	return command->arity >= 0 ? argc == (uint32_t)command->arity
+				   : argc >= (uint32_t)-command->arity;
+}
+
+/// Keys are 1..KVS_KEY_BYTES_MAX bytes; answers and returns false for the first that is not.
+static bool command_keys_fit(struct call *call)
+{
+	const struct command *command = call->command;
+	if (!command->first_key) {
+		return true;
+	}
+	uint32_t last = command->last_key < 0 ? call->argc - 1 : (uint32_t)command->last_key;
+	for (uint32_t i = (uint32_t)command->first_key; i <= last;
+	     i += (uint32_t)command->key_step) {
+		size_t bytes = call->argv[i].bytes;
+		if (__builtin_expect(bytes - 1 < KVS_KEY_BYTES_MAX, 1)) {
+			continue;
+		}
+		char text[128];
+		if (bytes == 0) {
+			(void)snprintf(text, sizeof(text),
+				       "ERR an empty key is not allowed in kvd: keys have 1..%u "
+				       "bytes",
+				       KVS_KEY_BYTES_MAX);
+		} else {
+			(void)snprintf(text, sizeof(text),
+				       "ERR key is too long: %zu bytes, the limit is %u", bytes,
+				       KVS_KEY_BYTES_MAX);
+		}
+		command_reject(call, text);
+		return false;
+	}
+	return true;
+}
+
+static void command_queue(struct call *call)
+{
+	struct session *session = call->session;
+	if (!session->multi.dirty &&
+	    !session_multi_queue(session, call->command, call->argv, call->argc)) {
+		command_reject(call, "ERR the transaction is too large: more commands or bytes are "
+				     "queued than one request may have");
+		return;
+	}
+	reply_status(session, "QUEUED");
+}
+
+/// A command found no room (or its batch none in the limit): park it, or say so when waiting is useless
+/// or over.
+static enum command_outcome command_no_room(struct call *call, int result)
+{
+	struct stats *stats = call->kvd->stats;
+	if (result == KEYSPACE_WAIT && !call->session->no_wait) {
+		return COMMAND_PARK;
+	}
+	if (result == KEYSPACE_TOO_LARGE) {
+		char text[128];
+		(void)snprintf(text, sizeof(text),
+			       "ERR batch is too large: all its records together may have %u bytes",
+			       KVS_BATCH_BYTES_MAX);
+		command_reject(call, text);
+		return COMMAND_DONE;
+	}
+	stats_add(stats, KVS_COUNTER_writes_refused, 1);
+	command_reject(call, COMMANDS_TEXT_OOM);
+	return COMMAND_DONE;
+}
+
+void commands_run(struct call *call)
+{
+	struct stats *stats = call->kvd->stats;
+	struct stats_command *numbers = &stats->commands[commands_index(call->command)];
+	bool timed = ++stats->timing_clock % STATS_TIMED_EVERY == 0;
+	uint64_t start_ns = timed ? call->kvd->seam->monotonic_ns() : 0;
+	call->command->run(call);
+	if (call->refused) {
+		return;
+	}
+	if (timed) {
+		numbers->timed_calls++;
+		numbers->timed_ns += call->kvd->seam->monotonic_ns() - start_ns;
+	}
+	numbers->calls++;
+	stats_add(stats, KVS_COUNTER_commands_processed, 1);
+	if (__builtin_expect(call->failed, 0)) {
+		numbers->failed++;
+		stats_add(stats, KVS_COUNTER_commands_failed, 1);
+	}
+}
+
+/// Checks that come before running; false: answered.
+static bool command_acceptable(struct call *call, const struct command *container)
+{
+	if (!call->command) {
+		command_reject_unknown(call, container);
+		return false;
+	}
+	if (!command_arity_fits(call->command, call->argc)) {
+		char text[96];
+		(void)snprintf(text, sizeof(text), "ERR wrong number of arguments for '%s' command",
+			       call->command->name);
+		command_reject(call, text);
+		return false;
+	}
+	if (call->session->multi.active && call->command->flags & COMMAND_NO_MULTI) {
+		command_reject(call, "ERR Command not allowed inside a transaction");
+		return false;
+	}
+	return command_keys_fit(call);
+}
+
+enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
+				      const struct resp_arg *argv, uint32_t argc)
+{
+	const struct command *container;
+	struct call call = {
+		.kvd = kvd,
+		.session = session,
+		.command = command_of_request(argv, argc, &container),
+		.argv = argv,
+		.argc = argc,
+		.mark = commands_reply_mark(session),
+	};
+	session->last_command = call.command;
+	if (!command_acceptable(&call, container)) {
+		session->commands_count++;
+		return COMMAND_DONE;
+	}
+	uint32_t flags = call.command->flags;
+	if (session->multi.active && !(flags & COMMAND_NO_QUEUE)) {
+		session->commands_count++;
+		command_queue(&call);
+		return COMMAND_DONE;
+	}
+	if (flags & COMMAND_DENYOOM) {
+		int room = keyspace_admit(kvd->keyspace, commands_write_bytes(argv, argc));
+		if (__builtin_expect(room != KEYSPACE_OK, 0)) {
+			return command_no_room(&call, room);
+		}
+	}
+	keyspace_tick(kvd->keyspace);
+	stats_sample(kvd->stats, keyspace_now_ms(kvd->keyspace));
+	commands_run(&call);
+	if (__builtin_expect(call.refused, 0)) {
+		return command_no_room(&call, call.refused);
+	}
+	session->commands_count++;
+	return COMMAND_DONE;
+}

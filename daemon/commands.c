@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+//
+// Shared by the command families; see commands.h.
+#include "daemon/commands.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "daemon/glob.h"
+
+void commands_error(struct call *call, const char *text)
+{
+	call->failed = true;
+	reply_error(call->session, text);
+}
+
+void commands_errorf(struct call *call, const char *format, ...)
+{
+	char text[1024];
+	va_list args;
+	va_start(args, format);
+	int bytes = vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	commands_error(call, bytes < 0 ? "ERR internal formatting error" : text);
+}
+
+static char commands_fold(char byte)
+{
+	return byte >= 'A' && byte <= 'Z' ? (char)(byte - 'A' + 'a') : byte;
+}
+
+bool commands_arg_is(const struct resp_arg *arg, const char *word)
+{
+	size_t i = 0;
+	for (; i < arg->bytes && word[i]; i++) {
+		if (commands_fold(arg->data[i]) != word[i]) {
+			return false;
+		}
+	}
+	return i == arg->bytes && !word[i];
+}
+
+bool commands_arg_int(struct call *call, const struct resp_arg *arg, int64_t *number,
+		      const char *text)
+{
+	if (resp_parse_int(arg->data, arg->bytes, number)) {
+		return true;
+	}
+	commands_error(call, text ? text : COMMANDS_TEXT_NOT_INTEGER);
+	return false;
+}
+
+bool commands_arg_expiry(struct call *call, const struct resp_arg *arg, bool seconds, bool relative,
+			 uint64_t *expiry_ms)
+{
+	int64_t time;
+	if (!commands_arg_int(call, arg, &time, NULL)) {
+		return false;
+	}
+	int64_t now_ms = relative ? (int64_t)keyspace_now_ms(call->kvd->keyspace) : 0;
+	if (time <= 0 || (seconds && time > INT64_MAX / 1000) ||
+	    __builtin_add_overflow(seconds ? time * 1000 : time, now_ms, &time)) {
+		commands_errorf(call, "ERR invalid expire time in '%s' command",
+				call->command->name);
+		return false;
+	}
+	*expiry_ms = (uint64_t)time;
+	return true;
+}
+
+bool commands_arg_pattern(struct call *call, const struct resp_arg *arg)
+{
+	if (arg->bytes <= COMMANDS_PATTERN_BYTES_MAX) {
+		return true;
+	}
+	commands_errorf(call, "ERR pattern is too long: %zu bytes, the limit is %u", arg->bytes,
+			COMMANDS_PATTERN_BYTES_MAX);
+	return false;
+}
+
+const char *commands_excerpt(const struct resp_arg *arg, char out[COMMANDS_EXCERPT_BYTES])
+{
+	size_t bytes =
+		arg->bytes < COMMANDS_EXCERPT_BYTES - 1 ? arg->bytes : COMMANDS_EXCERPT_BYTES - 1;
+	memcpy(out, arg->data, bytes);
+	out[bytes] = 0;
+	return out;
+}
+
+void commands_reply_rewind(struct session *session, uint64_t mark)
+{
+	// A session over its output limit has dropped what it had: nothing is left to take back.
+	if (mark >= session->output_position &&
+	    mark - session->output_position <= session->output_end) {
+		session->output_end = mark - session->output_position;
+	}
+}
+
+bool commands_wrote(struct call *call, int result, size_t value_bytes)
+{
+	if (__builtin_expect(result == KEYSPACE_OK || result == KEYSPACE_ABSENT, 1)) {
+		return true;
+	}
+	commands_reply_rewind(call->session, call->mark);
+	size_t limit = keyspace_value_bytes_max(call->kvd->keyspace);
+	if (result == KEYSPACE_TOO_LARGE && value_bytes > limit) {
+		commands_errorf(call, "ERR value is too large: %zu bytes, the limit is %zu",
+				value_bytes, limit);
+		return false;
+	}
+	call->refused = result;
+	return false;
+}
+
+bool commands_store(struct call *call, uint32_t key_index, uint32_t value_index, uint64_t expiry_ms,
+		    uint64_t *seq)
+{
+	const struct resp_arg *key = &call->argv[key_index];
+	const struct resp_arg *value = &call->argv[value_index];
+	int result = keyspace_set(call->kvd->keyspace, key->data, key->bytes, value->data,
+				  value->bytes, expiry_ms, seq);
+	return commands_wrote(call, result, value->bytes);
+}
+
+void commands_batch_begin(struct call *call)
+{
+	if (!call->in_exec) {
+		keyspace_batch_begin(call->kvd->keyspace);
+	}
+}
+
+bool commands_batch_commit(struct call *call)
+{
+	return call->in_exec || commands_wrote(call, keyspace_batch_commit(call->kvd->keyspace), 0);
+}
+
+void commands_batch_abort(struct call *call)
+{
+	if (!call->in_exec) {
+		keyspace_batch_abort(call->kvd->keyspace);
+	}
+}
+
+size_t commands_write_bytes(const struct resp_arg *argv, uint32_t argc)
+{
+	size_t bytes = 0;
+	for (uint32_t i = 1; i < argc; i++) {
+		bytes += argv[i].bytes;
+	}
+	return bytes;
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+//
+// What the command families share: the functions that the table names, argument parsing with Redis's
+// error texts, lookups that count hits and misses, and one way to deal with a write that was refused.
+// Everything belongs to the loop's thread.
+#pragma once
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "daemon/command.h"
+#include "daemon/keyspace.h"
+#include "daemon/kvd.h"
+#include "daemon/reply.h"
+#include "daemon/seam.h"
+#include "daemon/session.h"
+#include "daemon/stats.h"
+
+/// Rows of the table, in its order: the index of a command, and its slot in the statistics.
+enum commands_row {
+#define X(id, name, run, arity, flags, first, last, step, group, since, syntax, summary) \
+	COMMANDS_ROW_##id,
+#include "daemon/commands.tbl.h"
+#undef X
+	COMMANDS_ROWS_COUNT,
+};
+static_assert(COMMANDS_ROWS_COUNT <= STATS_COMMANDS_MAX, "every command has its statistics");
+
+#define COMMANDS_TEXT_SYNTAX "ERR syntax error"
+#define COMMANDS_TEXT_NOT_INTEGER "ERR value is not an integer or out of range"
+#define COMMANDS_TEXT_OOM "OOM command not allowed when used memory > 'maxmemory'."
+
+#define COMMANDS_PATTERN_BYTES_MAX 4096u // of KEYS, SCAN MATCH, CONFIG GET, COMMAND LIST
+
+/// Answers with an error, text as for reply_error(), and remembers that the command failed.
+void commands_error(struct call *call, const char *text);
+void commands_errorf(struct call *call, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/// True if the argument is this word (given in lower case), in any case.
+bool commands_arg_is(const struct resp_arg *arg, const char *word);
+
+/// An integer as Redis reads it. False: the error was answered, with `text` or, if NULL, Redis's usual.
+bool commands_arg_int(struct call *call, const struct resp_arg *arg, int64_t *number,
+		      const char *text);
+
+/// An expiry relative to now or absolute, in seconds or ms, as SET and GETEX take them. False: the
+/// error was answered.
+bool commands_arg_expiry(struct call *call, const struct resp_arg *arg, bool seconds, bool relative,
+			 uint64_t *expiry_ms);
+
+/// A glob pattern of acceptable length; false: the error was answered.
+bool commands_arg_pattern(struct call *call, const struct resp_arg *arg);
+
+/// Text of an argument for an error message: at most 128 bytes, up to its first NUL, in `out`.
+#define COMMANDS_EXCERPT_BYTES 129u
+const char *commands_excerpt(const struct resp_arg *arg, char out[COMMANDS_EXCERPT_BYTES]);
+
+/// keyspace_get() of an argument without counting.
+static inline bool commands_peek(struct call *call, uint32_t index, struct keyspace_value *value)
+{
+	const struct resp_arg *key = &call->argv[index];
+	return keyspace_get(call->kvd->keyspace, key->data, key->bytes, value) == KEYSPACE_OK;
+}
+
+/// keyspace_get() of an argument on behalf of a reader: counts a hit or a miss.
+static inline bool commands_lookup(struct call *call, uint32_t index, struct keyspace_value *value)
+{
+	bool found = commands_peek(call, index, value);
+	stats_add(call->kvd->stats, found ? KVS_COUNTER_socket_hits : KVS_COUNTER_socket_misses, 1);
+	return found;
+}
+
+/// Deals with the answer of a keyspace write. True: it was applied (or found nothing to do). False: the
+/// command must return at once; whatever it answered so far is taken back, and either the value exceeds
+/// its limit and the error was answered, or call->refused is set and the dispatcher (or EXEC) decides.
+bool commands_wrote(struct call *call, int result, size_t value_bytes);
+
+/// keyspace_set() of two arguments with commands_wrote().
+bool commands_store(struct call *call, uint32_t key_index, uint32_t value_index, uint64_t expiry_ms,
+		    uint64_t *seq);
+
+/// Begins and commits a batch of the command's own, unless EXEC has one open already.
+void commands_batch_begin(struct call *call);
+bool commands_batch_commit(struct call *call);
+/// Drops it after commands_wrote() answered false.
+void commands_batch_abort(struct call *call);
+
+/// Memory that a command might add, for keyspace_admit().
+size_t commands_write_bytes(const struct resp_arg *argv, uint32_t argc);
+
+/// Runs one command that passed all checks and counts it.
+void commands_run(struct call *call);
+
+/// The index of a command.
+static inline size_t commands_index(const struct command *command)
+{
+	size_t count;
+	return (size_t)(command - command_table(&count));
+}
+
+/// The subcommands of a container: rows from `first` on, *count of them.
+const struct command *commands_subcommands(const struct command *container, size_t *count);
+
+/// Current length of the session's output as a stream position, and back to it: what was answered
+/// since is dropped. Only for replies that the running command made.
+static inline uint64_t commands_reply_mark(const struct session *session)
+{
+	return session->output_position + session->output_end;
+}
+void commands_reply_rewind(struct session *session, uint64_t mark);
+
+/// CLIENT SETNAME and HELLO SETNAME; false: the error was answered.
+bool commands_client_name(struct call *call, const struct resp_arg *name);
+
+// The functions of the table.
+#define X(id, name, run, arity, flags, first, last, step, group, since, syntax, summary) \
+	void run(struct call *call);
+#include "daemon/commands.tbl.h"
+#undef X

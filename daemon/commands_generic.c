@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+//
+// Commands on several keys at once, each an atomic batch where it writes, and on keys as such.
+#include "daemon/commands.h"
+
+void commands_generic_del(struct call *call)
+{
+	struct keyspace *keyspace = call->kvd->keyspace;
+	int64_t removed = 0;
+	bool several = call->argc > 2;
+	if (several) {
+		commands_batch_begin(call);
+	}
+	for (uint32_t i = 1; i < call->argc; i++) {
+		const struct resp_arg *key = &call->argv[i];
+		int result = keyspace_delete(keyspace, key->data, key->bytes);
+		if (!commands_wrote(call, result, 0)) {
+			if (several) {
+				commands_batch_abort(call);
+			}
+			return;
+		}
+		removed += result == KEYSPACE_OK;
+	}
+	if (!several || commands_batch_commit(call)) {
+		reply_integer(call->session, removed);
+	}
+}
+
+void commands_generic_exists(struct call *call)
+{
+	int64_t found = 0;
+	for (uint32_t i = 1; i < call->argc; i++) {
+		struct keyspace_value value;
+		found += commands_lookup(call, i, &value);
+	}
+	reply_integer(call->session, found);
+}
+
+void commands_generic_type(struct call *call)
+{
+	struct keyspace_value value;
+	reply_status(call->session, commands_lookup(call, 1, &value) ? "string" : "none");
+}
+
+void commands_generic_mget(struct call *call)
+{
+	reply_array(call->session, call->argc - 1);
+	for (uint32_t i = 1; i < call->argc; i++) {
+		struct keyspace_value value;
+		if (commands_lookup(call, i, &value)) {
+			reply_bulk(call->session, value.value, value.value_bytes);
+		} else {
+			reply_null(call->session);
+		}
+	}
+}
+
+/// MSET and MSETNX need pairs; the table's arity cannot say that.
+static bool generic_pairs(struct call *call)
+{
+	if (call->argc % 2 == 1) {
+		return true;
+	}
+	commands_errorf(call, "ERR wrong number of arguments for '%s' command",
+			call->command->name);
+	return false;
+}
+
+/// Sets all pairs as one batch; false: answered, or refused for lack of room.
+static bool generic_set_pairs(struct call *call)
+{
+	if (call->argc == 3) {
+		return commands_store(call, 1, 2, 0, NULL);
+	}
+	// Looked at beforehand: inside EXEC the batch is not this command's to take back.
+	size_t limit = keyspace_value_bytes_max(call->kvd->keyspace);
+	for (uint32_t i = 2; i < call->argc; i += 2) {
+		if (call->argv[i].bytes > limit) {
+			return commands_wrote(call, KEYSPACE_TOO_LARGE, call->argv[i].bytes);
+		}
+	}
+	commands_batch_begin(call);
+	for (uint32_t i = 1; i < call->argc; i += 2) {
+		if (!commands_store(call, i, i + 1, 0, NULL)) {
+			commands_batch_abort(call);
+			return false;
+		}
+	}
+	return commands_batch_commit(call);
+}
+
+void commands_generic_mset(struct call *call)
+{
+	if (generic_pairs(call) && generic_set_pairs(call)) {
+		reply_ok(call->session);
+	}
+}
+
+void commands_generic_msetnx(struct call *call)
+{
+	if (!generic_pairs(call)) {
+		return;
+	}
+	for (uint32_t i = 1; i < call->argc; i += 2) {
+		struct keyspace_value value;
+		if (commands_peek(call, i, &value)) {
+			reply_integer(call->session, 0);
+			return;
+		}
+	}
+	if (generic_set_pairs(call)) {
+		reply_integer(call->session, 1);
+	}
+}

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: MIT
+//
+// INFO and TIME. INFO's fields are a frozen list: clients and exporters look for Redis's names, so those
+// that mean something here keep them, and what only kvd has stands in its own section.
+#include "daemon/commands.h"
+
+#include <inttypes.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "daemon/listener.h"
+#include "daemon/persist.h"
+#include "daemon/readers.h"
+#include "daemon/text.h"
+#include "shm/map.h"
+
+#define INFO_BYTES_MAX (256u << 10)
+#define INFO_REDIS_VERSION "7.0.15" // the one whose commands these are
+
+static const char *const info_policies[] = { "memory", "lazy", "group", "sync" };
+
+static uint64_t info_counter(const struct kvd *kvd, enum kvs_counter counter)
+{
+	return stats_get(kvd->stats, counter);
+}
+
+static void info_number(struct text *text, const char *name, uint64_t number)
+{
+	text_printf(text, "%s:%" PRIu64 "\r\n", name, number);
+}
+
+static void info_string(struct text *text, const char *name, const char *value)
+{
+	text_printf(text, "%s:%s\r\n", name, value);
+}
+
+/// A size as a person reads it, in Redis's form: 1.50M.
+static void info_human(struct text *text, const char *name, uint64_t bytes)
+{
+	static const char units[] = "BKMGTP";
+	double value = (double)bytes;
+	unsigned unit = 0;
+	while (value >= 1024 && unit < 5) {
+		value /= 1024;
+		unit++;
+	}
+	text_printf(text, unit ? "%s:%.2f%c\r\n" : "%s:%.0f%c\r\n", name, value, units[unit]);
+}
+
+static void info_server(const struct kvd *kvd, struct text *text)
+{
+	struct utsname name;
+	uint64_t uptime_s = (kvd->seam->monotonic_ns() - kvd->started_ns) / 1000000000u;
+	info_string(text, "redis_version", INFO_REDIS_VERSION);
+	info_string(text, "redis_git_sha1", "00000000");
+	info_string(text, "redis_git_dirty", "0");
+	info_string(text, "redis_build_id", "kvd-" KVD_VERSION);
+	info_string(text, "redis_mode", "standalone");
+	if (uname(&name) == 0) {
+		text_printf(text, "os:%s %s %s\r\n", name.sysname, name.release, name.machine);
+	}
+	info_number(text, "arch_bits", 8 * sizeof(void *));
+	info_string(text, "multiplexing_api", "epoll");
+	text_printf(text, "gcc_version:%d.%d.%d\r\n", __GNUC__, __GNUC_MINOR__,
+		    __GNUC_PATCHLEVEL__);
+	info_number(text, "process_id", (uint64_t)getpid());
+	info_string(text, "process_supervised", "no");
+	info_string(text, "run_id", kvd->run_id);
+	info_number(text, "tcp_port", 0);
+	info_number(text, "server_time_usec", kvd->seam->wall_ms() * 1000);
+	info_number(text, "uptime_in_seconds", uptime_s);
+	info_number(text, "uptime_in_days", uptime_s / 86400);
+	info_number(text, "hz", 0);
+	info_number(text, "configured_hz", 0);
+	info_number(text, "lru_clock", 0);
+	info_string(text, "config_file", kvd->config.config_path ? kvd->config.config_path : "");
+	info_number(text, "io_threads_active", 0);
+	info_string(text, "kvd_version", KVD_VERSION);
+}
+
+static void info_clients(const struct kvd *kvd, struct text *text)
+{
+	info_number(text, "connected_clients", info_counter(kvd, KVS_COUNTER_clients_connected));
+	info_number(text, "cluster_connections", 0);
+	info_number(text, "maxclients", kvd->config.clients_max);
+	info_number(text, "blocked_clients", 0);
+	info_number(text, "tracking_clients", 0);
+	info_number(text, "attached_clients", info_counter(kvd, KVS_COUNTER_clients_attached));
+}
+
+static void info_memory(const struct kvd *kvd, struct text *text)
+{
+	struct stats *stats = kvd->stats;
+	uint64_t used = info_counter(kvd, KVS_COUNTER_memory_used_bytes);
+	uint64_t live = info_counter(kvd, KVS_COUNTER_memory_live_bytes);
+	uint64_t limit = info_counter(kvd, KVS_COUNTER_memory_limit_bytes);
+	uint64_t resident = stats_resident_bytes(kvd);
+	stats->memory_peak_bytes =
+		used > stats->memory_peak_bytes ? used : stats->memory_peak_bytes;
+	info_number(text, "used_memory", used);
+	info_human(text, "used_memory_human", used);
+	info_number(text, "used_memory_rss", resident);
+	info_human(text, "used_memory_rss_human", resident);
+	info_number(text, "used_memory_peak", stats->memory_peak_bytes);
+	info_human(text, "used_memory_peak_human", stats->memory_peak_bytes);
+	info_number(text, "used_memory_overhead", used > live ? used - live : 0);
+	info_number(text, "used_memory_dataset", live);
+	info_number(text, "total_system_memory",
+		    (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
+	info_number(text, "used_memory_lua", 0);
+	info_number(text, "used_memory_scripts", 0);
+	info_number(text, "maxmemory", limit);
+	info_human(text, "maxmemory_human", limit);
+	info_string(text, "maxmemory_policy", "noeviction");
+	text_printf(text, "mem_fragmentation_ratio:%.2f\r\n",
+		    used ? (double)resident / (double)used : 0.0);
+	info_string(text, "mem_allocator", "kvd-log");
+	info_number(text, "active_defrag_running", 0);
+	info_number(text, "lazyfree_pending_objects", 0);
+}
+
+static void info_persistence(const struct kvd *kvd, struct text *text)
+{
+	const char *why = NULL;
+	bool degraded = kvd->persist && persist_degraded(kvd->persist, &why);
+	uint64_t last = keyspace_last_seq(kvd->keyspace);
+	uint64_t durable = keyspace_durable_seq(kvd->keyspace);
+	info_number(text, "loading", 0);
+	info_number(text, "async_loading", 0);
+	info_number(text, "rdb_changes_since_last_save", last > durable ? last - durable : 0);
+	info_number(text, "rdb_bgsave_in_progress", 0);
+	info_number(text, "rdb_last_save_time", kvd->started_wall_ms / 1000);
+	info_string(text, "rdb_last_bgsave_status", degraded ? "err" : "ok");
+	info_string(text, "rdb_last_bgsave_time_sec", "-1");
+	info_string(text, "rdb_current_bgsave_time_sec", "-1");
+	info_number(text, "aof_enabled", 0);
+	info_number(text, "aof_rewrite_in_progress", 0);
+	info_number(text, "aof_rewrite_scheduled", 0);
+	info_string(text, "aof_last_rewrite_time_sec", "-1");
+	info_string(text, "aof_last_bgrewrite_status", "ok");
+	info_string(text, "aof_last_write_status", degraded ? "err" : "ok");
+	info_string(text, "persist_policy", info_policies[kvd->config.persist_policy & 3]);
+	info_string(text, "persist_state", degraded ? "degraded" : "ok");
+	if (degraded && why) {
+		info_string(text, "persist_error", why);
+	}
+	info_number(text, "applied_seq", last);
+	info_number(text, "durable_seq", durable);
+}
+
+static void info_since(const struct kvd *kvd, struct text *text, const char *name,
+		       enum kvs_counter counter)
+{
+	info_number(text, name, stats_since_reset(kvd->stats, counter));
+}
+
+static void info_stats(const struct kvd *kvd, struct text *text)
+{
+	struct stats_rates rates = stats_rates(kvd->stats, keyspace_now_ms(kvd->keyspace));
+	info_since(kvd, text, "total_connections_received", KVS_COUNTER_connections_received);
+	info_since(kvd, text, "total_commands_processed", KVS_COUNTER_commands_processed);
+	info_number(text, "instantaneous_ops_per_sec", rates.commands);
+	info_since(kvd, text, "total_net_input_bytes", KVS_COUNTER_input_bytes);
+	info_since(kvd, text, "total_net_output_bytes", KVS_COUNTER_output_bytes);
+	text_printf(text, "instantaneous_input_kbps:%.2f\r\n", rates.input_kib);
+	text_printf(text, "instantaneous_output_kbps:%.2f\r\n", rates.output_kib);
+	info_since(kvd, text, "rejected_connections", KVS_COUNTER_connections_rejected);
+	info_number(text, "sync_full", 0);
+	info_number(text, "sync_partial_ok", 0);
+	info_number(text, "sync_partial_err", 0);
+	info_since(kvd, text, "expired_keys", KVS_COUNTER_keys_expired);
+	info_since(kvd, text, "evicted_keys", KVS_COUNTER_keys_evicted);
+	info_since(kvd, text, "keyspace_hits", KVS_COUNTER_socket_hits);
+	info_since(kvd, text, "keyspace_misses", KVS_COUNTER_socket_misses);
+	info_number(text, "pubsub_channels", 0);
+	info_number(text, "pubsub_patterns", 0);
+	info_number(text, "latest_fork_usec", 0);
+	info_number(text, "total_forks", 0);
+	info_number(text, "migrate_cached_sockets", 0);
+	info_number(text, "slave_expires_tracked_keys", 0);
+	info_number(text, "tracking_total_keys", 0);
+	info_number(text, "unexpected_error_replies", 0);
+	info_since(kvd, text, "total_error_replies", KVS_COUNTER_commands_failed);
+}
+
+static void info_replication(const struct kvd *kvd, struct text *text)
+{
+	info_string(text, "role", "master");
+	info_number(text, "connected_slaves", 0);
+	info_string(text, "master_failover_state", "no-failover");
+	info_string(text, "master_replid", kvd->run_id);
+	info_string(text, "master_replid2", "0000000000000000000000000000000000000000");
+	info_number(text, "master_repl_offset", 0);
+	info_string(text, "second_repl_offset", "-1");
+	info_number(text, "repl_backlog_active", 0);
+	info_number(text, "repl_backlog_size", 0);
+	info_number(text, "repl_backlog_first_byte_offset", 0);
+	info_number(text, "repl_backlog_histlen", 0);
+}
+
+static void info_cpu_time(struct text *text, const char *name, const struct timeval *time)
+{
+	text_printf(text, "%s:%ld.%06ld\r\n", name, (long)time->tv_sec, (long)time->tv_usec);
+}
+
+static void info_cpu(const struct kvd *kvd, struct text *text)
+{
+	(void)kvd;
+	static const struct {
+		int who;
+		const char *sys;
+		const char *user;
+	} rows[] = {
+		{ RUSAGE_SELF, "used_cpu_sys", "used_cpu_user" },
+		{ RUSAGE_CHILDREN, "used_cpu_sys_children", "used_cpu_user_children" },
+		{ RUSAGE_THREAD, "used_cpu_sys_main_thread", "used_cpu_user_main_thread" },
+	};
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct rusage usage;
+		if (getrusage(rows[i].who, &usage) == 0) {
+			info_cpu_time(text, rows[i].sys, &usage.ru_stime);
+			info_cpu_time(text, rows[i].user, &usage.ru_utime);
+		}
+	}
+}
+
+static void info_commandstats(const struct kvd *kvd, struct text *text)
+{
+	size_t count;
+	const struct command *table = command_table(&count);
+	for (size_t i = 0; i < count; i++) {
+		const struct stats_command *numbers = &kvd->stats->commands[i];
+		if (!numbers->calls && !numbers->rejected) {
+			continue;
+		}
+		double each = numbers->timed_calls ? (double)numbers->timed_ns /
+							     (double)numbers->timed_calls / 1000.0
+						   : 0.0;
+		text_printf(text, "cmdstat_%s:calls=%" PRIu64 ",usec=%.0f,usec_per_call=%.2f,",
+			    table[i].name, numbers->calls, each * (double)numbers->calls, each);
+		text_printf(text, "rejected_calls=%" PRIu64 ",failed_calls=%" PRIu64 "\r\n",
+			    numbers->rejected, numbers->failed);
+	}
+}
+
+static void info_cluster(const struct kvd *kvd, struct text *text)
+{
+	(void)kvd;
+	info_number(text, "cluster_enabled", 0);
+}
+
+static void info_keyspace(const struct kvd *kvd, struct text *text)
+{
+	uint64_t keys = keyspace_count(kvd->keyspace);
+	uint64_t expires = keyspace_count_with_expiry(kvd->keyspace);
+	if (keys || expires) {
+		text_printf(text, "db0:keys=%" PRIu64 ",expires=%" PRIu64 ",avg_ttl=0\r\n", keys,
+			    expires);
+	}
+}
+
+static void info_kvd(const struct kvd *kvd, struct text *text)
+{
+	const struct kvs_region_header *header = kvs_map_header(keyspace_map(kvd->keyspace));
+	info_string(text, "version", KVD_VERSION);
+	info_string(text, "socket", listener_path(kvd->listener));
+	text_printf(text, "instance_id:%016" PRIx64 "\r\n", kvd->instance_id);
+	info_number(text, "layout_version", header->layout_version);
+	// partner: adoption's release store; shown only
+	info_number(text, "incarnation", kvs_load_relaxed(&header->hot.incarnation));
+	info_number(text, "region_bytes", header->region_bytes);
+	info_number(text, "segment_bytes", header->segment_bytes);
+	info_number(text, "value_bytes_max", keyspace_value_bytes_max(kvd->keyspace));
+	for (size_t i = 0; i < KVS_COUNTERS_COUNT; i++) {
+		info_number(text, kvs_counter_infos[i].name,
+			    info_counter(kvd, (enum kvs_counter)i));
+	}
+}
+
+static const struct info_section {
+	const char *name; // as asked for
+	const char *title;
+	void (*write)(const struct kvd *kvd, struct text *text);
+	bool by_default;
+} info_sections[] = {
+	{ "server", "Server", info_server, true },
+	{ "clients", "Clients", info_clients, true },
+	{ "memory", "Memory", info_memory, true },
+	{ "persistence", "Persistence", info_persistence, true },
+	{ "stats", "Stats", info_stats, true },
+	{ "replication", "Replication", info_replication, true },
+	{ "cpu", "CPU", info_cpu, true },
+	{ "commandstats", "Commandstats", info_commandstats, false },
+	{ "cluster", "Cluster", info_cluster, true },
+	{ "keyspace", "Keyspace", info_keyspace, true },
+	{ "kvd", "Kvd", info_kvd, true },
+};
+
+/// Was this section asked for? Nothing at all means the default ones.
+static bool info_wanted(const struct call *call, const struct info_section *section)
+{
+	if (call->argc == 1) {
+		return section->by_default;
+	}
+	for (uint32_t i = 1; i < call->argc; i++) {
+		const struct resp_arg *arg = &call->argv[i];
+		if (commands_arg_is(arg, section->name) || commands_arg_is(arg, "all") ||
+		    commands_arg_is(arg, "everything") ||
+		    (section->by_default && commands_arg_is(arg, "default"))) {
+			return true;
+		}
+	}
+	return false;
+}
+
+void commands_info_info(struct call *call)
+{
+	struct text text;
+	text_init(&text, INFO_BYTES_MAX);
+	for (size_t i = 0; i < sizeof(info_sections) / sizeof(info_sections[0]); i++) {
+		if (info_wanted(call, &info_sections[i])) {
+			text_printf(&text, "%s# %s\r\n", text.bytes ? "\r\n" : "",
+				    info_sections[i].title);
+			info_sections[i].write(call->kvd, &text);
+		}
+	}
+	reply_verbatim(call->session, text.data ? text.data : "", text.bytes);
+	text_fini(&text);
+}
+
+void commands_info_time(struct call *call)
+{
+	uint64_t now_ms = call->kvd->seam->wall_ms();
+	char number[RESP_NUMBER_BYTES_MAX];
+	reply_array(call->session, 2);
+	reply_bulk(call->session, number, resp_format_int(number, (int64_t)(now_ms / 1000)));
+	reply_bulk(call->session, number, resp_format_int(number, (int64_t)(now_ms % 1000 * 1000)));
+}

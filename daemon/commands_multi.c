@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+//
+// Transactions: what MULTI queued runs as one batch of the keyspace, visible and durable as a whole. A
+// command that fails inside leaves the others alone, as in Redis; but when the batch itself finds no
+// room, nothing was applied and EXEC says so in place of all replies.
+#include "daemon/commands.h"
+
+void commands_multi_multi(struct call *call)
+{
+	if (call->session->multi.active) {
+		commands_error(call, "ERR MULTI calls can not be nested");
+		return;
+	}
+	call->session->multi.active = true;
+	reply_ok(call->session);
+}
+
+void commands_multi_discard(struct call *call)
+{
+	if (!call->session->multi.active) {
+		commands_error(call, "ERR DISCARD without MULTI");
+		return;
+	}
+	session_multi_reset(call->session);
+	reply_ok(call->session);
+}
+
+/// What the queued commands are together: their flags, and the bytes that the growing ones bring.
+static uint32_t multi_flags(const struct session_multi *multi, size_t *bytes)
+{
+	uint32_t flags = 0;
+	*bytes = 0;
+	for (uint32_t i = 0; i < multi->count; i++) {
+		const struct session_queued *queued = &multi->queued[i];
+		flags |= queued->command->flags;
+		if (queued->command->flags & COMMAND_DENYOOM) {
+			*bytes += commands_write_bytes(queued->argv, queued->argc);
+		}
+	}
+	return flags;
+}
+
+/// Runs the queue; false if one of its writes found no room (*refused says which kind).
+static bool multi_run(struct call *call, int *refused)
+{
+	struct session *session = call->session;
+	reply_array(session, session->multi.count);
+	for (uint32_t i = 0; i < session->multi.count; i++) {
+		const struct session_queued *queued = &session->multi.queued[i];
+		struct call inner = {
+			.kvd = call->kvd,
+			.session = session,
+			.command = queued->command,
+			.argv = queued->argv,
+			.argc = queued->argc,
+			.mark = commands_reply_mark(session),
+			.in_exec = true,
+		};
+		commands_run(&inner);
+		if (inner.refused) {
+			*refused = inner.refused;
+			return false;
+		}
+	}
+	return true;
+}
+
+void commands_multi_exec(struct call *call)
+{
+	struct session *session = call->session;
+	struct keyspace *keyspace = call->kvd->keyspace;
+	if (!session->multi.active) {
+		commands_error(call, "ERR EXEC without MULTI");
+		return;
+	}
+	if (session->multi.dirty) {
+		session_multi_reset(session);
+		commands_error(call, "EXECABORT Transaction discarded because of previous errors.");
+		return;
+	}
+	size_t bytes;
+	uint32_t flags = multi_flags(&session->multi, &bytes);
+	if (flags & COMMAND_DENYOOM) {
+		call->refused = keyspace_admit(keyspace, bytes);
+		if (call->refused) {
+			return; // the queue stays for the next try
+		}
+	}
+	int result = KEYSPACE_OK;
+	if (flags & COMMAND_WRITE) {
+		keyspace_batch_begin(keyspace);
+		if (multi_run(call, &result)) {
+			result = keyspace_batch_commit(keyspace);
+		} else {
+			keyspace_batch_abort(keyspace);
+		}
+	} else if (!multi_run(call, &result)) {
+		result = KEYSPACE_FULL; // no queued command writes: cannot happen
+	}
+	if (result != KEYSPACE_OK) {
+		commands_reply_rewind(session, call->mark);
+		call->refused = result;
+		return;
+	}
+	session_multi_reset(session);
+}

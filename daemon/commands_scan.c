@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+//
+// Commands over all keys: SCAN in bounded pieces, KEYS in one go, DBSIZE, FLUSHALL.
+#include "daemon/commands.h"
+
+#include <stdlib.h>
+
+#include "daemon/glob.h"
+
+#define SCAN_COUNT_MAX 10000 // keys looked at by one SCAN, whatever COUNT asks: about a millisecond
+#define SCAN_EMPTY_FACTOR 10 // cursor positions visited for each key wanted, as Redis
+
+/// Keys found by a scan, as places in the region: they stay good while the command only reads.
+struct scan {
+	const char *pattern; // NULL = all
+	size_t pattern_bytes;
+	struct session *session; // KEYS: answered as found; NULL: collected
+	struct resp_arg *found;
+	size_t found_count;
+	size_t found_capacity;
+	uint64_t seen; // keys visited, matching or not
+	bool no_memory;
+};
+
+static void scan_visit(void *context, const void *key, size_t key_bytes,
+		       const struct keyspace_value *value)
+{
+	struct scan *scan = context;
+	(void)value;
+	scan->seen++;
+	if (scan->pattern &&
+	    !glob_match(scan->pattern, scan->pattern_bytes, key, key_bytes, false)) {
+		return;
+	}
+	if (scan->session) {
+		scan->found_count++;
+		reply_bulk(scan->session, key, key_bytes);
+		return;
+	}
+	if (scan->found_count == scan->found_capacity) {
+		size_t capacity = scan->found_capacity ? 2 * scan->found_capacity : 64;
+		struct resp_arg *found = realloc(scan->found, capacity * sizeof(*found));
+		if (!found) {
+			scan->no_memory = true;
+			return;
+		}
+		scan->found = found;
+		scan->found_capacity = capacity;
+	}
+	scan->found[scan->found_count++] = (struct resp_arg){ key, key_bytes };
+}
+
+/// Unsigned decimal as strtoul reads it: a sign is allowed, nothing at all is 0.
+static bool scan_cursor(const struct resp_arg *arg, uint64_t *cursor)
+{
+	size_t i = 0;
+	bool negative = false;
+	*cursor = 0;
+	if (arg->bytes && (arg->data[0] == '-' || arg->data[0] == '+')) {
+		negative = arg->data[0] == '-';
+		i = 1;
+		if (arg->bytes == 1) {
+			return false;
+		}
+	}
+	for (; i < arg->bytes; i++) {
+		unsigned digit = (unsigned char)arg->data[i] - (unsigned)'0';
+		if (digit > 9 || __builtin_mul_overflow(*cursor, 10, cursor) ||
+		    __builtin_add_overflow(*cursor, digit, cursor)) {
+			return false;
+		}
+	}
+	*cursor = negative ? 0 - *cursor : *cursor;
+	return true;
+}
+
+struct scan_options {
+	int64_t count;
+	bool nothing; // a TYPE that no key has
+};
+
+static bool scan_parse(struct call *call, struct scan *scan, struct scan_options *options)
+{
+	for (uint32_t i = 2; i < call->argc; i += 2) {
+		const struct resp_arg *word = &call->argv[i];
+		const struct resp_arg *value = &call->argv[i + 1];
+		if (i + 1 >= call->argc) {
+			commands_error(call, COMMANDS_TEXT_SYNTAX);
+			return false;
+		}
+		if (commands_arg_is(word, "count")) {
+			if (!commands_arg_int(call, value, &options->count, NULL)) {
+				return false;
+			}
+			if (options->count < 1) {
+				commands_error(call, COMMANDS_TEXT_SYNTAX);
+				return false;
+			}
+		} else if (commands_arg_is(word, "match")) {
+			if (!commands_arg_pattern(call, value)) {
+				return false;
+			}
+			bool all = value->bytes == 1 && value->data[0] == '*';
+			scan->pattern = all ? NULL : value->data;
+			scan->pattern_bytes = value->bytes;
+		} else if (commands_arg_is(word, "type")) {
+			options->nothing = !commands_arg_is(value, "string");
+		} else {
+			commands_error(call, COMMANDS_TEXT_SYNTAX);
+			return false;
+		}
+	}
+	return true;
+}
+
+void commands_scan_scan(struct call *call)
+{
+	struct scan scan = { 0 };
+	struct scan_options options = { .count = 10 };
+	uint64_t cursor;
+	if (!scan_cursor(&call->argv[1], &cursor)) {
+		commands_error(call, "ERR invalid cursor");
+		return;
+	}
+	if (!scan_parse(call, &scan, &options)) {
+		return;
+	}
+	uint64_t count = options.count < SCAN_COUNT_MAX ? (uint64_t)options.count : SCAN_COUNT_MAX;
+	uint64_t visits = count * SCAN_EMPTY_FACTOR;
+	do {
+		cursor = keyspace_scan(call->kvd->keyspace, cursor, scan_visit, &scan);
+	} while (cursor && --visits && scan.seen < count);
+	if (scan.no_memory) {
+		commands_error(call, COMMANDS_TEXT_OOM);
+	} else {
+		char text[RESP_NUMBER_BYTES_MAX];
+		size_t found = options.nothing ? 0 : scan.found_count;
+		// Cursors use the top bit as well; two halves keep them unsigned.
+		size_t bytes = 0;
+		if (cursor > INT64_MAX) {
+			bytes = resp_format_int(text, (int64_t)(cursor / 10));
+			text[bytes++] = (char)('0' + cursor % 10);
+		} else {
+			bytes = resp_format_int(text, (int64_t)cursor);
+		}
+		reply_array(call->session, 2);
+		reply_bulk(call->session, text, bytes);
+		reply_array(call->session, found);
+		for (size_t i = 0; i < found; i++) {
+			reply_bulk(call->session, scan.found[i].data, scan.found[i].bytes);
+		}
+	}
+	free(scan.found);
+}
+
+void commands_scan_keys(struct call *call)
+{
+	const struct resp_arg *pattern = &call->argv[1];
+	if (!commands_arg_pattern(call, pattern)) {
+		return;
+	}
+	bool all = pattern->bytes == 1 && pattern->data[0] == '*';
+	struct scan scan = {
+		.pattern = all ? NULL : pattern->data,
+		.pattern_bytes = pattern->bytes,
+		.session = call->session,
+	};
+	size_t mark = reply_deferred_begin(call->session);
+	uint64_t cursor = 0;
+	do {
+		cursor = keyspace_scan(call->kvd->keyspace, cursor, scan_visit, &scan);
+	} while (cursor && !call->session->dead);
+	reply_deferred_end(call->session, mark, scan.found_count);
+}
+
+void commands_scan_dbsize(struct call *call)
+{
+	reply_integer(call->session, (int64_t)keyspace_count(call->kvd->keyspace));
+}
+
+void commands_scan_flush(struct call *call)
+{
+	if (call->argc > 2 || (call->argc == 2 && !commands_arg_is(&call->argv[1], "sync") &&
+			       !commands_arg_is(&call->argv[1], "async"))) {
+		commands_error(call, COMMANDS_TEXT_SYNTAX);
+		return;
+	}
+	if (commands_wrote(call, keyspace_flush(call->kvd->keyspace), 0)) {
+		reply_ok(call->session);
+	}
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT
+//
+// Numbers for INFO and KVD.STATS; see stats.h.
+#include "daemon/stats.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon/command.h"
+#include "daemon/keyspace.h"
+#include "daemon/kvd.h"
+#include "daemon/persist.h"
+#include "daemon/readers.h"
+#include "daemon/seam.h"
+#include "daemon/text.h"
+#include "shm/map.h"
+
+#define STATS_CLIENTS_LISTED_MAX 256u // attached processes that KVD.STATS describes one by one
+
+struct stats *stats_create(struct kvd *kvd)
+{
+	struct stats *stats = calloc(1, sizeof(*stats));
+	if (!stats) {
+		return NULL;
+	}
+	const struct kvs_map *map = keyspace_map(kvd->keyspace);
+	stats->counters = kvs_counter_word(map->base, (enum kvs_counter)0);
+	stats->samples_taken = 1; // the one of the start, all zero but its time
+	stats->samples[0].time_ms = kvd->seam->wall_ms();
+	return stats;
+}
+
+void stats_destroy(struct stats *stats)
+{
+	free(stats);
+}
+
+void stats_sample_slow(struct stats *stats, uint64_t now_ms)
+{
+	struct stats_sample *sample = &stats->samples[stats->samples_taken % STATS_RATE_SAMPLES];
+	*sample = (struct stats_sample){
+		.time_ms = now_ms,
+		.commands = stats_get(stats, KVS_COUNTER_commands_processed),
+		.input_bytes = stats_get(stats, KVS_COUNTER_input_bytes),
+		.output_bytes = stats_get(stats, KVS_COUNTER_output_bytes),
+	};
+	stats->samples_taken++;
+}
+
+struct stats_rates stats_rates(const struct stats *stats, uint64_t now_ms)
+{
+	// The oldest sample of the window; after a pause none is in it, and the rate is that since
+	// the last.
+	const uint64_t window_ms = STATS_RATE_SAMPLES * STATS_RATE_SAMPLE_MS;
+	uint64_t kept = stats->samples_taken < STATS_RATE_SAMPLES ? stats->samples_taken
+								  : STATS_RATE_SAMPLES;
+	uint64_t index = stats->samples_taken - kept;
+	while (index + 1 < stats->samples_taken &&
+	       now_ms - stats->samples[index % STATS_RATE_SAMPLES].time_ms > window_ms) {
+		index++;
+	}
+	const struct stats_sample *from = &stats->samples[index % STATS_RATE_SAMPLES];
+	uint64_t elapsed_ms = now_ms > from->time_ms ? now_ms - from->time_ms : 1;
+	double seconds =
+		(double)(elapsed_ms < STATS_RATE_SAMPLE_MS ? STATS_RATE_SAMPLE_MS : elapsed_ms) /
+		1000.0;
+	uint64_t commands = stats_get(stats, KVS_COUNTER_commands_processed) - from->commands;
+	uint64_t input = stats_get(stats, KVS_COUNTER_input_bytes) - from->input_bytes;
+	uint64_t output = stats_get(stats, KVS_COUNTER_output_bytes) - from->output_bytes;
+	return (struct stats_rates){
+		.commands = (uint64_t)((double)commands / seconds),
+		.input_kib = (double)input / 1024.0 / seconds,
+		.output_kib = (double)output / 1024.0 / seconds,
+	};
+}
+
+void stats_reset(struct stats *stats)
+{
+	for (size_t i = 0; i < KVS_COUNTERS_COUNT; i++) {
+		stats->base[i] =
+			kvs_counter_infos[i].is_gauge ? 0 : stats_get(stats, (enum kvs_counter)i);
+	}
+	memset(stats->commands, 0, sizeof(stats->commands));
+}
+
+uint64_t stats_resident_bytes(const struct kvd *kvd)
+{
+	char line[128];
+	int fd = kvd->seam->open("/proc/self/statm", O_RDONLY | O_CLOEXEC, 0);
+	if (fd < 0) {
+		return 0;
+	}
+	ssize_t bytes = kvd->seam->read(fd, line, sizeof(line) - 1);
+	(void)close(fd);
+	if (bytes <= 0) {
+		return 0;
+	}
+	line[bytes] = 0;
+	const char *second = strchr(line, ' ');
+	return second ? strtoull(second, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+static void stats_json_commands(const struct kvd *kvd, struct text *text)
+{
+	size_t count;
+	const struct command *table = command_table(&count);
+	const char *comma = "";
+	text_printf(text, ",\"commands\":{");
+	for (size_t i = 0; i < count; i++) {
+		const struct stats_command *numbers = &kvd->stats->commands[i];
+		if (!numbers->calls && !numbers->rejected) {
+			continue;
+		}
+		double usec = numbers->timed_calls ? (double)numbers->timed_ns /
+							     (double)numbers->timed_calls / 1000.0
+						   : 0.0;
+		text_printf(text, "%s\"%s\":{\"calls\":%" PRIu64 ",\"failed\":%" PRIu64, comma,
+			    table[i].name, numbers->calls, numbers->failed);
+		text_printf(text, ",\"rejected\":%" PRIu64 ",\"usec_per_call\":%.3f}",
+			    numbers->rejected, usec);
+		comma = ",";
+	}
+	text_printf(text, "}");
+}
+
+static void stats_json_clients(const struct kvd *kvd, struct text *text)
+{
+	struct readers_info info;
+	text_printf(text, ",\"clients\":[");
+	for (size_t n = 0;
+	     kvd->readers && n < STATS_CLIENTS_LISTED_MAX && readers_info(kvd->readers, n, &info);
+	     n++) {
+		text_printf(text, "%s{\"session\":%" PRIu64 ",\"pid\":%d,\"uid\":%u,\"pages\":%u",
+			    n ? "," : "", info.session_id, info.pid, info.uid, info.pages);
+		text_printf(text, ",\"hits\":%" PRIu64 ",\"misses\":%" PRIu64, info.hits,
+			    info.misses);
+		text_printf(text, ",\"revoked\":%" PRIu64 ",\"inside\":%s}", info.revoked,
+			    info.inside ? "true" : "false");
+	}
+	text_printf(text, "]");
+}
+
+void stats_json(const struct kvd *kvd, struct text *text)
+{
+	static const char *const policies[] = { "memory", "lazy", "group", "sync" };
+	const char *why = NULL;
+	bool degraded = kvd->persist && persist_degraded(kvd->persist, &why);
+	uint64_t now_ms = kvd->seam->wall_ms();
+	struct stats_rates rates = stats_rates(kvd->stats, now_ms);
+	text_printf(text, "{\"version\":\"%s\",\"pid\":%d,\"uptime_ms\":%" PRIu64, KVD_VERSION,
+		    (int)getpid(), (kvd->seam->monotonic_ns() - kvd->started_ns) / 1000000u);
+	text_printf(text, ",\"policy\":\"%s\",\"state\":\"%s\"",
+		    policies[kvd->config.persist_policy & 3], degraded ? "degraded" : "ok");
+	if (degraded && why) {
+		text_printf(text, ",\"why\":");
+		text_json_string(text, why);
+	}
+	text_printf(text, ",\"applied_seq\":%" PRIu64 ",\"durable_seq\":%" PRIu64,
+		    keyspace_last_seq(kvd->keyspace), keyspace_durable_seq(kvd->keyspace));
+	text_printf(text, ",\"instance_id\":\"%016" PRIx64 "\",\"run_id\":\"%s\"", kvd->instance_id,
+		    kvd->run_id);
+	text_printf(text, ",\"commands_per_second\":%" PRIu64 ",\"resident_bytes\":%" PRIu64,
+		    rates.commands, stats_resident_bytes(kvd));
+	text_printf(text, ",\"counters\":{");
+	for (size_t i = 0; i < KVS_COUNTERS_COUNT; i++) {
+		text_printf(text, "%s\"%s\":%" PRIu64, i ? "," : "", kvs_counter_infos[i].name,
+			    stats_get(kvd->stats, (enum kvs_counter)i));
+	}
+	text_printf(text, "}");
+	stats_json_commands(kvd, text);
+	stats_json_clients(kvd, text);
+	text_printf(text, "}");
+}
