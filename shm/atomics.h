@@ -33,6 +33,12 @@ static inline void kvs_store_release(uint64_t *word, uint64_t value)
 	__atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
 
+/// The same for a 32-bit word.
+static inline void kvs_store_release_32(uint32_t *word, uint32_t value)
+{
+	__atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+
 /// Relaxed store: one untorn write, no order.
 static inline void kvs_store_relaxed(uint64_t *word, uint64_t value)
 {
@@ -43,6 +49,13 @@ static inline void kvs_store_relaxed(uint64_t *word, uint64_t value)
 static inline void kvs_store_fenced(uint64_t *word, uint64_t value)
 {
 	(void)__atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
+}
+
+/// Replaces `expected` by `value` if it still stands there; a full barrier. True if it did.
+static inline bool kvs_compare_exchange(uint64_t *word, uint64_t expected, uint64_t value)
+{
+	return __atomic_compare_exchange_n(word, &expected, value, false, __ATOMIC_SEQ_CST,
+					   __ATOMIC_SEQ_CST);
 }
 
 /// Single-writer counter: load and store, no lock prefix. Only the owner of the word may call it.

@@ -105,7 +105,7 @@ int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offs
 	}
 	run->offset = before->offset + before->bytes;
 	run->bytes = bytes;
-	run->references = 1;
+	run->holds = 1;
 	int result = kvs_region_populate(large->region, run->offset, bytes);
 	if (result != 0) {
 		free(run);
@@ -131,24 +131,47 @@ int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offs
 	return 0;
 }
 
-void kvs_large_ref(struct kvs_large *large, uint64_t offset)
+void kvs_large_hold(struct kvs_large *large, uint64_t offset)
 {
 	struct kvs_large_run *run = large_find(large, offset);
 	if (run != NULL) {
+		run->holds++;
+	}
+}
+
+void kvs_large_settle(struct kvs_large *large, uint64_t offset)
+{
+	struct kvs_large_run *run = large_find(large, offset);
+	if (run != NULL && run->holds > 0) {
+		run->holds--;
 		run->references++;
 	}
+}
+
+bool kvs_large_drop(struct kvs_large *large, uint64_t offset)
+{
+	struct kvs_large_run *run = large_find(large, offset);
+	if (run == NULL || run->holds == 0) {
+		return false;
+	}
+	run->holds--;
+	return run->holds == 0 && run->references == 0;
 }
 
 bool kvs_large_unref(struct kvs_large *large, uint64_t offset)
 {
 	struct kvs_large_run *run = large_find(large, offset);
-	return run != NULL && run->references > 0 && --run->references == 0;
+	if (run == NULL || run->references == 0) {
+		return false;
+	}
+	run->references--;
+	return run->holds == 0 && run->references == 0;
 }
 
 void kvs_large_free(struct kvs_large *large, uint64_t offset)
 {
 	struct kvs_large_run *run = large_find(large, offset);
-	if (run == NULL || run->references != 0) {
+	if (run == NULL || run->references != 0 || run->holds != 0) {
 		return;
 	}
 	struct kvs_large_run **link = large_bucket(large, offset);

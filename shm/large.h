@@ -14,6 +14,7 @@ struct kvs_large_run {
 	uint64_t offset; // from the start of the region
 	uint64_t bytes; // whole pages
 	uint32_t references; // current records that name it
+	uint32_t holds; // writes on their way that will name it
 	struct kvs_large_run *next; // by offset, circular through the sentinel
 	struct kvs_large_run *previous;
 	struct kvs_large_run *chain; // hash chain
@@ -38,13 +39,17 @@ static inline uint64_t kvs_large_bytes(uint64_t value_bytes)
 	return (value_bytes + KVS_PAGE_BYTES - 1) & ~(uint64_t)(KVS_PAGE_BYTES - 1);
 }
 
-/// Takes a populated run for `value_bytes`, with one reference. *offset is from the start of the
-/// region. Returns 0, -ENOSPC (no gap) or -ENOMEM (machine full). The memory bound is the caller's.
+/// Takes a populated run for `value_bytes`, held once. *offset is from the start of the region.
+/// Returns 0, -ENOSPC (no gap) or -ENOMEM (machine full). The memory bound is the caller's.
 int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset);
 
-/// One more, or one less, current record naming the run. kvs_large_unref returns true when that was
-/// the last: the run must then go through limbo to kvs_large_free().
-void kvs_large_ref(struct kvs_large *large, uint64_t offset);
+/// A write on its way names an existing run as well: it cannot go meanwhile.
+void kvs_large_hold(struct kvs_large *large, uint64_t offset);
+/// That write was published: the hold becomes a reference by a current record.
+void kvs_large_settle(struct kvs_large *large, uint64_t offset);
+/// The write was given up, or a record that named the run is not current any more. Both return true
+/// when nothing names the run now: it must then go through limbo to kvs_large_free(), once.
+bool kvs_large_drop(struct kvs_large *large, uint64_t offset);
 bool kvs_large_unref(struct kvs_large *large, uint64_t offset);
 
 /// Gives the run's pages and offsets back.

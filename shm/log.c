@@ -72,6 +72,7 @@ static void log_roll(struct kvs_log *log)
 	kvs_store_relaxed(&log->region->directory[old].used_bytes, log->head.offset);
 	log->segments[old].used_bytes = log->head.offset;
 	log->segments[old].next = next;
+	log->rolls++;
 	log->head = (struct kvs_log_position){ .segment = next, .offset = 0 };
 	kvs_store_release(&log->region->header->segment_chain_head, next);
 }
@@ -100,7 +101,10 @@ void *kvs_log_append_survivor(struct kvs_log *log, uint32_t record_bytes, uint64
 	struct kvs_log_position *at = &log->survivor;
 	if (at->segment == KVS_SEGMENT_NONE ||
 	    at->offset + record_bytes > log->region->segment_bytes) {
-		uint32_t next = kvs_segments_take(log, KVS_SEGMENT_SURVIVOR);
+		uint32_t next = KVS_SEGMENT_NONE;
+		if (kvs_log_segments_free(log) > 0) {
+			next = kvs_segments_take(log, KVS_SEGMENT_SURVIVOR);
+		}
 		if (next == KVS_SEGMENT_NONE) {
 			return NULL;
 		}

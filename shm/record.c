@@ -46,10 +46,14 @@ uint32_t kvs_record_write(void *at, const struct kvs_record_spec *spec)
 		memcpy(body, spec->key, spec->key_bytes);
 		body += spec->key_bytes;
 	}
-	if (spec->payload_bytes > 0) {
-		memcpy(body, spec->payload, spec->payload_bytes);
-		body += spec->payload_bytes;
+	uint32_t head_bytes = spec->payload_bytes - spec->tail_bytes;
+	if (head_bytes > 0) {
+		memcpy(body, spec->payload, head_bytes);
 	}
+	if (spec->tail_bytes > 0) {
+		memcpy(body + head_bytes, spec->tail, spec->tail_bytes);
+	}
+	body += spec->payload_bytes;
 	uint64_t body_bytes = (uint64_t)(body - bytes) - sizeof(header);
 	uint32_t crc = record_crc(bytes, body_bytes);
 	memcpy(bytes, &crc, sizeof(crc));

@@ -77,12 +77,14 @@ static inline uint64_t kvs_record_bytes(uint64_t key_bytes, uint64_t payload_byt
 struct kvs_record_spec {
 	const void *key;
 	const void *payload;
+	const void *tail; // last tail_bytes of the payload, if it is in two pieces
 	uint64_t seq;
 	uint64_t time_ms; // wall clock, ms since 1970
 	uint64_t expiry_ms; // 0 = none
 	uint32_t key_bytes;
 	uint32_t value_bytes;
-	uint32_t payload_bytes;
+	uint32_t payload_bytes; // both pieces
+	uint32_t tail_bytes;
 	uint16_t flags; // EXPIRY is set from expiry_ms
 	uint16_t writer;
 };

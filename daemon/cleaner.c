@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MIT
+//
+// The cleaner: takes the emptiest segment, copies what is still current into a survivor segment
+// (keeping seq and place), and retires the segment as a whole. What is current is decided by the table
+// alone: a record is live if and only if its key's entry points at it.
+#include "daemon/cleaner.h"
+
+#include <string.h>
+
+#include "daemon/expire.h"
+#include "daemon/keyspace_internal.h"
+#include "daemon/prepare.h"
+
+#define CLEANER_WINDOW 16u		   // records whose buckets are prefetched together
+#define CLEANER_SLICE_BYTES (128u << 10)   // of a victim, between two turns
+#define CLEANER_SCAN_INTERVAL_NS 10000000u // 100 Hz while something waits in limbo
+#define CLEANER_IDLE_NS 50000000u	   // no write for so long: clean at leisure
+#define CLEANER_IDLE_LIVE_PERCENT 80u	   // what is emptier is worth it then
+#define CLEANER_BUSY_LIVE_PERCENT 95u
+#define CLEANER_SLACK_SEGMENTS 3u // head, survivor, one in between: not worth cleaning for
+
+// The emptiest segment that may be cleaned and is at most so full, or KVS_SEGMENT_NONE.
+static uint32_t choose_victim(const struct keyspace *keyspace, uint64_t live_percent)
+{
+	const struct kvs_log *log = &keyspace->log;
+	uint64_t durable_seq = keyspace->persisted ? keyspace->durable_seen : UINT64_MAX;
+	uint64_t best_bytes = keyspace->region->segment_bytes / 100 * live_percent + 1;
+	uint32_t best = KVS_SEGMENT_NONE;
+	for (uint32_t i = 0; i < log->touched_count; i++) {
+		if (log->segments[i].live_bytes < best_bytes &&
+		    kvs_log_cleanable(log, i, durable_seq)) {
+			best_bytes = log->segments[i].live_bytes;
+			best = i;
+		}
+	}
+	return best;
+}
+
+// Copies one live record and moves its entry. False if there is no survivor space.
+static bool move_record(struct keyspace *keyspace, const struct kvs_record_view *view,
+			uint64_t offset, uint64_t *slot)
+{
+	uint64_t to;
+	void *at = kvs_log_append_survivor(&keyspace->log, view->record_bytes, view->seq, &to);
+	if (at == NULL) {
+		return false;
+	}
+	memcpy(at, view->record, view->record_bytes);
+	uint64_t entry = kvs_load_relaxed(slot);
+	kvs_table_replace(slot, (entry & ~KVS_ENTRY_LOCATION_MASK) | to / 8);
+	SEAM_CRASH(cleaner_copied);
+	kvs_log_live_sub(&keyspace->log, offset, view->record_bytes);
+	kvs_log_live_add(&keyspace->log, to, view->record_bytes);
+	keyspace_counter_add(keyspace, KVS_COUNTER_cleaner_copied_bytes, view->record_bytes);
+	return true;
+}
+
+struct cleaner_window {
+	struct kvs_record_view view[CLEANER_WINDOW];
+	uint64_t hash[CLEANER_WINDOW];
+	uint32_t start[CLEANER_WINDOW];
+	unsigned count;
+};
+
+// Parses the next records of the victim and prefetches their buckets. Returns the offset behind them.
+static uint32_t window_fill(const struct keyspace *keyspace, uint32_t victim, uint32_t offset,
+			    struct cleaner_window *window)
+{
+	const struct kvs_segment *segment = &keyspace->log.segments[victim];
+	const unsigned char *start = keyspace->region->base;
+	start += kvs_region_segment_offset(keyspace->region, victim);
+	window->count = 0;
+	while (window->count < CLEANER_WINDOW && offset < segment->used_bytes) {
+		struct kvs_record_view *view = &window->view[window->count];
+		if (kvs_record_parse(start + offset, segment->used_bytes - offset, view) != 0) {
+			return segment
+				->used_bytes; // own memory damaged: what lies beyond has no entries
+		}
+		uint64_t hash = keyspace_hash(keyspace, view->key, view->key_bytes);
+		kvs_table_prefetch_bucket(&keyspace->region->map, hash);
+		window->hash[window->count] = hash;
+		window->start[window->count++] = offset;
+		offset += view->record_bytes;
+	}
+	return offset;
+}
+
+static void victim_done(struct keyspace *keyspace)
+{
+	struct cleaner_state *state = &keyspace->cleaner;
+	if (keyspace->log.segments[state->victim].live_bytes == 0) {
+		kvs_log_retire(&keyspace->log, state->victim, &keyspace->limbo,
+			       kvs_epoch_stamp(keyspace->epochs));
+		keyspace_counter_add(keyspace, KVS_COUNTER_cleaner_segments, 1);
+	}
+	state->victim = KVS_SEGMENT_NONE;
+}
+
+// Cleans one window of the victim. False if survivor space ran out.
+static bool clean_window(struct keyspace *keyspace, uint64_t *budget)
+{
+	struct cleaner_state *state = &keyspace->cleaner;
+	struct cleaner_window window;
+	uint32_t next = window_fill(keyspace, state->victim, state->offset, &window);
+	uint64_t base = kvs_region_segment_offset(keyspace->region, state->victim);
+	for (unsigned i = 0; i < window.count; i++) {
+		uint64_t offset = base + window.start[i];
+		uint64_t *slot = kvs_table_slot_of(&keyspace->table, window.hash[i], offset);
+		if (slot != NULL && !move_record(keyspace, &window.view[i], offset, slot)) {
+			state->offset = window.start[i];
+			return false;
+		}
+	}
+	uint64_t done = next - state->offset;
+	*budget = *budget > done ? *budget - done : 0;
+	state->offset = next;
+	return true;
+}
+
+bool cleaner_slice(struct keyspace *keyspace, uint64_t bytes, uint64_t live_share_max_percent)
+{
+	struct cleaner_state *state = &keyspace->cleaner;
+	if (state->victim == KVS_SEGMENT_NONE) {
+		state->victim = choose_victim(keyspace, live_share_max_percent);
+		state->offset = 0;
+	}
+	if (state->victim == KVS_SEGMENT_NONE) {
+		return false;
+	}
+	const struct kvs_segment *segment = &keyspace->log.segments[state->victim];
+	while (bytes > 0) {
+		if (segment->live_bytes == 0 || state->offset >= segment->used_bytes) {
+			victim_done(keyspace);
+			return true;
+		}
+		if (!clean_window(keyspace, &bytes)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+// Are free segments so few that cleaning must keep up with writing?
+static bool memory_is_low(const struct keyspace *keyspace)
+{
+	uint32_t allowed = kvs_log_segments_allowed(&keyspace->log);
+	uint32_t low = KEYSPACE_RESERVE_WRITES + 2 + allowed / 16;
+	return kvs_log_segments_free(&keyspace->log) < low;
+}
+
+// When nobody writes, dead space is worth collecting if it is more than a fifth of what is used.
+static bool worth_cleaning_idle(const struct keyspace *keyspace)
+{
+	uint64_t live_segments = (keyspace->live_bytes >> keyspace->region->segment_shift) + 1;
+	return keyspace->log.full_count >
+	       live_segments + live_segments / 8 + CLEANER_SLACK_SEGMENTS;
+}
+
+static void update_gauges(const struct keyspace *keyspace)
+{
+	const struct kvs_log *log = &keyspace->log;
+	const struct kvs_region *region = keyspace->region;
+	const struct kvs_table *table = &keyspace->table;
+	uint64_t segments = (uint64_t)(log->full_count + log->retired_count)
+			    << region->segment_shift;
+	keyspace_counter_set(keyspace, KVS_COUNTER_keys, keyspace->keys);
+	keyspace_counter_set(keyspace, KVS_COUNTER_keys_with_expiry, keyspace->keys_with_expiry);
+	keyspace_counter_set(keyspace, KVS_COUNTER_memory_limit_bytes, region->memory_bytes);
+	keyspace_counter_set(keyspace, KVS_COUNTER_memory_table_bytes, region->table_bytes);
+	keyspace_counter_set(keyspace, KVS_COUNTER_memory_large_bytes, region->large_bytes);
+	keyspace_counter_set(keyspace, KVS_COUNTER_memory_live_bytes, keyspace->live_bytes);
+	keyspace_counter_set(keyspace, KVS_COUNTER_memory_used_bytes,
+			     segments + region->table_bytes + region->large_bytes);
+	keyspace_counter_set(keyspace, KVS_COUNTER_segments_free, kvs_log_segments_free(log));
+	keyspace_counter_set(keyspace, KVS_COUNTER_segments_full, log->full_count);
+	keyspace_counter_set(keyspace, KVS_COUNTER_segments_retired, log->retired_count);
+	keyspace_counter_set(keyspace, KVS_COUNTER_table_buckets, table->buckets);
+	keyspace_counter_set(keyspace, KVS_COUNTER_table_overflow_buckets,
+			     table->overflow[table->side].used_count);
+	keyspace_counter_set(keyspace, KVS_COUNTER_table_splits, table->splits);
+	keyspace_counter_set(keyspace, KVS_COUNTER_table_merges, table->merges);
+	keyspace_counter_set(keyspace, KVS_COUNTER_epoch_scans, keyspace->epochs->scans);
+	keyspace_counter_set(keyspace, KVS_COUNTER_readers_revoked, keyspace->epochs->revocations);
+}
+
+// Grace periods at a gentle pace: what waits in limbo is freed although nobody is short of memory.
+static uint64_t limbo_turn(struct keyspace *keyspace, uint64_t now_ns)
+{
+	struct cleaner_state *state = &keyspace->cleaner;
+	if (keyspace->limbo.count == 0) {
+		return UINT64_MAX;
+	}
+	if (now_ns - state->last_scan_ns >= CLEANER_SCAN_INTERVAL_NS) {
+		state->last_scan_ns = now_ns;
+		if (kvs_epoch_scan(keyspace->epochs, now_ns)) {
+			keyspace_drain_limbo(keyspace);
+			(void)kvs_log_trim(&keyspace->log);
+		}
+	}
+	return keyspace->limbo.count > 0 ? state->last_scan_ns + CLEANER_SCAN_INTERVAL_NS
+					 : UINT64_MAX;
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+// The table follows the number of keys down, too, when nothing else moves it.
+static uint64_t table_turn(struct keyspace *keyspace, uint64_t now_ns)
+{
+	uint64_t before = keyspace->table.buckets;
+	keyspace_table_steps(keyspace, 64);
+	return keyspace->table.buckets == before ? UINT64_MAX : now_ns;
+}
+
+void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
+{
+	struct cleaner_state *state = &keyspace->cleaner;
+	uint64_t next_ns = UINT64_MAX;
+	if (keyspace->log.next_seq != state->seen_seq) {
+		state->seen_seq = keyspace->log.next_seq;
+		state->last_write_ns = now_ns;
+	}
+	keyspace_follow_durable(keyspace);
+	prepare_turn(keyspace->prepare, &keyspace->log);
+	if (memory_is_low(keyspace)) {
+		if (cleaner_slice(keyspace, CLEANER_SLICE_BYTES, CLEANER_BUSY_LIVE_PERCENT)) {
+			next_ns = now_ns;
+		}
+	} else if (worth_cleaning_idle(keyspace)) {
+		uint64_t idle_ns = state->last_write_ns + CLEANER_IDLE_NS;
+		if (now_ns < idle_ns) {
+			next_ns = idle_ns;
+		} else if (cleaner_slice(keyspace, CLEANER_SLICE_BYTES,
+					 CLEANER_IDLE_LIVE_PERCENT)) {
+			next_ns = now_ns;
+		}
+	}
+	next_ns = earlier(next_ns, limbo_turn(keyspace, now_ns));
+	next_ns = earlier(next_ns, expire_turn(keyspace, now_ns));
+	next_ns = earlier(next_ns, table_turn(keyspace, now_ns));
+	state->next_ns = next_ns;
+	update_gauges(keyspace);
+}
+
+uint64_t cleaner_next_ns(const struct keyspace *keyspace)
+{
+	return keyspace->cleaner.next_ns;
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT
+//
+// Active expiry: keys whose time has come are found by walking the table a little at a time, faster
+// while many are found, so that memory comes back although nobody asks for them.
+#pragma once
+
+#include <stdint.h>
+
+struct keyspace;
+
+/// One slice, if one is due. Returns when the next is (monotonic), UINT64_MAX if no key has an expiry.
+uint64_t expire_turn(struct keyspace *keyspace, uint64_t now_ns);

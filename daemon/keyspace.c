@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: MIT
+//
+// The keyspace's public face: creation, reads, and the single writes, each of which becomes one op that
+// is either applied at once or, inside a batch, collected.
+#include "daemon/keyspace.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/keyspace_create.h"
+#include "daemon/keyspace_internal.h"
+#include "daemon/prepare.h"
+
+struct keyspace *keyspace_create(const struct keyspace_options *options)
+{
+	struct keyspace *keyspace = calloc(1, sizeof(*keyspace));
+	if (keyspace == NULL) {
+		return NULL;
+	}
+	keyspace->seam = options->seam;
+	keyspace->region = options->region;
+	keyspace->epochs = options->epochs;
+	keyspace->persisted = options->persisted;
+	keyspace->block_on_stuck = options->block_on_stuck;
+	keyspace->revoke_ns = options->revoke_ms * UINT64_C(1000000);
+	keyspace->revoke_min_ns = options->revoke_min_ms * UINT64_C(1000000);
+	keyspace->value_bytes_max = options->value_bytes_max;
+	keyspace->cleaner.victim = KVS_SEGMENT_NONE;
+	keyspace->cleaner.next_ns = UINT64_MAX;
+	if (!kvs_limbo_init(&keyspace->limbo) ||
+	    kvs_table_init(&keyspace->table, options->region, options->epochs, &keyspace->limbo) !=
+		    0 ||
+	    kvs_log_init(&keyspace->log, options->region) != 0 ||
+	    kvs_large_init(&keyspace->large, options->region) != 0) {
+		keyspace_destroy(keyspace);
+		return NULL;
+	}
+	keyspace->oldest_head = keyspace->log.head.segment;
+	keyspace_tick(keyspace);
+	return keyspace;
+}
+
+void keyspace_destroy(struct keyspace *keyspace)
+{
+	if (keyspace == NULL) {
+		return;
+	}
+	prepare_stop(keyspace->prepare);
+	keyspace_batch_fini(keyspace);
+	free(keyspace->pending.items);
+	kvs_large_fini(&keyspace->large);
+	kvs_log_fini(&keyspace->log);
+	kvs_table_fini(&keyspace->table);
+	kvs_limbo_fini(&keyspace->limbo);
+	free(keyspace);
+}
+
+static bool is_expired(const struct keyspace *keyspace, uint64_t expiry_ms)
+{
+	return expiry_ms != 0 && expiry_ms <= keyspace->now_ms;
+}
+
+// Logs that a key's time has come. Without room it is only treated as absent: the next touch logs it.
+static void expire_now(struct keyspace *keyspace, uint64_t hash, const void *key, size_t key_bytes)
+{
+	if (keyspace->batch.open) {
+		return; // versions inside a batch are fixed; the key is simply absent in it
+	}
+	struct keyspace_op op = {
+		.kind = KEYSPACE_OP_DELETE,
+		.record_flags = KVS_RECORD_EXPIRED,
+		.key = key,
+		.key_bytes = (uint32_t)key_bytes,
+		.hash = hash,
+	};
+	if (keyspace_write_op(keyspace, &op, KEYSPACE_RESERVE_CLEANER) == KEYSPACE_OK) {
+		keyspace_counter_add(keyspace, KVS_COUNTER_keys_expired, 1);
+	}
+}
+
+static void value_from_op(const struct keyspace *keyspace, const struct keyspace_op *op,
+			  struct keyspace_value *value)
+{
+	value->value = op->value;
+	if (op->run_offset != 0) {
+		value->value = keyspace->region->base + op->run_offset;
+	}
+	value->value_bytes = op->value_bytes;
+	value->expiry_ms = op->expiry_ms;
+	value->time_ms = keyspace->now_ms;
+	value->seq = keyspace->log.next_seq + (uint64_t)(op - keyspace->batch.ops);
+}
+
+// Current state of a key, batch included. On OK `hit` is filled only if it came from the table
+// (*from_table).
+static int lookup(struct keyspace *keyspace, uint64_t hash, const void *key, size_t key_bytes,
+		  struct keyspace_value *value, struct kvs_hit *hit, bool *from_table)
+{
+	*from_table = false;
+	const struct keyspace_op *op = NULL;
+	if (keyspace->batch.open) {
+		op = keyspace_batch_find(keyspace, hash, key, key_bytes);
+	}
+	if (op != NULL) {
+		if (op->kind != KEYSPACE_OP_SET || is_expired(keyspace, op->expiry_ms)) {
+			return KEYSPACE_ABSENT;
+		}
+		value_from_op(keyspace, op, value);
+		return KEYSPACE_OK;
+	}
+	if (keyspace_find(keyspace, hash, key, key_bytes, hit) != KVS_FIND_HIT ||
+	    hit->kind == KVS_ENTRY_TOMBSTONE) {
+		return KEYSPACE_ABSENT;
+	}
+	if (is_expired(keyspace, hit->view.expiry_ms)) {
+		expire_now(keyspace, hash, key, key_bytes);
+		return KEYSPACE_ABSENT;
+	}
+	*from_table = true;
+	value->value = hit->value;
+	value->value_bytes = hit->view.value_bytes;
+	value->seq = hit->view.seq;
+	value->time_ms = kvs_record_time_ms(hit->view.record);
+	value->expiry_ms = hit->view.expiry_ms;
+	return KEYSPACE_OK;
+}
+
+int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
+		 struct keyspace_value *value)
+{
+	struct kvs_hit hit;
+	bool from_table;
+	uint64_t hash = keyspace_hash(keyspace, key, key_bytes);
+	return lookup(keyspace, hash, key, key_bytes, value, &hit, &from_table);
+}
+
+static int submit(struct keyspace *keyspace, struct keyspace_op *op, uint32_t reserve,
+		  uint64_t *seq)
+{
+	if (keyspace->batch.open) {
+		return keyspace_batch_add(keyspace, op, seq);
+	}
+	int result = keyspace_write_op(keyspace, op, reserve);
+	if (result == KEYSPACE_OK && seq != NULL) {
+		*seq = op->seq;
+	}
+	return result;
+}
+
+int keyspace_set2(struct keyspace *keyspace, const void *key, size_t key_bytes, const void *head,
+		  size_t head_bytes, const void *tail, size_t tail_bytes, uint64_t expiry_ms,
+		  uint64_t *seq)
+{
+	if (head_bytes > keyspace->value_bytes_max ||
+	    tail_bytes > keyspace->value_bytes_max - head_bytes) {
+		return KEYSPACE_TOO_LARGE;
+	}
+	struct keyspace_op op = {
+		.kind = KEYSPACE_OP_SET,
+		.key = key,
+		.key_bytes = (uint32_t)key_bytes,
+		.value = head,
+		.tail = tail,
+		.value_bytes = (uint32_t)(head_bytes + tail_bytes),
+		.tail_bytes = (uint32_t)tail_bytes,
+		.hash = keyspace_hash(keyspace, key, key_bytes),
+		.expiry_ms = expiry_ms,
+	};
+	return submit(keyspace, &op, KEYSPACE_RESERVE_WRITES, seq);
+}
+
+int keyspace_set(struct keyspace *keyspace, const void *key, size_t key_bytes, const void *value,
+		 size_t value_bytes, uint64_t expiry_ms, uint64_t *seq)
+{
+	return keyspace_set2(keyspace, key, key_bytes, value, value_bytes, NULL, 0, expiry_ms, seq);
+}
+
+int keyspace_delete(struct keyspace *keyspace, const void *key, size_t key_bytes)
+{
+	struct keyspace_value value;
+	struct kvs_hit hit;
+	bool from_table;
+	uint64_t hash = keyspace_hash(keyspace, key, key_bytes);
+	if (lookup(keyspace, hash, key, key_bytes, &value, &hit, &from_table) != KEYSPACE_OK) {
+		return KEYSPACE_ABSENT;
+	}
+	struct keyspace_op op = {
+		.kind = KEYSPACE_OP_DELETE,
+		.key = key,
+		.key_bytes = (uint32_t)key_bytes,
+		.hash = hash,
+	};
+	return submit(keyspace, &op, KEYSPACE_RESERVE_CLEANER, NULL);
+}
+
+int keyspace_expire(struct keyspace *keyspace, const void *key, size_t key_bytes,
+		    uint64_t expiry_ms)
+{
+	struct keyspace_value value;
+	struct kvs_hit hit;
+	bool from_table;
+	uint64_t hash = keyspace_hash(keyspace, key, key_bytes);
+	if (lookup(keyspace, hash, key, key_bytes, &value, &hit, &from_table) != KEYSPACE_OK) {
+		return KEYSPACE_ABSENT;
+	}
+	struct keyspace_op op = {
+		.kind = KEYSPACE_OP_SET,
+		.key = key,
+		.key_bytes = (uint32_t)key_bytes,
+		.value = value.value,
+		.value_bytes = (uint32_t)value.value_bytes,
+		.hash = hash,
+		.expiry_ms = expiry_ms,
+	};
+	if (from_table && (hit.view.flags & KVS_RECORD_LARGE) != 0) {
+		// The new record names the same run: no byte of the value moves.
+		struct kvs_run run = kvs_record_run(&hit.view);
+		op.run_offset = run.offset;
+		op.run_crc = run.crc;
+		op.value = NULL;
+		kvs_large_hold(&keyspace->large, run.offset);
+	} else if (!from_table && value.value != NULL && keyspace->batch.open) {
+		const struct keyspace_op *former =
+			keyspace_batch_find(keyspace, hash, key, key_bytes);
+		if (former != NULL && former->run_offset != 0) {
+			op.run_offset = former->run_offset;
+			op.run_crc = former->run_crc;
+			op.value = NULL;
+			kvs_large_hold(&keyspace->large, former->run_offset);
+		}
+	}
+	return submit(keyspace, &op, KEYSPACE_RESERVE_WRITES, NULL);
+}
+
+int keyspace_flush(struct keyspace *keyspace)
+{
+	struct keyspace_op op = { .kind = KEYSPACE_OP_FLUSH };
+	int result = submit(keyspace, &op, KEYSPACE_RESERVE_CLEANER, NULL);
+	return result == KEYSPACE_WAIT ? KEYSPACE_FULL : result;
+}
+
+uint64_t keyspace_count(const struct keyspace *keyspace)
+{
+	return keyspace->keys;
+}
+
+uint64_t keyspace_count_with_expiry(const struct keyspace *keyspace)
+{
+	return keyspace->keys_with_expiry;
+}
+
+struct scan_context {
+	struct keyspace *keyspace;
+	void (*visit)(void *context, const void *key, size_t key_bytes,
+		      const struct keyspace_value *value);
+	void *context;
+};
+
+static void scan_visit(void *context, uint64_t entry)
+{
+	struct scan_context *scan = context;
+	struct kvs_hit hit;
+	if (kvs_table_load(&scan->keyspace->region->map, entry, &hit) != KVS_FIND_HIT ||
+	    hit.kind == KVS_ENTRY_TOMBSTONE || is_expired(scan->keyspace, hit.view.expiry_ms)) {
+		return;
+	}
+	struct keyspace_value value = {
+		.value = hit.value,
+		.value_bytes = hit.view.value_bytes,
+		.seq = hit.view.seq,
+		.time_ms = kvs_record_time_ms(hit.view.record),
+		.expiry_ms = hit.view.expiry_ms,
+	};
+	scan->visit(scan->context, hit.view.key, hit.view.key_bytes, &value);
+}
+
+uint64_t keyspace_scan(struct keyspace *keyspace, uint64_t cursor,
+		       void (*visit)(void *context, const void *key, size_t key_bytes,
+				     const struct keyspace_value *value),
+		       void *context)
+{
+	struct scan_context scan = { .keyspace = keyspace, .visit = visit, .context = context };
+	return kvs_table_scan(&keyspace->region->map, cursor, scan_visit, &scan);
+}
+
+void keyspace_prefetch(struct keyspace *keyspace, const void *key, size_t key_bytes, int pass)
+{
+	uint64_t hash = keyspace_hash(keyspace, key, key_bytes);
+	if (pass == 0) {
+		kvs_table_prefetch_bucket(&keyspace->region->map, hash);
+	} else {
+		kvs_table_prefetch_record(&keyspace->region->map, hash);
+	}
+}
+
+void keyspace_set_writer(struct keyspace *keyspace, uint16_t writer)
+{
+	keyspace->writer = writer & (KVS_WRITERS_MAX - 1);
+}
+
+uint64_t keyspace_last_seq(const struct keyspace *keyspace)
+{
+	return keyspace->log.next_seq - 1;
+}
+
+uint64_t keyspace_durable_seq(const struct keyspace *keyspace)
+{
+	if (!keyspace->persisted) {
+		return keyspace_last_seq(keyspace);
+	}
+	// Acquire: partner the persister's release after its commit.
+	return kvs_load_acquire(&keyspace_marks(keyspace)->durable_seq);
+}
+
+uint64_t keyspace_changes(const struct keyspace *keyspace)
+{
+	return keyspace->changes;
+}
+
+uint64_t keyspace_now_ms(struct keyspace *keyspace)
+{
+	return keyspace->now_ms;
+}
+
+void keyspace_tick(struct keyspace *keyspace)
+{
+	keyspace->now_ms = keyspace->seam->wall_ms();
+}
+
+size_t keyspace_value_bytes_max(const struct keyspace *keyspace)
+{
+	return keyspace->value_bytes_max;
+}
+
+const struct kvs_map *keyspace_map(const struct keyspace *keyspace)
+{
+	return &keyspace->region->map;
+}
+
+const struct kvs_log *keyspace_log(const struct keyspace *keyspace)
+{
+	return &keyspace->log;
+}
+
+uint64_t keyspace_live_bytes(const struct keyspace *keyspace)
+{
+	return keyspace->live_bytes;
+}

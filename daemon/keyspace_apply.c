@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: MIT
+//
+// One write from its description to its publication. The order is the contract: the record is complete
+// in the log, then one release store makes it the key's entry, then applied_seq moves; what the old
+// version leaves behind (live bytes, a large run, a tombstone's entry) is accounted here too.
+#include "daemon/keyspace_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/crc32c.h"
+
+enum kvs_find_result keyspace_find(struct keyspace *keyspace, uint64_t hash, const void *key,
+				   size_t key_bytes, struct kvs_hit *hit)
+{
+	enum kvs_find_result result =
+		kvs_table_find(&keyspace->region->map, hash, key, key_bytes, hit);
+	return result == KVS_FIND_HIT ? KVS_FIND_HIT : KVS_FIND_ABSENT;
+}
+
+bool keyspace_is_large(const struct keyspace *keyspace, size_t value_bytes)
+{
+	return value_bytes > keyspace->region->segment_bytes / 4;
+}
+
+void keyspace_op_measure(struct keyspace *keyspace, struct keyspace_op *op)
+{
+	uint64_t payload = op->value_bytes;
+	if (op->kind != KEYSPACE_OP_SET) {
+		payload = 0;
+	} else if (op->run_offset != 0 || keyspace_is_large(keyspace, op->value_bytes)) {
+		payload = sizeof(struct kvs_run);
+	}
+	op->record_bytes = (uint32_t)kvs_record_bytes(op->key_bytes, payload, op->expiry_ms != 0);
+}
+
+int keyspace_op_take_run(struct keyspace *keyspace, struct keyspace_op *op)
+{
+	if (op->kind != KEYSPACE_OP_SET || op->run_offset != 0 ||
+	    !keyspace_is_large(keyspace, op->value_bytes)) {
+		return KEYSPACE_OK;
+	}
+	uint64_t offset;
+	if (kvs_large_take(&keyspace->large, op->value_bytes, &offset) != 0) {
+		return KEYSPACE_FULL;
+	}
+	unsigned char *at = keyspace->region->base + offset;
+	uint32_t head_bytes = op->value_bytes - op->tail_bytes;
+	if (head_bytes > 0) {
+		memcpy(at, op->value, head_bytes);
+	}
+	if (op->tail_bytes > 0) {
+		memcpy(at + head_bytes, op->tail, op->tail_bytes);
+	}
+	op->run_offset = offset;
+	op->run_crc = kvs_crc32c(0, at, op->value_bytes);
+	return KEYSPACE_OK;
+}
+
+void keyspace_op_drop(struct keyspace *keyspace, struct keyspace_op *op)
+{
+	if (op->run_offset != 0 && kvs_large_drop(&keyspace->large, op->run_offset)) {
+		// Either never published, or its last record went meanwhile: readers may still be there.
+		kvs_limbo_push(&keyspace->limbo, kvs_epoch_stamp(keyspace->epochs), KVS_LIMBO_RUN,
+			       op->run_offset, 0);
+	}
+	op->run_offset = 0;
+}
+
+void keyspace_op_append(struct keyspace *keyspace, struct keyspace_op *op, bool more)
+{
+	struct kvs_run run = { .offset = op->run_offset, .crc = op->run_crc };
+	struct kvs_record_spec spec = {
+		.key = op->key,
+		.key_bytes = op->key_bytes,
+		.payload = op->value,
+		.tail = op->tail,
+		.tail_bytes = op->tail_bytes,
+		.value_bytes = op->value_bytes,
+		.payload_bytes = op->value_bytes,
+		.seq = keyspace->log.next_seq,
+		.time_ms = keyspace->now_ms,
+		.expiry_ms = op->expiry_ms,
+		.writer = keyspace->writer,
+		.flags = (uint16_t)(op->record_flags | (more ? KVS_RECORD_MORE : 0)),
+	};
+	if (op->kind == KEYSPACE_OP_DELETE) {
+		spec.flags |= KVS_RECORD_TOMBSTONE;
+	} else if (op->kind == KEYSPACE_OP_FLUSH) {
+		spec.flags |= KVS_RECORD_FLUSH;
+	} else if (op->run_offset != 0) {
+		spec.flags |= KVS_RECORD_LARGE;
+		spec.payload = &run;
+		spec.payload_bytes = sizeof(run);
+		spec.tail_bytes = 0;
+	}
+	op->seq = spec.seq;
+	void *at = kvs_log_append(&keyspace->log, op->record_bytes, &op->offset);
+	(void)kvs_record_write(at, &spec);
+	SEAM_CRASH(record_written);
+}
+
+// Live bytes that a record stands for in the store.
+static uint64_t stored_bytes(const struct kvs_record_view *view)
+{
+	return view->record_bytes + (view->flags & KVS_RECORD_LARGE ? view->value_bytes : 0u);
+}
+
+// Accounts that the version in `hit` is current no longer.
+static void retire_version(struct keyspace *keyspace, const struct kvs_hit *hit, uint64_t seq)
+{
+	kvs_log_live_sub(&keyspace->log, kvs_entry_offset(hit->entry), hit->view.record_bytes);
+	keyspace->live_bytes -= stored_bytes(&hit->view);
+	if (hit->kind == KVS_ENTRY_TOMBSTONE) {
+		return;
+	}
+	keyspace->keys--;
+	keyspace->keys_with_expiry -= hit->view.expiry_ms != 0;
+	if ((hit->view.flags & KVS_RECORD_LARGE) != 0) {
+		uint64_t run = kvs_record_run(&hit->view).offset;
+		// The persister may still need the bytes: wait until what supersedes them is durable.
+		if (kvs_large_unref(&keyspace->large, run)) {
+			keyspace_pending_push(keyspace, KEYSPACE_PENDING_RUN, seq, run, 0);
+		}
+	}
+}
+
+static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
+			const struct kvs_hit *hit, bool found)
+{
+	enum kvs_entry_kind kind = op->run_offset != 0 ? KVS_ENTRY_LARGE : KVS_ENTRY_VALUE;
+	uint64_t entry = kvs_entry_make(op->hash, kind, op->record_bytes, op->offset);
+	if (op->run_offset != 0) {
+		kvs_large_settle(&keyspace->large, op->run_offset); // the record names it now
+	}
+	if (found) {
+		kvs_table_replace(hit->slot, entry);
+		retire_version(keyspace, hit, op->seq);
+	} else {
+		// Cannot fail: kvs_table_secure() vouched for it.
+		(void)kvs_table_insert(&keyspace->table, op->hash, entry);
+	}
+	kvs_log_live_add(&keyspace->log, op->offset, op->record_bytes);
+	keyspace->live_bytes += op->record_bytes;
+	keyspace->keys++;
+	keyspace->keys_with_expiry += op->expiry_ms != 0;
+	if (op->run_offset != 0) {
+		keyspace->live_bytes += op->value_bytes;
+		if (keyspace->persisted) {
+			keyspace->unpersisted_large_bytes += op->value_bytes;
+			keyspace_pending_push(keyspace, KEYSPACE_PENDING_LARGE, op->seq,
+					      op->value_bytes, 0);
+		}
+		op->run_offset = 0;
+	}
+}
+
+static void publish_delete(struct keyspace *keyspace, const struct keyspace_op *op,
+			   const struct kvs_hit *hit, bool found)
+{
+	if (!found) {
+		return;
+	}
+	// Before the entry: a consistent multi-get that sees the removal sees this too.
+	kvs_store_release(&keyspace_marks(keyspace)->last_removal_seq, op->seq);
+	if (!keyspace->persisted) {
+		struct kvs_hit old = *hit;
+		kvs_table_remove(&keyspace->table, op->hash, hit->slot);
+		retire_version(keyspace, &old, op->seq);
+		return;
+	}
+	kvs_table_replace(hit->slot, kvs_entry_make(op->hash, KVS_ENTRY_TOMBSTONE, op->record_bytes,
+						    op->offset));
+	retire_version(keyspace, hit, op->seq);
+	kvs_log_live_add(&keyspace->log, op->offset, op->record_bytes);
+	keyspace->live_bytes += op->record_bytes;
+	keyspace_pending_push(keyspace, KEYSPACE_PENDING_TOMBSTONE, op->seq, op->offset, op->hash);
+}
+
+static void publish_flush(struct keyspace *keyspace, const struct keyspace_op *op)
+{
+	struct kvs_watermarks *marks = keyspace_marks(keyspace);
+	kvs_store_release(&marks->last_removal_seq, op->seq);
+	// Before the root: whoever finds a key gone by it can tell which flush did it (the persister).
+	kvs_store_release(&marks->flush_seq, op->seq);
+	keyspace->flush_seq = op->seq;
+	if (!kvs_table_switch_side(&keyspace->table)) {
+		kvs_table_clear(&keyspace->table);
+	}
+	SEAM_CRASH(flush_published);
+	for (uint32_t i = 0; i < keyspace->region->segments_count_max; i++) {
+		keyspace->log.segments[i].live_bytes = 0;
+	}
+	struct kvs_large_run *run = keyspace->large.sentinel.next;
+	for (; run != &keyspace->large.sentinel; run = run->next) {
+		bool named = run->references > 0;
+		run->references = 0;
+		if (named && run->holds == 0) {
+			keyspace_pending_push(keyspace, KEYSPACE_PENDING_RUN, op->seq, run->offset,
+					      0);
+		}
+	}
+	keyspace->live_bytes = 0;
+	keyspace->keys = 0;
+	keyspace->keys_with_expiry = 0;
+}
+
+void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op)
+{
+	keyspace->changes++;
+	keyspace_counter_add(keyspace, KVS_COUNTER_writes_applied, 1);
+	if (op->kind == KEYSPACE_OP_FLUSH) {
+		publish_flush(keyspace, op);
+		return;
+	}
+	struct kvs_hit hit;
+	bool found =
+		keyspace_find(keyspace, op->hash, op->key, op->key_bytes, &hit) == KVS_FIND_HIT;
+	if (op->kind == KEYSPACE_OP_SET) {
+		publish_set(keyspace, op, &hit, found);
+	} else {
+		publish_delete(keyspace, op, &hit, found);
+	}
+	SEAM_CRASH(entry_published);
+}
+
+void keyspace_publish_applied(struct keyspace *keyspace)
+{
+	// Release: every entry up to it is published (partner: a consistent multi-get, the persister).
+	kvs_store_release(&keyspace_marks(keyspace)->applied_seq, keyspace->log.next_seq - 1);
+	kvs_log_publish(&keyspace->log);
+}
+
+void keyspace_table_steps(struct keyspace *keyspace, unsigned steps)
+{
+	while (steps-- > 0) {
+		if (kvs_table_growth_bytes(&keyspace->table) > 0 &&
+		    kvs_log_segments_free(&keyspace->log) <= KEYSPACE_RESERVE_WRITES) {
+			return;
+		}
+		if (!kvs_table_step(&keyspace->table)) {
+			return;
+		}
+	}
+}
+
+static bool in_region(const struct keyspace *keyspace, const void *at)
+{
+	uintptr_t start = (uintptr_t)keyspace->region->base;
+	return (uintptr_t)at >= start && (uintptr_t)at - start < keyspace->region->bytes;
+}
+
+// A value that stands in the region (EXPIRE, APPEND) must not move while room is made for its copy.
+// Returns memory to free afterwards, or NULL; *good is false if there was none to be had.
+static void *hold_still(struct keyspace *keyspace, struct keyspace_op *op, bool *good)
+{
+	*good = true;
+	uint32_t head_bytes = op->value_bytes - op->tail_bytes;
+	if (op->value == NULL || head_bytes == 0 || !in_region(keyspace, op->value)) {
+		return NULL;
+	}
+	void *copy = malloc(head_bytes);
+	*good = copy != NULL;
+	if (copy != NULL) {
+		memcpy(copy, op->value, head_bytes);
+		op->value = copy;
+	}
+	return copy;
+}
+
+static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op, uint32_t reserve)
+{
+	uint64_t large_bytes = 0;
+	if (op->kind == KEYSPACE_OP_SET && op->run_offset == 0 &&
+	    keyspace_is_large(keyspace, op->value_bytes)) {
+		large_bytes = kvs_large_bytes(op->value_bytes);
+	}
+	int result = keyspace_make_room(keyspace, op->record_bytes, op->record_bytes, large_bytes,
+					reserve);
+	if (result == KEYSPACE_OK && kvs_table_secure(&keyspace->table, 1) != 0) {
+		result = KEYSPACE_FULL;
+	}
+	return result == KEYSPACE_OK ? keyspace_op_take_run(keyspace, op) : result;
+}
+
+int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op, uint32_t reserve)
+{
+	bool good = true;
+	void *copy = NULL;
+	keyspace_op_measure(keyspace, op);
+	if (!keyspace_has_room(keyspace, op->record_bytes, reserve)) {
+		copy = hold_still(keyspace, op, &good);
+	}
+	int result = good ? write_op_reserve(keyspace, op, reserve) : KEYSPACE_FULL;
+	if (result == KEYSPACE_OK) {
+		keyspace_op_append(keyspace, op, false);
+		keyspace_op_publish(keyspace, op);
+		keyspace_publish_applied(keyspace);
+		keyspace_table_steps(keyspace, 2);
+	} else {
+		keyspace_op_drop(keyspace, op);
+	}
+	free(copy);
+	return result;
+}

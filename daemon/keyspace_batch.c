@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT
+//
+// Atomic batches. Writes are collected with copies of what they point at; reads see them through a
+// small overlay; commit reserves space for all of them, appends all records (MORE on all but the last),
+// publishes all entries, and only then moves applied_seq. Nothing can fail between the first record and
+// the last entry, because everything was vouched for before.
+#include "daemon/keyspace_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define BATCH_BLOCK_BYTES (64u << 10)
+#define BATCH_KEEP_BYTES (1u << 20) // arena kept for the next batch
+
+struct keyspace_block {
+	struct keyspace_block *next;
+	size_t capacity;
+	size_t used;
+	unsigned char bytes[];
+};
+
+static void *batch_alloc(struct keyspace_batch *batch, size_t bytes)
+{
+	struct keyspace_block *block = batch->arena;
+	if (block == NULL || block->capacity - block->used < bytes) {
+		size_t capacity = bytes > BATCH_BLOCK_BYTES ? bytes : BATCH_BLOCK_BYTES;
+		block = malloc(sizeof(*block) + capacity);
+		if (block == NULL) {
+			return NULL;
+		}
+		block->capacity = capacity;
+		block->used = 0;
+		block->next = batch->arena;
+		batch->arena = block;
+	}
+	void *at = block->bytes + block->used;
+	block->used += bytes;
+	return at;
+}
+
+// Empties the batch; one block of ordinary size is kept.
+static void batch_reset(struct keyspace_batch *batch)
+{
+	struct keyspace_block *block = batch->arena;
+	batch->arena = NULL;
+	while (block != NULL) {
+		struct keyspace_block *next = block->next;
+		if (batch->arena == NULL && block->capacity <= BATCH_KEEP_BYTES) {
+			block->used = 0;
+			block->next = NULL;
+			batch->arena = block;
+		} else {
+			free(block);
+		}
+		block = next;
+	}
+	if (batch->overlay != NULL && batch->count > 0) {
+		memset(batch->overlay, 0, batch->overlay_size * sizeof(*batch->overlay));
+	}
+	batch->count = 0;
+	batch->bytes = 0;
+	batch->open = false;
+	batch->failed = false;
+	batch->flushed = false;
+}
+
+void keyspace_batch_fini(struct keyspace *keyspace)
+{
+	struct keyspace_batch *batch = &keyspace->batch;
+	batch_reset(batch);
+	free(batch->arena);
+	free(batch->ops);
+	free(batch->overlay);
+	memset(batch, 0, sizeof(*batch));
+}
+
+void keyspace_batch_begin(struct keyspace *keyspace)
+{
+	keyspace->batch.open = true;
+}
+
+// Grows the overlay so that it stays at most half full, and enters all ops anew.
+static bool overlay_grow(struct keyspace_batch *batch)
+{
+	uint32_t size = batch->overlay_size ? batch->overlay_size * 2 : 256;
+	uint32_t *overlay = calloc(size, sizeof(*overlay));
+	if (overlay == NULL) {
+		return false;
+	}
+	free(batch->overlay);
+	batch->overlay = overlay;
+	batch->overlay_size = size;
+	for (uint32_t i = 0; i < batch->count; i++) {
+		uint32_t *bucket = &overlay[batch->ops[i].hash & (size - 1)];
+		batch->ops[i].overlay_next = *bucket;
+		*bucket = i + 1;
+	}
+	return true;
+}
+
+static bool ops_grow(struct keyspace_batch *batch)
+{
+	uint32_t capacity = batch->capacity ? batch->capacity * 2 : 64;
+	struct keyspace_op *ops = realloc(batch->ops, capacity * sizeof(*ops));
+	if (ops == NULL) {
+		return false;
+	}
+	batch->ops = ops;
+	batch->capacity = capacity;
+	return true;
+}
+
+// Copies key and value of `op` into the arena.
+static bool batch_copy(struct keyspace *keyspace, struct keyspace_op *op)
+{
+	struct keyspace_batch *batch = &keyspace->batch;
+	bool copy_value = op->kind == KEYSPACE_OP_SET && op->run_offset == 0;
+	size_t value_bytes = copy_value ? op->value_bytes : 0;
+	unsigned char *at = batch_alloc(batch, op->key_bytes + value_bytes + 1);
+	if (at == NULL) {
+		return false;
+	}
+	if (op->key_bytes > 0) {
+		memcpy(at, op->key, op->key_bytes);
+	}
+	op->key = at;
+	if (copy_value) {
+		unsigned char *value = at + op->key_bytes;
+		uint32_t head_bytes = op->value_bytes - op->tail_bytes;
+		if (head_bytes > 0) {
+			memcpy(value, op->value, head_bytes);
+		}
+		if (op->tail_bytes > 0) {
+			memcpy(value + head_bytes, op->tail, op->tail_bytes);
+		}
+		op->value = value;
+		op->tail = NULL;
+		op->tail_bytes = 0;
+	}
+	return true;
+}
+
+int keyspace_batch_add(struct keyspace *keyspace, const struct keyspace_op *source, uint64_t *seq)
+{
+	struct keyspace_batch *batch = &keyspace->batch;
+	struct keyspace_op op = *source;
+	if (seq != NULL) {
+		*seq = keyspace->log.next_seq + batch->count;
+	}
+	keyspace_op_measure(keyspace, &op);
+	batch->bytes += op.record_bytes;
+	if (op.kind == KEYSPACE_OP_SET && keyspace_is_large(keyspace, op.value_bytes)) {
+		batch->bytes += op.run_offset == 0 ? op.value_bytes : 0;
+	}
+	bool good = !batch->failed && batch->bytes <= KVS_BATCH_BYTES_MAX &&
+		    (batch->count < batch->capacity || ops_grow(batch)) &&
+		    (batch->count * 2 < batch->overlay_size || overlay_grow(batch)) &&
+		    batch_copy(keyspace, &op);
+	if (!good) {
+		batch->failed = true;
+		keyspace_op_drop(keyspace, &op);
+		return KEYSPACE_OK;
+	}
+	uint32_t *bucket = &batch->overlay[op.hash & (batch->overlay_size - 1)];
+	op.overlay_next = *bucket;
+	*bucket = batch->count + 1;
+	batch->flushed |= op.kind == KEYSPACE_OP_FLUSH;
+	batch->ops[batch->count++] = op;
+	return KEYSPACE_OK;
+}
+
+const struct keyspace_op *keyspace_batch_find(const struct keyspace *keyspace, uint64_t hash,
+					      const void *key, size_t key_bytes)
+{
+	const struct keyspace_batch *batch = &keyspace->batch;
+	if (batch->count == 0) {
+		return NULL;
+	}
+	uint32_t index = batch->overlay[hash & (batch->overlay_size - 1)];
+	const struct keyspace_op *found = NULL;
+	for (; index != 0 && found == NULL; index = batch->ops[index - 1].overlay_next) {
+		const struct keyspace_op *op = &batch->ops[index - 1];
+		if (op->hash == hash && op->kind != KEYSPACE_OP_FLUSH &&
+		    op->key_bytes == key_bytes && memcmp(op->key, key, key_bytes) == 0) {
+			found = op;
+		}
+	}
+	if (!batch->flushed) {
+		return found;
+	}
+	// The newest FLUSHALL hides what came before it, in the batch and in the table.
+	uint32_t newest = batch->count;
+	while (batch->ops[newest - 1].kind != KEYSPACE_OP_FLUSH) {
+		newest--;
+	}
+	const struct keyspace_op *flush = &batch->ops[newest - 1];
+	return found != NULL && found > flush ? found : flush;
+}
+
+void keyspace_batch_abort(struct keyspace *keyspace)
+{
+	struct keyspace_batch *batch = &keyspace->batch;
+	for (uint32_t i = 0; i < batch->count; i++) {
+		keyspace_op_drop(keyspace, &batch->ops[i]);
+	}
+	batch_reset(batch);
+}
+
+// Vouches for everything the batch needs: log space, overflow buckets, large runs.
+static int batch_reserve(struct keyspace *keyspace)
+{
+	struct keyspace_batch *batch = &keyspace->batch;
+	uint64_t bytes = 0;
+	uint64_t largest = 0;
+	uint64_t large_bytes = 0;
+	for (uint32_t i = 0; i < batch->count; i++) {
+		const struct keyspace_op *op = &batch->ops[i];
+		uint32_t record_bytes = op->record_bytes;
+		bytes += record_bytes;
+		largest = record_bytes > largest ? record_bytes : largest;
+		if (op->kind == KEYSPACE_OP_SET && op->run_offset == 0 &&
+		    keyspace_is_large(keyspace, op->value_bytes)) {
+			large_bytes += kvs_large_bytes(op->value_bytes);
+		}
+	}
+	// Overflow buckets first: they may take memory that the check below must not count on.
+	if (kvs_table_secure(&keyspace->table, batch->count) != 0) {
+		return KEYSPACE_FULL;
+	}
+	int result =
+		keyspace_make_room(keyspace, bytes, largest, large_bytes, KEYSPACE_RESERVE_WRITES);
+	for (uint32_t i = 0; i < batch->count && result == KEYSPACE_OK; i++) {
+		result = keyspace_op_take_run(keyspace, &batch->ops[i]);
+	}
+	return result;
+}
+
+int keyspace_batch_commit(struct keyspace *keyspace)
+{
+	struct keyspace_batch *batch = &keyspace->batch;
+	if (batch->count == 0 && !batch->failed) {
+		batch_reset(batch);
+		return KEYSPACE_OK;
+	}
+	int result = KEYSPACE_TOO_LARGE;
+	if (!batch->failed) {
+		result = batch_reserve(keyspace);
+	} else if (batch->bytes <= KVS_BATCH_BYTES_MAX) {
+		result = KEYSPACE_FULL;
+	}
+	if (result != KEYSPACE_OK) {
+		keyspace_batch_abort(keyspace);
+		return result;
+	}
+	uint64_t removal_seq = 0;
+	for (uint32_t i = 0; i < batch->count; i++) {
+		struct keyspace_op *op = &batch->ops[i];
+		keyspace_op_append(keyspace, op, i + 1 < batch->count);
+		removal_seq = op->kind != KEYSPACE_OP_SET ? op->seq : removal_seq;
+	}
+	if (removal_seq != 0) {
+		// Before any entry: a consistent multi-get that sees one removal must see them all coming.
+		kvs_store_release(&keyspace_marks(keyspace)->last_removal_seq, removal_seq);
+	}
+	for (uint32_t i = 0; i < batch->count; i++) {
+		keyspace_op_publish(keyspace, &batch->ops[i]);
+		SEAM_CRASH(batch_half_published);
+	}
+	SEAM_CRASH(batch_published);
+	keyspace_publish_applied(keyspace);
+	uint32_t count = batch->count;
+	if (count > 1) {
+		keyspace_counter_add(keyspace, KVS_COUNTER_batches_applied, 1);
+	}
+	batch_reset(batch);
+	keyspace_table_steps(keyspace, count + 1 < 4096 ? count + 1 : 4096);
+	return KEYSPACE_OK;
+}

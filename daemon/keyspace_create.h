@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+//
+// Setting a keyspace up and taking it down: for main.c, recovery and tests. What commands use is in
+// keyspace.h.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm/record.h"
+
+struct keyspace;
+struct kvs_epoch_domain;
+struct kvs_log;
+struct kvs_region;
+struct seam;
+
+struct keyspace_options {
+	const struct seam *seam;
+	struct kvs_region *region; // STARTING; must outlive the keyspace
+	struct kvs_epoch_domain *epochs; // the same
+	bool persisted; // a persister follows the log
+	bool block_on_stuck; // never revoke
+	uint64_t revoke_ms;
+	uint64_t revoke_min_ms;
+	size_t value_bytes_max;
+};
+
+/// Builds the empty table and log in the region. NULL if memory is short.
+struct keyspace *keyspace_create(const struct keyspace_options *options);
+void keyspace_destroy(struct keyspace *keyspace);
+
+/// Starts the helper thread that populates segments ahead. Without it they are populated when needed.
+/// Returns 0 or -errno.
+int keyspace_start_prepare(struct keyspace *keyspace);
+
+/// Recovery: takes one record of the store, oldest block first; the highest seq of a key wins.
+/// `large_value` is the value of a LARGE record, NULL otherwise. Returns KEYSPACE_OK, or KEYSPACE_FULL
+/// when the live data does not fit the memory bound.
+int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_view *view,
+			    const void *large_value, uint64_t place);
+
+/// Ends recovery. `last_seq` is the highest seq in the store (0 = it was empty): versions go on at
+/// last_seq + 2^32, so that none of a lost tail is handed out again.
+void keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq);
+
+/// The log, for the persister.
+const struct kvs_log *keyspace_log(const struct keyspace *keyspace);
+
+/// Bytes that the store must hold for what is current now.
+uint64_t keyspace_live_bytes(const struct keyspace *keyspace);

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT
+//
+// The keyspace from inside, for the files that make it up (keyspace*.c, cleaner.c, expire.c, prepare.c)
+// and for nobody else.
+#pragma once
+
+#include "daemon/keyspace.h"
+#include "daemon/seam.h"
+#include "shm/counters.h"
+#include "shm/epoch_scan.h"
+#include "shm/hash.h"
+#include "shm/large.h"
+#include "shm/limbo.h"
+#include "shm/log.h"
+#include "shm/table_write.h"
+
+// Segments kept back: two so that the cleaner can always copy, one for tombstones and administration.
+#define KEYSPACE_RESERVE_CLEANER 2u
+#define KEYSPACE_RESERVE_ADMIN 1u
+#define KEYSPACE_RESERVE_WRITES (KEYSPACE_RESERVE_CLEANER + KEYSPACE_RESERVE_ADMIN)
+
+enum keyspace_op_kind { KEYSPACE_OP_SET, KEYSPACE_OP_DELETE, KEYSPACE_OP_FLUSH };
+
+/// One write on its way: described, then appended to the log, then published in the table.
+struct keyspace_op {
+	enum keyspace_op_kind kind;
+	uint16_t record_flags; // EXPIRED, EVICTED
+	uint32_t key_bytes;
+	const void *key;
+	const void *value; // first piece; NULL with run_offset: the value is in that run
+	const void *tail; // second piece
+	uint32_t value_bytes; // both pieces
+	uint32_t tail_bytes;
+	uint64_t hash;
+	uint64_t expiry_ms;
+	uint64_t run_offset; // large run, of which the op holds a reference; 0 = none
+	uint32_t run_crc;
+	uint32_t record_bytes;
+	uint64_t seq; // given when appended
+	uint64_t offset; // where the record stands
+	uint32_t overlay_next; // batch: next op of the same overlay bucket, index + 1
+};
+
+/// What has to wait until a seq is durable.
+enum keyspace_pending_kind {
+	KEYSPACE_PENDING_TOMBSTONE, // then its entry leaves the table
+	KEYSPACE_PENDING_RUN, // then an unreferenced large run may go to limbo
+	KEYSPACE_PENDING_LARGE, // then these bytes of large values are no longer unpersisted
+};
+
+struct keyspace_pending {
+	uint64_t seq;
+	uint64_t a; // record offset, run offset, or bytes
+	uint64_t hash;
+	uint64_t kind;
+};
+
+struct keyspace_pending_queue {
+	struct keyspace_pending *items; // ring, power of two
+	size_t capacity;
+	size_t head;
+	size_t count;
+	uint64_t lost; // could not be queued: what they stand for is leaked until a restart
+};
+
+struct keyspace_batch {
+	struct keyspace_op *ops;
+	uint32_t count;
+	uint32_t capacity;
+	uint32_t *overlay; // hash table of op index + 1
+	uint32_t overlay_size; // power of two
+	struct keyspace_block *arena; // memory of keys and values
+	uint64_t bytes; // of all records and large values
+	bool open;
+	bool failed; // out of memory or too large: commit will say so
+	bool flushed; // a FLUSHALL is in it: older keys are gone
+};
+
+struct cleaner_state {
+	uint32_t victim; // KVS_SEGMENT_NONE = none
+	uint32_t offset; // next record to look at
+	uint64_t last_scan_ns;
+	uint64_t last_write_ns; // when the last turn that wrote was
+	uint64_t expire_due_ns;
+	uint64_t expire_cursor;
+	uint64_t next_ns; // when the loop should call again, UINT64_MAX = not for its own sake
+	uint64_t seen_seq; // last seq at the previous turn
+};
+
+struct keyspace {
+	const struct seam *seam;
+	struct kvs_region *region;
+	struct kvs_epoch_domain *epochs;
+	struct kvs_log log;
+	struct kvs_table table;
+	struct kvs_large large;
+	struct kvs_limbo limbo;
+	struct keyspace_pending_queue pending;
+	struct keyspace_batch batch;
+	struct cleaner_state cleaner;
+	struct prepare *prepare; // helper thread, NULL = populate when needed
+	bool persisted; // false under the memory policy: everything applied counts as durable
+	bool block_on_stuck;
+	uint64_t revoke_ns;
+	uint64_t revoke_min_ns;
+	size_t value_bytes_max;
+	uint64_t now_ms;
+	uint16_t writer;
+	uint64_t keys;
+	uint64_t keys_with_expiry;
+	uint64_t live_bytes; // of current records, large values included: what the store must hold
+	uint64_t changes;
+	uint64_t durable_seen; // durable_seq up to which pending was worked off
+	uint64_t rolls_durable; // head segments that are wholly durable
+	uint32_t oldest_head; // the first that is not
+	uint64_t unpersisted_large_bytes;
+	uint64_t flush_seq;
+};
+
+/// Hash of a key in this region.
+static inline uint64_t keyspace_hash(const struct keyspace *keyspace, const void *key,
+				     size_t key_bytes)
+{
+	return kvs_hash(keyspace->region->map.hash_seed, key, key_bytes);
+}
+
+static inline struct kvs_watermarks *keyspace_marks(const struct keyspace *keyspace)
+{
+	return &keyspace->region->header->marks;
+}
+
+static inline void keyspace_counter_add(const struct keyspace *keyspace, enum kvs_counter counter,
+					uint64_t by)
+{
+	kvs_count(kvs_counter_word(keyspace->region->base, counter), by);
+}
+
+static inline void keyspace_counter_set(const struct keyspace *keyspace, enum kvs_counter counter,
+					uint64_t value)
+{
+	kvs_store_relaxed(kvs_counter_word(keyspace->region->base, counter), value);
+}
+
+// ---- keyspace_apply.c: one op, from description to publication ----
+
+/// Finds the entry of a key, tombstones included. HIT or ABSENT; damage counts as absent and is logged.
+enum kvs_find_result keyspace_find(struct keyspace *keyspace, uint64_t hash, const void *key,
+				   size_t key_bytes, struct kvs_hit *hit);
+/// Does a value of this size live in the large range?
+bool keyspace_is_large(const struct keyspace *keyspace, size_t value_bytes);
+/// Takes and fills the large run of an op that needs one. OK, WAIT or FULL.
+int keyspace_op_take_run(struct keyspace *keyspace, struct keyspace_op *op);
+/// Drops the run reference of an op that will not be published.
+void keyspace_op_drop(struct keyspace *keyspace, struct keyspace_op *op);
+/// Sets op->record_bytes.
+void keyspace_op_measure(struct keyspace *keyspace, struct keyspace_op *op);
+/// Appends the record (space was secured) and publishes the op.
+void keyspace_op_append(struct keyspace *keyspace, struct keyspace_op *op, bool more);
+void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op);
+/// Moves applied_seq and lets followers go on.
+void keyspace_publish_applied(struct keyspace *keyspace);
+/// Lets the table grow or shrink by up to `steps` buckets, unless that would cost memory that is not
+/// there.
+void keyspace_table_steps(struct keyspace *keyspace, unsigned steps);
+/// Writes one op on its own: room, append, publish. OK, WAIT or FULL. `reserve` segments stay free.
+int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op, uint32_t reserve);
+
+// ---- keyspace_room.c: durability follow-up and making room ----
+
+void keyspace_pending_push(struct keyspace *keyspace, enum keyspace_pending_kind kind, uint64_t seq,
+			   uint64_t a, uint64_t hash);
+/// Works off what became durable since the last call.
+void keyspace_follow_durable(struct keyspace *keyspace);
+/// Frees what came out of limbo.
+void keyspace_drain_limbo(struct keyspace *keyspace);
+/// Is there room for one record without freeing anything?
+bool keyspace_has_room(struct keyspace *keyspace, uint64_t record_bytes, uint32_t reserve);
+/// Tries to have `bytes` of log and `large_bytes` of large space; OK, WAIT or FULL.
+int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
+		       uint64_t large_bytes, uint32_t reserve);
+
+// ---- keyspace_batch.c ----
+
+/// Adds an op to the open batch, copying what it points at. Returns KEYSPACE_OK always; failure is
+/// remembered for commit. *seq gets the version it will have.
+int keyspace_batch_add(struct keyspace *keyspace, const struct keyspace_op *op, uint64_t *seq);
+/// The batch's last op for a key, or NULL.
+const struct keyspace_op *keyspace_batch_find(const struct keyspace *keyspace, uint64_t hash,
+					      const void *key, size_t key_bytes);
+void keyspace_batch_fini(struct keyspace *keyspace);
+
+// ---- cleaner.c ----
+
+/// Cleans up to `bytes` of the current or the best victim. Returns false if there is nothing worth it.
+bool cleaner_slice(struct keyspace *keyspace, uint64_t bytes, uint64_t live_share_max_percent);

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT
+//
+// Filling the region from the store at start. Records arrive oldest block first but in no order of seq;
+// the highest seq of a key wins, tombstones are remembered to the end of the scan, and a FLUSHALL
+// removes whatever has a lower seq, whether it came before or comes later. Everything loaded is durable
+// already, so it goes into survivor segments and the head stays empty.
+#include <string.h>
+
+#include "daemon/keyspace_create.h"
+#include "daemon/keyspace_internal.h"
+#include "daemon/prepare.h"
+#include "shm/crc32c.h"
+
+#define RECOVER_VERSION_GAP (UINT64_C(1) << 32)
+
+// Room for one survivor, made by cleaning what newer versions have superseded.
+static void *recover_append(struct keyspace *keyspace, uint32_t record_bytes, uint64_t seq,
+			    uint64_t *offset)
+{
+	for (unsigned tries = 0; tries < 64; tries++) {
+		void *at = NULL;
+		// Two segments stay for the cleaner, or it could not make the room that is asked of it.
+		if (keyspace->log.survivor.offset + record_bytes <=
+			    keyspace->region->segment_bytes ||
+		    kvs_log_segments_free(&keyspace->log) > KEYSPACE_RESERVE_CLEANER) {
+			at = kvs_log_append_survivor(&keyspace->log, record_bytes, seq, offset);
+		}
+		if (at != NULL) {
+			return at;
+		}
+		if (!cleaner_slice(keyspace, UINT64_MAX, 98)) {
+			return NULL;
+		}
+		if (kvs_epoch_scan(keyspace->epochs, keyspace->seam->monotonic_ns())) {
+			keyspace_drain_limbo(keyspace);
+		}
+	}
+	return NULL;
+}
+
+// Accounts that the version found in the table gives way.
+static void recover_replace(struct keyspace *keyspace, const struct kvs_hit *hit)
+{
+	kvs_log_live_sub(&keyspace->log, kvs_entry_offset(hit->entry), hit->view.record_bytes);
+	keyspace->live_bytes -= hit->view.record_bytes;
+	if (hit->kind == KVS_ENTRY_TOMBSTONE) {
+		return;
+	}
+	keyspace->keys--;
+	keyspace->keys_with_expiry -= hit->view.expiry_ms != 0;
+	if ((hit->view.flags & KVS_RECORD_LARGE) != 0) {
+		uint64_t run = kvs_record_run(&hit->view).offset;
+		keyspace->live_bytes -= hit->view.value_bytes;
+		if (kvs_large_unref(&keyspace->large, run)) {
+			kvs_large_free(&keyspace->large, run);
+		}
+	}
+}
+
+// Writes the record at `at`: the same bytes, or for a large value a new record with a run of its own.
+static bool recover_write(struct keyspace *keyspace, const struct kvs_record_view *view,
+			  const void *large_value, void *at)
+{
+	if ((view->flags & KVS_RECORD_LARGE) == 0) {
+		memcpy(at, view->record, view->record_bytes);
+		return true;
+	}
+	uint64_t bytes = kvs_large_bytes(view->value_bytes);
+	uint64_t free_bytes = (uint64_t)kvs_log_segments_free(&keyspace->log)
+			      << keyspace->region->segment_shift;
+	struct kvs_run run = { 0 };
+	if (bytes > free_bytes ||
+	    kvs_large_take(&keyspace->large, view->value_bytes, &run.offset) != 0) {
+		return false;
+	}
+	memcpy(keyspace->region->base + run.offset, large_value, view->value_bytes);
+	kvs_large_settle(&keyspace->large, run.offset);
+	run.crc = kvs_record_run(view).crc;
+	struct kvs_record_spec spec = {
+		.key = view->key,
+		.key_bytes = view->key_bytes,
+		.payload = &run,
+		.payload_bytes = sizeof(run),
+		.value_bytes = view->value_bytes,
+		.seq = view->seq,
+		.time_ms = kvs_record_time_ms(view->record),
+		.expiry_ms = view->expiry_ms,
+		.writer = kvs_record_writer(view->record),
+		.flags = view->flags,
+	};
+	(void)kvs_record_write(at, &spec);
+	return true;
+}
+
+struct recover_flush {
+	struct keyspace *keyspace;
+	uint64_t seq;
+	uint64_t entries[KVS_BUCKET_ENTRIES * 8];
+	unsigned count;
+	bool more;
+};
+
+static void recover_flush_visit(void *context, uint64_t entry)
+{
+	struct recover_flush *flush = context;
+	struct kvs_hit hit;
+	if (kvs_table_load(&flush->keyspace->region->map, entry, &hit) != KVS_FIND_HIT ||
+	    hit.view.seq >= flush->seq) {
+		return;
+	}
+	if (flush->count == sizeof(flush->entries) / sizeof(flush->entries[0])) {
+		flush->more = true;
+		return;
+	}
+	flush->entries[flush->count++] = entry;
+}
+
+static void recover_remove_entry(struct keyspace *keyspace, uint64_t entry)
+{
+	struct kvs_hit hit;
+	if (kvs_table_load(&keyspace->region->map, entry, &hit) != KVS_FIND_HIT) {
+		return;
+	}
+	uint64_t hash = keyspace_hash(keyspace, hit.view.key, hit.view.key_bytes);
+	uint64_t *slot = kvs_table_slot_of(&keyspace->table, hash, kvs_entry_offset(entry));
+	if (slot != NULL) {
+		recover_replace(keyspace, &hit);
+		kvs_table_remove(&keyspace->table, hash, slot);
+	}
+}
+
+static void recover_flush(struct keyspace *keyspace, uint64_t seq)
+{
+	if (seq <= keyspace->flush_seq) {
+		return;
+	}
+	keyspace->flush_seq = seq;
+	uint64_t cursor = 0;
+	for (;;) {
+		struct recover_flush flush = { .keyspace = keyspace, .seq = seq };
+		uint64_t next =
+			kvs_table_scan(&keyspace->region->map, cursor, recover_flush_visit, &flush);
+		for (unsigned i = 0; i < flush.count; i++) {
+			recover_remove_entry(keyspace, flush.entries[i]);
+		}
+		if (flush.more) {
+			continue; // the same position again, until nothing is left there
+		}
+		if (next == 0) {
+			return;
+		}
+		cursor = next;
+	}
+}
+
+int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_view *view,
+			    const void *large_value, uint64_t place)
+{
+	keyspace_counter_add(keyspace, KVS_COUNTER_recovered_records, 1);
+	if ((view->flags & KVS_RECORD_FLUSH) != 0) {
+		recover_flush(keyspace, view->seq);
+		return KEYSPACE_OK;
+	}
+	if (view->seq < keyspace->flush_seq) {
+		return KEYSPACE_OK;
+	}
+	struct kvs_hit hit;
+	uint64_t hash = keyspace_hash(keyspace, view->key, view->key_bytes);
+	bool found =
+		keyspace_find(keyspace, hash, view->key, view->key_bytes, &hit) == KVS_FIND_HIT;
+	if (found && hit.view.seq >= view->seq) {
+		return KEYSPACE_OK;
+	}
+	bool large = (view->flags & KVS_RECORD_LARGE) != 0;
+	uint64_t offset;
+	void *at = recover_append(keyspace, view->record_bytes, view->seq, &offset);
+	if (at == NULL || kvs_table_secure(&keyspace->table, 1) != 0 ||
+	    !recover_write(keyspace, view, large_value, at)) {
+		return KEYSPACE_FULL;
+	}
+	kvs_store_relaxed(&((struct kvs_record *)at)->place, place);
+	// Cleaning may have moved the older version.
+	found = keyspace_find(keyspace, hash, view->key, view->key_bytes, &hit) == KVS_FIND_HIT;
+	bool tombstone = (view->flags & KVS_RECORD_TOMBSTONE) != 0;
+	enum kvs_entry_kind kind = tombstone ? KVS_ENTRY_TOMBSTONE
+				   : large   ? KVS_ENTRY_LARGE
+					     : KVS_ENTRY_VALUE;
+	uint64_t entry = kvs_entry_make(hash, kind, view->record_bytes, offset);
+	if (found) {
+		kvs_table_replace(hit.slot, entry);
+		recover_replace(keyspace, &hit);
+	} else {
+		(void)kvs_table_insert(&keyspace->table, hash, entry);
+	}
+	kvs_log_live_add(&keyspace->log, offset, view->record_bytes);
+	keyspace->live_bytes += view->record_bytes + (large ? view->value_bytes : 0);
+	keyspace->keys += !tombstone;
+	keyspace->keys_with_expiry += !tombstone && view->expiry_ms != 0;
+	keyspace_table_steps(keyspace, 2);
+	return KEYSPACE_OK;
+}
+
+struct recover_sweep {
+	uint64_t entries[64];
+	unsigned count;
+};
+
+static void recover_tombstone_visit(void *context, uint64_t entry)
+{
+	struct recover_sweep *sweep = context;
+	if (kvs_entry_kind(entry) == KVS_ENTRY_TOMBSTONE && sweep->count < 64) {
+		sweep->entries[sweep->count++] = entry;
+	}
+}
+
+// Every removal in the store is durable: the entries that remembered them may go.
+static void recover_sweep_tombstones(struct keyspace *keyspace)
+{
+	uint64_t cursor = 0;
+	for (;;) {
+		struct recover_sweep sweep = { .count = 0 };
+		uint64_t next = kvs_table_scan(&keyspace->region->map, cursor,
+					       recover_tombstone_visit, &sweep);
+		for (unsigned i = 0; i < sweep.count; i++) {
+			recover_remove_entry(keyspace, sweep.entries[i]);
+		}
+		if (sweep.count == 64) {
+			continue; // there may be more at this position
+		}
+		if (next == 0) {
+			return;
+		}
+		cursor = next;
+	}
+}
+
+void keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq)
+{
+	recover_sweep_tombstones(keyspace);
+	struct kvs_watermarks *marks = keyspace_marks(keyspace);
+	keyspace->log.next_seq = last_seq == 0 ? 1 : last_seq + RECOVER_VERSION_GAP;
+	keyspace->log.segments[keyspace->log.head.segment].first_seq = keyspace->log.next_seq;
+	kvs_store_relaxed(&keyspace->region->directory[keyspace->log.head.segment].first_seq,
+			  keyspace->log.next_seq);
+	kvs_store_relaxed(&marks->flush_seq, keyspace->flush_seq);
+	kvs_store_relaxed(&marks->last_removal_seq, last_seq);
+	kvs_store_release(&marks->durable_seq, keyspace->log.next_seq - 1);
+	keyspace->durable_seen = keyspace->log.next_seq - 1;
+	keyspace_publish_applied(keyspace);
+	if (kvs_epoch_scan(keyspace->epochs, keyspace->seam->monotonic_ns())) {
+		keyspace_drain_limbo(keyspace);
+	}
+}
+
+int keyspace_start_prepare(struct keyspace *keyspace)
+{
+	return prepare_start(&keyspace->prepare, keyspace->region);
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+//
+// Making room, and what follows from durability. Nothing that the persister has yet to read is reused:
+// tombstones keep their entry, large runs their pages and segments their records until durable_seq has
+// passed them. Under pressure the order is: what is free already, what comes out of limbo, a scan,
+// revocation, cleaning; then the caller waits or is refused.
+#include "daemon/keyspace_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ROOM_SCAN_INTERVAL_NS 1000000u // 1 kHz when memory is short
+#define ROOM_CLEAN_SEGMENTS_MAX 4u     // emptied for one caller
+#define ROOM_UNPERSISTED_PERCENT 50u
+
+static bool pending_grow(struct keyspace_pending_queue *queue)
+{
+	size_t capacity = queue->capacity ? queue->capacity * 2 : 1024;
+	struct keyspace_pending *items = calloc(capacity, sizeof(*items));
+	if (items == NULL) {
+		return false;
+	}
+	for (size_t i = 0; i < queue->count; i++) {
+		items[i] = queue->items[(queue->head + i) & (queue->capacity - 1)];
+	}
+	free(queue->items);
+	queue->items = items;
+	queue->capacity = capacity;
+	queue->head = 0;
+	return true;
+}
+
+void keyspace_pending_push(struct keyspace *keyspace, enum keyspace_pending_kind kind, uint64_t seq,
+			   uint64_t a, uint64_t hash)
+{
+	struct keyspace_pending_queue *queue = &keyspace->pending;
+	if (queue->count == queue->capacity && !pending_grow(queue)) {
+		queue->lost++;
+		return;
+	}
+	size_t at = (queue->head + queue->count) & (queue->capacity - 1);
+	queue->items[at] = (struct keyspace_pending){
+		.seq = seq, .a = a, .hash = hash, .kind = (uint64_t)kind
+	};
+	queue->count++;
+}
+
+// A removal is durable: its entry may leave the table, and its record is dead.
+static void tombstone_durable(struct keyspace *keyspace, const struct keyspace_pending *item)
+{
+	uint64_t *slot = kvs_table_slot_of(&keyspace->table, item->hash, item->a);
+	struct kvs_hit hit;
+	if (slot == NULL ||
+	    kvs_table_load(&keyspace->region->map, kvs_load_relaxed(slot), &hit) != KVS_FIND_HIT ||
+	    hit.kind != KVS_ENTRY_TOMBSTONE) {
+		return; // a newer version took its place
+	}
+	kvs_log_live_sub(&keyspace->log, item->a, hit.view.record_bytes);
+	keyspace->live_bytes -= hit.view.record_bytes;
+	kvs_table_remove(&keyspace->table, item->hash, slot);
+}
+
+static void pending_work_off(struct keyspace *keyspace, uint64_t durable_seq)
+{
+	struct keyspace_pending_queue *queue = &keyspace->pending;
+	while (queue->count > 0 && queue->items[queue->head].seq <= durable_seq) {
+		const struct keyspace_pending *item = &queue->items[queue->head];
+		switch (item->kind) {
+		case KEYSPACE_PENDING_TOMBSTONE:
+			tombstone_durable(keyspace, item);
+			break;
+		case KEYSPACE_PENDING_RUN:
+			kvs_limbo_push(&keyspace->limbo, kvs_epoch_stamp(keyspace->epochs),
+				       KVS_LIMBO_RUN, item->a, 0);
+			break;
+		default:
+			keyspace->unpersisted_large_bytes -= item->a;
+			break;
+		}
+		queue->head = (queue->head + 1) & (queue->capacity - 1);
+		queue->count--;
+	}
+}
+
+void keyspace_follow_durable(struct keyspace *keyspace)
+{
+	uint64_t durable_seq = keyspace_durable_seq(keyspace);
+	if (durable_seq == keyspace->durable_seen && keyspace->persisted) {
+		return;
+	}
+	keyspace->durable_seen = durable_seq;
+	pending_work_off(keyspace, durable_seq);
+	const struct kvs_segment *segments = keyspace->log.segments;
+	for (;;) {
+		uint32_t next = segments[keyspace->oldest_head].next;
+		if (next == KVS_SEGMENT_NONE || segments[next].first_seq > durable_seq) {
+			break;
+		}
+		keyspace->oldest_head = next;
+		keyspace->rolls_durable++;
+	}
+}
+
+void keyspace_drain_limbo(struct keyspace *keyspace)
+{
+	struct kvs_limbo_item item;
+	while (kvs_limbo_pop(&keyspace->limbo, keyspace->epochs->oldest, &item)) {
+		switch (item.kind) {
+		case KVS_LIMBO_SEGMENT:
+			kvs_log_free(&keyspace->log, (uint32_t)item.a);
+			break;
+		case KVS_LIMBO_OVERFLOW:
+			kvs_table_free_overflow(&keyspace->table, item.b, item.a);
+			break;
+		case KVS_LIMBO_RUN:
+			kvs_large_free(&keyspace->large, item.a);
+			break;
+		default:
+			kvs_table_free_side(&keyspace->table, (unsigned)item.a);
+			break;
+		}
+	}
+}
+
+// Is there room now? Only arithmetic, and populating what is about to be written.
+static bool room_now(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
+		     uint64_t large_bytes, uint32_t reserve)
+{
+	struct kvs_log *log = &keyspace->log;
+	uint32_t large_segments = (uint32_t)((large_bytes + keyspace->region->segment_bytes - 1) >>
+					     keyspace->region->segment_shift);
+	if (large_segments > 0 && kvs_log_segments_free(log) < large_segments + reserve) {
+		return false;
+	}
+	return kvs_log_secure(log, bytes, largest, reserve + large_segments) == 0;
+}
+
+bool keyspace_has_room(struct keyspace *keyspace, uint64_t record_bytes, uint32_t reserve)
+{
+	return room_now(keyspace, record_bytes, record_bytes, 0, reserve);
+}
+
+static uint64_t unpersisted_bytes(const struct keyspace *keyspace)
+{
+	if (!keyspace->persisted) {
+		return 0;
+	}
+	uint64_t segments = keyspace->log.rolls - keyspace->rolls_durable;
+	return (segments << keyspace->region->segment_shift) + keyspace->unpersisted_large_bytes;
+}
+
+// The unpersisted part of the log is a queue with a bound: half of what records may take.
+static bool queue_is_full(const struct keyspace *keyspace, uint64_t bytes)
+{
+	uint64_t allowed = (uint64_t)kvs_log_segments_allowed(&keyspace->log)
+			   << keyspace->region->segment_shift;
+	uint64_t bound = allowed * ROOM_UNPERSISTED_PERCENT / 100;
+	uint64_t waiting = unpersisted_bytes(keyspace);
+	return waiting > 0 && waiting + bytes > bound;
+}
+
+// Scan, and revoke who stands in the way for too long; then take what came free.
+static void room_reclaim(struct keyspace *keyspace, uint64_t now_ns)
+{
+	struct cleaner_state *cleaner = &keyspace->cleaner;
+	if (keyspace->limbo.count == 0 || now_ns - cleaner->last_scan_ns < ROOM_SCAN_INTERVAL_NS) {
+		return;
+	}
+	cleaner->last_scan_ns = now_ns;
+	if (!kvs_epoch_scan(keyspace->epochs, now_ns)) {
+		return;
+	}
+	uint64_t newest = kvs_limbo_newest_stamp(&keyspace->limbo);
+	if (!kvs_epoch_passed(keyspace->epochs, newest) && !keyspace->block_on_stuck) {
+		bool short_of_memory =
+			kvs_log_segments_free(&keyspace->log) <= KEYSPACE_RESERVE_WRITES;
+		uint64_t deadline_ns =
+			short_of_memory ? keyspace->revoke_min_ns : keyspace->revoke_ns;
+		(void)kvs_epoch_revoke(keyspace->epochs, newest, now_ns, deadline_ns,
+				       keyspace->revoke_min_ns);
+	}
+	keyspace_drain_limbo(keyspace);
+	(void)kvs_log_trim(&keyspace->log);
+}
+
+int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
+		       uint64_t large_bytes, uint32_t reserve)
+{
+	if (room_now(keyspace, bytes, largest, large_bytes, reserve)) {
+		return KEYSPACE_OK;
+	}
+	uint64_t now_ns = keyspace->seam->monotonic_ns();
+	keyspace_follow_durable(keyspace);
+	for (unsigned i = 0; i < ROOM_CLEAN_SEGMENTS_MAX; i++) {
+		room_reclaim(keyspace, now_ns);
+		if (room_now(keyspace, bytes, largest, large_bytes, reserve)) {
+			return KEYSPACE_OK;
+		}
+		if (!cleaner_slice(keyspace, keyspace->region->segment_bytes, 98)) {
+			break;
+		}
+		now_ns = keyspace->seam->monotonic_ns();
+	}
+	keyspace->cleaner.last_scan_ns = 0; // memory is wanted now: the interval may wait
+	room_reclaim(keyspace, now_ns);
+	if (room_now(keyspace, bytes, largest, large_bytes, reserve)) {
+		return KEYSPACE_OK;
+	}
+	uint64_t most = (uint64_t)kvs_log_segments_allowed(&keyspace->log)
+			<< keyspace->region->segment_shift;
+	bool coming = keyspace->limbo.count > 0 || unpersisted_bytes(keyspace) > 0 ||
+		      keyspace->pending.count > 0 || cleaner_slice(keyspace, 0, 98);
+	return coming && bytes + large_bytes < most ? KEYSPACE_WAIT : KEYSPACE_FULL;
+}
+
+int keyspace_admit(struct keyspace *keyspace, size_t bytes)
+{
+	uint64_t large_bytes = 0;
+	uint64_t log_bytes = bytes + 2 * sizeof(struct kvs_record);
+	if (queue_is_full(keyspace, bytes)) {
+		keyspace_follow_durable(keyspace);
+		if (queue_is_full(keyspace, bytes)) {
+			return KEYSPACE_WAIT;
+		}
+	}
+	uint64_t largest = log_bytes;
+	uint64_t record_max = keyspace->region->segment_bytes / 4 + KVS_KEY_BYTES_MAX +
+			      2 * sizeof(struct kvs_record);
+	if (largest > record_max) {
+		// Large values, or many small ones: space of either kind must be there.
+		large_bytes = kvs_large_bytes(bytes);
+		largest = record_max;
+		log_bytes = largest;
+	}
+	return keyspace_make_room(keyspace, log_bytes, largest, large_bytes,
+				  KEYSPACE_RESERVE_WRITES);
+}
