@@ -245,7 +245,7 @@ void loop_timer_cancel(struct loop *loop, struct loop_timer *timer)
 
 static void loop_run_timers(struct loop *loop)
 {
-	// Only those due as of this turn's time: a timer that sets itself again cannot hold the loop.
+	// Only those due as of this turn's time: what they set again is later than that.
 	while (loop->heap_count > 0 && loop->heap[0]->due_ns <= loop->now_ns) {
 		struct loop_timer *timer = loop->heap[0];
 		loop_timer_cancel(loop, timer);

@@ -25,7 +25,8 @@ struct loop_source {
 	size_t batch_place; // the loop's: where in this turn's event array it stands, + 1
 };
 
-/// A deadline. Embedded by its owner, zeroed before its first use; fires once.
+/// A deadline. Embedded by its owner, zeroed before its first use; fires once. `due` may set it again,
+/// later than now.
 struct loop_timer {
 	uint64_t due_ns;
 	size_t place; // the loop's: index in its heap + 1, 0 = not set

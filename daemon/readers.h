@@ -57,3 +57,5 @@ struct readers_info {
 /// Fills `info` for the n-th attached process; false beyond the last.
 bool readers_info(const struct readers *readers, size_t n, struct readers_info *info);
 size_t readers_count(const struct readers *readers);
+/// Hits and misses of mapped reads as clients count them, those that have gone included.
+void readers_totals(const struct readers *readers, uint64_t *hits, uint64_t *misses);

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: MIT
+//
+// Attached processes. A page lives from KVD.ATTACH until its process is dead (the pidfd says so, the
+// end of the connection does not: a forked child may keep that open, or the process may have closed it
+// and go on reading), or until the connection is gone and nothing is being read through it.
+
+#include "daemon/readers.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "daemon/keyspace.h"
+#include "daemon/log.h"
+#include "daemon/readers_parts.h"
+#include "daemon/session.h"
+#include "shm/counters.h"
+#include "shm/map.h"
+#include "shm/record.h"
+
+#define READERS_RECHECK_FIRST_NS UINT64_C(10000000)
+#define READERS_RECHECK_LAST_NS UINT64_C(1000000000)
+
+static void readers_gauge(struct readers *readers, enum kvs_counter counter, uint64_t by)
+{
+	void *base = keyspace_map(readers->kvd->keyspace)->base;
+	kvs_count(kvs_counter_word(base, counter), by); // partner: none, statistics
+}
+
+int readers_create(struct readers **out, struct kvd *kvd, struct kvs_epoch_domain *domain,
+		   struct kvs_region *region, int gen_fd)
+{
+	struct readers *readers = calloc(1, sizeof(*readers));
+	if (!readers) {
+		return -ENOMEM;
+	}
+	readers->kvd = kvd;
+	readers->domain = domain;
+	readers->region = region;
+	readers->gen_fd = gen_fd;
+	TAILQ_INIT(&readers->clients);
+	readers->own_page = mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (readers->own_page == MAP_FAILED) {
+		free(readers);
+		return -ENOMEM;
+	}
+	readers->own_entry = kvs_epoch_add(domain, readers->own_page, NULL);
+	if (!readers->own_entry) {
+		(void)munmap(readers->own_page, KVS_PAGE_BYTES);
+		free(readers);
+		return -ENOMEM;
+	}
+	*out = readers;
+	return 0;
+}
+
+struct kvs_slot *readers_own_slot(struct readers *readers)
+{
+	if (readers->own_slots == KVS_READERS_PER_PAGE) {
+		return NULL;
+	}
+	return &readers->own_page->slot[readers->own_slots++];
+}
+
+/// What its readers counted, as far as it can be believed: a sum that only says "about".
+static void readers_sum(const struct reader_client *client, uint64_t *hits, uint64_t *misses)
+{
+	for (uint32_t i = 0; i < client->pages_count; i++) {
+		for (unsigned j = 0; j < KVS_READERS_PER_PAGE; j++) {
+			const struct kvs_slot *slot = &client->pages[i]->page->slot[j];
+			*hits += kvs_load_relaxed(&slot->hits); // partner: kvs_count() in clients
+			*misses += kvs_load_relaxed(&slot->misses);
+		}
+	}
+}
+
+void readers_client_free(struct reader_client *client)
+{
+	struct readers *readers = client->readers;
+	readers_sum(client, &readers->gone_hits, &readers->gone_misses);
+	loop_timer_cancel(readers->kvd->loop, &client->recheck);
+	for (uint32_t i = 0; i < client->pages_count; i++) {
+		struct kvs_reader_page *page = client->pages[i]->page;
+		kvs_epoch_remove(readers->domain, client->pages[i]);
+		if (munmap(page, KVS_PAGE_BYTES) != 0) {
+			log_error("cannot unmap a reader page: %m");
+		}
+	}
+	if (client->process.fd >= 0) {
+		loop_remove(readers->kvd->loop, &client->process);
+		close(client->process.fd);
+	}
+	if (client->session) {
+		client->session->reader_client = NULL;
+	}
+	TAILQ_REMOVE(&readers->clients, client, link);
+	readers->count--;
+	readers_gauge(readers, KVS_COUNTER_clients_attached, UINT64_MAX); // minus one
+	free(client);
+}
+
+static void readers_process_ended(struct loop_source *source, uint32_t events)
+{
+	(void)events;
+	struct reader_client *client =
+		(struct reader_client *)(void *)((char *)source -
+						 offsetof(struct reader_client, process));
+	log_debug("process %d ended while attached", (int)client->pid);
+	readers_gauge(client->readers, KVS_COUNTER_readers_dead, 1);
+	readers_client_free(client);
+}
+
+static bool readers_busy(const struct reader_client *client)
+{
+	for (uint32_t i = 0; i < client->pages_count; i++) {
+		if (kvs_epoch_page_busy(client->pages[i])) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static void readers_recheck(struct loop_timer *timer, uint64_t now_ns)
+{
+	struct reader_client *client =
+		(struct reader_client *)(void *)((char *)timer -
+						 offsetof(struct reader_client, recheck));
+	if (!readers_busy(client)) {
+		readers_client_free(client);
+		return;
+	}
+	client->recheck_ns *= 2;
+	if (client->recheck_ns > READERS_RECHECK_LAST_NS) {
+		client->recheck_ns = READERS_RECHECK_LAST_NS;
+	}
+	if (!loop_timer_set(client->readers->kvd->loop, timer, now_ns + client->recheck_ns)) {
+		log_warning("out of memory: pages of process %d stay until it ends",
+			    (int)client->pid);
+	}
+}
+
+/// The client record of a session that attaches for the first time.
+static struct reader_client *readers_client_new(struct readers *readers, struct session *session,
+						int pidfd)
+{
+	struct reader_client *client = calloc(1, sizeof(*client));
+	if (!client) {
+		return NULL;
+	}
+	client->readers = readers;
+	client->session = session;
+	client->pid = session->pid;
+	client->uid = session->uid;
+	client->recheck.due = readers_recheck;
+	client->process = (struct loop_source){ .fd = pidfd, .ready = readers_process_ended };
+	if (loop_add(readers->kvd->loop, &client->process, EPOLLIN) != 0) {
+		free(client);
+		return NULL;
+	}
+	TAILQ_INSERT_TAIL(&readers->clients, client, link);
+	readers->count++;
+	readers_gauge(readers, KVS_COUNTER_clients_attached, 1);
+	session->reader_client = client;
+	return client;
+}
+
+struct reader_client *readers_client_open(struct readers *readers, struct session *session)
+{
+	int pidfd = readers_pidfd(session);
+	if (pidfd < 0) {
+		return NULL;
+	}
+	struct reader_client *client = readers_client_new(readers, session, pidfd);
+	if (!client) {
+		close(pidfd);
+		errno = ENOMEM;
+	}
+	return client;
+}
+
+void readers_session_closed(struct readers *readers, struct session *session)
+{
+	struct reader_client *client = session->reader_client;
+	if (!client) {
+		return;
+	}
+	client->session = NULL;
+	session->reader_client = NULL;
+	struct pollfd process = { .fd = client->process.fd, .events = POLLIN };
+	if (poll(&process, 1, 0) > 0) {
+		readers_process_ended(&client->process, EPOLLIN);
+		return;
+	}
+	for (uint32_t i = 0; i < client->pages_count; i++) {
+		kvs_epoch_detach(readers->domain, client->pages[i]);
+	}
+	if (!readers_busy(client)) {
+		readers_client_free(client);
+		return;
+	}
+	log_info("process %d closed its connection and still reads: its pages stay",
+		 (int)client->pid);
+	client->recheck_ns = READERS_RECHECK_FIRST_NS;
+	if (!loop_timer_set(readers->kvd->loop, &client->recheck,
+			    loop_now_ns(readers->kvd->loop) + client->recheck_ns)) {
+		log_warning("out of memory: pages of process %d stay until it ends",
+			    (int)client->pid);
+	}
+}
+
+void readers_destroy(struct readers *readers)
+{
+	if (!readers) {
+		return;
+	}
+	struct reader_client *client;
+	while ((client = TAILQ_FIRST(&readers->clients)) != NULL) {
+		readers_client_free(client);
+	}
+	kvs_epoch_remove(readers->domain, readers->own_entry);
+	(void)munmap(readers->own_page, KVS_PAGE_BYTES);
+	free(readers);
+}
+
+uint16_t readers_writer_index(struct readers *readers, uint32_t uid)
+{
+	for (uint16_t i = 0; i < readers->uids_count; i++) {
+		if (readers->uids[i] == uid) {
+			return (uint16_t)(i + 1);
+		}
+	}
+	if (readers->uids_count == KVS_WRITERS_MAX - 1) {
+		return 0;
+	}
+	readers->uids[readers->uids_count++] = uid;
+	return readers->uids_count;
+}
+
+bool readers_writer_uid(const struct readers *readers, uint16_t index, uint32_t *uid)
+{
+	if (index == 0 || index > readers->uids_count) {
+		return false;
+	}
+	*uid = readers->uids[index - 1];
+	return true;
+}
+
+bool readers_info(const struct readers *readers, size_t n, struct readers_info *info)
+{
+	const struct reader_client *client = TAILQ_FIRST(&readers->clients);
+	for (; client && n > 0; n--) {
+		client = TAILQ_NEXT(client, link);
+	}
+	if (!client) {
+		return false;
+	}
+	*info = (struct readers_info){
+		.session_id = client->session ? client->session->id : 0,
+		.pid = client->pid,
+		.uid = client->uid,
+		.pages = client->pages_count,
+		.inside = readers_busy(client),
+	};
+	readers_sum(client, &info->hits, &info->misses);
+	for (uint32_t i = 0; i < client->pages_count; i++) {
+		info->revoked += client->pages[i]->revoked_times;
+	}
+	return true;
+}
+
+size_t readers_count(const struct readers *readers)
+{
+	return readers->count;
+}
+
+void readers_totals(const struct readers *readers, uint64_t *hits, uint64_t *misses)
+{
+	*hits = readers->gone_hits;
+	*misses = readers->gone_misses;
+	const struct reader_client *client;
+	TAILQ_FOREACH (client, &readers->clients, link) {
+		readers_sum(client, hits, misses);
+	}
+}
