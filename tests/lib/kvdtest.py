@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 #
-# System tests in Python: a kvd of one's own in a temporary folder, a small RESP client that shares no
-# code with the product, and TAP output. Environment: KVD_PROGRAM, KVD_BUILD (the build folder, else
-# build/ in the source tree), KVD_WRAPPER ("gdb --args"), KVD_TEST_TIMEOUT_S (default 30),
+# System tests in Python: a kvd of one's own in a temporary folder, a small RESP client that shares
+# no code with the product, and TAP output. Environment: KVD_PROGRAM, KVD_BUILD (the build folder,
+# else build/ in the source tree), KVD_WRAPPER ("gdb --args"), KVD_TEST_TIMEOUT_S (default 30),
 # KVD_TEST_KEEP (keep the folders), KVD_TEST_SEED.
 """
     from kvdtest import Kvd, Tap
@@ -165,7 +165,7 @@ class Connection:
         return self.reply()
 
     def pipeline(self, commands):
-        """Sends all, then reads all. Keep it well under the socket's buffers or kvd's output cap."""
+        """Sends all, then reads all: keep it under the socket's buffers and kvd's output cap."""
         self.send(b''.join(self.encode(*command) for command in commands))
         return [self.reply() for _ in commands]
 

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+#
+# The long runs behind ./check --deep: each may take up to an hour a part, prints its seed and
+# commit, and leaves its counts in build/deep for the summary. Sourced by ./check, whose functions it
+# uses.
+# shellcheck shell=bash disable=SC2154
+
+# A deep run is a function deep_NAME PART PARTS.
+deep_names=(arm64 torture fuzz)
+
+# fuzz_programs SECONDS [PART PARTS]: every fuzz target of build/fuzz, first its corpus, then new
+# input for so long. Finds go to build/fuzz/finds.
+fuzz_programs() {
+    local seconds=$1 part=${2:-1} parts=${3:-1} index=0 program name corpus status
+    local finds="$root/build/fuzz/finds"
+    mkdir -p "$finds"
+    for program in "$root"/build/fuzz/tests/fuzz/fuzz_*; do
+        if [ ! -f "$program" ] || [ ! -x "$program" ]; then
+            continue
+        fi
+        index=$((index + 1))
+        if [ $((index % parts + 1)) != "$part" ]; then
+            continue
+        fi
+        name=${program##*/}
+        corpus="$TMPDIR/$name"
+        mkdir -p "$corpus"
+        if [ -d "$root/tests/fuzz/corpus/${name#fuzz_}" ]; then
+            cp -r "$root/tests/fuzz/corpus/${name#fuzz_}/." "$corpus"
+        fi
+        steady "$program" -seed="${KVD_TEST_SEED:-1}" -max_total_time="$seconds" -timeout=10 \
+            -rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix="$finds/$name-" "$corpus" \
+            >"$temporary/fuzz.log" 2>&1
+        status=$?
+        if [ "$status" = 0 ]; then
+            results one "$group" "$name for $seconds s" ok
+            grep -E 'number_of_executed_units' "$temporary/fuzz.log" | sed "s/^/  $name /"
+        else
+            grep -vE '^#[0-9]+' "$temporary/fuzz.log" | tail -n 40 | sed 's/^/    /'
+            results one "$group" "$name for $seconds s" fail "exit status $status, input in $finds"
+        fi
+        rm -rf "$corpus"
+    done
+    if [ "$index" = 0 ]; then
+        results one "$group" 'has targets' fail 'none were built'
+    fi
+}
+
+deep_fuzz() {
+    CC=clang build "$root/build/fuzz" -Dfuzzers=true -Db_sanitize=address,undefined \
+        -Db_lundef=false || return
+    fuzz_programs "${KVD_DEEP_SECONDS:-600}" "$1" "$2"
+}
+
+# Torture programs read KVD_TEST_SECONDS; parts differ by their seed.
+deep_torture() {
+    build "$root/build" || return
+    export KVD_TEST_SEED=$((KVD_TEST_SEED + $1 - 1))
+    export KVD_TEST_SECONDS=${KVD_DEEP_SECONDS:-600}
+    suite "$root/build" torture --timeout-multiplier 0
+}
+
+# Foreign headers and libraries for arm64, unpacked, not installed: apt with a state of its own.
+arm64_sysroot() {
+    local sysroot=$1 apt="$temporary/apt"
+    if [ -f "$sysroot/.complete" ]; then
+        return 0
+    fi
+    mkdir -p "$apt/state/lists/partial" "$apt/cache/archives/partial" "$sysroot"
+    : >"$apt/status"
+    local options=(-q -o APT::Architecture=arm64 -o APT::Architectures::=arm64
+        -o Dir::State="$apt/state" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache"
+        -o Acquire::Retries=3 -o APT::Sandbox::User=root)
+    apt-get "${options[@]}" update || return
+    (cd "$apt" && apt-get "${options[@]}" download liburcu-dev liburcu8 liblmdb-dev liblmdb0 \
+        libcjson-dev libcjson1 libbsd-dev libbsd0 libmd-dev libmd0 libxxhash-dev libxxhash0 \
+        libinih-dev libinih1) || return
+    for package in "$apt"/*.deb; do
+        dpkg-deb -x "$package" "$sysroot" || return
+    done
+    touch "$sysroot/.complete"
+}
+
+arm64_cross_file() {
+    local sysroot=$1 libraries="$1/usr/lib/aarch64-linux-gnu"
+    cat <<CROSS
+[binaries]
+c = 'aarch64-linux-gnu-gcc'
+ar = 'aarch64-linux-gnu-ar'
+strip = 'aarch64-linux-gnu-strip'
+pkgconfig = 'pkg-config'
+exe_wrapper = ['qemu-aarch64', '-L', '/usr/aarch64-linux-gnu', '-E', 'LD_LIBRARY_PATH=$libraries']
+[built-in options]
+c_args = ['-isystem', '$sysroot/usr/include', '-isystem', '$sysroot/usr/include/aarch64-linux-gnu']
+c_link_args = ['-L$libraries', '-Wl,-rpath-link,$libraries']
+[properties]
+pkg_config_libdir = '$libraries/pkgconfig'
+sys_root = '$sysroot'
+[host_machine]
+system = 'linux'
+cpu_family = 'aarch64'
+cpu = 'aarch64'
+endian = 'little'
+CROSS
+}
+
+# The contract and the client on the other memory model and the other crc32c: unit tests of shm and
+# libclient, cross-built.
+deep_arm64() {
+    local sysroot="$root/build/arm64-sysroot"
+    if ! arm64_sysroot "$sysroot" >"$temporary/sysroot.log" 2>&1; then
+        tail -n 5 "$temporary/sysroot.log"
+        results one "$group" 'arm64 packages' fail 'could not be fetched'
+        return
+    fi
+    arm64_cross_file "$sysroot" >"$root/build/arm64.cross"
+    build "$root/build/arm64" --cross-file "$root/build/arm64.cross" || return
+    suite "$root/build/arm64" unit --timeout-multiplier 10
+}
+
+# deep_run NAME PART: one run or, without a name, all of them.
+deep_run() {
+    local name names=("${deep_names[@]}") parts=${2#*/} part=${2%/*} started commit
+    [ -z "$1" ] || names=("$1")
+    commit=$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || say unknown)
+    if [ -n "$(git -C "$root" status --porcelain 2>/dev/null)" ]; then
+        commit="$commit+changes"
+    fi
+    export KVD_TEST_SEED=${KVD_TEST_SEED:-$(($(od -An -N4 -tu4 /dev/urandom)))}
+    mkdir -p "$root/build/deep"
+    for name in "${names[@]}"; do
+        group=$name
+        started=$SECONDS
+        say "== deep $name, part $part of $parts, seed $KVD_TEST_SEED, commit $commit"
+        ("deep_$name" "$part" "$parts")
+        results group "$name" "$((SECONDS - started))" | tee "$temporary/line"
+        printf '%s part %s/%s seed %s commit %s: %s\n' "$(date -u +%Y-%m-%dT%H:%MZ)" "$part" \
+            "$parts" "$KVD_TEST_SEED" "$commit" "$(cat "$temporary/line")" \
+            >>"$root/build/deep/$name.txt"
+    done
+}
+
+# The last result of every part of every deep run.
+deep_summary() {
+    local name
+    for name in "${deep_names[@]}"; do
+        if [ -f "$root/build/deep/$name.txt" ]; then
+            tac "$root/build/deep/$name.txt" | awk '!seen[$3]++' | sort -k 3,3V
+        else
+            say "$name: never run"
+        fi
+    done
+}

@@ -1,0 +1,15 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Runs a test under valgrind: programs of ours only. Scripts and interpreters run as they are.
+program=$1
+case $(head -c 4 "$program" | tr -d '\0') in
+$'\x7fELF') ;;
+*) exec "$@" ;;
+esac
+case $program in
+/usr/* | /bin/*) exec "$@" ;;
+esac
+exec valgrind --quiet --error-exitcode=99 --leak-check=full \
+    --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect \
+    --fair-sched=yes --num-callers=20 "$@"

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+#
+# House rules, checked mechanically: one result a rule, with every place that breaks it. Before that
+# each rule proves on samples that it fires and that it stays quiet.
+import os
+import shutil
+import subprocess
+
+from kvdtest import SOURCE_ROOT, Tap
+from rules import RULES, long_files
+from tree import SCRIPTS, Tree
+
+
+def self_test(tap):
+    for name, function, bad, good in RULES:
+        fired = {violation.split(':')[0] for violation in function(bad)}
+        # Every file of the bad sample is bad by itself, those that only give context excepted.
+        missed = bad.files.keys() - fired - {'shm/meson.build', 'shm/status.tbl.h'}
+        tap.equal(sorted(missed), [], f'rule fires on every bad sample: {name}')
+        tap.equal(list(function(good)), [], f'rule is quiet on good samples: {name}')
+
+
+def shell_scripts(tap, root):
+    scripts = [path for path in SCRIPTS if os.path.exists(os.path.join(root, path))]
+    name = 'shell scripts pass shellcheck'
+    if not shutil.which('shellcheck'):
+        tap.skip(name, 'shellcheck is not installed')
+        return
+    result = subprocess.run(['shellcheck', '-x', '-s', 'bash'] + scripts, cwd=root,
+                            capture_output=True, text=True, check=False)
+    if not tap.ok(result.returncode == 0, name):
+        tap.diag(result.stdout + result.stderr)
+
+
+def main():
+    tap = Tap()
+    root = os.environ.get('KVD_SOURCE', SOURCE_ROOT)
+    self_test(tap)
+    tree = Tree.walk(root)
+    tap.ok(len(tree.files) > 20, 'the tree was found')
+    for name, function, _, _ in RULES:
+        violations = list(function(tree))
+        if not tap.ok(not violations, name):
+            tap.diag('\n'.join(violations))
+    shell_scripts(tap, root)
+    for warning in long_files(tree):
+        tap.diag(f'note: {warning}')
+    tap.done()
+
+
+main()
