@@ -108,7 +108,8 @@ KVC_API int kvc_open(kvc **out, const struct kvc_options *options);
  * are closed with it. NULL is fine. */
 KVC_API int kvc_close(kvc *client);
 
-/* Text of the last error reply or system error on this client; valid until the next call. */
+/* Text of the last error reply or system error of a call that took this client; valid until the
+ * next one. Readers have their own: kvc_reader_error_text(). */
 KVC_API const char *kvc_error_text(const kvc *client);
 KVC_API const char *kvc_strerror(int status);   /* static text for any status */
 KVC_API const char *kvc_version(void);          /* "0.1.0" */
@@ -122,6 +123,8 @@ KVC_API int kvc_is_mapped(const kvc *client);
 KVC_API int kvc_reader_open(kvc *client, kvc_reader **out);
 /* KVC_BUSY while a view is open. */
 KVC_API int kvc_reader_close(kvc_reader *reader);
+/* Why this reader's last failing call failed; valid until its next call. */
+KVC_API const char *kvc_reader_error_text(const kvc_reader *reader);
 
 /* Copying get. Fills at most `buffer_bytes` at `buffer` and `meta` (either may be NULL / 0).
  * The bytes were validated after the copy: never torn, never reused memory.
@@ -199,7 +202,9 @@ KVC_API int kvc_increment(kvc *client, const void *key, size_t key_bytes, int64_
 /* Sets the time left; ttl_ms < 0 removes the expiry, 0 deletes. KVC_NOT_FOUND if absent. */
 KVC_API int kvc_expire(kvc *client, const void *key, size_t key_bytes, int64_t ttl_ms);
 
-/* Waits until everything this client wrote is durable (at once under the memory policy). */
+/* Waits until everything this client wrote is durable (at once under the memory policy).
+ * KVC_UNKNOWN, once: the connection on which something was written has broken since, and what was
+ * not durable then may be lost. KVC_NOT_DURABLE: kvd could not write its store. */
 KVC_API int kvc_sync(kvc *client);
 
 /* ---- atomic batches: applied whole or not at all ------------------------------------------- */
@@ -215,8 +220,9 @@ KVC_API int kvc_batch_set(kvc_batch *batch, const void *key, size_t key_bytes, c
 KVC_API int kvc_batch_delete(kvc_batch *batch, const void *key, size_t key_bytes);
 KVC_API int kvc_batch_increment(kvc_batch *batch, const void *key, size_t key_bytes, int64_t delta);
 KVC_API int kvc_batch_expire(kvc_batch *batch, const void *key, size_t key_bytes, int64_t ttl_ms);
-/* Sends and waits. KVC_OK: all applied. Batches over 64 MiB are KVC_TOO_LARGE. The batch keeps its
- * content (kvc_batch_reset empties it). */
+/* Sends and waits. KVC_OK: all applied. KVC_NOT_NUMBER: an increment met no integer; as in Redis the
+ * other operations were applied. Any other error reply: nothing was. Batches over 64 MiB are
+ * KVC_TOO_LARGE when they are built. The batch keeps its content (kvc_batch_reset empties it). */
 KVC_API int kvc_batch_commit(kvc *client, kvc_batch *batch);
 
 /* ---- anything else -------------------------------------------------------------------------- */
@@ -242,8 +248,10 @@ struct kvc_reply {
 KVC_API int kvc_command(kvc *client, int argc, const void *const *argv, const size_t *argv_bytes,
 			const struct kvc_reply **reply);
 
-/* Pipelining: append commands, then take their replies in order. Unsent commands go out with the
- * first kvc_pipeline_reply, or when 64 KiB are waiting. */
+/* Pipelining: append commands, then take their replies in order, one for each. Unsent commands go out
+ * with the first kvc_pipeline_reply, or when 64 KiB are waiting. If the connection breaks, each reply
+ * still owed is KVC_UNKNOWN (or KVC_UNREACHABLE, if nothing left). Until all replies are taken other
+ * calls with this client are KVC_INVALID, and so is taking one more than is owed. */
 KVC_API int kvc_pipeline_append(kvc *client, int argc, const void *const *argv,
 				const size_t *argv_bytes);
 KVC_API int kvc_pipeline_reply(kvc *client, const struct kvc_reply **reply);

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT
+//
+// The copying get. kvc_get() is the one path that is counted in nanoseconds: hash, begin, find, copy,
+// end, all of it loads of lines that stay in cache and stores to the reader's own slot. Whatever is
+// not that, from a first attach to a value that is only on disk, is kvc_get_into(), out of line.
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "libclient/internal.h"
+
+#define GET_CLOCK_MARGIN_MS 10 // the coarse clock lags behind by less
+#define GET_MORE_MAX 64u       // tries of one get while kvd publishes memory under it
+
+static uint64_t get_clock_ms(clockid_t clock)
+{
+	struct timespec now;
+	(void)clock_gettime(clock, &now); // cannot fail with these clocks
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+uint64_t kvc_wall_ms(void)
+{
+	return get_clock_ms(CLOCK_REALTIME);
+}
+
+bool kvc_expired(uint64_t expiry_ms, uint64_t now_ms)
+{
+	if (now_ms != 0) {
+		return now_ms >= expiry_ms;
+	}
+	uint64_t coarse_ms = get_clock_ms(CLOCK_REALTIME_COARSE);
+	if (coarse_ms >= expiry_ms) {
+		return true;
+	}
+	return expiry_ms - coarse_ms <= GET_CLOCK_MARGIN_MS && kvc_wall_ms() >= expiry_ms;
+}
+
+void kvc_meta_fill(const kvc_reader *reader, const struct kvs_hit *hit, struct kvc_meta *meta)
+{
+	*meta = (struct kvc_meta){
+		.version = hit->view.seq,
+		.time_ms = kvs_record_time_ms(hit->view.record),
+		.ttl_ms = -1,
+		.value_bytes = hit->view.value_bytes,
+	};
+	if (hit->view.expiry_ms != 0) {
+		uint64_t now_ms = get_clock_ms(CLOCK_REALTIME_COARSE);
+		meta->ttl_ms =
+			hit->view.expiry_ms > now_ms ? (int64_t)(hit->view.expiry_ms - now_ms) : 0;
+	}
+	// Acquire: partner is the persister's store after its commit.
+	if (kvs_load_acquire(&kvs_map_header(reader->map)->marks.durable_seq) >= hit->view.seq) {
+		meta->flags = KVC_META_DURABLE;
+	}
+}
+
+int kvc_sink_fill(struct kvc_sink *sink, const void *value, size_t bytes)
+{
+	if (sink->allocate) {
+		char *copy = malloc(bytes + 1);
+		if (!copy) {
+			return KVC_NO_MEMORY;
+		}
+		copy[bytes] = '\0';
+		sink->buffer = copy;
+		sink->buffer_bytes = bytes;
+	}
+	size_t copied = bytes < sink->buffer_bytes ? bytes : sink->buffer_bytes;
+	if (copied > 0) {
+		memcpy(sink->buffer, value, copied);
+	}
+	return copied == bytes ? KVC_OK : KVC_TRUNCATED;
+}
+
+void kvc_sink_drop(struct kvc_sink *sink)
+{
+	if (sink->allocate) {
+		free(sink->buffer);
+		sink->buffer = NULL;
+	}
+}
+
+enum kvc_looked kvc_look(kvc_reader *reader, uint64_t hash, const void *key, size_t key_bytes,
+			 uint64_t now_ms, struct kvs_hit *hit)
+{
+	switch (kvs_table_find(reader->map, hash, key, key_bytes, hit)) {
+	case KVS_FIND_HIT:
+		if (hit->kind == KVS_ENTRY_TOMBSTONE ||
+		    (hit->view.expiry_ms != 0 && kvc_expired(hit->view.expiry_ms, now_ms))) {
+			return KVC_LOOKED_ABSENT;
+		}
+		return hit->value ? KVC_LOOKED_VALUE : KVC_LOOKED_SOCKET;
+	case KVS_FIND_ABSENT:
+		return KVC_LOOKED_ABSENT;
+	case KVS_FIND_UNMAPPED:
+		return KVC_LOOKED_UNMAPPED;
+	case KVS_FIND_MOVING:
+		return KVC_LOOKED_SOCKET;
+	case KVS_FIND_DAMAGED:
+		break;
+	}
+	return KVC_LOOKED_DAMAGED;
+}
+
+// The socket answers where the mapping could not; damage is told only if it cannot either.
+static int get_by_socket(kvc_reader *reader, const void *key, size_t key_bytes,
+			 struct kvc_sink *sink, bool damaged)
+{
+	int status = kvc_socket_get(reader, key, key_bytes, sink);
+	if (damaged) {
+		kvc_error_set(reader->error_text, "%s", kvc_strerror(KVC_DAMAGED));
+	}
+	return damaged && status < 0 ? KVC_DAMAGED : status;
+}
+
+// One look inside the open section, into the sink. *looked says what else there is to do.
+static int get_look(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_sink *sink,
+		    enum kvc_looked *looked)
+{
+	struct kvs_hit hit;
+	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
+	*looked = kvc_look(reader, hash, key, key_bytes, 0, &hit);
+	if (*looked != KVC_LOOKED_VALUE) {
+		return KVC_NOT_FOUND;
+	}
+	int status = kvc_sink_fill(sink, hit.value, hit.view.value_bytes);
+	if (sink->meta) {
+		kvc_meta_fill(reader, &hit, sink->meta);
+	}
+	return status;
+}
+
+// A get inside a section that the caller has open: what it sees is what its views see.
+static int get_nested(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_sink *sink)
+{
+	for (unsigned i = 0; i < GET_MORE_MAX; i++) {
+		if (reader->section_lost || kvc_reader_is_foreign(reader)) {
+			return KVC_REVOKED;
+		}
+		if (!reader->section_mapped) {
+			break;
+		}
+		enum kvc_looked looked;
+		int status = get_look(reader, key, key_bytes, sink, &looked);
+		if (!kvs_epoch_still_good(reader->slot, reader->hot)) {
+			kvc_sink_drop(sink);
+			return KVC_REVOKED;
+		}
+		if (looked == KVC_LOOKED_VALUE || looked == KVC_LOOKED_ABSENT) {
+			return status;
+		}
+		if (looked != KVC_LOOKED_UNMAPPED || !kvc_reader_extend(reader)) {
+			return get_by_socket(reader, key, key_bytes, sink,
+					     looked == KVC_LOOKED_DAMAGED);
+		}
+	}
+	return kvc_socket_get(reader, key, key_bytes, sink);
+}
+
+int kvc_get_into(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_sink *sink)
+{
+	if (kvs_load_relaxed(&reader->depth) != 0) {
+		return get_nested(reader, key, key_bytes, sink);
+	}
+	bool damaged = false;
+	unsigned revoked = 0;
+	for (unsigned i = 0; i < GET_MORE_MAX; i++) {
+		if (!kvc_reader_enter(reader) && !kvc_reader_enter_slow(reader)) {
+			break;
+		}
+		enum kvc_looked looked;
+		int status = get_look(reader, key, key_bytes, sink, &looked);
+		if (!kvc_reader_leave(reader)) {
+			kvc_sink_drop(sink);
+			if (++revoked == KVC_ATTEMPTS_MAX) {
+				break;
+			}
+			continue;
+		}
+		if (looked == KVC_LOOKED_VALUE) {
+			kvc_reader_hit(reader, kvs_hash(reader->hash_seed, key, key_bytes));
+			return status;
+		}
+		if (looked == KVC_LOOKED_ABSENT) {
+			kvs_count(&reader->slot->misses, 1);
+			return status;
+		}
+		damaged = looked == KVC_LOOKED_DAMAGED;
+		if (looked != KVC_LOOKED_UNMAPPED || !kvc_reader_extend(reader)) {
+			break;
+		}
+	}
+	return get_by_socket(reader, key, key_bytes, sink, damaged);
+}
+
+static __attribute__((noinline, cold)) int get_detour(kvc_reader *reader, const void *key,
+						      size_t key_bytes, void *buffer,
+						      size_t buffer_bytes, struct kvc_meta *meta)
+{
+	struct kvc_sink sink = { .buffer = buffer, .buffer_bytes = buffer_bytes, .meta = meta };
+	int status = !reader || (!buffer && buffer_bytes > 0) ? KVC_INVALID
+							      : kvc_key_check(key, key_bytes);
+	return status == KVC_OK ? kvc_get_into(reader, key, key_bytes, &sink) : status;
+}
+
+int kvc_get(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
+	    size_t buffer_bytes, struct kvc_meta *meta)
+{
+	if (kvc_unlikely(!reader || !key || key_bytes - 1 >= KVS_KEY_BYTES_MAX ||
+			 (!buffer && buffer_bytes > 0))) {
+		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
+	}
+	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
+	if (kvc_unlikely(!kvc_reader_enter(reader))) {
+		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
+	}
+	struct kvs_hit hit;
+	enum kvs_find_result found = kvs_table_find(reader->map, hash, key, key_bytes, &hit);
+	bool present = false;
+	size_t bytes = 0;
+	if (kvc_likely(found == KVS_FIND_HIT && hit.kind != KVS_ENTRY_TOMBSTONE &&
+		       (hit.view.expiry_ms == 0 || !kvc_expired(hit.view.expiry_ms, 0)))) {
+		present = true;
+		bytes = hit.view.value_bytes;
+		if (kvc_unlikely(!hit.value)) {
+			found = KVS_FIND_MOVING; // only on disk: the socket has it
+		} else if (kvc_likely(buffer_bytes > 0)) {
+			memcpy(buffer, hit.value, bytes < buffer_bytes ? bytes : buffer_bytes);
+		}
+		if (meta && hit.value) {
+			kvc_meta_fill(reader, &hit, meta);
+		}
+	}
+	// The copy is good only if the section was: checked after the last byte was read, never before.
+	if (kvc_unlikely(!kvc_reader_leave(reader) || found > KVS_FIND_ABSENT)) {
+		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
+	}
+	if (kvc_likely(present)) {
+		kvc_reader_hit(reader, hash);
+		return bytes <= buffer_bytes ? KVC_OK : KVC_TRUNCATED;
+	}
+	kvs_count(&reader->slot->misses, 1);
+	return KVC_NOT_FOUND;
+}
+
+int kvc_get_alloc(kvc_reader *reader, const void *key, size_t key_bytes, void **value,
+		  struct kvc_meta *meta)
+{
+	struct kvc_sink sink = { .allocate = true, .meta = meta };
+	if (!reader || !value) {
+		return KVC_INVALID;
+	}
+	*value = NULL;
+	int status = kvc_key_check(key, key_bytes);
+	if (status == KVC_OK) {
+		status = kvc_get_into(reader, key, key_bytes, &sink);
+	}
+	if (status == KVC_OK) {
+		*value = sink.buffer;
+	}
+	return status;
+}

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: MIT
+//
+// What the files of libkvclient share: the connection, the attachment (one mapping with its reader
+// pages), the reader, and who may touch which of them. Three owners: a reader's fields belong to the
+// thread that holds the handle; `conn` and what hangs on it to the one thread that calls functions of
+// the kvc; everything else of a kvc to whoever holds its mutex. Nothing here is installed.
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "libclient/kvclient.h"
+#include "shm/epoch.h"
+#include "shm/hash.h"
+#include "shm/map.h"
+#include "shm/resp.h"
+#include "shm/table.h"
+
+#define KVC_NEVER UINT64_MAX // a generation that no sentinel ever holds
+#define KVC_ERROR_TEXT_BYTES 256u
+#define KVC_FDS_MAX 4u
+#define KVC_FDS_ATTACH 3u	       // region, reader page, kvd.gen
+#define KVC_PIPELINE_BYTES (64u << 10) // queued commands go out beyond this
+#define KVC_ATTEMPTS_MAX 4u	       // of one get in the mapping, before the socket answers it
+
+#define kvc_likely(x) __builtin_expect(!!(x), 1)
+#define kvc_unlikely(x) __builtin_expect(!!(x), 0)
+
+/// Bytes that grow. A failed allocation sticks in `failed`, so that building reads straight down and
+/// is checked once.
+struct kvc_buffer {
+	char *data;
+	size_t bytes;
+	size_t capacity;
+	bool failed;
+};
+
+/// One or more requests ready to send. A long value is not copied: it goes out between
+/// buffer[0, long_at) and the rest.
+struct kvc_frame {
+	struct kvc_buffer buffer;
+	const void *long_data; // NULL = none; the caller's memory
+	size_t long_bytes;
+	size_t long_at;
+};
+
+/// A connection to kvd's socket.
+struct kvc_conn {
+	int fd;			      // -1 = none
+	bool takes_fds;		      // ask for descriptors with every receive
+	bool proved;		      // has answered since it was opened
+	bool busy;		      // a call is inside: a fork now copies it half-changed
+	uint64_t fd_device, fd_inode; // what `fd` was when it was opened
+	char *in;		      // received, not yet consumed: in[in_start, in_end)
+	size_t in_start, in_end, in_capacity;
+	size_t reply_bytes; // of the reply last handed out, at in_start
+	struct resp_reply_state measure;
+	size_t skip;		 // replies to drop before the next one: CLIENT SETNAME
+	struct kvc_reply *nodes; // tree of the reply last handed out
+	size_t nodes_capacity;
+	struct kvc_frame frame; // the request being built; memory is kept
+	size_t sent;		// pipelined commands sent, replies not taken
+	size_t queued;		// pipelined commands in `frame`
+	size_t lost;		// pipelined commands whose replies will never come
+	bool unsynced;		// commands were answered since the last KVD.SYNC
+	bool sync_lost;		// and then the connection broke: nobody can say any more
+	int fds[KVC_FDS_MAX];
+	unsigned fds_count;
+	uint64_t pause_ns; // back-off: 0 = the last attempt was good
+	uint64_t next_attempt_ns;
+	uint64_t random;
+	char error_text[KVC_ERROR_TEXT_BYTES];
+};
+
+/// One mapping of a region with the reader pages that kvd gave for it. Replaced, never changed, when
+/// kvd changes; lives until the last reader has moved on.
+struct kvc_attachment {
+	struct kvs_map map; // `ready` rises under the client's mutex
+	const struct kvs_hot *hot;
+	const uint64_t *gen_word; // the mapped kvd.gen
+	uint64_t gen;		  // its value when this was made
+	uint64_t incarnation;	  // likewise
+	uint64_t generation;	  // of the process that made it: pages are mapped only there
+	uint32_t references;	  // under the mutex
+	uint32_t pages_count;
+	bool fenced;
+	struct kvs_reader_page *pages[KVS_PAGES_PER_CLIENT_MAX];
+	uint32_t used[KVS_PAGES_PER_CLIENT_MAX]; // bit per slot
+	uint64_t pages_retry_ns;		 // after a refused page
+};
+
+/// A value that came by socket into an open section; freed when the section ends.
+struct kvc_blob {
+	struct kvc_blob *next;
+	char bytes[];
+};
+
+struct kvc_reader {
+	// Line 0 and the start of line 1: what every get loads, and nothing stores on that path.
+	const uint64_t *sentinel; // the client's; 0 in a forked child
+	uint64_t fast_generation; // the sentinel's value while attached and outside any section
+	const uint64_t *gen_word;
+	uint64_t gen;
+	struct kvs_slot *slot; // NULL = not attached
+	const struct kvs_hot *hot;
+	const uint64_t *page_state;
+	uint64_t incarnation;
+	const struct kvs_map *map;
+	uint64_t hash_seed;
+	bool fenced;
+
+	bool section_mapped; // the open section reads the mapping
+	bool section_lost;   // it was open at a fork: it belongs to the parent
+	uint64_t depth;	     // open sections; relaxed, kvc_close() looks
+	uint64_t generation; // of the process that opened the section or claimed the slot
+	struct kvc_attachment *attachment; // holds a reference while `slot` is set
+	struct kvc_blob *blobs;
+	kvc *client;
+	kvc_reader *next, *previous; // the client's list, under its mutex
+	char error_text[KVC_ERROR_TEXT_BYTES];
+};
+
+/// Words of the sentinel page: private, anonymous, zeroed by the kernel in a forked child.
+enum kvc_sentinel {
+	KVC_SENTINEL_GENERATION,
+	KVC_SENTINEL_REPAIR, // taken by the thread that repairs a child's copy
+};
+
+struct kvc {
+	uint64_t *sentinel;
+	uint64_t generation;	    // counts forks between kvc_open() and here, from 1
+	uint64_t mapped;	    // kvc_is_mapped(); relaxed
+	struct kvc_options options; // own copies of the strings
+	char *socket_path;
+	char *name;
+
+	struct kvc_conn conn; // requests of the caller; one thread at a time
+
+	pthread_mutex_t mutex; // guards all below
+	bool busy;	       // somebody holds the mutex: a fork now copies a half-changed state
+	bool leaks;	       // a fork did: attachments of the parent are never freed here
+	bool attach_sent;      // KVD.ATTACH went out on `link`, its reply has not come
+	struct kvc_conn
+		link; // the attachment's life line, and reads that the mapping cannot answer
+	struct kvc_attachment *attachment; // newest, NULL = socket mode; holds a reference
+	uint64_t attached_ns;		   // when it was made
+	uint32_t attaches_quick;	   // in a row, each soon after the one before
+	kvc_reader *readers;
+};
+
+/// Where a get puts what it finds.
+struct kvc_sink {
+	void *buffer;
+	size_t buffer_bytes;
+	bool allocate;	       // malloc value_bytes + 1 into `buffer` instead
+	struct kvc_meta *meta; // may be NULL
+};
+
+// client.c: life and the lock.
+
+/// Takes the client's mutex; in a forked child first makes the inherited state this process's own.
+void kvc_client_lock(kvc *client);
+void kvc_client_unlock(kvc *client);
+
+/// In a forked child that has not used the client yet: forgets the parent's sockets, pages and
+/// requests. Cheap otherwise. Any thread.
+void kvc_client_after_fork(kvc *client);
+
+/// Copies caller's options of whatever size; NULL = defaults. False if they set what we do not know.
+bool kvc_set_options_copy(struct kvc_set_options *to, const struct kvc_set_options *from);
+
+// buffer.c: bytes and request frames.
+
+void kvc_buffer_append(struct kvc_buffer *buffer, const void *data, size_t bytes);
+void kvc_buffer_free(struct kvc_buffer *buffer);
+void kvc_frame_begin(struct kvc_frame *frame);		    // empties it
+void kvc_frame_args(struct kvc_frame *frame, size_t count); // starts a request of `count` arguments
+void kvc_frame_arg(struct kvc_frame *frame, const void *data, size_t bytes);
+void kvc_frame_text(struct kvc_frame *frame, const char *text); // an argument
+void kvc_frame_int(struct kvc_frame *frame, int64_t number);	// an argument
+/// An argument that is sent from the caller's memory if it is long; one in a frame, which must be
+/// sent before the memory goes away.
+void kvc_frame_value(struct kvc_frame *frame, const void *data, size_t bytes);
+/// KVC_OK, TOO_LARGE or INVALID for a key's length.
+int kvc_key_check(const void *key, size_t key_bytes);
+
+// conn.c: one connection. All return a kvc_status and leave the reason in conn->error_text.
+
+uint64_t kvc_now_ns(void);		       // monotonic
+uint64_t kvc_deadline_ns(uint32_t timeout_ms); // so many from now
+void kvc_conn_init(struct kvc_conn *conn, bool takes_fds);
+/// Closes, if the descriptor is still ours, and forgets what was under way; pipelined commands count
+/// as lost. Keeps memory and back-off.
+void kvc_conn_drop(struct kvc_conn *conn);
+void kvc_conn_free(struct kvc_conn *conn);
+/// Connects unless connected. UNREACHABLE at once while backing off.
+int kvc_conn_ensure(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns);
+/// An attempt was no good: the next one has to wait, longer each time.
+void kvc_conn_back_off(const kvc *client, struct kvc_conn *conn);
+/// Sends conn->frame whole. UNREACHABLE: kvd has not got a whole request. A connection that turns out
+/// stale before anything left is replaced once.
+int kvc_conn_send(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns);
+/// Waits for the next reply. UNKNOWN if the connection ends, TIMEOUT; both drop it. With a deadline of
+/// 0 TIMEOUT means "not yet" and drops nothing. The reply is good until the next call with `conn`.
+int kvc_conn_reply(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns,
+		   const struct kvc_reply **reply);
+/// Sends conn->frame, one request, and waits for its reply.
+int kvc_conn_request(kvc *client, struct kvc_conn *conn, const struct kvc_reply **reply);
+
+// io.c: the system calls under a connection.
+
+/// True if conn->fd is still the socket that was opened: an application may have closed it and been
+/// given its number for something else.
+bool kvc_io_is_ours(const struct kvc_conn *conn);
+int kvc_io_connect(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns);
+/// Sends all of `iov`, reading what arrives meanwhile. *sent_any says whether a byte left.
+int kvc_io_send(struct kvc_conn *conn, struct iovec *iov, int count, uint64_t deadline_ns,
+		bool *sent_any);
+/// Receives once. OK, TIMEOUT (deadline), UNKNOWN (end of the connection), SYSTEM, NO_MEMORY.
+int kvc_io_fill(struct kvc_conn *conn, uint64_t deadline_ns);
+
+// reply.c
+
+/// Builds the tree of the complete reply of `nodes` nodes at conn->in[in_start]. Strings stay in the
+/// input buffer and get their NUL there.
+int kvc_reply_build(struct kvc_conn *conn, size_t nodes, const struct kvc_reply **reply);
+/// Value of `name` in a map (or flat array) reply, NULL if it has none.
+const struct kvc_reply *kvc_reply_field(const struct kvc_reply *map, const char *name);
+
+// error.c
+
+__attribute__((format(printf, 2, 3))) void kvc_error_set(char *text, const char *format, ...);
+/// Status for an error reply; copies its text.
+int kvc_error_reply(struct kvc_conn *conn, const struct kvc_reply *reply);
+
+// attach.c: all under the client's mutex.
+
+/// Makes `link` usable: connected, and attached unless only the socket is wanted. With `wait` false
+/// never blocks: TIMEOUT if kvd has not answered yet.
+int kvc_link_ensure(kvc *client, bool wait);
+/// True if what the newest attachment shows may still be read: same kvd.gen, pages not detached.
+bool kvc_attachment_valid(const struct kvc_attachment *attachment);
+/// True if kvd shut down cleanly: the region is frozen for ever, or until it is adopted.
+bool kvc_attachment_retired(const struct kvc_attachment *attachment);
+/// Drops a reference; the last one unmaps.
+void kvc_attachment_release(const kvc *client, struct kvc_attachment *attachment);
+
+// slot.c: under the mutex too.
+
+/// Finds a free slot, asking kvd for another page if need be. NULL: none to be had.
+struct kvs_slot *kvc_slot_claim(kvc *client, const uint64_t **page_state);
+void kvc_slot_free(struct kvc_attachment *attachment, const struct kvs_slot *slot);
+
+/// Maps a reader page and keeps it out of forked children. NULL if it is not one; errno.
+struct kvs_reader_page *kvc_page_map(int fd);
+
+// reader.c
+
+/// Enters a section where the fast way refused. True: in the mapping, section announced. False: only
+/// the socket can answer. Outside any section only.
+bool kvc_reader_enter_slow(kvc_reader *reader);
+/// Maps what kvd has published since. False if that failed.
+bool kvc_reader_extend(kvc_reader *reader);
+void kvc_reader_free(kvc_reader *reader); // out of the list already; under the mutex
+
+// view.c
+
+void kvc_blobs_free(kvc_reader *reader);
+
+// request.c
+
+/// Begins a call of the one thread that uses `conn`: after a fork check. INVALID while pipelined
+/// replies are still to be taken, unless the call is part of a pipeline.
+int kvc_conn_enter(kvc *client, bool pipeline);
+int kvc_conn_leave(kvc *client, int status); // returns `status`
+
+// socket_get.c: reads through the socket.
+
+/// One key through the socket. KVC_OK, NOT_FOUND, TRUNCATED or an error.
+int kvc_socket_get(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_sink *sink);
+/// Items whose status is KVC_BUSY, pipelined; with `atomic` all of one moment. OK, or what stopped it.
+int kvc_socket_get_many(kvc_reader *reader, struct kvc_item *items, size_t count, bool atomic);
+int kvc_socket_watermarks(kvc_reader *reader, uint64_t *applied, uint64_t *durable);
+
+// get.c
+
+/// True if a record with this expiry is gone at `now_ms`, or, with `now_ms` 0, now.
+bool kvc_expired(uint64_t expiry_ms, uint64_t now_ms);
+void kvc_meta_fill(const kvc_reader *reader, const struct kvs_hit *hit, struct kvc_meta *meta);
+/// The get of one key with all its detours. Outside any section.
+int kvc_get_into(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_sink *sink);
+/// Puts `bytes` of value into the sink: KVC_OK, TRUNCATED or NO_MEMORY.
+int kvc_sink_fill(struct kvc_sink *sink, const void *value, size_t bytes);
+void kvc_sink_drop(struct kvc_sink *sink); // what was allocated turned out no good
+
+/// What a look into the table came to.
+enum kvc_looked {
+	KVC_LOOKED_VALUE,
+	KVC_LOOKED_ABSENT,   // or removed, or expired
+	KVC_LOOKED_UNMAPPED, // extend and look again
+	KVC_LOOKED_SOCKET,   // only the socket can answer
+	KVC_LOOKED_DAMAGED,  // likewise, and something is wrong
+};
+
+/// One search and what it means for a reader; time as in kvc_expired().
+/// Call with: hash by the reader's seed. Thread must: be in a mapped section. Orders: kvs_table_find().
+enum kvc_looked kvc_look(kvc_reader *reader, uint64_t hash, const void *key, size_t key_bytes,
+			 uint64_t now_ms, struct kvs_hit *hit);
+uint64_t kvc_wall_ms(void); // precise, since 1970
+
+/// Enters a section if nothing changed since the last time: two compares, the announcement, two more.
+/// False: nothing is announced, kvc_reader_enter_slow() knows what to do.
+/// Call with: a reader outside any section. Thread must: own it. Orders: gen_word is load-acquired
+/// (partner: kvd's store before the first reply of its new life); as kvs_epoch_enter() for the rest.
+/// The page state is loaded after the announcement, which makes a Dekker pair with kvs_epoch_detach().
+static inline bool kvc_reader_enter(kvc_reader *reader)
+{
+	// First of all the sentinel: in a forked child the page behind `slot` is not there.
+	if (kvc_unlikely(kvs_load_relaxed(reader->sentinel) != reader->fast_generation)) {
+		return false;
+	}
+	if (kvc_unlikely(kvs_load_acquire(reader->gen_word) != reader->gen)) {
+		return false;
+	}
+	(void)kvs_epoch_enter(reader->slot, reader->hot, reader->fenced); // never nested here
+	uint64_t changed = (kvs_load_relaxed(reader->page_state) ^ KVS_PAGE_ATTACHED) |
+			   (kvs_load_relaxed(&reader->hot->incarnation) ^ reader->incarnation);
+	if (kvc_unlikely(changed != 0)) {
+		kvs_store_release(&reader->slot->word, 0);
+		return false;
+	}
+	return true;
+}
+
+static inline bool kvc_reader_leave(kvc_reader *reader)
+{
+	return kvs_epoch_leave(reader->slot, reader->hot);
+}
+
+/// Counts a hit; about one in KVS_SAMPLE_EVERY leaves its hash in the ring, scattered by a product so
+/// that a program that reads the same keys round and round is not always caught at the same one.
+static inline void kvc_reader_hit(kvc_reader *reader, uint64_t hash)
+{
+	struct kvs_slot *slot = reader->slot;
+	uint64_t hits = kvs_load_relaxed(&slot->hits) + 1;
+	kvs_store_relaxed(&slot->hits, hits);
+	if (kvc_unlikely(hits * UINT64_C(0x9e3779b97f4a7c15) < UINT64_MAX / KVS_SAMPLE_EVERY)) {
+		uint64_t count = kvs_load_relaxed(&slot->sample_count);
+		kvs_store_relaxed(&slot->samples[count % 7], hash);
+		kvs_store_relaxed(&slot->sample_count, count + 1);
+	}
+}
+
+/// True in a forked child that has not attached yet, and for a reader that is not attached.
+static inline bool kvc_reader_is_foreign(const kvc_reader *reader)
+{
+	return kvs_load_relaxed(reader->sentinel) != reader->generation;
+}

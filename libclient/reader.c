@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+//
+// Readers: a handle each, a slot each. When anything about the attachment has changed, the next
+// section begins here: the reader moves to the newest attachment, which is made if need be. It waits
+// for kvd only when the old mapping may not be read any more.
+#include <stdlib.h>
+
+#include "libclient/internal.h"
+
+// Leaves the attachment. The slot's word is 0: no section is open, or it is another process's.
+static void reader_detach(kvc_reader *reader)
+{
+	struct kvc_attachment *attachment = reader->attachment;
+	reader->fast_generation = KVC_NEVER;
+	if (!attachment) {
+		return;
+	}
+	if (attachment->generation == reader->client->generation) {
+		kvc_slot_free(attachment, reader->slot);
+	}
+	reader->slot = NULL;
+	reader->attachment = NULL;
+	kvc_attachment_release(reader->client, attachment);
+}
+
+// Brings the reader to the newest attachment. False: there is none, or no slot in it.
+static bool reader_move(kvc_reader *reader)
+{
+	kvc *client = reader->client;
+	struct kvc_attachment *newest = client->attachment;
+	if (reader->attachment != newest || (newest && newest->generation != client->generation)) {
+		reader_detach(reader);
+	}
+	reader->generation = client->generation;
+	if (!newest) {
+		return false;
+	}
+	if (!reader->attachment) {
+		reader->slot = kvc_slot_claim(client, &reader->page_state);
+		if (!reader->slot) {
+			return false;
+		}
+		reader->attachment = newest;
+		newest->references++;
+		reader->gen_word = newest->gen_word;
+		reader->gen = newest->gen;
+		reader->hot = newest->hot;
+		reader->incarnation = newest->incarnation;
+		reader->map = &newest->map;
+		reader->hash_seed = newest->map.hash_seed;
+		reader->fenced = newest->fenced;
+	}
+	reader->fast_generation = client->generation;
+	return true;
+}
+
+// Makes the client's attachment the newest that can be had.
+static void reader_refresh(kvc *client)
+{
+	struct kvc_attachment *attachment = client->attachment;
+	bool valid = attachment && kvc_attachment_valid(attachment);
+	if (attachment && !valid) {
+		client->attachment = NULL;
+		kvs_store_relaxed(&client->mapped, 0);
+		kvc_attachment_release(client, attachment);
+	}
+	bool same =
+		valid && kvs_load_relaxed(&attachment->hot->incarnation) == attachment->incarnation;
+	if (same || (client->options.flags & KVC_OPEN_SOCKET_ONLY)) {
+		return;
+	}
+	if (attachment && !client->attach_sent) {
+		kvc_conn_drop(&client->link); // the life line of what is over
+	}
+	// What is only adopted by a new kvd may be read meanwhile: no waiting for it then.
+	(void)kvc_link_ensure(client, !valid); // without success the socket tells why
+}
+
+bool kvc_reader_enter_slow(kvc_reader *reader)
+{
+	kvc *client = reader->client;
+	for (unsigned i = 0; i < KVC_ATTEMPTS_MAX; i++) {
+		kvc_client_lock(client);
+		reader_refresh(client);
+		bool mapped = reader_move(reader);
+		kvc_client_unlock(client);
+		if (!mapped) {
+			return false;
+		}
+		(void)kvs_epoch_enter(reader->slot, reader->hot, reader->fenced);
+		// As in kvc_reader_enter(), but for the incarnation: an adopted region is read meanwhile.
+		if (kvs_load_acquire(reader->gen_word) == reader->gen &&
+		    (kvs_load_relaxed(reader->page_state) == KVS_PAGE_ATTACHED ||
+		     kvc_attachment_retired(reader->attachment))) {
+			return true;
+		}
+		kvs_store_release(&reader->slot->word, 0);
+	}
+	return false;
+}
+
+bool kvc_reader_extend(kvc_reader *reader)
+{
+	kvc_client_lock(reader->client);
+	int error = kvs_map_extend(&reader->attachment->map);
+	kvc_client_unlock(reader->client);
+	return error == 0;
+}
+
+int kvc_reader_open(kvc *client, kvc_reader **out)
+{
+	if (!client || !out) {
+		return KVC_INVALID;
+	}
+	*out = NULL;
+	kvc_reader *reader = aligned_alloc(KVS_CACHE_LINE_BYTES, (sizeof(*reader) + 63) / 64 * 64);
+	if (!reader) {
+		return KVC_NO_MEMORY;
+	}
+	*reader = (struct kvc_reader){
+		.sentinel = client->sentinel,
+		.fast_generation = KVC_NEVER,
+		.client = client,
+	};
+	kvc_client_lock(client);
+	reader->next = client->readers;
+	if (reader->next) {
+		reader->next->previous = reader;
+	}
+	client->readers = reader;
+	(void)reader_move(reader); // what there is now; the first get sees to the rest
+	kvc_client_unlock(client);
+	*out = reader;
+	return KVC_OK;
+}
+
+void kvc_reader_free(kvc_reader *reader)
+{
+	kvc_blobs_free(reader);
+	reader_detach(reader);
+	free(reader);
+}
+
+int kvc_reader_close(kvc_reader *reader)
+{
+	if (!reader) {
+		return KVC_OK;
+	}
+	kvc *client = reader->client;
+	kvc_client_lock(client);
+	if (kvs_load_relaxed(&reader->depth) != 0 && !kvc_reader_is_foreign(reader)) {
+		kvc_client_unlock(client);
+		return KVC_BUSY;
+	}
+	if (reader->next) {
+		reader->next->previous = reader->previous;
+	}
+	if (reader->previous) {
+		reader->previous->next = reader->next;
+	} else {
+		client->readers = reader->next;
+	}
+	kvc_reader_free(reader);
+	kvc_client_unlock(client);
+	return KVC_OK;
+}
+
+const char *kvc_reader_error_text(const kvc_reader *reader)
+{
+	return reader ? reader->error_text : "";
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+//
+// Sections and zero-copy views. A section is in the mapping or, where there is none, a bracket around
+// copies that came by socket; the caller sees no difference but KVC_META_SOCKET. While a section is
+// open the reader's fast way is barred, so that a get inside it goes by the section's rules.
+#include <stdlib.h>
+#include <string.h>
+
+#include "libclient/internal.h"
+
+#define VIEW_MORE_MAX 64u // tries of one view while kvd publishes memory under it
+
+void kvc_blobs_free(kvc_reader *reader)
+{
+	while (reader->blobs) {
+		struct kvc_blob *next = reader->blobs->next;
+		free(reader->blobs);
+		reader->blobs = next;
+	}
+}
+
+// The section was opened before a fork and this is the child: there is nothing of it here.
+static bool view_section_lost(kvc_reader *reader)
+{
+	if (kvc_unlikely(kvc_reader_is_foreign(reader))) {
+		reader->section_lost = true;
+	}
+	return reader->section_lost;
+}
+
+int kvc_begin(kvc_reader *reader)
+{
+	if (!reader) {
+		return KVC_INVALID;
+	}
+	uint64_t depth = kvs_load_relaxed(&reader->depth);
+	if (depth == KVS_NESTING_MASK) {
+		return KVC_INVALID;
+	}
+	if (depth == 0) {
+		reader->section_mapped = kvc_reader_enter(reader) || kvc_reader_enter_slow(reader);
+		reader->fast_generation = KVC_NEVER;
+	}
+	kvs_store_relaxed(&reader->depth, depth + 1);
+	return KVC_OK;
+}
+
+int kvc_end(kvc_reader *reader)
+{
+	uint64_t depth = reader ? kvs_load_relaxed(&reader->depth) : 0;
+	if (depth == 0) {
+		return KVC_INVALID;
+	}
+	bool lost = view_section_lost(reader);
+	kvs_store_relaxed(&reader->depth, depth - 1);
+	if (depth > 1) {
+		return lost ? KVC_REVOKED : KVC_OK;
+	}
+	kvc_blobs_free(reader);
+	reader->section_lost = false;
+	if (lost) {
+		return KVC_REVOKED; // and no store: the slot is the parent's
+	}
+	if (!reader->section_mapped) {
+		return KVC_OK;
+	}
+	bool good = kvc_reader_leave(reader);
+	reader->fast_generation = reader->generation;
+	return good ? KVC_OK : KVC_REVOKED;
+}
+
+// A copy from the socket that lives as long as the section.
+static int view_by_socket(kvc_reader *reader, const void *key, size_t key_bytes,
+			  struct kvc_view *view)
+{
+	struct kvc_sink sink = { .allocate = true, .meta = &view->meta };
+	int status = kvc_socket_get(reader, key, key_bytes, &sink);
+	if (status != KVC_OK) {
+		return status;
+	}
+	struct kvc_blob *blob = malloc(sizeof(*blob) + sink.buffer_bytes + 1);
+	if (!blob) {
+		kvc_sink_drop(&sink);
+		return KVC_NO_MEMORY;
+	}
+	memcpy(blob->bytes, sink.buffer, sink.buffer_bytes + 1);
+	kvc_sink_drop(&sink);
+	blob->next = reader->blobs;
+	reader->blobs = blob;
+	view->value = blob->bytes;
+	view->value_bytes = view->meta.value_bytes;
+	return KVC_OK;
+}
+
+static int view_by_mapping(kvc_reader *reader, const void *key, size_t key_bytes,
+			   struct kvc_view *view, bool *by_socket)
+{
+	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
+	enum kvc_looked looked = KVC_LOOKED_UNMAPPED;
+	struct kvs_hit hit;
+	for (unsigned i = 0; i < VIEW_MORE_MAX && looked == KVC_LOOKED_UNMAPPED; i++) {
+		looked = kvc_look(reader, hash, key, key_bytes, 0, &hit);
+		if (looked == KVC_LOOKED_VALUE) {
+			view->value = hit.value;
+			view->value_bytes = hit.view.value_bytes;
+			kvc_meta_fill(reader, &hit, &view->meta);
+			kvc_reader_hit(reader, hash);
+			return KVC_OK;
+		}
+		// A revoked section may have looked into anything: no conclusion from it.
+		if (!kvs_epoch_still_good(reader->slot, reader->hot)) {
+			return KVC_REVOKED;
+		}
+		if (looked == KVC_LOOKED_ABSENT) {
+			kvs_count(&reader->slot->misses, 1);
+			return KVC_NOT_FOUND;
+		}
+		if (looked == KVC_LOOKED_UNMAPPED && !kvc_reader_extend(reader)) {
+			break;
+		}
+	}
+	*by_socket = true;
+	return looked == KVC_LOOKED_DAMAGED ? KVC_DAMAGED : KVC_OK;
+}
+
+int kvc_view(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_view *view)
+{
+	if (!reader || !view || kvs_load_relaxed(&reader->depth) == 0) {
+		return KVC_INVALID;
+	}
+	*view = (struct kvc_view){ .value = NULL };
+	int status = kvc_key_check(key, key_bytes);
+	if (status != KVC_OK) {
+		return status;
+	}
+	if (view_section_lost(reader)) {
+		return KVC_REVOKED;
+	}
+	bool by_socket = !reader->section_mapped;
+	if (!by_socket) {
+		status = view_by_mapping(reader, key, key_bytes, view, &by_socket);
+	}
+	if (!by_socket) {
+		return status;
+	}
+	int answer = view_by_socket(reader, key, key_bytes, view);
+	return status == KVC_DAMAGED && answer < 0 ? KVC_DAMAGED : answer;
+}
+
+int kvc_watermarks(kvc_reader *reader, uint64_t *applied, uint64_t *durable)
+{
+	if (!reader || !applied || !durable) {
+		return KVC_INVALID;
+	}
+	bool nested = kvs_load_relaxed(&reader->depth) != 0;
+	if (nested && view_section_lost(reader)) {
+		return KVC_REVOKED;
+	}
+	bool mapped = nested ? reader->section_mapped
+			     : kvc_reader_enter(reader) || kvc_reader_enter_slow(reader);
+	if (!mapped) {
+		return kvc_socket_watermarks(reader, applied, durable);
+	}
+	const struct kvs_watermarks *marks = &kvs_map_header(reader->map)->marks;
+	// Durable first, so that it is never above applied. Acquire: partners are the persister's store
+	// after its commit and the writer's after publishing.
+	*durable = kvs_load_acquire(&marks->durable_seq);
+	*applied = kvs_load_acquire(&marks->applied_seq);
+	if (!nested) {
+		(void)kvc_reader_leave(
+			reader); // two words of the header: nothing that can be reused
+	}
+	return KVC_OK;
+}
