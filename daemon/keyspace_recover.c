@@ -169,6 +169,11 @@ int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_v
 	bool found =
 		keyspace_find(keyspace, hash, view->key, view->key_bytes, &hit) == KVS_FIND_HIT;
 	if (found && hit.view.seq >= view->seq) {
+		if (hit.view.seq == view->seq) {
+			// The same record, written anew by compaction: its later place is the one that lasts.
+			struct kvs_record *record = (struct kvs_record *)(uintptr_t)hit.view.record;
+			kvs_store_relaxed(&record->place, place);
+		}
 		return KEYSPACE_OK;
 	}
 	bool large = (view->flags & KVS_RECORD_LARGE) != 0;

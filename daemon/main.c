@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+//
+// kvd's entry: what was asked for, then start, serve, stop.
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "daemon/config.h"
+#include "daemon/service.h"
+#include "daemon/storage/probe.h"
+
+int main(int argc, char **argv)
+{
+	// The store's probe is this program again, as a child without region or lock.
+	if (argc == 3 && strcmp(argv[1], STORE_PROBE_OPTION) == 0) {
+		return store_probe_child(argv[2]);
+	}
+	struct config config;
+	char error[512];
+	switch (config_parse(&config, argc, argv, error, sizeof(error))) {
+	case CONFIG_HELP:
+		config_help();
+		return 0;
+	case CONFIG_VERSION:
+		printf("kvd %s\n", KVD_VERSION);
+		return 0;
+	case CONFIG_USAGE_ERROR:
+		(void)fprintf(stderr, "kvd: %s\n", error);
+		return EX_USAGE;
+	default:
+		break;
+	}
+	struct service *service;
+	int code = service_start(&service, &config);
+	if (code != 0) {
+		return code;
+	}
+	code = service_run(service);
+	int stop_code = service_stop(service);
+	return code != 0 ? code : stop_code;
+}

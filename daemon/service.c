@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: MIT
+//
+// Starting and stopping kvd. Each part is a row of one table: how it starts, how it stops. A failure in
+// the middle unwinds exactly what was started, by the same rows backwards.
+#include "daemon/service.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sysexits.h>
+
+#include "daemon/cleaner.h"
+#include "daemon/generation.h"
+#include "daemon/keyspace.h"
+#include "daemon/keyspace_create.h"
+#include "daemon/listener.h"
+#include "daemon/log.h"
+#include "daemon/loop.h"
+#include "daemon/notify.h"
+#include "daemon/persist.h"
+#include "daemon/readers.h"
+#include "daemon/seam.h"
+#include "daemon/service_recover.h"
+#include "daemon/stats.h"
+#include "daemon/storage/dirlock.h"
+#include "daemon/storage/store.h"
+#include "shm/epoch_scan.h"
+#include "shm/log.h"
+#include "shm/region.h"
+
+struct service {
+	struct kvd kvd;
+	struct kvs_region region;
+	struct kvs_epoch_domain epochs;
+	struct generation generation;
+	struct store *store;
+	int lock_fd;
+	int stop_code;
+	uint64_t noticed_seq; // last seq the persister was told of
+	char why[1024];	      // of a step that failed
+};
+
+static bool is_persisted(const struct service *service)
+{
+	return service->kvd.config.persist_policy != PERSIST_MEMORY;
+}
+
+static int start_process(struct service *service)
+{
+	struct rlimit files;
+	(void)signal(SIGPIPE, SIG_IGN);
+	// Other processes of this uid must not ptrace their way around the read-only mapping.
+	(void)prctl(PR_SET_DUMPABLE, 0);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+		files.rlim_cur = files.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &files); // if not, the listener lives with fewer
+	}
+	log_init((enum log_level)service->kvd.config.log_level);
+	const char *crash_at = getenv("KVD_CRASH_AT");
+	if (crash_at != NULL && seam_crash_arm(crash_at) != 0) {
+		(void)snprintf(service->why, sizeof(service->why),
+			       "KVD_CRASH_AT=%s: no such crash point", crash_at);
+		return EX_USAGE;
+	}
+	return 0;
+}
+
+static int start_lock(struct service *service)
+{
+	service->lock_fd =
+		dirlock_take(service->kvd.config.dir, service->why, sizeof(service->why));
+	return service->lock_fd >= 0 ? 0 : EX_CANTCREAT;
+}
+
+static void stop_lock(struct service *service)
+{
+	dirlock_release(service->lock_fd);
+}
+
+static int start_loop(struct service *service)
+{
+	int error = loop_create(&service->kvd.loop, service->kvd.seam);
+	if (error != 0) {
+		(void)snprintf(service->why, sizeof(service->why),
+			       "cannot create the event loop: %s", strerror(-error));
+		return EX_OSERR;
+	}
+	return 0;
+}
+
+static void stop_loop(struct service *service)
+{
+	loop_destroy(service->kvd.loop);
+}
+
+static void region_failure(struct service *service, int error)
+{
+	const struct config *config = &service->kvd.config;
+	switch (error) {
+	case KVS_REGION_TOO_SMALL:
+		(void)snprintf(
+			service->why, sizeof(service->why),
+			"--memory %llu bytes is too small for segments of %llu bytes: give it at "
+			"least 8 segments, or a smaller --segment",
+			(unsigned long long)config->memory_bytes,
+			(unsigned long long)config->segment_bytes);
+		break;
+	case KVS_REGION_TOO_LARGE:
+		(void)snprintf(service->why, sizeof(service->why),
+			       "--memory-max %llu bytes does not fit the region's 8 TiB of offsets",
+			       (unsigned long long)config->memory_max_bytes);
+		break;
+	case KVS_REGION_NO_PROC:
+		(void)snprintf(service->why, sizeof(service->why),
+			       "/proc is not mounted: kvd needs it to give clients read-only "
+			       "descriptors (mount -t proc proc /proc)");
+		break;
+	default:
+		(void)snprintf(service->why, sizeof(service->why), "cannot create the region: %s",
+			       strerror(errno));
+		break;
+	}
+}
+
+static int start_region(struct service *service)
+{
+	const struct config *config = &service->kvd.config;
+	struct kvs_region_options options = {
+		.memory_bytes = config->memory_bytes,
+		.memory_bytes_max = config->memory_max_bytes,
+		.segment_bytes = (uint32_t)config->segment_bytes,
+		.fenced = !kvs_epoch_membarrier_works(),
+		.huge_pages = true,
+	};
+	service->kvd.seam->random_bytes(&options.instance_id, sizeof(options.instance_id));
+	service->kvd.seam->random_bytes(&options.hash_seed, sizeof(options.hash_seed));
+	service->kvd.instance_id = options.instance_id;
+	int error = kvs_region_create(&service->region, &options);
+	if (error != KVS_REGION_OK) {
+		region_failure(service, error);
+		return error == KVS_REGION_SYSTEM ? EX_OSERR : EX_CONFIG;
+	}
+	kvs_epoch_init(&service->epochs, &service->region.header->hot, options.fenced);
+	return 0;
+}
+
+static void stop_region(struct service *service)
+{
+	kvs_epoch_fini(&service->epochs);
+	kvs_region_close(&service->region);
+}
+
+static int start_keyspace(struct service *service)
+{
+	const struct config *config = &service->kvd.config;
+	struct keyspace_options options = {
+		.seam = service->kvd.seam,
+		.region = &service->region,
+		.epochs = &service->epochs,
+		.persisted = is_persisted(service),
+		.block_on_stuck = config->on_stuck == 1,
+		.revoke_ms = config->revoke_ms,
+		.revoke_min_ms = config->revoke_min_ms,
+		.value_bytes_max = config->value_bytes_max,
+	};
+	service->kvd.keyspace = keyspace_create(&options);
+	if (service->kvd.keyspace == NULL) {
+		(void)snprintf(service->why, sizeof(service->why),
+			       "out of memory while building the table: this machine cannot give "
+			       "kvd the first pages of --memory %llu",
+			       (unsigned long long)config->memory_bytes);
+		return EX_OSERR;
+	}
+	return 0;
+}
+
+static void stop_keyspace(struct service *service)
+{
+	keyspace_destroy(service->kvd.keyspace);
+}
+
+static int start_store(struct service *service)
+{
+	if (!is_persisted(service)) {
+		keyspace_recover_finish(service->kvd.keyspace, 0);
+		return 0;
+	}
+	int code =
+		service_recover(&service->kvd, &service->store, service->why, sizeof(service->why));
+	if (code == 0) {
+		store_set_instance(service->store, service->kvd.instance_id);
+	}
+	return code;
+}
+
+static void stop_store(struct service *service)
+{
+	store_close(service->store);
+}
+
+// The region is complete: readers of an older one learn of it before anybody can get a reply.
+static int start_generation(struct service *service)
+{
+	if (generation_open(&service->generation, service->kvd.config.dir, service->why,
+			    sizeof(service->why)) != 0) {
+		return EX_CANTCREAT;
+	}
+	kvs_region_go_alive(&service->region);
+	generation_advance(&service->generation);
+	return 0;
+}
+
+static void stop_generation(struct service *service)
+{
+	generation_close(&service->generation);
+}
+
+static int start_readers(struct service *service)
+{
+	int error = readers_create(&service->kvd.readers, &service->kvd, &service->epochs,
+				   &service->region, service->generation.fd);
+	if (error == 0) {
+		error = keyspace_start_prepare(service->kvd.keyspace);
+	}
+	service->kvd.stats = stats_create(&service->kvd);
+	if (error != 0 || service->kvd.stats == NULL) {
+		(void)snprintf(service->why, sizeof(service->why),
+			       "cannot start serving readers: %s",
+			       strerror(error != 0 ? -error : ENOMEM));
+		return EX_OSERR;
+	}
+	return 0;
+}
+
+static void stop_readers(struct service *service)
+{
+	readers_destroy(service->kvd.readers);
+	stats_destroy(service->kvd.stats);
+}
+
+static int start_persist(struct service *service)
+{
+	const struct config *config = &service->kvd.config;
+	if (!is_persisted(service)) {
+		return 0;
+	}
+	const struct kvs_log *log = keyspace_log(service->kvd.keyspace);
+	struct persist_options options = {
+		.policy = (enum persist_policy)config->persist_policy,
+		.lazy_ms = (uint32_t)config->lazy_ms,
+		.lazy_bytes = config->lazy_bytes,
+		.group_delay_us = (uint32_t)config->group_delay_us,
+		.compact_ratio_percent = (uint32_t)config->compact_ratio_percent,
+		.compact_floor_bytes = config->compact_floor_bytes,
+		.seam = service->kvd.seam,
+		.store = service->store,
+		.log = log,
+		.map = keyspace_map(service->kvd.keyspace),
+		.slot = readers_own_slot(service->kvd.readers),
+		.region_base = service->region.base,
+		.start_position = kvs_load_acquire(&log->published), // partner: kvs_log_publish()
+		.wake_fd = loop_wake_fd(service->kvd.loop),
+	};
+	int error = persist_start(&service->kvd.persist, &options);
+	if (error != 0) {
+		(void)snprintf(service->why, sizeof(service->why), "cannot start the persister: %s",
+			       strerror(-error));
+		return EX_OSERR;
+	}
+	return 0;
+}
+
+static void stop_persist(struct service *service)
+{
+	if (service->kvd.persist == NULL) {
+		return;
+	}
+	if (persist_stop(service->kvd.persist) != 0) {
+		LOG_AT(LOG_LEVEL_ERROR,
+		       "the last commit failed: writes since durable_seq %llu are lost",
+		       (unsigned long long)keyspace_durable_seq(service->kvd.keyspace));
+		service->stop_code = EX_IOERR;
+	}
+	service->kvd.persist = NULL;
+}
+
+// The writer's share of every turn.
+static void service_turn(void *context, uint64_t now_ns)
+{
+	struct service *service = context;
+	struct keyspace *keyspace = service->kvd.keyspace;
+	cleaner_turn(keyspace, now_ns);
+	if (service->kvd.persist == NULL) {
+		return;
+	}
+	persist_set_live_bytes(service->kvd.persist, keyspace_live_bytes(keyspace));
+	uint64_t last_seq = keyspace_last_seq(keyspace);
+	if (last_seq != service->noticed_seq) {
+		service->noticed_seq = last_seq;
+		persist_notice(service->kvd.persist);
+	}
+}
+
+static uint64_t service_next_ns(void *context)
+{
+	const struct service *service = context;
+	return cleaner_next_ns(service->kvd.keyspace);
+}
+
+static int start_listener(struct service *service)
+{
+	if (!loop_hook(service->kvd.loop, service_turn, service_next_ns, service)) {
+		(void)snprintf(service->why, sizeof(service->why), "the event loop is full");
+		return EX_SOFTWARE;
+	}
+	if (listener_open(&service->kvd.listener, &service->kvd, service->why,
+			  sizeof(service->why)) != 0) {
+		return EX_CANTCREAT;
+	}
+	return 0;
+}
+
+// The last to start is the first to stop, in two halves: no new clients, then, when everything is
+// durable, the answers that waited for it.
+static void stop_listener(struct service *service)
+{
+	notify_stopping();
+	service->kvd.stopping = true;
+	listener_shut(service->kvd.listener);
+	stop_persist(service);
+	kvs_store_release(&service->region.header->lifecycle, KVS_REGION_RETIRED);
+	listener_close(service->kvd.listener);
+	service->kvd.listener = NULL;
+}
+
+struct service_step {
+	int (*start)(struct service *service); // 0, or an exit code with service->why filled
+	void (*stop)(struct service *service); // NULL = nothing to undo
+};
+
+static const struct service_step service_steps[] = {
+	{ start_process, NULL },
+	{ start_lock, stop_lock },
+	{ start_loop, stop_loop },
+	{ start_region, stop_region },
+	{ start_keyspace, stop_keyspace },
+	{ start_store, stop_store },
+	{ start_generation, stop_generation },
+	{ start_readers, stop_readers },
+	{ start_persist, stop_persist },
+	{ start_listener, stop_listener },
+};
+#define SERVICE_STEPS (sizeof(service_steps) / sizeof(service_steps[0]))
+
+static void service_unwind(struct service *service, size_t started)
+{
+	while (started-- > 0) {
+		if (service_steps[started].stop != NULL) {
+			service_steps[started].stop(service);
+		}
+	}
+	config_fini(&service->kvd.config);
+	free(service);
+}
+
+int service_start(struct service **out, const struct config *config)
+{
+	struct service *service = calloc(1, sizeof(*service));
+	if (service == NULL) {
+		return EX_OSERR;
+	}
+	service->kvd.seam = &seam_system;
+	service->kvd.config = *config;
+	service->kvd.started_ns = seam_system.monotonic_ns();
+	service->kvd.started_wall_ms = seam_system.wall_ms();
+	service->lock_fd = -1;
+	service->generation.fd = -1;
+	unsigned char random[20];
+	seam_system.random_bytes(random, sizeof(random));
+	for (size_t i = 0; i < sizeof(random); i++) {
+		(void)snprintf(service->kvd.run_id + 2 * i, 3, "%02x", random[i]);
+	}
+	for (size_t i = 0; i < SERVICE_STEPS; i++) {
+		int code = service_steps[i].start(service);
+		if (code != 0) {
+			(void)fprintf(stderr, "kvd: %s\n", service->why);
+			service_unwind(service, i);
+			return code;
+		}
+	}
+	notify_ready();
+	LOG_AT(LOG_LEVEL_NOTICE, "kvd %s serves %llu keys at %s", KVD_VERSION,
+	       (unsigned long long)keyspace_count(service->kvd.keyspace),
+	       listener_path(service->kvd.listener));
+	*out = service;
+	return 0;
+}
+
+int service_run(struct service *service)
+{
+	int error = loop_run(service->kvd.loop);
+	if (error != 0) {
+		LOG_AT(LOG_LEVEL_ERROR, "the event loop failed: %s", strerror(-error));
+		return EX_OSERR;
+	}
+	return 0;
+}
+
+int service_stop(struct service *service)
+{
+	uint64_t seq = keyspace_last_seq(service->kvd.keyspace);
+	stop_listener(service);
+	int code = service->stop_code;
+	if (code == 0) {
+		LOG_AT(LOG_LEVEL_NOTICE, "kvd stops, everything up to version %llu is %s",
+		       (unsigned long long)seq,
+		       is_persisted(service) ? "durable" : "gone (memory policy)");
+	}
+	service_unwind(service, SERVICE_STEPS - 1);
+	return code;
+}

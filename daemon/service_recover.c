@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+//
+// Reading the store at start, with a line now and then that says how far it is. A signal that asks kvd
+// to stop is heeded between records: nothing has been changed yet.
+#include "daemon/service_recover.h"
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <sysexits.h>
+
+#include "daemon/keyspace.h"
+#include "daemon/keyspace_create.h"
+#include "daemon/kvd.h"
+#include "daemon/log.h"
+#include "daemon/notify.h"
+#include "daemon/seam.h"
+#include "daemon/storage/probe.h"
+#include "daemon/storage/recover.h"
+#include "daemon/storage/store.h"
+
+#define RECOVER_PROGRESS_NS UINT64_C(1000000000)
+
+enum { RECOVER_NO_ROOM = 1, RECOVER_STOPPED = 2 }; // answers of the record callback
+
+struct recovery {
+	struct kvd *kvd;
+	uint64_t highest_seq;
+	uint64_t records;
+	uint64_t said_ns;
+	bool half_seen;
+	bool stop; // SIGTERM or SIGINT is pending
+};
+
+static int recover_record(void *context, const struct kvs_record_view *view, const void *value,
+			  uint64_t place)
+{
+	struct recovery *recovery = context;
+	recovery->records++;
+	if (view->seq > recovery->highest_seq) {
+		recovery->highest_seq = view->seq;
+	}
+	if (recovery->stop) {
+		return RECOVER_STOPPED;
+	}
+	int result = keyspace_recover_record(recovery->kvd->keyspace, view, value, place);
+	return result == KEYSPACE_OK ? 0 : RECOVER_NO_ROOM;
+}
+
+static void recover_progress(void *context, uint64_t done_bytes, uint64_t total_bytes)
+{
+	struct recovery *recovery = context;
+	sigset_t pending;
+	if (sigpending(&pending) == 0) {
+		recovery->stop =
+			sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
+	}
+	if (!recovery->half_seen && done_bytes * 2 >= total_bytes) {
+		recovery->half_seen = true;
+		SEAM_CRASH(recovery_half);
+	}
+	uint64_t now_ns = recovery->kvd->seam->monotonic_ns();
+	if (now_ns - recovery->said_ns < RECOVER_PROGRESS_NS) {
+		return;
+	}
+	recovery->said_ns = now_ns;
+	unsigned percent = total_bytes ? (unsigned)(done_bytes * 100 / total_bytes) : 100;
+	LOG_AT(LOG_LEVEL_NOTICE, "reading the store: %u %%, %llu of %llu MiB, %llu keys", percent,
+	       (unsigned long long)(done_bytes >> 20), (unsigned long long)(total_bytes >> 20),
+	       (unsigned long long)keyspace_count(recovery->kvd->keyspace));
+	notify_status("reading the store: %u %%", percent);
+}
+
+static int recover_result(const struct recovery *recovery, struct store *store, int result,
+			  char *why, size_t why_bytes)
+{
+	switch (result) {
+	case STORE_OK:
+		return 0;
+	case RECOVER_STOPPED:
+		(void)snprintf(why, why_bytes, "stopped by a signal while reading the store");
+		return EX_TEMPFAIL;
+	case RECOVER_NO_ROOM:
+		(void)snprintf(
+			why, why_bytes,
+			"the data in %s/store does not fit --memory %llu bytes (full after %llu "
+			"records): start with more memory",
+			recovery->kvd->config.dir,
+			(unsigned long long)recovery->kvd->config.memory_bytes,
+			(unsigned long long)recovery->records);
+		return EX_CONFIG;
+	default:
+		(void)snprintf(why, why_bytes, "%s", store_why(store));
+		return EX_DATAERR;
+	}
+}
+
+int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why_bytes)
+{
+	if (store_probe(kvd->config.dir, why, why_bytes) != STORE_OK) {
+		return EX_DATAERR;
+	}
+	struct store_options options = { .dir = kvd->config.dir, .instance_id = kvd->instance_id };
+	if (store_open(store, &options, why, why_bytes) != STORE_OK) {
+		return EX_CANTCREAT;
+	}
+	uint64_t began_ns = kvd->seam->monotonic_ns();
+	struct recovery recovery = { .kvd = kvd, .said_ns = began_ns };
+	struct store_walk walk = {
+		.record = recover_record,
+		.progress = recover_progress,
+		.context = &recovery,
+	};
+	int result = store_recover(*store, &walk);
+	int code = recover_result(&recovery, *store, result, why, why_bytes);
+	if (code != 0) {
+		store_close(*store);
+		*store = NULL;
+		return code;
+	}
+	struct store_facts facts;
+	store_facts(*store, &facts);
+	uint64_t last_seq = facts.durable_seq;
+	if (recovery.highest_seq > last_seq) {
+		last_seq = recovery.highest_seq;
+	}
+	keyspace_recover_finish(kvd->keyspace, last_seq);
+	if (recovery.records > 0) {
+		uint64_t took_ms = (kvd->seam->monotonic_ns() - began_ns) / 1000000;
+		LOG_AT(LOG_LEVEL_NOTICE, "read %llu records, %llu keys, from %s/store in %llu ms",
+		       (unsigned long long)recovery.records,
+		       (unsigned long long)keyspace_count(kvd->keyspace), kvd->config.dir,
+		       (unsigned long long)took_ms);
+	}
+	return 0;
+}
