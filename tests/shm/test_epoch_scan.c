@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT
+//
+// shm/epoch.h and shm/epoch_scan.c step by step on one thread: what a slot holds back, nesting, exact
+// revocation, pages that come, go, lie or are detached. Interleavings are the business of tests/model.
+#include "shm/epoch_scan.h"
+
+#include <stdlib.h>
+
+#include "shm/epoch.h"
+#include "tests/tap/tap.h"
+
+static struct kvs_hot hot;
+static struct kvs_epoch_domain domain;
+static _Alignas(KVS_PAGE_BYTES) struct kvs_reader_page pages[3];
+static uint64_t now_ns = 1000;
+
+static bool enter(struct kvs_slot *slot)
+{
+	return kvs_epoch_enter(slot, &hot, domain.fenced);
+}
+
+static bool leave(struct kvs_slot *slot)
+{
+	return kvs_epoch_leave(slot, &hot);
+}
+
+static bool scan(void)
+{
+	return kvs_epoch_scan(&domain, ++now_ns);
+}
+
+static void test_grace(struct kvs_slot *slot)
+{
+	uint64_t stamp = kvs_epoch_stamp(&domain);
+	ok(!kvs_epoch_passed(&domain, stamp), "what was unlinked now has not passed");
+	ok(scan() && kvs_epoch_passed(&domain, stamp), "with no reader one scan is enough");
+	ok(enter(slot) && kvs_epoch_inside(slot), "enter");
+	stamp = kvs_epoch_stamp(&domain);
+	ok(scan() && scan() && !kvs_epoch_passed(&domain, stamp),
+	   "B: a reader inside holds it back");
+	ok(kvs_epoch_page_busy(domain.pages[0]), "its page is busy");
+	ok(leave(slot) && !kvs_epoch_inside(slot), "leave: good");
+	ok(!kvs_epoch_passed(&domain, stamp) && scan() && kvs_epoch_passed(&domain, stamp),
+	   "it passes with the next scan");
+	enter(slot);
+	ok(scan(), "scan");
+	leave(slot);
+	enter(slot);
+	stamp = kvs_epoch_stamp(&domain) - 1;
+	ok(scan() && kvs_epoch_passed(&domain, stamp),
+	   "a reader that began later holds nothing older back");
+	leave(slot);
+}
+
+static void test_nesting(struct kvs_slot *slot)
+{
+	enter(slot);
+	uint64_t outer = slot->word >> KVS_EPOCH_SHIFT;
+	scan();
+	ok(enter(slot) && slot->word >> KVS_EPOCH_SHIFT == outer,
+	   "a nested section keeps the outer epoch");
+	uint64_t stamp = kvs_epoch_stamp(&domain);
+	ok(leave(slot) && kvs_epoch_inside(slot), "leaving it leaves the outer one open");
+	ok(scan() && !kvs_epoch_passed(&domain, stamp), "which still holds back");
+	ok(leave(slot) && !kvs_epoch_inside(slot), "until it ends");
+	enter(slot);
+	for (unsigned i = 1; i < KVS_NESTING_MASK; i++) {
+		enter(slot);
+	}
+	uint64_t word = slot->word;
+	ok(!enter(slot) && slot->word == word, "65535 sections nest, one more is refused");
+	for (unsigned i = 0; i < KVS_NESTING_MASK; i++) {
+		leave(slot);
+	}
+	ok(!kvs_epoch_inside(slot), "and all of them can be left");
+}
+
+static void test_revocation(struct kvs_slot *slot, struct kvs_slot *other)
+{
+	enter(slot);
+	uint64_t stamp = kvs_epoch_stamp(&domain);
+	scan();
+	enter(other);
+	scan();
+	now_ns += 50;
+	ok_u64(kvs_epoch_revoke(&domain, stamp, now_ns, 1000000, 1000000), 0,
+	       "nobody is past its deadline");
+	ok(kvs_epoch_still_good(slot, &hot), "so its views are good");
+	now_ns += 2000000;
+	ok_u64(kvs_epoch_revoke(&domain, stamp, now_ns, 1000000, 1000000), 1,
+	       "D: past it, the one that holds back is revoked");
+	ok(kvs_epoch_passed(&domain, stamp), "D: and holds back no more");
+	ok(!kvs_epoch_still_good(slot, &hot), "B: it can see that while inside");
+	ok(kvs_epoch_still_good(other, &hot), "B: a younger section is not hit");
+	ok(!leave(slot), "B: and is told when it leaves");
+	ok(leave(other), "B: the other leaves in peace");
+	ok(enter(slot) && leave(slot), "B: the next section of a revoked slot is good");
+	enter(slot);
+	ok(scan() && !kvs_epoch_passed(&domain, kvs_epoch_stamp(&domain) - 1),
+	   "and holds back again");
+	leave(slot);
+}
+
+// A reader that loaded the epoch long ago stores it only now.
+static void test_late_store(struct kvs_slot *slot)
+{
+	uint64_t stale = hot.epoch_word;
+	enter(slot);
+	scan();
+	now_ns += 2000000;
+	ok_u64(kvs_epoch_revoke(&domain, domain.epoch, now_ns, 1, 1), 1, "revoke");
+	leave(slot);
+	slot->word = stale;
+	uint64_t stamp = kvs_epoch_stamp(&domain);
+	ok(scan() && kvs_epoch_passed(&domain, stamp),
+	   "a late store of a revoked epoch holds nothing back");
+	ok(!leave(slot), "B: and that section is refused by the same comparison");
+}
+
+static void test_second_revocation(void)
+{
+	struct kvs_epoch_page *page = domain.pages[1];
+	struct kvs_slot *slot = &pages[1].slot[5];
+	page->revoked_times = 0;
+	page->short_deadline = false;
+	for (unsigned round = 0; round < 2; round++) {
+		enter(slot);
+		scan();
+		now_ns += 100;
+		ok_u64(kvs_epoch_revoke(&domain, domain.epoch, now_ns, 50, 10), 1, "revoked %u",
+		       round + 1);
+		leave(slot);
+	}
+	ok(page->short_deadline, "D: revoked twice: the short deadline from now on");
+	enter(slot);
+	scan();
+	now_ns += 20;
+	ok_u64(kvs_epoch_revoke(&domain, domain.epoch, now_ns, 50, 10), 1, "D: which is used");
+	leave(slot);
+}
+
+static void test_lying_page(uint64_t *random)
+{
+	uint64_t stamp = kvs_epoch_stamp(&domain);
+	struct kvs_slot *liar = &pages[2].slot[0];
+	liar->word = UINT64_MAX;
+	ok(scan() && kvs_epoch_passed(&domain, stamp),
+	   "H: an epoch from the future holds nothing back");
+	liar->revoked_upto = UINT64_MAX;
+	liar->word = UINT64_C(1) << KVS_EPOCH_SHIFT | 1;
+	stamp = kvs_epoch_stamp(&domain);
+	ok(scan() && !kvs_epoch_passed(&domain, stamp), "H: a claimed old epoch holds back");
+	now_ns += 1000000;
+	(void)kvs_epoch_revoke(&domain, stamp, now_ns, 10, 10);
+	(void)scan();
+	liar->word = 0;
+	(void)scan();
+	ok(kvs_epoch_passed(&domain, stamp), "H: but not for ever");
+	unsigned char *bytes = (unsigned char *)&pages[2];
+	for (unsigned round = 0; round < 2000; round++) {
+		for (unsigned i = 0; i < 64; i++) {
+			bytes[tap_random(random) % KVS_PAGE_BYTES] =
+				(unsigned char)tap_random(random);
+		}
+		(void)scan();
+		now_ns += 1000;
+		(void)kvs_epoch_revoke(&domain, domain.epoch, now_ns, 10, 10);
+	}
+	memset(bytes, 0, KVS_PAGE_BYTES);
+	stamp = kvs_epoch_stamp(&domain);
+	ok(scan() && kvs_epoch_passed(&domain, stamp), "H: any bytes in a page are survived");
+}
+
+static void test_pages(struct kvs_slot *slot)
+{
+	enter(slot);
+	uint64_t stamp = kvs_epoch_stamp(&domain);
+	kvs_epoch_detach(&domain, domain.pages[0]);
+	ok_u64(pages[0].header.state, KVS_PAGE_DETACHED, "a detached page says so");
+	ok(scan() && !kvs_epoch_passed(&domain, stamp),
+	   "B: its open sections are honoured all the same");
+	struct kvs_epoch_page *first = domain.pages[0];
+	struct kvs_epoch_page *last = domain.pages[domain.pages_count - 1];
+	kvs_epoch_remove(&domain, first);
+	ok(scan() && kvs_epoch_passed(&domain, stamp),
+	   "D: the page of a dead process holds nothing back");
+	ok(domain.pages_count == 2 && last->index < 2 && domain.pages[last->index] == last,
+	   "the others are still in their places");
+}
+
+static void test_restart(void)
+{
+	uint64_t before = domain.epoch;
+	struct kvs_epoch_domain again;
+	kvs_epoch_init(&again, &hot, domain.fenced);
+	ok_u64(again.epoch, before, "F: a new domain continues the epochs of the region");
+	struct kvs_slot slot = { 0 };
+	enter(&slot);
+	hot.oldest_valid = again.epoch + 1;
+	ok(!leave(&slot), "F: sections from before oldest_valid are refused");
+	hot.oldest_valid = 1;
+	kvs_epoch_fini(&again);
+}
+
+int main(void)
+{
+	uint64_t random = tap_seed(12);
+	hot.epoch_word = UINT64_C(5) << KVS_EPOCH_SHIFT | 1;
+	hot.oldest_valid = 1;
+	bool light = kvs_epoch_membarrier_works();
+	tap_diag("%s mode", light ? "light" : "fenced");
+	kvs_epoch_init(&domain, &hot, !light);
+	for (unsigned i = 0; i < 3; i++) {
+		ok(kvs_epoch_add(&domain, &pages[i], &pages[i]) != NULL, "add page %u", i);
+	}
+	test_grace(&pages[0].slot[0]);
+	test_nesting(&pages[0].slot[KVS_READERS_PER_PAGE - 1]);
+	test_revocation(&pages[0].slot[0], &pages[1].slot[3]);
+	test_late_store(&pages[0].slot[1]);
+	test_second_revocation();
+	test_lying_page(&random);
+	test_pages(&pages[0].slot[0]);
+	test_restart();
+	kvs_epoch_fini(&domain);
+	setenv("KVD_FENCED", "1", 1);
+	ok(!kvs_epoch_membarrier_works(), "KVD_FENCED=1 forces the fenced mode");
+	return tap_done();
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+//
+// shm/limbo.c: first in, first out, and nothing comes out before the oldest reader has gone past it.
+#include "shm/limbo.h"
+
+#include "tests/tap/tap.h"
+
+static void test_order(uint64_t *random)
+{
+	struct kvs_limbo limbo;
+	struct kvs_limbo_item item;
+	ok(kvs_limbo_init(&limbo), "init");
+	ok_u64(kvs_limbo_newest_stamp(&limbo), 0, "empty: no newest stamp");
+	ok(!kvs_limbo_pop(&limbo, UINT64_MAX, &item), "empty: nothing comes out");
+	uint64_t stamp = 1, pushed = 0, popped = 0, oldest = 1;
+	unsigned wrong = 0;
+	for (unsigned round = 0; round < 50000; round++) {
+		if (tap_random(random) % 5 < 3) {
+			kvs_limbo_push(&limbo, stamp, KVS_LIMBO_OVERFLOW, pushed,
+				       (uint32_t)(pushed * 7));
+			pushed++;
+		} else if (tap_random(random) % 2) {
+			stamp++;
+		} else {
+			oldest = stamp - tap_random(random) % (stamp < 3 ? stamp : 3);
+			while (kvs_limbo_pop(&limbo, oldest, &item)) {
+				wrong += item.stamp >= oldest || item.a != popped ||
+					 item.b != (uint32_t)(popped * 7) ||
+					 item.kind != KVS_LIMBO_OVERFLOW;
+				popped++;
+			}
+			wrong += limbo.count > 0 && limbo.items[limbo.head].stamp < oldest;
+		}
+	}
+	while (kvs_limbo_pop(&limbo, UINT64_MAX, &item)) {
+		wrong += item.a != popped++;
+	}
+	ok_u64(wrong, 0, "order, content and stamps hold over growth of the ring");
+	ok_u64(popped, pushed, "everything came out in the end");
+	ok_u64(limbo.lost, 0, "nothing was lost");
+	kvs_limbo_fini(&limbo);
+}
+
+int main(void)
+{
+	uint64_t random = tap_seed(7);
+	test_order(&random);
+	return tap_done();
+}

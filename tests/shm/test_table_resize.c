@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+//
+// shm/table_resize.c: growth and shrinkage keep every key, at each labelled step as well as at the end,
+// and turns of direction are counted. What happens between two stores is tests/shm/step_growth.c.
+#include "shm/table_write.h"
+
+#include "tests/shm/fixture.h"
+#include "tests/tap/tap.h"
+
+#define MEMORY (16u << 20)
+#define SEGMENT KVS_SEGMENT_BYTES_MIN
+#define KEYS 20000u
+
+static uint64_t shadow[KEYS];
+
+struct watch {
+	struct fixture *f;
+	struct kvs_map map; // a reader's
+	unsigned missed;
+	unsigned steps[4];
+};
+
+static void key_of(unsigned i, char key[16])
+{
+	(void)snprintf(key, 16, "key:%u", i);
+}
+
+static bool as_expected(const struct kvs_map *map, unsigned i)
+{
+	char key[16];
+	struct kvs_hit hit;
+	key_of(i, key);
+	enum kvs_find_result result = fixture_find(map, key, strlen(key), &hit);
+	return shadow[i] == 0 ? result == KVS_FIND_ABSENT
+			      : result == KVS_FIND_HIT && hit.view.seq == shadow[i];
+}
+
+// Looks from inside a split or merge: only keys of the chain that moves can suffer from it.
+static void on_step(void *context, enum kvs_table_step step)
+{
+	struct watch *w = context;
+	w->steps[step]++;
+	uint64_t buckets = w->f->table.buckets;
+	bool filled = step == KVS_TABLE_SPLIT_FILLED || step == KVS_TABLE_MERGE_PUBLISHED;
+	uint64_t moving = filled ? buckets : buckets - 1;
+	(void)kvs_map_extend(&w->map);
+	for (unsigned i = 0; i < KEYS; i++) {
+		char key[16];
+		key_of(i, key);
+		uint64_t hash = kvs_hash(w->map.hash_seed, key, strlen(key));
+		if (kvs_bucket_index(hash, moving + 1) == moving && shadow[i] != 0) {
+			w->missed += !as_expected(&w->map, i);
+		}
+	}
+}
+
+static unsigned check_all(struct watch *w)
+{
+	unsigned wrong = 0;
+	(void)kvs_map_extend(&w->map);
+	for (unsigned i = 0; i < KEYS; i++) {
+		wrong += !as_expected(&w->map, i);
+	}
+	return wrong;
+}
+
+static void fill(struct fixture *f, unsigned from, unsigned to)
+{
+	for (unsigned i = from; i < to; i++) {
+		char key[16];
+		key_of(i, key);
+		shadow[i] = fixture_set(f, key, strlen(key), "value", 5);
+	}
+}
+
+static void empty(struct fixture *f, unsigned from, unsigned to)
+{
+	for (unsigned i = from; i < to; i++) {
+		char key[16];
+		key_of(i, key);
+		(void)fixture_remove(f, key, strlen(key));
+		shadow[i] = 0;
+		if (i % 100 == 0) {
+			(void)fixture_reclaim(f);
+		}
+	}
+}
+
+static void test_grow_and_shrink(struct watch *w)
+{
+	struct fixture *f = w->f;
+	uint64_t smallest = f->table.buckets;
+	fill(f, 0, KEYS);
+	ok(f->table.buckets > KEYS / 8 && f->table.splits > 0,
+	   "the table grew to %" PRIu64 " buckets", f->table.buckets);
+	ok_u64(check_all(w), 0, "A: every key is found after growing");
+	ok_u64(f->table.turns, 0, "growing alone is no turn");
+
+	// While its bucket moves a key may be looked up at the labelled steps only: thin out the watching.
+	f->table.step_hook = on_step;
+	f->table.step_context = w;
+	fill(f, 0, 50);
+	empty(f, 50, KEYS / 2);
+	f->table.step_hook = NULL;
+	empty(f, KEYS / 2, KEYS - 50);
+	for (unsigned i = 0; i < 20000; i++) {
+		(void)kvs_table_step(&f->table);
+	}
+	ok_u64(f->table.buckets, smallest, "it shrank to its smallest size");
+	ok_u64(check_all(w), 0, "A: what is left is found, what is gone is not");
+	ok_u64(f->table.turns, 1, "one turn");
+	empty(f, 0, KEYS);
+	(void)fixture_reclaim(f);
+	ok_u64(f->table.overflow[0].used_count + f->limbo.count, 0,
+	       "no overflow bucket is left over");
+}
+
+static void test_steps(struct watch *w)
+{
+	struct fixture *f = w->f;
+	f->table.step_hook = on_step;
+	f->table.step_context = w;
+	fill(f, 0, 6000);
+	for (unsigned i = 0; i < 100; i++) {
+		(void)kvs_table_step(&f->table);
+	}
+	empty(f, 100, 6000);
+	for (unsigned i = 0; i < 5000; i++) {
+		(void)kvs_table_step(&f->table);
+	}
+	f->table.step_hook = NULL;
+	ok(w->steps[KVS_TABLE_SPLIT_FILLED] > 100 && w->steps[KVS_TABLE_SPLIT_PUBLISHED] > 100 &&
+		   w->steps[KVS_TABLE_MERGE_FILLED] > 100 &&
+		   w->steps[KVS_TABLE_MERGE_PUBLISHED] > 100,
+	   "all four steps were watched");
+	ok_u64(w->missed, 0, "A: no key of the moving chain was missed at any of them");
+	ok_u64(f->table.turns, 3, "grown and shrunk again: two more turns");
+}
+
+static void test_bound(void)
+{
+	struct fixture f;
+	fixture_open(&f, KVS_MEMORY_BYTES_MIN, SEGMENT);
+	f.step_after_write = true;
+	unsigned count = 0;
+	char key[16];
+	for (; count < 1000000; count++) {
+		key_of(count, key);
+		if (fixture_set(&f, key, strlen(key), "", 0) == 0) {
+			break;
+		}
+	}
+	ok(count > 1000 && count < 1000000, "a full region refuses, after %u keys", count);
+	struct kvs_hit hit;
+	unsigned lost = 0;
+	for (unsigned i = 0; i < count; i++) {
+		key_of(i, key);
+		lost += fixture_find(&f.region.map, key, strlen(key), &hit) != KVS_FIND_HIT;
+	}
+	ok_u64(lost, 0, "G: and keeps what it has");
+	ok(f.region.table_bytes + ((uint64_t)f.log.full_count * SEGMENT) <= KVS_MEMORY_BYTES_MIN,
+	   "G: table and segments stay within the bound");
+	fixture_close(&f);
+}
+
+int main(void)
+{
+	struct fixture f;
+	struct watch w = { .f = &f };
+	(void)tap_seed(10);
+	fixture_open(&f, MEMORY, SEGMENT);
+	fixture_map_reader(&f, &w.map);
+	f.step_after_write = true;
+	test_grow_and_shrink(&w);
+	test_steps(&w);
+	kvs_map_close(&w.map);
+	fixture_close(&f);
+	test_bound();
+	return tap_done();
+}
