@@ -38,6 +38,14 @@ struct persist_options {
 	void *region_base; // header watermarks and counters
 	uint64_t start_position; // log position (kvs_log.published form) from which nothing is durable
 	int wake_fd; // eventfd: written after each commit, so that the loop releases replies
+	bool collect_moves; // persist_take_moves() will be called: compaction waits for it when behind
+};
+
+/// A record that compaction wrote anew: its place in the store is another one now.
+struct persist_move {
+	uint64_t hash;
+	uint64_t seq;
+	uint64_t place;
 };
 
 /// Starts the thread. Returns 0 or -errno.
@@ -60,8 +68,17 @@ bool persist_degraded(struct persist *persist, const char **why);
 /// seq in (durable, failed] gets it once.
 uint64_t persist_failed_seq(const struct persist *persist);
 
-/// Live bytes now, told by the keyspace at each turn; drives the compaction ratio.
+/// Live bytes now (records as they stand in the log, and the large values they name), told by the
+/// keyspace at each turn; drives the compaction ratio. Until it was told once nothing is compacted.
+/// Call with: any time. Thread must: be the loop's. Orders: nothing, a hint.
 void persist_set_live_bytes(struct persist *persist, uint64_t live_bytes);
+
+/// Takes up to `max` moves that are durable by now, oldest first; returns how many. Whoever keeps a
+/// place (a stub) must apply them, if its seq is still current. None is ever lost: while
+/// PERSIST_MOVES_MAX wait to be taken, compaction rests.
+/// Call with: collect_moves set. Thread must: be the loop's. Orders: a mutex.
+size_t persist_take_moves(struct persist *persist, struct persist_move *out, size_t max);
+#define PERSIST_MOVES_MAX (1u << 18)
 
 /// Commits everything published, ends the thread, frees. Returns 0, or -errno if the last commit failed.
 int persist_stop(struct persist *persist);

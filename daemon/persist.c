@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: MIT
+//
+// The persister's thread: when to commit, when to sleep, what to do after a failure, and the few words
+// it shares with the loop. It sleeps without a timeout when nothing is to be done; the one race in
+// that, work arriving while it falls asleep, is closed by a full fence on both sides: the sleeper says
+// so and then looks for work once more, the bringer brings and then looks for a sleeper.
+#include "daemon/persist.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <linux/membarrier.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/persist_internal.h"
+#include "shm/epoch_scan.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+#define BACKOFF_FIRST_NS (100 * NS_PER_MS)
+#define BACKOFF_MAX_NS (5000 * NS_PER_MS)
+#define LAZY_LOOK_NS (50 * NS_PER_MS) // how often a lazy wait looks whether lazy_bytes are reached
+#define STOP_FAILURES_MAX 3u
+
+enum persist_due { DUE_COMMIT, DUE_COMPACT, DUE_STOP };
+
+uint64_t persist_log_bytes(const struct kvs_log *log, struct kvs_log_position from,
+			   struct kvs_log_position to)
+{
+	uint64_t bytes = 0;
+	while (from.segment != to.segment) {
+		bytes += log->region->segment_bytes - from.offset;
+		from.segment = log->segments[from.segment].next;
+		from.offset = 0;
+	}
+	return bytes + to.offset - from.offset;
+}
+
+static bool same_position(struct kvs_log_position a, struct kvs_log_position b)
+{
+	return a.segment == b.segment && a.offset == b.offset;
+}
+
+static bool work_waits(const struct persist *persist)
+{
+	return !same_position(kvs_log_published(persist->options.log), persist->position);
+}
+
+static bool someone_waits(const struct persist *persist)
+{
+	uint64_t failed = kvs_load_relaxed(&persist->failed_seq);
+	uint64_t settled = persist->durable_seq > failed ? persist->durable_seq : failed;
+	// Acquire: partner persist_request()'s release; the published position is read after it.
+	return kvs_load_acquire(&persist->requested_seq) > settled;
+}
+
+static bool must_stop(const struct persist *persist)
+{
+	// Acquire: partner persist_stop()'s release.
+	return kvs_load_acquire(&persist->stopping) != 0;
+}
+
+static void wait_until(struct persist *persist, uint64_t wake_at_ns)
+{
+	if (wake_at_ns == PERSIST_NEVER) {
+		(void)pthread_cond_wait(&persist->wake, &persist->mutex);
+		return;
+	}
+	// The clock of the seam need not be the system's: only the distance counts.
+	uint64_t now_ns = persist->options.seam->monotonic_ns();
+	struct timespec at;
+	(void)clock_gettime(CLOCK_MONOTONIC, &at);
+	uint64_t wait_ns = wake_at_ns > now_ns ? wake_at_ns - now_ns : 0;
+	uint64_t at_ns = (uint64_t)at.tv_nsec + wait_ns;
+	at.tv_sec += (time_t)(at_ns / 1000000000u);
+	at.tv_nsec = (long)(at_ns % 1000000000u);
+	(void)pthread_cond_timedwait(&persist->wake, &persist->mutex, &at);
+}
+
+// Sleeps until someone brings what `level` allows, or until `wake_at_ns`. Returns early at will: the
+// caller looks at everything again.
+static void persist_sleep(struct persist *persist, enum persist_sleep level, uint64_t wake_at_ns)
+{
+	pthread_mutex_lock(&persist->mutex);
+	kvs_store_relaxed(&persist->sleeping, level);
+	kvs_fence_full(); // partner: persist_bring()
+	bool arrived =
+		must_stop(persist) ||
+		(level >= PERSIST_SLEEP_LAZY && someone_waits(persist) && work_waits(persist)) ||
+		(level >= PERSIST_SLEEP_IDLE && work_waits(persist));
+	if (!arrived && kvs_load_relaxed(&persist->sleeping) == level) {
+		wait_until(persist, wake_at_ns);
+	}
+	kvs_store_relaxed(&persist->sleeping, PERSIST_AWAKE);
+	pthread_mutex_unlock(&persist->mutex);
+}
+
+// Wakes the persister if it sleeps at `level` or deeper.
+static void persist_bring(struct persist *persist, enum persist_sleep level)
+{
+	kvs_fence_full(); // partner: persist_sleep()
+	if (kvs_load_relaxed(&persist->sleeping) < level) {
+		return;
+	}
+	pthread_mutex_lock(&persist->mutex);
+	kvs_store_relaxed(&persist->sleeping, PERSIST_AWAKE);
+	pthread_cond_signal(&persist->wake);
+	pthread_mutex_unlock(&persist->mutex);
+}
+
+// When unpersisted work that nobody waits for is due.
+static bool lazy_due(struct persist *persist, uint64_t now_ns, uint64_t *wake_at_ns)
+{
+	if (persist->work_since_ns == 0) {
+		persist->work_since_ns = now_ns;
+	}
+	uint64_t due_ns = persist->work_since_ns + persist->options.lazy_ms * NS_PER_MS;
+	struct kvs_log_position end = kvs_log_published(persist->options.log);
+	if (now_ns >= due_ns || persist_log_bytes(persist->options.log, persist->position, end) >=
+					persist->options.lazy_bytes) {
+		return true;
+	}
+	*wake_at_ns = due_ns < now_ns + LAZY_LOOK_NS ? due_ns : now_ns + LAZY_LOOK_NS;
+	return false;
+}
+
+// What is published now is what this round commits; what is appended meanwhile waits for the next.
+static enum persist_due begin_round(struct persist *persist)
+{
+	if (!persist->round_open) {
+		persist->round_end = kvs_log_published(persist->options.log);
+		persist->round_open = true;
+	}
+	return DUE_COMMIT;
+}
+
+// Sleeps until something is due, and says what.
+static enum persist_due persist_wait(struct persist *persist)
+{
+	for (;;) {
+		bool stop = must_stop(persist);
+		bool work = work_waits(persist);
+		uint64_t now_ns = persist->options.seam->monotonic_ns();
+		uint64_t wake_at_ns = PERSIST_NEVER;
+		enum persist_sleep level = PERSIST_SLEEP_IDLE;
+		if (stop && (!work || persist->stop_failures >= STOP_FAILURES_MAX)) {
+			return DUE_STOP;
+		}
+		if (now_ns < persist->retry_at_ns && !stop) {
+			wake_at_ns = persist->retry_at_ns;
+			level = PERSIST_SLEEP_BACKOFF;
+		} else if (work && (stop || persist->round_open || someone_waits(persist) ||
+				    persist->backoff_ns > 0)) {
+			return begin_round(persist);
+		} else if (work) {
+			if (lazy_due(persist, now_ns, &wake_at_ns)) {
+				return begin_round(persist);
+			}
+			level = PERSIST_SLEEP_LAZY;
+		} else if (persist_compact_idle_wanted(persist)) {
+			return DUE_COMPACT;
+		}
+		persist_sleep(persist, level, wake_at_ns);
+	}
+}
+
+static void tell_loop(struct persist *persist)
+{
+	if (persist->options.wake_fd >= 0) {
+		uint64_t one = 1;
+		// A full eventfd counter is as good as one more: the loop will look.
+		ssize_t done =
+			persist->options.seam->write(persist->options.wake_fd, &one, sizeof(one));
+		(void)done;
+	}
+}
+
+static void commit_failed(struct persist *persist)
+{
+	uint64_t now_ns = persist->options.seam->monotonic_ns();
+	persist->backoff_ns = persist->backoff_ns == 0 ? BACKOFF_FIRST_NS : persist->backoff_ns * 2;
+	if (persist->backoff_ns > BACKOFF_MAX_NS) {
+		persist->backoff_ns = BACKOFF_MAX_NS;
+	}
+	persist->retry_at_ns = now_ns + persist->backoff_ns;
+	persist->stop_failures++;
+	persist->round_open = false; // the next attempt takes along what came meanwhile
+	pthread_mutex_lock(&persist->mutex);
+	const char *why = persist->txn.failure;
+	strlcpy(persist->why, why != NULL ? why : store_why(persist->options.store),
+		sizeof(persist->why));
+	pthread_mutex_unlock(&persist->mutex);
+
+	uint64_t failed = persist->txn.target_seq;
+	uint64_t requested = kvs_load_acquire(&persist->requested_seq);
+	if (requested > failed) {
+		failed = requested; // they would wait for an attempt that comes too late for them
+	}
+	// Release: the text is there (partner: persist_degraded(), persist_failed_seq()).
+	kvs_store_release(&persist->degraded, 1);
+	kvs_store_release(&persist->failed_seq, failed);
+	kvs_count(kvs_counter_word(persist->options.region_base, KVS_COUNTER_commits_failed), 1);
+	tell_loop(persist);
+}
+
+static void publish_durable(struct persist *persist)
+{
+	// Release: the commit before it (partner: whoever acts on durable_seq, the loop and clients).
+	kvs_store_release(&persist->marks->durable_seq, persist->durable_seq);
+	SEAM_CRASH(durable_published);
+	kvs_store_release_32(&persist->marks->notify,
+			     kvs_load_relaxed_32(&persist->marks->notify) + 1);
+	(void)syscall(SYS_futex, &persist->marks->notify, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+static void commit_succeeded(struct persist *persist, bool idle)
+{
+	if (!idle) {
+		publish_durable(persist);
+	}
+	persist->backoff_ns = 0;
+	persist->retry_at_ns = 0;
+	persist->stop_failures = 0;
+	if (!persist->compact.broken) {
+		kvs_store_release(&persist->degraded, 0);
+	}
+	if (persist->round_open && same_position(persist->position, persist->round_end)) {
+		persist->round_open = false;
+		persist->work_since_ns = 0; // what came meanwhile starts its own interval
+	}
+	if (!idle || persist->options.collect_moves) {
+		tell_loop(persist);
+	}
+}
+
+static void *persist_main(void *argument)
+{
+	struct persist *persist = argument;
+	(void)pthread_setname_np(pthread_self(), "kvd-persist");
+	for (;;) {
+		enum persist_due due = persist_wait(persist);
+		if (due == DUE_STOP) {
+			return NULL;
+		}
+		bool idle = due == DUE_COMPACT;
+		persist->result = persist_commit(persist, idle);
+		if (persist->result == STORE_OK) {
+			commit_succeeded(persist, idle);
+		} else {
+			commit_failed(persist);
+		}
+	}
+}
+
+static void persist_free(struct persist *persist)
+{
+	pthread_cond_destroy(&persist->wake);
+	pthread_mutex_destroy(&persist->mutex);
+	free(persist->compact.copy);
+	free(persist->moves.fresh);
+	free(persist->moves.ready);
+	free(persist);
+}
+
+// Light read sections need this process registered with the kernel, once; else they fence.
+static bool must_fence(const struct persist_options *options)
+{
+	return options->map->readers_fence || !kvs_epoch_membarrier_works() ||
+	       syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) != 0;
+}
+
+static struct persist *persist_new(const struct persist_options *options)
+{
+	struct persist *persist = calloc(1, sizeof(*persist));
+	if (persist == NULL) {
+		return NULL;
+	}
+	struct kvs_region_header *header = options->region_base;
+	persist->options = *options;
+	persist->hot = &header->hot;
+	persist->marks = &header->marks;
+	persist->fenced = must_fence(options);
+	persist->live_bytes = PERSIST_LIVE_UNKNOWN;
+	persist->position =
+		(struct kvs_log_position){ .segment = (uint32_t)(options->start_position >> 32),
+					   .offset = (uint32_t)options->start_position };
+	persist->durable_seq = kvs_load_acquire(&header->marks.durable_seq);
+	struct store_facts facts;
+	store_facts(options->store, &facts);
+	persist->compact.boundary = facts.next_block;
+	persist->compact.copy = aligned_alloc(64, (STORE_BLOCK_BYTES_MAX + 63) & ~63u);
+
+	pthread_condattr_t attributes;
+	pthread_mutex_init(&persist->mutex, NULL);
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(&persist->wake, &attributes);
+	pthread_condattr_destroy(&attributes);
+	if (persist->compact.copy == NULL) {
+		persist_free(persist);
+		return NULL;
+	}
+	return persist;
+}
+
+int persist_start(struct persist **out, const struct persist_options *options)
+{
+	struct persist *persist = persist_new(options);
+	if (persist == NULL) {
+		return -ENOMEM;
+	}
+	int rc = pthread_create(&persist->thread, NULL, persist_main, persist);
+	if (rc != 0) {
+		persist_free(persist);
+		return -rc;
+	}
+	*out = persist;
+	return 0;
+}
+
+void persist_request(struct persist *persist, uint64_t seq)
+{
+	if (seq > kvs_load_relaxed(&persist->requested_seq)) {
+		// Release: partner someone_waits()'s acquire.
+		kvs_store_release(&persist->requested_seq, seq);
+	}
+	persist_bring(persist, PERSIST_SLEEP_LAZY);
+}
+
+void persist_notice(struct persist *persist)
+{
+	persist_bring(persist, PERSIST_SLEEP_IDLE);
+}
+
+void persist_set_live_bytes(struct persist *persist, uint64_t live_bytes)
+{
+	kvs_store_relaxed(&persist->live_bytes,
+			  live_bytes); // a hint: partner persist_compact_wanted()
+}
+
+bool persist_degraded(struct persist *persist, const char **why)
+{
+	// Acquire: partner commit_failed()'s release.
+	if (kvs_load_acquire(&persist->degraded) == 0) {
+		*why = "";
+		return false;
+	}
+	pthread_mutex_lock(&persist->mutex);
+	strlcpy(persist->why_told, persist->why, sizeof(persist->why_told));
+	pthread_mutex_unlock(&persist->mutex);
+	*why = persist->why_told;
+	return true;
+}
+
+uint64_t persist_failed_seq(const struct persist *persist)
+{
+	// Acquire: partner commit_failed()'s release.
+	return kvs_load_acquire(&persist->failed_seq);
+}
+
+int persist_stop(struct persist *persist)
+{
+	// Release: all that was appended before (partner: must_stop()'s acquire).
+	kvs_store_release(&persist->stopping, 1);
+	persist_bring(persist, PERSIST_SLEEP_BACKOFF);
+	pthread_join(persist->thread, NULL);
+	int result = 0;
+	if (work_waits(persist) && persist->result != STORE_OK) {
+		result = persist->result == STORE_NO_SPACE ? -ENOSPC : -EIO;
+	}
+	persist_free(persist);
+	return result;
+}

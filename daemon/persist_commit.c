@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: MIT
+//
+// One commit. Its target is the seq of the last record it takes, at a batch boundary; what it writes,
+// together with what is in the store, is the state as of that seq. Under the lazy policy a record that
+// is superseded by a version within the same target is left out: nobody could ever read it again.
+#include <errno.h>
+#include <string.h>
+
+#include "daemon/persist_internal.h"
+#include "shm/hash.h"
+
+static void lookup_once(struct persist *persist, struct persist_candidate *candidates,
+			unsigned count)
+{
+	const struct kvs_map *map = persist->options.map;
+	for (unsigned i = 0; i < count; i++) {
+		const struct kvs_record_view *view = &candidates[i].view;
+		candidates[i].hash = kvs_hash(map->hash_seed, view->key, view->key_bytes);
+		kvs_table_prefetch_bucket(map, candidates[i].hash);
+	}
+	for (unsigned i = 0; i < count; i++) {
+		kvs_table_prefetch_record(map, candidates[i].hash);
+	}
+	for (unsigned i = 0; i < count; i++) {
+		struct persist_candidate *candidate = &candidates[i];
+		struct kvs_hit hit;
+		switch (kvs_table_find(map, candidate->hash, candidate->view.key,
+				       candidate->view.key_bytes, &hit)) {
+		case KVS_FIND_HIT:
+			candidate->current = PERSIST_CURRENT_SEQ;
+			candidate->current_seq = hit.view.seq;
+			break;
+		case KVS_FIND_ABSENT:
+			candidate->current = PERSIST_CURRENT_ABSENT;
+			break;
+		default:
+			candidate->current = PERSIST_CURRENT_UNKNOWN;
+			break;
+		}
+	}
+}
+
+void persist_lookup(struct persist *persist, struct persist_candidate *candidates, unsigned count)
+{
+	struct kvs_slot *slot = persist->options.slot;
+	bool good = kvs_epoch_enter(slot, persist->hot, persist->fenced);
+	if (good) {
+		lookup_once(persist, candidates, count);
+		good = kvs_epoch_leave(slot, persist->hot);
+	}
+	for (unsigned i = 0; !good && i < count; i++) {
+		// Revoked, so what was read may have been anything.
+		candidates[i].current = PERSIST_CURRENT_UNKNOWN;
+	}
+}
+
+// The bytes of a LARGE record's value; false if its run cannot be.
+static bool large_value(const struct persist *persist, const struct kvs_record_view *view,
+			const void **value)
+{
+	*value = NULL;
+	if (!(view->flags & KVS_RECORD_LARGE)) {
+		return true;
+	}
+	const struct kvs_range_bounds *range = &persist->options.map->ranges[KVS_RANGE_LARGE];
+	struct kvs_run run = kvs_record_run(view);
+	if (run.offset < range->offset || run.offset - range->offset > range->bytes_max ||
+	    view->value_bytes > range->bytes_max - (run.offset - range->offset)) {
+		return false;
+	}
+	*value = persist->options.map->base + run.offset;
+	return true;
+}
+
+static int append(struct persist *persist, const struct kvs_record_view *view)
+{
+	const void *value;
+	uint64_t place;
+	if (!large_value(persist, view, &value)) {
+		return STORE_OK; // not a record that a reader could follow either
+	}
+	int result = store_append(persist->options.store, view, value, &place);
+	if (result == STORE_OK) {
+		// Relaxed: it counts only for seq <= durable_seq, whose release comes after the commit
+		// (partner: whoever reads a place). Outside the record's crc; nobody else writes it now.
+		kvs_store_relaxed((uint64_t *)(uintptr_t)&view->record->place, place);
+		persist->txn.records++;
+		persist->txn.bytes += store_packed_bytes(view);
+	}
+	return result;
+}
+
+static uint64_t commit_bytes_max(const struct persist *persist)
+{
+	uint64_t live = kvs_load_relaxed(&persist->live_bytes);
+	uint64_t bytes = live == PERSIST_LIVE_UNKNOWN ? PERSIST_COMMIT_BYTES_MAX
+						      : live / PERSIST_COMMIT_LIVE_SHARE;
+	if (bytes < PERSIST_COMMIT_BYTES_MIN) {
+		bytes = PERSIST_COMMIT_BYTES_MIN;
+	}
+	return bytes < PERSIST_COMMIT_BYTES_MAX ? bytes : PERSIST_COMMIT_BYTES_MAX;
+}
+
+// A walk that stopped short of its end stopped at something that is no record: what is behind it must
+// not be called durable, and where the batch before it ends is not known either.
+static int at_end(struct persist *persist, struct kvs_log_position at, struct kvs_log_position end)
+{
+	if (at.segment == end.segment && at.offset == end.offset) {
+		return STORE_OK;
+	}
+	persist->txn.failure =
+		"the log in memory is damaged: nothing after it can be persisted; save "
+		"the data with kvctl dump and restart kvd";
+	store_abort(persist->options.store);
+	return STORE_DAMAGED;
+}
+
+// Takes records as they come, to `end` or to the first batch boundary beyond the bound.
+static int pack_all(struct persist *persist, struct kvs_log_position end)
+{
+	struct persist_txn *txn = &persist->txn;
+	uint64_t bytes_max = commit_bytes_max(persist);
+	struct kvs_record_view view;
+	while (kvs_log_follow(persist->options.log, &txn->position, end, &view)) {
+		int result = append(persist, &view);
+		if (result != STORE_OK) {
+			return result;
+		}
+		txn->target_seq = view.seq;
+		if (txn->bytes >= bytes_max && !(view.flags & KVS_RECORD_MORE)) {
+			return STORE_OK;
+		}
+	}
+	return at_end(persist, txn->position, end);
+}
+
+// How far a lazy commit goes: to `end`, or to the first batch boundary beyond so many bytes that, if as
+// many can be left out as last time, the bound is met.
+static int find_target(struct persist *persist, struct kvs_log_position end,
+		       struct kvs_log_position *target, uint64_t *target_seq)
+{
+	uint64_t bytes_max = commit_bytes_max(persist) * 100 / (100 - persist->skipped_percent);
+	struct kvs_log_position at = persist->txn.position;
+	struct kvs_record_view view;
+	uint64_t bytes = 0;
+	while (bytes < bytes_max && kvs_log_follow(persist->options.log, &at, end, &view)) {
+		bytes += store_packed_bytes(&view);
+		*target_seq = view.seq;
+		while ((view.flags & KVS_RECORD_MORE) &&
+		       kvs_log_follow(persist->options.log, &at, end, &view)) {
+			bytes += store_packed_bytes(&view);
+			*target_seq = view.seq;
+		}
+	}
+	*target = at;
+	return bytes >= bytes_max && !(view.flags & KVS_RECORD_MORE) ? STORE_OK
+								     : at_end(persist, at, end);
+}
+
+// Nobody can ever read this record of the commit again: a newer version, or a FLUSHALL, is in it too.
+static bool superseded(const struct persist_candidate *candidate, uint64_t flush_seq,
+		       uint64_t target_seq)
+{
+	uint64_t seq = candidate->view.seq;
+	if (flush_seq > seq && flush_seq <= target_seq) {
+		return true;
+	}
+	return !(candidate->view.flags & KVS_RECORD_FLUSH) &&
+	       candidate->current == PERSIST_CURRENT_SEQ && candidate->current_seq > seq &&
+	       candidate->current_seq <= target_seq;
+}
+
+static int pack_group(struct persist *persist, struct persist_candidate *group, unsigned count)
+{
+	struct persist_txn *txn = &persist->txn;
+	persist_lookup(persist, group, count);
+	// After the lookups: a key that they found gone by a FLUSHALL is explained by this word (acquire;
+	// partner: the keyspace stores it before the table's root).
+	uint64_t flush_seq = kvs_load_acquire(&persist->marks->flush_seq);
+	for (unsigned i = 0; i < count; i++) {
+		if (superseded(&group[i], flush_seq, txn->target_seq)) {
+			txn->skipped_records++;
+			txn->skipped_bytes += store_packed_bytes(&group[i].view);
+			continue;
+		}
+		int result = append(persist, &group[i].view);
+		if (result != STORE_OK) {
+			return result;
+		}
+	}
+	return STORE_OK;
+}
+
+static int pack_current(struct persist *persist, struct kvs_log_position end)
+{
+	struct persist_txn *txn = &persist->txn;
+	struct kvs_log_position target;
+	struct persist_candidate group[PERSIST_GROUP_RECORDS];
+	unsigned count;
+	int found = find_target(persist, end, &target, &txn->target_seq);
+	if (found != STORE_OK) {
+		return found;
+	}
+	do {
+		count = 0;
+		while (count < PERSIST_GROUP_RECORDS &&
+		       kvs_log_follow(persist->options.log, &txn->position, target,
+				      &group[count].view)) {
+			count++;
+		}
+		int result = pack_group(persist, group, count);
+		if (result != STORE_OK) {
+			return result;
+		}
+	} while (count == PERSIST_GROUP_RECORDS);
+	uint64_t all = txn->bytes + txn->skipped_bytes;
+	persist->skipped_percent = all > 0 ? (unsigned)(txn->skipped_bytes * 100 / all) : 0;
+	if (persist->skipped_percent > 90) {
+		persist->skipped_percent = 90; // bounds how far one commit looks ahead
+	}
+	return STORE_OK;
+}
+
+static void count_commit(struct persist *persist)
+{
+	const struct persist_txn *txn = &persist->txn;
+	unsigned char *base = persist->options.region_base;
+	struct store_facts facts;
+	store_facts(persist->options.store, &facts);
+	uint64_t live = kvs_load_relaxed(&persist->live_bytes);
+	const struct {
+		enum kvs_counter counter;
+		uint64_t by;
+	} counts[] = {
+		{ KVS_COUNTER_commits, 1 },
+		{ KVS_COUNTER_commit_records, txn->records },
+		{ KVS_COUNTER_commit_bytes, txn->bytes },
+		{ KVS_COUNTER_commit_skipped_records, txn->skipped_records },
+		{ KVS_COUNTER_compaction_blocks, txn->compacted_blocks },
+		{ KVS_COUNTER_compaction_rewritten_bytes, txn->compacted_rewritten_bytes },
+	};
+	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+		kvs_count(kvs_counter_word(base, counts[i].counter), counts[i].by);
+	}
+	kvs_store_relaxed(kvs_counter_word(base, KVS_COUNTER_store_bytes), facts.log_bytes);
+	kvs_store_relaxed(kvs_counter_word(base, KVS_COUNTER_store_blocks),
+			  facts.next_block - facts.oldest_block);
+	kvs_store_relaxed(kvs_counter_word(base, KVS_COUNTER_store_live_bytes),
+			  live == PERSIST_LIVE_UNKNOWN ? 0 : live);
+	kvs_store_relaxed(kvs_counter_word(base, KVS_COUNTER_unpersisted_bytes),
+			  persist_log_bytes(persist->options.log, persist->position,
+					    kvs_log_published(persist->options.log)));
+}
+
+// Fills a transaction. On failure it is gone.
+static int fill(struct persist *persist, bool idle)
+{
+	struct persist_txn *txn = &persist->txn;
+	int result = STORE_OK;
+	if (!idle) {
+		result = persist->options.policy == PERSIST_LAZY
+				 ? pack_current(persist, persist->round_end)
+				 : pack_all(persist, persist->round_end);
+	}
+	if (result == STORE_OK && !persist->compact.broken) {
+		result = persist_compact(persist, idle);
+		txn->compaction_failed = result == STORE_DAMAGED;
+	}
+	return result;
+}
+
+static int attempt(struct persist *persist, bool idle)
+{
+	struct store *store = persist->options.store;
+	persist->txn = (struct persist_txn){
+		.position = persist->position,
+		.target_seq = persist->durable_seq,
+	};
+	int result = store_begin(store);
+	if (result != STORE_OK) {
+		return result;
+	}
+	struct store_facts facts;
+	store_facts(store, &facts);
+	persist->txn.first_block = facts.next_block;
+	result = fill(persist, idle);
+	if (result != STORE_OK) {
+		return result;
+	}
+	SEAM_CRASH(commit_before);
+	result = store_commit(store, persist->txn.target_seq);
+	if (result == STORE_OK) {
+		SEAM_CRASH(commit_after);
+	}
+	return result;
+}
+
+int persist_commit(struct persist *persist, bool idle)
+{
+	int result = attempt(persist, idle);
+	if (result != STORE_OK && persist->txn.compaction_failed) {
+		// An old block cannot be read. What is new can still be written, and memory has it all:
+		// go on without compaction, and say so.
+		persist->compact.broken = true;
+		pthread_mutex_lock(&persist->mutex);
+		strlcpy(persist->why, store_why(persist->options.store), sizeof(persist->why));
+		pthread_mutex_unlock(&persist->mutex);
+		kvs_store_release(&persist->degraded, 1);
+		persist_compact_reset(persist);
+		result = attempt(persist, idle);
+	}
+	if (result != STORE_OK) {
+		persist_compact_reset(persist);
+		return result;
+	}
+	persist->position = persist->txn.position;
+	persist->durable_seq = persist->txn.target_seq;
+	if (!idle) {
+		persist->compact.idle_stop = 0;
+	}
+	persist_moves_publish(persist);
+	count_commit(persist);
+	return STORE_OK;
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+//
+// The persister from inside, for persist*.c and nobody else. Three groups of fields: words that the
+// loop's thread and the persister share (atomics, each with its partner), what the mutex guards, and
+// what the persister's thread alone touches.
+#pragma once
+
+#include <pthread.h>
+
+#include "daemon/persist.h"
+#include "daemon/seam.h"
+#include "daemon/storage/block.h"
+#include "daemon/storage/store.h"
+#include "shm/counters.h"
+#include "shm/epoch.h"
+#include "shm/log.h"
+#include "shm/table.h"
+
+#define PERSIST_GROUP_RECORDS 32u // looked up together, so that their cache misses overlap
+#define PERSIST_WHY_BYTES 512u
+#define PERSIST_NEVER UINT64_MAX
+#define PERSIST_LIVE_UNKNOWN UINT64_MAX
+
+// One transaction takes about this share of the live bytes, within bounds: LMDB cannot reuse what the
+// last two transactions freed, so large ones make the file grow; small ones cost a sync each.
+#define PERSIST_COMMIT_LIVE_SHARE 32u
+#define PERSIST_COMMIT_BYTES_MIN (UINT64_C(1) << 20)
+#define PERSIST_COMMIT_BYTES_MAX (UINT64_C(8) << 20)
+
+/// Who may wake the sleeping persister: a sleeper sets it, whoever brings at least that wakes it.
+enum persist_sleep {
+	PERSIST_AWAKE = 0,
+	PERSIST_SLEEP_BACKOFF = 1, // only stop
+	PERSIST_SLEEP_LAZY = 2,	   // a request, or stop
+	PERSIST_SLEEP_IDLE = 3,	   // anything
+};
+
+/// What the table says about a key.
+enum persist_current {
+	PERSIST_CURRENT_UNKNOWN, // no answer this time: be careful
+	PERSIST_CURRENT_ABSENT,
+	PERSIST_CURRENT_SEQ,
+};
+
+/// A record to be judged.
+struct persist_candidate {
+	struct kvs_record_view view;
+	const void *value;	      // of a LARGE record
+	struct kvs_log_position next; // log position behind it; not for compaction
+	uint64_t hash;
+	uint64_t current_seq;
+	enum persist_current current;
+	uint32_t offset; // in its block's payload; compaction only
+};
+
+/// The transaction being filled.
+struct persist_txn {
+	struct kvs_log_position position; // behind the last record taken
+	uint64_t target_seq;		  // everything up to it is durable by this commit
+	uint64_t records;		  // written, moves of compaction not counted
+	uint64_t bytes;
+	uint64_t skipped_records;
+	uint64_t skipped_bytes;
+	uint64_t first_block; // blocks from here on are its own
+	uint64_t compacted_blocks;
+	uint64_t compacted_visited_bytes;
+	uint64_t compacted_rewritten_bytes;
+	size_t moves_count;	// of `moves.fresh`
+	bool compaction_failed; // the failure came from reading an old block
+	const char *failure;	// text of a failure that is not the store's
+};
+
+/// Where compaction stands. Blocks never change, so a copy stays good from one commit to the next.
+struct persist_compact {
+	unsigned char *copy;	  // of block `number`
+	struct store_block block; // parsed from it
+	uint64_t number;	  // 0 = none loaded
+	uint32_t offset;	  // of the next record to judge
+	uint64_t boundary;	  // blocks below it were written by an earlier life
+	uint64_t idle_stop; // idle catching-up ends when this block is the oldest; 0 = not begun
+	bool broken;	    // a damaged block was found: no more compaction
+};
+
+/// Moves of records: `fresh` of the open transaction, `ready` of committed ones.
+struct persist_moves {
+	struct persist_move *fresh;
+	size_t fresh_capacity;
+	struct persist_move *ready; // PERSIST_MOVES_MAX and what one transaction may add; mutex
+	size_t ready_count;	    // mutex
+	size_t ready_capacity;	    // mutex
+};
+
+struct persist {
+	struct persist_options options;
+	pthread_t thread;
+	struct kvs_hot *hot;
+	struct kvs_watermarks *marks;
+	bool fenced;
+
+	// Shared words.
+	uint64_t requested_seq; // written by the loop, release
+	uint64_t live_bytes;	// written by the loop, relaxed
+	uint64_t stopping;	// written by the loop, release
+	uint64_t sleeping;	// enum persist_sleep; see persist_sleep()
+	uint64_t failed_seq;	// written by the persister, release
+	uint64_t degraded;	// written by the persister, release
+	uint64_t moves_waiting; // compaction rests until moves are taken
+
+	pthread_mutex_t mutex; // guards the next three
+	pthread_cond_t wake;
+	char why[PERSIST_WHY_BYTES];
+	struct persist_moves moves;
+
+	char why_told[PERSIST_WHY_BYTES]; // the loop's copy
+	int result;			  // of the last commit; read after join
+
+	// The persister's own.
+	struct kvs_log_position position; // durable up to here
+	struct kvs_log_position
+		round_end; // what is being committed now, in one or more transactions
+	bool round_open;
+	uint64_t durable_seq;
+	uint64_t work_since_ns; // when unpersisted work was first seen, 0 = none
+	uint64_t backoff_ns;	// after failures
+	uint64_t retry_at_ns;
+	unsigned stop_failures;
+	unsigned skipped_percent; // of the last lazy commit's bytes
+	struct persist_txn txn;
+	struct persist_compact compact;
+};
+
+/// Bytes of the log from `from` to `to`, whole segments in between.
+uint64_t persist_log_bytes(const struct kvs_log *log, struct kvs_log_position from,
+			   struct kvs_log_position to);
+
+/// One commit: takes the log up to round_end (a bounded part of it), compacts in proportion, commits.
+/// `idle`: nothing is new, only compaction. Returns STORE_OK or an enum store_error, in
+/// which case nothing happened.
+int persist_commit(struct persist *persist, bool idle);
+
+/// Looks `count` candidates up in the table, all in one read section. Fills current and current_seq.
+void persist_lookup(struct persist *persist, struct persist_candidate *candidates, unsigned count);
+
+/// Would idle compaction be of use?
+bool persist_compact_idle_wanted(struct persist *persist);
+
+/// Compacts inside the open transaction, up to a budget that follows from what it appended. Returns
+/// STORE_OK or an enum store_error (the transaction is gone then).
+int persist_compact(struct persist *persist, bool idle);
+
+/// Forgets a half-compacted block: after a failure its number may mean another one.
+void persist_compact_reset(struct persist *persist);
+
+/// Remembers a move in the open transaction. False if memory is short: then the record must not move.
+bool persist_moves_reserve(struct persist *persist);
+void persist_moves_add(struct persist *persist, uint64_t hash, uint64_t seq, uint64_t place);
+/// The transaction was committed: its moves can be taken.
+void persist_moves_publish(struct persist *persist);

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: MIT
+//
+// Transactions on the log: append at its end, delete at its start, commit. What a transaction has
+// done so far is kept in `now` and becomes `committed` only when LMDB says so.
+#include "daemon/storage/store.h"
+
+#include <string.h>
+
+#include "daemon/storage/store_internal.h"
+
+void store_facts(const struct store *store, struct store_facts *facts)
+{
+	*facts = store->now;
+}
+
+uint64_t store_file_bytes(const struct store *store)
+{
+	MDB_envinfo info;
+	MDB_stat stat;
+	if (store->env == NULL || mdb_env_info(store->env, &info) != 0 ||
+	    mdb_env_stat(store->env, &stat) != 0) {
+		return 0;
+	}
+	return (info.me_last_pgno + 1) * (uint64_t)stat.ms_psize;
+}
+
+void store_set_instance(struct store *store, uint64_t instance_id)
+{
+	store->committed.instance_id = instance_id;
+	store->now.instance_id = instance_id;
+}
+
+const char *store_why(const struct store *store)
+{
+	return store->why;
+}
+
+void store_abort(struct store *store)
+{
+	if (store->txn != NULL) {
+		mdb_cursor_close(store->tail);
+		mdb_txn_abort(store->txn);
+		store->txn = NULL;
+	}
+	store->now = store->committed;
+	store_builder_reset(&store->builder);
+}
+
+// A failure inside a transaction: LMDB's state in it is not to be used again.
+static int txn_fail(struct store *store, const char *what, int rc)
+{
+	int result = store_fail(store, what, rc);
+	store_abort(store);
+	return result;
+}
+
+// After a failed sync the kernel holds the pages that did not arrive for clean, so a second sync would
+// succeed and prove nothing. Opening anew and writing everything once more is what is sound: the
+// meta page then names only what was synced, the retried commit writes all its pages again, and a
+// commit that did arrive although it was reported as failed only leaves records that stand twice.
+static int store_reattach(struct store *store)
+{
+	uint64_t instance_id = store->committed.instance_id;
+	store_detach(store);
+	int result = store_attach(store);
+	if (result == STORE_OK) {
+		store_set_instance(store, instance_id);
+	}
+	return result;
+}
+
+int store_begin(struct store *store)
+{
+	if (store->reopen || store->env == NULL) {
+		int result = store_reattach(store);
+		if (result != STORE_OK) {
+			store->reopen = true;
+			return result;
+		}
+	}
+	int rc = mdb_txn_begin(store->env, NULL, 0, &store->txn);
+	if (rc != 0) {
+		store->txn = NULL;
+		return store_fail(store, "beginning a transaction", rc);
+	}
+	rc = mdb_cursor_open(store->txn, store->log, &store->tail);
+	if (rc != 0) {
+		mdb_txn_abort(store->txn);
+		store->txn = NULL;
+		return store_fail(store, "beginning a transaction", rc);
+	}
+	store->now = store->committed;
+	store_builder_reset(&store->builder);
+	return STORE_OK;
+}
+
+static int put_block(struct store *store, uint32_t value_bytes)
+{
+	uint64_t number = store->now.next_block;
+	MDB_val key = { .mv_size = sizeof(number), .mv_data = &number };
+	MDB_val value = { .mv_size = value_bytes, .mv_data = store->builder.bytes };
+	int rc = mdb_cursor_put(store->tail, &key, &value, MDB_APPEND);
+	if (rc != 0) {
+		return txn_fail(store, "appending a block", rc);
+	}
+	store->now.next_block++;
+	store->now.log_bytes += store_block_file_bytes(value_bytes);
+	store_builder_reset(&store->builder);
+	return STORE_OK;
+}
+
+static int flush_block(struct store *store)
+{
+	if (store->builder.count == 0) {
+		return STORE_OK;
+	}
+	return put_block(store, store_builder_finish(&store->builder, store->now.next_block));
+}
+
+// The bytes [from, from + bytes) of a record as it is packed: record with its place zeroed, value,
+// zeroes.
+static void copy_packed(unsigned char *to, const struct kvs_record_view *view, const void *value,
+			uint64_t from, uint64_t bytes)
+{
+	struct kvs_record header;
+	memcpy(&header, view->record, offsetof(struct kvs_record, place));
+	header.place = 0;
+	const struct {
+		const unsigned char *bytes;
+		uint64_t length;
+	} parts[] = {
+		{ (const unsigned char *)&header, sizeof(header) },
+		{ (const unsigned char *)(view->record + 1), view->record_bytes - sizeof(header) },
+		{ value, view->flags & KVS_RECORD_LARGE ? view->value_bytes : 0 },
+	};
+	uint64_t start = 0;
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]) && bytes > 0; i++) {
+		uint64_t end = start + parts[i].length;
+		if (from < end) {
+			uint64_t here = end - from < bytes ? end - from : bytes;
+			memcpy(to, parts[i].bytes + (from - start), here);
+			to += here;
+			from += here;
+			bytes -= here;
+		}
+		start = end;
+	}
+	memset(to, 0, bytes);
+}
+
+static uint32_t piece_flags(uint64_t done, uint64_t piece_bytes, uint64_t span_bytes)
+{
+	uint32_t flags = done > 0 ? STORE_BLOCK_REST : 0;
+	return done + piece_bytes < span_bytes ? flags | STORE_BLOCK_GOES_ON : flags;
+}
+
+static int append_long(struct store *store, const struct kvs_record_view *view, const void *value,
+		       uint64_t span_bytes)
+{
+	for (uint64_t done = 0; done < span_bytes;) {
+		uint64_t left = span_bytes - done;
+		uint32_t piece = left < STORE_PAYLOAD_BYTES_MAX ? (uint32_t)left
+								: (uint32_t)STORE_PAYLOAD_BYTES_MAX;
+		unsigned char *bytes = store->builder.bytes;
+		copy_packed(bytes + sizeof(struct store_block_header), view, value, done, piece);
+		uint32_t value_bytes = store_builder_finish_piece(
+			bytes, store->now.next_block, view->seq, piece,
+			piece_flags(done, piece, span_bytes), (uint32_t)span_bytes);
+		int result = put_block(store, value_bytes);
+		if (result != STORE_OK) {
+			return result;
+		}
+		done += piece;
+	}
+	return STORE_OK;
+}
+
+int store_append(struct store *store, const struct kvs_record_view *view, const void *value,
+		 uint64_t *place)
+{
+	uint64_t packed_bytes = store_packed_bytes(view);
+	if (packed_bytes > store_builder_room(&store->builder)) {
+		int result = flush_block(store);
+		if (result != STORE_OK) {
+			return result;
+		}
+		if (packed_bytes > STORE_PAYLOAD_BYTES_MAX) {
+			*place = store_block_place(store->now.next_block, 0);
+			return append_long(store, view, value, packed_bytes);
+		}
+	}
+	uint32_t offset = store_builder_add(&store->builder, view, value);
+	*place = store_block_place(store->now.next_block, offset);
+	return STORE_OK;
+}
+
+int store_refuse(struct store *store, uint64_t number, const char *what)
+{
+	int result = store_damaged(store, "block %llu: %s", (unsigned long long)number, what);
+	store_abort(store);
+	return result;
+}
+
+int store_append_span(struct store *store, uint64_t first_block, uint64_t *place)
+{
+	int result = flush_block(store);
+	if (result != STORE_OK) {
+		return result;
+	}
+	*place = store_block_place(store->now.next_block, 0);
+	uint64_t done = 0;
+	uint64_t span_bytes = 1;
+	for (uint64_t number = first_block; done < span_bytes; number++) {
+		size_t bytes;
+		result = store_read_block(store, number, store->builder.bytes, &bytes);
+		if (result != STORE_OK) {
+			return result;
+		}
+		struct store_block piece;
+		int fault = store_block_check(store->builder.bytes, bytes, number, &piece);
+		if (fault != STORE_BLOCK_GOOD || piece.span_bytes == 0 ||
+		    (done > 0 && piece.span_bytes != span_bytes)) {
+			return store_refuse(store, number, store_block_fault_text(fault));
+		}
+		span_bytes = piece.span_bytes;
+		uint32_t value_bytes = store_builder_finish_piece(
+			store->builder.bytes, store->now.next_block, piece.first_seq,
+			piece.payload_bytes, piece.flags, piece.span_bytes);
+		result = put_block(store, value_bytes);
+		if (result != STORE_OK) {
+			return result;
+		}
+		done += piece.payload_bytes;
+	}
+	return STORE_OK;
+}
+
+uint32_t store_slack(const struct store *store)
+{
+	if (store->builder.count == 0 || store->builder.used <= STORE_INLINE_BYTES_MAX) {
+		return 0;
+	}
+	return store_block_value_bytes(store->builder.used) - store->builder.used;
+}
+
+int store_read_block(struct store *store, uint64_t number, void *out, size_t *bytes)
+{
+	MDB_val key = { .mv_size = sizeof(number), .mv_data = &number };
+	MDB_val value;
+	int rc = mdb_get(store->txn, store->log, &key, &value);
+	if (rc != 0) {
+		return txn_fail(store, "reading a block", rc);
+	}
+	if (value.mv_size > STORE_BLOCK_BYTES_MAX) {
+		int result =
+			store_damaged(store, "block %llu is too long", (unsigned long long)number);
+		store_abort(store);
+		return result;
+	}
+	memcpy(out, value.mv_data, value.mv_size);
+	*bytes = value.mv_size;
+	return STORE_OK;
+}
+
+int store_delete_oldest(struct store *store, uint64_t count)
+{
+	for (; count > 0; count--) {
+		uint64_t number = store->now.oldest_block;
+		MDB_val key = { .mv_size = sizeof(number), .mv_data = &number };
+		MDB_val value = { .mv_size = 0 };
+		int rc = mdb_get(store->txn, store->log, &key, &value);
+		uint64_t value_bytes = value.mv_size;
+		if (rc == 0) {
+			rc = mdb_del(store->txn, store->log, &key, NULL);
+		}
+		if (rc != 0) {
+			return txn_fail(store, "deleting a block", rc);
+		}
+		store->now.oldest_block++;
+		store->now.log_bytes -= store_block_file_bytes(value_bytes);
+	}
+	return STORE_OK;
+}
+
+int store_commit(struct store *store, uint64_t durable_seq)
+{
+	int result = flush_block(store);
+	if (result != STORE_OK) {
+		return result;
+	}
+	store->now.durable_seq = durable_seq;
+	int rc = store_meta_write(store, store->txn, &store->now);
+	if (rc != 0) {
+		return txn_fail(store, "writing its state", rc);
+	}
+	mdb_cursor_close(store->tail);
+	rc = mdb_txn_commit(store->txn);
+	store->txn = NULL; // gone either way
+	if (rc != 0) {
+		result = store_fail(store, "committing", rc);
+		store_abort(store);
+		return result;
+	}
+	store->committed = store->now;
+	return STORE_OK;
+}

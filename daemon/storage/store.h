@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+//
+// The store: the log on disk. One LMDB environment in DIR/store with two databases, `log` (block
+// number -> block) and `meta` (one record that says what is there). This folder is the only place
+// that knows LMDB: its errors are translated here into our own, each with a text that names the thing
+// and the remedy. Durability is never bought off: no NOSYNC, no NOMETASYNC, no WRITEMAP.
+//
+// One thread owns a store at a time. After any failure the open transaction is gone, what it held is
+// forgotten, and the caller still has it all in memory: it begins anew.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm/record.h"
+
+struct store;
+
+/// Failures; negative, 0 is good.
+enum store_error {
+	STORE_OK = 0,
+	STORE_NO_SPACE = -1, // the disk, a quota or a file size limit is full: may pass
+	STORE_IO = -2, // the device failed: what was written is unknown, the store is opened anew
+	STORE_MAP_FULL = -3, // beyond the address space set aside for it
+	STORE_NO_MEMORY = -4,
+	STORE_DAMAGED = -5,   // what stands there was not written like this
+	STORE_VERSION = -6,   // of another version
+	STORE_NO_ACCESS = -7, // permissions, or a read-only file system
+	STORE_SYSTEM = -8,    // any other refusal of the system
+};
+
+struct store_options {
+	const char *dir; // data folder; created, mode 0700, with `store` inside, unless read_only
+	uint64_t instance_id; // of a new store; one that exists keeps its own
+	bool read_only;	      // nothing is created or written
+};
+
+/// What is in the store, as of the last commit (inside a transaction: with what it did so far).
+struct store_facts {
+	uint64_t instance_id;
+	uint64_t durable_seq;  // everything up to it is in the store
+	uint64_t oldest_block; // == next_block: no block
+	uint64_t next_block;
+	uint64_t log_bytes; // what the blocks take in the file
+};
+
+/// Opens or creates. On failure `why` gets one line that names the thing and the remedy. Returns an
+/// enum store_error; on success the caller owns *out until store_close().
+int store_open(struct store **out, const struct store_options *options, char *why,
+	       size_t why_bytes);
+void store_close(struct store *store);
+
+void store_facts(const struct store *store, struct store_facts *facts);
+
+/// Bytes of the file as it is now, free pages included.
+uint64_t store_file_bytes(const struct store *store);
+
+/// The instance that following commits belong to.
+void store_set_instance(struct store *store, uint64_t instance_id);
+
+/// What the last failure was, in one line with its remedy. Valid until the next call.
+const char *store_why(const struct store *store);
+
+/// Begins a transaction. After a device failure this opens the store anew first, so that its facts may
+/// have changed: the commit that failed may or may not have arrived, and repeating it is harmless,
+/// since a record that stands twice is one record. Returns an enum store_error.
+int store_begin(struct store *store);
+
+/// Appends a record; `value` points at the bytes of a LARGE record's run. *place gets where it will
+/// stand. Returns an enum store_error; on failure the transaction is gone.
+/// Call with: a view from memory or from store_block_next(). Thread must: own the store.
+int store_append(struct store *store, const struct kvs_record_view *view, const void *value,
+		 uint64_t *place);
+
+/// Appends once more the record that begins block `first_block` and is longer than a block. *place as
+/// in store_append(). Returns an enum store_error; on failure the transaction is gone.
+int store_append_span(struct store *store, uint64_t first_block, uint64_t *place);
+
+/// How many more bytes of records the last page of the open block can take without growing the file:
+/// filling them costs nothing. 0 when nothing is open or it fits anyway.
+uint32_t store_slack(const struct store *store);
+
+/// Copies block `number` to `out` (STORE_BLOCK_BYTES_MAX bytes); *bytes is its length. Inside a
+/// transaction. Returns an enum store_error; on failure the transaction is gone.
+int store_read_block(struct store *store, uint64_t number, void *out, size_t *bytes);
+
+/// What store_read_block() gave turned out to be damaged: writes store_why(), ends the transaction.
+/// Returns STORE_DAMAGED.
+int store_refuse(struct store *store, uint64_t number, const char *what);
+
+/// Deletes the oldest `count` blocks. Returns an enum store_error; on failure the transaction is gone.
+int store_delete_oldest(struct store *store, uint64_t count);
+
+/// Commits: when this returns 0, everything appended survives a crash of the machine and everything up
+/// to `durable_seq` is in the store. Returns an enum store_error; on failure nothing happened.
+int store_commit(struct store *store, uint64_t durable_seq);
+
+/// Forgets the open transaction, if any.
+void store_abort(struct store *store);

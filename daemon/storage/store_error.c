@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+//
+// The border to LMDB's and the system's error codes: one table of what they mean for us and one text
+// for the person who has to do something about it.
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/statvfs.h>
+
+#include "daemon/storage/store_internal.h"
+
+// Below this a short write means a full disk, whatever the error code says.
+#define SPACE_BYTES_SUSPICIOUS (UINT64_C(4) << 20)
+
+static bool disk_is_full(const char *path)
+{
+	struct statvfs facts;
+	if (statvfs(path, &facts) != 0) {
+		return false;
+	}
+	return (uint64_t)facts.f_bavail * facts.f_frsize < SPACE_BYTES_SUSPICIOUS;
+}
+
+static int error_of_code(const struct store *store, int rc)
+{
+	switch (rc) {
+	case ENOSPC:
+	case EDQUOT:
+	case EFBIG:
+		return STORE_NO_SPACE;
+	case EIO:
+		// LMDB reports a short write, which is what a full disk gives first, as EIO.
+		return disk_is_full(store->path) ? STORE_NO_SPACE : STORE_IO;
+	case MDB_MAP_FULL:
+		return STORE_MAP_FULL;
+	case ENOMEM:
+		return STORE_NO_MEMORY;
+	case MDB_CORRUPTED:
+	case MDB_INVALID:
+	case MDB_PAGE_NOTFOUND:
+	case MDB_CURSOR_FULL:
+	case MDB_BAD_VALSIZE:
+	case MDB_INCOMPATIBLE:
+	case MDB_NOTFOUND:
+	case MDB_KEYEXIST:
+		return STORE_DAMAGED;
+	case MDB_PANIC:
+		return STORE_IO;
+	case MDB_VERSION_MISMATCH:
+		return STORE_VERSION;
+	case EACCES:
+	case EPERM:
+	case EROFS:
+		return STORE_NO_ACCESS;
+	default:
+		return STORE_SYSTEM;
+	}
+}
+
+static const char *remedy_of(int error)
+{
+	switch (error) {
+	case STORE_NO_SPACE:
+		return "make room on that disk; kvd goes on by itself then";
+	case STORE_IO:
+		return "the device reports errors: check it (dmesg); kvd keeps everything in "
+		       "memory and "
+		       "tries again";
+	case STORE_MAP_FULL:
+		return "the address space for the store is used up: raise the limit (ulimit -v) "
+		       "and "
+		       "restart";
+	case STORE_NO_MEMORY:
+		return "the machine is out of memory or address space (ulimit -v)";
+	case STORE_DAMAGED:
+		return "restore a backup, or move this folder away to start empty";
+	case STORE_VERSION:
+		return "start the kvd version that wrote it, or move this folder away to start "
+		       "empty";
+	case STORE_NO_ACCESS:
+		return "let kvd's user read and write it, or choose another --dir";
+	default:
+		return "see the system's message";
+	}
+}
+
+int store_fail(struct store *store, const char *what, int rc)
+{
+	int error = error_of_code(store, rc);
+	const char *kind = error == STORE_DAMAGED ? "the store is damaged: " : "";
+	(void)snprintf(store->why, sizeof(store->why), "%s: %s%s: %s; %s", store->path, kind, what,
+		       mdb_strerror(rc), remedy_of(error));
+	if (error == STORE_IO || error == STORE_DAMAGED) {
+		store->reopen = true;
+	}
+	return error;
+}
+
+int store_damaged(struct store *store, const char *format, ...)
+{
+	char detail[200];
+	va_list args;
+	va_start(args, format);
+	(void)vsnprintf(detail, sizeof(detail), format, args);
+	va_end(args);
+	(void)snprintf(store->why, sizeof(store->why), "%s: the store is damaged: %s; %s",
+		       store->path, detail, remedy_of(STORE_DAMAGED));
+	store->reopen = true;
+	return STORE_DAMAGED;
+}

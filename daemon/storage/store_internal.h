@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+//
+// What the files of this folder share about an open store. Included by them alone: it names LMDB.
+#pragma once
+
+#include <lmdb.h>
+
+#include "daemon/storage/block.h"
+#include "daemon/storage/store.h"
+
+#define STORE_META_MARKER "kvd-sto1" // eight bytes, version in the text
+#define STORE_META_VERSION 1u
+#define STORE_META_KEY "state"
+#define STORE_WHY_BYTES 512u
+
+/// The one record of `meta`.
+struct store_meta {
+	char marker[8];	  // STORE_META_MARKER
+	uint32_t version; // STORE_META_VERSION: of blocks and of this record
+	uint32_t crc;	  // crc32c of bytes [16, sizeof)
+	uint64_t instance_id;
+	uint64_t durable_seq;
+	uint64_t oldest_block;
+	uint64_t next_block;
+	uint64_t log_bytes;
+	uint64_t reserved;
+};
+static_assert(sizeof(struct store_meta) == 64, "fixed");
+
+struct store {
+	MDB_env *env;
+	MDB_txn *txn;	  // open write transaction
+	MDB_cursor *tail; // of `log`, in it
+	MDB_dbi log;
+	MDB_dbi meta;
+	bool read_only;
+	bool reopen; // the device failed: nothing this environment believes may be trusted
+	struct store_facts committed;
+	struct store_facts now;	      // with what the open transaction did
+	struct store_builder builder; // the block being filled
+	char *dir;
+	char *path; // dir/store
+	char why[STORE_WHY_BYTES];
+};
+
+/// Translates an LMDB or errno code `rc` of the operation `what`, and writes store->why.
+int store_fail(struct store *store, const char *what, int rc);
+
+/// As store_fail() for damage found by our own checks; printf form.
+int store_damaged(struct store *store, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/// Opens the environment of store->path and reads its facts. Returns an enum store_error.
+int store_attach(struct store *store);
+void store_detach(struct store *store);
+
+/// Reads and checks the meta record. Returns an enum store_error; 1 if there is none.
+int store_meta_read(struct store *store, MDB_txn *txn, struct store_facts *facts);
+/// Writes it. Returns an LMDB code.
+int store_meta_write(struct store *store, MDB_txn *txn, const struct store_facts *facts);

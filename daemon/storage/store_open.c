@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: MIT
+//
+// Opening: folders, the environment, the two databases and the record that says what is in them. An
+// existing store has been walked by the probe child before kvd comes here; what is checked here again
+// is what the probe could not know to stay true.
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/storage/store_internal.h"
+#include "shm/crc32c.h"
+
+// Address space for the map, huge since it costs nothing; less where the big one is refused (ulimit
+// -v, valgrind). An existing file larger than that still opens: LMDB takes the larger one.
+static const uint64_t map_bytes_choices[] = {
+	UINT64_C(1) << 40,
+	UINT64_C(64) << 30,
+	UINT64_C(4) << 30,
+};
+#define MAP_CHOICES (sizeof(map_bytes_choices) / sizeof(map_bytes_choices[0]))
+
+// No MDB_NORDAHEAD: blocks are runs of pages, and both who reads them (recovery, compaction) reads
+// whole blocks. MDB_NOTLS: the opening thread is not the one that works.
+static int env_open(struct store *store, uint64_t map_bytes)
+{
+	int rc = mdb_env_create(&store->env);
+	if (rc != 0) {
+		store->env = NULL;
+		return rc;
+	}
+	rc = mdb_env_set_mapsize(store->env, map_bytes);
+	if (rc == 0) {
+		rc = mdb_env_set_maxdbs(store->env, 2);
+	}
+	if (rc == 0) {
+		unsigned flags = MDB_NOTLS | MDB_NOMEMINIT | (store->read_only ? MDB_RDONLY : 0);
+		rc = mdb_env_open(store->env, store->path, flags, 0600);
+	}
+	if (rc != 0) {
+		mdb_env_close(store->env);
+		store->env = NULL;
+	}
+	return rc;
+}
+
+int store_meta_read(struct store *store, MDB_txn *txn, struct store_facts *facts)
+{
+	MDB_val key = { .mv_size = strlen(STORE_META_KEY), .mv_data = (void *)STORE_META_KEY };
+	MDB_val value;
+	struct store_meta meta;
+	int rc = mdb_get(txn, store->meta, &key, &value);
+	if (rc == MDB_NOTFOUND) {
+		return 1;
+	}
+	if (rc != 0) {
+		return store_fail(store, "reading its state", rc);
+	}
+	if (value.mv_size < 16) {
+		return store_damaged(store, "its state is cut short");
+	}
+	memset(&meta, 0, sizeof(meta));
+	memcpy(&meta, value.mv_data, value.mv_size < sizeof(meta) ? value.mv_size : sizeof(meta));
+	if (memcmp(meta.marker, "kvd-sto", 7) != 0) {
+		return store_damaged(store, "its state is not kvd's");
+	}
+	if (memcmp(meta.marker, STORE_META_MARKER, 8) != 0 || meta.version != STORE_META_VERSION) {
+		return store_fail(store, "format differs from this kvd's", MDB_VERSION_MISMATCH);
+	}
+	uint32_t crc = kvs_crc32c(0, (const char *)&meta + 16, sizeof(meta) - 16);
+	if (value.mv_size != sizeof(meta) || crc != meta.crc ||
+	    meta.oldest_block > meta.next_block || meta.oldest_block == 0 ||
+	    meta.durable_seq > KVS_SEQ_MAX) {
+		return store_damaged(store, "its state contradicts itself");
+	}
+	*facts = (struct store_facts){
+		.instance_id = meta.instance_id,
+		.durable_seq = meta.durable_seq,
+		.oldest_block = meta.oldest_block,
+		.next_block = meta.next_block,
+		.log_bytes = meta.log_bytes,
+	};
+	return STORE_OK;
+}
+
+int store_meta_write(struct store *store, MDB_txn *txn, const struct store_facts *facts)
+{
+	struct store_meta meta = {
+		.version = STORE_META_VERSION,
+		.instance_id = facts->instance_id,
+		.durable_seq = facts->durable_seq,
+		.oldest_block = facts->oldest_block,
+		.next_block = facts->next_block,
+		.log_bytes = facts->log_bytes,
+	};
+	memcpy(meta.marker, STORE_META_MARKER, sizeof(meta.marker));
+	meta.crc = kvs_crc32c(0, (const char *)&meta + 16, sizeof(meta) - 16);
+	MDB_val key = { .mv_size = strlen(STORE_META_KEY), .mv_data = (void *)STORE_META_KEY };
+	MDB_val value = { .mv_size = sizeof(meta), .mv_data = &meta };
+	return mdb_put(txn, store->meta, &key, &value, 0);
+}
+
+// The log must hold exactly the blocks that the state names.
+static int log_agrees(struct store *store, MDB_txn *txn)
+{
+	MDB_stat stat;
+	int rc = mdb_stat(txn, store->log, &stat);
+	if (rc != 0) {
+		return store_fail(store, "reading the log", rc);
+	}
+	uint64_t expected = store->committed.next_block - store->committed.oldest_block;
+	if (stat.ms_entries != expected) {
+		return store_damaged(store, "%zu blocks instead of %llu", stat.ms_entries,
+				     (unsigned long long)expected);
+	}
+	return STORE_OK;
+}
+
+static int databases_open(struct store *store, MDB_txn *txn)
+{
+	unsigned create = store->read_only ? 0 : MDB_CREATE;
+	int rc = mdb_dbi_open(txn, "log", MDB_INTEGERKEY | create, &store->log);
+	if (rc == 0) {
+		rc = mdb_dbi_open(txn, "meta", create, &store->meta);
+	}
+	if (rc != 0) {
+		return store_fail(store, "opening its databases", rc);
+	}
+	int result = store_meta_read(store, txn, &store->committed);
+	if (result < 0) {
+		return result;
+	}
+	if (result == 0) {
+		return log_agrees(store, txn);
+	}
+	if (store->read_only) {
+		return store_damaged(store, "it has no state");
+	}
+	store->committed.oldest_block = 1; // 0 stays free: a place of 0 means none
+	store->committed.next_block = 1;
+	result = log_agrees(store, txn);
+	if (result == STORE_OK) {
+		rc = store_meta_write(store, txn, &store->committed);
+		result = rc == 0 ? STORE_OK : store_fail(store, "writing its state", rc);
+	}
+	return result;
+}
+
+int store_attach(struct store *store)
+{
+	int rc = ENOMEM;
+	for (size_t i = 0; i < MAP_CHOICES && (rc == ENOMEM || rc == EINVAL); i++) {
+		rc = env_open(store, map_bytes_choices[i]);
+	}
+	if (rc != 0) {
+		return store_fail(store, "opening it", rc);
+	}
+	MDB_txn *txn;
+	rc = mdb_txn_begin(store->env, NULL, store->read_only ? MDB_RDONLY : 0, &txn);
+	if (rc != 0) {
+		int result = store_fail(store, "opening it", rc);
+		store_detach(store);
+		return result;
+	}
+	int result = databases_open(store, txn);
+	if (result == STORE_OK) {
+		rc = mdb_txn_commit(
+			txn); // keeps the handles, and makes a new store's state durable
+		result = rc == 0 ? STORE_OK : store_fail(store, "creating it", rc);
+	} else {
+		mdb_txn_abort(txn);
+	}
+	if (result != STORE_OK) {
+		store_detach(store);
+		return result;
+	}
+	store->now = store->committed;
+	store->reopen = false;
+	return STORE_OK;
+}
+
+void store_detach(struct store *store)
+{
+	if (store->env != NULL) {
+		mdb_env_close(store->env);
+		store->env = NULL;
+	}
+}
+
+// A folder entry that is not synced may be gone after a crash, with all that was made durable in it.
+static int folder_sync(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0) {
+		return errno;
+	}
+	int rc = fsync(fd) == 0 ? 0 : errno;
+	if (close(fd) != 0 && rc == 0) {
+		rc = errno;
+	}
+	return rc;
+}
+
+static int folders_make(struct store *store)
+{
+	if ((mkdir(store->dir, 0700) != 0 && errno != EEXIST) ||
+	    (mkdir(store->path, 0700) != 0 && errno != EEXIST)) {
+		return store_fail(store, "creating the folder", errno);
+	}
+	return STORE_OK;
+}
+
+static struct store *store_new(const struct store_options *options)
+{
+	struct store *store = calloc(1, sizeof(*store));
+	if (store == NULL) {
+		return NULL;
+	}
+	store->read_only = options->read_only;
+	store->committed.instance_id = options->instance_id;
+	store->dir = strdup(options->dir);
+	if (asprintf(&store->path, "%s/store", options->dir) < 0) {
+		store->path = NULL;
+	}
+	store->builder.bytes = aligned_alloc(64, (STORE_BLOCK_BYTES_MAX + 63) & ~63u);
+	if (store->dir == NULL || store->path == NULL || store->builder.bytes == NULL) {
+		store_close(store);
+		return NULL;
+	}
+	store_builder_reset(&store->builder);
+	return store;
+}
+
+int store_open(struct store **out, const struct store_options *options, char *why, size_t why_bytes)
+{
+	*out = NULL;
+	struct store *store = store_new(options);
+	if (store == NULL) {
+		(void)snprintf(why, why_bytes, "%s: out of memory", options->dir);
+		return STORE_NO_MEMORY;
+	}
+	int result = store->read_only ? STORE_OK : folders_make(store);
+	if (result == STORE_OK) {
+		result = store_attach(store);
+	}
+	if (result == STORE_OK && !store->read_only) {
+		int rc = folder_sync(store->path);
+		if (rc == 0) {
+			rc = folder_sync(store->dir);
+		}
+		result = rc == 0 ? STORE_OK : store_fail(store, "syncing the folder", rc);
+	}
+	if (result != STORE_OK) {
+		(void)snprintf(why, why_bytes, "%s", store->why);
+		store_close(store);
+		return result;
+	}
+	*out = store;
+	return STORE_OK;
+}
+
+void store_close(struct store *store)
+{
+	if (store == NULL) {
+		return;
+	}
+	store_abort(store);
+	store_detach(store);
+	free(store->builder.bytes);
+	free(store->path);
+	free(store->dir);
+	free(store);
+}
