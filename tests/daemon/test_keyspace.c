@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: MIT
+//
+// The keyspace against a model: seeded random sets, deletes, expiries, batches, large values and
+// flushes in a small region, so that cleaning, growth, shrinkage and waiting for durability happen all
+// the time. After each round everything is compared: values (A: visible), counts, and the live bytes of
+// every segment with a fresh scan of the table (G: bounded, nothing leaks).
+#include <unistd.h>
+
+#include "daemon/cleaner.h"
+#include "daemon/keyspace_create.h"
+#include "daemon/keyspace_internal.h"
+#include "shm/epoch.h"
+#include "tests/tap/tap.h"
+
+#define KEYS 9000u
+#define WRITES_A_ROUND 2000u
+#define PHASE_ROUNDS 16u // so long keys mostly appear, then as long they mostly go
+#define MEMORY_BYTES (8u << 20)
+#define SEGMENT_BYTES (64u << 10)
+
+struct model_value {
+	bool there;
+	uint64_t stamp; // what the value's bytes are made from
+	uint32_t bytes;
+	uint64_t expiry_ms;
+};
+
+struct rig {
+	struct kvs_region region;
+	struct kvs_epoch_domain epochs;
+	struct keyspace *keyspace;
+	struct model_value model[KEYS];
+	uint64_t random;
+	uint64_t stamp;
+	bool persisted;
+	bool shrinking;
+	unsigned wrong;
+	unsigned refused;
+	unsigned waited;
+};
+
+static uint64_t clock_ms = 1800000000000;
+
+static uint64_t fake_wall_ms(void)
+{
+	return clock_ms;
+}
+
+static uint64_t fake_monotonic_ns(void)
+{
+	static uint64_t ns;
+	return ns += 2000000; // every look is two milliseconds later: scans are always due
+}
+
+static const struct seam fake_seam = { .monotonic_ns = fake_monotonic_ns, .wall_ms = fake_wall_ms };
+
+static size_t make_key(unsigned index, char *key)
+{
+	return (size_t)snprintf(key, 64, "key-%u-%.*s", index, (int)(index % 30),
+				"abcdefghijklmnopqrstuvwxyz0123456789");
+}
+
+static void make_value(uint64_t stamp, unsigned char *out, uint32_t bytes)
+{
+	uint64_t state = stamp;
+	for (uint32_t i = 0; i < bytes; i += 8) {
+		uint64_t word = tap_random(&state);
+		memcpy(out + i, &word, bytes - i < 8 ? bytes - i : 8);
+	}
+}
+
+static void rig_open(struct rig *rig, bool persisted, uint64_t seed)
+{
+	memset(rig, 0, sizeof(*rig));
+	struct kvs_region_options options = { .memory_bytes = MEMORY_BYTES,
+					      .memory_bytes_max = MEMORY_BYTES,
+					      .segment_bytes = SEGMENT_BYTES,
+					      .instance_id = 1,
+					      .hash_seed = seed,
+					      .fenced = true };
+	ok_int(kvs_region_create(&rig->region, &options), KVS_REGION_OK, "region");
+	kvs_epoch_init(&rig->epochs, &rig->region.header->hot, true);
+	struct keyspace_options keyspace = { .seam = &fake_seam,
+					     .region = &rig->region,
+					     .epochs = &rig->epochs,
+					     .persisted = persisted,
+					     .revoke_ms = 5000,
+					     .revoke_min_ms = 50,
+					     .value_bytes_max = 1u << 20 };
+	rig->keyspace = keyspace_create(&keyspace);
+	ok(rig->keyspace != NULL, "keyspace");
+	keyspace_recover_finish(rig->keyspace, 0);
+	kvs_region_go_alive(&rig->region);
+	rig->random = seed;
+	rig->persisted = persisted;
+}
+
+static void rig_close(struct rig *rig)
+{
+	keyspace_destroy(rig->keyspace);
+	kvs_epoch_fini(&rig->epochs);
+	kvs_region_close(&rig->region);
+}
+
+// The persister's part: everything applied becomes durable.
+static void become_durable(struct rig *rig)
+{
+	if (rig->persisted) {
+		kvs_store_release(&rig->region.header->marks.durable_seq,
+				  keyspace_last_seq(rig->keyspace));
+	}
+	cleaner_turn(rig->keyspace, fake_monotonic_ns());
+}
+
+static void compare_key(struct rig *rig, unsigned index)
+{
+	static unsigned char expected[1u << 20];
+	char key[64];
+	size_t key_bytes = make_key(index, key);
+	struct keyspace_value value;
+	const struct model_value *model = &rig->model[index];
+	bool there = model->there && (model->expiry_ms == 0 || model->expiry_ms > clock_ms);
+	int result = keyspace_get(rig->keyspace, key, key_bytes, &value);
+	if (!there) {
+		rig->wrong += result != KEYSPACE_ABSENT;
+		return;
+	}
+	if (result != KEYSPACE_OK || value.value_bytes != model->bytes ||
+	    value.expiry_ms != model->expiry_ms) {
+		rig->wrong++;
+		return;
+	}
+	make_value(model->stamp, expected, model->bytes);
+	rig->wrong += memcmp(expected, value.value, model->bytes) != 0;
+}
+
+static uint32_t random_bytes(struct rig *rig)
+{
+	uint64_t pick = tap_random(&rig->random) % 100;
+	if (pick < 90) {
+		return (uint32_t)(tap_random(&rig->random) % 300);
+	}
+	if (pick < 99) {
+		return (uint32_t)(tap_random(&rig->random) % 9000);
+	}
+	return (uint32_t)(20000 + tap_random(&rig->random) % 60000);
+}
+
+// One random write; the model follows if it was applied.
+static void write_one(struct rig *rig)
+{
+	static unsigned char bytes[1u << 20];
+	char key[64];
+	unsigned index = (unsigned)(tap_random(&rig->random) % KEYS);
+	size_t key_bytes = make_key(index, key);
+	struct model_value *model = &rig->model[index];
+	uint64_t pick = tap_random(&rig->random) % 100;
+	int result;
+	if (pick < (rig->shrinking ? 15 : 65)) {
+		struct model_value next = { true, ++rig->stamp, random_bytes(rig), 0 };
+		if (tap_random(&rig->random) % 4 == 0) {
+			next.expiry_ms = clock_ms + 1 + tap_random(&rig->random) % 500;
+		}
+		make_value(next.stamp, bytes, next.bytes);
+		result = keyspace_set(rig->keyspace, key, key_bytes, bytes, next.bytes,
+				      next.expiry_ms, NULL);
+		if (result == KEYSPACE_OK) {
+			*model = next;
+		}
+	} else if (pick < 85) {
+		result = keyspace_delete(rig->keyspace, key, key_bytes);
+		if (result == KEYSPACE_OK) {
+			model->there = false;
+		}
+	} else {
+		uint64_t expiry_ms = tap_random(&rig->random) % 2 ? clock_ms + 700 : 0;
+		result = keyspace_expire(rig->keyspace, key, key_bytes, expiry_ms);
+		if (result == KEYSPACE_OK) {
+			model->expiry_ms = expiry_ms;
+		}
+	}
+	rig->waited += result == KEYSPACE_WAIT;
+	rig->refused += result == KEYSPACE_FULL || result == KEYSPACE_TOO_LARGE;
+	if (result == KEYSPACE_ABSENT) {
+		compare_key(rig, index);
+	}
+}
+
+static void write_batch(struct rig *rig)
+{
+	static struct model_value before[KEYS];
+	memcpy(before, rig->model, sizeof(before));
+	unsigned count = (unsigned)(1 + tap_random(&rig->random) % 40);
+	keyspace_batch_begin(rig->keyspace);
+	for (unsigned i = 0; i < count; i++) {
+		if (tap_random(&rig->random) % 200 == 0) {
+			(void)keyspace_flush(rig->keyspace);
+			memset(rig->model, 0, sizeof(rig->model));
+		}
+		write_one(rig);
+		compare_key(rig, (unsigned)(tap_random(&rig->random) % KEYS));
+	}
+	if (tap_random(&rig->random) % 5 == 0) {
+		keyspace_batch_abort(rig->keyspace);
+		memcpy(rig->model, before, sizeof(before));
+	} else if (keyspace_batch_commit(rig->keyspace) != KEYSPACE_OK) {
+		rig->waited++;
+		memcpy(rig->model, before, sizeof(before));
+	}
+}
+
+struct recount {
+	struct rig *rig;
+	uint64_t segment_live[MEMORY_BYTES / SEGMENT_BYTES];
+	uint64_t live_bytes;
+	uint64_t keys;
+	uint64_t keys_with_expiry;
+	uint64_t entries;
+	unsigned damaged;
+};
+
+static void recount_visit(void *context, uint64_t entry)
+{
+	struct recount *recount = context;
+	struct kvs_hit hit;
+	recount->entries++;
+	if (kvs_table_load(&recount->rig->region.map, entry, &hit) != KVS_FIND_HIT ||
+	    !kvs_record_crc_ok(&hit.view)) {
+		recount->damaged++;
+		return;
+	}
+	uint32_t segment =
+		kvs_log_segment_of(&recount->rig->keyspace->log, kvs_entry_offset(entry));
+	recount->segment_live[segment] += hit.view.record_bytes;
+	recount->live_bytes += hit.view.record_bytes;
+	if (hit.kind == KVS_ENTRY_LARGE) {
+		recount->live_bytes += hit.view.value_bytes;
+	}
+	if (hit.kind != KVS_ENTRY_TOMBSTONE) {
+		recount->keys++;
+		recount->keys_with_expiry += hit.view.expiry_ms != 0;
+	}
+}
+
+static void compare_all(struct rig *rig, unsigned round)
+{
+	rig->wrong = 0;
+	struct recount recount = { .rig = rig };
+	uint64_t cursor = 0;
+	do {
+		cursor = kvs_table_scan(&rig->region.map, cursor, recount_visit, &recount);
+	} while (cursor != 0);
+	const struct keyspace *keyspace = rig->keyspace;
+	unsigned segments_wrong = 0;
+	for (uint32_t i = 0; i < rig->region.segments_count_max; i++) {
+		segments_wrong += keyspace->log.segments[i].live_bytes != recount.segment_live[i];
+	}
+	bool counts = recount.damaged == 0 && recount.keys == keyspace->keys &&
+		      recount.keys_with_expiry == keyspace->keys_with_expiry &&
+		      recount.live_bytes == keyspace->live_bytes &&
+		      recount.entries == keyspace->table.entries && segments_wrong == 0;
+	if (!counts) {
+		tap_diag("round %u: damaged %u keys %" PRIu64 "/%" PRIu64 " expiry %" PRIu64
+			 "/%" PRIu64 " live %" PRIu64 "/%" PRIu64 " entries %" PRIu64 "/%" PRIu64
+			 " segments %u",
+			 round, recount.damaged, recount.keys, keyspace->keys,
+			 recount.keys_with_expiry, keyspace->keys_with_expiry, recount.live_bytes,
+			 keyspace->live_bytes, recount.entries, keyspace->table.entries,
+			 segments_wrong);
+	}
+	for (unsigned i = 0; i < KEYS; i++) {
+		compare_key(rig, i);
+	}
+	if (!counts || rig->wrong != 0) {
+		ok(false, "round %u: counts %d, wrong values %u", round, counts, rig->wrong);
+	}
+}
+
+// Every key there with a small value, then none.
+static void grow_and_shrink(struct rig *rig)
+{
+	char key[64];
+	(void)keyspace_flush(rig->keyspace);
+	become_durable(rig);
+	for (unsigned i = 0; i < KEYS; i++) {
+		size_t key_bytes = make_key(i, key);
+		rig->wrong += keyspace_set(rig->keyspace, key, key_bytes, key, key_bytes, 0,
+					   NULL) != KEYSPACE_OK;
+		if (i % 64 == 0) {
+			become_durable(rig);
+		}
+	}
+	for (unsigned i = 0; i < KEYS; i++) {
+		size_t key_bytes = make_key(i, key);
+		rig->wrong += keyspace_delete(rig->keyspace, key, key_bytes) != KEYSPACE_OK;
+	}
+	ok_u64(rig->wrong, 0, "all keys set and deleted");
+}
+
+static void run(bool persisted, uint64_t seed, unsigned rounds)
+{
+	static struct rig rig;
+	rig_open(&rig, persisted, seed);
+	int failed_before = tap_failed;
+	for (unsigned round = 0; round < rounds && tap_failed == failed_before; round++) {
+		keyspace_tick(rig.keyspace);
+		rig.shrinking = round / PHASE_ROUNDS % 2 == 1;
+		for (unsigned i = 0; i < WRITES_A_ROUND; i++) {
+			write_one(&rig);
+			if (tap_random(&rig.random) % 64 == 0) {
+				become_durable(&rig);
+			}
+		}
+		write_batch(&rig);
+		if (tap_random(&rig.random) % 50 == 0 &&
+		    keyspace_flush(rig.keyspace) == KEYSPACE_OK) {
+			memset(rig.model, 0, sizeof(rig.model));
+		}
+		clock_ms += tap_random(&rig.random) % 50;
+		keyspace_tick(rig.keyspace);
+		compare_all(&rig, round);
+	}
+	ok(tap_failed == failed_before, "A, G, I: %u rounds agree with the model, %s", rounds,
+	   persisted ? "persisted" : "memory");
+	tap_diag("refused %u, waited %u, cleaned %" PRIu64 ", splits %" PRIu64 ", merges %" PRIu64
+		 ", scans %" PRIu64,
+		 rig.refused, rig.waited,
+		 *kvs_counter_word(rig.region.base, KVS_COUNTER_cleaner_segments),
+		 rig.keyspace->table.splits, rig.keyspace->table.merges, rig.epochs.scans);
+	grow_and_shrink(&rig);
+	for (unsigned i = 0; i < 400; i++) {
+		become_durable(&rig);
+	}
+	ok_u64(rig.keyspace->limbo.count, 0, "limbo drains");
+	ok_u64(rig.keyspace->table.entries, 0, "no tombstone outlives its durability");
+	ok_u64(rig.keyspace->table.buckets, rig.keyspace->table.buckets_min,
+	       "the table is small again");
+	ok(*kvs_counter_word(rig.region.base, KVS_COUNTER_cleaner_segments) > 0 &&
+		   rig.keyspace->table.splits > 0 && rig.keyspace->table.merges > 0,
+	   "the cleaner ran, the table grew and shrank");
+	rig_close(&rig);
+}
+
+int main(void)
+{
+	uint64_t seed = tap_seed(1);
+	run(false, seed, 64);
+	run(true, seed + 1, 64);
+	return tap_done();
+}
