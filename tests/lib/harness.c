@@ -75,7 +75,7 @@ void harness_bail(const char *log_path, const char *format, ...)
 	exit(99);
 }
 
-static char *text_format(const char *format, ...)
+__attribute__((format(printf, 1, 2))) static char *text_format(const char *format, ...)
 {
 	char *text = NULL;
 	va_list args;

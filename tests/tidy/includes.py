@@ -18,8 +18,8 @@ FOREIGN = (
 LIBC = re.compile(
     r'(assert|ctype|dirent|endian|errno|fcntl|float|ftw|fnmatch|getopt|glob|grp|inttypes|libgen|'
     r'limits|linux/.*|locale|malloc|math|netinet/.*|poll|pthread|pwd|sched|semaphore|setjmp|signal|'
-    r'spawn|stdalign|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|strings|sys/.*|syslog|termios|'
-    r'threads|time|ucontext|uchar|unistd|wait|wchar|[a-z]mmintrin|arm_acle|arm_neon|cpuid|'
+    r'spawn|stdalign|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|strings|sys/.*|sysexits|syslog|'
+    r'termios|threads|time|ucontext|uchar|unistd|wait|wchar|[a-z]mmintrin|arm_acle|arm_neon|cpuid|'
     r'sanitizer/.*|valgrind/.*)\.h')
 
 
@@ -28,8 +28,8 @@ READ_HEADERS = {'shm/limits', 'shm/layout', 'shm/atomics', 'shm/epoch', 'shm/has
 
 
 def write_half(tree):
-    """Stems of shm's writing half: the sources of the kvs_write library, the headers beside them, and
-    headers that nothing but those sources includes."""
+    """Stems of shm's writing half: the sources of the kvs_write library, the headers beside them,
+    and headers that nothing but those sources includes."""
     match = re.search(r"static_library\('kvs_write',(.*?)\binclude_directories",
                       tree.files.get('shm/meson.build', ''), re.S)
     sources = re.findall(r"'([a-z_0-9]+)\.c'", match.group(1)) if match else []
@@ -38,7 +38,8 @@ def write_half(tree):
     for path, text in tree.select('.c', folders=('shm',)):
         for _, _, name in includes_c(text):
             users.setdefault(name[:-2], set()).add(path[:-2])
-    return writers | {stem for stem, by in users.items() if stem.startswith('shm/') and by <= writers
+    return writers | {stem for stem, by in users.items()
+                      if stem.startswith('shm/') and by <= writers
                       and f'{stem}.c' not in tree.files and stem not in READ_HEADERS}
 
 

@@ -175,7 +175,8 @@ def opening(tree):
 
 
 @rule('no reminders and no dead code',
-      {'shm/a.c': '// TO' + 'DO: later\n', 'shm/b.c': '#if ' + '0\n', 'shm/c.c': '\t// count += 1;\n',
+      {'shm/a.c': '// TO' + 'DO: later\n', 'shm/b.c': '#if ' + '0\n',
+       'shm/c.c': '\t// count += 1;\n',
        'README.md': 'FIX' + 'ME\n'},
       {'shm/a.c': '// made by mkdtemp("/x/XXXXXX")\n// as said, it is so\n'})
 def reminders(tree):
@@ -207,7 +208,8 @@ def guards(tree):
 @rule('no dead files',
       {'shm/a.c': '', 'shm/meson.build': "'ba.c'", 'shm/b.h': '', 'tests/x.py': ''},
       {'shm/a.c': '#include "shm/b.h"\n', 'shm/meson.build': "'a.c'", 'shm/b.h': '',
-       'tests/x.py': '', 'tests/meson.build': "files('x.py')", 'tests/y.py': 'import os, z\n',
+       'tests/x.py': '', 'tests/test_q.c': '', 'tests/meson.build': "files('x.py'), ['q']",
+       'tests/y.py': 'import os, z\n',
        'check': 'tests/y.py', 'tests/z.py': ''})
 def dead_files(tree):
     builds = {path: text for path, text in tree.files.items() if path.endswith('meson.build')}
@@ -216,7 +218,9 @@ def dead_files(tree):
                if path.endswith(('.py', '.sh')) or '.' not in path or path == '.ci/run']
     for path, _ in tree.select('.c', '.pml', '.py', '.sh'):
         folder, _, name = path.rpartition('/')
-        named = re.compile(r'(?<![\w.-])' + re.escape(name))
+        # A foreach in meson.build has the stem, or what follows test_, as a string of its own.
+        bare = re.escape(name.rpartition('.')[0].removeprefix('test_'))
+        named = re.compile(rf"(?<![\w.-]){re.escape(name)}|'(test_)?{bare}'")
         stem = re.compile(r'^\s*(?:from|import)\b.*\b' + re.escape(name[:-3]) + r'\b', re.M)
         above = [text for build, text in builds.items()
                  if path.startswith(build[:-len('meson.build')])]
