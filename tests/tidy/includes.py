@@ -18,9 +18,9 @@ FOREIGN = (
 LIBC = re.compile(
     r'(assert|ctype|dirent|endian|errno|fcntl|float|ftw|fnmatch|getopt|glob|grp|inttypes|libgen|'
     r'limits|linux/.*|locale|malloc|math|netinet/.*|poll|pthread|pwd|sched|semaphore|setjmp|signal|'
-    r'spawn|stdalign|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|strings|sys/.*|sysexits|syslog|'
-    r'termios|threads|time|ucontext|uchar|unistd|wait|wchar|[a-z]mmintrin|arm_acle|arm_neon|cpuid|'
-    r'sanitizer/.*|valgrind/.*)\.h')
+    r'spawn|stdalign|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|strings|sys/.*|sysexits|'
+    r'syslog|termios|threads|time|ucontext|uchar|unistd|wait|wchar|[a-z]mmintrin|arm_acle|arm_neon|'
+    r'cpuid|sanitizer/.*|valgrind/.*)\.h')
 
 
 # Contract headers that happen to be used by writers only, as far as sources of shm go.
