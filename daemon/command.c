@@ -170,8 +170,8 @@ static bool command_arity_fits(const struct command *command, uint32_t argc)
 static bool command_keys_fit(struct call *call)
 {
 	const struct command *command = call->command;
-	if (!command->first_key) {
-		return true;
+	if (!command->first_key || (command->key_step == 2 && call->argc % 2 == 0)) {
+		return true; // none, or half a pair: then the command complains
 	}
 	uint32_t last = command->last_key < 0 ? call->argc - 1 : (uint32_t)command->last_key;
 	for (uint32_t i = (uint32_t)command->first_key; i <= last;

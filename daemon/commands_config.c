@@ -73,37 +73,55 @@ static void config_any_value(const struct kvd *kvd, size_t index, char *out, siz
 	}
 }
 
-/// Does one of the patterns name this option?
-static bool config_wanted(const struct call *call, const char *name)
+/// The options that a call asks for, each once. A name without wildcards is answered as it was typed.
+struct config_matches {
+	size_t index[CONFIG_MATCHES_MAX];
+	const struct resp_arg *typed[CONFIG_MATCHES_MAX]; // NULL = found by a pattern
+	size_t count;
+};
+
+static void config_match(struct config_matches *matches, const struct resp_arg *pattern)
 {
-	for (uint32_t i = 2; i < call->argc; i++) {
-		if (glob_match(call->argv[i].data, call->argv[i].bytes, name, strlen(name), true)) {
-			return true;
+	bool exact = true;
+	for (size_t i = 0; i < pattern->bytes; i++) {
+		exact = exact && pattern->data[i] != '*' && pattern->data[i] != '?' &&
+			pattern->data[i] != '[';
+	}
+	size_t all = config_count() + CONFIG_ALIASES;
+	for (size_t index = 0; index < all && matches->count < CONFIG_MATCHES_MAX; index++) {
+		const char *name = config_any_name(index);
+		bool known = false;
+		for (size_t i = 0; i < matches->count; i++) {
+			known = known || matches->index[i] == index;
+		}
+		bool wanted =
+			exact ? commands_arg_is(pattern, name)
+			      : glob_match(pattern->data, pattern->bytes, name, strlen(name), true);
+		if (wanted && !known) {
+			matches->typed[matches->count] = exact ? pattern : NULL;
+			matches->index[matches->count++] = index;
 		}
 	}
-	return false;
 }
 
 void commands_config_get(struct call *call)
 {
-	size_t matches[CONFIG_MATCHES_MAX];
-	size_t found = 0;
+	struct config_matches matches = { .count = 0 };
 	for (uint32_t i = 2; i < call->argc; i++) {
 		if (!commands_arg_pattern(call, &call->argv[i])) {
 			return;
 		}
+		config_match(&matches, &call->argv[i]);
 	}
-	size_t all = config_count() + CONFIG_ALIASES;
-	for (size_t i = 0; i < all && found < CONFIG_MATCHES_MAX; i++) {
-		if (config_wanted(call, config_any_name(i))) {
-			matches[found++] = i;
-		}
-	}
-	reply_map(call->session, found);
-	for (size_t i = 0; i < found; i++) {
+	reply_map(call->session, matches.count);
+	for (size_t i = 0; i < matches.count; i++) {
 		char value[CONFIG_VALUE_BYTES];
-		config_any_value(call->kvd, matches[i], value, sizeof(value));
-		reply_text(call->session, config_any_name(matches[i]));
+		config_any_value(call->kvd, matches.index[i], value, sizeof(value));
+		if (matches.typed[i]) {
+			reply_bulk(call->session, matches.typed[i]->data, matches.typed[i]->bytes);
+		} else {
+			reply_text(call->session, config_any_name(matches.index[i]));
+		}
 		reply_text(call->session, value);
 	}
 }
