@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// See base64.h.
+// Table-driven encoding, and decoding that refuses what is not canonical.
 #include "tools/base64.h"
 
 #include <stdint.h>

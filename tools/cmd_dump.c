@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// kvctl dump: every key and value as JSON lines that load takes back. Keys come from SCAN, values from
-// the mapping where there is one, else by pipelined KVD.GETV; a key that goes away between the two is
-// left out. Each value is whole, but the dump is not one moment of the whole cache.
+// kvctl dump: every key and value as JSON lines that load takes back. Keys come from SCAN, values
+// from the mapping where there is one, else by pipelined KVD.GETV; a key that goes away between the
+// two is left out. Each value is whole, but the dump is not one moment of the whole cache.
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>

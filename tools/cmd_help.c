@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// kvctl help: the verb and option table as text, or as JSON, which is what the manual and completions
-// are checked against.
+// kvctl help: the verb and option table as text, or as JSON, which is what the manual and
+// completions are checked against.
 #include <stdio.h>
 #include <string.h>
 
@@ -110,7 +110,7 @@ int cmd_help(struct kvctl *kvctl)
 {
 	const struct verb *verb = kvctl->options.verb;
 	const char *name = kvctl->options.arguments > 0 ? kvctl->options.argument[0] : NULL;
-	bool asked = kvctl->options.value[OPTION_help] != NULL && verb && verb->run != cmd_help;
+	bool asked = kvctl->options.value[OPTION_help] != NULL && verb;
 	if (!asked) {
 		verb = name ? options_verb_find(name) : NULL;
 	}

@@ -20,7 +20,7 @@
 #define CMD_SERVER_DEPTH_MAX 8u
 #define CMD_SERVER_EXACT_MAX 9007199254740992.0 // whole numbers a double holds
 
-// ---- stats ----------------------------------------------------------------------------------------
+// ---- stats --------------------------------------------------------------------------------------
 
 static const struct {
 	const char *name;
@@ -127,7 +127,7 @@ int cmd_server_stats(struct kvctl *kvctl)
 	return code;
 }
 
-// ---- clients --------------------------------------------------------------------------------------
+// ---- clients ------------------------------------------------------------------------------------
 
 struct cmd_server_field {
 	const char *name;
@@ -244,7 +244,7 @@ int cmd_server_clients(struct kvctl *kvctl)
 	return code;
 }
 
-// ---- ping, flush ----------------------------------------------------------------------------------
+// ---- ping, flush --------------------------------------------------------------------------------
 
 int cmd_server_ping(struct kvctl *kvctl)
 {

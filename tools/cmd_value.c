@@ -15,7 +15,7 @@
 #include "tools/output.h"
 #include "tools/units.h"
 
-// ---- reading --------------------------------------------------------------------------------------
+// ---- reading ------------------------------------------------------------------------------------
 
 static void cmd_value_json(const void *key, size_t key_bytes, int status, const void *value,
 			   const struct kvc_meta *meta)
@@ -167,7 +167,7 @@ int cmd_value_ttl(struct kvctl *kvctl)
 	return KVCTL_OK;
 }
 
-// ---- writing --------------------------------------------------------------------------------------
+// ---- writing ------------------------------------------------------------------------------------
 
 // All of a descriptor, up to the largest value, into malloc memory.
 static int cmd_value_slurp(int fd, const char *name, char **value, size_t *value_bytes)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// See deb822.h. Lines are looked at in the source's buffer; only the key is copied, because the buffer
-// may move while the record is still growing.
+// See deb822.h. Lines are looked at in the source's buffer; only the key is copied, because the
+// buffer may move while the record is still growing.
 #include "tools/deb822.h"
 
 #include <stdbool.h>

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Records of the Debian control format ("Field: value" lines, records apart by blank lines), streamed:
-// the key is one field's value, the value is the whole record, byte for byte as it stands in the input
-// from its first line to the newline of its last. A blank line holds nothing but spaces, tabs and CR.
+// Records of the Debian control format ("Field: value" lines, records apart by blank lines),
+// streamed: the key is one field's value, the value is the whole record, byte for byte as it stands
+// in the input from its first line to the newline of its last. A blank line holds nothing but
+// spaces, tabs and CR.
 #pragma once
 
 #include <stdint.h>
@@ -25,7 +26,8 @@ struct deb822 {
 /// `source` and `field` stay the caller's and must outlive the parser.
 void deb822_init(struct deb822 *parser, struct source *source, const char *field);
 
-/// Next record. The field's value is trimmed, folded lines joined by one space; a field given twice in
-/// one record counts the first time. A record without the field, with an empty one, with a key over the
-/// limit, or itself longer than the largest value is ITEM_BAD, and the next call goes on behind it.
+/// Next record. The field's value is trimmed, folded lines joined by one space; a field given twice
+/// in one record counts the first time. A record without the field, with an empty one, with a key
+/// over the limit, or itself longer than the largest value is ITEM_BAD, and the next call goes on
+/// behind it.
 enum item_result deb822_next(struct deb822 *parser, struct item *item);

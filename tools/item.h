@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// What a loader gets out of an input file, whatever its format: one key with its value, or one place
-// in the input that is not a record and why. The parsers (jsonl, deb822) fill it; load and the reader
-// check consume it.
+// What a loader gets out of an input file, whatever its format: one key with its value, or one
+// place in the input that is not a record and why. The parsers (jsonl, deb822) fill it; load and
+// the reader check consume it.
 #pragma once
 
 #include <stddef.h>

@@ -5,7 +5,8 @@
 //	{"key":"greeting","value":"hello","ttl_ms":30000}
 //
 // with key_b64 / value_b64 (base64) in place of key / value where the bytes are not UTF-8. Keys and
-// values are any bytes, U+0000 included. This is the one file that knows cJSON's parser for records.
+// values are any bytes, U+0000 included. This is the one file that knows cJSON's parser for
+// records.
 #pragma once
 
 #include <stddef.h>
@@ -31,9 +32,9 @@ struct jsonl {
 void jsonl_init(struct jsonl *parser, struct source *source);
 void jsonl_free(struct jsonl *parser);
 
-/// Next record; blank lines are skipped. Whatever is not a record exactly as above (other types, other
-/// or doubled members, no UTF-8, a line over the limit) is ITEM_BAD with a text that names it and the
-/// remedy; the next call goes on with the next line.
+/// Next record; blank lines are skipped. Whatever is not a record exactly as above (other types,
+/// other or doubled members, no UTF-8, a line over the limit) is ITEM_BAD with a text that names it
+/// and the remedy; the next call goes on with the next line.
 enum item_result jsonl_next(struct jsonl *parser, struct item *item);
 
 /// Writes one record with its newline; ttl_ms < 0 is left out. Errors show in ferror(out).

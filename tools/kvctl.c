@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// kvctl: kvd from the shell. This file holds what all verbs share (start, connection, errors) and the
-// two verbs about kvctl itself; the others are in cmd_*.c.
+// kvctl: kvd from the shell. This file holds what all verbs share (start, connection, errors) and
+// the two verbs about kvctl itself; the others are in cmd_*.c.
 #include "tools/kvctl.h"
 
 #include <errno.h>

@@ -3,9 +3,9 @@
 // Every verb and every option of kvctl once. From this table come the parser, the help texts and
 // `kvctl help --json`, against which the manual kvctl.1 is checked.
 //
-// VERB(name, function, arguments at least, at most (-1 = any), options besides the common ones, syntax
-// of the arguments, one line of help). OPTION(identifier, "--name", letter or 0, name of its argument
-// or NULL, common to all verbs?, one line of help).
+// VERB(name, function, arguments at least, at most (-1 = any), options besides the common ones,
+// syntax of the arguments, one line of help). OPTION(identifier, "--name", letter or 0, name of its
+// argument or NULL, common to all verbs?, one line of help).
 #ifdef VERB
 VERB(get, cmd_value_get, 1, 1, OPTION_BIT(via) | OPTION_BIT(output), "KEY",
      "write a value to standard output, byte for byte")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// See options.h.
+// The tables themselves, and the reading of argv against them.
 #include "tools/options.h"
 
 #include <assert.h>
@@ -184,7 +184,8 @@ bool options_parse(struct options *options, int argc, char **argv, char *error, 
 			options->argument[options->arguments++] = word;
 		}
 	}
-	// The verb itself has left its place free, so the NULL overwrites nothing that is still needed.
+	// The verb itself has left its place free, so the NULL overwrites nothing that is still
+	// needed.
 	options->argument[options->arguments] = NULL;
 	return options_check(options, error, error_bytes);
 }

@@ -54,6 +54,6 @@ bool options_allows(const struct verb *verb, enum option_id id);
 
 const struct verb *options_verb_find(const char *name);
 
-/// Reads argv, which is reordered so that options->argument can point into it. False if it is no valid
-/// command line: `error` then has one line that says what is wrong and what would be right.
+/// Reads argv, which is reordered so that options->argument can point into it. False if it is no
+/// valid command line: `error` then has one line that says what is wrong and what would be right.
 bool options_parse(struct options *options, int argc, char **argv, char *error, size_t error_bytes);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// See output.h.
+// Escaping, tables in memory until their widths are known, temporary files.
 #include "tools/output.h"
 
 #include <errno.h>

@@ -9,12 +9,12 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/// Writes bytes so that they stay inside one field of one line and cannot steer a terminal: backslash
-/// doubled, TAB, CR, LF as \t \r \n, other control bytes and what is not UTF-8 as \xNN.
+/// Writes bytes so that they stay inside one field of one line and cannot steer a terminal:
+/// backslash doubled, TAB, CR, LF as \t \r \n, other control bytes and what is not UTF-8 as \xNN.
 void output_escaped(FILE *out, const void *data, size_t bytes);
 
-/// Rows of up to twelve columns. On a terminal they are kept until output_table_end() and aligned; in
-/// a pipe each is written at once.
+/// Rows of up to twelve columns. On a terminal they are kept until output_table_end() and aligned;
+/// in a pipe each is written at once.
 #define OUTPUT_COLUMNS_MAX 12u
 struct output_table {
 	FILE *out;
@@ -45,8 +45,8 @@ struct output_file {
 /// Opens `path` for writing through a temporary file in its folder; "-" or NULL is standard output.
 /// False with errno set if that is not possible.
 bool output_file_open(struct output_file *file, const char *path);
-/// Flushes; for a named file also syncs and renames. False with errno set if not everything could be
-/// written; the temporary file is gone then.
+/// Flushes; for a named file also syncs and renames. False with errno set if not everything could
+/// be written; the temporary file is gone then.
 bool output_file_commit(struct output_file *file);
 /// Removes the temporary file, leaves an older file as it was.
 void output_file_abort(struct output_file *file);

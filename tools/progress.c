@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// See progress.h.
+// Reads the clock and the width of the terminal; the text itself is a pure function.
 #include "tools/progress.h"
 
 #include <stdio.h>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// One line on standard error that shows how far a long transfer is: bar, bytes, records, rate, time to
-// go. Drawn only when standard error is a terminal, at most ten times a second, wiped at the end.
+// One line on standard error that shows how far a long transfer is: bar, bytes, records, rate, time
+// to go. Drawn only when standard error is a terminal, at most ten times a second, wiped at the
+// end.
 #pragma once
 
 #include <stdbool.h>

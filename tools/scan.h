@@ -23,8 +23,9 @@ struct scan {
 
 /// `pattern` stays the caller's.
 void scan_begin(struct scan *scan, const char *pattern);
-/// Fetches the next step; it may hold no key at all. False when all was walked. *code is KVCTL_OK or
-/// the exit code of an error that was said. A key may come twice while the table grows or shrinks.
+/// Fetches the next step; it may hold no key at all. False when all was walked. *code is KVCTL_OK
+/// or the exit code of an error that was said. A key may come twice while the table grows or
+/// shrinks.
 bool scan_next(struct kvctl *kvctl, struct scan *scan, int *code);
 void scan_end(struct scan *scan);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// See source.h.
+// Finding lines in the buffer, and keeping the buffer no larger than the longest thing wanted.
 #include "tools/source.h"
 
 #include <errno.h>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Input in lines, from a descriptor or from memory, with one growing buffer: a parser sees several
-// lines in one piece (a record) without copying, and a line nobody should send costs at most its limit.
+// lines in one piece (a record) without copying, and a line nobody should send costs at most its
+// limit.
 #pragma once
 
 #include <stdbool.h>
@@ -33,9 +34,10 @@ bool source_init_fd(struct source *source, int fd);
 bool source_init_memory(struct source *source, const void *data, size_t bytes);
 void source_free(struct source *source);
 
-/// Finds the line that begins `offset` bytes behind source->begin, reading as needed. *line_bytes is
-/// its length with its newline; only the last line of the input may lack one. The buffer may move:
-/// earlier pointers into it are void. A line of more than `line_bytes_max` bytes is SOURCE_LONG.
+/// Finds the line that begins `offset` bytes behind source->begin, reading as needed. *line_bytes
+/// is its length with its newline; only the last line of the input may lack one. The buffer may
+/// move: earlier pointers into it are void. A line of more than `line_bytes_max` bytes is
+/// SOURCE_LONG.
 enum source_result source_line(struct source *source, size_t offset, size_t line_bytes_max,
 			       size_t *line_bytes);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// See units.h.
+// One table of units each way; numbers are shown with three digits that mean something.
 #include "tools/units.h"
 
 #include <ctype.h>

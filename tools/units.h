@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 /// Reads "500ms", "30s", "5m", "2h", "7d" (whole or decimal, one unit) as milliseconds. A number
-/// without a unit takes `unit_ms`; 0 there means the unit is required. False if it is not a duration
-/// or does not fit.
+/// without a unit takes `unit_ms`; 0 there means the unit is required. False if it is not a
+/// duration or does not fit.
 bool units_duration_parse(const char *text, int64_t unit_ms, int64_t *duration_ms);
 
 /// "29.5 s", "3 min", "2.4 h" into `out`; about three digits.

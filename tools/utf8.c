@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// See utf8.h.
+// The table of well-formed byte sequences of the Unicode standard, as ranges.
 #include "tools/utf8.h"
 
 #include <stdint.h>

@@ -7,8 +7,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/// Length in bytes (1..4) of the character at `text`, or 0 if it is not well-formed UTF-8: overlong,
-/// a surrogate, beyond U+10FFFF, or cut off. `bytes` is at least 1.
+/// Length in bytes (1..4) of the character at `text`, or 0 if it is not well-formed UTF-8:
+/// overlong, a surrogate, beyond U+10FFFF, or cut off. `bytes` is at least 1.
 size_t utf8_character(const char *text, size_t bytes);
 
 /// All of it well-formed UTF-8? U+0000 counts as a character.
