@@ -78,6 +78,8 @@ arm64_sysroot() {
     for package in "$apt"/*.deb; do
         dpkg-deb -x "$package" "$sysroot" || return
     done
+    # A linker script with an absolute path, which would name this machine's library.
+    ln -sf libbsd.so.0 "$sysroot/usr/lib/aarch64-linux-gnu/libbsd.so" || return
     touch "$sysroot/.complete"
 }
 
