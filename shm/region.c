@@ -21,7 +21,7 @@
 #endif
 
 #define REGION_SEGMENTS_MIN 8u
-#define REGION_LARGE_FACTOR 8u // offsets for large values per byte of memory: fresh ones for long
+#define REGION_LARGE_FACTOR 2u // offsets for large values per byte of memory-max
 
 static uint64_t region_round(uint64_t bytes, uint64_t unit)
 {
