@@ -71,7 +71,11 @@ static void test_pages(struct kvs_region *region)
 	uint64_t before = file_bytes(region);
 	ok(before <= (1u << 20) && region->bytes > (16u << 20), "G: the file is sparse");
 	ok_int(kvs_region_populate(region, at, KVS_SEGMENT_BYTES_MIN), 0, "populate");
-	ok_u64(file_bytes(region), before + KVS_SEGMENT_BYTES_MIN, "takes exactly those pages");
+	if (getenv("KVD_TEST_EMULATED")) {
+		tap_skip("takes exactly those pages: the emulator ignores MADV_POPULATE_WRITE");
+	} else {
+		ok_u64(file_bytes(region), before + KVS_SEGMENT_BYTES_MIN, "takes exactly those pages");
+	}
 	region->base[at] = 1;
 	ok_int(kvs_region_punch(region, at, KVS_SEGMENT_BYTES_MIN), 0, "punch");
 	ok_u64(file_bytes(region), before, "gives them back");
