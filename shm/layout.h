@@ -132,13 +132,13 @@ struct kvs_bucket {
 };
 static_assert(sizeof(struct kvs_bucket) == 64, "one line");
 
-// Root word: turns << 41 | side << 40 | buckets. `turns` counts changes of direction (grow, shrink)
-// and of side; within one turn the bucket count moves one way only, so equal turns and an equal
-// bucket index mean that nothing moved in between.
-#define KVS_ROOT_BUCKETS_BITS 40
+// Root word: turns << 35 | side << 34 | buckets. `turns` counts changes of direction (grow, shrink),
+// of side, and moves of entries within a chain; within one turn the bucket count moves one way only,
+// so equal turns and an equal bucket index mean that nothing moved in between.
+#define KVS_ROOT_BUCKETS_BITS 34
 #define KVS_ROOT_BUCKETS_MASK ((UINT64_C(1) << KVS_ROOT_BUCKETS_BITS) - 1)
-#define KVS_ROOT_SIDE_SHIFT 40
-#define KVS_ROOT_TURNS_SHIFT 41
+#define KVS_ROOT_SIDE_SHIFT KVS_ROOT_BUCKETS_BITS
+#define KVS_ROOT_TURNS_SHIFT (KVS_ROOT_BUCKETS_BITS + 1)
 
 static inline uint64_t kvs_root_buckets(uint64_t root)
 {
@@ -155,6 +155,7 @@ static inline uint64_t kvs_root_turns(uint64_t root)
 	return root >> KVS_ROOT_TURNS_SHIFT;
 }
 
+/// `turns` wraps after 2^29: no reader stays inside one get for so many.
 static inline uint64_t kvs_root_make(uint64_t turns, unsigned side, uint64_t buckets)
 {
 	return turns << KVS_ROOT_TURNS_SHIFT | (uint64_t)side << KVS_ROOT_SIDE_SHIFT | buckets;

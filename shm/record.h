@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shm/atomics.h"
 #include "shm/limits.h"
 
 enum kvs_record_flags {
@@ -97,9 +98,47 @@ uint32_t kvs_record_write(void *at, const struct kvs_record_spec *spec);
 
 /// Parses the record at `at`, of which `limit` bytes may be read. Returns 0 and fills `view`, or -1
 /// if it does not describe a record that lies within the limit. Checks bounds and flags, not the crc.
+/// Inline because every get runs it.
 /// Call with: any bytes. Thread must: be in a read section if they are the region's. Orders: each
 /// word is loaded once.
-int kvs_record_parse(const void *at, uint64_t limit, struct kvs_record_view *view);
+static inline int kvs_record_parse(const void *at, uint64_t limit, struct kvs_record_view *view)
+{
+	if (limit < sizeof(struct kvs_record)) {
+		return -1;
+	}
+	const struct kvs_record *record = (const struct kvs_record *)at;
+	// Relaxed, not for order but so that each word is loaded exactly once: the bytes may be anybody's.
+	uint32_t value_bytes = kvs_load_relaxed_32(&record->value_bytes);
+	uint64_t seq_flags = kvs_load_relaxed(&record->seq_flags);
+	uint64_t time_key = kvs_load_relaxed(&record->time_key);
+
+	view->record = record;
+	view->seq = seq_flags & KVS_SEQ_MAX;
+	view->flags = (uint16_t)(seq_flags >> KVS_SEQ_BITS);
+	view->key_bytes = (uint32_t)(time_key >> KVS_TIME_BITS) & 0xfffu;
+	view->value_bytes = value_bytes;
+	view->expiry_ms = 0;
+	uint32_t payload_bytes = value_bytes;
+	if (__builtin_expect((view->flags & (KVS_RECORD_STUB | KVS_RECORD_LARGE)) != 0, 0)) {
+		payload_bytes = view->flags & KVS_RECORD_LARGE ? sizeof(struct kvs_run) : 0;
+	}
+	int has_expiry = (view->flags & KVS_RECORD_EXPIRY) != 0;
+	uint64_t total = kvs_record_bytes(view->key_bytes, payload_bytes, has_expiry);
+	if (view->seq == 0 || view->key_bytes > KVS_KEY_BYTES_MAX || total > limit ||
+	    value_bytes > KVS_VALUE_BYTES_MAX || (view->flags & ~KVS_RECORD_FLAGS_KNOWN) != 0) {
+		return -1;
+	}
+	const unsigned char *body = (const unsigned char *)at + sizeof(struct kvs_record);
+	if (has_expiry) {
+		view->expiry_ms = kvs_load_relaxed((const uint64_t *)(const void *)body);
+		body += 8;
+	}
+	view->key = body;
+	view->payload = body + view->key_bytes;
+	view->payload_bytes = payload_bytes;
+	view->record_bytes = (uint32_t)total;
+	return 0;
+}
 
 /// True if the crc of a parsed record is right (for LARGE: of the record, not of the run).
 int kvs_record_crc_ok(const struct kvs_record_view *view);

@@ -76,6 +76,58 @@ static void split_clear(struct kvs_table *table, struct kvs_bucket *from, uint64
 	kvs_table_chain_trim(table, from);
 }
 
+// The last overflow bucket of a chain, and how many slots before it are empty; NULL if there is none.
+static struct kvs_bucket *chain_tail(const struct kvs_table *table, struct kvs_bucket *bucket,
+				     unsigned *holes)
+{
+	struct kvs_bucket *tail = NULL;
+	unsigned empty = 0;
+	*holes = 0;
+	for (; bucket != NULL; bucket = kvs_table_next(table, bucket)) {
+		*holes += empty;
+		empty = KVS_BUCKET_ENTRIES;
+		for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+			empty -= kvs_load_relaxed(&bucket->entry[i]) != 0;
+		}
+		tail = bucket;
+	}
+	return tail;
+}
+
+// A split leaves holes in front of overflow buckets. If all entries of the last one fit into them they
+// move there, by the rule of every move: fill, publish a root that differs (a turn), clear.
+static void chain_compact(struct kvs_table *table, struct kvs_bucket *first)
+{
+	unsigned holes;
+	struct kvs_bucket *tail = chain_tail(table, first, &holes);
+	if (tail == first) {
+		return;
+	}
+	unsigned used = 0;
+	for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+		used += kvs_load_relaxed(&tail->entry[i]) != 0;
+	}
+	if (used > holes) {
+		return;
+	}
+	for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+		uint64_t entry = kvs_load_relaxed(&tail->entry[i]);
+		if (entry != 0) {
+			(void)kvs_table_chain_put(table, first,
+						  entry); // a hole before it, as counted
+		}
+	}
+	table_step_reached(table, KVS_TABLE_COMPACT_FILLED);
+	table->turns++;
+	kvs_table_publish_root(table);
+	table_step_reached(table, KVS_TABLE_COMPACT_PUBLISHED);
+	for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+		// Release: after the root (partner: the fence on a miss).
+		kvs_store_release(&tail->entry[i], 0);
+	}
+	kvs_table_chain_trim(table, first);
+}
+
 static void table_turn(struct kvs_table *table, bool growing)
 {
 	if (table->growing != growing) {
@@ -104,6 +156,7 @@ static bool table_split(struct kvs_table *table)
 	kvs_table_publish_root(table);
 	table_step_reached(table, KVS_TABLE_SPLIT_PUBLISHED);
 	split_clear(table, from, small);
+	chain_compact(table, from);
 	table->splits++;
 	prefetch_coming_splits(table, to_index - small);
 	return true;
@@ -162,9 +215,9 @@ bool kvs_table_step(struct kvs_table *table)
 uint64_t kvs_table_growth_bytes(const struct kvs_table *table)
 {
 	uint64_t needed = (table->buckets + 1) * sizeof(struct kvs_bucket);
-	return needed > table->populated[KVS_RANGE_TABLE_0 + table->side] ?
-		       kvs_table_chunk_bytes(table->region) :
-		       0;
+	return needed > table->populated[KVS_RANGE_TABLE_0 + table->side]
+		       ? kvs_table_chunk_bytes(table->region)
+		       : 0;
 }
 
 bool kvs_table_switch_side(struct kvs_table *table)
@@ -175,7 +228,8 @@ bool kvs_table_switch_side(struct kvs_table *table)
 			       table->buckets_min * sizeof(struct kvs_bucket)) != 0) {
 		return false;
 	}
-	kvs_limbo_push(table->limbo, kvs_epoch_stamp(table->epochs), KVS_LIMBO_SIDE, table->side, 0);
+	kvs_limbo_push(table->limbo, kvs_epoch_stamp(table->epochs), KVS_LIMBO_SIDE, table->side,
+		       0);
 	table->other_side_ready = false;
 	table->side = other;
 	table->buckets = table->buckets_min;

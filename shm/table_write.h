@@ -2,7 +2,7 @@
 //
 // The table's writing half: publish, replace and clear one-word entries, overflow buckets, and growth
 // and shrinkage by linear hashing in place. The order that readers rely on: fill the new chain, publish
-// the root, clear the moved entries in the old chain; entries never move within a chain.
+// the root, clear the moved entries in the old place.
 #pragma once
 
 #include <stdbool.h>
@@ -17,6 +17,8 @@
 enum kvs_table_step {
 	KVS_TABLE_SPLIT_FILLED, // new chain filled, root not yet published
 	KVS_TABLE_SPLIT_PUBLISHED, // root published, moved entries not yet cleared
+	KVS_TABLE_COMPACT_FILLED, // overflow entries copied into holes before them
+	KVS_TABLE_COMPACT_PUBLISHED, // root with another turn published, copies not yet cleared
 	KVS_TABLE_MERGE_FILLED,
 	KVS_TABLE_MERGE_PUBLISHED,
 };
