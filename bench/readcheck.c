@@ -34,6 +34,7 @@ struct readcheck {
 /// One line of the result.
 struct measurement {
 	const char *name;
+	const char *id; // in JSON
 	double reads_per_s;
 	bool good;
 };
@@ -134,7 +135,7 @@ static void measure_view(struct readcheck *check, kvc_reader *reader, struct mea
 			int status = kvc_view(reader, record->key, record->key_bytes, &view);
 			bool same = status == KVC_OK && view.value_bytes == record->value_bytes &&
 				    (view.value_bytes == 0 ||
-				     *(const char *)view.value == *record->value);
+				     *(const char *)view.value == record->first);
 			bad += kvc_end(reader) != KVC_OK || !same;
 		}
 		reads += READCHECK_CLOCK_EVERY;
@@ -207,12 +208,12 @@ static void print_json(const struct readcheck *check, const struct findings *fin
 	       check->records, check->reference.value_bytes, findings->missing, findings->different,
 	       findings->failed);
 	for (size_t i = 0; i < count; i++) {
-		printf("%s\"%s\":%.0f", i ? "," : "", rows[i].name, rows[i].reads_per_s);
+		printf("%s\"%s\":%.0f", i ? "," : "", rows[i].id, rows[i].reads_per_s);
 	}
 	printf("}}\n");
 }
 
-static int open_both(const struct readcheck *check, uint32_t flags, kvc **client,
+static int path_open(const struct readcheck *check, uint32_t flags, kvc **client,
 		     kvc_reader **reader)
 {
 	struct kvc_options options;
@@ -231,50 +232,71 @@ static int open_both(const struct readcheck *check, uint32_t flags, kvc **client
 	return 0;
 }
 
+// A connection with a reader: what both ways of reading need.
+struct path {
+	kvc *client;
+	kvc_reader *reader;
+};
+
+static int measure_all(struct readcheck *check, const struct path *mapping,
+		       const struct path *socket, struct measurement *rows, size_t count)
+{
+	int code = 0;
+	measure_copy(check, mapping->reader, &rows[0]);
+	measure_view(check, mapping->reader, &rows[1]);
+	measure_copy(check, socket->reader, &rows[2]);
+	measure_pipeline(check, socket->client, &rows[3]);
+	for (size_t i = 0; i < count; i++) {
+		if (!rows[i].good) {
+			(void)fail(rows[i].name, "some reads failed");
+			code = 1;
+		}
+	}
+	return code;
+}
+
+// The values first; figures of wrong values would mean nothing.
+static int run_open(struct readcheck *check, const struct path *mapping, const struct path *socket)
+{
+	struct findings findings = { 0 };
+	struct measurement rows[] = { { .name = "mapping, copied", .id = "mapping_copied" },
+				      { .name = "mapping, in place", .id = "mapping_in_place" },
+				      { .name = "socket, one at a time", .id = "socket_single" },
+				      { .name = "socket, pipelines of 100",
+					.id = "socket_pipelined" } };
+	size_t count = 0;
+	int code = 0;
+	for (size_t i = 0; i < check->records; i++) {
+		check_one(check, mapping->reader, &check->record[i], &findings);
+	}
+	if (findings.missing + findings.different + findings.failed > 0) {
+		code = 1;
+	} else if (findings.by_socket > 0) {
+		(void)fail("the mapping", "some of its reads were answered by the socket");
+		code = 1;
+	} else if (check->seconds > 0) {
+		count = sizeof rows / sizeof rows[0];
+		code = measure_all(check, mapping, socket, rows, count);
+	}
+	(check->json ? print_json : print_text)(check, &findings, rows, count);
+	return code;
+}
+
 static int run(struct readcheck *check)
 {
-	kvc *mapped = NULL, *socket = NULL;
-	kvc_reader *mapped_reader = NULL, *socket_reader = NULL;
-	struct findings findings = { 0 };
-	struct measurement rows[] = { { .name = "mapping, copied" },
-				      { .name = "mapping, in place" },
-				      { .name = "socket, one at a time" },
-				      { .name = "socket, pipelines of 100" } };
-	int code = open_both(check, 0, &mapped, &mapped_reader);
+	struct path mapping = { 0 }, socket = { 0 };
+	int code = path_open(check, 0, &mapping.client, &mapping.reader);
 	if (code == 0) {
-		code = open_both(check, KVC_OPEN_SOCKET_ONLY, &socket, &socket_reader);
+		code = path_open(check, KVC_OPEN_SOCKET_ONLY, &socket.client, &socket.reader);
 	}
-	if (code == 0 && !kvc_is_mapped(mapped)) {
+	if (code == 0 && !kvc_is_mapped(mapping.client)) {
 		(void)fail("the mapping", "kvd passed none to this process");
 		code = 3;
 	}
 	if (code == 0) {
-		for (size_t i = 0; i < check->records; i++) {
-			check_one(check, mapped_reader, &check->record[i], &findings);
-		}
-		if (check->seconds > 0) {
-			measure_copy(check, mapped_reader, &rows[0]);
-			measure_view(check, mapped_reader, &rows[1]);
-			measure_copy(check, socket_reader, &rows[2]);
-			measure_pipeline(check, socket, &rows[3]);
-		}
-		size_t count = check->seconds > 0 ? sizeof rows / sizeof rows[0] : 0;
-		(check->json ? print_json : print_text)(check, &findings, rows, count);
-		for (size_t i = 0; i < count; i++) {
-			code = rows[i].good ? code : 1;
-			if (!rows[i].good) {
-				(void)fail(rows[i].name, "some reads failed");
-			}
-		}
+		code = run_open(check, &mapping, &socket);
 	}
-	if (findings.by_socket > 0) {
-		(void)fail("the mapping", "some of its reads were answered by the socket");
-		code = 1;
-	}
-	if (findings.missing + findings.different + findings.failed > 0) {
-		code = 1;
-	}
-	if (kvc_close(mapped) != KVC_OK || kvc_close(socket) != KVC_OK) {
+	if (kvc_close(mapping.client) != KVC_OK || kvc_close(socket.client) != KVC_OK) {
 		code = code ? code : fail("kvc_close", "views are open");
 	}
 	return code;
@@ -285,9 +307,9 @@ static int usage(void)
 	fprintf(stderr,
 		"usage: readcheck [--socket PATH] [--format deb822 --key FIELD | --format jsonl]\n"
 		"                 [--seconds S] [--seed N] [--json] REFERENCE_FILE\n"
-		"Reads every key of REFERENCE_FILE through kvd's mapping, compares each value "
-		"byte\n"
-		"for byte (exit status 1 if one differs), then measures reads for S (1.5) seconds\n"
+		"Reads every key of REFERENCE_FILE through kvd's mapping, compares each value\n"
+		"byte for byte (exit status 1 if one differs), then measures reads for S (1.5) "
+		"seconds\n"
 		"a path; 0 leaves that out.\n");
 	return 2;
 }

@@ -31,11 +31,14 @@ static bool reference_add(struct reference *reference, const struct item *item)
 	}
 	memcpy(bytes, item->key, item->key_bytes);
 	memcpy(bytes + item->key_bytes, item->value, item->value_bytes);
-	reference->record[reference->records] = (struct record){ .key = bytes,
-								 .value = bytes + item->key_bytes,
-								 .key_bytes = item->key_bytes,
-								 .value_bytes = item->value_bytes,
-								 .order = reference->records };
+	reference->record[reference->records] =
+		(struct record){ .key = bytes,
+				 .memory = bytes,
+				 .first = item->value_bytes > 0 ? *item->value : '\0',
+				 .value = bytes + item->key_bytes,
+				 .key_bytes = item->key_bytes,
+				 .value_bytes = item->value_bytes,
+				 .order = reference->records };
 	reference->records++;
 	return true;
 }
@@ -64,7 +67,7 @@ static void reference_settle(struct reference *reference)
 	for (size_t i = 0; i < reference->records; i++) {
 		struct record *record = &reference->record[i];
 		if (i + 1 < reference->records && record_same_key(record, record + 1)) {
-			free((char *)(uintptr_t)record->key);
+			free(record->memory);
 			continue;
 		}
 		reference->record[kept++] = *record;
@@ -94,6 +97,26 @@ static void reference_shuffle(struct reference *reference, uint64_t seed)
 		reference->record[i - 1] = reference->record[j];
 		reference->record[j] = moved;
 	}
+}
+
+static bool reference_join_keys(struct reference *reference)
+{
+	size_t bytes = 0;
+	for (size_t i = 0; i < reference->records; i++) {
+		bytes += reference->record[i].key_bytes;
+	}
+	reference->keys = malloc(bytes);
+	if (!reference->keys) {
+		return false;
+	}
+	char *out = reference->keys;
+	for (size_t i = 0; i < reference->records; i++) {
+		struct record *record = &reference->record[i];
+		memcpy(out, record->key, record->key_bytes);
+		record->key = out;
+		out += record->key_bytes;
+	}
+	return true;
 }
 
 static bool reference_parse(struct reference *reference, struct source *source, const char *field,
@@ -152,14 +175,20 @@ bool reference_read(struct reference *reference, const char *path, const char *f
 	}
 	reference_settle(reference);
 	reference_shuffle(reference, seed);
+	if (!reference_join_keys(reference)) {
+		snprintf(error, error_bytes, "out of memory");
+		reference_free(reference);
+		return false;
+	}
 	return true;
 }
 
 void reference_free(struct reference *reference)
 {
 	for (size_t i = 0; i < reference->records; i++) {
-		free((char *)(uintptr_t)reference->record[i].key);
+		free(reference->record[i].memory);
 	}
 	free(reference->record);
+	free(reference->keys);
 	*reference = (struct reference){ 0 };
 }

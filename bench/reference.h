@@ -9,8 +9,10 @@
 #include <stdint.h>
 
 struct record {
-	const char *key; // owned by the reference; the value stands behind it
+	const char *key;
 	const char *value;
+	char *memory; // owned: where the value stands
+	char first;   // of the value, so that a look at it need not load the value
 	size_t key_bytes;
 	size_t value_bytes;
 	size_t order; // place in the file
@@ -19,6 +21,7 @@ struct record {
 struct reference {
 	struct record *record;
 	size_t records;
+	char *keys; // owned: all keys in the order of `record`, so that they cost a reader no cache miss
 	size_t capacity;
 	uint64_t skipped;     // places in the file that are no record
 	uint64_t value_bytes; // all values together

@@ -165,7 +165,8 @@ static int kvctl_open(struct kvctl *kvctl, enum kvctl_via via)
 		return code;
 	}
 	options.flags = via == KVCTL_VIA_SOCKET ? KVC_OPEN_SOCKET_ONLY : 0;
-	int status = kvc_open(&kvctl->client, &options);
+	bool too_long = strlen(kvctl->socket_path) > KVS_SOCKET_PATH_BYTES_MAX;
+	int status = too_long ? KVC_UNREACHABLE : kvc_open(&kvctl->client, &options);
 	if (status == KVC_LAYOUT && via == KVCTL_VIA_ANY) {
 		kvctl_remark(kvctl, 0, "%s; reading through the socket", kvc_strerror(status));
 		options.flags = KVC_OPEN_SOCKET_ONLY;
