@@ -134,7 +134,10 @@ static void session_prefetch(struct session *session, unsigned n)
 
 static void session_park(struct session *session)
 {
+	struct session_shared *shared = session->shared;
 	session->parked_since_ns = loop_now_ns(session->kvd->loop);
+	// What waits for its commit pins memory: under lazy, too, the commit is wanted now.
+	shared->request_seq = keyspace_last_seq(session->kvd->keyspace);
 	session_count_up(session->shared, KVS_COUNTER_writes_waited, 1);
 	session_set_parked(session, true);
 }
