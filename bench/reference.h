@@ -21,7 +21,7 @@ struct record {
 struct reference {
 	struct record *record;
 	size_t records;
-	char *keys; // owned: all keys in the order of `record`, so that they cost a reader no cache miss
+	char *keys; // owned: all keys in the order of `record`, to cost a reader no cache miss
 	size_t capacity;
 	uint64_t skipped;     // places in the file that are no record
 	uint64_t value_bytes; // all values together

@@ -20,7 +20,7 @@
 #define KVCTL_SOCKET_DEFAULT "/run/kvd/kvd.sock"
 #define KVCTL_SHOW_BYTES_MAX 80u
 
-static void kvctl_say(const char *format, va_list args)
+__attribute__((format(printf, 1, 0))) static void kvctl_say(const char *format, va_list args)
 {
 	fputs("kvctl: ", stderr);
 	vfprintf(stderr, format, args);

@@ -8,6 +8,7 @@ import pty
 import socket
 import subprocess
 
+from bridge import Bridge
 from kvdtest import KVCTL_PROGRAM, Kvd, Tap
 
 BINARY = bytes(range(256)) * 3
@@ -227,6 +228,20 @@ def silent_peer(tap, kvd):
         tap.ok(got.returncode == 4 and b'--timeout' in got.stderr, 'no answer: status 4')
 
 
+def no_mapping(tap, kvd):
+    """Behind a bridge no descriptors arrive: get uses the socket, --via shm says why not."""
+    path = os.path.join(kvd.root, 'bridge.sock')
+    bridge = Bridge(path, kvd.socket)
+    kvd.kvctl('set', 'a', 'one')
+    got = json.loads(run('--socket', path, '--json', 'get', 'a').stdout)
+    tap.equal((got['value'], got['via']), ('one', 'socket'), 'get falls back to the socket')
+    got = run('--socket', path, 'get', 'a', '--via', 'shm')
+    tap.ok(got.returncode == 3 and b'no mapping' in got.stderr, '--via shm: status 3, and why')
+    tap.equal(run('--socket', path, 'mget', 'a').stdout, b'a\tone\n', 'mget too')
+    tap.equal(run('--socket', path, 'ttl', 'a').stdout, b'-1\n', 'ttl too')
+    bridge.close()
+
+
 def local_trouble(tap, kvd):
     kvd.kvctl('set', 'a', 'b' * 100000)
     with open('/dev/full', 'wb') as full:
@@ -239,7 +254,7 @@ def main():
     tap = Tap()
     with Kvd('--persist', 'memory') as kvd:
         for part in (values, missing, conditions, times, server, terminal, usage, unreachable,
-                     silent_peer, local_trouble):
+                     silent_peer, no_mapping, local_trouble):
             part(tap, kvd)
     tap.done()
 

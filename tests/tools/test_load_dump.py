@@ -5,8 +5,10 @@
 import base64
 import json
 import os
+import subprocess
 
-from kvdtest import Kvd, Tap, seed
+from bridge import Bridge
+from kvdtest import KVCTL_PROGRAM, Kvd, Tap, seed
 
 
 def b64(data):
@@ -121,6 +123,7 @@ def round_trip(tap, kvd, random):
     piped = kvd.kvctl('dump')
     tap.equal(sorted(strip_ttl(piped.stdout)), sorted(strip_ttl(b'\n'.join(lines))),
               'dump to standard output is the same')
+    bridged(tap, kvd, lines)
     kvd.kvctl('flush', '-y')
     got = kvd.kvctl('load', path)
     tap.equal((got.returncode, got.stderr), (0, b''), 'load takes it back')
@@ -130,6 +133,17 @@ def round_trip(tap, kvd, random):
     tap.equal(keys, {k.decode() for k in expected if k.startswith(b'key-1')}, 'dump --match')
     tap.equal([name for name in os.listdir(kvd.root) if name.startswith('dump.jsonl.')], [],
               'no temporary file is left')
+
+
+def bridged(tap, kvd, lines):
+    """Without the mapping, dump asks for each value through the socket."""
+    path = os.path.join(kvd.root, 'bridge.sock')
+    bridge = Bridge(path, kvd.socket)
+    got = subprocess.run([KVCTL_PROGRAM, '--socket', path, 'dump'], capture_output=True,
+                         check=False, timeout=60)
+    bridge.close()
+    tap.equal(got.returncode, 0, 'dump without the mapping')
+    tap.ok(sorted(strip_ttl(got.stdout)) == sorted(strip_ttl(b'\n'.join(lines))), 'is the same')
 
 
 def key_of(record):
