@@ -15,7 +15,7 @@
 static int tap_count;
 static int tap_failed;
 
-__attribute__((unused)) static void tap_diag(const char *format, ...)
+__attribute__((unused, format(printf, 1, 2))) static void tap_diag(const char *format, ...)
 {
 	va_list args;
 	va_start(args, format);
@@ -26,8 +26,8 @@ __attribute__((unused)) static void tap_diag(const char *format, ...)
 	fflush(stdout);
 }
 
-__attribute__((unused)) static bool tap_result(bool good, const char *file, int line,
-					       const char *format, ...)
+__attribute__((unused, format(printf, 4, 5))) static bool
+tap_result(bool good, const char *file, int line, const char *format, ...)
 {
 	va_list args;
 	va_start(args, format);
@@ -47,40 +47,40 @@ __attribute__((unused)) static bool tap_result(bool good, const char *file, int 
 #define ok(condition, ...) tap_result((condition), __FILE__, __LINE__, __VA_ARGS__)
 
 /// Equal unsigned integers; both are shown when they differ.
-#define ok_u64(got, expected, ...)                                                                 \
-	do {                                                                                       \
-		uint64_t tap_got = (uint64_t)(got), tap_expected = (uint64_t)(expected);           \
-		if (!ok(tap_got == tap_expected, __VA_ARGS__)) {                                   \
-			tap_diag("got %" PRIu64 ", expected %" PRIu64, tap_got, tap_expected);     \
-		}                                                                                  \
+#define ok_u64(got, expected, ...)                                                             \
+	do {                                                                                   \
+		uint64_t tap_got = (uint64_t)(got), tap_expected = (uint64_t)(expected);       \
+		if (!ok(tap_got == tap_expected, __VA_ARGS__)) {                               \
+			tap_diag("got %" PRIu64 ", expected %" PRIu64, tap_got, tap_expected); \
+		}                                                                              \
 	} while (0)
 
 /// Equal signed integers.
-#define ok_int(got, expected, ...)                                                                 \
-	do {                                                                                       \
-		int64_t tap_got = (int64_t)(got), tap_expected = (int64_t)(expected);              \
-		if (!ok(tap_got == tap_expected, __VA_ARGS__)) {                                   \
-			tap_diag("got %" PRId64 ", expected %" PRId64, tap_got, tap_expected);     \
-		}                                                                                  \
+#define ok_int(got, expected, ...)                                                             \
+	do {                                                                                   \
+		int64_t tap_got = (int64_t)(got), tap_expected = (int64_t)(expected);          \
+		if (!ok(tap_got == tap_expected, __VA_ARGS__)) {                               \
+			tap_diag("got %" PRId64 ", expected %" PRId64, tap_got, tap_expected); \
+		}                                                                              \
 	} while (0)
 
 /// Equal strings.
-#define ok_str(got, expected, ...)                                                                 \
-	do {                                                                                       \
-		const char *tap_got = (got), *tap_expected = (expected);                           \
-		if (!ok(tap_got && strcmp(tap_got, tap_expected) == 0, __VA_ARGS__)) {             \
-			tap_diag("got '%s', expected '%s'", tap_got ? tap_got : "(null)",          \
-				 tap_expected);                                                    \
-		}                                                                                  \
+#define ok_str(got, expected, ...)                                                        \
+	do {                                                                              \
+		const char *tap_got = (got), *tap_expected = (expected);                  \
+		if (!ok(tap_got && strcmp(tap_got, tap_expected) == 0, __VA_ARGS__)) {    \
+			tap_diag("got '%s', expected '%s'", tap_got ? tap_got : "(null)", \
+				 tap_expected);                                           \
+		}                                                                         \
 	} while (0)
 
 /// Skips one result, with the reason.
-#define tap_skip(...)                                                                              \
-	do {                                                                                       \
-		printf("ok %d # SKIP ", ++tap_count);                                              \
-		printf(__VA_ARGS__);                                                               \
-		fputc('\n', stdout);                                                               \
-		fflush(stdout);                                                                    \
+#define tap_skip(...)                                 \
+	do {                                          \
+		printf("ok %d # SKIP ", ++tap_count); \
+		printf(__VA_ARGS__);                  \
+		fputc('\n', stdout);                  \
+		fflush(stdout);                       \
 	} while (0)
 
 /// Ends the test: the plan, and the exit code.
