@@ -170,9 +170,16 @@ static void fake_reply_set(struct fake *fake, struct fake_connection *c,
 		fake_say(c, "$-1\r\n");
 		return;
 	}
+	if (r->argv[2].bytes > KVS_SEGMENT_BYTES_MIN / 2) {
+		fake_say(c, "-OOM no room here\r\n");
+		return;
+	}
 	uint64_t seq = fixture_set(&fake->fixture, r->argv[1].data, r->argv[1].bytes,
 				   r->argv[2].data, r->argv[2].bytes);
-	fake_say(c, seq ? ":%llu\r\n" : "-OOM no room %llu\r\n", (unsigned long long)seq);
+	if (seq == 0) {
+		fake_bail("no room in the region");
+	}
+	fake_say(c, ":%llu\r\n", (unsigned long long)seq);
 }
 
 // One command outside a transaction.
