@@ -98,9 +98,15 @@ static int load_reply(struct load *load)
 	}
 	load_error(load, request->line, reply->text, reply->text_bytes);
 	// These would meet every record that follows as well, and each would be waited for.
-	if (load_starts(reply, "OOM ") || load_starts(reply, "IOERR ")) {
-		return kvctl_error(KVCTL_NO, "%s:%" PRIu64 ": stopped after %" PRIu64 " records",
-				   load->name, request->line, load->records);
+	const char *remedy =
+		load_starts(reply, "OOM ")
+			? "kvd's memory is full: give it more (--memory) or remove keys"
+		: load_starts(reply, "IOERR ") ? "kvd cannot write its store: its log says why"
+					       : NULL;
+	if (remedy) {
+		return kvctl_error(KVCTL_NO,
+				   "%s:%" PRIu64 ": stopped after %" PRIu64 " records: %s",
+				   load->name, request->line, load->records, remedy);
 	}
 	return KVCTL_OK;
 }

@@ -65,6 +65,19 @@ def refused_records(tap, kvd):
               'the records around it are there')
 
 
+def full(tap):
+    """G: memory that is full stops the load with the remedy; what was acknowledged stays."""
+    with Kvd('--persist', 'memory', '--memory', '8MiB') as kvd:
+        lines = [b'{"key":"k%d","value":"%s"}' % (i, b'x' * 1000) for i in range(20000)]
+        got = kvd.kvctl('load', stdin=b'\n'.join(lines))
+        errors = got.stderr.split(b'\n')
+        tap.equal((got.returncode, len(errors)), (1, 3), 'G: a full memory stops the load')
+        tap.ok(b': OOM ' in errors[0] and b'--memory' in errors[1], 'with cause and remedy')
+        loaded = int(got.stdout.split()[1])
+        tap.ok(0 < loaded <= kvd.connect().command('DBSIZE') < len(lines), 'what was told is there')
+        tap.equal(kvd.kvctl('get', f'k{loaded - 1}').stdout, b'x' * 1000, 'to the last of them')
+
+
 def deb822(tap, kvd):
     kvd.kvctl('flush', '-y')
     first = b'Package: one\nVersion: 1\nDescription: x\n y\n .\n z\n'
@@ -187,6 +200,7 @@ def main():
         deb822(tap, kvd)
         round_trip(tap, kvd, random)
         failing_dump(tap, kvd)
+    full(tap)
     tap.done()
 
 
