@@ -17,7 +17,8 @@
  *   MUTANT_NO_CLEAR         moved entries stay where they were
  *   MUTANT_BELIEVE_MISS     a miss is believed without looking at the root again
  *   MUTANT_NO_TURNS         the root does not count its changes of direction
- *   MUTANT_MOVE_IN_CHAIN    a freed place is filled by moving a later entry of the chain into it
+ *   MUTANT_MOVE_IN_CHAIN    an entry moves within its chain, and the root stays as it is
+ *   MUTANT_MOVE_CLEAR_FIRST an entry moves within its chain, and is cleared before the root differs
  *   MUTANT_REUSE_AT_ONCE    an overflow bucket is used again without a grace period
  *   MUTANT_INSERT_NEW       a replacement goes to another place before the old one is cleared
  *   MUTANT_NOT_IN_PLACE     a replacement clears the old entry before it stores the new one
@@ -155,6 +156,37 @@ inline trim(home)
 	d_step { walk = 0; at = 0 }
 }
 
+/* Empties the last overflow bucket of a chain into a place before it: fill, a root that differs, clear. */
+inline compact(home)
+{
+	d_step {
+		walk = home;
+		at = home;
+		do
+		:: next[at] != 0 -> at = next[at]
+		:: else -> break
+		od;
+		do
+		:: walk != at && entry[walk] != EMPTY -> walk = next[walk]
+		:: else -> break
+		od
+	}
+	if
+	:: walk != at && entry[at] != EMPTY ->
+		entry[walk] = entry[at];
+#ifdef MUTANT_MOVE_CLEAR_FIRST
+		entry[at] = EMPTY;
+#endif
+#if !defined(MUTANT_MOVE_IN_CHAIN) && !defined(MUTANT_NO_TURNS)
+		turns = turns + 1;
+#endif
+		entry[at] = EMPTY;
+		trim(home)
+	:: else -> skip
+	fi;
+	d_step { walk = 0; at = 0 }
+}
+
 /* Where B stands: the first copy in its chain. */
 inline locate()
 {
@@ -229,13 +261,10 @@ active proctype writer()
 			atomic { present = 1; acknowledged = version }
 		:: entry[0] == KEY_A ->                                         /* remove A */
 			entry[0] = EMPTY;
-#ifdef MUTANT_MOVE_IN_CHAIN
-			if
-			:: next[0] != 0 -> entry[0] = entry[next[0]]; entry[next[0]] = EMPTY
-			:: else -> skip
-			fi;
-#endif
 			trim(0)
+		:: next[INDEX(3, primaries)] != 0 ->                            /* move within a chain */
+			home = INDEX(3, primaries);
+			compact(home)
 		:: entry[0] == EMPTY -> entry[0] = KEY_A                        /* insert A */
 		:: limbo != 0 && !inside -> d_step { used[limbo] = 0; limbo = 0 }
 		:: !crowded ->                                                  /* insert C */

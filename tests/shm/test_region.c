@@ -74,7 +74,8 @@ static void test_pages(struct kvs_region *region)
 	if (getenv("KVD_TEST_EMULATED")) {
 		tap_skip("takes exactly those pages: the emulator ignores MADV_POPULATE_WRITE");
 	} else {
-		ok_u64(file_bytes(region), before + KVS_SEGMENT_BYTES_MIN, "takes exactly those pages");
+		ok_u64(file_bytes(region), before + KVS_SEGMENT_BYTES_MIN,
+		       "takes exactly those pages");
 	}
 	region->base[at] = 1;
 	ok_int(kvs_region_punch(region, at, KVS_SEGMENT_BYTES_MIN), 0, "punch");

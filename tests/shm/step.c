@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+//
+// ptrace, and keys that make one chain of everything.
+#include "tests/shm/step.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static enum step_state step_wait(pid_t child)
+{
+	int status;
+	while (waitpid(child, &status, 0) == child) {
+		if (WIFEXITED(status)) {
+			return WEXITSTATUS(status) == 0 ? STEP_ENDED : STEP_CRASHED;
+		}
+		if (WIFSIGNALED(status)) {
+			return STEP_CRASHED;
+		}
+		int number = WSTOPSIG(status);
+		if (number == SIGTRAP) {
+			return STEP_STOPPED;
+		}
+		if (number == SIGSEGV || number == SIGBUS || number == SIGABRT ||
+		    number == SIGILL) {
+			step_kill(child);
+			return STEP_CRASHED;
+		}
+		if (ptrace(PTRACE_CONT, child, NULL, NULL) != 0) {
+			return STEP_CRASHED;
+		}
+	}
+	return STEP_CRASHED;
+}
+
+pid_t step_start(void (*body)(void *context), void *context)
+{
+	fflush(NULL);
+	pid_t child = fork();
+	if (child == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) {
+			_exit(98);
+		}
+		body(context);
+		_exit(0);
+	}
+	if (child < 0 || step_wait(child) != STEP_STOPPED) {
+		printf("Bail out! the child could not be stepped\n");
+		exit(99);
+	}
+	return child;
+}
+
+enum step_state step_one(pid_t child)
+{
+	return ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0 ? step_wait(child) : STEP_CRASHED;
+}
+
+enum step_state step_continue(pid_t child)
+{
+	return ptrace(PTRACE_CONT, child, NULL, NULL) == 0 ? step_wait(child) : STEP_CRASHED;
+}
+
+void step_kill(pid_t child)
+{
+	int status;
+	(void)kill(child, SIGKILL);
+	while (waitpid(child, &status, 0) == child && !WIFEXITED(status) && !WIFSIGNALED(status)) {
+	}
+}
+
+bool step_supported(const char **why)
+{
+	const char *preload = getenv("LD_PRELOAD");
+	if (preload != NULL && strstr(preload, "vgpreload") != NULL) {
+		*why = "valgrind's own code would be stepped";
+		return false;
+	}
+#ifdef KVS_SANITIZED
+	*why = "the sanitizer's code would be stepped, too";
+	return false;
+#else
+	int status;
+	fflush(NULL);
+	pid_t child = fork();
+	if (child == 0) {
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) {
+			_exit(1);
+		}
+		(void)raise(SIGSTOP);
+		_exit(0);
+	}
+	bool works = child > 0 && waitpid(child, &status, 0) == child && WIFSTOPPED(status) &&
+		     ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0 &&
+		     waitpid(child, &status, 0) == child && WIFSTOPPED(status) &&
+		     WSTOPSIG(status) == SIGTRAP;
+	if (child > 0 && !WIFEXITED(status)) {
+		step_kill(child);
+	}
+	*why = "ptrace cannot single-step here";
+	return works;
+#endif
+}
+
+void step_colliding_keys(const struct fixture *f, char keys[STEP_KEYS][16])
+{
+	uint64_t buckets = f->table.buckets_min;
+	unsigned found[2] = { 0, 0 };
+	for (unsigned i = 0; found[0] + found[1] < STEP_KEYS; i++) {
+		char key[16];
+		(void)snprintf(key, sizeof(key), "step:%u", i);
+		uint64_t hash = kvs_hash(f->region.map.hash_seed, key, strlen(key));
+		unsigned stays = (hash & buckets) == 0;
+		if ((hash & (buckets - 1)) == 0 && found[stays] < STEP_KEYS / 2) {
+			memcpy(keys[2 * found[stays]++ + stays], key, sizeof(key));
+		}
+	}
+}
+
+// The table decides by its load: show it a false one.
+static bool step_table(struct fixture *f, uint64_t entries)
+{
+	uint64_t saved = f->table.entries;
+	f->table.entries = entries;
+	bool done = kvs_table_step(&f->table);
+	f->table.entries = saved;
+	return done;
+}
+
+bool step_force_split(struct fixture *f)
+{
+	return step_table(f, UINT64_C(1) << 40);
+}
+
+bool step_force_merge(struct fixture *f)
+{
+	return step_table(f, 0);
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+//
+// Running a forked child one instruction at a time, so that a test can look, or act, between any two of
+// them. Only the child's user-space order of instructions is explored this way; what the machine may
+// reorder is explored by the models in tests/model.
+#pragma once
+
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "tests/shm/fixture.h"
+
+#define STEP_KEYS 18u
+
+/// Can children be single-stepped here? Not under valgrind, sanitizers or a user-mode emulator. If not,
+/// *why says so.
+bool step_supported(const char **why);
+
+/// Forks a child that runs `body` under this process's control; it stops at its first step_mark(). Bails
+/// out on failure.
+pid_t step_start(void (*body)(void *context), void *context);
+
+/// Where the child is stopped. It ends with _exit(0) after `body`.
+enum step_state {
+	STEP_STOPPED,
+	STEP_ENDED,
+	STEP_CRASHED,
+};
+
+enum step_state step_one(pid_t child);	    // one instruction
+enum step_state step_continue(pid_t child); // up to the next step_mark()
+void step_kill(pid_t child);
+
+/// In the child: stop here.
+static inline void step_mark(void)
+{
+#if defined(__x86_64__)
+	__asm__ volatile("int3" ::: "memory");
+#else
+	(void)raise(SIGTRAP);
+#endif
+}
+
+/// Fills `keys` with keys that share bucket 0 of the smallest table; the even ones move when it is split,
+/// the odd ones stay. Every key is NUL-terminated.
+void step_colliding_keys(const struct fixture *f, char keys[STEP_KEYS][16]);
+
+/// Splits or merges one bucket now, whatever the table's load is.
+bool step_force_split(struct fixture *f);
+bool step_force_merge(struct fixture *f);

@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: MIT
+//
+// The other half of step_growth.c: here the reader is stepped. A child enters a section, looks up one key,
+// checks its value and leaves, and between any two of its instructions this process, the writer, makes a
+// whole change of the table: every change at every instruction of the search, then sequences of changes at
+// random ones, splits and merges cut in two at their labelled steps among them.
+//
+//   A  a key that is there throughout is found, with a value not older than when the search began.
+//   B  bytes seen in a section that ends well are those that were written for the key.
+#include <linux/membarrier.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "tests/shm/step.h"
+#include "tests/tap/tap.h"
+
+#define MEMORY (4u << 20)
+#define SEGMENT KVS_SEGMENT_BYTES_MIN
+#define RANDOM_RUNS_DEFAULT 300u
+
+/// What the child found, and for which key it shall look.
+struct search {
+	struct kvs_map map; // of the child; made before it is stepped
+	struct kvs_slot *slot;
+	bool fenced;
+	bool running;
+	bool quit;
+	char key[16];
+	size_t key_bytes;
+	uint64_t hash;
+	uint64_t result; // enum kvs_find_result
+	uint64_t seq;
+	bool right; // the value is the one that every version has
+	bool good;  // the section ended well
+};
+
+struct scene {
+	struct fixture f;
+	struct search *search;
+	pid_t child;
+	char keys[STEP_KEYS][16];
+	uint64_t acknowledged; // newest version of the key searched for
+	uint64_t floor;	       // the one acknowledged when the search began
+	bool was_absent;
+	uint64_t random;
+	uint64_t runs;
+	uint64_t steps;
+	uint64_t missed;
+	uint64_t stale;
+	uint64_t garbage;
+	uint64_t revoked;
+};
+
+static void reader(void *context)
+{
+	struct search *s = context;
+	(void)syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
+	const struct kvs_hot *hot = &kvs_map_header(&s->map)->hot;
+	for (;;) {
+		step_mark();
+		if (s->quit) {
+			return;
+		}
+		struct kvs_hit hit;
+		kvs_epoch_enter(s->slot, hot, s->fenced);
+		enum kvs_find_result result =
+			kvs_table_find(&s->map, s->hash, s->key, s->key_bytes, &hit);
+		for (unsigned tries = 0; result == KVS_FIND_UNMAPPED && tries < 4; tries++) {
+			(void)kvs_map_extend(&s->map);
+			result = kvs_table_find(&s->map, s->hash, s->key, s->key_bytes, &hit);
+		}
+		if (result == KVS_FIND_HIT) {
+			s->seq = hit.view.seq;
+			s->right = hit.view.value_bytes == 5 && memcmp(hit.value, "value", 5) == 0;
+		}
+		s->good = kvs_epoch_leave(s->slot, hot);
+		s->result = result;
+		s->running = false;
+	}
+}
+
+static void set(struct scene *s, unsigned i)
+{
+	uint64_t seq = fixture_set(&s->f, s->keys[i], strlen(s->keys[i]), "value", 5);
+	if (i == 0) {
+		s->acknowledged = seq;
+	}
+}
+
+static void remove_key(struct scene *s, unsigned i)
+{
+	(void)fixture_remove(&s->f, s->keys[i], strlen(s->keys[i]));
+	if (i == 0) {
+		s->acknowledged = 0;
+		s->was_absent = true;
+	}
+}
+
+// Rolls on to a new head segment, so that the one with the key in it can be cleaned.
+static void roll(struct scene *s)
+{
+	static char bulk[8000];
+	uint32_t head = s->f.log.head.segment;
+	while (s->f.log.head.segment == head) {
+		if (fixture_set(&s->f, "bulk", 4, bulk, sizeof(bulk)) == 0) {
+			printf("Bail out! the log is full\n");
+			exit(99);
+		}
+	}
+}
+
+// Moves every record out of every full segment, and lets memory be used again if the epochs allow.
+static void clean_everything(struct scene *s)
+{
+	roll(s);
+	for (uint32_t i = 0; i < s->f.log.touched_count; i++) {
+		if (kvs_log_cleanable(&s->f.log, i, UINT64_MAX)) {
+			(void)fixture_clean(&s->f, i);
+		}
+	}
+	(void)fixture_reclaim(&s->f);
+	// Whatever came free is poisoned.
+	for (uint32_t i = 0; i < s->f.log.touched_count; i++) {
+		if (s->f.log.segments[i].state == KVS_SEGMENT_FREE &&
+		    s->f.log.segments[i].prepared) {
+			memset(s->f.region.base + kvs_region_segment_offset(&s->f.region, i), 0xdd,
+			       SEGMENT);
+		}
+	}
+}
+
+static void revoke_reader(struct scene *s)
+{
+	(void)kvs_epoch_scan(&s->f.epochs, ++s->f.now_ns);
+	s->f.now_ns += 1000;
+	s->revoked += kvs_epoch_revoke(&s->f.epochs, s->f.epochs.epoch, s->f.now_ns, 10, 10);
+}
+
+// Empties and refills the overflow buckets of the chain, all but the key searched for.
+static void churn_chain(struct scene *s)
+{
+	for (unsigned i = 2; i < STEP_KEYS; i++) {
+		remove_key(s, i);
+	}
+	(void)fixture_reclaim(&s->f);
+	for (unsigned i = STEP_KEYS; i-- > 2;) {
+		set(s, i);
+	}
+}
+
+enum change {
+	CHANGE_SPLIT,
+	CHANGE_MERGE,
+	CHANGE_REPLACE,
+	CHANGE_CHURN,
+	CHANGE_REMOVE_AND_SET,
+	CHANGE_FLUSH,
+	CHANGE_CLEAN,
+	CHANGE_REVOKE_AND_CLEAN,
+	CHANGES_COUNT,
+};
+
+static void change(struct scene *s, enum change what)
+{
+	switch (what) {
+	case CHANGE_SPLIT:
+		(void)step_force_split(&s->f);
+		break;
+	case CHANGE_MERGE:
+		(void)step_force_merge(&s->f);
+		break;
+	case CHANGE_REPLACE:
+		set(s, 0);
+		break;
+	case CHANGE_CHURN:
+		churn_chain(s);
+		break;
+	case CHANGE_REMOVE_AND_SET:
+		remove_key(s, 0);
+		set(s, 0);
+		break;
+	case CHANGE_FLUSH:
+		if (kvs_table_switch_side(&s->f.table)) {
+			s->was_absent = true;
+			for (unsigned i = 0; i < STEP_KEYS; i++) {
+				set(s, i);
+			}
+		}
+		break;
+	case CHANGE_CLEAN:
+		clean_everything(s);
+		break;
+	case CHANGE_REVOKE_AND_CLEAN:
+		roll(s);
+		clean_everything(s);
+		revoke_reader(s);
+		clean_everything(s);
+		break;
+	case CHANGES_COUNT:
+		break;
+	}
+}
+
+static void begin_search(struct scene *s)
+{
+	s->floor = s->acknowledged;
+	s->was_absent = s->acknowledged == 0;
+	s->search->running = true;
+	s->runs++;
+}
+
+// Lets the child make up to `count` steps. False once its search is over.
+static bool advance(struct scene *s, uint64_t count)
+{
+	while (count-- > 0 && s->search->running) {
+		if (step_one(s->child) != STEP_STOPPED) {
+			printf("Bail out! the reader crashed\n");
+			exit(99);
+		}
+		s->steps++;
+	}
+	return s->search->running;
+}
+
+static void finish_search(struct scene *s)
+{
+	if (step_continue(s->child) != STEP_STOPPED) {
+		printf("Bail out! the reader crashed\n");
+		exit(99);
+	}
+	const struct search *found = s->search;
+	if (!found->good) {
+		return; // revoked: whatever it saw is discarded
+	}
+	if (found->result == KVS_FIND_HIT) {
+		s->garbage += !found->right;
+		s->stale += found->seq < s->floor;
+	} else if (found->result == KVS_FIND_ABSENT) {
+		s->missed += !s->was_absent;
+	} else {
+		s->garbage++;
+	}
+}
+
+// Brings the table to a known shape: smallest size, or one bucket more, keys in the chain, the one searched
+// for first or last.
+static void arrange(struct scene *s, bool grown, bool last)
+{
+	while (s->f.table.buckets > s->f.table.buckets_min && step_force_merge(&s->f)) {
+	}
+	for (unsigned i = 0; i < STEP_KEYS; i++) {
+		remove_key(s, i);
+	}
+	clean_everything(s);
+	(void)fixture_reclaim(&s->f);
+	for (unsigned n = 0; n < STEP_KEYS; n++) {
+		set(s, last ? STEP_KEYS - 1 - n : n);
+	}
+	if (grown) {
+		(void)step_force_split(&s->f);
+	}
+}
+
+// One sequence of changes, all made at once, at every instruction of the search in turn.
+static void everywhere(struct scene *s, bool grown, bool last, const enum change *what,
+		       unsigned count, const char *name)
+{
+	uint64_t missed = s->missed, stale = s->stale, garbage = s->garbage, position = 0;
+	bool inside = true;
+	for (; inside; position++) {
+		arrange(s, grown, last);
+		begin_search(s);
+		inside = advance(s, position);
+		for (unsigned i = 0; i < count; i++) {
+			change(s, what[i]);
+		}
+		finish_search(s);
+	}
+	ok(missed == s->missed && stale == s->stale && garbage == s->garbage,
+	   "A: %s at each of %" PRIu64 " instructions, key %s", name, position,
+	   last ? "last in its chain" : "first in its chain");
+}
+
+static void test_everywhere(struct scene *s)
+{
+	static const struct {
+		const char *name;
+		bool grown;
+		unsigned count;
+		enum change what[3];
+	} cases[] = {
+		{ "a split", false, 1, { CHANGE_SPLIT } },
+		{ "a merge", true, 1, { CHANGE_MERGE } },
+		{ "split, merge", false, 2, { CHANGE_SPLIT, CHANGE_MERGE } },
+		{ "merge, split", true, 2, { CHANGE_MERGE, CHANGE_SPLIT } },
+		{ "split, merge, split", false, 3, { CHANGE_SPLIT, CHANGE_MERGE, CHANGE_SPLIT } },
+		{ "a replacement", false, 1, { CHANGE_REPLACE } },
+		{ "split, replacement, merge",
+		  false,
+		  3,
+		  { CHANGE_SPLIT, CHANGE_REPLACE, CHANGE_MERGE } },
+		{ "overflow buckets coming and going", false, 1, { CHANGE_CHURN } },
+		{ "a flush", false, 1, { CHANGE_FLUSH } },
+		{ "two flushes with memory freed",
+		  false,
+		  3,
+		  { CHANGE_FLUSH, CHANGE_CLEAN, CHANGE_FLUSH } },
+		{ "the cleaner", false, 1, { CHANGE_CLEAN } },
+		{ "revocation and reuse", false, 1, { CHANGE_REVOKE_AND_CLEAN } },
+	};
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		bool last = i % 2 == 0;
+		everywhere(s, cases[i].grown, last, cases[i].what, cases[i].count, cases[i].name);
+	}
+}
+
+// In the middle of a split or merge the reader goes on for a while.
+static void on_step(void *context, enum kvs_table_step step)
+{
+	struct scene *s = context;
+	(void)step;
+	if (s->search->running) {
+		(void)advance(s, tap_random(&s->random) % 60);
+	}
+}
+
+static void test_random(struct scene *s, unsigned runs)
+{
+	uint64_t missed = s->missed, stale = s->stale, garbage = s->garbage;
+	s->f.table.step_hook = on_step;
+	s->f.table.step_context = s;
+	for (unsigned run = 0; run < runs; run++) {
+		if (run % 20 == 0) {
+			arrange(s, tap_random(&s->random) & 1, tap_random(&s->random) & 1);
+		}
+		begin_search(s);
+		unsigned changes = 1 + (unsigned)(tap_random(&s->random) % 4);
+		for (unsigned i = 0; i < changes; i++) {
+			(void)advance(s, tap_random(&s->random) % 200);
+			// Mostly growth; the rest is slow.
+			unsigned roll_of_dice = (unsigned)(tap_random(&s->random) % 40);
+			change(s, roll_of_dice < CHANGES_COUNT ? (enum change)roll_of_dice
+							       : (enum change)(roll_of_dice % 3));
+		}
+		finish_search(s);
+	}
+	s->f.table.step_hook = NULL;
+	ok_u64(s->missed - missed, 0, "A: nothing missed in %u random sequences", runs);
+	ok_u64(s->stale - stale, 0, "A: nothing stale");
+	ok_u64(s->garbage - garbage, 0, "B: nothing torn or reused");
+}
+
+// The chain's entries change places: what must never happen.
+static void test_teeth(struct scene *s)
+{
+	uint64_t missed = s->missed, position = 0;
+	bool inside = true;
+	for (; inside; position++) {
+		arrange(s, false, true);
+		remove_key(s, STEP_KEYS - 1);
+		begin_search(s);
+		inside = advance(s, position);
+		struct kvs_hit hit;
+		uint64_t hash = kvs_hash(s->f.region.map.hash_seed, s->keys[0], strlen(s->keys[0]));
+		if (fixture_find(&s->f.region.map, s->keys[0], strlen(s->keys[0]), &hit) ==
+		    KVS_FIND_HIT) {
+			(void)kvs_table_insert(&s->f.table, hash, hit.entry);
+			kvs_table_remove(&s->f.table, hash, hit.slot);
+		}
+		finish_search(s);
+	}
+	ok(s->missed > missed,
+	   "an entry moved within its chain is missed at %" PRIu64 " of %" PRIu64,
+	   s->missed - missed, position);
+}
+
+int main(int argc, char **argv)
+{
+	const char *why;
+	if (!step_supported(&why)) {
+		printf("1..0 # SKIP %s\n", why);
+		return 0;
+	}
+	struct scene s = { .random = tap_seed(17) };
+	unsigned runs = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : RANDOM_RUNS_DEFAULT;
+	fixture_open(&s.f, MEMORY, SEGMENT);
+	s.search = mmap(NULL, sizeof(*s.search), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			-1, 0);
+	if (s.search == MAP_FAILED) {
+		printf("Bail out! no shared memory\n");
+		return 99;
+	}
+	step_colliding_keys(&s.f, s.keys);
+	(void)kvs_table_secure(&s.f.table, 8);
+	fixture_map_reader(&s.f, &s.search->map);
+	s.search->slot = &s.f.page->slot[0];
+	s.search->fenced = s.f.epochs.fenced;
+	memcpy(s.search->key, s.keys[0], sizeof(s.keys[0]));
+	s.search->key_bytes = strlen(s.search->key);
+	s.search->hash = kvs_hash(s.f.region.map.hash_seed, s.search->key, s.search->key_bytes);
+	arrange(&s, true, false); // everything that will be used is published and mapped
+	s.child = step_start(reader, s.search);
+	test_everywhere(&s);
+	test_random(&s, runs);
+	test_teeth(&s);
+	tap_diag("%" PRIu64 " searches, %" PRIu64 " single steps, %" PRIu64 " revocations", s.runs,
+		 s.steps, s.revoked);
+	ok(s.revoked > 0, "revocation happened");
+	s.search->quit = true;
+	ok(step_continue(s.child) == STEP_ENDED, "the reader ends");
+	fixture_close(&s.f);
+	return tap_done();
+}
