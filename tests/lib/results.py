@@ -83,7 +83,7 @@ def show_failure(stdout, stderr):
             j += 1
         shown += lines[i:j]
     if not bad:
-        shown = lines[-20:]
+        shown = [line for line in lines if not line.startswith('ok')][-20:]
     for line in shown[:SHOWN_LINES_MAX] + stderr.strip().split('\n')[-SHOWN_LINES_MAX:]:
         if line:
             print(f'    {line}')
