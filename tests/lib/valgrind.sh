@@ -11,5 +11,5 @@ case $program in
 /usr/* | /bin/*) exec "$@" ;;
 esac
 exec valgrind --quiet --suppressions="$(dirname "$0")/valgrind.supp" \
-    --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect \
-    --fair-sched=yes --num-callers=20 "$@"
+    --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,indirect \
+    --show-leak-kinds=definite,indirect --fair-sched=yes --num-callers=20 "$@"
