@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// The persister's thread: when to commit, when to sleep, what to do after a failure, and the few words
-// it shares with the loop. It sleeps without a timeout when nothing is to be done; the one race in
-// that, work arriving while it falls asleep, is closed by a full fence on both sides: the sleeper says
-// so and then looks for work once more, the bringer brings and then looks for a sleeper.
+// The persister's thread: when to commit, when to sleep, what to do after a failure, and the few
+// words it shares with the loop. It sleeps without a timeout when nothing is to be done; the one
+// race in that, work arriving while it falls asleep, is closed by a full fence on both sides: the
+// sleeper says so and then looks for work once more, the bringer brings and then looks for a
+// sleeper.
 #include "daemon/persist.h"
 
 #include <errno.h>
@@ -79,8 +80,8 @@ static void wait_until(struct persist *persist, uint64_t wake_at_ns)
 	(void)pthread_cond_timedwait(&persist->wake, &persist->mutex, &at);
 }
 
-// Sleeps until someone brings what `level` allows, or until `wake_at_ns`. Returns early at will: the
-// caller looks at everything again.
+// Sleeps until someone brings what `level` allows, or until `wake_at_ns`. Returns early at will:
+// the caller looks at everything again.
 static void persist_sleep(struct persist *persist, enum persist_sleep level, uint64_t wake_at_ns)
 {
 	pthread_mutex_lock(&persist->mutex);
@@ -207,7 +208,8 @@ static void commit_failed(struct persist *persist)
 
 static void publish_durable(struct persist *persist)
 {
-	// Release: the commit before it (partner: whoever acts on durable_seq, the loop and clients).
+	// Release: the commit before it (partner: whoever acts on durable_seq, the loop and
+	// clients).
 	kvs_store_release(&persist->marks->durable_seq, persist->durable_seq);
 	SEAM_CRASH(durable_published);
 	kvs_store_release_32(&persist->marks->notify,
@@ -254,7 +256,7 @@ static void *persist_main(void *argument)
 	}
 }
 
-static void persist_free(struct persist *persist)
+void persist_free(struct persist *persist)
 {
 	pthread_cond_destroy(&persist->wake);
 	pthread_mutex_destroy(&persist->mutex);
@@ -271,7 +273,7 @@ static bool must_fence(const struct persist_options *options)
 	       syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) != 0;
 }
 
-static struct persist *persist_new(const struct persist_options *options)
+struct persist *persist_new(const struct persist_options *options)
 {
 	struct persist *persist = calloc(1, sizeof(*persist));
 	if (persist == NULL) {

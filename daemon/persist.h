@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The persister: one thread that follows the log, packs records into blocks, commits them to LMDB in
-// groups, compacts the oldest blocks in the same transactions, and publishes durable_seq. To the rest
-// of kvd it is a reader of the region like any other, with a slot of its own.
+// The persister: one thread that follows the log, packs records into blocks, commits them to LMDB
+// in groups, compacts the oldest blocks in the same transactions, and publishes durable_seq. To the
+// rest of kvd it is a reader of the region like any other, with a slot of its own.
 #pragma once
 
 #include <stdbool.h>
@@ -27,7 +27,7 @@ struct persist_options {
 	enum persist_policy policy;
 	uint32_t lazy_ms; // default 1000
 	uint64_t lazy_bytes; // default 16 MiB
-	uint32_t group_delay_us; // default 2000: a bound; a commit starts at once when nothing is under way
+	uint32_t group_delay_us; // default 2000: a bound; when idle a commit starts at once
 	uint32_t compact_ratio_percent; // default 200: log at most this share of live bytes
 	uint64_t compact_floor_bytes; // default 64 MiB: below it nothing is compacted
 	const struct seam *seam;
@@ -36,9 +36,9 @@ struct persist_options {
 	const struct kvs_map *map; // for table lookups by compaction and coalescing
 	struct kvs_slot *slot; // its read section, in a page that the epoch scan knows
 	void *region_base; // header watermarks and counters
-	uint64_t start_position; // log position (kvs_log.published form) from which nothing is durable
+	uint64_t start_position; // kvs_log.published form: from here on nothing is durable
 	int wake_fd; // eventfd: written after each commit, so that the loop releases replies
-	bool collect_moves; // persist_take_moves() will be called: compaction waits for it when behind
+	bool collect_moves; // persist_take_moves() will be called; compaction waits for it
 };
 
 /// A record that compaction wrote anew: its place in the store is another one now.
@@ -52,16 +52,16 @@ struct persist_move {
 int persist_start(struct persist **out, const struct persist_options *options);
 
 /// Someone waits for `seq` to be durable: commit soon. Cheap when a commit is already due.
-/// Call with: a seq that is applied. Thread must: be the loop's. Orders: release of the request word,
-/// partner: the persister's acquire before it reads the published position.
+/// Call with: a seq that is applied. Thread must: be the loop's. Orders: release of the request
+/// word, partner: the persister's acquire before it reads the published position.
 void persist_request(struct persist *persist, uint64_t seq);
 
 /// Records were appended since the last call; the loop calls it once a turn that wrote. Wakes the
 /// thread only if it sleeps for lack of work.
 void persist_notice(struct persist *persist);
 
-/// True while the last commit failed (state DEGRADED); text for the log and INFO, static or owned by
-/// the persister until the next call.
+/// True while the last commit failed (state DEGRADED); text for the log and INFO, static or owned
+/// by the persister until the next call.
 bool persist_degraded(struct persist *persist, const char **why);
 
 /// seq up to which a failed commit's writes must be answered -IOERR (0 = none): every waiter with a
@@ -80,5 +80,6 @@ void persist_set_live_bytes(struct persist *persist, uint64_t live_bytes);
 size_t persist_take_moves(struct persist *persist, struct persist_move *out, size_t max);
 #define PERSIST_MOVES_MAX (1u << 18)
 
-/// Commits everything published, ends the thread, frees. Returns 0, or -errno if the last commit failed.
+/// Commits everything published, ends the thread, frees. Returns 0, or -errno if the last commit
+/// failed.
 int persist_stop(struct persist *persist);

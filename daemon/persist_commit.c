@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// One commit. Its target is the seq of the last record it takes, at a batch boundary; what it writes,
-// together with what is in the store, is the state as of that seq. Under the lazy policy a record that
-// is superseded by a version within the same target is left out: nobody could ever read it again.
+// One commit. Its target is the seq of the last record it takes, at a batch boundary; what it
+// writes, together with what is in the store, is the state as of that seq. Under the lazy policy a
+// record that is superseded by a version within the same target is left out: nobody could ever read
+// it again.
 #include <errno.h>
 #include <string.h>
 
@@ -81,8 +82,9 @@ static int append(struct persist *persist, const struct kvs_record_view *view)
 	}
 	int result = store_append(persist->options.store, view, value, &place);
 	if (result == STORE_OK) {
-		// Relaxed: it counts only for seq <= durable_seq, whose release comes after the commit
-		// (partner: whoever reads a place). Outside the record's crc; nobody else writes it now.
+		// Relaxed: it counts only for seq <= durable_seq, whose release comes after the
+		// commit (partner: whoever reads a place). Outside the record's crc; nobody else
+		// writes it now.
 		kvs_store_relaxed((uint64_t *)(uintptr_t)&view->record->place, place);
 		persist->txn.records++;
 		persist->txn.bytes += store_packed_bytes(view);
@@ -101,8 +103,8 @@ static uint64_t commit_bytes_max(const struct persist *persist)
 	return bytes < PERSIST_COMMIT_BYTES_MAX ? bytes : PERSIST_COMMIT_BYTES_MAX;
 }
 
-// A walk that stopped short of its end stopped at something that is no record: what is behind it must
-// not be called durable, and where the batch before it ends is not known either.
+// A walk that stopped short of its end stopped at something that is no record: what is behind it
+// must not be called durable, and where the batch before it ends is not known either.
 static int at_end(struct persist *persist, struct kvs_log_position at, struct kvs_log_position end)
 {
 	if (at.segment == end.segment && at.offset == end.offset) {
@@ -134,8 +136,8 @@ static int pack_all(struct persist *persist, struct kvs_log_position end)
 	return at_end(persist, txn->position, end);
 }
 
-// How far a lazy commit goes: to `end`, or to the first batch boundary beyond so many bytes that, if as
-// many can be left out as last time, the bound is met.
+// How far a lazy commit goes: to `end`, or to the first batch boundary beyond so many bytes that,
+// if as many can be left out as last time, the bound is met.
 static int find_target(struct persist *persist, struct kvs_log_position end,
 		       struct kvs_log_position *target, uint64_t *target_seq)
 {
@@ -157,7 +159,8 @@ static int find_target(struct persist *persist, struct kvs_log_position end,
 								     : at_end(persist, at, end);
 }
 
-// Nobody can ever read this record of the commit again: a newer version, or a FLUSHALL, is in it too.
+// Nobody can ever read this record of the commit again: a newer version, or a FLUSHALL, is in it
+// too.
 static bool superseded(const struct persist_candidate *candidate, uint64_t flush_seq,
 		       uint64_t target_seq)
 {
@@ -174,8 +177,8 @@ static int pack_group(struct persist *persist, struct persist_candidate *group, 
 {
 	struct persist_txn *txn = &persist->txn;
 	persist_lookup(persist, group, count);
-	// After the lookups: a key that they found gone by a FLUSHALL is explained by this word (acquire;
-	// partner: the keyspace stores it before the table's root).
+	// After the lookups: a key that they found gone by a FLUSHALL is explained by this word
+	// (acquire; partner: the keyspace stores it before the table's root).
 	uint64_t flush_seq = kvs_load_acquire(&persist->marks->flush_seq);
 	for (unsigned i = 0; i < count; i++) {
 		if (superseded(&group[i], flush_seq, txn->target_seq)) {
@@ -299,8 +302,8 @@ int persist_commit(struct persist *persist, bool idle)
 {
 	int result = attempt(persist, idle);
 	if (result != STORE_OK && persist->txn.compaction_failed) {
-		// An old block cannot be read. What is new can still be written, and memory has it all:
-		// go on without compaction, and say so.
+		// An old block cannot be read. What is new can still be written, and memory has it
+		// all: go on without compaction, and say so.
 		persist->compact.broken = true;
 		pthread_mutex_lock(&persist->mutex);
 		strlcpy(persist->why, store_why(persist->options.store), sizeof(persist->why));

@@ -3,41 +3,43 @@
 // Compaction, oldest block first, inside the transactions that append. What is still needed of the
 // oldest block is appended anew and the block deleted, so the log's length follows the live bytes.
 //
-// Which records may be dropped. Let r (seq s) be a record met in the oldest block, T the commit's target
-// (everything up to T is in the log when it commits), c the seq of the key's current version in the
-// table, F the newest FLUSHALL.
+// Which records may be dropped. Let r (seq s) be a record met in the oldest block, T the commit's
+// target (everything up to T is in the log when it commits), c the seq of the key's current version
+// in the table, F the newest FLUSHALL.
 //
 //  1. s < F <= T: the FLUSHALL in the log outranks r wherever r stands. Drop.
 //  2. s < F, F > T: F is not in the log yet. Keep.
-//  3. c > s, c <= T: the newer version is in the log. Drop. c > T: keep. c == s: r is current. Keep.
-//  4. no entry: the key was removed and the removal was durable before its entry left the table, so it
-//     stands in the log; drop a value. Drop a tombstone too, if it was written by this life of kvd.
-//  5. no certain answer from the table (it moved, the section was revoked): compaction rests until the
-//     next commit. Keeping r would not do: see below.
+//  3. c > s, c <= T: the newer version is in the log. Drop. c > T: keep. c == s: r is current.
+//     Keep.
+//  4. no entry: the key was removed and the removal was durable before its entry left the table, so
+//     it stands in the log; drop a value. Drop a tombstone too, if it was written by this life of
+//     kvd.
+//  5. no certain answer from the table (it moved, the section was revoked): compaction rests until
+//     the next commit. Keeping r would not do: see below.
 //
-// Why a removal may be dropped at all (4), although it is what keeps older versions of its key dead:
-// when tombstone t is met in the oldest block, no older version of its key is left in the log. Suppose x,
-// x < t, was appended after t by compaction. It was kept because the key's version then was some c > T
-// (3), or because of a FLUSHALL F > T (2): either is in the log only behind x. As long as neither it nor
-// a later one is durable, t is kept too, and follows x. When one is durable, it outranks x from behind,
-// and is itself met after x, when x has been dropped. (Keeping x without such a reason, for lack of an
-// answer, would put it behind t with nothing behind both: hence 5.)
-// The argument fails over a crash: c may never become durable, and after recovery the key has no entry
-// although x stands behind t. So tombstones of an earlier life (blocks below `boundary`) are kept once
-// more: they move behind everything that the earlier life left, and by the time they are met again all of
-// it has been judged, and x dropped, by a table that knows the key as removed.
-// The same reasoning holds for FLUSH records: a record older than F is appended after F only while a
-// newer FLUSHALL is not yet durable, which then stands behind both. An older FLUSH record is dropped when
-// a newer one is durable; the newest when it was written by this life, for then nothing older than it is
-// left behind it, and everything before it is gone.
+// Why a removal may be dropped at all (4), although it is what keeps older versions of its key
+// dead: when tombstone t is met in the oldest block, no older version of its key is left in the
+// log. Suppose x, x < t, was appended after t by compaction. It was kept because the key's version
+// then was some c > T (3), or because of a FLUSHALL F > T (2): either is in the log only behind x.
+// As long as neither it nor a later one is durable, t is kept too, and follows x. When one is
+// durable, it outranks x from behind, and is itself met after x, when x has been dropped. (Keeping
+// x without such a reason, for lack of an answer, would put it behind t with nothing behind both:
+// hence 5.) The argument fails over a crash: c may never become durable, and after recovery the key
+// has no entry although x stands behind t. So tombstones of an earlier life (blocks below
+// `boundary`) are kept once more: they move behind everything that the earlier life left, and by
+// the time they are met again all of it has been judged, and x dropped, by a table that knows the
+// key as removed. The same reasoning holds for FLUSH records: a record older than F is appended
+// after F only while a newer FLUSHALL is not yet durable, which then stands behind both. An older
+// FLUSH record is dropped when a newer one is durable; the newest when it was written by this life,
+// for then nothing older than it is left behind it, and everything before it is gone.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/persist_internal.h"
 
-// How much is looked at in a commit: this share of what it appends, and of what is too much, bounded so
-// that whoever waits for the commit does not wait for compaction.
+// How much is looked at in a commit: this share of what it appends, and of what is too much,
+// bounded so that whoever waits for the commit does not wait for compaction.
 #define BUDGET_PERCENT 250u
 #define EXCESS_SHARE 8u
 #define EXCESS_BYTES_MAX (UINT64_C(2) << 20)
@@ -168,9 +170,9 @@ static bool lookup_certain(struct persist *persist, struct persist_candidate *gr
 	return false;
 }
 
-// Judges `group` and appends what must stay. With `slack_only` it stops at the first record that would
-// make the file grow; without certain answers at the first. Returns how many were done, or an enum
-// store_error.
+// Judges `group` and appends what must stay. With `slack_only` it stops at the first record that
+// would make the file grow; without certain answers at the first. Returns how many were done, or an
+// enum store_error.
 static int settle_group(struct persist *persist, struct persist_candidate *group, unsigned count,
 			bool slack_only)
 {
@@ -178,8 +180,8 @@ static int settle_group(struct persist *persist, struct persist_candidate *group
 	if (!lookup_certain(persist, group, count)) {
 		return 0;
 	}
-	// After the lookups: a key that they found gone by a FLUSHALL is explained by this word (acquire;
-	// partner: the keyspace stores it before the table's root).
+	// After the lookups: a key that they found gone by a FLUSHALL is explained by this word
+	// (acquire; partner: the keyspace stores it before the table's root).
 	uint64_t flush_seq = kvs_load_acquire(&persist->marks->flush_seq);
 	for (unsigned i = 0; i < count; i++) {
 		if (droppable(persist, &group[i], flush_seq)) {
@@ -205,8 +207,8 @@ static int finish_blocks(struct persist *persist, uint64_t count)
 	return store_delete_oldest(persist->options.store, count);
 }
 
-// A group of records of a block that is not part of a span. Sets *stopped if it did not come to the end
-// of the group.
+// A group of records of a block that is not part of a span. Sets *stopped if it did not come to the
+// end of the group.
 static int compact_group(struct persist *persist, bool slack_only, bool *stopped)
 {
 	struct persist_compact *compact = &persist->compact;
@@ -307,8 +309,8 @@ int persist_compact(struct persist *persist, bool idle)
 			return result;
 		}
 	}
-	// The last page of the open block is written anyway: what fits in it moves for nothing, so that
-	// small commits do not leave half-empty pages behind.
+	// The last page of the open block is written anyway: what fits in it moves for nothing, so
+	// that small commits do not leave half-empty pages behind.
 	budget = persist->txn.compacted_visited_bytes + SLACK_BYTES_MAX;
 	while (!done && taken > allowed / 8 * 7 && store_slack(persist->options.store) > 0 &&
 	       persist->txn.compacted_visited_bytes < budget) {

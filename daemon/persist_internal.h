@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The persister from inside, for persist*.c and nobody else. Three groups of fields: words that the
-// loop's thread and the persister share (atomics, each with its partner), what the mutex guards, and
-// what the persister's thread alone touches.
+// loop's thread and the persister share (atomics, each with its partner), what the mutex guards,
+// and what the persister's thread alone touches.
 #pragma once
 
 #include <pthread.h>
@@ -21,8 +21,8 @@
 #define PERSIST_NEVER UINT64_MAX
 #define PERSIST_LIVE_UNKNOWN UINT64_MAX
 
-// One transaction takes about this share of the live bytes, within bounds: LMDB cannot reuse what the
-// last two transactions freed, so large ones make the file grow; small ones cost a sync each.
+// One transaction takes about this share of the live bytes, within bounds: LMDB cannot reuse what
+// the last two transactions freed, so large ones make the file grow; small ones cost a sync each.
 #define PERSIST_COMMIT_LIVE_SHARE 32u
 #define PERSIST_COMMIT_BYTES_MIN (UINT64_C(1) << 20)
 #define PERSIST_COMMIT_BYTES_MAX (UINT64_C(8) << 20)
@@ -129,16 +129,22 @@ struct persist {
 	struct persist_compact compact;
 };
 
+/// A persister without its thread, for persist_start() and for tests that drive each commit
+/// themselves. NULL if memory is short.
+struct persist *persist_new(const struct persist_options *options);
+void persist_free(struct persist *persist);
+
 /// Bytes of the log from `from` to `to`, whole segments in between.
 uint64_t persist_log_bytes(const struct kvs_log *log, struct kvs_log_position from,
 			   struct kvs_log_position to);
 
-/// One commit: takes the log up to round_end (a bounded part of it), compacts in proportion, commits.
-/// `idle`: nothing is new, only compaction. Returns STORE_OK or an enum store_error, in
+/// One commit: takes the log up to round_end (a bounded part of it), compacts in proportion,
+/// commits. `idle`: nothing is new, only compaction. Returns STORE_OK or an enum store_error, in
 /// which case nothing happened.
 int persist_commit(struct persist *persist, bool idle);
 
-/// Looks `count` candidates up in the table, all in one read section. Fills current and current_seq.
+/// Looks `count` candidates up in the table, all in one read section. Fills current and
+/// current_seq.
 void persist_lookup(struct persist *persist, struct persist_candidate *candidates, unsigned count);
 
 /// Would idle compaction be of use?
@@ -151,7 +157,8 @@ int persist_compact(struct persist *persist, bool idle);
 /// Forgets a half-compacted block: after a failure its number may mean another one.
 void persist_compact_reset(struct persist *persist);
 
-/// Remembers a move in the open transaction. False if memory is short: then the record must not move.
+/// Remembers a move in the open transaction. False if memory is short: then the record must not
+/// move.
 bool persist_moves_reserve(struct persist *persist);
 void persist_moves_add(struct persist *persist, uint64_t hash, uint64_t seq, uint64_t place);
 /// The transaction was committed: its moves can be taken.

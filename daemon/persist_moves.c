@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Moves: which records stand elsewhere in the store after compaction. Whoever keeps a place needs every
-// one of them, so none is dropped: while many wait to be taken, compaction rests, and one transaction
-// adds a bounded number.
+// Moves: which records stand elsewhere in the store after compaction. Whoever keeps a place needs
+// every one of them, so none is dropped: while many wait to be taken, compaction rests, and one
+// transaction adds a bounded number.
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +23,8 @@ bool persist_moves_reserve(struct persist *persist)
 		return false;
 	}
 	moves->fresh = fresh;
-	// Room to publish what this transaction may collect is made now, while it can still decline.
+	// Room to publish what this transaction may collect is made now, while it can still
+	// decline.
 	pthread_mutex_lock(&persist->mutex);
 	size_t ready_capacity = PERSIST_MOVES_MAX + capacity;
 	struct persist_move *ready = realloc(moves->ready, ready_capacity * sizeof(*ready));

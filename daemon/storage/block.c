@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Packing and parsing of blocks. A checksum tells that a block is as it was written; it does not tell
-// that whoever wrote it was sane, so lengths are bounded all the same.
+// Packing and parsing of blocks. A checksum tells that a block is as it was written; it does not
+// tell that whoever wrote it was sane, so lengths are bounded all the same.
 #include "daemon/storage/block.h"
 
 #include <string.h>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // A block of the store: a header and packed records, one value of the LMDB log. Records stand in it
-// with the very bytes they have in memory (their place zeroed), a LARGE record followed by the bytes
-// of its run, so that the store needs nothing but itself. Whoever reads a block reads a file, hence
-// input: the parser here is pure, bounds everything, and is fuzzed.
+// with the very bytes they have in memory (their place zeroed), a LARGE record followed by the
+// bytes of its run, so that the store needs nothing but itself. Whoever reads a block reads a file,
+// hence input: the parser here is pure, bounds everything, and is fuzzed.
 #pragma once
 
 #include <assert.h>
@@ -74,9 +74,9 @@ int store_block_check(const void *data, size_t bytes, uint64_t number, struct st
 /// What is wrong, in words.
 const char *store_block_fault_text(int fault);
 
-/// Parses the packed record at `at`, of which `limit` bytes may be read. Sets `*value` to the bytes of
-/// a LARGE record's value (else NULL) and `*packed_bytes` to the length of it all. Returns 0, or -1 if
-/// it is none that a store may hold. No checksum is looked at.
+/// Parses the packed record at `at`, of which `limit` bytes may be read. Sets `*value` to the bytes
+/// of a LARGE record's value (else NULL) and `*packed_bytes` to the length of it all. Returns 0, or
+/// -1 if it is none that a store may hold. No checksum is looked at.
 int store_packed_parse(const unsigned char *at, uint64_t limit, struct kvs_record_view *view,
 		       const void **value, uint64_t *packed_bytes);
 
@@ -147,7 +147,7 @@ uint32_t store_builder_add(struct store_builder *builder, const struct kvs_recor
 /// Completes header, zeroed rest and checksum of block `number`. Returns the value's length.
 uint32_t store_builder_finish(struct store_builder *builder, uint64_t number);
 
-/// Completes one block of a record that is longer than a block: `payload_bytes` of it stand behind the
-/// header in `bytes` already. Returns the value's length.
+/// Completes one block of a record that is longer than a block: `payload_bytes` of it stand behind
+/// the header in `bytes` already. Returns the value's length.
 uint32_t store_builder_finish_piece(unsigned char *bytes, uint64_t number, uint64_t seq,
 				    uint32_t payload_bytes, uint32_t flags, uint32_t span_bytes);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The layout below is that of LMDB's data file, version 1, as LMDB 0.9 writes it on a 64-bit
-// little-endian machine; it has been frozen for years. Recursion is bounded by LMDB's own limit on the
-// depth of a tree, and every page may be reached once only, so that any bytes end the walk.
+// little-endian machine; it has been frozen for years. Recursion is bounded by LMDB's own limit on
+// the depth of a tree, and every page may be reached once only, so that any bytes end the walk.
 #include "daemon/storage/pages.h"
 
 #include <stdbool.h>
@@ -119,7 +119,8 @@ static int check_free_list(struct check *check, uint64_t page, const unsigned ch
 		if (freed >= before || freed < FIRST_PAGE || freed > check->last_page) {
 			return wrong(check, page, "a list of free pages is out of order");
 		}
-		// Pages that were freed before they were ever written may lie beyond the file's end.
+		// Pages that were freed before they were ever written may lie beyond the file's
+		// end.
 		if (!claim(check, freed, 1)) {
 			return wrong(check, freed, "is free and in use");
 		}
@@ -173,7 +174,8 @@ static int check_leaf_node(struct check *check, uint64_t page, const struct node
 	return 0;
 }
 
-// Checks a page's header and the bounds of its nodes. Returns their number, 0 if something is wrong.
+// Checks a page's header and the bounds of its nodes. Returns their number, 0 if something is
+// wrong.
 static uint32_t page_nodes(struct check *check, uint64_t page, const struct page_header *header,
 			   unsigned flags)
 {
@@ -266,7 +268,8 @@ static int check_tree(struct check *check, const struct tree *tree, bool free_pa
 	return 0;
 }
 
-// Reads both meta pages and picks the newer one, as LMDB does. False if they are not what is known here.
+// Reads both meta pages and picks the newer one, as LMDB does. False if they are not what is known
+// here.
 static bool pick_meta(const unsigned char *file, uint64_t file_bytes, struct meta_page *meta)
 {
 	struct meta_page both[2];
@@ -312,7 +315,9 @@ int store_pages_check(int fd, uint64_t file_bytes, char *why, size_t why_bytes)
 		}
 		uint64_t most = check.pages > check.last_page ? check.pages : check.last_page + 1;
 		check.used = result == 0 ? calloc(most / 8 + 1, 1) : NULL;
-		if (check.used != NULL) {
+		if (meta.transaction == 0 && meta.trees[1].root == PAGE_NONE) {
+			result = 1;
+		} else if (check.used != NULL) {
 			result = check_tree(&check, &meta.trees[1], false);
 			if (result == 0) {
 				result = check_tree(&check, &meta.trees[0], true);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 //
-// A look at the raw pages of an LMDB file, without LMDB: does every tree hang together, is no page used
-// twice, is nothing that is in use listed as free? LMDB asks none of this and follows whatever a
-// damaged page says; a file that passes here it can read and write safely.
+// A look at the raw pages of an LMDB file, without LMDB: does every tree hang together, is no page
+// used twice, is nothing that is in use listed as free? LMDB asks none of this and follows whatever
+// a damaged page says; a file that passes here it can read and write safely.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
 /// Checks the newest snapshot in the file of `file_bytes` bytes behind `fd`. Returns 0 if it hangs
-/// together or is none whose format is known here (LMDB refuses those itself), -1 with `why` filled.
+/// together or is none whose format is known here (LMDB refuses those itself), 1 if nothing was
+/// ever committed to it (kvd was killed while creating it), -1 with `why` filled.
 int store_pages_check(int fd, uint64_t file_bytes, char *why, size_t why_bytes);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Both ends of the probe. The child reads the file once in order first, at disk speed, so that its own
-// walk and kvd's recovery after it find the pages cached; it limits its own processor time, since a
-// damaged tree may also send its reader round in circles.
+// Both ends of the probe. The child reads the file once in order first, at disk speed, so that its
+// own walk and kvd's recovery after it find the pages cached; it limits its own processor time,
+// since a damaged tree may also send its reader round in circles.
 #include "daemon/storage/probe.h"
 
 #include <errno.h>
@@ -58,7 +58,7 @@ static void limit_time(uint64_t file_bytes)
 	(void)setrlimit(RLIMIT_CORE, &no_core); // a crash here is an answer, not an accident
 }
 
-// Looks at the raw pages before LMDB does. Returns 0 or says what is wrong.
+// Looks at the raw pages before LMDB does. Returns as store_pages_check().
 static int check_pages(const char *dir, char *why, size_t why_bytes)
 {
 	char path[4096];
@@ -83,7 +83,10 @@ int store_probe_child(const char *dir)
 	char why[512] = "";
 	char detail[200];
 	int result = check_pages(dir, detail, sizeof(detail));
-	if (result != 0) {
+	if (result > 0) {
+		return 0;
+	}
+	if (result < 0) {
 		(void)snprintf(why, sizeof(why),
 			       "%s/store: the store is damaged: %s; restore a backup, or move this "
 			       "folder away to start empty",
@@ -107,7 +110,8 @@ int store_probe_child(const char *dir)
 	return -result;
 }
 
-// Starts the child with standard output in `write_fd` and no other descriptor but the standard ones.
+// Starts the child with standard output in `write_fd` and no other descriptor but the standard
+// ones.
 static int start_child(const char *dir, int write_fd, pid_t *pid)
 {
 	posix_spawn_file_actions_t actions;
@@ -170,7 +174,9 @@ int store_probe(const char *dir, char *why, size_t why_bytes)
 	char path[4096];
 	struct stat facts;
 	(void)snprintf(path, sizeof(path), "%s/store/data.mdb", dir);
-	if (stat(path, &facts) != 0 && (errno == ENOENT || errno == ENOTDIR)) {
+	int found = stat(path, &facts);
+	// An empty file is what a kvd leaves that was killed while creating it.
+	if (found != 0 ? errno == ENOENT : facts.st_size == 0) {
 		return STORE_OK;
 	}
 	int ends[2];

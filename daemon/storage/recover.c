@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The walk. Blocks must follow each other without a gap and end where the state says; a record longer
-// than a block is put together in a buffer of its own, of a size that was bounded before.
+// The walk. Blocks must follow each other without a gap and end where the state says; a record
+// longer than a block is put together in a buffer of its own, of a size that was bounded before.
 #include "daemon/storage/recover.h"
 
 #include <errno.h>

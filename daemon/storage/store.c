@@ -54,10 +54,10 @@ static int txn_fail(struct store *store, const char *what, int rc)
 	return result;
 }
 
-// After a failed sync the kernel holds the pages that did not arrive for clean, so a second sync would
-// succeed and prove nothing. Opening anew and writing everything once more is what is sound: the
-// meta page then names only what was synced, the retried commit writes all its pages again, and a
-// commit that did arrive although it was reported as failed only leaves records that stand twice.
+// After a failed sync the kernel holds the pages that did not arrive for clean, so a second sync
+// would succeed and prove nothing. Opening anew and writing everything once more is what is sound:
+// the meta page then names only what was synced, the retried commit writes all its pages again, and
+// a commit that did arrive although it was reported as failed only leaves records that stand twice.
 static int store_reattach(struct store *store)
 {
 	uint64_t instance_id = store->committed.instance_id;

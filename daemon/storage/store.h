@@ -2,11 +2,11 @@
 //
 // The store: the log on disk. One LMDB environment in DIR/store with two databases, `log` (block
 // number -> block) and `meta` (one record that says what is there). This folder is the only place
-// that knows LMDB: its errors are translated here into our own, each with a text that names the thing
-// and the remedy. Durability is never bought off: no NOSYNC, no NOMETASYNC, no WRITEMAP.
+// that knows LMDB: its errors are translated here into our own, each with a text that names the
+// thing and the remedy. Durability is never bought off: no NOSYNC, no NOMETASYNC, no WRITEMAP.
 //
-// One thread owns a store at a time. After any failure the open transaction is gone, what it held is
-// forgotten, and the caller still has it all in memory: it begins anew.
+// One thread owns a store at a time. After any failure the open transaction is gone, what it held
+// is forgotten, and the caller still has it all in memory: it begins anew.
 #pragma once
 
 #include <stdbool.h>
@@ -62,9 +62,9 @@ void store_set_instance(struct store *store, uint64_t instance_id);
 /// What the last failure was, in one line with its remedy. Valid until the next call.
 const char *store_why(const struct store *store);
 
-/// Begins a transaction. After a device failure this opens the store anew first, so that its facts may
-/// have changed: the commit that failed may or may not have arrived, and repeating it is harmless,
-/// since a record that stands twice is one record. Returns an enum store_error.
+/// Begins a transaction. After a device failure this opens the store anew first, so that its facts
+/// may have changed: the commit that failed may or may not have arrived, and repeating it is
+/// harmless, since a record that stands twice is one record. Returns an enum store_error.
 int store_begin(struct store *store);
 
 /// Appends a record; `value` points at the bytes of a LARGE record's run. *place gets where it will
@@ -73,12 +73,12 @@ int store_begin(struct store *store);
 int store_append(struct store *store, const struct kvs_record_view *view, const void *value,
 		 uint64_t *place);
 
-/// Appends once more the record that begins block `first_block` and is longer than a block. *place as
-/// in store_append(). Returns an enum store_error; on failure the transaction is gone.
+/// Appends once more the record that begins block `first_block` and is longer than a block. *place
+/// as in store_append(). Returns an enum store_error; on failure the transaction is gone.
 int store_append_span(struct store *store, uint64_t first_block, uint64_t *place);
 
-/// How many more bytes of records the last page of the open block can take without growing the file:
-/// filling them costs nothing. 0 when nothing is open or it fits anyway.
+/// How many more bytes of records the last page of the open block can take without growing the
+/// file: filling them costs nothing. 0 when nothing is open or it fits anyway.
 uint32_t store_slack(const struct store *store);
 
 /// Copies block `number` to `out` (STORE_BLOCK_BYTES_MAX bytes); *bytes is its length. Inside a
@@ -89,11 +89,12 @@ int store_read_block(struct store *store, uint64_t number, void *out, size_t *by
 /// Returns STORE_DAMAGED.
 int store_refuse(struct store *store, uint64_t number, const char *what);
 
-/// Deletes the oldest `count` blocks. Returns an enum store_error; on failure the transaction is gone.
+/// Deletes the oldest `count` blocks. Returns an enum store_error; on failure the transaction is
+/// gone.
 int store_delete_oldest(struct store *store, uint64_t count);
 
-/// Commits: when this returns 0, everything appended survives a crash of the machine and everything up
-/// to `durable_seq` is in the store. Returns an enum store_error; on failure nothing happened.
+/// Commits: when this returns 0, everything appended survives a crash of the machine and everything
+/// up to `durable_seq` is in the store. Returns an enum store_error; on failure nothing happened.
 int store_commit(struct store *store, uint64_t durable_seq);
 
 /// Forgets the open transaction, if any.

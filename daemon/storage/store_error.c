@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The border to LMDB's and the system's error codes: one table of what they mean for us and one text
-// for the person who has to do something about it.
+// The border to LMDB's and the system's error codes: one table of what they mean for us and one
+// text for the person who has to do something about it.
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>

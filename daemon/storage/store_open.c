@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Opening: folders, the environment, the two databases and the record that says what is in them. An
-// existing store has been walked by the probe child before kvd comes here; what is checked here again
-// is what the probe could not know to stay true.
+// existing store has been walked by the probe child before kvd comes here; what is checked here
+// again is what the probe could not know to stay true.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -190,7 +190,8 @@ void store_detach(struct store *store)
 	}
 }
 
-// A folder entry that is not synced may be gone after a crash, with all that was made durable in it.
+// A folder entry that is not synced may be gone after a crash, with all that was made durable in
+// it.
 static int folder_sync(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: MIT
+//
+// The persister's thread: when it commits, what it leaves out, what it says when the disk is full
+// and that it goes on by itself, and where records stand after compaction has moved them. E: what
+// was reported durable is in the store.
+#include <errno.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include "tests/daemon/persist_fixture.h"
+
+#define HOUR_MS 3600000u
+
+static struct life_options options_of(const char *dir, enum persist_policy policy)
+{
+	return (struct life_options){
+		.dir = dir,
+		.memory_bytes = 32u << 20,
+		.segment_bytes = 256u << 10,
+		.policy = policy,
+		.lazy_ms = HOUR_MS,
+		.lazy_bytes = UINT64_MAX,
+		.ratio_percent = 200,
+		.floor_bytes = 1u << 20,
+		.threaded = true,
+	};
+}
+
+static size_t make_key(char key[32], unsigned number)
+{
+	return (size_t)snprintf(key, 32, "k%u", number);
+}
+
+static uint64_t set(struct life *life, unsigned number, uint64_t stamp, size_t bytes)
+{
+	static unsigned char value[4 << 20];
+	char key[32];
+	size_t key_bytes = make_key(key, number);
+	uint64_t seq = 0;
+	fixture_fill(value, bytes, number, stamp);
+	for (unsigned tries = 0; tries < 1000; tries++) {
+		keyspace_tick(life->keyspace);
+		int result = keyspace_set(life->keyspace, key, key_bytes, value, bytes, 0, &seq);
+		if (result == KEYSPACE_OK) {
+			return seq;
+		}
+		// No room until more is durable and cleaned.
+		uint64_t last = keyspace_last_seq(life->keyspace);
+		persist_request(life->persist, last);
+		(void)life_wait(life, last);
+		cleaner_turn(life->keyspace, seam_system.monotonic_ns());
+	}
+	printf("Bail out! no room for a value\n");
+	exit(1);
+}
+
+struct found {
+	uint64_t records;
+	uint64_t last_seq;
+	uint64_t place_of_seq[1 << 16]; // by seq modulo
+};
+
+static int look(void *context, const struct kvs_record_view *view, const void *value,
+		uint64_t place)
+{
+	struct found *found = context;
+	(void)value;
+	found->records++;
+	found->last_seq = view->seq > found->last_seq ? view->seq : found->last_seq;
+	found->place_of_seq[view->seq & 0xffff] = place;
+	return 0;
+}
+
+static void look_into(const char *dir, struct found *found)
+{
+	memset(found, 0, sizeof(*found));
+	struct store *store = fixture_store(dir);
+	struct store_walk walk = { .record = look, .context = found, .check_records = true };
+	if (store_recover(store, &walk) != STORE_OK) {
+		tap_diag("%s", store_why(store));
+	}
+	store_close(store);
+}
+
+static struct found found;
+
+// A lone client gets one commit a write, without waiting for company.
+static void test_group(const char *dir)
+{
+	struct life life;
+	struct life_options options = options_of(dir, PERSIST_GROUP);
+	life_begin(&life, &options);
+	bool durable = true;
+	uint64_t seq = 0;
+	for (unsigned i = 0; i < 40; i++) {
+		seq = set(&life, i, i, 64);
+		persist_request(life.persist, seq);
+		durable = durable && life_wait(&life, seq);
+	}
+	ok(durable, "each of 40 writes becomes durable before the next");
+	ok_u64(life_counter(&life, KVS_COUNTER_commits), 40, "by a commit of its own");
+	ok_u64(life_counter(&life, KVS_COUNTER_commit_records), 40, "of one record");
+	ok_u64(kvs_load_relaxed_32(&life.region.header->marks.notify), 40, "each notified");
+	for (unsigned i = 0; i < 5000; i++) {
+		seq = set(&life, i, i, 64);
+	}
+	persist_request(life.persist, seq);
+	ok(life_wait(&life, seq), "5000 writes at once become durable");
+	ok(life_counter(&life, KVS_COUNTER_commits) < 60, "by few commits");
+	ok_int(life_end(&life), 0, "stopped");
+	look_into(dir, &found);
+	ok_u64(found.last_seq, seq, "the store holds the last of them");
+	ok_u64(found.records, 5040, "and every one: group leaves nothing out");
+}
+
+// Lazy: nothing before its time unless someone asks; only the last version of a key is written.
+static void test_lazy(const char *dir)
+{
+	struct life life;
+	struct life_options options = options_of(dir, PERSIST_LAZY);
+	life_begin(&life, &options);
+	uint64_t seq = 0;
+	for (unsigned i = 0; i < 1000; i++) {
+		seq = set(&life, i % 10, i, 100);
+		persist_notice(life.persist);
+	}
+	ok_u64(life_counter(&life, KVS_COUNTER_commits), 0, "noticed work waits for its time");
+	persist_request(life.persist, seq);
+	ok(life_wait(&life, seq), "unless someone asks for it");
+	ok_u64(life_counter(&life, KVS_COUNTER_commit_records), 10, "one record a key is written");
+	ok_u64(life_counter(&life, KVS_COUNTER_commit_skipped_records), 990, "the others are not");
+	seq = set(&life, 3, 1, 100);
+	persist_notice(life.persist);
+	ok_int(life_end(&life), 0, "stopped");
+	look_into(dir, &found);
+	ok_u64(found.last_seq, seq, "stopping makes everything durable");
+
+	options.lazy_bytes = 100000;
+	life_begin(&life, &options);
+	for (unsigned i = 0; i < 1500; i++) {
+		seq = set(&life, i, i, 100);
+	}
+	persist_notice(life.persist);
+	ok(life_wait(&life, seq), "lazy_bytes is a reason to commit, too");
+	ok_int(life_end(&life), 0, "stopped");
+
+	options.lazy_bytes = UINT64_MAX;
+	options.lazy_ms = 20;
+	life_begin(&life, &options);
+	seq = set(&life, 1, 2, 100);
+	persist_notice(life.persist);
+	ok(life_wait(&life, seq), "and so is lazy_ms");
+	ok_int(life_end(&life), 0, "stopped");
+}
+
+// A full disk: waiters are told, nothing is lost, and with room it goes on by itself.
+static void test_full(const char *dir)
+{
+	struct life life;
+	struct life_options options = options_of(dir, PERSIST_GROUP);
+	struct rlimit before;
+	(void)signal(SIGXFSZ, SIG_IGN);
+	if (getrlimit(RLIMIT_FSIZE, &before) != 0) {
+		tap_skip("no file size limit here");
+		return;
+	}
+	life_begin(&life, &options);
+	struct rlimit tight = { .rlim_cur = 400u << 10, .rlim_max = before.rlim_max };
+	bool limited = setrlimit(RLIMIT_FSIZE, &tight) == 0;
+	uint64_t seq = 0;
+	uint64_t good_seq = 0;
+	bool failed = false;
+	for (unsigned i = 0; limited && i < 2000 && !failed; i++) {
+		seq = set(&life, i, i, 3000);
+		persist_request(life.persist, seq);
+		failed = !life_wait(&life, seq);
+		good_seq = failed ? good_seq : seq;
+	}
+	ok(failed, "a write is told that it is not durable");
+	const char *why = "";
+	ok(persist_degraded(life.persist, &why), "the state is degraded");
+	ok(strstr(why, dir) != NULL && strstr(why, "disk") != NULL, "and says why: %s", why);
+	ok(life_counter(&life, KVS_COUNTER_commits_failed) > 0, "the failure is counted");
+	ok(life_durable_seq(&life) == good_seq, "durable_seq stands at the last good commit");
+	if (setrlimit(RLIMIT_FSIZE, &before) != 0) {
+		tap_diag("the limit stays");
+	}
+	uint64_t next = set(&life, 1, 1, 10);
+	persist_request(life.persist, next);
+	ok(life_wait(&life, next), "with room the next write is durable");
+	ok(life_durable_seq(&life) >= seq, "and so is the one that was not");
+	ok(!persist_degraded(life.persist, &why), "the state is good again");
+	ok_int(life_end(&life), 0, "stopped");
+	look_into(dir, &found);
+	ok_u64(found.last_seq, next, "the store has them");
+
+	life_begin(&life, &options);
+	limited = setrlimit(RLIMIT_FSIZE, &tight) == 0;
+	(void)set(&life, 1, 1, 2000000);
+	ok_int(life_end(&life), limited ? -ENOSPC : 0, "stopping without room says so");
+	(void)setrlimit(RLIMIT_FSIZE, &before);
+}
+
+#define COMPACTION_KEYS 10000u
+#define SEQS_MASK 0xffffu // seqs stay below it here
+
+static uint64_t moved_place[SEQS_MASK + 1]; // by seq; 0 = never moved
+
+// Takes all moves that are ready; returns how many.
+static uint64_t take_moves(struct life *life)
+{
+	static struct persist_move moves[4096];
+	uint64_t taken = 0;
+	size_t count;
+	while ((count = persist_take_moves(life->persist, moves, 4096)) > 0) {
+		for (size_t i = 0; i < count; i++) {
+			moved_place[moves[i].seq & SEQS_MASK] = moves[i].place;
+		}
+		taken += count;
+	}
+	return taken;
+}
+
+// Random overwrites, committed as they come. Returns how many records were moved meanwhile.
+static uint64_t overwrite(struct life *life, unsigned writes)
+{
+	uint64_t state = tap_seed(5);
+	uint64_t moved = 0;
+	for (unsigned i = 0; i < writes; i++) {
+		uint64_t size = tap_random(&state) % 1000 == 0 ? 80000 : 200;
+		uint64_t seq = set(life, (unsigned)(tap_random(&state) % COMPACTION_KEYS), i, size);
+		if (i % 50 == 0) {
+			persist_set_live_bytes(life->persist, keyspace_live_bytes(life->keyspace));
+			persist_request(life->persist, seq);
+			moved += take_moves(life);
+		}
+		if (i % 500 == 0) {
+			(void)life_wait(life, seq);
+			cleaner_turn(life->keyspace, seam_system.monotonic_ns());
+		}
+	}
+	return moved;
+}
+
+// G: the file follows the live bytes, and every record can be found at its place.
+static void test_compaction(const char *dir)
+{
+	struct life life;
+	struct life_options options = options_of(dir, PERSIST_GROUP);
+	options.collect_moves = true;
+	life_begin(&life, &options);
+	uint64_t moved = overwrite(&life, 60000);
+	persist_set_live_bytes(life.persist, keyspace_live_bytes(life.keyspace));
+	uint64_t seq = set(&life, COMPACTION_KEYS, 1, 10);
+	persist_request(life.persist, seq);
+	ok(life_wait(&life, seq), "60000 overwrites are durable");
+	uint64_t live = keyspace_live_bytes(life.keyspace);
+	uint64_t log = life_counter(&life, KVS_COUNTER_store_bytes);
+	ok(log <= live * 21 / 10, "the log holds %llu bytes for %llu live ones",
+	   (unsigned long long)log, (unsigned long long)live);
+	ok(moved > 0, "%llu records were moved", (unsigned long long)moved);
+
+	// No more compaction: with much allowed, and a commit after that, none is under way.
+	persist_set_live_bytes(life.persist, UINT64_C(1) << 40);
+	seq = set(&life, COMPACTION_KEYS, 1, 10);
+	persist_request(life.persist, seq);
+	ok(life_wait(&life, seq), "one more commit");
+	(void)take_moves(&life);
+	static uint64_t seqs[COMPACTION_KEYS];
+	static uint64_t places[COMPACTION_KEYS];
+	for (unsigned i = 0; i < COMPACTION_KEYS; i++) {
+		char key[32];
+		seqs[i] = life_lookup(&life, key, make_key(key, i), &places[i]);
+		uint64_t moved_to = moved_place[seqs[i] & SEQS_MASK];
+		places[i] = moved_to != 0 ? moved_to : places[i];
+	}
+	ok_int(life_end(&life), 0, "stopped");
+	look_into(dir, &found);
+	unsigned lost = 0;
+	for (unsigned i = 0; i < COMPACTION_KEYS; i++) {
+		lost += seqs[i] != 0 && found.place_of_seq[seqs[i] & SEQS_MASK] != places[i];
+	}
+	ok_u64(lost, 0, "every current record stands where its place, or its move, says");
+	char why[600];
+	ok_int(store_probe(dir, why, sizeof(why)), STORE_OK, "the probe finds nothing wrong");
+}
+
+int main(int argc, char **argv)
+{
+	int code;
+	if (fixture_is_probe(argc, argv, &code)) {
+		return code;
+	}
+	static void (*const tests[])(const char *dir) = { test_group, test_lazy, test_full,
+							  test_compaction };
+	for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
+		char dir[FIXTURE_PATH_BYTES];
+		fixture_dir(dir);
+		tests[i](dir);
+		fixture_remove(dir);
+	}
+	return tap_done();
+}
