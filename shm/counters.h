@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The counters' enum, from shm/counters.tbl.h. The words live in the region's first page, written by
-// kvd alone with relaxed stores, so that any process can read them without asking.
+// The counters' enum, from shm/counters.tbl.h. The words live in the region's first page, written
+// by kvd alone with relaxed stores, so that any process can read them without asking.
 #pragma once
 
 #include <assert.h>

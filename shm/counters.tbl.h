@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Every statistic once: name, kind (COUNTER only rises, GAUGE moves), one line of help. From this
-// table come the words in the region's header, INFO, KVD.STATS, kvctl stats and the manual. Rows are
-// only ever appended. Expand with X(name, kind, help).
+// table come the words in the region's header, INFO, KVD.STATS, kvctl stats and the manual. Rows
+// are only ever appended. Expand with X(name, kind, help).
 X(connections_received, COUNTER, "connections accepted")
 X(connections_rejected, COUNTER, "connections refused because of a limit")
 X(clients_connected, GAUGE, "connections open now")

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// CRC-32C: the processor's instruction on x86-64 (SSE 4.2, asked at run time) and on arm64 (where the
-// build targets it), and a nibble table elsewhere, which is slow but small enough to stay in cache.
+// CRC-32C: the processor's instruction on x86-64 (SSE 4.2, asked at run time) and on arm64 (where
+// the build targets it), and a nibble table elsewhere, which is slow but small enough to stay in
+// cache.
 #include "shm/crc32c.h"
 
 #include <stdbool.h>
@@ -13,10 +14,12 @@
 
 #define CRC32C_POLYNOMIAL 0x82f63b78u // reflected
 
-// One row of a nibble table: the effect of four bits. Small enough to stand here and to stay in cache.
+// One row of a nibble table: the effect of four bits. Small enough to stand here and to stay in
+// cache.
 static const uint32_t crc32c_nibble[16] = {
-	0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3, 0x61c69362, 0x7198540d,
-	0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9, 0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
+	0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3,
+	0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
+	0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
 };
 
 uint32_t kvs_crc32c_portable(uint32_t crc, const void *data, size_t bytes)

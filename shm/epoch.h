@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Cross-process read sections, the reader's half: how a process announces "I may be looking at memory
-// of epoch e" with one plain store to its own line, and learns at the end whether that memory was
-// taken back meanwhile. The writer's half is shm/epoch_scan.h; both follow the protocol, the proof
-// obligations and the model in shm/LAYOUT.md and tests/model/.
+// Cross-process read sections, the reader's half: how a process announces "I may be looking at
+// memory of epoch e" with one plain store to its own line, and learns at the end whether that
+// memory was taken back meanwhile. The writer's half is shm/epoch_scan.h; both follow the protocol,
+// the proof obligations and the model in shm/LAYOUT.md and tests/model/.
 #pragma once
 
 #include <stdbool.h>
@@ -14,9 +14,9 @@
 
 /// Enters a read section on a slot that this thread owns now. Nests; only the outermost publishes.
 /// Returns false if 65535 sections are already nested.
-/// Call with: a slot of a page kvd knows. Thread must: own the slot's reader. Orders: later loads of
-/// table and records come after the announcement, paired with the membarrier (light) or by the full
-/// barrier here (fenced) in kvs_epoch_scan().
+/// Call with: a slot of a page kvd knows. Thread must: own the slot's reader. Orders: later loads
+/// of table and records come after the announcement, paired with the membarrier (light) or by the
+/// full barrier here (fenced) in kvs_epoch_scan().
 static inline bool kvs_epoch_enter(struct kvs_slot *slot, const struct kvs_hot *hot, bool fenced)
 {
 	uint64_t word = kvs_load_relaxed(&slot->word);
@@ -27,7 +27,8 @@ static inline bool kvs_epoch_enter(struct kvs_slot *slot, const struct kvs_hot *
 		kvs_store_relaxed(&slot->word, word + 1);
 		return true;
 	}
-	// Acquire: an epoch published after an unlink implies that unlink is seen (partner: scan's bump).
+	// Acquire: an epoch published after an unlink implies that unlink is seen (partner: scan's
+	// bump).
 	uint64_t epoch_word = kvs_load_acquire(&hot->epoch_word);
 	if (fenced) {
 		kvs_store_fenced(&slot->word, epoch_word);
@@ -40,9 +41,9 @@ static inline bool kvs_epoch_enter(struct kvs_slot *slot, const struct kvs_hot *
 
 /// Leaves. Returns true if every view of the outermost section is still good, false if kvd revoked
 /// it; inner sections always return true.
-/// Call with: a matching enter. Thread must: own the slot's reader. Orders: all data loads come before
-/// the check (acquire fence; partner: the revoking store in kvs_epoch_revoke()) and before the slot
-/// reads inactive (release; partner: scan's load-acquire).
+/// Call with: a matching enter. Thread must: own the slot's reader. Orders: all data loads come
+/// before the check (acquire fence; partner: the revoking store in kvs_epoch_revoke()) and before
+/// the slot reads inactive (release; partner: scan's load-acquire).
 static inline bool kvs_epoch_leave(struct kvs_slot *slot, const struct kvs_hot *hot)
 {
 	uint64_t word = kvs_load_relaxed(&slot->word);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Scanning the reader pages. The order of the four steps is the whole proof: unlink (done by the
-// caller), bump the epoch, one membarrier, look at the slots. What a slot says is compared with what
-// this side knows and never believed further: a lying page delays reclamation until it is revoked.
+// caller), bump the epoch, one membarrier, look at the slots. What a slot says is compared with
+// what this side knows and never believed further: a lying page delays reclamation until it is
+// revoked.
 #include "shm/epoch_scan.h"
 
 #include <errno.h>
@@ -100,7 +101,8 @@ static bool epoch_order_readers(const struct kvs_epoch_domain *domain)
 static uint64_t epoch_scan_page(struct kvs_epoch_page *entry, uint64_t bound, uint64_t now_ns)
 {
 	for (unsigned i = 0; i < KVS_READERS_PER_PAGE; i++) {
-		// Acquire: the section's loads are over when it reads inactive (partner: kvs_epoch_leave()).
+		// Acquire: the section's loads are over when it reads inactive (partner:
+		// kvs_epoch_leave()).
 		uint64_t word = kvs_load_acquire(&entry->page->slot[i].word);
 		uint64_t epoch = word >> KVS_EPOCH_SHIFT;
 		bool active = (word & KVS_NESTING_MASK) != 0 && epoch > entry->revoked[i];
@@ -127,7 +129,8 @@ bool kvs_epoch_scan(struct kvs_epoch_domain *domain, uint64_t now_ns)
 #ifdef KVS_TSAN
 	kvs_store_fenced(&domain->hot->epoch_word, next << KVS_EPOCH_SHIFT | 1);
 #else
-	// Release: what was unlinked before is unlinked for whoever loads this epoch (partner: enter).
+	// Release: what was unlinked before is unlinked for whoever loads this epoch (partner:
+	// enter).
 	kvs_store_release(&domain->hot->epoch_word, next << KVS_EPOCH_SHIFT | 1);
 #endif
 	if (!epoch_order_readers(domain)) {
@@ -198,8 +201,9 @@ bool kvs_epoch_page_busy(const struct kvs_epoch_page *page)
 
 void kvs_epoch_detach(struct kvs_epoch_domain *domain, struct kvs_epoch_page *page)
 {
-	// Release and barrier: a reader that announces later sees it (partner: the client's check after
-	// kvs_epoch_enter()).
+	// Release and barrier: a reader that announces later sees it (partner: the client's check
+	// after kvs_epoch_enter()).
 	kvs_store_release(&page->page->header.state, KVS_PAGE_DETACHED);
-	(void)epoch_order_readers(domain); // a failure only delays: its slots are honoured either way
+	// a failure only delays: its slots are honoured either way
+	(void)epoch_order_readers(domain);
 }

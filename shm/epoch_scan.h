@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Cross-process read sections, the writer's half: which pages exist, the current epoch, one scan that
-// tells the oldest epoch anybody may still be reading, and revocation of readers that overstayed.
-// A page's content is never trusted: each word is loaded once, compared with what this side knows, and
-// used for nothing but "how old". The reader's half is shm/epoch.h.
+// Cross-process read sections, the writer's half: which pages exist, the current epoch, one scan
+// that tells the oldest epoch anybody may still be reading, and revocation of readers that
+// overstayed. A page's content is never trusted: each word is loaded once, compared with what this
+// side knows, and used for nothing but "how old". The reader's half is shm/epoch.h.
 #pragma once
 
 #include <stdbool.h>
@@ -36,32 +36,34 @@ struct kvs_epoch_domain {
 	uint64_t revocations;
 };
 
-/// Prepares `domain` for the region whose hot line is `hot`; the epoch continues from the one there.
-/// `fenced` must agree with the header's KVS_HEADER_READERS_FENCE.
+/// Prepares `domain` for the region whose hot line is `hot`; the epoch continues from the one
+/// there. `fenced` must agree with the header's KVS_HEADER_READERS_FENCE.
 void kvs_epoch_init(struct kvs_epoch_domain *domain, struct kvs_hot *hot, bool fenced);
 void kvs_epoch_fini(struct kvs_epoch_domain *domain);
 
-/// Can this process order its readers by membarrier(GLOBAL_EXPEDITED)? False also when forced by the
-/// environment for tests (KVD_FENCED=1).
+/// Can this process order its readers by membarrier(GLOBAL_EXPEDITED)? False also when forced by
+/// the environment for tests (KVD_FENCED=1).
 bool kvs_epoch_membarrier_works(void);
 
-/// Adds a page (initialised here: marker, state, revoked words) or takes it out; the memory stays the
-/// caller's. kvs_epoch_add returns NULL if memory is short.
+/// Adds a page (initialised here: marker, state, revoked words) or takes it out; the memory stays
+/// the caller's. kvs_epoch_add returns NULL if memory is short.
 struct kvs_epoch_page *kvs_epoch_add(struct kvs_epoch_domain *domain, struct kvs_reader_page *page,
 				     void *owner);
 void kvs_epoch_remove(struct kvs_epoch_domain *domain, struct kvs_epoch_page *page);
 
-/// The stamp to give to something unlinked just now: it may be reused once `domain->oldest` is above.
+/// The stamp to give to something unlinked just now: it may be reused once `domain->oldest` is
+/// above.
 static inline uint64_t kvs_epoch_stamp(const struct kvs_epoch_domain *domain)
 {
 	return domain->epoch;
 }
 
 /// One scan: opens a new epoch, makes every reader's announcement visible, looks at all slots and
-/// updates `domain->oldest`. Returns false, and changes nothing but the epoch, if the barrier failed.
+/// updates `domain->oldest`. Returns false, and changes nothing but the epoch, if the barrier
+/// failed.
 /// Call with: things already unlinked and stamped. Thread must: be the writer. Orders: bump is a
-/// release (partner: the reader's load-acquire); membarrier pairs with the reader's compiler barrier;
-/// slots are load-acquired (partner: the reader's release on leave).
+/// release (partner: the reader's load-acquire); membarrier pairs with the reader's compiler
+/// barrier; slots are load-acquired (partner: the reader's release on leave).
 bool kvs_epoch_scan(struct kvs_epoch_domain *domain, uint64_t now_ns);
 
 /// True if no page has a section open that began at or before `epoch` (as of the last scan).
@@ -71,10 +73,11 @@ static inline bool kvs_epoch_passed(const struct kvs_epoch_domain *domain, uint6
 }
 
 /// Revokes every section older than its deadline and that holds back reclamation (epoch <= stamp):
-/// `deadline_ns` for well-behaved pages, `deadline_short_ns` for pages with short_deadline. Returns how
-/// many; if any, memory stamped up to then may be reused after this call (oldest is updated).
-/// Call with: a recent scan. Thread must: be the writer. Orders: revoked_upto is store-released before
-/// a membarrier, reuse comes after it (partner: acquire fence and load in kvs_epoch_leave()).
+/// `deadline_ns` for well-behaved pages, `deadline_short_ns` for pages with short_deadline. Returns
+/// how many; if any, memory stamped up to then may be reused after this call (oldest is updated).
+/// Call with: a recent scan. Thread must: be the writer. Orders: revoked_upto is store-released
+/// before a membarrier, reuse comes after it (partner: acquire fence and load in
+/// kvs_epoch_leave()).
 size_t kvs_epoch_revoke(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_t now_ns,
 			uint64_t deadline_ns, uint64_t deadline_short_ns);
 

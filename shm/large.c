@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Next-fit over a circular list of runs, sorted by offset, and a hash from offset to run. The list is
-// short (a large value is over a quarter segment) and the range mostly empty, so a gap is found at once.
+// Next-fit over a circular list of runs, sorted by offset, and a hash from offset to run. The list
+// is short (a large value is over a quarter segment) and the range mostly empty, so a gap is found
+// at once.
 #include "shm/large.h"
 
 #include <errno.h>
@@ -184,7 +185,8 @@ void kvs_large_free(struct kvs_large *large, uint64_t offset)
 	if (large->cursor == run) {
 		large->cursor = run->previous;
 	}
-	// If the punch fails the pages stay counted nowhere but reusable: the next run there has them.
+	// If the punch fails the pages stay counted nowhere but reusable: the next run there has
+	// them.
 	(void)kvs_region_punch(large->region, run->offset, run->bytes);
 	large->region->large_bytes -= run->bytes;
 	large->runs_count--;

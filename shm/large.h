@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Large values: runs of pages in their own range, one run a value, referred to by small records. Space
-// is handed out next-fit over a range many times larger than memory, so that offsets are mostly fresh
-// and freed pages are punched at once; how many current records refer to a run is counted here.
+// Large values: runs of pages in their own range, one run a value, referred to by small records.
+// Space is handed out next-fit over a range many times larger than memory, so that offsets are
+// mostly fresh and freed pages are punched at once; how many current records refer to a run is
+// counted here.
 #pragma once
 
 #include <stdbool.h>

@@ -56,7 +56,8 @@ static_assert(sizeof(struct kvs_hot) == 64, "one line");
 struct kvs_watermarks {
 	uint64_t applied_seq; // every record up to it is published
 	uint64_t durable_seq; // every record up to it survives a crash of the machine
-	uint64_t last_removal_seq; // newest tombstone or FLUSHALL; stored before its effect is published
+	// newest tombstone or FLUSHALL; stored before its effect is published
+	uint64_t last_removal_seq;
 	uint64_t flush_seq; // newest FLUSHALL
 	uint32_t notify; // bumped after each commit; a futex word, a hint only
 	uint32_t reserved_word;
@@ -132,9 +133,9 @@ struct kvs_bucket {
 };
 static_assert(sizeof(struct kvs_bucket) == 64, "one line");
 
-// Root word: turns << 35 | side << 34 | buckets. `turns` counts changes of direction (grow, shrink),
-// of side, and moves of entries within a chain; within one turn the bucket count moves one way only,
-// so equal turns and an equal bucket index mean that nothing moved in between.
+// Root word: turns << 35 | side << 34 | buckets. `turns` counts changes of direction (grow,
+// shrink), of side, and moves of entries within a chain; within one turn the bucket count moves one
+// way only, so equal turns and an equal bucket index mean that nothing moved in between.
 #define KVS_ROOT_BUCKETS_BITS 34
 #define KVS_ROOT_BUCKETS_MASK ((UINT64_C(1) << KVS_ROOT_BUCKETS_BITS) - 1)
 #define KVS_ROOT_SIDE_SHIFT KVS_ROOT_BUCKETS_BITS
@@ -161,8 +162,8 @@ static inline uint64_t kvs_root_make(uint64_t turns, unsigned side, uint64_t buc
 	return turns << KVS_ROOT_TURNS_SHIFT | (uint64_t)side << KVS_ROOT_SIDE_SHIFT | buckets;
 }
 
-// Entry word: tag 16 | kind 3 | lines 5 | location 40. The tag is the hash's top 16 bits; `lines` is
-// the record's size in cache lines, capped, a hint for prefetching; the location is the record's
+// Entry word: tag 16 | kind 3 | lines 5 | location 40. The tag is the hash's top 16 bits; `lines`
+// is the record's size in cache lines, capped, a hint for prefetching; the location is the record's
 // offset from the start of the region in units of 8 bytes.
 enum kvs_entry_kind {
 	KVS_ENTRY_VALUE = 1,
@@ -175,8 +176,8 @@ enum kvs_entry_kind {
 #define KVS_ENTRY_LOCATION_MASK ((UINT64_C(1) << KVS_ENTRY_LOCATION_BITS) - 1)
 #define KVS_ENTRY_LINES_MAX 31u
 
-static inline uint64_t kvs_entry_make(uint64_t hash, enum kvs_entry_kind kind, uint64_t record_bytes,
-				      uint64_t offset)
+static inline uint64_t kvs_entry_make(uint64_t hash, enum kvs_entry_kind kind,
+				      uint64_t record_bytes, uint64_t offset)
 {
 	uint64_t lines = (record_bytes + 63) / 64;
 	if (lines > KVS_ENTRY_LINES_MAX) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Limbo: things that no entry points at any more but that a reader may still be looking at. One FIFO,
-// because stamps only rise; what comes out after its grace period goes back to its allocator.
+// Limbo: things that no entry points at any more but that a reader may still be looking at. One
+// FIFO, because stamps only rise; what comes out after its grace period goes back to its allocator.
 #pragma once
 
 #include <stdbool.h>

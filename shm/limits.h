@@ -37,4 +37,5 @@
 #define KVS_SOCKET_PATH_BYTES_MAX 107u // sun_path less its NUL
 
 static_assert(KVS_BATCH_BYTES_MAX >= KVS_VALUE_BYTES_DEFAULT, "a default value fits a batch");
-static_assert(KVS_SEGMENT_BYTES_MIN / 4 > KVS_KEY_BYTES_MAX + 64, "a key fits beside a small value");
+static_assert(KVS_SEGMENT_BYTES_MIN / 4 > KVS_KEY_BYTES_MAX + 64,
+	      "a key fits beside a small value");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Appending and following. A batch is vouched for as a whole before its first byte is written, so that
-// nothing can fail half-way; a follower crosses segments by links that are written before the position
-// that lets it go there.
+// Appending and following. A batch is vouched for as a whole before its first byte is written, so
+// that nothing can fail half-way; a follower crosses segments by links that are written before the
+// position that lets it go there.
 #include "shm/log.h"
 
 #include <assert.h>

@@ -58,18 +58,18 @@ uint32_t kvs_log_segments_free(const struct kvs_log *log);
 uint32_t kvs_log_segments_allowed(const struct kvs_log *log);
 
 /// Makes sure that records of together `bytes`, none larger than `largest`, can be appended without
-/// taking more than the free segments less `reserve`. Returns 0, or -ENOSPC (bound reached) or -ENOMEM
-/// (the machine is full); nothing is taken then.
+/// taking more than the free segments less `reserve`. Returns 0, or -ENOSPC (bound reached) or
+/// -ENOMEM (the machine is full); nothing is taken then.
 /// Call with: sums of kvs_record_bytes(). Thread must: be the writer. Orders: nothing.
 int kvs_log_secure(struct kvs_log *log, uint64_t bytes, uint64_t largest, uint32_t reserve);
 
-/// Room for one record at the head, after kvs_log_secure() vouched for it. *offset is its place from
-/// the start of the region. The record gets seq log->next_seq, which is advanced.
+/// Room for one record at the head, after kvs_log_secure() vouched for it. *offset is its place
+/// from the start of the region. The record gets seq log->next_seq, which is advanced.
 void *kvs_log_append(struct kvs_log *log, uint32_t record_bytes, uint64_t *offset);
 
 /// Lets followers read up to the head.
-/// Call with: whole batches appended and published in the table. Thread must: be the writer. Orders:
-/// release; partner kvs_log_published().
+/// Call with: whole batches appended and published in the table. Thread must: be the writer.
+/// Orders: release; partner kvs_log_published().
 void kvs_log_publish(struct kvs_log *log);
 
 /// Room for a survivor copy: at the open survivor segment or in a new one (the reserve included).
@@ -87,16 +87,16 @@ static inline uint32_t kvs_log_segment_of(const struct kvs_log *log, uint64_t of
 			  log->region->segment_shift);
 }
 
-/// May the cleaner empty this segment? Full, not open, and every follower has left it: a record of a
-/// later head segment is durable.
+/// May the cleaner empty this segment? Full, not open, and every follower has left it: a record of
+/// a later head segment is durable.
 bool kvs_log_cleanable(const struct kvs_log *log, uint32_t segment, uint64_t durable_seq);
 
 /// Takes an emptied segment out of use; it becomes FREE by kvs_log_free() after its grace period.
 void kvs_log_retire(struct kvs_log *log, uint32_t segment, struct kvs_limbo *limbo, uint64_t stamp);
 void kvs_log_free(struct kvs_log *log, uint32_t segment);
 
-/// Gives pages of free segments back until the populated ones fit the bound again (after the table or
-/// large values took memory). Returns how many were given back.
+/// Gives pages of free segments back until the populated ones fit the bound again (after the table
+/// or large values took memory). Returns how many were given back.
 uint32_t kvs_log_trim(struct kvs_log *log);
 
 /// For a helper thread that populates ahead: takes a free, unprepared segment out of the list (or
@@ -115,6 +115,7 @@ static inline struct kvs_log_position kvs_log_published(const struct kvs_log *lo
 /// Steps a follower: parses the record at *at and moves *at behind it, crossing into the next head
 /// segment where one ends. Returns false when *at has reached `end` (from kvs_log_published()).
 /// Call with: *at a position this follower has reached before, or the published one at its start.
-/// Thread must: be the follower; what it has not passed is never cleaned. Orders: none beyond published.
+/// Thread must: be the follower; what it has not passed is never cleaned. Orders: none beyond
+/// published.
 bool kvs_log_follow(const struct kvs_log *log, struct kvs_log_position *at,
 		    struct kvs_log_position end, struct kvs_record_view *view);

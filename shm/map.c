@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Mapping the region and believing nothing in it: the header is copied once, checked against the size
-// of the file, and only the copy is used afterwards. Growing ranges are opened by mprotect, page by
-// page of what kvd has published.
+// Mapping the region and believing nothing in it: the header is copied once, checked against the
+// size of the file, and only the copy is used afterwards. Growing ranges are opened by mprotect,
+// page by page of what kvd has published.
 #include "shm/map.h"
 
 #include <errno.h>
@@ -29,7 +29,8 @@ static int map_read_header(struct kvs_map *map, const struct kvs_region_header *
 	    kvs_load_relaxed_32(&shared->fingerprint) != kvs_layout_fingerprint()) {
 		return KVS_MAP_LAYOUT;
 	}
-	// Acquire: everything in the header was written before ALIVE (partner: the writer's going alive).
+	// Acquire: everything in the header was written before ALIVE (partner: the writer's going
+	// alive).
 	uint64_t lifecycle = kvs_load_acquire(&shared->lifecycle);
 	map->region_bytes = region_bytes;
 	map->hash_seed = shared->hash_seed;
@@ -37,7 +38,8 @@ static int map_read_header(struct kvs_map *map, const struct kvs_region_header *
 	map->segment_bytes = kvs_load_relaxed_32(&shared->segment_bytes);
 	map->readers_fence = (kvs_load_relaxed(&shared->flags) & KVS_HEADER_READERS_FENCE) != 0;
 	if (shared->region_bytes != region_bytes || region_bytes > KVS_REGION_BYTES_MAX ||
-	    map->segment_bytes < KVS_SEGMENT_BYTES_MIN || map->segment_bytes > KVS_SEGMENT_BYTES_MAX ||
+	    map->segment_bytes < KVS_SEGMENT_BYTES_MIN ||
+	    map->segment_bytes > KVS_SEGMENT_BYTES_MAX ||
 	    (map->segment_bytes & (map->segment_bytes - 1)) != 0) {
 		return KVS_MAP_DAMAGED;
 	}
@@ -55,8 +57,8 @@ static int map_read_header(struct kvs_map *map, const struct kvs_region_header *
 	return lifecycle == KVS_REGION_ALIVE ? KVS_MAP_OK : KVS_MAP_NOT_ALIVE;
 }
 
-// What kvd has published of a range, bounded by the range; of the log whole segments, because records
-// are bounded by the end of their segment.
+// What kvd has published of a range, bounded by the range; of the log whole segments, because
+// records are bounded by the end of their segment.
 static uint64_t map_published(const struct kvs_map *map, int range)
 {
 	// Acquire: the pages are populated (partner: kvs_region_publish()).
@@ -83,12 +85,13 @@ int kvs_map_adopt(struct kvs_map *map, void *base, uint64_t region_bytes)
 	return KVS_MAP_OK;
 }
 
-// Reserves address space for the whole region at a huge-page boundary, so that file and addresses are
-// congruent and huge pages of the file can be mapped as such.
+// Reserves address space for the whole region at a huge-page boundary, so that file and addresses
+// are congruent and huge pages of the file can be mapped as such.
 static int map_reserve(struct kvs_map *map, int fd, uint64_t region_bytes)
 {
 	size_t bytes = region_bytes + KVS_HUGE_PAGE_BYTES;
-	void *space = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *space =
+		mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (space == MAP_FAILED) {
 		return -1;
 	}
@@ -143,10 +146,12 @@ int kvs_map_extend(struct kvs_map *map)
 			continue;
 		}
 		unsigned char *start = map->base + map->ranges[i].offset;
-		if (map->reservation != NULL && mprotect(start + have, ready - have, PROT_READ) != 0) {
+		if (map->reservation != NULL &&
+		    mprotect(start + have, ready - have, PROT_READ) != 0) {
 			return -errno;
 		}
-		// Release: whoever sees the new bound may read up to it (partner: kvs_table_load()).
+		// Release: whoever sees the new bound may read up to it (partner:
+		// kvs_table_load()).
 		kvs_store_release(&map->ready[i], ready);
 	}
 	return 0;

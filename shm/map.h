@@ -2,8 +2,8 @@
 //
 // One process's view of the region: a base address, the geometry copied out of the header once and
 // checked, and how far each growing range is mapped here. A client reserves the whole region as
-// PROT_NONE and opens up only what kvd has published, because even a read that touches a hole of the
-// file would allocate a page of it.
+// PROT_NONE and opens up only what kvd has published, because even a read that touches a hole of
+// the file would allocate a page of it.
 #pragma once
 
 #include <stdbool.h>
@@ -40,13 +40,15 @@ enum kvs_map_error {
 /// Returns an enum kvs_map_error.
 int kvs_map_open(struct kvs_map *map, int fd);
 
-/// Copies and checks geometry of a region already mapped at `base` (tests, the writer, ThreadSanitizer
-/// builds): the same checks as kvs_map_open(), no mapping made, every published byte counted ready.
+/// Copies and checks geometry of a region already mapped at `base` (tests, the writer,
+/// ThreadSanitizer builds): the same checks as kvs_map_open(), no mapping made, every published
+/// byte counted ready.
 int kvs_map_adopt(struct kvs_map *map, void *base, uint64_t region_bytes);
 
 /// Opens up what kvd has published since. Returns 0 or -errno.
-/// Call with: an open map. Thread must: hold the owner's lock against other callers of this function;
-/// readers may go on meanwhile. Orders: load-acquire of header.ready pairs with kvs_region_publish().
+/// Call with: an open map. Thread must: hold the owner's lock against other callers of this
+/// function; readers may go on meanwhile. Orders: load-acquire of header.ready pairs with
+/// kvs_region_publish().
 int kvs_map_extend(struct kvs_map *map);
 
 /// Unmaps. No view may be open.

@@ -21,7 +21,8 @@ uint32_t kvs_record_write(void *at, const struct kvs_record_spec *spec)
 {
 	unsigned char *bytes = at;
 	bool has_expiry = spec->expiry_ms != 0;
-	uint32_t total = (uint32_t)kvs_record_bytes(spec->key_bytes, spec->payload_bytes, has_expiry);
+	uint32_t total =
+		(uint32_t)kvs_record_bytes(spec->key_bytes, spec->payload_bytes, has_expiry);
 	uint64_t flags = spec->flags | (has_expiry ? KVS_RECORD_EXPIRY : 0u);
 	uint64_t time = spec->time_ms > KVS_TIME_ORIGIN_MS ? spec->time_ms - KVS_TIME_ORIGIN_MS : 0;
 	struct kvs_record header = {

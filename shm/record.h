@@ -15,10 +15,12 @@
 
 enum kvs_record_flags {
 	KVS_RECORD_MORE = 1 << 0, // the batch goes on with the next record
-	KVS_RECORD_EXPIRY = 1 << 1, // an expiry time (u64, ms since 1970) stands between header and key
+	// an expiry time (u64, ms since 1970) stands between header and key
+	KVS_RECORD_EXPIRY = 1 << 1,
 	KVS_RECORD_TOMBSTONE = 1 << 2, // the key is removed; no value
 	KVS_RECORD_STUB = 1 << 3, // value_bytes is true, the bytes are only in the store
-	KVS_RECORD_LARGE = 1 << 4, // the payload is a struct kvs_run, the bytes are in the large range
+	// the payload is a struct kvs_run, the bytes are in the large range
+	KVS_RECORD_LARGE = 1 << 4,
 	KVS_RECORD_FLUSH = 1 << 5, // everything with a lower seq is removed; no key, no value
 	KVS_RECORD_EXPIRED = 1 << 6, // tombstone because of expiry
 	KVS_RECORD_EVICTED = 1 << 7, // tombstone because of eviction
@@ -37,7 +39,8 @@ struct kvs_record {
 	uint32_t value_bytes;
 	uint64_t seq_flags; // seq 48 | flags 16 (high)
 	uint64_t time_key; // wall time 40 (ms since KVS_TIME_ORIGIN_MS) | key_bytes 12 | writer 12
-	uint64_t place; // store block 40 (high) | offset in it 24; 0 = not in the store; outside the crc
+	// store block 40 (high) | offset in it 24; 0 = not in the store; outside the crc
+	uint64_t place;
 };
 static_assert(sizeof(struct kvs_record) == 32, "design: at most 32 bytes");
 static_assert(offsetof(struct kvs_record, place) == 24, "the crc ends before it");
@@ -70,7 +73,8 @@ struct kvs_record_view {
 /// Bytes that a record takes in the log, padding included. `payload_bytes` is what stands inline.
 static inline uint64_t kvs_record_bytes(uint64_t key_bytes, uint64_t payload_bytes, int has_expiry)
 {
-	uint64_t bytes = sizeof(struct kvs_record) + (has_expiry ? 8 : 0) + key_bytes + payload_bytes;
+	uint64_t bytes =
+		sizeof(struct kvs_record) + (has_expiry ? 8 : 0) + key_bytes + payload_bytes;
 	return (bytes + KVS_RECORD_ALIGN_BYTES - 1) & ~(uint64_t)(KVS_RECORD_ALIGN_BYTES - 1);
 }
 
@@ -97,8 +101,8 @@ struct kvs_record_spec {
 uint32_t kvs_record_write(void *at, const struct kvs_record_spec *spec);
 
 /// Parses the record at `at`, of which `limit` bytes may be read. Returns 0 and fills `view`, or -1
-/// if it does not describe a record that lies within the limit. Checks bounds and flags, not the crc.
-/// Inline because every get runs it.
+/// if it does not describe a record that lies within the limit. Checks bounds and flags, not the
+/// crc. Inline because every get runs it.
 /// Call with: any bytes. Thread must: be in a read section if they are the region's. Orders: each
 /// word is loaded once.
 static inline int kvs_record_parse(const void *at, uint64_t limit, struct kvs_record_view *view)
@@ -107,7 +111,8 @@ static inline int kvs_record_parse(const void *at, uint64_t limit, struct kvs_re
 		return -1;
 	}
 	const struct kvs_record *record = (const struct kvs_record *)at;
-	// Relaxed, not for order but so that each word is loaded exactly once: the bytes may be anybody's.
+	// Relaxed, not for order but so that each word is loaded exactly once: the bytes may be
+	// anybody's.
 	uint32_t value_bytes = kvs_load_relaxed_32(&record->value_bytes);
 	uint64_t seq_flags = kvs_load_relaxed(&record->seq_flags);
 	uint64_t time_key = kvs_load_relaxed(&record->time_key);

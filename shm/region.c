@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Creating the region and moving its pages. The file is far larger than the memory it will ever hold:
-// offsets are cheap and never move, pages are counted, populated before they are used and punched when
-// they are not.
+// Creating the region and moving its pages. The file is far larger than the memory it will ever
+// hold: offsets are cheap and never move, pages are counted, populated before they are used and
+// punched when they are not.
 #include "shm/region.h"
 
 #include <errno.h>
@@ -93,7 +93,8 @@ static int region_reopen_readonly(int fd)
 static int region_map(struct kvs_region *region)
 {
 	size_t bytes = region->bytes + KVS_HUGE_PAGE_BYTES;
-	void *space = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *space =
+		mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (space == MAP_FAILED) {
 		return -1;
 	}
@@ -109,7 +110,8 @@ static int region_map(struct kvs_region *region)
 	}
 	region->map.reservation = space;
 	region->map.reservation_bytes = bytes;
-	// A child that kvd forks (the store's probe) must not inherit writable memory of the region.
+	// A child that kvd forks (the store's probe) must not inherit writable memory of the
+	// region.
 	(void)madvise(region->base, region->bytes, MADV_DONTFORK);
 	(void)madvise(region->base, region->bytes, MADV_DONTDUMP);
 	return 0;
@@ -129,8 +131,9 @@ static void region_advise(const struct kvs_region *region)
 static int region_fill_header(struct kvs_region *region, const struct kvs_region_options *options,
 			      const struct kvs_region_header *geometry)
 {
-	uint64_t directory_bytes = region_round(
-		(uint64_t)geometry->segments_count_max * sizeof(struct kvs_segment_entry), KVS_PAGE_BYTES);
+	uint64_t directory_bytes = region_round((uint64_t)geometry->segments_count_max *
+							sizeof(struct kvs_segment_entry),
+						KVS_PAGE_BYTES);
 	if (kvs_region_populate(region, 0, KVS_PAGE_BYTES) != 0 ||
 	    kvs_region_populate(region, geometry->segment_directory_offset, directory_bytes) != 0) {
 		return -1;
@@ -201,8 +204,8 @@ int kvs_region_create(struct kvs_region *region, const struct kvs_region_options
 		return KVS_REGION_SYSTEM;
 	}
 	region->header = (struct kvs_region_header *)(void *)region->base;
-	region->directory =
-		(struct kvs_segment_entry *)(void *)(region->base + geometry.segment_directory_offset);
+	region->directory = (struct kvs_segment_entry *)(void *)(region->base +
+								 geometry.segment_directory_offset);
 	if (region_fill_header(region, options, &geometry) != 0) {
 		kvs_region_close(region);
 		return KVS_REGION_SYSTEM;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The region as its one writer sees it: the memfd, its writable map, the geometry, and how much of each
-// range exists as memory. Creating, growing and giving back pages is here; what stands in them is the
-// business of log, table and large.
+// The region as its one writer sees it: the memfd, its writable map, the geometry, and how much of
+// each range exists as memory. Creating, growing and giving back pages is here; what stands in them
+// is the business of log, table and large.
 #pragma once
 
 #include <stdbool.h>
@@ -47,28 +47,32 @@ enum kvs_region_error {
 	KVS_REGION_NO_PROC, // /proc is not mounted: no read-only descriptor can be made
 };
 
-/// Creates an empty region in state STARTING. Returns an enum kvs_region_error; on success the caller
-/// owns `region` until kvs_region_close().
+/// Creates an empty region in state STARTING. Returns an enum kvs_region_error; on success the
+/// caller owns `region` until kvs_region_close().
 int kvs_region_create(struct kvs_region *region, const struct kvs_region_options *options);
 void kvs_region_close(struct kvs_region *region);
 
 /// Ends STARTING: clients may attach from now on.
-/// Call with: table initialised. Thread must: be the writer. Orders: release; partner map_read_header().
+/// Call with: table initialised. Thread must: be the writer. Orders: release; partner
+/// map_read_header().
 void kvs_region_go_alive(struct kvs_region *region);
 
-/// Populates [offset, offset + bytes) of the file with memory, huge pages where granted. Returns 0, or
-/// -ENOMEM / -errno when the machine is full: an error instead of a SIGBUS later.
+/// Populates [offset, offset + bytes) of the file with memory, huge pages where granted. Returns 0,
+/// or -ENOMEM / -errno when the machine is full: an error instead of a SIGBUS later.
 /// Call with: page-aligned bounds inside one range. Thread must: any. Orders: none.
 int kvs_region_populate(const struct kvs_region *region, uint64_t offset, uint64_t bytes);
 
-/// Gives the pages of [offset, offset + bytes) back; they read as zero afterwards. Returns 0 or -errno.
+/// Gives the pages of [offset, offset + bytes) back; they read as zero afterwards. Returns 0 or
+/// -errno.
 int kvs_region_punch(const struct kvs_region *region, uint64_t offset, uint64_t bytes);
 
 /// Raises the published bound of a range: clients may map up to `ready` bytes of it.
-/// Call with: memory populated. Thread must: be the writer. Orders: release; partner kvs_map_extend().
+/// Call with: memory populated. Thread must: be the writer. Orders: release; partner
+/// kvs_map_extend().
 void kvs_region_publish(struct kvs_region *region, enum kvs_range range, uint64_t ready);
 
 static inline uint64_t kvs_region_segment_offset(const struct kvs_region *region, uint32_t segment)
 {
-	return region->map.ranges[KVS_RANGE_LOG].offset + ((uint64_t)segment << region->segment_shift);
+	return region->map.ranges[KVS_RANGE_LOG].offset +
+	       ((uint64_t)segment << region->segment_shift);
 }

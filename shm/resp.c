@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// The request parser: bytes that anybody may have sent, in pieces of any size. Every length is bounded
-// before it is used, nothing is allocated in proportion to a number that was only announced, and what
-// has been parsed of a half frame is never looked at again. Errors are worded as Redis words them,
-// because client libraries match on the text.
+// The request parser: bytes that anybody may have sent, in pieces of any size. Every length is
+// bounded before it is used, nothing is allocated in proportion to a number that was only
+// announced, and what has been parsed of a half frame is never looked at again. Errors are worded
+// as Redis words them, because client libraries match on the text.
 
 #include "shm/resp.h"
 
@@ -46,8 +46,8 @@ static int resp_hex(char c)
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/// One escape of a double-quoted string, p[0] == '\\'. Returns the bytes it takes, at least 1 and never
-/// beyond `end`.
+/// One escape of a double-quoted string, p[0] == '\\'. Returns the bytes it takes, at least 1 and
+/// never beyond `end`.
 static size_t resp_unescape(const char *p, const char *end, char *out)
 {
 	if (end - p >= 4 && p[1] == 'x' && resp_hex(p[2]) >= 0 && resp_hex(p[3]) >= 0) {

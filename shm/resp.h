@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// RESP, both directions, both sides: the incremental request parser that kvd runs on untrusted bytes,
-// the incremental reply parser that clients run, and the formatting of small frames without printf.
-// Functions over byte ranges, no I/O, so that a fuzzer can have them whole; only the request parser
-// allocates, and only until its arrays have the size that a connection needs.
+// RESP, both directions, both sides: the incremental request parser that kvd runs on untrusted
+// bytes, the incremental reply parser that clients run, and the formatting of small frames without
+// printf. Functions over byte ranges, no I/O, so that a fuzzer can have them whole; only the
+// request parser allocates, and only until its arrays have the size that a connection needs.
 #pragma once
 
 #include <stdbool.h>
@@ -26,21 +26,22 @@ enum resp_result {
 	RESP_TOO_LARGE, // a well-formed request over a limit was dropped: `error` says which limit
 };
 
-/// Progress of a request that arrives in pieces, so that a half frame is never parsed from its start
-/// again. Zero it for a new connection; the parser resets it when a request is complete.
+/// Progress of a request that arrives in pieces, so that a half frame is never parsed from its
+/// start again. Zero it for a new connection; the parser resets it when a request is complete.
 struct resp_request_state {
 	uint32_t args_expected; // 0 = at the start of a request
 	uint32_t args_done;
 	size_t offset;	// parsed so far, from the start of the request
 	size_t scanned; // searched for a line end so far, from the start of the request
-	size_t bulk_bytes; // length of the argument whose body is awaited; while dropping: bytes to drop
+	// length of the argument whose body is awaited; while dropping: bytes to drop
+	size_t bulk_bytes;
 	bool bulk_known;
 	bool dropping; // the request is over a limit: the rest of it is consumed as it comes
 };
 
-/// Limits are checked before anything is kept. A request over bulk_bytes_max or request_bytes_max is
-/// dropped as it comes, without being buffered, and ends as RESP_TOO_LARGE; one over the others is a
-/// protocol error.
+/// Limits are checked before anything is kept. A request over bulk_bytes_max or request_bytes_max
+/// is dropped as it comes, without being buffered, and ends as RESP_TOO_LARGE; one over the others
+/// is a protocol error.
 struct resp_limits {
 	size_t bulk_bytes_max;	  // longest argument accepted, at most KVS_VALUE_BYTES_MAX
 	size_t request_bytes_max; // longest request accepted, framing included
@@ -58,17 +59,19 @@ struct resp_request {
 	char *text; // unquoted inline arguments
 	size_t text_capacity;
 	size_t consumed; // bytes of input to drop, for every result but RESP_ERROR
-	size_t wanted; // for RESP_MORE: total input bytes that would let parsing go on, a hint; 0 = any
+	// for RESP_MORE: total input bytes that would let parsing go on, a hint; 0 = any
+	size_t wanted;
 	const char *
-		error; // RESP_ERROR: text after "-ERR Protocol error: "; RESP_TOO_LARGE: after "-ERR "
+		// RESP_ERROR: text after "-ERR Protocol error: "; RESP_TOO_LARGE: after "-ERR "
+		error;
 	char error_text[128];
 };
 
 /// Parses one request (array of bulk strings, or an inline command with Redis's quoting) from the
 /// `bytes` bytes at `input`, which must begin where the request begins. RESP_MORE consumes nothing,
 /// except while a request over a limit is being dropped. Grows request->argv and request->text with
-/// realloc; RESP_ERROR "out of memory" if that fails. After RESP_MORE the same request and state must
-/// be passed again, with more input at the same address or after resp_request_moved().
+/// realloc; RESP_ERROR "out of memory" if that fails. After RESP_MORE the same request and state
+/// must be passed again, with more input at the same address or after resp_request_moved().
 enum resp_result resp_parse_request(struct resp_request_state *state, const char *input,
 				    size_t bytes, const struct resp_limits *limits,
 				    struct resp_request *request);
@@ -103,15 +106,16 @@ enum resp_type {
 struct resp_node {
 	enum resp_type type;
 	bool null;	 // $-1, *-1 or _
-	int64_t integer; // INTEGER, BOOLEAN; for aggregates the number of child nodes (maps: 2 * pairs)
+	// INTEGER, BOOLEAN; for aggregates the number of child nodes (maps: 2 * pairs)
+	int64_t integer;
 	const char *data; // STATUS, ERROR, BULK, VERBATIM, DOUBLE, BIG_NUMBER: text in the input
 	size_t bytes;
 };
 
-/// Reads one node at input[0..bytes). *consumed is set for RESP_COMPLETE. An aggregate's elements are
-/// read by further calls; an attribute's are followed by the reply it belongs to. The format mark of a
-/// VERBATIM ("txt:") is not part of its data. Lengths over `bulk_bytes_max`, streamed aggregates and
-/// lines over KVS_INLINE_BYTES_MAX are RESP_ERROR.
+/// Reads one node at input[0..bytes). *consumed is set for RESP_COMPLETE. An aggregate's elements
+/// are read by further calls; an attribute's are followed by the reply it belongs to. The format
+/// mark of a VERBATIM ("txt:") is not part of its data. Lengths over `bulk_bytes_max`, streamed
+/// aggregates and lines over KVS_INLINE_BYTES_MAX are RESP_ERROR.
 enum resp_result resp_parse_node(const char *input, size_t bytes, size_t bulk_bytes_max,
 				 struct resp_node *node, size_t *consumed);
 
@@ -119,8 +123,8 @@ enum resp_result resp_parse_node(const char *input, size_t bytes, size_t bulk_by
 #define RESP_CHILDREN_MAX (INT64_C(1) << 31) // of one aggregate
 
 /// Length of the first whole reply (all its elements) at `input`: RESP_COMPLETE sets *consumed and
-/// *nodes (count of nodes in it). Nesting deeper than RESP_DEPTH_MAX is RESP_ERROR. `resume` (zeroed
-/// at the start of a reply, zeroed again by RESP_COMPLETE) keeps the place over RESP_MORE.
+/// *nodes (count of nodes in it). Nesting deeper than RESP_DEPTH_MAX is RESP_ERROR. `resume`
+/// (zeroed at the start of a reply, zeroed again by RESP_COMPLETE) keeps the place over RESP_MORE.
 struct resp_reply_state {
 	size_t offset;
 	size_t nodes;

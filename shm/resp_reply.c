@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The reply side of RESP: what clients parse, and the numbers that both sides format. A client trusts
-// kvd's replies no more than kvd trusts requests: lengths and nesting are bounded.
+// The reply side of RESP: what clients parse, and the numbers that both sides format. A client
+// trusts kvd's replies no more than kvd trusts requests: lengths and nesting are bounded.
 
 #include <string.h>
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Results of libkvclient: name, number, sentence. kvclient.h repeats names and numbers because it is
-// the one installed header; a test holds the two together. Expand with X(name, number, sentence).
+// Results of libkvclient: name, number, sentence. kvclient.h repeats names and numbers because it
+// is the one installed header; a test holds the two together. Expand with X(name, number,
+// sentence).
 X(OK, 0, "success")
 X(NOT_FOUND, 1, "no such key")
 X(NOT_APPLIED, 2, "the condition did not hold, nothing was changed")

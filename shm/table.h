@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // The one walk over the mapped table, used by clients, by kvd and by the persister alike: bucket by
-// linear hashing, tags, the key's bytes, and the rule for a miss (a hit is valid as found; a miss only
-// if the key's bucket did not move meanwhile). Everything loaded is bounded before it is used, so any
-// bytes in the region give an answer, never a crash or an endless loop.
+// linear hashing, tags, the key's bytes, and the rule for a miss (a hit is valid as found; a miss
+// only if the key's bucket did not move meanwhile). Everything loaded is bounded before it is used,
+// so any bytes in the region give an answer, never a crash or an endless loop.
 #pragma once
 
 #include <stddef.h>
@@ -22,7 +22,8 @@ enum kvs_find_result {
 
 struct kvs_hit {
 	struct kvs_record_view view;
-	const unsigned char *value; // the value's bytes, inline or in the large range; NULL for stubs
+	// the value's bytes, inline or in the large range; NULL for stubs
+	const unsigned char *value;
 	uint64_t entry; // the entry word as found
 	uint64_t *slot; // where it stood; for the writer
 	enum kvs_entry_kind kind;
@@ -36,17 +37,18 @@ static inline uint64_t kvs_bucket_index(uint64_t hash, uint64_t buckets)
 	return index < buckets ? index : hash & ((UINT64_C(1) << level) - 1);
 }
 
-/// Finds `key`. Tombstones are returned as hits of that kind: a reader counts them as a miss. Expiry
-/// is not looked at.
-/// Call with: hash = kvs_hash(map->hash_seed, key). Thread must: be inside a read section (the writer:
-/// be the writer). Orders: entry words are load-acquired, pairing with the writer's release stores; a
-/// miss is confirmed by an acquire fence and a reload of the root.
+/// Finds `key`. Tombstones are returned as hits of that kind: a reader counts them as a miss.
+/// Expiry is not looked at.
+/// Call with: hash = kvs_hash(map->hash_seed, key). Thread must: be inside a read section (the
+/// writer: be the writer). Orders: entry words are load-acquired, pairing with the writer's release
+/// stores; a miss is confirmed by an acquire fence and a reload of the root.
 enum kvs_find_result kvs_table_find(const struct kvs_map *map, uint64_t hash, const void *key,
 				    size_t key_bytes, struct kvs_hit *hit);
 
 /// Reads the record and value that `entry` names, with every bound checked. Returns KVS_FIND_HIT,
 /// KVS_FIND_UNMAPPED or KVS_FIND_DAMAGED. The key is not compared.
-/// Call with: an entry word loaded inside this section. Thread must: as kvs_table_find(). Orders: none.
+/// Call with: an entry word loaded inside this section. Thread must: as kvs_table_find(). Orders:
+/// none.
 enum kvs_find_result kvs_table_load(const struct kvs_map *map, uint64_t entry, struct kvs_hit *hit);
 
 /// Prefetches the bucket of `hash`, and, in a second pass, the records its tags point at.
@@ -55,9 +57,9 @@ void kvs_table_prefetch_bucket(const struct kvs_map *map, uint64_t hash);
 void kvs_table_prefetch_record(const struct kvs_map *map, uint64_t hash);
 
 /// Walks the table in reverse-binary order, so that a key that is there throughout is seen at least
-/// once although the table grows or shrinks between calls. Visits all entries of one cursor position
-/// (of every bucket that could hold them) and returns the next cursor, 0 when the walk is complete.
-/// `visit` gets entry words, tombstones and stubs included.
+/// once although the table grows or shrinks between calls. Visits all entries of one cursor
+/// position (of every bucket that could hold them) and returns the next cursor, 0 when the walk is
+/// complete. `visit` gets entry words, tombstones and stubs included.
 /// Call with: cursor 0 to begin. Thread must: as kvs_table_find(). Orders: as kvs_table_find().
 uint64_t kvs_table_scan(const struct kvs_map *map, uint64_t cursor,
 			void (*visit)(void *context, uint64_t entry), void *context);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Finding a key. The loop is written for the usual case, one bucket and one record, and for any bytes:
-// every offset is compared with what is mapped before it is followed, chains are capped, and a miss is
-// believed only after the root has been looked at again.
+// Finding a key. The loop is written for the usual case, one bucket and one record, and for any
+// bytes: every offset is compared with what is mapped before it is followed, chains are capped, and
+// a miss is believed only after the root has been looked at again.
 #include "shm/table.h"
 
 #include <string.h>
@@ -64,9 +64,10 @@ enum kvs_find_result kvs_table_load(const struct kvs_map *map, uint64_t entry, s
 }
 
 // Looks through one chain. HIT, ABSENT (not in this chain), UNMAPPED or DAMAGED.
-static enum kvs_find_result find_in_chain(const struct kvs_map *map, const struct kvs_bucket *bucket,
-					  unsigned overflow_range, uint64_t hash, const void *key,
-					  size_t key_bytes, struct kvs_hit *hit)
+static enum kvs_find_result find_in_chain(const struct kvs_map *map,
+					  const struct kvs_bucket *bucket, unsigned overflow_range,
+					  uint64_t hash, const void *key, size_t key_bytes,
+					  struct kvs_hit *hit)
 {
 	for (unsigned steps = 0; steps < KVS_CHAIN_BUCKETS_MAX; steps++) {
 		for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
@@ -74,7 +75,8 @@ static enum kvs_find_result find_in_chain(const struct kvs_map *map, const struc
 			if (!kvs_entry_tag_matches(entry, hash) || entry == 0) {
 				continue;
 			}
-			// Acquire: the record behind it is complete (partner: the writer's publishing store).
+			// Acquire: the record behind it is complete (partner: the writer's
+			// publishing store).
 			entry = kvs_load_acquire(&bucket->entry[i]);
 			if (entry == 0) {
 				continue;
@@ -118,13 +120,13 @@ enum kvs_find_result kvs_table_find(const struct kvs_map *map, uint64_t hash, co
 		if (__builtin_expect(bucket == NULL, 0)) {
 			return KVS_FIND_UNMAPPED;
 		}
-		enum kvs_find_result result = find_in_chain(map, bucket, KVS_RANGE_OVERFLOW_0 + side,
-							    hash, key, key_bytes, hit);
+		enum kvs_find_result result = find_in_chain(
+			map, bucket, KVS_RANGE_OVERFLOW_0 + side, hash, key, key_bytes, hit);
 		if (result != KVS_FIND_ABSENT) {
 			return result;
 		}
-		// A miss counts only if the key's bucket is still the one searched: entries are cleared in
-		// their old bucket after the root that moves them is published.
+		// A miss counts only if the key's bucket is still the one searched: entries are
+		// cleared in their old bucket after the root that moves them is published.
 		kvs_fence_acquire();
 		uint64_t now = kvs_load_acquire(&find_hot(map)->table_root);
 		if (now == root || (kvs_root_turns(now) == kvs_root_turns(root) &&

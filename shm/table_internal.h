@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What table_write.c and table_resize.c share: addressing buckets, overflow buckets, and filling a chain.
+// What table_write.c and table_resize.c share: addressing buckets, overflow buckets, and filling a
+// chain.
 #pragma once
 
 #include "shm/table_write.h"

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Growth and shrinkage, one bucket at a time, and the two ways of emptying the table. A split copies the
-// entries that belong to the new bucket, publishes the root that counts it, then clears them in the old
-// one; a merge is the mirror image. Readers with the old root find a key in the one place or, after a
-// miss and a look at the new root, in the other.
+// Growth and shrinkage, one bucket at a time, and the two ways of emptying the table. A split
+// copies the entries that belong to the new bucket, publishes the root that counts it, then clears
+// them in the old one; a merge is the mirror image. Readers with the old root find a key in the one
+// place or, after a miss and a look at the new root, in the other.
 #include <string.h>
 
 #include "shm/hash.h"
@@ -40,8 +40,8 @@ static void prefetch_coming_splits(const struct kvs_table *table, uint64_t from)
 	}
 }
 
-// Copies the entries of chain `from` whose hash has `bit` into the chain at `to`. False if memory for
-// an overflow bucket is lacking.
+// Copies the entries of chain `from` whose hash has `bit` into the chain at `to`. False if memory
+// for an overflow bucket is lacking.
 static bool split_fill(struct kvs_table *table, const struct kvs_bucket *from,
 		       struct kvs_bucket *to, uint64_t bit)
 {
@@ -76,7 +76,8 @@ static void split_clear(struct kvs_table *table, struct kvs_bucket *from, uint64
 	kvs_table_chain_trim(table, from);
 }
 
-// The last overflow bucket of a chain, and how many slots before it are empty; NULL if there is none.
+// The last overflow bucket of a chain, and how many slots before it are empty; NULL if there is
+// none.
 static struct kvs_bucket *chain_tail(const struct kvs_table *table, struct kvs_bucket *bucket,
 				     unsigned *holes)
 {
@@ -94,8 +95,8 @@ static struct kvs_bucket *chain_tail(const struct kvs_table *table, struct kvs_b
 	return tail;
 }
 
-// A split leaves holes in front of overflow buckets. If all entries of the last one fit into them they
-// move there, by the rule of every move: fill, publish a root that differs (a turn), clear.
+// A split leaves holes in front of overflow buckets. If all entries of the last one fit into them
+// they move there, by the rule of every move: fill, publish a root that differs (a turn), clear.
 static void chain_compact(struct kvs_table *table, struct kvs_bucket *first)
 {
 	unsigned holes;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The reverse-binary walk: the cursor counts in the bits of the smaller mask from the top down, so that
-// the buckets a key can be in after growth or shrinkage are exactly those that one cursor position
-// covers. A key that is there throughout is visited at least once; some may come twice.
+// The reverse-binary walk: the cursor counts in the bits of the smaller mask from the top down, so
+// that the buckets a key can be in after growth or shrinkage are exactly those that one cursor
+// position covers. A key that is there throughout is visited at least once; some may come twice.
 #include "shm/table.h"
 
 static uint64_t scan_reverse(uint64_t word)
@@ -24,9 +24,11 @@ static void scan_chain(const struct kvs_map *map, unsigned side, uint64_t index,
 			return;
 		}
 		const unsigned char *start = map->base + map->ranges[range].offset;
-		const struct kvs_bucket *bucket = (const struct kvs_bucket *)(const void *)start + index;
-		// Acquire on each: partner the writer's publishing and linking stores. The link is loaded
-		// first, because a visitor that removes entries may have the bucket unlinked.
+		const struct kvs_bucket *bucket =
+			(const struct kvs_bucket *)(const void *)start + index;
+		// Acquire on each: partner the writer's publishing and linking stores. The link is
+		// loaded first, because a visitor that removes entries may have the bucket
+		// unlinked.
 		uint64_t link = kvs_load_acquire(&bucket->overflow);
 		for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
 			uint64_t entry = kvs_load_acquire(&bucket->entry[i]);
@@ -61,7 +63,8 @@ uint64_t kvs_table_scan(const struct kvs_map *map, uint64_t cursor,
 		if (base + small < buckets) {
 			scan_chain(map, kvs_root_side(root), base + small, visit, context);
 		}
-		// If the root moved meanwhile (only for walkers that are not the writer), look again.
+		// If the root moved meanwhile (only for walkers that are not the writer), look
+		// again.
 		kvs_fence_acquire();
 		uint64_t now = kvs_load_acquire(&hot->table_root);
 		if (now == root) {

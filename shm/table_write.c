@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Entries and chains. Every change that a reader can see is one release store of one word; a chain only
-// loses an overflow bucket when the bucket is empty, and the bucket waits in limbo with its link intact,
-// so that a reader that stands in it still finds the rest of its chain.
+// Entries and chains. Every change that a reader can see is one release store of one word; a chain
+// only loses an overflow bucket when the bucket is empty, and the bucket waits in limbo with its
+// link intact, so that a reader that stands in it still finds the rest of its chain.
 #include "shm/table_write.h"
 
 #include <errno.h>
@@ -23,7 +23,8 @@ int kvs_table_populate(struct kvs_table *table, unsigned range, uint64_t bytes)
 	if (target > region->map.ranges[range].bytes_max) {
 		return -ENOSPC;
 	}
-	int result = kvs_region_populate(region, region->map.ranges[range].offset + have, target - have);
+	int result =
+		kvs_region_populate(region, region->map.ranges[range].offset + have, target - have);
 	if (result != 0) {
 		return result;
 	}
@@ -173,7 +174,8 @@ void kvs_table_chain_clear(struct kvs_table *table, struct kvs_bucket *bucket)
 	for (struct kvs_bucket *at = bucket; at != NULL; at = kvs_table_next(table, at)) {
 		for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
 			if (kvs_load_relaxed(&at->entry[i]) != 0) {
-				// Release: after the root that moved it (partner: the fence on a miss).
+				// Release: after the root that moved it (partner: the fence on a
+				// miss).
 				kvs_store_release(&at->entry[i], 0);
 			}
 		}

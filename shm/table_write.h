@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The table's writing half: publish, replace and clear one-word entries, overflow buckets, and growth
-// and shrinkage by linear hashing in place. The order that readers rely on: fill the new chain, publish
-// the root, clear the moved entries in the old place.
+// The table's writing half: publish, replace and clear one-word entries, overflow buckets, and
+// growth and shrinkage by linear hashing in place. The order that readers rely on: fill the new
+// chain, publish the root, clear the moved entries in the old place.
 #pragma once
 
 #include <stdbool.h>
@@ -67,8 +67,8 @@ int kvs_table_secure(struct kvs_table *table, uint64_t count);
 
 /// Adds an entry for a key that has none. Returns false if its chain is at its limit or no overflow
 /// bucket can be had.
-/// Call with: a complete record behind `entry`. Thread must: be the writer. Orders: release; partner
-/// find_in_chain()'s acquire.
+/// Call with: a complete record behind `entry`. Thread must: be the writer. Orders: release;
+/// partner find_in_chain()'s acquire.
 bool kvs_table_insert(struct kvs_table *table, uint64_t hash, uint64_t entry);
 
 /// Replaces the entry in `slot` (from kvs_table_find() on this thread, no other change since).
@@ -82,17 +82,18 @@ static inline void kvs_table_replace(uint64_t *slot, uint64_t entry)
 /// Call with: a slot as for replace. Thread must: be the writer. Orders: release.
 void kvs_table_remove(struct kvs_table *table, uint64_t hash, uint64_t *slot);
 
-/// The slot of the chain of `hash` that holds exactly `entry_offset` as its location, or NULL. Compares
-/// no key and touches no record.
+/// The slot of the chain of `hash` that holds exactly `entry_offset` as its location, or NULL.
+/// Compares no key and touches no record.
 uint64_t *kvs_table_slot_of(const struct kvs_table *table, uint64_t hash, uint64_t entry_offset);
 
-/// One step towards the right size, if one is due: splits or merges one bucket. Returns true if it did.
+/// One step towards the right size, if one is due: splits or merges one bucket. Returns true if it
+/// did.
 /// Call with: slots from earlier finds forgotten. Thread must: be the writer. Orders: root is
 /// store-released; partner kvs_table_find().
 bool kvs_table_step(struct kvs_table *table);
 
-/// Empties the table by switching to the other side. Returns false if that side is not free yet: then
-/// nothing was done, and kvs_table_clear() is the slow way.
+/// Empties the table by switching to the other side. Returns false if that side is not free yet:
+/// then nothing was done, and kvs_table_clear() is the slow way.
 /// Call with: any time. Thread must: be the writer. Orders: root is store-released.
 bool kvs_table_switch_side(struct kvs_table *table);
 
@@ -103,5 +104,6 @@ void kvs_table_clear(struct kvs_table *table);
 void kvs_table_free_overflow(struct kvs_table *table, unsigned side, uint64_t index);
 void kvs_table_free_side(struct kvs_table *table, unsigned side);
 
-/// Bytes that growing by one bucket would have to populate now (0 or a chunk), for the memory bound.
+/// Bytes that growing by one bucket would have to populate now (0 or a chunk), for the memory
+/// bound.
 uint64_t kvs_table_growth_bytes(const struct kvs_table *table);
