@@ -243,10 +243,11 @@ static int listener_start(struct listener *listener, char *text, size_t text_byt
 	if (error != 0) {
 		return error;
 	}
-	if (!loop_hook(kvd->loop, listener_turn, listener_next_ns, listener)) {
-		return -ENOSPC;
+	error = loop_add(kvd->loop, &listener->source, EPOLLIN);
+	if (error != 0) {
+		return error;
 	}
-	return loop_add(kvd->loop, &listener->source, EPOLLIN);
+	return loop_hook(kvd->loop, listener_turn, listener_next_ns, listener) ? 0 : -ENOSPC;
 }
 
 int listener_open(struct listener **out, struct kvd *kvd, char *error, size_t error_bytes)

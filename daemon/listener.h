@@ -22,7 +22,7 @@ int listener_open(struct listener **out, struct kvd *kvd, char *error, size_t er
 void listener_shut(struct listener *listener);
 
 /// Last step of a stop, after persist_stop(): answers what was held (by what is durable then), sends
-/// what the sockets take, closes all sessions and frees. NULL is fine.
+/// what the sockets take, closes all sessions and frees. The loop must not run again. NULL is fine.
 void listener_close(struct listener *listener);
 
 /// The sessions behind it.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The RESP parsers and formatters: every frame at every split position must give what it gives whole,
-// errors must be Redis's texts, and nothing announced may be believed before it is there.
+// The RESP parsers and formatters: every frame at every split position must give what it gives
+// whole, errors must be Redis's texts, and nothing announced may be believed before it is there.
 
 #include <stdlib.h>
 

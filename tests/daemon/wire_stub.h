@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+//
+// Sessions without a database: a loop, real sessions over socket pairs, a clock that only moves when
+// told to, and a dispatcher with a handful of commands that write nothing but a sequence number.
+// Commands of the stub (case-sensitive): PING, ECHO x, BIG n (a bulk of n bytes), SET k v (a write),
+// SLOW (takes 100 µs), PARK (a write that needs memory), SYNC, QUIT, FDS (sends three descriptors),
+// ATTACH [PAGE] (if kvd.readers is set).
+#pragma once
+
+#include "daemon/kvd.h"
+#include "daemon/session.h"
+
+struct stub {
+	uint64_t now_ns; // the clock
+	uint64_t last_seq;
+	uint64_t durable_seq;
+	uint64_t failed_seq;
+	uint64_t requested_seq; // last persist_request()
+	unsigned notices;
+	bool memory_short; // PARK parks
+	unsigned parks;	   // how often it was asked while memory was short
+	uint64_t commands; // dispatched and answered
+	unsigned long epoll_calls;
+	int epoll_timeout_ms; // of the last call
+	struct kvd kvd;
+	struct session_shared *sessions;
+};
+
+extern struct stub stub;
+
+/// Loop and sessions, no listener. `policy` is the server's.
+void stub_start(enum persist_policy policy);
+void stub_stop(void);
+
+/// A connected client: returns its end of a socket pair (non-blocking), *session is the other.
+int stub_connect(struct session **session);
+/// Turns of the loop without waiting, until nothing is left to do at once (at most 100000).
+void stub_turns(void);
+/// Sends all of it, with turns when the socket is full.
+void stub_send(int fd, const void *data, size_t bytes);
+void stub_send_text(int fd, const char *text);
+/// Reads what is there after stub_turns(), up to `bytes`. Returns how much; *ended = EOF or reset.
+size_t stub_receive(int fd, char *out, size_t bytes, bool *ended);
+/// Receives and compares with `text`; shows both when they differ.
+bool stub_expect(int fd, const char *text);
+/// True if the connection ended and nothing was left to read.
+bool stub_ended(int fd);
+uint64_t stub_counter(int counter); // enum kvs_counter
