@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Eight processes read while one writes at full speed, and every 100 ms one of the eight is killed where it
-// stands, mostly inside a section, and replaced. Values are overwritten in many sizes, keys come and go so
-// that the table grows and shrinks, large values take and leave their runs.
+// Eight processes read while one writes at full speed, and every 100 ms one of the eight is killed
+// where it stands, mostly inside a section, and replaced. Values are overwritten in many sizes,
+// keys come and go so that the table grows and shrinks, large values take and leave their runs.
 //
 //   A  a key that is there is never missed, and no reader sees a key go back to an older version
 //   B  every value read is whole and one that was written for that key
@@ -329,8 +329,8 @@ static uint64_t stat_of(struct harness_connection *c, const char *name)
 	return at != NULL ? strtoull(at + strlen(quoted), NULL, 10) : UINT64_MAX;
 }
 
-// Waits until a statistic is at least `least` (and nothing is retired), for at most `limit_ms`. Returns the
-// time it took, or UINT64_MAX.
+// Waits until a statistic is at least `least` (and nothing is retired), for at most `limit_ms`.
+// Returns the time it took, or UINT64_MAX.
 static uint64_t wait_free(struct harness_connection *c, uint64_t least, uint64_t limit_ms)
 {
 	uint64_t start = now_ms();
@@ -394,8 +394,10 @@ int main(int argc, char **argv)
 		printf("Bail out! no shared memory\n");
 		return 99;
 	}
-	const char *const args[] = { "--memory",  "48MiB", "--segment", "64KiB",
-				     "--persist", "lazy",  NULL };
+	// Commits are frequent because what is not durable is never cleaned.
+	const char *const args[] = { "--memory",	"48MiB",     "--segment",
+				     "64KiB",		"--persist", "lazy",
+				     "--lazy-interval", "100ms",     NULL };
 	struct harness *h = harness_new();
 	harness_setenv(h, "KVD_FENCED", fenced ? "1" : NULL);
 	harness_launch(h, args);
@@ -415,7 +417,8 @@ int main(int argc, char **argv)
 	}
 	report(kills, seconds);
 
-	// The idle cleaner leaves an eighth of what is live, and some of the large values are current now.
+	// The idle cleaner leaves an eighth of what is live, and some of the large values are
+	// current now.
 	uint64_t least = loaded - (empty - loaded) - IDLE_SEGMENTS;
 	uint64_t took = wait_free(c, least, 10000);
 	ok(took <= 1000, "D: free segments are back within a second (%" PRIu64 " ms)", took);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Values that check themselves: whoever reads one can tell whose it is, which write it was, and whether
-// every byte of it belongs to that write.
+// Values that check themselves: whoever reads one can tell whose it is, which write it was, and
+// whether every byte of it belongs to that write.
 #pragma once
 
 #include <stdbool.h>
