@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The cleaner: takes the emptiest segment, copies what is still current into a survivor segment
-// (keeping seq and place), and retires the segment as a whole. What is current is decided by the table
-// alone: a record is live if and only if its key's entry points at it.
+// (keeping seq and place), and retires the segment as a whole. What is current is decided by the
+// table alone: a record is live if and only if its key's entry points at it.
 #include "daemon/cleaner.h"
 
 #include <string.h>
@@ -62,7 +62,8 @@ struct cleaner_window {
 	unsigned count;
 };
 
-// Parses the next records of the victim and prefetches their buckets. Returns the offset behind them.
+// Parses the next records of the victim and prefetches their buckets. Returns the offset behind
+// them.
 static uint32_t window_fill(const struct keyspace *keyspace, uint32_t victim, uint32_t offset,
 			    struct cleaner_window *window)
 {

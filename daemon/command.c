@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// From a request to a reply: finding the command, the checks that all commands share, queueing under
-// MULTI, and waiting for memory. The order of the checks and their texts are Redis 7.0's.
+// From a request to a reply: finding the command, the checks that all commands share, queueing
+// under MULTI, and waiting for memory. The order of the checks and their texts are Redis 7.0's.
 #include "daemon/command.h"
 
 #include <stdio.h>
@@ -91,7 +91,8 @@ const struct command *commands_subcommands(const struct command *container, size
 	return first;
 }
 
-/// The command or subcommand that a request names. *container is set when only the first word is known.
+/// The command or subcommand that a request names. *container is set when only the first word is
+/// known.
 static const struct command *command_of_request(const struct resp_arg *argv, uint32_t argc,
 						const struct command **container)
 {
@@ -209,8 +210,8 @@ static void command_queue(struct call *call)
 	reply_status(session, "QUEUED");
 }
 
-/// A command found no room (or its batch none in the limit): park it, or say so when waiting is useless
-/// or over.
+/// A command found no room (or its batch none in the limit): park it, or say so when waiting is
+/// useless or over.
 static enum command_outcome command_no_room(struct call *call, int result)
 {
 	struct stats *stats = call->kvd->stats;

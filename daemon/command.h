@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Commands: one table row each (daemon/commands.tbl.h), from which come lookup, arity checks, flags,
-// COMMAND's replies and help; one function each, in a file by family (commands_string.c, …).
+// Commands: one table row each (daemon/commands.tbl.h), from which come lookup, arity checks,
+// flags, COMMAND's replies and help; one function each, in a file by family (commands_string.c, …).
 #pragma once
 
 #include <stdbool.h>
@@ -68,7 +68,7 @@ enum command_outcome {
 	COMMAND_PARK, // memory is short now: call again with the same arguments when there is room
 };
 
-/// Runs one request of `session`: lookup, arity, MULTI queueing, memory admission, the command itself,
-/// statistics. Exactly one reply is appended, unless PARK.
+/// Runs one request of `session`: lookup, arity, MULTI queueing, memory admission, the command
+/// itself, statistics. Exactly one reply is appended, unless PARK.
 enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 				      const struct resp_arg *argv, uint32_t argc);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// What the command families share: the functions that the table names, argument parsing with Redis's
-// error texts, lookups that count hits and misses, and one way to deal with a write that was refused.
-// Everything belongs to the loop's thread.
+// What the command families share: the functions that the table names, argument parsing with
+// Redis's error texts, lookups that count hits and misses, and one way to deal with a write that
+// was refused. Everything belongs to the loop's thread.
 #pragma once
 
 #include <assert.h>
@@ -43,7 +43,8 @@ void commands_errorf(struct call *call, const char *format, ...)
 /// True if the argument is this word (given in lower case), in any case.
 bool commands_arg_is(const struct resp_arg *arg, const char *word);
 
-/// An integer as Redis reads it. False: the error was answered, with `text` or, if NULL, Redis's usual.
+/// An integer as Redis reads it. False: the error was answered, with `text` or, if NULL, Redis's
+/// usual.
 bool commands_arg_int(struct call *call, const struct resp_arg *arg, int64_t *number,
 		      const char *text);
 
@@ -74,9 +75,10 @@ static inline bool commands_lookup(struct call *call, uint32_t index, struct key
 	return found;
 }
 
-/// Deals with the answer of a keyspace write. True: it was applied (or found nothing to do). False: the
-/// command must return at once; whatever it answered so far is taken back, and either the value exceeds
-/// its limit and the error was answered, or call->refused is set and the dispatcher (or EXEC) decides.
+/// Deals with the answer of a keyspace write. True: it was applied (or found nothing to do). False:
+/// the command must return at once; whatever it answered so far is taken back, and either the value
+/// exceeds its limit and the error was answered, or call->refused is set and the dispatcher (or
+/// EXEC) decides.
 bool commands_wrote(struct call *call, int result, size_t value_bytes);
 
 /// keyspace_set() of two arguments with commands_wrote().

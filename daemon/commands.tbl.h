@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Every command once, sorted by name: what runs it, its arity and flags as Redis has them, where its
-// keys are, and what help says. A subcommand is a row "command|subcommand". Expand with
-// X(id, name, run, arity, flags, first key, last key, key step, group, since, syntax, summary).
+// Every command once, sorted by name: what runs it, its arity and flags as Redis has them, where
+// its keys are, and what help says. A subcommand is a row "command|subcommand". Expand with X(id,
+// name, run, arity, flags, first key, last key, key step, group, since, syntax, summary).
 // clang-format off
 
 #define F_WRITE COMMAND_WRITE
@@ -16,11 +16,13 @@
 
 X(append, "append", commands_string_append, 3, F_OOM | F_FAST, 1, 1, 1, "string", "2.0.0",
   "key value", "Adds bytes to the end of a value; creates the key if it is absent.")
-X(auth, "auth", commands_connection_auth, -2, F_OPEN | COMMAND_NO_AUTH, 0, 0, 0, "connection", "1.0.0",
+X(auth, "auth", commands_connection_auth, -2, F_OPEN | COMMAND_NO_AUTH, 0, 0, 0, "connection",
+  "1.0.0",
   "[username] password", "Accepted for the user default only: the kernel tells kvd who connects.")
 X(client, "client", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "connection", "2.4.0",
   "", "Container of the connection's own commands.")
-X(client_getname, "client|getname", commands_client_getname, 2, F_CONN, 0, 0, 0, "connection", "2.6.9",
+X(client_getname, "client|getname", commands_client_getname, 2, F_CONN, 0, 0, 0, "connection",
+  "2.6.9",
   "", "Returns the name of this connection.")
 X(client_help, "client|help", commands_command_help, 2, F_ANY, 0, 0, 0, "connection", "5.0.0",
   "", "Lists the subcommands.")
@@ -29,12 +31,16 @@ X(client_id, "client|id", commands_client_id, 2, F_CONN, 0, 0, 0, "connection", 
 X(client_info, "client|info", commands_client_info, 2, F_CONN, 0, 0, 0, "connection", "6.2.0",
   "", "Describes this connection in one line.")
 X(client_list, "client|list", commands_client_list, -2, F_ADMIN, 0, 0, 0, "connection", "2.4.0",
-  "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id ...]", "Describes the open connections, one a line.")
-X(client_setinfo, "client|setinfo", commands_client_setinfo, 4, F_CONN, 0, 0, 0, "connection", "7.2.0",
+  "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id ...]",
+  "Describes the open connections, one a line.")
+X(client_setinfo, "client|setinfo", commands_client_setinfo, 4, F_CONN, 0, 0, 0, "connection",
+  "7.2.0",
   "LIB-NAME name|LIB-VER version", "Tells which client library speaks; CLIENT LIST shows it.")
-X(client_setname, "client|setname", commands_client_setname, 3, F_CONN, 0, 0, 0, "connection", "2.6.9",
+X(client_setname, "client|setname", commands_client_setname, 3, F_CONN, 0, 0, 0, "connection",
+  "2.6.9",
   "name", "Gives this connection a name, an empty one takes it away.")
-X(command, "command", commands_command_all, -1, F_ANY | COMMAND_CONTAINER, 0, 0, 0, "server", "2.8.13",
+X(command, "command", commands_command_all, -1, F_ANY | COMMAND_CONTAINER, 0, 0, 0, "server",
+  "2.8.13",
   "", "Describes all commands.")
 X(command_count, "command|count", commands_command_count, 2, F_ANY, 0, 0, 0, "server", "2.8.13",
   "", "Returns the number of commands.")
@@ -45,14 +51,16 @@ X(command_help, "command|help", commands_command_help, 2, F_ANY, 0, 0, 0, "serve
 X(command_info, "command|info", commands_command_info, -2, F_ANY, 0, 0, 0, "server", "2.8.13",
   "[command-name ...]", "Describes all or some commands.")
 X(command_list, "command|list", commands_command_list, -2, F_ANY, 0, 0, 0, "server", "7.0.0",
-  "[FILTERBY MODULE name|ACLCAT category|PATTERN pattern]", "Lists the names of all or some commands.")
+  "[FILTERBY MODULE name|ACLCAT category|PATTERN pattern]",
+  "Lists the names of all or some commands.")
 X(config, "config", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "2.0.0",
   "", "Container of the commands about options.")
 X(config_get, "config|get", commands_config_get, -3, F_ADMIN, 0, 0, 0, "server", "2.0.0",
   "pattern [pattern ...]", "Returns options, kvd's own and those that Redis clients ask for.")
 X(config_help, "config|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "5.0.0",
   "", "Lists the subcommands.")
-X(config_resetstat, "config|resetstat", commands_config_resetstat, 2, F_ADMIN, 0, 0, 0, "server", "2.0.0",
+X(config_resetstat, "config|resetstat", commands_config_resetstat, 2, F_ADMIN, 0, 0, 0, "server",
+  "2.0.0",
   "", "Starts the counts that INFO shows again from zero.")
 X(dbsize, "dbsize", commands_scan_dbsize, 1, F_READ | F_FAST, 0, 0, 0, "server", "1.0.0",
   "", "Returns the number of keys.")
@@ -62,21 +70,27 @@ X(decrby, "decrby", commands_counter_decrby, 3, F_OOM | F_FAST, 1, 1, 1, "string
   "key decrement", "Subtracts a number from the integer in a value; an absent key counts as 0.")
 X(del, "del", commands_generic_del, -2, F_WRITE, 1, -1, 1, "generic", "1.0.0",
   "key [key ...]", "Removes keys, all of them in one atomic batch; returns how many there were.")
-X(discard, "discard", commands_multi_discard, 1, F_OPEN | COMMAND_NO_QUEUE, 0, 0, 0, "transactions", "2.0.0",
+X(discard, "discard", commands_multi_discard, 1, F_OPEN | COMMAND_NO_QUEUE, 0, 0, 0, "transactions",
+  "2.0.0",
   "", "Drops what MULTI queued.")
 X(echo, "echo", commands_connection_echo, 2, F_ANY | F_FAST, 0, 0, 0, "connection", "1.0.0",
   "message", "Returns its argument.")
-X(exec, "exec", commands_multi_exec, 1, F_CONN | COMMAND_SKIP_SLOWLOG | COMMAND_NO_QUEUE, 0, 0, 0, "transactions", "1.2.0",
+X(exec, "exec", commands_multi_exec, 1, F_CONN | COMMAND_SKIP_SLOWLOG | COMMAND_NO_QUEUE, 0, 0, 0,
+  "transactions", "1.2.0",
   "", "Runs what MULTI queued as one atomic batch.")
 X(exists, "exists", commands_generic_exists, -2, F_READ | F_FAST, 1, -1, 1, "generic", "1.0.0",
   "key [key ...]", "Counts which of the keys exist; one named twice counts twice.")
 X(expire, "expire", commands_expire_expire, -3, F_WRITE | F_FAST, 1, 1, 1, "generic", "1.0.0",
-  "key seconds [NX|XX|GT|LT]", "Lets a key end in so many seconds; a time that has passed removes it.")
+  "key seconds [NX|XX|GT|LT]",
+  "Lets a key end in so many seconds; a time that has passed removes it.")
 X(expireat, "expireat", commands_expire_expireat, -3, F_WRITE | F_FAST, 1, 1, 1, "generic", "1.2.0",
-  "key unix-time-seconds [NX|XX|GT|LT]", "Lets a key end at a time; one that has passed removes it.")
-X(flushall, "flushall", commands_scan_flush, -1, F_WRITE | COMMAND_DANGEROUS, 0, 0, 0, "server", "1.0.0",
+  "key unix-time-seconds [NX|XX|GT|LT]",
+  "Lets a key end at a time; one that has passed removes it.")
+X(flushall, "flushall", commands_scan_flush, -1, F_WRITE | COMMAND_DANGEROUS, 0, 0, 0, "server",
+  "1.0.0",
   "[ASYNC|SYNC]", "Removes all keys: one record, whatever their number.")
-X(flushdb, "flushdb", commands_scan_flush, -1, F_WRITE | COMMAND_DANGEROUS, 0, 0, 0, "server", "1.0.0",
+X(flushdb, "flushdb", commands_scan_flush, -1, F_WRITE | COMMAND_DANGEROUS, 0, 0, 0, "server",
+  "1.0.0",
   "[ASYNC|SYNC]", "The same as FLUSHALL, for there is one database.")
 X(get, "get", commands_string_get, 2, F_READ | F_FAST, 1, 1, 1, "string", "1.0.0",
   "key", "Returns a value.")
@@ -85,62 +99,83 @@ X(getdel, "getdel", commands_string_getdel, 2, F_WRITE | F_FAST, 1, 1, 1, "strin
 X(getex, "getex", commands_set_getex, -2, F_WRITE | F_FAST, 1, 1, 1, "string", "6.2.0",
   "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]",
   "Returns a value and sets or takes away its time to live.")
-X(hello, "hello", commands_connection_hello, -1, F_OPEN | COMMAND_NO_AUTH, 0, 0, 0, "connection", "6.0.0",
-  "[protover [AUTH username password] [SETNAME clientname]]", "Chooses RESP2 or RESP3 and tells who answers.")
+X(hello, "hello", commands_connection_hello, -1, F_OPEN | COMMAND_NO_AUTH, 0, 0, 0, "connection",
+  "6.0.0",
+  "[protover [AUTH username password] [SETNAME clientname]]",
+  "Chooses RESP2 or RESP3 and tells who answers.")
 X(incr, "incr", commands_counter_incr, 2, F_OOM | F_FAST, 1, 1, 1, "string", "1.0.0",
   "key", "Adds one to the integer in a value; an absent key counts as 0.")
 X(incrby, "incrby", commands_counter_incrby, 3, F_OOM | F_FAST, 1, 1, 1, "string", "1.0.0",
   "key increment", "Adds a number to the integer in a value; an absent key counts as 0.")
 X(info, "info", commands_info_info, -1, F_ANY | COMMAND_DANGEROUS, 0, 0, 0, "server", "1.0.0",
   "[section ...]", "Tells how kvd is doing, in sections of name:value lines.")
-X(keys, "keys", commands_scan_keys, 2, F_READ | COMMAND_DANGEROUS | COMMAND_SLOW_OK, 0, 0, 0, "generic", "1.0.0",
-  "pattern", "Lists all keys that match a pattern. Everyone waits meanwhile: use SCAN on large sets.")
-X(kvd_attach, "kvd.attach", commands_kvd_attach, -1, F_CONN | COMMAND_NO_MULTI, 0, 0, 0, "kvd", "0.1.0",
-  "[PAGE]", "Passes the descriptors with which a process reads the shared region; PAGE asks for one more reader page.")
+X(keys, "keys", commands_scan_keys, 2, F_READ | COMMAND_DANGEROUS | COMMAND_SLOW_OK, 0, 0, 0,
+  "generic", "1.0.0",
+  "pattern", "Lists all keys that match a pattern. Everyone waits meanwhile: use SCAN on large "
+  "sets.")
+X(kvd_attach, "kvd.attach", commands_kvd_attach, -1, F_CONN | COMMAND_NO_MULTI, 0, 0, 0, "kvd",
+  "0.1.0",
+  "[PAGE]", "Passes the descriptors with which a process reads the shared region; PAGE asks for "
+  "one more reader page.")
 X(kvd_cas, "kvd.cas", commands_kvd_cas, -4, F_OOM | F_FAST, 1, 1, 1, "kvd", "0.1.0",
   "key version value [PX milliseconds]",
-  "Sets a value if its version is still this one (0: if the key is absent); returns the new version or null.")
+  "Sets a value if its version is still this one (0: if the key is absent); returns the new "
+  "version or null.")
 X(kvd_getv, "kvd.getv", commands_kvd_getv, 2, F_READ | F_FAST, 1, 1, 1, "kvd", "0.1.0",
-  "key", "Returns value, version, time to live in ms (-1: none) and time of writing in ms, or null.")
+  "key", "Returns value, version, time to live in ms (-1: none) and time of writing in ms, or "
+  "null.")
 X(kvd_policy, "kvd.policy", commands_kvd_policy, -1, F_CONN | F_FAST, 0, 0, 0, "kvd", "0.1.0",
-  "[memory|lazy|group|sync]", "Tells or sets when this connection's writes are acknowledged: never earlier than the server's policy says.")
+  "[memory|lazy|group|sync]",
+  "Tells or sets when this connection's writes are acknowledged: never earlier than the server's "
+  "policy says.")
 X(kvd_set, "kvd.set", commands_kvd_set, -3, F_OOM | F_FAST, 1, 1, 1, "kvd", "0.1.0",
-  "key value [NX|XX|IFVERSION version] [PX milliseconds|KEEPTTL]", "Sets a value; returns its version, or null if the condition does not hold.")
+  "key value [NX|XX|IFVERSION version] [PX milliseconds|KEEPTTL]",
+  "Sets a value; returns its version, or null if the condition does not hold.")
 X(kvd_stats, "kvd.stats", commands_kvd_stats, 1, F_CONN, 0, 0, 0, "kvd", "0.1.0",
   "", "Returns all counters and what else is known about this kvd as JSON.")
 X(kvd_sync, "kvd.sync", commands_kvd_sync, 1, F_CONN | COMMAND_NO_MULTI, 0, 0, 0, "kvd", "0.1.0",
-  "", "Answers when all that this connection wrote is durable; at once when kvd keeps nothing on disk.")
-X(kvd_watermarks, "kvd.watermarks", commands_kvd_watermarks, 1, F_CONN | F_FAST, 0, 0, 0, "kvd", "0.1.0",
+  "", "Answers when all that this connection wrote is durable; at once when kvd keeps nothing on "
+  "disk.")
+X(kvd_watermarks, "kvd.watermarks", commands_kvd_watermarks, 1, F_CONN | F_FAST, 0, 0, 0, "kvd",
+  "0.1.0",
   "", "Returns the newest applied and the newest durable version.")
 X(mget, "mget", commands_generic_mget, -2, F_READ | F_FAST, 1, -1, 1, "string", "1.0.0",
   "key [key ...]", "Returns several values, null for each key that is absent.")
 X(mset, "mset", commands_generic_mset, -3, F_OOM, 1, -1, 2, "string", "1.0.1",
   "key value [key value ...]", "Sets several values as one atomic batch.")
 X(msetnx, "msetnx", commands_generic_msetnx, -3, F_OOM, 1, -1, 2, "string", "1.0.1",
-  "key value [key value ...]", "Sets several values as one atomic batch if none of the keys exists.")
-X(multi, "multi", commands_multi_multi, 1, F_OPEN | COMMAND_NO_QUEUE, 0, 0, 0, "transactions", "1.2.0",
+  "key value [key value ...]",
+  "Sets several values as one atomic batch if none of the keys exists.")
+X(multi, "multi", commands_multi_multi, 1, F_OPEN | COMMAND_NO_QUEUE, 0, 0, 0, "transactions",
+  "1.2.0",
   "", "Queues the commands that follow until EXEC or DISCARD.")
 X(persist, "persist", commands_expire_persist, 2, F_WRITE | F_FAST, 1, 1, 1, "generic", "2.2.0",
   "key", "Takes away a key's time to live.")
 X(pexpire, "pexpire", commands_expire_pexpire, -3, F_WRITE | F_FAST, 1, 1, 1, "generic", "2.6.0",
-  "key milliseconds [NX|XX|GT|LT]", "Lets a key end in so many milliseconds; a time that has passed removes it.")
-X(pexpireat, "pexpireat", commands_expire_pexpireat, -3, F_WRITE | F_FAST, 1, 1, 1, "generic", "2.6.0",
-  "key unix-time-milliseconds [NX|XX|GT|LT]", "Lets a key end at a time in milliseconds; one that has passed removes it.")
+  "key milliseconds [NX|XX|GT|LT]",
+  "Lets a key end in so many milliseconds; a time that has passed removes it.")
+X(pexpireat, "pexpireat", commands_expire_pexpireat, -3, F_WRITE | F_FAST, 1, 1, 1, "generic",
+  "2.6.0",
+  "key unix-time-milliseconds [NX|XX|GT|LT]",
+  "Lets a key end at a time in milliseconds; one that has passed removes it.")
 X(ping, "ping", commands_connection_ping, -1, F_FAST, 0, 0, 0, "connection", "1.0.0",
   "[message]", "Answers PONG, or its argument.")
 X(psetex, "psetex", commands_set_psetex, 4, F_OOM, 1, 1, 1, "string", "2.6.0",
   "key milliseconds value", "Sets a value with a time to live in milliseconds.")
 X(pttl, "pttl", commands_expire_pttl, 2, F_READ | F_FAST, 1, 1, 1, "generic", "2.6.0",
   "key", "Returns the time to live in milliseconds, -1 for none, -2 for an absent key.")
-X(quit, "quit", commands_connection_quit, -1, F_OPEN | COMMAND_NO_AUTH | COMMAND_NO_QUEUE, 0, 0, 0, "connection", "1.0.0",
+X(quit, "quit", commands_connection_quit, -1, F_OPEN | COMMAND_NO_AUTH | COMMAND_NO_QUEUE, 0, 0, 0,
+  "connection", "1.0.0",
   "", "Answers and closes the connection.")
 X(scan, "scan", commands_scan_scan, -2, F_READ, 0, 0, 0, "generic", "2.8.0",
   "cursor [MATCH pattern] [COUNT count] [TYPE type]",
-  "Goes through the keys piece by piece: start with 0, go on with the cursor returned until it is 0.")
+  "Goes through the keys piece by piece: start with 0, go on with the cursor returned until it is "
+  "0.")
 X(select, "select", commands_connection_select, 2, F_ANY | F_FAST, 0, 0, 0, "connection", "1.0.0",
   "index", "Accepts database 0, the only one.")
 X(set, "set", commands_set_set, -3, F_OOM, 1, 1, 1, "string", "1.0.0",
-  "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]",
+  "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT "
+  "unix-time-milliseconds|KEEPTTL]",
   "Sets a value.")
 X(setex, "setex", commands_set_setex, 4, F_OOM, 1, 1, 1, "string", "2.0.0",
   "key seconds value", "Sets a value with a time to live in seconds.")

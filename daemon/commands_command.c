@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// COMMAND and the HELP of all containers: the table (commands.tbl.h) told in the shapes that Redis's
-// clients expect.
+// COMMAND and the HELP of all containers: the table (commands.tbl.h) told in the shapes that
+// Redis's clients expect.
 #include "daemon/commands.h"
 
 #include <stdio.h>

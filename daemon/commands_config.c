@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// CONFIG GET: kvd's own options, and the names that Redis clients, benchmarks and exporters ask for,
-// answered with what is true of kvd. Options are set on the command line or in the file, not here.
+// CONFIG GET: kvd's own options, and the names that Redis clients, benchmarks and exporters ask
+// for, answered with what is true of kvd. Options are set on the command line or in the file, not
+// here.
 #include "daemon/commands.h"
 
 #include <stdio.h>
@@ -73,7 +74,8 @@ static void config_any_value(const struct kvd *kvd, size_t index, char *out, siz
 	}
 }
 
-/// The options that a call asks for, each once. A name without wildcards is answered as it was typed.
+/// The options that a call asks for, each once. A name without wildcards is answered as it was
+/// typed.
 struct config_matches {
 	size_t index[CONFIG_MATCHES_MAX];
 	const struct resp_arg *typed[CONFIG_MATCHES_MAX]; // NULL = found by a pattern

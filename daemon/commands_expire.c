@@ -38,7 +38,8 @@ static bool expire_parse(struct call *call, unsigned *flags)
 	return true;
 }
 
-/// Does the condition hold for a key that ends at `current_ms` (0 = never) and shall end at `when_ms`?
+/// Does the condition hold for a key that ends at `current_ms` (0 = never) and shall end at
+/// `when_ms`?
 static bool expire_applies(unsigned flags, uint64_t current_ms, int64_t when_ms)
 {
 	int64_t current = (int64_t)current_ms;

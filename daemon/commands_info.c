@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// INFO and TIME. INFO's fields are a frozen list: clients and exporters look for Redis's names, so those
-// that mean something here keep them, and what only kvd has stands in its own section.
+// INFO and TIME. INFO's fields are a frozen list: clients and exporters look for Redis's names, so
+// those that mean something here keep them, and what only kvd has stands in its own section.
 #include "daemon/commands.h"
 
 #include <inttypes.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Transactions: what MULTI queued runs as one batch of the keyspace, visible and durable as a whole. A
-// command that fails inside leaves the others alone, as in Redis; but when the batch itself finds no
-// room, nothing was applied and EXEC says so in place of all replies.
+// Transactions: what MULTI queued runs as one batch of the keyspace, visible and durable as a
+// whole. A command that fails inside leaves the others alone, as in Redis; but when the batch
+// itself finds no room, nothing was applied and EXEC says so in place of all replies.
 #include "daemon/commands.h"
 
 void commands_multi_multi(struct call *call)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// SET with all its options, its older relatives SETNX, SETEX, PSETEX, and GETEX, which takes the same
-// expiry options. Which options exclude which, and in what order mistakes are noticed, is Redis 7.0's.
+// SET with all its options, its older relatives SETNX, SETEX, PSETEX, and GETEX, which takes the
+// same expiry options. Which options exclude which, and in what order mistakes are noticed, is
+// Redis 7.0's.
 #include "daemon/commands.h"
 
 enum set_flags {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The walk uses SCAN's cursor, so growth of the table between slices loses no key. Expired keys are
-// copied out of a visit and removed after it, because removing changes the chain that is being walked.
+// copied out of a visit and removed after it, because removing changes the chain that is being
+// walked.
 #include "daemon/expire.h"
 
 #include <string.h>

@@ -8,5 +8,6 @@
 
 struct keyspace;
 
-/// One slice, if one is due. Returns when the next is (monotonic), UINT64_MAX if no key has an expiry.
+/// One slice, if one is due. Returns when the next is (monotonic), UINT64_MAX if no key has an
+/// expiry.
 uint64_t expire_turn(struct keyspace *keyspace, uint64_t now_ns);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The file is never truncated or replaced while it may be mapped: clients of the previous kvd look at
-// this very inode.
+// The file is never truncated or replaced while it may be mapped: clients of the previous kvd look
+// at this very inode.
 #include "daemon/generation.h"
 
 #include <errno.h>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// DIR/kvd.gen: one mapped page with one number, by which readers of an old region learn that a new one
-// serves now. Its format is frozen for ever: the first eight bytes, in the machine's byte order.
+// DIR/kvd.gen: one mapped page with one number, by which readers of an old region learn that a new
+// one serves now. Its format is frozen for ever: the first eight bytes, in the machine's byte
+// order.
 #pragma once
 
 #include <stddef.h>
@@ -16,8 +17,8 @@ struct generation {
 int generation_open(struct generation *generation, const char *dir, char *why, size_t why_bytes);
 
 /// A new region serves from now on.
-/// Call with: the region alive, no reply sent yet. Thread must: any one. Orders: release; partner the
-/// client's load at begin.
+/// Call with: the region alive, no reply sent yet. Thread must: any one. Orders: release; partner
+/// the client's load at begin.
 void generation_advance(struct generation *generation);
 
 void generation_close(struct generation *generation);

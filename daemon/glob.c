@@ -34,7 +34,8 @@ static bool glob_same(char a, char b, bool nocase)
 	return a == b || (nocase && glob_fold(a) == glob_fold(b));
 }
 
-/// start-end at the head of `pattern` (its ends may stand the wrong way round): does `byte` lie in it?
+/// start-end at the head of `pattern` (its ends may stand the wrong way round): does `byte` lie in
+/// it?
 static bool glob_in_range(const struct glob_pattern *pattern, char byte, bool nocase)
 {
 	int start = (signed char)pattern->at[0];

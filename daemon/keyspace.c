@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The keyspace's public face: creation, reads, and the single writes, each of which becomes one op that
-// is either applied at once or, inside a batch, collected.
+// The keyspace's public face: creation, reads, and the single writes, each of which becomes one op
+// that is either applied at once or, inside a batch, collected.
 #include "daemon/keyspace.h"
 
 #include <stdlib.h>
@@ -60,7 +60,8 @@ static bool is_expired(const struct keyspace *keyspace, uint64_t expiry_ms)
 	return expiry_ms != 0 && expiry_ms <= keyspace->now_ms;
 }
 
-// Logs that a key's time has come. Without room it is only treated as absent: the next touch logs it.
+// Logs that a key's time has come. Without room it is only treated as absent: the next touch logs
+// it.
 static void expire_now(struct keyspace *keyspace, uint64_t hash, const void *key, size_t key_bytes)
 {
 	if (keyspace->batch.open) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
 // The single writer: every change of the shared table goes through these functions, on one thread.
-// It turns "set this key" into: reserve log space, write an immutable record, publish one entry word,
-// move applied_seq; and it owns what follows from that, the tombstones waiting to become durable, the
-// large runs waiting to be freed, the counts of live bytes, and the decision that memory is full.
+// It turns "set this key" into: reserve log space, write an immutable record, publish one entry
+// word, move applied_seq; and it owns what follows from that, the tombstones waiting to become
+// durable, the large runs waiting to be freed, the counts of live bytes, and the decision that
+// memory is full.
 #pragma once
 
 #include <stdbool.h>
@@ -40,9 +41,9 @@ struct keyspace_value {
 int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
 		 struct keyspace_value *value);
 
-/// Stores key = value. `expiry_ms` 0 = no expiry (any former one is gone). `value` may point into the
-/// region (a value from keyspace_get()). *seq (may be NULL) gets the new version.
-/// Returns OK, WAIT, FULL or TOO_LARGE.
+/// Stores key = value. `expiry_ms` 0 = no expiry (any former one is gone). `value` may point into
+/// the region (a value from keyspace_get()). *seq (may be NULL) gets the new version. Returns OK,
+/// WAIT, FULL or TOO_LARGE.
 int keyspace_set(struct keyspace *keyspace, const void *key, size_t key_bytes, const void *value,
 		 size_t value_bytes, uint64_t expiry_ms, uint64_t *seq);
 
@@ -54,25 +55,26 @@ int keyspace_set2(struct keyspace *keyspace, const void *key, size_t key_bytes, 
 /// Removes a key. Returns OK, ABSENT, WAIT or FULL (tombstones have a reserve, so FULL is rare).
 int keyspace_delete(struct keyspace *keyspace, const void *key, size_t key_bytes);
 
-/// Changes only the expiry (0 = none); the value keeps its bytes but gets a new version. Returns OK,
-/// ABSENT, WAIT or FULL.
+/// Changes only the expiry (0 = none); the value keeps its bytes but gets a new version. Returns
+/// OK, ABSENT, WAIT or FULL.
 int keyspace_expire(struct keyspace *keyspace, const void *key, size_t key_bytes,
 		    uint64_t expiry_ms);
 
-/// Removes everything: one record and a root swap. Not inside a batch: KEYSPACE_WAIT is not returned
-/// but FULL may be. Inside a batch it is recorded and applied at commit.
+/// Removes everything: one record and a root swap. Not inside a batch: KEYSPACE_WAIT is not
+/// returned but FULL may be. Inside a batch it is recorded and applied at commit.
 int keyspace_flush(struct keyspace *keyspace);
 
-/// Batches: between begin and commit, writes are collected and reads see them; commit applies all or
-/// nothing and returns OK, WAIT, FULL or TOO_LARGE (then nothing was applied and the batch is gone);
-/// abort drops it. Batches do not nest. Versions reported inside a batch are final if it commits.
+/// Batches: between begin and commit, writes are collected and reads see them; commit applies all
+/// or nothing and returns OK, WAIT, FULL or TOO_LARGE (then nothing was applied and the batch is
+/// gone); abort drops it. Batches do not nest. Versions reported inside a batch are final if it
+/// commits.
 void keyspace_batch_begin(struct keyspace *keyspace);
 int keyspace_batch_commit(struct keyspace *keyspace);
 void keyspace_batch_abort(struct keyspace *keyspace);
 
-/// Would a write of about `bytes` (keys and values together) find room? OK, WAIT or FULL; does what it
-/// can to make room first (retire, revoke, clean), in bounded time. The dispatcher asks before each
-/// command flagged `denyoom`, so that commands need not undo.
+/// Would a write of about `bytes` (keys and values together) find room? OK, WAIT or FULL; does what
+/// it can to make room first (retire, revoke, clean), in bounded time. The dispatcher asks before
+/// each command flagged `denyoom`, so that commands need not undo.
 int keyspace_admit(struct keyspace *keyspace, size_t bytes);
 
 /// Keys that exist now (expired ones that nobody touched yet count, as in Redis).

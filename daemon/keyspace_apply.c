@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// One write from its description to its publication. The order is the contract: the record is complete
-// in the log, then one release store makes it the key's entry, then applied_seq moves; what the old
-// version leaves behind (live bytes, a large run, a tombstone's entry) is accounted here too.
+// One write from its description to its publication. The order is the contract: the record is
+// complete in the log, then one release store makes it the key's entry, then applied_seq moves;
+// what the old version leaves behind (live bytes, a large run, a tombstone's entry) is accounted
+// here too.
 #include "daemon/keyspace_internal.h"
 
 #include <stdlib.h>
@@ -60,7 +61,8 @@ int keyspace_op_take_run(struct keyspace *keyspace, struct keyspace_op *op)
 void keyspace_op_drop(struct keyspace *keyspace, struct keyspace_op *op)
 {
 	if (op->run_offset != 0 && kvs_large_drop(&keyspace->large, op->run_offset)) {
-		// Either never published, or its last record went meanwhile: readers may still be there.
+		// Either never published, or its last record went meanwhile: readers may still be
+		// there.
 		kvs_limbo_push(&keyspace->limbo, kvs_epoch_stamp(keyspace->epochs), KVS_LIMBO_RUN,
 			       op->run_offset, 0);
 	}
@@ -118,7 +120,8 @@ static void retire_version(struct keyspace *keyspace, const struct kvs_hit *hit,
 	keyspace->keys_with_expiry -= hit->view.expiry_ms != 0;
 	if ((hit->view.flags & KVS_RECORD_LARGE) != 0) {
 		uint64_t run = kvs_record_run(&hit->view).offset;
-		// The persister may still need the bytes: wait until what supersedes them is durable.
+		// The persister may still need the bytes: wait until what supersedes them is
+		// durable.
 		if (kvs_large_unref(&keyspace->large, run)) {
 			keyspace_pending_push(keyspace, KEYSPACE_PENDING_RUN, seq, run, 0);
 		}
@@ -181,7 +184,8 @@ static void publish_flush(struct keyspace *keyspace, const struct keyspace_op *o
 {
 	struct kvs_watermarks *marks = keyspace_marks(keyspace);
 	kvs_store_release(&marks->last_removal_seq, op->seq);
-	// Before the root: whoever finds a key gone by it can tell which flush did it (the persister).
+	// Before the root: whoever finds a key gone by it can tell which flush did it (the
+	// persister).
 	kvs_store_release(&marks->flush_seq, op->seq);
 	keyspace->flush_seq = op->seq;
 	if (!kvs_table_switch_side(&keyspace->table)) {
@@ -226,7 +230,8 @@ void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op)
 
 void keyspace_publish_applied(struct keyspace *keyspace)
 {
-	// Release: every entry up to it is published (partner: a consistent multi-get, the persister).
+	// Release: every entry up to it is published (partner: a consistent multi-get, the
+	// persister).
 	kvs_store_release(&keyspace_marks(keyspace)->applied_seq, keyspace->log.next_seq - 1);
 	kvs_log_publish(&keyspace->log);
 }

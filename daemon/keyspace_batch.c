@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Atomic batches. Writes are collected with copies of what they point at; reads see them through a
-// small overlay; commit reserves space for all of them, appends all records (MORE on all but the last),
-// publishes all entries, and only then moves applied_seq. Nothing can fail between the first record and
-// the last entry, because everything was vouched for before.
+// small overlay; commit reserves space for all of them, appends all records (MORE on all but the
+// last), publishes all entries, and only then moves applied_seq. Nothing can fail between the first
+// record and the last entry, because everything was vouched for before.
 #include "daemon/keyspace_internal.h"
 
 #include <stdlib.h>
@@ -259,7 +259,8 @@ int keyspace_batch_commit(struct keyspace *keyspace)
 		removal_seq = op->kind != KEYSPACE_OP_SET ? op->seq : removal_seq;
 	}
 	if (removal_seq != 0) {
-		// Before any entry: a consistent multi-get that sees one removal must see them all coming.
+		// Before any entry: a consistent multi-get that sees one removal must see them all
+		// coming.
 		kvs_store_release(&keyspace_marks(keyspace)->last_removal_seq, removal_seq);
 	}
 	for (uint32_t i = 0; i < batch->count; i++) {

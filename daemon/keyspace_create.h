@@ -31,13 +31,13 @@ struct keyspace_options {
 struct keyspace *keyspace_create(const struct keyspace_options *options);
 void keyspace_destroy(struct keyspace *keyspace);
 
-/// Starts the helper thread that populates segments ahead. Without it they are populated when needed.
-/// Returns 0 or -errno.
+/// Starts the helper thread that populates segments ahead. Without it they are populated when
+/// needed. Returns 0 or -errno.
 int keyspace_start_prepare(struct keyspace *keyspace);
 
 /// Recovery: takes one record of the store, oldest block first; the highest seq of a key wins.
-/// `large_value` is the value of a LARGE record, NULL otherwise. Returns KEYSPACE_OK, or KEYSPACE_FULL
-/// when the live data does not fit the memory bound.
+/// `large_value` is the value of a LARGE record, NULL otherwise. Returns KEYSPACE_OK, or
+/// KEYSPACE_FULL when the live data does not fit the memory bound.
 int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_view *view,
 			    const void *large_value, uint64_t place);
 

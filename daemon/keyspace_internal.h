@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The keyspace from inside, for the files that make it up (keyspace*.c, cleaner.c, expire.c, prepare.c)
-// and for nobody else.
+// The keyspace from inside, for the files that make it up (keyspace*.c, cleaner.c, expire.c,
+// prepare.c) and for nobody else.
 #pragma once
 
 #include "daemon/keyspace.h"
@@ -14,7 +14,8 @@
 #include "shm/log.h"
 #include "shm/table_write.h"
 
-// Segments kept back: two so that the cleaner can always copy, one for tombstones and administration.
+// Segments kept back: two so that the cleaner can always copy, one for tombstones and
+// administration.
 #define KEYSPACE_RESERVE_CLEANER 2u
 #define KEYSPACE_RESERVE_ADMIN 1u
 #define KEYSPACE_RESERVE_WRITES (KEYSPACE_RESERVE_CLEANER + KEYSPACE_RESERVE_ADMIN)
@@ -143,7 +144,8 @@ static inline void keyspace_counter_set(const struct keyspace *keyspace, enum kv
 
 // ---- keyspace_apply.c: one op, from description to publication ----
 
-/// Finds the entry of a key, tombstones included. HIT or ABSENT; damage counts as absent and is logged.
+/// Finds the entry of a key, tombstones included. HIT or ABSENT; damage counts as absent and is
+/// logged.
 enum kvs_find_result keyspace_find(struct keyspace *keyspace, uint64_t hash, const void *key,
 				   size_t key_bytes, struct kvs_hit *hit);
 /// Does a value of this size live in the large range?
@@ -159,8 +161,8 @@ void keyspace_op_append(struct keyspace *keyspace, struct keyspace_op *op, bool 
 void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op);
 /// Moves applied_seq and lets followers go on.
 void keyspace_publish_applied(struct keyspace *keyspace);
-/// Lets the table grow or shrink by up to `steps` buckets, unless that would cost memory that is not
-/// there.
+/// Lets the table grow or shrink by up to `steps` buckets, unless that would cost memory that is
+/// not there.
 void keyspace_table_steps(struct keyspace *keyspace, unsigned steps);
 /// Writes one op on its own: room, append, publish. OK, WAIT or FULL. `reserve` segments stay free.
 int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op, uint32_t reserve);
@@ -191,5 +193,6 @@ void keyspace_batch_fini(struct keyspace *keyspace);
 
 // ---- cleaner.c ----
 
-/// Cleans up to `bytes` of the current or the best victim. Returns false if there is nothing worth it.
+/// Cleans up to `bytes` of the current or the best victim. Returns false if there is nothing worth
+/// it.
 bool cleaner_slice(struct keyspace *keyspace, uint64_t bytes, uint64_t live_share_max_percent);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Filling the region from the store at start. Records arrive oldest block first but in no order of seq;
-// the highest seq of a key wins, tombstones are remembered to the end of the scan, and a FLUSHALL
-// removes whatever has a lower seq, whether it came before or comes later. Everything loaded is durable
-// already, so it goes into survivor segments and the head stays empty.
+// Filling the region from the store at start. Records arrive oldest block first but in no order of
+// seq; the highest seq of a key wins, tombstones are remembered to the end of the scan, and a
+// FLUSHALL removes whatever has a lower seq, whether it came before or comes later. Everything
+// loaded is durable already, so it goes into survivor segments and the head stays empty.
 #include <string.h>
 
 #include "daemon/keyspace_create.h"
@@ -19,7 +19,8 @@ static void *recover_append(struct keyspace *keyspace, uint32_t record_bytes, ui
 {
 	for (unsigned tries = 0; tries < 64; tries++) {
 		void *at = NULL;
-		// Two segments stay for the cleaner, or it could not make the room that is asked of it.
+		// Two segments stay for the cleaner, or it could not make the room that is asked of
+		// it.
 		if (keyspace->log.survivor.offset + record_bytes <=
 			    keyspace->region->segment_bytes ||
 		    kvs_log_segments_free(&keyspace->log) > KEYSPACE_RESERVE_CLEANER) {
@@ -57,7 +58,8 @@ static void recover_replace(struct keyspace *keyspace, const struct kvs_hit *hit
 	}
 }
 
-// Writes the record at `at`: the same bytes, or for a large value a new record with a run of its own.
+// Writes the record at `at`: the same bytes, or for a large value a new record with a run of its
+// own.
 static bool recover_write(struct keyspace *keyspace, const struct kvs_record_view *view,
 			  const void *large_value, void *at)
 {
@@ -170,7 +172,8 @@ int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_v
 		keyspace_find(keyspace, hash, view->key, view->key_bytes, &hit) == KVS_FIND_HIT;
 	if (found && hit.view.seq >= view->seq) {
 		if (hit.view.seq == view->seq) {
-			// The same record, written anew by compaction: its later place is the one that lasts.
+			// The same record, written anew by compaction: its later place is the one
+			// that lasts.
 			struct kvs_record *record = (struct kvs_record *)(uintptr_t)hit.view.record;
 			kvs_store_relaxed(&record->place, place);
 		}

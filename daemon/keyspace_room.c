@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Making room, and what follows from durability. Nothing that the persister has yet to read is reused:
-// tombstones keep their entry, large runs their pages and segments their records until durable_seq has
-// passed them. Under pressure the order is: what is free already, what comes out of limbo, a scan,
-// revocation, cleaning; then the caller waits or is refused.
+// Making room, and what follows from durability. Nothing that the persister has yet to read is
+// reused: tombstones keep their entry, large runs their pages and segments their records until
+// durable_seq has passed them. Under pressure the order is: what is free already, what comes out of
+// limbo, a scan, revocation, cleaning; then the caller waits or is refused.
 #include "daemon/keyspace_internal.h"
 
 #include <stdlib.h>

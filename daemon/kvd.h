@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The daemon's parts, put together once in main.c and handed to whoever needs more than one of them
-// (commands, sessions, statistics). No globals: whoever has no pointer to this has no business here.
+// (commands, sessions, statistics). No globals: whoever has no pointer to this has no business
+// here.
 #pragma once
 
 #include <stdbool.h>

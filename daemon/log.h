@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Lines on standard error: with a syslog level prefix under systemd, with a time otherwise. Each call
-// site is rate limited, so that a storm of one error cannot fill a disk; what was left out is counted.
-// Keys and values never go into the log. Any thread.
+// Lines on standard error: with a syslog level prefix under systemd, with a time otherwise. Each
+// call site is rate limited, so that a storm of one error cannot fill a disk; what was left out is
+// counted. Keys and values never go into the log. Any thread.
 #pragma once
 
 #include <stdbool.h>

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 //
-// The event loop: one epoll set, timers, hooks that run once a turn, and the two ways in from outside,
-// an eventfd for other threads and a signalfd for SIGTERM and SIGINT. It sleeps without a timeout when
-// nothing is pending: an idle kvd uses no CPU. Everything belongs to the thread that calls loop_run(),
-// except loop_wake_fd()'s descriptor.
+// The event loop: one epoll set, timers, hooks that run once a turn, and the two ways in from
+// outside, an eventfd for other threads and a signalfd for SIGTERM and SIGINT. It sleeps without a
+// timeout when nothing is pending: an idle kvd uses no CPU. Everything belongs to the thread that
+// calls loop_run(), except loop_wake_fd()'s descriptor.
 //
-// A turn: wait; take the time; run ready sources; run due timers; run the hooks in the order in which
-// they were added.
+// A turn: wait; take the time; run ready sources; run due timers; run the hooks in the order in
+// which they were added.
 #pragma once
 
 #include <stdbool.h>
@@ -16,8 +16,9 @@
 struct loop;
 struct seam;
 
-/// A descriptor in the epoll set (level-triggered). Embedded by its owner; `ready` gets EPOLL* bits.
-/// A source may be removed by any callback, also while its own event of this turn is still to come.
+/// A descriptor in the epoll set (level-triggered). Embedded by its owner; `ready` gets EPOLL*
+/// bits. A source may be removed by any callback, also while its own event of this turn is still to
+/// come.
 struct loop_source {
 	int fd;
 	uint32_t events; // interest now
@@ -25,8 +26,8 @@ struct loop_source {
 	size_t batch_place; // the loop's: where in this turn's event array it stands, + 1
 };
 
-/// A deadline. Embedded by its owner, zeroed before its first use; fires once. `due` may set it again,
-/// later than now.
+/// A deadline. Embedded by its owner, zeroed before its first use; fires once. `due` may set it
+/// again, later than now.
 struct loop_timer {
 	uint64_t due_ns;
 	size_t place; // the loop's: index in its heap + 1, 0 = not set
@@ -47,8 +48,8 @@ bool loop_stopping(const struct loop *loop);
 /// The signal that ended loop_run(), 0 if it was loop_stop().
 int loop_signal(const struct loop *loop);
 
-/// Adds `turn`, called once in every turn, last; `next_ns` (may be NULL) tells until when the loop may
-/// sleep: monotonic ns, 0 = not at all, UINT64_MAX = for ever. At most 8 hooks; false beyond.
+/// Adds `turn`, called once in every turn, last; `next_ns` (may be NULL) tells until when the loop
+/// may sleep: monotonic ns, 0 = not at all, UINT64_MAX = for ever. At most 8 hooks; false beyond.
 /// main.c adds the cleaner's first, then the listener adds its own: what was freed is used at once.
 bool loop_hook(struct loop *loop, void (*turn)(void *context, uint64_t now_ns),
 	       uint64_t (*next_ns)(void *context), void *context);
@@ -62,8 +63,8 @@ void loop_remove(struct loop *loop, struct loop_source *source);
 bool loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t due_ns);
 void loop_timer_cancel(struct loop *loop, struct loop_timer *timer);
 
-/// An eventfd: any thread writes 1 to it to start a turn (the persister after each commit). The loop
-/// owns it.
+/// An eventfd: any thread writes 1 to it to start a turn (the persister after each commit). The
+/// loop owns it.
 int loop_wake_fd(const struct loop *loop);
 
 /// Monotonic time as of the start of this turn.

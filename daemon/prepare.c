@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// One segment at a time is handed over; the thread sleeps on a condition variable in between. If the
-// machine is full the segment comes back without pages and the writer meets the error itself.
+// One segment at a time is handed over; the thread sleeps on a condition variable in between. If
+// the machine is full the segment comes back without pages and the writer meets the error itself.
 #include "daemon/prepare.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A helper thread that gives pages to the segments the writer will need next: populating (and zeroing)
-// a huge page takes hundreds of microseconds that no client should wait for.
+// A helper thread that gives pages to the segments the writer will need next: populating (and
+// zeroing) a huge page takes hundreds of microseconds that no client should wait for.
 #pragma once
 
 #include <stdint.h>
@@ -16,7 +16,8 @@ struct prepare;
 int prepare_start(struct prepare **out, const struct kvs_region *region);
 
 /// Collects what the thread has done and hands it the next segment, if one is needed.
-/// Call with: the log it works for. Thread must: be the writer. Orders: by a mutex, held for a few words.
+/// Call with: the log it works for. Thread must: be the writer. Orders: by a mutex, held for a few
+/// words.
 void prepare_turn(struct prepare *prepare, struct kvs_log *log);
 
 /// Waits for the thread and frees; NULL is fine.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Attached processes. A page lives from KVD.ATTACH until its process is dead (the pidfd says so, the
-// end of the connection does not: a forked child may keep that open, or the process may have closed it
-// and go on reading), or until the connection is gone and nothing is being read through it.
+// Attached processes. A page lives from KVD.ATTACH until its process is dead (the pidfd says so,
+// the end of the connection does not: a forked child may keep that open, or the process may have
+// closed it and go on reading), or until the connection is gone and nothing is being read through
+// it.
 
 #include "daemon/readers.h"
 

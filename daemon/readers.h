@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Client processes that map the region: their reader pages, the descriptors they get, and what happens
-// when they die or hang up. Also the small table that turns uids into the writer index of records.
-// Everything here belongs to the loop's thread.
+// Client processes that map the region: their reader pages, the descriptors they get, and what
+// happens when they die or hang up. Also the small table that turns uids into the writer index of
+// records. Everything here belongs to the loop's thread.
 #pragma once
 
 #include <stdbool.h>
@@ -17,16 +17,16 @@ struct reader_client;
 struct readers;
 struct session;
 
-/// `gen_fd` is DIR/kvd.gen, open for reading at least; a fresh read-only descriptor of it is made for
-/// each client. Nothing is owned: domain, region and gen_fd must outlive the readers. kvd->loop must be
-/// there. Returns 0 or -errno.
+/// `gen_fd` is DIR/kvd.gen, open for reading at least; a fresh read-only descriptor of it is made
+/// for each client. Nothing is owned: domain, region and gen_fd must outlive the readers. kvd->loop
+/// must be there. Returns 0 or -errno.
 int readers_create(struct readers **out, struct kvd *kvd, struct kvs_epoch_domain *domain,
 		   struct kvs_region *region, int gen_fd);
 /// Takes every page out of the domain and frees. NULL is fine.
 void readers_destroy(struct readers *readers);
 
-/// A slot of kvd's own page, for a thread of kvd (the persister) that reads the region; NULL when all
-/// are taken. It is scanned, and never revoked by mistake: its owner keeps sections short.
+/// A slot of kvd's own page, for a thread of kvd (the persister) that reads the region; NULL when
+/// all are taken. It is scanned, and never revoked by mistake: its owner keeps sections short.
 struct kvs_slot *readers_own_slot(struct readers *readers);
 
 /// KVD.ATTACH: answers `session` by itself, with descriptors or an error. The first call of a

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// KVD.ATTACH: makes a reader page and passes three descriptors. Each is a fresh open file, so that no
-// client shares an offset, flags or a lock with another; the page is made, sized and sealed here, so
-// that nobody can shrink it under kvd's feet.
+// KVD.ATTACH: makes a reader page and passes three descriptors. Each is a fresh open file, so that
+// no client shares an offset, flags or a lock with another; the page is made, sized and sealed
+// here, so that nobody can shrink it under kvd's feet.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -54,9 +54,9 @@ int readers_pidfd(const struct session *session)
 	if (pidfd < 0) {
 		return -1;
 	}
-	// The pid may have been given to another process since it connected, but then the socket has
-	// been hung up. (A child that inherited the socket keeps it open: then the pid's end is seen
-	// as this pidfd's, and the child attaches by itself.)
+	// The pid may have been given to another process since it connected, but then the socket
+	// has been hung up. (A child that inherited the socket keeps it open: then the pid's end is
+	// seen as this pidfd's, and the child attaches by itself.)
 	struct pollfd peer = { .fd = session->source.fd, .events = POLLRDHUP };
 	if (poll(&peer, 1, 0) < 0 || (peer.revents & (POLLHUP | POLLRDHUP | POLLERR))) {
 		close(pidfd);

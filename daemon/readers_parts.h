@@ -42,8 +42,8 @@ struct readers {
 	uint32_t uids[KVS_WRITERS_MAX]; // index - 1 -> uid
 };
 
-/// A descriptor that tells the end of the process that connected, -1 with errno if there is none to be
-/// had. With KVD_NO_PEERPIDFD=1 in the environment it is made as on kernels before 6.5.
+/// A descriptor that tells the end of the process that connected, -1 with errno if there is none to
+/// be had. With KVD_NO_PEERPIDFD=1 in the environment it is made as on kernels before 6.5.
 int readers_pidfd(const struct session *session);
 
 /// The record of a session that attaches for the first time; NULL with errno.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// What commands answer with: typed replies that come out as RESP2 or RESP3, whichever the connection
-// speaks, appended to its bounded output buffer without printf and without a second copy. A buffer
-// that cannot grow marks the session for closing; commands need not check.
+// What commands answer with: typed replies that come out as RESP2 or RESP3, whichever the
+// connection speaks, appended to its bounded output buffer without printf and without a second
+// copy. A buffer that cannot grow marks the session for closing; commands need not check.
 #pragma once
 
 #include <stdarg.h>

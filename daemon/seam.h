@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// The one seam between kvd and the world: clocks, randomness and I/O go through a table of functions,
-// so that a test can put a simulated clock, a failing disk or a short write underneath, and labelled
-// crash points let a test kill kvd at an exact step. LMDB does its own I/O and is not behind it.
+// The one seam between kvd and the world: clocks, randomness and I/O go through a table of
+// functions, so that a test can put a simulated clock, a failing disk or a short write underneath,
+// and labelled crash points let a test kill kvd at an exact step. LMDB does its own I/O and is not
+// behind it.
 #pragma once
 
 #include <stddef.h>
@@ -56,8 +57,8 @@ enum seam_crash_point {
 	SEAM_CRASH_COUNT,
 };
 
-/// Arms the crash points from KVD_CRASH_AT=label[:n] (die at the n-th pass, default 1). Returns -1 for
-/// an unknown label.
+/// Arms the crash points from KVD_CRASH_AT=label[:n] (die at the n-th pass, default 1). Returns -1
+/// for an unknown label.
 int seam_crash_arm(const char *text);
 
 /// Dies by SIGKILL here if armed for this label.

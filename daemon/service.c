@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Starting and stopping kvd. Each part is a row of one table: how it starts, how it stops. A failure in
-// the middle unwinds exactly what was started, by the same rows backwards.
+// Starting and stopping kvd. Each part is a row of one table: how it starts, how it stops. A
+// failure in the middle unwinds exactly what was started, by the same rows backwards.
 #include "daemon/service.h"
 
 #include <errno.h>

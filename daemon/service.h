@@ -10,9 +10,9 @@
 
 struct service;
 
-/// Starts everything with the options in `config`, which it takes over. On failure one line has been
-/// printed, whatever was started is stopped, and the exit code for main is returned (sysexits); 0 is
-/// good and *out is the service, ready for clients.
+/// Starts everything with the options in `config`, which it takes over. On failure one line has
+/// been printed, whatever was started is stopped, and the exit code for main is returned
+/// (sysexits); 0 is good and *out is the service, ready for clients.
 int service_start(struct service **out, const struct config *config);
 
 /// Serves until SIGTERM or SIGINT. Returns an exit code.

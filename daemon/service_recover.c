@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Reading the store at start, with a line now and then that says how far it is. A signal that asks kvd
-// to stop is heeded between records: nothing has been changed yet.
+// Reading the store at start, with a line now and then that says how far it is. A signal that asks
+// kvd to stop is heeded between records: nothing has been changed yet.
 #include "daemon/service_recover.h"
 
 #include <signal.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The life of sessions, and the turn that serves them all: whoever has input is in the ready list and
-// gets one share of time, in order, so that a client with a million pipelined commands delays the
-// others by one share and no more.
+// The life of sessions, and the turn that serves them all: whoever has input is in the ready list
+// and gets one share of time, in order, so that a client with a million pipelined commands delays
+// the others by one share and no more.
 
 #include "daemon/session.h"
 
@@ -287,7 +287,8 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 		persist_request(kvd->persist, shared->request_seq);
 	}
 	shared->request_seq = 0;
-	// A watermark that moved while replies were being held back was signalled before: look again.
+	// A watermark that moved while replies were being held back was signalled before: look
+	// again.
 	if (!TAILQ_EMPTY(&shared->held)) {
 		(void)session_settle_turns(shared);
 	}

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // One connection: its input and output buffers, its place in the protocol, its transaction, and the
-// replies it must not send yet. Commands see who is asking and leave replies through daemon/reply.h;
-// the rules of reading, fairness and holding are in session.c, session_io.c and session_hold.c.
-// Everything here belongs to the loop's thread.
+// replies it must not send yet. Commands see who is asking and leave replies through
+// daemon/reply.h; the rules of reading, fairness and holding are in session.c, session_io.c and
+// session_hold.c. Everything here belongs to the loop's thread.
 #pragma once
 
 #include <stdbool.h>
@@ -78,7 +78,8 @@ struct session {
 	uint64_t errors_count;		    // error replies; reply_error() counts
 	struct session_multi multi;
 	bool close_after_reply; // QUIT, protocol errors: nothing more is read or run
-	bool no_wait; // set by the session for a command that was parked too long: answer -OOM, never PARK
+	// set by the session for a command that was parked too long: answer -OOM, never PARK
+	bool no_wait;
 	enum persist_policy policy; // when writes are acknowledged; see session_set_policy()
 	uint64_t last_write_seq;    // newest version this connection wrote, 0 = none yet (KVD.SYNC)
 	struct reader_client
@@ -124,25 +125,26 @@ struct session {
 	uint64_t fds_end; // end of the reply that carries them
 };
 
-/// The reply of the running command is not sent before `seq` is durable (KVD.SYNC, writes that ask for
-/// a later acknowledgement); if the commit fails it becomes "-IOERR not durable: …". Everything queued
-/// behind it waits too: replies stay in order. No effect if `seq` is durable already or 0.
+/// The reply of the running command is not sent before `seq` is durable (KVD.SYNC, writes that ask
+/// for a later acknowledgement); if the commit fails it becomes "-IOERR not durable: …". Everything
+/// queued behind it waits too: replies stay in order. No effect if `seq` is durable already or 0.
 void session_hold_until(struct session *session, uint64_t seq);
 
-/// Sets when this connection's writes are acknowledged. Only a later acknowledgement than the server's
-/// policy is possible: false, and nothing changed, for an earlier one and when kvd has no store.
+/// Sets when this connection's writes are acknowledged. Only a later acknowledgement than the
+/// server's policy is possible: false, and nothing changed, for an earlier one and when kvd has no
+/// store.
 bool session_set_policy(struct session *session, enum persist_policy policy);
 
-/// Queues a copy of a command for EXEC. False if it does not fit (memory, or the bound on a request):
-/// the transaction is then dirty.
+/// Queues a copy of a command for EXEC. False if it does not fit (memory, or the bound on a
+/// request): the transaction is then dirty.
 bool session_multi_queue(struct session *session, const struct command *command,
 			 const struct resp_arg *argv, uint32_t argc);
 /// Leaves MULTI state and frees what was queued.
 void session_multi_reset(struct session *session);
 
-/// Gives up to SESSION_FDS_MAX descriptors (owned by the session from here) to be sent with the first
-/// byte of the running command's reply, after all earlier output. Call it before the reply is appended.
-/// False, and the descriptors stay the caller's, if others are still on their way.
+/// Gives up to SESSION_FDS_MAX descriptors (owned by the session from here) to be sent with the
+/// first byte of the running command's reply, after all earlier output. Call it before the reply is
+/// appended. False, and the descriptors stay the caller's, if others are still on their way.
 bool session_send_fds(struct session *session, const int *fds, unsigned count);
 
 /// All sessions of kvd, oldest first, for CLIENT LIST. Sessions closed in this turn are skipped.
@@ -162,11 +164,12 @@ void session_kill(struct session *session, const char *why);
 
 // ---- output, for daemon/reply.c ----
 
-/// Makes room for `bytes` more; false if the session is dead or would exceed its output limit (it is
-/// then marked for closing).
+/// Makes room for `bytes` more; false if the session is dead or would exceed its output limit (it
+/// is then marked for closing).
 bool session_output_grow(struct session *session, size_t bytes);
 
-/// Where up to `bytes` can be written, NULL if they cannot; session_output_add() tells how many were.
+/// Where up to `bytes` can be written, NULL if they cannot; session_output_add() tells how many
+/// were.
 static inline char *session_output_room(struct session *session, size_t bytes)
 {
 	if (__builtin_expect(session->output_bytes - session->output_end < bytes, 0) &&
@@ -183,23 +186,25 @@ static inline void session_output_add(struct session *session, size_t bytes)
 
 // ---- life, for daemon/listener.c and tests ----
 
-/// What all sessions of a listener share: parse window, spare buffers, lists. NULL if memory is short.
-/// kvd's config, loop and keyspace must exist.
+/// What all sessions of a listener share: parse window, spare buffers, lists. NULL if memory is
+/// short. kvd's config, loop and keyspace must exist.
 struct session_shared *session_shared_create(struct kvd *kvd, struct listener *listener);
 /// Closes every session and frees. NULL is fine.
 void session_shared_destroy(struct session_shared *shared);
 
-/// Takes over a connected socket. NULL if memory or epoll refuse; the socket then stays the caller's.
+/// Takes over a connected socket. NULL if memory or epoll refuse; the socket then stays the
+/// caller's.
 struct session *session_open(struct session_shared *shared, int fd);
 size_t session_count(const struct session_shared *shared);
 
-/// The work of a turn, for all sessions: releases held replies, retries parked commands, reads, runs
-/// and answers those that are ready, each for its share of the time, tells the persister, closes what
-/// is dead.
+/// The work of a turn, for all sessions: releases held replies, retries parked commands, reads,
+/// runs and answers those that are ready, each for its share of the time, tells the persister,
+/// closes what is dead.
 void session_shared_turn(struct session_shared *shared, uint64_t now_ns);
-/// When session_shared_turn() must be called next without an event: 0 = at once, UINT64_MAX = never.
+/// When session_shared_turn() must be called next without an event: 0 = at once, UINT64_MAX =
+/// never.
 uint64_t session_shared_next_ns(const struct session_shared *shared);
 
-/// At stop, after the last commit: settles every held reply by what is durable now (the rest becomes
-/// -IOERR), sends what the sockets take, reads nothing more.
+/// At stop, after the last commit: settles every held reply by what is durable now (the rest
+/// becomes -IOERR), sends what the sockets take, reads nothing more.
 void session_shared_finish(struct session_shared *shared);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Replies that wait for a commit. Output is one stream, so holding back means: nothing from the first
-// waiting reply on is sent, whatever stands behind it. The place of every waiting write's reply is
-// remembered, because a commit that fails turns exactly those into errors.
+// Replies that wait for a commit. Output is one stream, so holding back means: nothing from the
+// first waiting reply on is sent, whatever stands behind it. The place of every waiting write's
+// reply is remembered, because a commit that fails turns exactly those into errors.
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// A session's buffers and its socket. Standard buffers are lent from a small pool only while something
-// is in them: a turn's sessions use the same warm memory one after the other, and ten thousand idle
-// connections hold none. Whatever is larger, or larger than all together may be, is refused before it
-// is allocated.
+// A session's buffers and its socket. Standard buffers are lent from a small pool only while
+// something is in them: a turn's sessions use the same warm memory one after the other, and ten
+// thousand idle connections hold none. Whatever is larger, or larger than all together may be, is
+// refused before it is allocated.
 
 #include <errno.h>
 #include <stdlib.h>
@@ -69,7 +69,8 @@ static void session_buffer_give(struct session *session, char *buffer, size_t by
 	}
 }
 
-/// Another size for a buffer whose first `used` bytes count. NULL = not possible, the old one stays.
+/// Another size for a buffer whose first `used` bytes count. NULL = not possible, the old one
+/// stays.
 static char *session_buffer_resize(struct session *session, char *buffer, size_t bytes,
 				   size_t new_bytes, size_t used)
 {
@@ -113,8 +114,8 @@ static void session_input_compact(struct session *session)
 	session->input_end = used;
 }
 
-/// Makes room behind the input, as much as the half frame wants but never all of a large announcement
-/// at once: memory follows the bytes that really came.
+/// Makes room behind the input, as much as the half frame wants but never all of a large
+/// announcement at once: memory follows the bytes that really came.
 static bool session_input_room(struct session *session)
 {
 	if (!session->input) {

@@ -65,13 +65,14 @@ void session_input_trim(struct session *session);
 void session_send(struct session *session);
 /// Sets the epoll interest that fits the session's state.
 void session_update_interest(struct session *session);
-/// Charges `bytes` to the buffers of all sessions; false (and the session is marked dead) over the limit.
+/// Charges `bytes` to the buffers of all sessions; false (and the session is marked dead) over the
+/// limit.
 bool session_charge(struct session *session, size_t bytes);
 void session_uncharge(struct session *session, size_t bytes);
 /// Frees both buffers and closes descriptors that were not sent.
 void session_io_free(struct session *session);
-/// Puts another buffer under the unsent output (session_hold.c, replacing replies). Takes ownership of
-/// `output`, which was charged.
+/// Puts another buffer under the unsent output (session_hold.c, replacing replies). Takes ownership
+/// of `output`, which was charged.
 void session_output_replace(struct session *session, char *output, size_t bytes, size_t end);
 
 // ---- session_run.c ----

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// From bytes to commands: reads, parses a window of requests ahead so that the memory they will touch
-// is on its way, runs them in order, and stops when the session's share of the turn is used up.
+// From bytes to commands: reads, parses a window of requests ahead so that the memory they will
+// touch is on its way, runs them in order, and stops when the session's share of the turn is used
+// up.
 
 #include "daemon/command.h"
 #include "daemon/keyspace.h"
@@ -78,8 +79,8 @@ static void session_swap(struct resp_request *a, struct resp_request *b)
 	*b = keep;
 }
 
-/// Fills the window. Returns how many requests it holds; *ending tells why it stopped, *parsed where
-/// in the input. A half frame's arguments are kept in session->partial.
+/// Fills the window. Returns how many requests it holds; *ending tells why it stopped, *parsed
+/// where in the input. A half frame's arguments are kept in session->partial.
 static unsigned session_parse_window(struct session *session, enum resp_result *ending,
 				     size_t *parsed)
 {

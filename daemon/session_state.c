@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What commands keep in a session: the queue of a transaction, and finding sessions for CLIENT LIST.
+// What commands keep in a session: the queue of a transaction, and finding sessions for CLIENT
+// LIST.
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// What INFO and KVD.STATS tell: the counters in the region's first page, which any process may read,
-// and what only kvd knows: calls and sampled times of each command, and operations a second. Nothing
-// here runs on a timer; an idle kvd stays asleep. Everything belongs to the loop's thread.
+// What INFO and KVD.STATS tell: the counters in the region's first page, which any process may
+// read, and what only kvd knows: calls and sampled times of each command, and operations a second.
+// Nothing here runs on a timer; an idle kvd stays asleep. Everything belongs to the loop's thread.
 #pragma once
 
 #include <stdbool.h>
@@ -52,13 +52,15 @@ struct stats *stats_create(struct kvd *kvd);
 /// NULL is fine.
 void stats_destroy(struct stats *stats);
 
-/// Adds to a counter. kvd's loop is the only writer of these words; partner: relaxed loads anywhere.
+/// Adds to a counter. kvd's loop is the only writer of these words; partner: relaxed loads
+/// anywhere.
 static inline void stats_add(struct stats *stats, enum kvs_counter counter, uint64_t by)
 {
 	kvs_count(stats->counters + counter, by);
 }
 
-/// A counter's value; other threads of kvd may write it, hence relaxed (partner: their kvs_count()).
+/// A counter's value; other threads of kvd may write it, hence relaxed (partner: their
+/// kvs_count()).
 static inline uint64_t stats_get(const struct stats *stats, enum kvs_counter counter)
 {
 	return kvs_load_relaxed(stats->counters + counter);
@@ -70,8 +72,8 @@ static inline uint64_t stats_since_reset(const struct stats *stats, enum kvs_cou
 	return stats_get(stats, counter) - stats->base[counter];
 }
 
-/// Takes a sample for the rates if the last is old enough; the dispatcher calls it with the clock that
-/// it has anyway.
+/// Takes a sample for the rates if the last is old enough; the dispatcher calls it with the clock
+/// that it has anyway.
 void stats_sample_slow(struct stats *stats, uint64_t now_ms);
 static inline void stats_sample(struct stats *stats, uint64_t now_ms)
 {
@@ -90,8 +92,8 @@ struct stats_rates {
 };
 struct stats_rates stats_rates(const struct stats *stats, uint64_t now_ms);
 
-/// CONFIG RESETSTAT: INFO's counts and the commands' numbers start from zero; the region's words and
-/// KVD.STATS go on.
+/// CONFIG RESETSTAT: INFO's counts and the commands' numbers start from zero; the region's words
+/// and KVD.STATS go on.
 void stats_reset(struct stats *stats);
 
 /// The whole of KVD.STATS as one JSON object, appended to `text`. Fields are only ever added:

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Attaching: KVD.ATTACH over the link, three descriptors back, three mappings from them, and no
-// descriptor kept, so that nothing an application does to its descriptors can disturb reads. A client
-// to which no descriptors can be passed, or whose layout differs, reads through the socket instead.
+// descriptor kept, so that nothing an application does to its descriptors can disturb reads. A
+// client to which no descriptors can be passed, or whose layout differs, reads through the socket
+// instead.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
@@ -101,7 +102,8 @@ bool kvc_attachment_valid(const struct kvc_attachment *attachment)
 
 bool kvc_attachment_retired(const struct kvc_attachment *attachment)
 {
-	// Acquire: everything kvd ever wrote into this region comes before (partner: its last store).
+	// Acquire: everything kvd ever wrote into this region comes before (partner: its last
+	// store).
 	return kvs_load_acquire(&kvs_map_header(&attachment->map)->lifecycle) == KVS_REGION_RETIRED;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Growing bytes, and the requests built in them: arrays of bulk strings, numbers without printf, and
-// one long value that is sent from where it stands instead of being copied.
+// Growing bytes, and the requests built in them: arrays of bulk strings, numbers without printf,
+// and one long value that is sent from where it stands instead of being copied.
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // A client's life: options in, everything out again at the end, and the two things that hold it
-// together between threads and processes: the mutex, and the sentinel page that tells a forked child
-// (by fork() or by raw clone) that what it has inherited belongs to its parent.
+// together between threads and processes: the mutex, and the sentinel page that tells a forked
+// child (by fork() or by raw clone) that what it has inherited belongs to its parent.
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -24,8 +24,8 @@ void kvc_options_init(struct kvc_options *options)
 	}
 }
 
-// Copies a struct whose first member says how large the caller believes it to be. What we know and it
-// does not have is zero; what it sets and we do not know is refused.
+// Copies a struct whose first member says how large the caller believes it to be. What we know and
+// it does not have is zero; what it sets and we do not know is refused.
 static bool client_copy_sized(void *to, size_t to_bytes, const void *from)
 {
 	size_t from_bytes;

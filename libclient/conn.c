@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// One connection: opened when it is needed, replaced once when it turns out stale before anything was
-// sent, given up with the exact result when it breaks later, and not tried again before its pause is
-// over. What "was sent" means decides between UNREACHABLE (kvd never got a whole request: safe to
-// repeat) and UNKNOWN.
+// One connection: opened when it is needed, replaced once when it turns out stale before anything
+// was sent, given up with the exact result when it breaks later, and not tried again before its
+// pause is over. What "was sent" means decides between UNREACHABLE (kvd never got a whole request:
+// safe to repeat) and UNKNOWN.
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -155,7 +155,8 @@ int kvc_conn_send(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns)
 	}
 	for (;;) {
 		if (conn->takes_fds && !kvc_io_is_ours(conn)) {
-			return KVC_UNREACHABLE; // only kvc_link_ensure() opens the link: it attaches
+			// only kvc_link_ensure() opens the link: it attaches
+			return KVC_UNREACHABLE;
 		}
 		int status = kvc_conn_ensure(client, conn, deadline_ns);
 		if (status != KVC_OK) {

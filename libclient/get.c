@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// The copying get. kvc_get() is the one path that is counted in nanoseconds: hash, begin, find, copy,
-// end, all of it loads of lines that stay in cache and stores to the reader's own slot. Whatever is
-// not that, from a first attach to a value that is only on disk, is kvc_get_into(), out of line.
+// The copying get. kvc_get() is the one path that is counted in nanoseconds: hash, begin, find,
+// copy, end, all of it loads of lines that stay in cache and stores to the reader's own slot.
+// Whatever is not that, from a first attach to a value that is only on disk, is kvc_get_into(), out
+// of line.
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -232,7 +233,8 @@ int kvc_get(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
 			kvc_meta_fill(reader, &hit, meta);
 		}
 	}
-	// The copy is good only if the section was: checked after the last byte was read, never before.
+	// The copy is good only if the section was: checked after the last byte was read, never
+	// before.
 	if (kvc_unlikely(!kvc_reader_leave(reader) || found > KVS_FIND_ABSENT)) {
 		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
 	}

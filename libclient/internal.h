@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
 // What the files of libkvclient share: the connection, the attachment (one mapping with its reader
-// pages), the reader, and who may touch which of them. Three owners: a reader's fields belong to the
-// thread that holds the handle; `conn` and what hangs on it to the one thread that calls functions of
-// the kvc; everything else of a kvc to whoever holds its mutex. Nothing here is installed.
+// pages), the reader, and who may touch which of them. Three owners: a reader's fields belong to
+// the thread that holds the handle; `conn` and what hangs on it to the one thread that calls
+// functions of the kvc; everything else of a kvc to whoever holds its mutex. Nothing here is
+// installed.
 #pragma once
 
 #include <pthread.h>
@@ -29,8 +30,8 @@
 #define kvc_likely(x) __builtin_expect(!!(x), 1)
 #define kvc_unlikely(x) __builtin_expect(!!(x), 0)
 
-/// Bytes that grow. A failed allocation sticks in `failed`, so that building reads straight down and
-/// is checked once.
+/// Bytes that grow. A failed allocation sticks in `failed`, so that building reads straight down
+/// and is checked once.
 struct kvc_buffer {
 	char *data;
 	size_t bytes;
@@ -75,8 +76,8 @@ struct kvc_conn {
 	char error_text[KVC_ERROR_TEXT_BYTES];
 };
 
-/// One mapping of a region with the reader pages that kvd gave for it. Replaced, never changed, when
-/// kvd changes; lives until the last reader has moved on.
+/// One mapping of a region with the reader pages that kvd gave for it. Replaced, never changed,
+/// when kvd changes; lives until the last reader has moved on.
 struct kvc_attachment {
 	struct kvs_map map; // `ready` rises under the client's mutex
 	const struct kvs_hot *hot;
@@ -169,7 +170,8 @@ void kvc_client_unlock(kvc *client);
 /// requests. Cheap otherwise. Any thread.
 void kvc_client_after_fork(kvc *client);
 
-/// Copies caller's options of whatever size; NULL = defaults. False if they set what we do not know.
+/// Copies caller's options of whatever size; NULL = defaults. False if they set what we do not
+/// know.
 bool kvc_set_options_copy(struct kvc_set_options *to, const struct kvc_set_options *from);
 
 // buffer.c: bytes and request frames.
@@ -192,19 +194,20 @@ int kvc_key_check(const void *key, size_t key_bytes);
 uint64_t kvc_now_ns(void);		       // monotonic
 uint64_t kvc_deadline_ns(uint32_t timeout_ms); // so many from now
 void kvc_conn_init(struct kvc_conn *conn, bool takes_fds);
-/// Closes, if the descriptor is still ours, and forgets what was under way; pipelined commands count
-/// as lost. Keeps memory and back-off.
+/// Closes, if the descriptor is still ours, and forgets what was under way; pipelined commands
+/// count as lost. Keeps memory and back-off.
 void kvc_conn_drop(struct kvc_conn *conn);
 void kvc_conn_free(struct kvc_conn *conn);
 /// Connects unless connected. UNREACHABLE at once while backing off.
 int kvc_conn_ensure(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns);
 /// An attempt was no good: the next one has to wait, longer each time.
 void kvc_conn_back_off(const kvc *client, struct kvc_conn *conn);
-/// Sends conn->frame whole. UNREACHABLE: kvd has not got a whole request. A connection that turns out
-/// stale before anything left is replaced once.
+/// Sends conn->frame whole. UNREACHABLE: kvd has not got a whole request. A connection that turns
+/// out stale before anything left is replaced once.
 int kvc_conn_send(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns);
-/// Waits for the next reply. UNKNOWN if the connection ends, TIMEOUT; both drop it. With a deadline of
-/// 0 TIMEOUT means "not yet" and drops nothing. The reply is good until the next call with `conn`.
+/// Waits for the next reply. UNKNOWN if the connection ends, TIMEOUT; both drop it. With a deadline
+/// of 0 TIMEOUT means "not yet" and drops nothing. The reply is good until the next call with
+/// `conn`.
 int kvc_conn_reply(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns,
 		   const struct kvc_reply **reply);
 /// Sends conn->frame, one request, and waits for its reply.
@@ -224,8 +227,8 @@ int kvc_io_fill(struct kvc_conn *conn, uint64_t deadline_ns);
 
 // reply.c
 
-/// Builds the tree of the complete reply of `nodes` nodes at conn->in[in_start]. Strings stay in the
-/// input buffer and get their NUL there.
+/// Builds the tree of the complete reply of `nodes` nodes at conn->in[in_start]. Strings stay in
+/// the input buffer and get their NUL there.
 int kvc_reply_build(struct kvc_conn *conn, size_t nodes, const struct kvc_reply **reply);
 /// Value of `name` in a map (or flat array) reply, NULL if it has none.
 const struct kvc_reply *kvc_reply_field(const struct kvc_reply *map, const char *name);
@@ -259,8 +262,8 @@ struct kvs_reader_page *kvc_page_map(int fd);
 
 // reader.c
 
-/// Enters a section where the fast way refused. True: in the mapping, section announced. False: only
-/// the socket can answer. Outside any section only.
+/// Enters a section where the fast way refused. True: in the mapping, section announced. False:
+/// only the socket can answer. Outside any section only.
 bool kvc_reader_enter_slow(kvc_reader *reader);
 /// Maps what kvd has published since. False if that failed.
 bool kvc_reader_extend(kvc_reader *reader);
@@ -281,7 +284,8 @@ int kvc_conn_leave(kvc *client, int status); // returns `status`
 
 /// One key through the socket. KVC_OK, NOT_FOUND, TRUNCATED or an error.
 int kvc_socket_get(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_sink *sink);
-/// Items whose status is KVC_BUSY, pipelined; with `atomic` all of one moment. OK, or what stopped it.
+/// Items whose status is KVC_BUSY, pipelined; with `atomic` all of one moment. OK, or what stopped
+/// it.
 int kvc_socket_get_many(kvc_reader *reader, struct kvc_item *items, size_t count, bool atomic);
 int kvc_socket_watermarks(kvc_reader *reader, uint64_t *applied, uint64_t *durable);
 
@@ -306,16 +310,18 @@ enum kvc_looked {
 };
 
 /// One search and what it means for a reader; time as in kvc_expired().
-/// Call with: hash by the reader's seed. Thread must: be in a mapped section. Orders: kvs_table_find().
+/// Call with: hash by the reader's seed. Thread must: be in a mapped section. Orders:
+/// kvs_table_find().
 enum kvc_looked kvc_look(kvc_reader *reader, uint64_t hash, const void *key, size_t key_bytes,
 			 uint64_t now_ms, struct kvs_hit *hit);
 uint64_t kvc_wall_ms(void); // precise, since 1970
 
-/// Enters a section if nothing changed since the last time: two compares, the announcement, two more.
-/// False: nothing is announced, kvc_reader_enter_slow() knows what to do.
+/// Enters a section if nothing changed since the last time: two compares, the announcement, two
+/// more. False: nothing is announced, kvc_reader_enter_slow() knows what to do.
 /// Call with: a reader outside any section. Thread must: own it. Orders: gen_word is load-acquired
-/// (partner: kvd's store before the first reply of its new life); as kvs_epoch_enter() for the rest.
-/// The page state is loaded after the announcement, which makes a Dekker pair with kvs_epoch_detach().
+/// (partner: kvd's store before the first reply of its new life); as kvs_epoch_enter() for the
+/// rest. The page state is loaded after the announcement, which makes a Dekker pair with
+/// kvs_epoch_detach().
 static inline bool kvc_reader_enter(kvc_reader *reader)
 {
 	// First of all the sentinel: in a forked child the page behind `slot` is not there.
@@ -340,8 +346,8 @@ static inline bool kvc_reader_leave(kvc_reader *reader)
 	return kvs_epoch_leave(reader->slot, reader->hot);
 }
 
-/// Counts a hit; about one in KVS_SAMPLE_EVERY leaves its hash in the ring, scattered by a product so
-/// that a program that reads the same keys round and round is not always caught at the same one.
+/// Counts a hit; about one in KVS_SAMPLE_EVERY leaves its hash in the ring, scattered by a product
+/// so that a program that reads the same keys round and round is not always caught at the same one.
 static inline void kvc_reader_hit(kvc_reader *reader, uint64_t hash)
 {
 	struct kvs_slot *slot = reader->slot;

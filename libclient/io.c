@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The system calls under a connection: connect, send, receive, each with a deadline on the monotonic
-// clock and each ready to find that the descriptor is not ours any more.
+// The system calls under a connection: connect, send, receive, each with a deadline on the
+// monotonic clock and each ready to find that the descriptor is not ours any more.
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -24,7 +24,8 @@ bool kvc_io_is_ours(const struct kvc_conn *conn)
 	       status.st_dev == conn->fd_device && status.st_ino == conn->fd_inode;
 }
 
-// Waits for `events`. OK, or TIMEOUT. An error of the socket counts as ready: the next call tells it.
+// Waits for `events`. OK, or TIMEOUT. An error of the socket counts as ready: the next call tells
+// it.
 static int io_wait(const struct kvc_conn *conn, short events, uint64_t deadline_ns)
 {
 	for (;;) {
@@ -78,7 +79,8 @@ int kvc_io_connect(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns)
 			continue;
 		}
 		if (error == EAGAIN && kvc_now_ns() < deadline_ns) {
-			// The listener's queue is full, and a Unix socket cannot be polled for room in it.
+			// The listener's queue is full, and a Unix socket cannot be polled for room
+			// in it.
 			(void)poll(NULL, 0, IO_BACKLOG_PAUSE_MS);
 			continue;
 		}
@@ -125,7 +127,8 @@ int kvc_io_send(struct kvc_conn *conn, struct iovec *iov, int count, uint64_t de
 			kvc_error_set(conn->error_text, "send: %s", strerror(errno));
 			return KVC_UNREACHABLE;
 		}
-		// The reply to an earlier part may be what kvd wants to be rid of first: take it in.
+		// The reply to an earlier part may be what kvd wants to be rid of first: take it
+		// in.
 		int status = io_wait(conn, POLLIN | POLLOUT, deadline_ns);
 		if (status != KVC_OK) {
 			kvc_error_set(conn->error_text,

@@ -3,11 +3,12 @@
  * libkvclient: read what kvd shares at memory speed, and write to it through its socket.
  *
  * Two kinds of handle. A `kvc` is a connection: one per process is usual, one thread at a time may
- * call functions that take it, except where a line says otherwise. A `kvc_reader` is a place in the
- * shared mapping from which one thread at a time reads; open one for each thread that reads, or hand
- * one from thread to thread. The library starts no threads, keeps no globals and installs no signal
- * handlers. After fork() the child may go on using both: the first call in the child attaches anew;
- * views that were open at the fork belong to the parent and end as KVC_REVOKED in the child.
+ * call functions that take it, except where a line says otherwise. A `kvc_reader` is a place in
+ * the shared mapping from which one thread at a time reads; open one for each thread that reads,
+ * or hand one from thread to thread. The library starts no threads, keeps no globals and installs
+ * no signal handlers. After fork() the child may go on using both: the first call in the child
+ * attaches anew; views that were open at the fork belong to the parent and end as KVC_REVOKED in
+ * the child.
  *
  * Keys are 1..511 bytes, values up to the server's limit; both are any bytes. Read kvclient(3) for
  * the caveats before using views.
@@ -38,9 +39,9 @@ enum kvc_status {
 
 	KVC_REVOKED = -1,       /* kvd took the memory back from a view held too long: discard */
 	KVC_BUSY = -2,          /* views still open, or no consistent snapshot after many tries */
-	KVC_UNREACHABLE = -3,   /* no daemon at the socket, or the connection broke before sending */
+	KVC_UNREACHABLE = -3,   /* no daemon at the socket, or it broke before sending */
 	KVC_TIMEOUT = -4,       /* deadline passed; a write may or may not have been applied */
-	KVC_UNKNOWN = -5,       /* connection broke after a write was sent: it may have been applied */
+	KVC_UNKNOWN = -5,       /* broke after a write was sent: it may have been applied */
 	KVC_NO_MEMORY = -6,     /* kvd's memory is full (-OOM) or malloc failed here */
 	KVC_TOO_LARGE = -7,     /* key, value or batch over its limit */
 	KVC_INVALID = -8,       /* an argument is not valid */
@@ -48,7 +49,7 @@ enum kvc_status {
 	KVC_PROTOCOL = -10,     /* the peer does not speak as kvd does */
 	KVC_LAYOUT = -11,       /* kvd's region has another layout: update the older side */
 	KVC_DAMAGED = -12,      /* the region contradicts itself */
-	KVC_NOT_DURABLE = -13,  /* applied and visible, but the store could not be written (-IOERR) */
+	KVC_NOT_DURABLE = -13,  /* applied and visible, but the store failed (-IOERR) */
 	KVC_SYSTEM = -14,       /* a system call failed; errno says which way */
 	KVC_NOT_NUMBER = -15    /* increment of something that is not an integer, or overflow */
 };
@@ -77,8 +78,8 @@ enum kvc_open_flags {
 
 /* What is known about a value besides its bytes. */
 struct kvc_meta {
-	uint64_t version;     /* seq of the write: grows with every write on this kvd, never reused */
-	uint64_t time_ms;     /* when it was written, wall clock, ms since 1970; 0 if read by socket */
+	uint64_t version;     /* seq of the write: grows with every write, never reused */
+	uint64_t time_ms;     /* when written, wall clock, ms since 1970; 0 by socket */
 	int64_t ttl_ms;       /* time left, -1 = no expiry */
 	uint32_t value_bytes;
 	uint32_t flags;       /* enum kvc_meta_flags */
@@ -159,7 +160,7 @@ struct kvc_item {
 };
 
 enum kvc_get_flags {
-	KVC_GET_SNAPSHOT = 1    /* all items from one moment: batches are seen whole or not at all */
+	KVC_GET_SNAPSHOT = 1    /* all items from one moment: batches seen whole or not at all */
 };
 
 /* Gets `count` items; per-item results are in `status`. Returns KVC_OK, or the error that stopped
@@ -220,8 +221,8 @@ KVC_API int kvc_batch_set(kvc_batch *batch, const void *key, size_t key_bytes, c
 KVC_API int kvc_batch_delete(kvc_batch *batch, const void *key, size_t key_bytes);
 KVC_API int kvc_batch_increment(kvc_batch *batch, const void *key, size_t key_bytes, int64_t delta);
 KVC_API int kvc_batch_expire(kvc_batch *batch, const void *key, size_t key_bytes, int64_t ttl_ms);
-/* Sends and waits. KVC_OK: all applied. KVC_NOT_NUMBER: an increment met no integer; as in Redis the
- * other operations were applied. Any other error reply: nothing was. Batches over 64 MiB are
+/* Sends and waits. KVC_OK: all applied. KVC_NOT_NUMBER: an increment met no integer; as in Redis
+ * the other operations were applied. Any other error reply: nothing was. Batches over 64 MiB are
  * KVC_TOO_LARGE when they are built. The batch keeps its content (kvc_batch_reset empties it). */
 KVC_API int kvc_batch_commit(kvc *client, kvc_batch *batch);
 
@@ -248,10 +249,11 @@ struct kvc_reply {
 KVC_API int kvc_command(kvc *client, int argc, const void *const *argv, const size_t *argv_bytes,
 			const struct kvc_reply **reply);
 
-/* Pipelining: append commands, then take their replies in order, one for each. Unsent commands go out
- * with the first kvc_pipeline_reply, or when 64 KiB are waiting. If the connection breaks, each reply
- * still owed is KVC_UNKNOWN (or KVC_UNREACHABLE, if nothing left). Until all replies are taken other
- * calls with this client are KVC_INVALID, and so is taking one more than is owed. */
+/* Pipelining: append commands, then take their replies in order, one for each. Unsent commands
+ * go out with the first kvc_pipeline_reply, or when 64 KiB are waiting. If the connection
+ * breaks, each reply still owed is KVC_UNKNOWN (or KVC_UNREACHABLE, if nothing left). Until all
+ * replies are taken other calls with this client are KVC_INVALID, and so is taking one more than
+ * is owed. */
 KVC_API int kvc_pipeline_append(kvc *client, int argc, const void *const *argv,
 				const size_t *argv_bytes);
 KVC_API int kvc_pipeline_reply(kvc *client, const struct kvc_reply **reply);

@@ -100,7 +100,8 @@ static int many_by_socket(struct many *many, size_t first, bool atomic)
 	return kvc_socket_get_many(many->reader, many->items, many->count, atomic);
 }
 
-// One group with its retries. OK, REVOKED (nested only), or UNREACHABLE: there is no mapping to read.
+// One group with its retries. OK, REVOKED (nested only), or UNREACHABLE: there is no mapping to
+// read.
 static int many_group_settled(struct many *many, size_t first, size_t count)
 {
 	struct kvc_item *items = many->items + first;
@@ -149,7 +150,8 @@ static bool many_read_snapshot(struct many *many)
 	const struct kvs_watermarks *marks = &kvs_map_header(many->reader->map)->marks;
 	many->newer = many->unmapped = many->socket = false;
 	many->now_ms = kvc_wall_ms(); // one clock for all: a batch with one expiry goes as one
-	// Acquire: all up to it is published (partner: the writer's release after publishing a batch).
+	// Acquire: all up to it is published (partner: the writer's release after publishing a
+	// batch).
 	many->seq_max = kvs_load_acquire(&marks->applied_seq);
 	for (size_t first = 0; first < many->count; first += MANY_GROUP) {
 		size_t left = many->count - first;
@@ -179,10 +181,12 @@ static int many_snapshot(struct many *many)
 				return many_by_socket(many, 0, true);
 			}
 		} else if (good && same_moment) {
-			// A value that is only on disk has to be of the same moment too: all by socket then.
+			// A value that is only on disk has to be of the same moment too: all by
+			// socket then.
 			return many->socket ? many_by_socket(many, 0, true) : KVC_OK;
 		} else if (i >= KVS_SNAPSHOT_RETRIES_MAX / 4) {
-			(void)sched_yield(); // the writer may need this very processor to finish a batch
+			// the writer may need this very processor to finish a batch
+			(void)sched_yield();
 		}
 	}
 	return KVC_BUSY;

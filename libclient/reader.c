@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Readers: a handle each, a slot each. When anything about the attachment has changed, the next
-// section begins here: the reader moves to the newest attachment, which is made if need be. It waits
-// for kvd only when the old mapping may not be read any more.
+// section begins here: the reader moves to the newest attachment, which is made if need be. It
+// waits for kvd only when the old mapping may not be read any more.
 #include <stdlib.h>
 
 #include "libclient/internal.h"
@@ -88,7 +88,8 @@ bool kvc_reader_enter_slow(kvc_reader *reader)
 			return false;
 		}
 		(void)kvs_epoch_enter(reader->slot, reader->hot, reader->fenced);
-		// As in kvc_reader_enter(), but for the incarnation: an adopted region is read meanwhile.
+		// As in kvc_reader_enter(), but for the incarnation: an adopted region is read
+		// meanwhile.
 		if (kvs_load_acquire(reader->gen_word) == reader->gen &&
 		    (kvs_load_relaxed(reader->page_state) == KVS_PAGE_ATTACHED ||
 		     kvc_attachment_retired(reader->attachment))) {

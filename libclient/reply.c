@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Replies as trees. The nodes of one reply stand in one array that grows to the largest reply seen and
-// is reused; strings stay where they were received, with the carriage return behind them turned into
-// the NUL that C wants.
+// Replies as trees. The nodes of one reply stand in one array that grows to the largest reply seen
+// and is reused; strings stay where they were received, with the carriage return behind them turned
+// into the NUL that C wants.
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,7 +69,8 @@ static void reply_scalar(struct reply_builder *builder, const struct resp_node *
 {
 	reply->integer = node->integer;
 	if (node->data) {
-		// The byte behind every text is the '\r' of its line end: parsed already, free to use.
+		// The byte behind every text is the '\r' of its line end: parsed already, free to
+		// use.
 		builder->input[(size_t)(node->data - builder->input) + node->bytes] = '\0';
 		reply->text = node->data;
 		reply->text_bytes = node->bytes;

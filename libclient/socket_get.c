@@ -60,8 +60,8 @@ static int socket_take(struct kvc_conn *link, const struct kvc_reply *reply, str
 	return kvc_sink_fill(sink, field[0].text, field[0].text_bytes);
 }
 
-// True if the link can take requests, attached or not; else *status says why not. Attaching uses the
-// link's frame, so this comes before a request is built.
+// True if the link can take requests, attached or not; else *status says why not. Attaching uses
+// the link's frame, so this comes before a request is built.
 static bool socket_ready(kvc *client, int *status)
 {
 	*status = kvc_link_ensure(client, true);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Sections and zero-copy views. A section is in the mapping or, where there is none, a bracket around
-// copies that came by socket; the caller sees no difference but KVC_META_SOCKET. While a section is
-// open the reader's fast way is barred, so that a get inside it goes by the section's rules.
+// Sections and zero-copy views. A section is in the mapping or, where there is none, a bracket
+// around copies that came by socket; the caller sees no difference but KVC_META_SOCKET. While a
+// section is open the reader's fast way is barred, so that a get inside it goes by the section's
+// rules.
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,8 +163,8 @@ int kvc_watermarks(kvc_reader *reader, uint64_t *applied, uint64_t *durable)
 		return kvc_socket_watermarks(reader, applied, durable);
 	}
 	const struct kvs_watermarks *marks = &kvs_map_header(reader->map)->marks;
-	// Durable first, so that it is never above applied. Acquire: partners are the persister's store
-	// after its commit and the writer's after publishing.
+	// Durable first, so that it is never above applied. Acquire: partners are the persister's
+	// store after its commit and the writer's after publishing.
 	*durable = kvs_load_acquire(&marks->durable_seq);
 	*applied = kvs_load_acquire(&marks->applied_seq);
 	if (!nested) {

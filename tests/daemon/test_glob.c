@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Glob patterns: Redis's corners one by one, then generated patterns against a matcher that says the
-// same recursively and slowly, then patterns that make recursive matchers run for ever.
-// G: matching is bounded by pattern times string.
+// Glob patterns: Redis's corners one by one, then generated patterns against a matcher that says
+// the same recursively and slowly, then patterns that make recursive matchers run for ever. G:
+// matching is bounded by pattern times string.
 #include "daemon/glob.h"
 
 #include <time.h>
@@ -18,7 +18,8 @@ struct glob_case {
 
 static const struct glob_case cases[] = {
 	{ "*", "anything", false, true },
-	{ "*", "", false, false }, // Redis: a star alone does not match nothing; keys are never empty
+	// Redis: a star alone does not match nothing; keys are never empty
+	{ "*", "", false, false },
 	{ "", "", false, true },
 	{ "", "a", false, false },
 	{ "a", "", false, false },
@@ -73,8 +74,9 @@ static bool reference_class(const char **pattern, const char *end, char byte)
 			break;
 		} else if (end - at >= 3 && at[1] == '-') {
 			signed char low = (signed char)at[0], high = (signed char)at[2];
-			found |= low <= high ? (signed char)byte >= low && (signed char)byte <= high
-					     : (signed char)byte >= high && (signed char)byte <= low;
+			found |= low <= high
+					 ? (signed char)byte >= low && (signed char)byte <= high
+					 : (signed char)byte >= high && (signed char)byte <= low;
 			at += 2;
 		} else {
 			found |= *at == byte;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // The keyspace against a model: seeded random sets, deletes, expiries, batches, large values and
-// flushes in a small region, so that cleaning, growth, shrinkage and waiting for durability happen all
-// the time. After each round everything is compared: values (A: visible), counts, and the live bytes of
-// every segment with a fresh scan of the table (G: bounded, nothing leaks).
+// flushes in a small region, so that cleaning, growth, shrinkage and waiting for durability happen
+// all the time. After each round everything is compared: values (A: visible), counts, and the live
+// bytes of every segment with a fresh scan of the table (G: bounded, nothing leaks).
 #include <unistd.h>
 
 #include "daemon/cleaner.h"

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 #
 # The long runs behind ./check --deep: each may take up to an hour a part, prints its seed and
-# commit, and leaves its counts in build/deep for the summary. Sourced by ./check, whose functions it
-# uses.
-# shellcheck shell=bash disable=SC2154
+# commit, and leaves its counts in build/deep for the summary. Sourced by ./check, whose functions
+# it uses. shellcheck shell=bash disable=SC2154
 
 # A deep run is a function deep_NAME PART PARTS.
 deep_names=(arm64 torture fuzz)
@@ -106,8 +105,8 @@ endian = 'little'
 CROSS
 }
 
-# The contract and the client on the other memory model and the other crc32c: all unit tests that are
-# programs, cross-built.
+# The contract and the client on the other memory model and the other crc32c: all unit tests that
+# are programs, cross-built.
 deep_arm64() {
     local sysroot="$root/build/arm64-sysroot" names
     if ! arm64_sysroot "$sysroot" >"$temporary/sysroot.log" 2>&1; then

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 #
 # Counts what really ran. Reads the TAP that each test printed (from meson's JSON log or a file),
-# adds the failures TAP cannot express (a crash, a timeout, a plan that was not fulfilled), and keeps
-# one line a result in a state file until the total is asked for.
+# adds the failures TAP cannot express (a crash, a timeout, a plan that was not fulfilled), and
+# keeps one line a result in a state file until the total is asked for.
 """results.py STATE meson GROUP LOG.json | tap GROUP NAME FILE EXIT | one GROUP NAME ok|fail [WHY] |
 group GROUP SECONDS | total"""
 import json

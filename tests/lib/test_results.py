@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
-# The counter behind ./check: every way a test can go wrong must end up as a failure, or the last line
-# of ./check lies.
+# The counter behind ./check: every way a test can go wrong must end up as a failure, or the last
+# line of ./check lies.
 import contextlib
 import io
 import json

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // A kvd small enough to be told how to misbehave: a thread that answers on a socket in a temporary
-// folder, passes descriptors of a real region, and can die, hang, lie, detach its clients or come back
-// with a new region whenever a test says so. Its table and log are the real ones.
+// folder, passes descriptors of a real region, and can die, hang, lie, detach its clients or come
+// back with a new region whenever a test says so. Its table and log are the real ones.
 #pragma once
 
 #include <pthread.h>
@@ -65,8 +65,8 @@ void fake_stop(struct fake *fake);
 
 /// Down: no listener, all connections closed, the region stays as it is (kvd was killed).
 void fake_kill(struct fake *fake);
-/// Up again after fake_kill: with a new, empty region and the next generation, or, `adopt`, with the
-/// same region and the next incarnation. Pages given out before are forgotten.
+/// Up again after fake_kill: with a new, empty region and the next generation, or, `adopt`, with
+/// the same region and the next incarnation. Pages given out before are forgotten.
 void fake_revive(struct fake *fake, bool adopt);
 
 /// As a kvd that lost a connection of a living process: every page given out is marked DETACHED.

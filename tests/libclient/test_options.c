@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What a caller compiled against another version of the header may pass, and whether the header, the
-// table of results and the symbol list agree.
+// What a caller compiled against another version of the header may pass, and whether the header,
+// the table of results and the symbol list agree.
 #include <errno.h>
 #include <stddef.h>
 

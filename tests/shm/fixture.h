@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// A region with table, log and one reader page, put together without the daemon, so that the tests of
-// shm/ can drive single steps of it. It writes as the keyspace does: secure, append, publish the entry.
+// A region with table, log and one reader page, put together without the daemon, so that the tests
+// of shm/ can drive single steps of it. It writes as the keyspace does: secure, append, publish the
+// entry.
 #pragma once
 
 #include <stdbool.h>
@@ -30,12 +31,13 @@ struct fixture {
 	uint64_t now_ns;
 };
 
-/// Opens a region of `memory_bytes` in segments of `segment_bytes`, ALIVE, with an empty table. Bails
-/// out if the machine cannot give it.
+/// Opens a region of `memory_bytes` in segments of `segment_bytes`, ALIVE, with an empty table.
+/// Bails out if the machine cannot give it.
 void fixture_open(struct fixture *f, uint64_t memory_bytes, uint32_t segment_bytes);
 void fixture_close(struct fixture *f);
 
-/// Stores key = value (as a record with the next seq) and returns its seq, or 0 if there was no room.
+/// Stores key = value (as a record with the next seq) and returns its seq, or 0 if there was no
+/// room.
 uint64_t fixture_set(struct fixture *f, const void *key, size_t key_bytes, const void *value,
 		     size_t value_bytes);
 
@@ -46,11 +48,13 @@ bool fixture_remove(struct fixture *f, const void *key, size_t key_bytes);
 enum kvs_find_result fixture_find(const struct kvs_map *map, const void *key, size_t key_bytes,
 				  struct kvs_hit *hit);
 
-/// One epoch scan, and whatever it lets out of limbo goes back to its allocator. Returns how many items.
+/// One epoch scan, and whatever it lets out of limbo goes back to its allocator. Returns how many
+/// items.
 size_t fixture_reclaim(struct fixture *f);
 
 /// The cleaner in small: copies what is current in `segment` to survivors and retires it.
 bool fixture_clean(struct fixture *f, uint32_t segment);
 
-/// Maps the region as a client does: read-only, PROT_NONE beyond what is published. Bails out on failure.
+/// Maps the region as a client does: read-only, PROT_NONE beyond what is published. Bails out on
+/// failure.
 void fixture_map_reader(struct fixture *f, struct kvs_map *map);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Running a forked child one instruction at a time, so that a test can look, or act, between any two of
-// them. Only the child's user-space order of instructions is explored this way; what the machine may
-// reorder is explored by the models in tests/model.
+// Running a forked child one instruction at a time, so that a test can look, or act, between any
+// two of them. Only the child's user-space order of instructions is explored this way; what the
+// machine may reorder is explored by the models in tests/model.
 #pragma once
 
 #include <signal.h>
@@ -13,12 +13,12 @@
 
 #define STEP_KEYS 18u
 
-/// Can children be single-stepped here? Not under valgrind, sanitizers or a user-mode emulator. If not,
-/// *why says so.
+/// Can children be single-stepped here? Not under valgrind, sanitizers or a user-mode emulator. If
+/// not, *why says so.
 bool step_supported(const char **why);
 
-/// Forks a child that runs `body` under this process's control; it stops at its first step_mark(). Bails
-/// out on failure.
+/// Forks a child that runs `body` under this process's control; it stops at its first step_mark().
+/// Bails out on failure.
 pid_t step_start(void (*body)(void *context), void *context);
 
 /// Where the child is stopped. It ends with _exit(0) after `body`.
@@ -42,8 +42,8 @@ static inline void step_mark(void)
 #endif
 }
 
-/// Fills `keys` with keys that share bucket 0 of the smallest table; the even ones move when it is split,
-/// the odd ones stay. Every key is NUL-terminated.
+/// Fills `keys` with keys that share bucket 0 of the smallest table; the even ones move when it is
+/// split, the odd ones stay. Every key is NUL-terminated.
 void step_colliding_keys(const struct fixture *f, char keys[STEP_KEYS][16]);
 
 /// Splits or merges one bucket now, whatever the table's load is.

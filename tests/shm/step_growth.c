@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Table growth against readers, at every instruction: a child runs splits, merges, inserts, replacements,
-// removals and the cleaner's moves one instruction at a time, and at each boundary at which the table has
-// changed this process looks up every key as a client would. A kill -9 of kvd at that boundary would leave
-// exactly that state behind.
+// Table growth against readers, at every instruction: a child runs splits, merges, inserts,
+// replacements, removals and the cleaner's moves one instruction at a time, and at each boundary at
+// which the table has changed this process looks up every key as a client would. A kill -9 of kvd
+// at that boundary would leave exactly that state behind.
 //
 //   A  no key that is there is missed, and no value older than an acknowledged one is returned.
 #include <fcntl.h>
@@ -204,7 +204,8 @@ static enum step_state run(struct watcher *w, struct script *s)
 {
 	pid_t pid = step_start(child, s);
 	map_region(w, pid);
-	// The first split needs table memory behind the smallest table: map and watch it when it is there.
+	// The first split needs table memory behind the smallest table: map and watch it when it is
+	// there.
 	w->shadow_table_bytes = w->map.ready[KVS_RANGE_TABLE_0];
 	enum step_state state;
 	while ((state = step_continue(pid)) == STEP_STOPPED) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// The other half of step_growth.c: here the reader is stepped. A child enters a section, looks up one key,
-// checks its value and leaves, and between any two of its instructions this process, the writer, makes a
-// whole change of the table: every change at every instruction of the search, then sequences of changes at
-// random ones, splits and merges cut in two at their labelled steps among them.
+// The other half of step_growth.c: here the reader is stepped. A child enters a section, looks up
+// one key, checks its value and leaves, and between any two of its instructions this process, the
+// writer, makes a whole change of the table: every change at every instruction of the search, then
+// sequences of changes at random ones, splits and merges cut in two at their labelled steps among
+// them.
 //
 //   A  a key that is there throughout is found, with a value not older than when the search began.
 //   B  bytes seen in a section that ends well are those that were written for the key.
@@ -244,8 +245,8 @@ static void finish_search(struct scene *s)
 	}
 }
 
-// Brings the table to a known shape: smallest size, or one bucket more, keys in the chain, the one searched
-// for first or last.
+// Brings the table to a known shape: smallest size, or one bucket more, keys in the chain, the one
+// searched for first or last.
 static void arrange(struct scene *s, bool grown, bool last)
 {
 	while (s->f.table.buckets > s->f.table.buckets_min && step_force_merge(&s->f)) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/counters.c: every row of the table has a name of its own, a help line and a word in the first page.
+// shm/counters.c: every row of the table has a name of its own, a help line and a word in the first
+// page.
 #include "shm/counters.h"
 
 #include "tests/tap/tap.h"

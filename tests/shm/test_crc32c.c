@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/crc32c.c: published vectors, and the processor's path against the portable one at every length
-// and alignment that matters.
+// shm/crc32c.c: published vectors, and the processor's path against the portable one at every
+// length and alignment that matters.
 #include "shm/crc32c.h"
 
 #include "tests/tap/tap.h"

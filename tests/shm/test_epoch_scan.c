@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/epoch.h and shm/epoch_scan.c step by step on one thread: what a slot holds back, nesting, exact
-// revocation, pages that come, go, lie or are detached. Interleavings are the business of tests/model.
+// shm/epoch.h and shm/epoch_scan.c step by step on one thread: what a slot holds back, nesting,
+// exact revocation, pages that come, go, lie or are detached. Interleavings are the business of
+// tests/model.
 #include "shm/epoch_scan.h"
 
 #include <stdlib.h>

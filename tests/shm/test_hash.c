@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/hash.h: the hash is part of the layout (both sides compute it), so its values are fixed; seeds
-// matter; and the bits that choose bucket and tag are spread evenly enough.
+// shm/hash.h: the hash is part of the layout (both sides compute it), so its values are fixed;
+// seeds matter; and the bits that choose bucket and tag are spread evenly enough.
 #include "shm/hash.h"
 
 #include "tests/tap/tap.h"

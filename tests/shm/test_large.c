@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/large.c: runs never overlap, keep their bytes until nothing names them, and give their pages back.
+// shm/large.c: runs never overlap, keep their bytes until nothing names them, and give their pages
+// back.
 #include "shm/large.h"
 
 #include <errno.h>

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/layout.h against layout.golden, the list of sizes and offsets that clients in the field were built
-// with. Whoever changes the layout on purpose raises KVS_LAYOUT_VERSION and puts the new list, which
-// `test_layout --print` writes, into the tree; whoever changes it by accident meets this test.
+// shm/layout.h against layout.golden, the list of sizes and offsets that clients in the field were
+// built with. Whoever changes the layout on purpose raises KVS_LAYOUT_VERSION and puts the new
+// list, which `test_layout --print` writes, into the tree; whoever changes it by accident meets
+// this test.
 #include "shm/layout.h"
 
 #include <stddef.h>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/limbo.c: first in, first out, and nothing comes out before the oldest reader has gone past it.
+// shm/limbo.c: first in, first out, and nothing comes out before the oldest reader has gone past
+// it.
 #include "shm/limbo.h"
 
 #include "tests/tap/tap.h"

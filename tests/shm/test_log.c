@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/log.c: appending and following. The follower sees every published record once, in seq order, across
-// segments, and nothing that was not published; a batch is vouched for as a whole or not at all.
+// shm/log.c: appending and following. The follower sees every published record once, in seq order,
+// across segments, and nothing that was not published; a batch is vouched for as a whole or not at
+// all.
 #include "shm/log.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/map.c: a client maps only a header that is whole, of its own layout, alive, and at peace with the
-// size of the file; each field is spoiled in turn. What kvd has not published cannot be touched, and the
-// read-only descriptor stays read-only.
+// shm/map.c: a client maps only a header that is whole, of its own layout, alive, and at peace with
+// the size of the file; each field is spoiled in turn. What kvd has not published cannot be
+// touched, and the read-only descriptor stays read-only.
 #include "shm/map.h"
 
 #include <errno.h>

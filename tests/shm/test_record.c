@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/record.c: what is written is parsed back; a record cut off anywhere is refused; a flipped bit is
-// refused by the parser or by the crc; no bytes whatever make the parser look beyond its limit.
+// shm/record.c: what is written is parsed back; a record cut off anywhere is refused; a flipped bit
+// is refused by the parser or by the crc; no bytes whatever make the parser look beyond its limit.
 #include "shm/record.h"
 
 #include <sys/mman.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/region.c: what is refused, how the file is sealed and who may open it how, and that pages are only
-// taken when they are populated.
+// shm/region.c: what is refused, how the file is sealed and who may open it how, and that pages are
+// only taken when they are populated.
 #include "shm/region.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/segments.c: segments are taken, emptied, retired and freed, so that overwriting goes on for ever in
-// bounded memory; none is used again before its readers have gone; pages are given back when the bound
-// falls.
+// shm/segments.c: segments are taken, emptied, retired and freed, so that overwriting goes on for
+// ever in bounded memory; none is used again before its readers have gone; pages are given back
+// when the bound falls.
 #include "shm/segments.h"
 
 #include "tests/shm/fixture.h"

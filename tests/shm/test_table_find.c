@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/table_find.c: hits, misses and tombstones through a client's own map; the bounds on everything that
-// is loaded; and regions that contradict themselves, which give an answer and never a crash or a loop.
+// shm/table_find.c: hits, misses and tombstones through a client's own map; the bounds on
+// everything that is loaded; and regions that contradict themselves, which give an answer and never
+// a crash or a loop.
 #include "shm/table.h"
 
 #include "tests/shm/fixture.h"
@@ -178,7 +179,8 @@ static void ignore_entry(void *context, uint64_t entry)
 	(void)kvs_table_load(context, entry, &hit);
 }
 
-// Random words all over the table, the overflow buckets, the log and the root: any answer, no crash.
+// Random words all over the table, the overflow buckets, the log and the root: any answer, no
+// crash.
 static void test_random_damage(struct fixture *f, uint64_t *random)
 {
 	struct kvs_map map;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/table_resize.c: growth and shrinkage keep every key, at each labelled step as well as at the end,
-// and turns of direction are counted. What happens between two stores is tests/shm/step_growth.c.
+// shm/table_resize.c: growth and shrinkage keep every key, at each labelled step as well as at the
+// end, and turns of direction are counted. What happens between two stores is
+// tests/shm/step_growth.c.
 #include "shm/table_write.h"
 
 #include "tests/shm/fixture.h"
@@ -96,7 +97,8 @@ static void test_grow_and_shrink(struct watch *w)
 	ok_u64(check_all(w), 0, "A: every key is found after growing");
 	turns = f->table.turns;
 
-	// While its bucket moves a key may be looked up at the labelled steps only: thin out the watching.
+	// While its bucket moves a key may be looked up at the labelled steps only: thin out the
+	// watching.
 	f->table.step_hook = on_step;
 	f->table.step_context = w;
 	fill(f, 0, 50);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/table_scan.c: a walk sees every key that is there from its first call to its last, however the table
-// grows, shrinks or overflows between the calls, and it comes to an end.
+// shm/table_scan.c: a walk sees every key that is there from its first call to its last, however
+// the table grows, shrinks or overflows between the calls, and it comes to an end.
 #include "shm/table.h"
 
 #include "tests/shm/fixture.h"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// shm/table_write.c: entries and chains under random inserts, replacements and removals, compared with a
-// shadow; overflow buckets come and go, and none is used again while a reader may stand in it.
+// shm/table_write.c: entries and chains under random inserts, replacements and removals, compared
+// with a shadow; overflow buckets come and go, and none is used again while a reader may stand in
+// it.
 #include "shm/table_write.h"
 
 #include "tests/shm/fixture.h"

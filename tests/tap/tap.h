@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// TAP for C tests: numbered results on standard output, diagnostics behind '#', one exit code. The plan
-// is printed at the end, so a test that dies half-way fails for lack of it.
+// TAP for C tests: numbered results on standard output, diagnostics behind '#', one exit code. The
+// plan is printed at the end, so a test that dies half-way fails for lack of it.
 #pragma once
 
 #include <inttypes.h>
