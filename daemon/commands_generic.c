@@ -3,26 +3,39 @@
 // Commands on several keys at once, each an atomic batch where it writes, and on keys as such.
 #include "daemon/commands.h"
 
-void commands_generic_del(struct call *call)
+/// Removes all keys, as one batch if `together`; false if that was refused.
+static bool generic_remove(struct call *call, bool together, int64_t *removed)
 {
-	struct keyspace *keyspace = call->kvd->keyspace;
-	int64_t removed = 0;
-	bool several = call->argc > 2;
-	if (several) {
+	*removed = 0;
+	if (together) {
 		commands_batch_begin(call);
 	}
 	for (uint32_t i = 1; i < call->argc; i++) {
 		const struct resp_arg *key = &call->argv[i];
-		int result = keyspace_delete(keyspace, key->data, key->bytes);
+		int result = keyspace_delete(call->kvd->keyspace, key->data, key->bytes);
 		if (!commands_wrote(call, result, 0)) {
-			if (several) {
+			if (together) {
 				commands_batch_abort(call);
 			}
-			return;
+			return false;
 		}
-		removed += result == KEYSPACE_OK;
+		*removed += result == KEYSPACE_OK;
 	}
-	if (!several || commands_batch_commit(call)) {
+	return !together || commands_batch_commit(call);
+}
+
+void commands_generic_del(struct call *call)
+{
+	int64_t removed;
+	bool together = call->argc > 2;
+	bool done = generic_remove(call, together, &removed);
+	if (!done && together && !call->in_exec && call->refused == KEYSPACE_FULL) {
+		// Single tombstones have a reserve, batches have not: when memory is full, removing
+		// is worth more than removing at once.
+		call->refused = 0;
+		done = generic_remove(call, false, &removed);
+	}
+	if (done) {
 		reply_integer(call->session, removed);
 	}
 }

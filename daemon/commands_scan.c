@@ -6,9 +6,12 @@
 #include <stdlib.h>
 
 #include "daemon/glob.h"
+#include "daemon/keyspace_view.h"
 
 #define SCAN_COUNT_MAX 10000 // keys looked at by one SCAN, whatever COUNT asks: about a millisecond
-#define SCAN_EMPTY_FACTOR 10 // cursor positions visited for each key wanted, as Redis
+#define SCAN_EMPTY_FACTOR 10 // cursor positions visited at least for each key wanted, as Redis
+#define SCAN_CLOCK_EVERY 256 // positions between two looks at the clock
+#define SCAN_SLICE_NS 200000u
 
 /// Keys found by a scan, as places in the region: they stay good while the command only reads.
 struct scan {
@@ -113,6 +116,24 @@ static bool scan_parse(struct call *call, struct scan *scan, struct scan_options
 	return true;
 }
 
+/// Scans until `count` keys were seen, or so many positions that a table with that many keys would have
+/// been through, or, in a sparse table, the time of one slice. Returns the cursor to go on with.
+static uint64_t scan_run(struct call *call, struct scan *scan, uint64_t cursor, uint64_t count)
+{
+	const struct seam *seam = call->kvd->seam;
+	uint64_t start_ns = seam->monotonic_ns();
+	for (uint64_t visits = 1;; visits++) {
+		cursor = keyspace_view_scan(call->kvd->keyspace, cursor, scan_visit, scan);
+		if (!cursor || scan->seen >= count) {
+			return cursor;
+		}
+		if (visits >= count * SCAN_EMPTY_FACTOR && visits % SCAN_CLOCK_EVERY == 0 &&
+		    seam->monotonic_ns() - start_ns >= SCAN_SLICE_NS) {
+			return cursor;
+		}
+	}
+}
+
 void commands_scan_scan(struct call *call)
 {
 	struct scan scan = { 0 };
@@ -126,10 +147,7 @@ void commands_scan_scan(struct call *call)
 		return;
 	}
 	uint64_t count = options.count < SCAN_COUNT_MAX ? (uint64_t)options.count : SCAN_COUNT_MAX;
-	uint64_t visits = count * SCAN_EMPTY_FACTOR;
-	do {
-		cursor = keyspace_scan(call->kvd->keyspace, cursor, scan_visit, &scan);
-	} while (cursor && --visits && scan.seen < count);
+	cursor = scan_run(call, &scan, cursor, count);
 	if (scan.no_memory) {
 		commands_error(call, COMMANDS_TEXT_OOM);
 	} else {
@@ -168,14 +186,14 @@ void commands_scan_keys(struct call *call)
 	size_t mark = reply_deferred_begin(call->session);
 	uint64_t cursor = 0;
 	do {
-		cursor = keyspace_scan(call->kvd->keyspace, cursor, scan_visit, &scan);
+		cursor = keyspace_view_scan(call->kvd->keyspace, cursor, scan_visit, &scan);
 	} while (cursor && !call->session->dead);
 	reply_deferred_end(call->session, mark, scan.found_count);
 }
 
 void commands_scan_dbsize(struct call *call)
 {
-	reply_integer(call->session, (int64_t)keyspace_count(call->kvd->keyspace));
+	reply_integer(call->session, (int64_t)keyspace_view_count(call->kvd->keyspace));
 }
 
 void commands_scan_flush(struct call *call)

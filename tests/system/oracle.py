@@ -237,6 +237,21 @@ def scans(tap, kvd, redis, rng):
 PATTERN_BYTES = 'ab*?[]^-\\:*'
 
 
+def keys_in_multi(tap, kvd, redis):
+    """KEYS and DBSIZE between MULTI and EXEC see what was done before them."""
+    replies = []
+    for path in (kvd.socket, redis.socket):
+        c = Connection(path)
+        c.pipeline([('FLUSHALL',), ('MSET', 'old', 1, 'gone', 1, 'changed', 1, 'moved', 1)])
+        c.pipeline([('MULTI',), ('SET', 'new', 1), ('DEL', 'gone'), ('SET', 'changed', 2),
+                    ('EXPIRE', 'moved', 1000), ('SET', 'brief', 1), ('DEL', 'brief'),
+                    ('DBSIZE',), ('KEYS', '*'), ('FLUSHALL',), ('DBSIZE',), ('KEYS', '*'),
+                    ('SET', 'last', 1), ('DBSIZE',), ('KEYS', '*')])
+        replies.append([sorted(r) if isinstance(r, list) else r for r in c.command('EXEC')])
+        tap.equal(c.command('KEYS', '*'), [b'last'], 'and what is left is what came last')
+    tap.equal(replies[0], replies[1], 'KEYS and DBSIZE inside MULTI')
+
+
 def patterns(tap, kvd, redis, rng):
     """Generated glob patterns through KEYS."""
     mine, theirs = Raw(kvd.socket), Raw(redis.socket)
@@ -309,6 +324,7 @@ def main():
             stream(tap, kvd, redis, f'RESP{protocol}', protocol, rng)
             Tap.diag(f'{time.monotonic() - start:.1f} s')
         scans(tap, kvd, redis, rng)
+        keys_in_multi(tap, kvd, redis)
         patterns(tap, kvd, redis, rng)
         table(tap, kvd, redis)
         raw_streams(tap, kvd, redis)

@@ -194,7 +194,7 @@ class Stream:
     def multi(self):
         out = [[b'MULTI']]
         for _ in range(self.rng.randrange(0, 8)):
-            out += self.plain()
+            out += [[b'DBSIZE']] if self.rng.random() < 0.1 else self.plain()
         if self.rng.random() < 0.05:
             out.append([b'MULTI'])
         if self.rng.random() < 0.05:

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+//
+// The batch laid over the table; see keyspace_view.h. A batch is small beside the table and such
+// commands are rare inside one, so its ops are simply walked.
+#include "daemon/keyspace_view.h"
+
+#include "daemon/keyspace_internal.h"
+
+/// Is this op the batch's last word on its key?
+static bool view_is_newest(const struct keyspace *keyspace, const struct keyspace_op *op)
+{
+	return op->kind != KEYSPACE_OP_FLUSH &&
+	       keyspace_batch_find(keyspace, op->hash, op->key, op->key_bytes) == op;
+}
+
+static bool view_is_plain(const struct keyspace *keyspace)
+{
+	return !keyspace->batch.open || keyspace->batch.count == 0;
+}
+
+uint64_t keyspace_view_count(struct keyspace *keyspace)
+{
+	if (view_is_plain(keyspace)) {
+		return keyspace_count(keyspace);
+	}
+	const struct keyspace_batch *batch = &keyspace->batch;
+	uint64_t count = batch->flushed ? 0 : keyspace_count(keyspace);
+	for (uint32_t i = 0; i < batch->count; i++) {
+		const struct keyspace_op *op = &batch->ops[i];
+		if (!view_is_newest(keyspace, op)) {
+			continue;
+		}
+		struct kvs_hit hit;
+		bool before = !batch->flushed &&
+			      keyspace_find(keyspace, op->hash, op->key, op->key_bytes, &hit) ==
+				      KVS_FIND_HIT &&
+			      hit.kind != KVS_ENTRY_TOMBSTONE;
+		count += (uint64_t)(op->kind == KEYSPACE_OP_SET) - (uint64_t)before;
+	}
+	return count;
+}
+
+struct view {
+	struct keyspace *keyspace;
+	void (*visit)(void *context, const void *key, size_t key_bytes,
+		      const struct keyspace_value *value);
+	void *context;
+};
+
+/// A key of the table that the batch left alone.
+static void view_visit(void *context, const void *key, size_t key_bytes,
+		       const struct keyspace_value *value)
+{
+	const struct view *view = context;
+	uint64_t hash = keyspace_hash(view->keyspace, key, key_bytes);
+	if (!keyspace_batch_find(view->keyspace, hash, key, key_bytes)) {
+		view->visit(view->context, key, key_bytes, value);
+	}
+}
+
+uint64_t keyspace_view_scan(struct keyspace *keyspace, uint64_t cursor,
+			    void (*visit)(void *context, const void *key, size_t key_bytes,
+					  const struct keyspace_value *value),
+			    void *context)
+{
+	if (view_is_plain(keyspace)) {
+		return keyspace_scan(keyspace, cursor, visit, context);
+	}
+	struct view view = { .keyspace = keyspace, .visit = visit, .context = context };
+	cursor = keyspace_scan(keyspace, cursor, view_visit, &view);
+	const struct keyspace_batch *batch = &keyspace->batch;
+	for (uint32_t i = 0; cursor == 0 && i < batch->count; i++) {
+		const struct keyspace_op *op = &batch->ops[i];
+		struct keyspace_value value;
+		if (view_is_newest(keyspace, op) &&
+		    keyspace_get(keyspace, op->key, op->key_bytes, &value) == KEYSPACE_OK) {
+			visit(context, op->key, op->key_bytes, &value);
+		}
+	}
+	return cursor;
+}
