@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Binding, accepting, refusing. A descriptor is kept in reserve: when the process has no other left,
-// it is given up to accept the next connection and tell it so, instead of leaving it to hang in the
-// queue while epoll reports it for ever.
+// Binding, accepting, refusing. A descriptor is kept in reserve: when the process has no other
+// left, it is given up to accept the next connection and tell it so, instead of leaving it to
+// hang in the queue while epoll reports it for ever.
 
 #include "daemon/listener.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The door: binds kvd's Unix socket, accepts within bounds, and hands connections to sessions. Whoever
-// is refused gets an error that says why.
+// The door: binds kvd's Unix socket, accepts within bounds, and hands connections to sessions.
+// Whoever is refused gets an error that says why.
 #pragma once
 
 #include <stddef.h>
@@ -11,18 +11,19 @@ struct kvd;
 struct listener;
 struct session_shared;
 
-/// Binds and listens at kvd->config.socket_path (when empty: config.dir "/kvd.sock") and joins the
-/// loop. A socket file nobody answers at is replaced; one that answers is another kvd. Uses kvd->loop,
-/// kvd->config and kvd->seam; sessions use the rest once clients come, so call it last and set
-/// kvd->listener from *out before the loop runs.
-/// Returns 0, or -errno with one line in `error` that names the path and the remedy.
+/// Binds and listens at kvd->config.socket_path (when empty: config.dir "/kvd.sock") and joins
+/// the loop. A socket file nobody answers at is replaced; one that answers is another kvd. Uses
+/// kvd->loop, kvd->config and kvd->seam; sessions use the rest once clients come, so call it last
+/// and set kvd->listener from *out before the loop runs. Returns 0, or -errno with one line in
+/// `error` that names the path and the remedy.
 int listener_open(struct listener **out, struct kvd *kvd, char *error, size_t error_bytes);
 
 /// Stops accepting and removes the socket file; sessions stay. First step of a stop.
 void listener_shut(struct listener *listener);
 
-/// Last step of a stop, after persist_stop(): answers what was held (by what is durable then), sends
-/// what the sockets take, closes all sessions and frees. The loop must not run again. NULL is fine.
+/// Last step of a stop, after persist_stop(): answers what was held (by what is durable then),
+/// sends what the sockets take, closes all sessions and frees. The loop must not run again. NULL
+/// is fine.
 void listener_close(struct listener *listener);
 
 /// The sessions behind it.

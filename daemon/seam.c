@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "shm/atomics.h"
+
 static uint64_t seam_clock(clockid_t clock, uint64_t units_a_second)
 {
 	struct timespec now;
@@ -86,7 +88,7 @@ static const char *const seam_crash_names[SEAM_CRASH_COUNT] = {
 
 int seam_crash_armed;
 static enum seam_crash_point seam_crash_where;
-static long seam_crash_passes; // left; counted atomically, points are passed by several threads
+static uint64_t seam_crash_passes; // left; partner: the same line in other threads
 
 int seam_crash_arm(const char *text)
 {
@@ -103,7 +105,7 @@ int seam_crash_arm(const char *text)
 		if (strlen(seam_crash_names[i]) == name_bytes &&
 		    memcmp(seam_crash_names[i], text, name_bytes) == 0) {
 			seam_crash_where = (enum seam_crash_point)i;
-			seam_crash_passes = passes;
+			seam_crash_passes = (uint64_t)passes;
 			seam_crash_armed = 1;
 			return 0;
 		}
@@ -116,7 +118,8 @@ void seam_crash_slow(enum seam_crash_point point)
 	if (point != seam_crash_where) {
 		return;
 	}
-	if (__atomic_sub_fetch(&seam_crash_passes, 1, __ATOMIC_RELAXED) == 0) {
+	// partner: the same line in other threads
+	if (kvs_count_down(&seam_crash_passes) == 0) {
 		(void)kill(getpid(), SIGKILL);
 		for (;;) {
 			(void)pause();

@@ -64,6 +64,12 @@ static inline void kvs_count(uint64_t *word, uint64_t by)
 	kvs_store_relaxed(word, kvs_load_relaxed(word) + by);
 }
 
+/// Counts down a word that several threads count down; returns what is left. No order.
+static inline uint64_t kvs_count_down(uint64_t *word)
+{
+	return __atomic_sub_fetch(word, 1, __ATOMIC_RELAXED);
+}
+
 /// Earlier loads complete before later loads and stores (no instruction on x86-64).
 static inline void kvs_fence_acquire(void)
 {

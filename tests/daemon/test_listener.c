@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The door: socket files that are in the way, limits on clients and on descriptors, and that whoever
-// is refused learns why while everybody else is served.
+// The door: socket files that are in the way, limits on clients and on descriptors, and that
+// whoever is refused learns why while everybody else is served.
 
 #include <errno.h>
 #include <fcntl.h>

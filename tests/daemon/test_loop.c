@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The loop: order of timers, removal in the middle of a turn, the two ways to wake and to stop it, and
-// that it sleeps when there is nothing to do.
+// The loop: order of timers, removal in the middle of a turn, the two ways to wake and to stop
+// it, and that it sleeps when there is nothing to do.
 
 #include <errno.h>
 #include <signal.h>

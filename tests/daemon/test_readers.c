@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Attaching: what a client gets and what it cannot do with it; and when its pages go: at the death of
-// its process, or when its connection is gone and nothing is being read.
+// Attaching: what a client gets and what it cannot do with it; and when its pages go: at the
+// death of its process, or when its connection is gone and nothing is being read.
 
 #include <errno.h>
 #include <fcntl.h>

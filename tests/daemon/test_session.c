@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Sessions: what goes in and comes out of a connection, whatever way it is cut; what a client can do
-// to others (nothing) and to itself (be closed with a reason).
+// Sessions: what goes in and comes out of a connection, whatever way it is cut; what a client can
+// do to others (nothing) and to itself (be closed with a reason).
 
 #include <fcntl.h>
 #include <stdlib.h>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Replies that wait: for a commit (group, sync, KVD.SYNC), and for memory (parked commands). The order
-// of replies never changes, and a commit that fails turns exactly the writes it lost into errors.
+// Replies that wait: for a commit (group, sync, KVD.SYNC), and for memory (parked commands). The
+// order of replies never changes, and a commit that fails turns exactly the writes it lost into
+// errors.
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -219,8 +220,8 @@ static void test_many_parked(void)
 	stub_stop();
 }
 
-/// A random pipeline of writes and echoes, cut anywhere, with commits and failures at any time: the
-/// stream is what it must be, only its timing differs.
+/// A random pipeline of writes and echoes, cut anywhere, with commits and failures at any time:
+/// the stream is what it must be, only its timing differs.
 static void test_random(void)
 {
 	uint64_t seed = tap_seed(11);

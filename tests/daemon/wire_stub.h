@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// Sessions without a database: a loop, real sessions over socket pairs, a clock that only moves when
-// told to, and a dispatcher with a handful of commands that write nothing but a sequence number.
-// Commands of the stub (case-sensitive): PING, ECHO x, BIG n (a bulk of n bytes), SET k v (a write),
-// SLOW (takes 100 µs), PARK (a write that needs memory), SYNC, QUIT, FDS (sends three descriptors),
-// ATTACH [PAGE] (if kvd.readers is set).
+// Sessions without a database: a loop, real sessions over socket pairs, a clock that only moves
+// when told to, and a dispatcher with a handful of commands that write nothing but a sequence
+// number. Commands of the stub (case-sensitive): PING, ECHO x, BIG n (a bulk of n bytes), SET k v
+// (a write), SLOW (takes 100 µs), PARK (a write that needs memory), SYNC, QUIT, FDS (sends three
+// descriptors), ATTACH [PAGE] (if kvd.readers is set).
 #pragma once
 
 #include "daemon/kvd.h"

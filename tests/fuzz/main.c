@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Replays a corpus: every file of the folders (or the files) named on the command line goes once
-// through the target, so that seeds and former finds are tests also where libFuzzer is not linked. A
-// target that dislikes what it sees aborts, and the missing plan fails the test.
+// through the target, so that seeds and former finds are tests also where libFuzzer is not
+// linked. A target that dislikes what it sees aborts, and the missing plan fails the test.
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Fuzz target for both RESP parsers. Parsing in one piece and in pieces must agree, on requests with
-// small limits and on replies; every argument must lie inside the input (or the unquoted text), and
-// what is consumed must never exceed what was given.
+// Fuzz target for both RESP parsers. Parsing in one piece and in pieces must agree, on requests
+// with small limits and on replies; every argument must lie inside the input (or the unquoted
+// text), and what is consumed must never exceed what was given.
 
 #include <stdint.h>
 #include <stdlib.h>
