@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+//
+// One program for all benchmarks; README.md has the method and the figures.
+#include "bench/kvbench.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *help;
+} benchmarks[] = {
+	{ "get_vs_lmdb", get_vs_lmdb_main, "a hit through the mapping beside LMDB's" },
+	{ "set_group", set_group_main, "durable SETs a second, and the size of the store" },
+	{ "overhead", overhead_main, "bytes of memory an entry beyond key and value" },
+	{ "idle_cpu", idle_cpu_main, "processor time of an idle kvd" },
+};
+
+int main(int argc, char **argv)
+{
+	size_t count = sizeof(benchmarks) / sizeof(benchmarks[0]);
+	for (size_t i = 0; argc > 1 && i < count; i++) {
+		if (strcmp(argv[1], benchmarks[i].name) == 0) {
+			return benchmarks[i].run(argc - 1, argv + 1);
+		}
+	}
+	(void)fprintf(stderr, "usage: kvbench BENCHMARK [OPTION …] [--json]\n");
+	for (size_t i = 0; i < count; i++) {
+		(void)fprintf(stderr, "  %-12s %s\n", benchmarks[i].name, benchmarks[i].help);
+	}
+	return 2;
+}
