@@ -158,8 +158,8 @@ static void test_bounded(void)
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &start);
 	bool matches = glob_match(pattern, sizeof(pattern), string, sizeof(string) - 1, false);
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
-	double seconds = (double)(end.tv_sec - start.tv_sec) +
-			 (double)(end.tv_nsec - start.tv_nsec) / 1e9;
+	double seconds =
+		(double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9;
 	ok(!matches, "G: 200 stars before a byte that is not there");
 	ok(seconds < 1.0, "G: decided in %.6f s of CPU", seconds);
 }
