@@ -5,7 +5,7 @@
 # it uses. shellcheck shell=bash disable=SC2154
 
 # A deep run is a function deep_NAME PART PARTS.
-deep_names=(arm64 torture fuzz)
+deep_names=(arm64 model torture fuzz)
 
 # fuzz_programs SECONDS [PART PARTS]: every fuzz target of build/fuzz, first its corpus, then new
 # input for so long. Finds go to build/fuzz/finds.
@@ -47,8 +47,15 @@ fuzz_programs() {
 
 deep_fuzz() {
     CC=clang build "$root/build/fuzz" -Dfuzzers=true -Db_sanitize=address,undefined \
-        -Db_lundef=false || return
+        -Db_lundef=false -Dc_args=-fsanitize=fuzzer-no-link || return
     fuzz_programs "${KVD_DEEP_SECONDS:-600}" "$1" "$2"
+}
+
+# More operations a model; the result is the same for any seed.
+deep_model() {
+    build "$root/build" || return
+    export KVD_DEEP=1
+    suite "$root/build" model --timeout-multiplier 0
 }
 
 # Torture programs read KVD_TEST_SECONDS; parts differ by their seed.

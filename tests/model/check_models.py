@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""Runs the Spin models, as TAP: the protocols as specified must hold in every interleaving, and every
-mutant, which leaves out one thing a protocol asks for, must be caught by the claim named here. A mutant
-that passes means that the model has lost its teeth, so it fails the test. KVD_DEEP=1 explores more."""
+"""Runs the Spin models, as TAP: the protocols as specified must hold in every interleaving, and
+every mutant, which leaves out one thing a protocol asks for, must be caught by the claim named
+here. A mutant that passes means that the model has lost its teeth, so it fails the test. KVD_DEEP=1
+explores more."""
 
 import os
 import re
@@ -36,17 +37,21 @@ RUNS = [
     ("reader.pml", "MUTANT_BUMP_BEFORE_UNLINK", GARBAGE, "epoch opened before the unlink"),
     ("reader.pml", "MUTANT_STAMP_OFF_BY_ONE", GARBAGE, "readers of the stamp's own epoch ignored"),
     ("reader.pml", "REVOKE MUTANT_CHECK_BEFORE_USE", GARBAGE, "validity checked before use"),
-    ("reader.pml", "REVOKE MUTANT_NO_FENCE_BEFORE_CHECK", GARBAGE, "no acquire fence before the check"),
-    ("reader.pml", "REVOKE MUTANT_FLAG_IN_WORD", GARBAGE, "revoked flag in the word the reader stores"),
+    ("reader.pml", "REVOKE MUTANT_NO_FENCE_BEFORE_CHECK", GARBAGE,
+     "no acquire fence before the check"),
+    ("reader.pml", "REVOKE MUTANT_FLAG_IN_WORD", GARBAGE,
+     "revoked flag in the word the reader stores"),
     ("reader.pml", "REVOKE MUTANT_FLAG_STICKY", INEXACT, "boolean revoked flag, never cleared"),
-    ("reader.pml", "REVOKE MUTANT_FLAG_PER_SCAN", INEXACT, "boolean revoked flag, cleared by the scan"),
+    ("reader.pml", "REVOKE MUTANT_FLAG_PER_SCAN", INEXACT,
+     "boolean revoked flag, cleared by the scan"),
     ("detach.pml", "", None, "B: detaching a page with membarrier"),
     ("detach.pml", "FENCED", None, "B: detaching a page, fenced readers"),
     ("detach.pml", "MUTANT_NO_MEMBARRIER", GARBAGE, "detach without membarrier"),
     ("detach.pml", "MUTANT_MARK_FIRST", GARBAGE, "page state looked at before the announcement"),
     ("detach.pml", "MUTANT_DROP_AT_ONCE", GARBAGE, "page forgotten with a section open"),
     ("table.pml", "OPERATIONS=%d" % (6 if DEEP else 5), None, "A: table growth against a search"),
-    ("table.pml", "MUTANT_CLEAR_FIRST", MISSED, "moved entries cleared before the root is published"),
+    ("table.pml", "MUTANT_CLEAR_FIRST", MISSED,
+     "moved entries cleared before the root is published"),
     ("table.pml", "MUTANT_ROOT_FIRST", MISSED, "root published before the chain is filled"),
     ("table.pml", "MUTANT_NO_CLEAR OPERATIONS=4 BUCKETS=20", OLDER, "moved entries not cleared"),
     ("table.pml", "MUTANT_BELIEVE_MISS", MISSED, "a miss without a second look at the root"),
@@ -65,9 +70,11 @@ def pan(model, defines, folder):
     subprocess.run(["spin", "-a", *flags, os.path.join(HERE, model)], cwd=folder, check=True,
                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     compiler = os.environ.get("CC", "cc").split()
-    level = "-O1" if "OPERATIONS" in defines else "-O0"  # most runs take longer to compile than to run
+    # Most runs take longer to compile than to run.
+    level = "-O1" if "OPERATIONS" in defines else "-O0"
     subprocess.run([*compiler, level, "-w", "-DSAFETY", "-DCOLLAPSE", "-o", "pan", "pan.c"],
-                   cwd=folder, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                   cwd=folder, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                   text=True)
     run = subprocess.run(["./pan", "-m100000"], cwd=folder, check=False, stdout=subprocess.PIPE,
                          stderr=subprocess.STDOUT, text=True)
     return run.stdout

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * A connection breaks while its process lives on: kvd marks the reader page DETACHED, and forgets the
- * page once no slot on it is inside a section. The reader looks at the mark after it announced itself.
- * Each side stores one word and then loads the other's (Dekker's pattern), so the barrier between the
- * two, the reader's own or kvd's membarrier, decides everything.
+ * A connection breaks while its process lives on: kvd marks the reader page DETACHED, and forgets
+ * the page once no slot on it is inside a section. The reader looks at the mark after it announced
+ * itself. Each side stores one word and then loads the other's (Dekker's pattern), so the barrier
+ * between the two, the reader's own or kvd's membarrier, decides everything.
  *
  *   B  no section believes bytes that kvd freed after it had forgotten the page.
  *

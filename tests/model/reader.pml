@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * One reader, one writer, and memory that is used again: the protocol of shm/epoch.h against
- * shm/epoch_scan.h. The reader announces its epoch with a plain store that may wait in a store buffer
- * (total store order), reads the published object, looks whether it was revoked, and leaves. The writer
- * replaces the object, stamps the old one, opens a new epoch, issues its barrier and frees what no slot
- * holds back. The claims:
+ * shm/epoch_scan.h. The reader announces its epoch with a plain store that may wait in a store
+ * buffer (total store order), reads the published object, looks whether it was revoked, and
+ * leaves. The writer replaces the object, stamps the old one, opens a new epoch, issues its
+ * barrier and frees what no slot holds back. The claims:
  *
  *   B  a section never believes bytes of an object that was freed under it;
  *   B  a section that began after a revocation is not hit by it (revocation is exact).
@@ -27,7 +27,8 @@ byte slot = NONE;                /* the reader's announcement as others see it *
 byte revoked_upto = NONE;
 bit freed[UPDATES + 1];          /* the object's memory has been used for something else */
 chan buffer = [3] of { byte };   /* stores of the reader that nobody has seen yet */
-bit load_pending = 0;            /* a load that was allowed to overtake the epoch load is in flight */
+/* a load that was allowed to overtake the epoch load is in flight */
+bit load_pending = 0;
 
 byte revocations = 0;            /* ghost: how many there were */
 bit flag_revoked = 0;            /* only for the mutants that use a flag instead of an epoch */
@@ -114,7 +115,7 @@ active proctype reader()
 		buffer!NONE;
 left:
 		assert(!garbage || refused);
-		/* Exact: nothing was revoked since this section began, so it must not be refused. */
+		/* Exact: nothing was revoked since this section began: no refusal. */
 		assert(!refused || seen != revocations);
 		garbage = 0;
 		refused = 0

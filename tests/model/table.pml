@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
- * The table grows and shrinks by linear hashing while a reader looks for a key: shm/table_find.c against
- * shm/table_write.c and shm/table_resize.c, one shared word at a time. Every store of the writer and every load of
- * the reader is a step of its own; all interleavings of OPERATIONS changes with one search are explored.
- * (The writer's stores are seen in order, as release stores are, so no store buffer is needed here.)
+ * The table grows and shrinks by linear hashing while a reader looks for a key: shm/table_find.c
+ * against shm/table_write.c and shm/table_resize.c, one shared word at a time. Every store of the
+ * writer and every load of the reader is a step of its own; all interleavings of OPERATIONS
+ * changes with one search are explored. (The writer's stores are seen in order, as release stores
+ * are, so no store buffer is needed here.)
  *
- *   A  a key that is there is never missed, and no value older than one acknowledged before the search
- *      began is returned.
+ *   A  a key that is there is never missed, and no value older than one acknowledged before the
+ *      search began is returned.
  *
- * Key B is searched for. B hashes to 3, so it moves when the table goes from one bucket to two and from
- * three to four; C hashes to 1 and moves too; A hashes to 0 and stays where it is. A bucket of the model
- * has one entry and a link, so that a chain of buckets stands for the seven entries as well.
+ * Key B is searched for. B hashes to 3, so it moves when the table goes from one bucket to two and
+ * from three to four; C hashes to 1 and moves too; A hashes to 0 and stays where it is. A bucket
+ * of the model has one entry and a link, so that a chain of buckets stands for the seven entries
+ * as well.
  *
  *   MUTANT_CLEAR_FIRST      moved entries are cleared before the root is published
  *   MUTANT_ROOT_FIRST       the root is published before the new chain is filled
@@ -43,17 +45,20 @@ bit growing = 1;                 /* writer's own: the direction of the current t
 byte limbo = 0;                  /* an unlinked overflow bucket that waits for the reader */
 bit used[BUCKETS];               /* writer's own: overflow buckets in a chain or in limbo */
 
-byte version = 1;                /* ghost: newest version of B; acknowledged once its store is done */
+/* ghost: newest version of B; acknowledged once its store is done */
+byte version = 1;
 byte acknowledged = 1;
 bit present = 1;
 bit was_absent = 0;              /* ghost: B was away at some moment of the search */
-bit inside = 0;                  /* the reader is in its section (epochs are tests of another model) */
+/* the reader is in its section (epochs are tests of another model) */
+bit inside = 0;
 
 #define HASH(e) (e == KEY_A -> 0 : (e == KEY_C -> 1 : 3))
-#define INDEX(h, n) (n == 1 -> 0 : (n == 2 -> (h & 1) : (n == 3 -> ((h & 3) < 3 -> (h & 3) : (h & 1)) : (h & 3))))
+#define INDEX3(h) ((h & 3) < 3 -> (h & 3) : (h & 1))
+#define INDEX(h, n) (n == 1 -> 0 : (n == 2 -> (h & 1) : (n == 3 -> INDEX3(h) : (h & 3))))
 #define IS_B(e) (e != EMPTY && e < KEY_A)
 
-/* Puts `what` into the first empty place of the chain of `home`, as one store, or behind its end. */
+/* Puts `what` into the first empty place of the chain of `home`, as one store, or at its end. */
 inline insert(what, home)
 {
 	d_step {
@@ -88,7 +93,8 @@ inline fill(from, to, n)
 	do
 	:: 1 ->
 		if
-		:: entry[walk] != EMPTY && INDEX(HASH(entry[walk]), n) == to -> insert(entry[walk], to)
+		:: entry[walk] != EMPTY && INDEX(HASH(entry[walk]), n) == to ->
+			insert(entry[walk], to)
 		:: else -> skip
 		fi;
 		if
@@ -109,7 +115,8 @@ inline clear(from, n)
 	do
 	:: 1 ->
 		if
-		:: entry[walk] != EMPTY && INDEX(HASH(entry[walk]), n) != from -> entry[walk] = EMPTY
+		:: entry[walk] != EMPTY && INDEX(HASH(entry[walk]), n) != from ->
+			entry[walk] = EMPTY
 		:: else -> skip
 		fi;
 		if
@@ -132,7 +139,7 @@ inline publish(n, grow)
 	}
 }
 
-/* Takes the first empty overflow bucket out of a chain. Its own link stays: a reader may stand on it. */
+/* Takes the first empty overflow bucket out of a chain. Its link stays: a reader may be on it. */
 inline trim(home)
 {
 	d_step {
@@ -156,7 +163,7 @@ inline trim(home)
 	d_step { walk = 0; at = 0 }
 }
 
-/* Empties the last overflow bucket of a chain into a place before it: fill, a root that differs, clear. */
+/* Empties the last overflow bucket of a chain into a place before it: fill, new root, clear. */
 inline compact(home)
 {
 	d_step {
@@ -207,7 +214,11 @@ active proctype writer()
 	for (done : 1 .. OPERATIONS) {
 		if
 		:: primaries < PRIMARIES ->                                     /* split */
-			d_step { other = primaries; home = INDEX(other, primaries); old = primaries + 1 }
+			d_step {
+				other = primaries;
+				home = INDEX(other, primaries);
+				old = primaries + 1
+			}
 #ifdef MUTANT_ROOT_FIRST
 			publish(old, 1);
 			fill(home, other, old);
@@ -262,7 +273,8 @@ active proctype writer()
 		:: entry[0] == KEY_A ->                                         /* remove A */
 			entry[0] = EMPTY;
 			trim(0)
-		:: next[INDEX(3, primaries)] != 0 ->                            /* move within a chain */
+		/* move within a chain */
+		:: next[INDEX(3, primaries)] != 0 ->
 			home = INDEX(3, primaries);
 			compact(home)
 		:: entry[0] == EMPTY -> entry[0] = KEY_A                        /* insert A */
