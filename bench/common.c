@@ -26,13 +26,23 @@ void bench_die(const char *format, ...)
 	exit(1);
 }
 
-uint64_t bench_now_ns(void)
+static uint64_t clock_ns(clockid_t clock)
 {
 	struct timespec now;
-	if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) {
-		bench_die("no monotonic clock");
+	if (clock_gettime(clock, &now) != 0) {
+		bench_die("clock_gettime: %s", strerror(errno));
 	}
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t bench_now_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t bench_thread_cpu_ns(void)
+{
+	return clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 double bench_process_cpu_ms(pid_t pid)

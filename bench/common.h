@@ -19,6 +19,7 @@
 __attribute__((noreturn, format(printf, 1, 2))) void bench_die(const char *format, ...);
 
 uint64_t bench_now_ns(void); // monotonic
+uint64_t bench_thread_cpu_ns(void);
 
 /// Processor time that all threads of a process have used, ended ones included.
 double bench_process_cpu_ms(pid_t pid);
