@@ -66,6 +66,7 @@ struct check {
 	uint32_t page_bytes;
 	unsigned char *used; // one bit a page: in use, or free
 	struct tree found;   // counts of the tree being walked
+	unsigned nesting;    // of trees in trees
 	char *why;
 	size_t why_bytes;
 };
@@ -162,12 +163,14 @@ static int check_leaf_node(struct check *check, uint64_t page, const struct node
 	}
 	if (node->flags & NODE_TREE) {
 		struct tree tree;
-		if (node->flags & NODE_BIG || data_bytes != sizeof(tree)) {
+		if (node->flags & NODE_BIG || data_bytes != sizeof(tree) || check->nesting > 0) {
 			return wrong(check, page, "a tree's root record is malformed");
 		}
 		memcpy(&tree, data, sizeof(tree));
 		struct tree outer = check->found;
+		check->nesting++;
 		int result = check_tree(check, &tree, false);
+		check->nesting--;
 		check->found = outer;
 		return result;
 	}
@@ -293,6 +296,36 @@ static bool pick_meta(const unsigned char *file, uint64_t file_bytes, struct met
 	return true;
 }
 
+int store_pages_check_image(const void *file, uint64_t file_bytes, char *why, size_t why_bytes)
+{
+	struct check check = { .file = file, .why = why, .why_bytes = why_bytes };
+	struct meta_page meta;
+	if (!pick_meta(file, file_bytes, &meta)) {
+		return 0;
+	}
+	if (meta.transaction == 0 && meta.trees[1].root == PAGE_NONE) {
+		return 1;
+	}
+	check.page_bytes = meta.trees[0].pad;
+	check.pages = file_bytes / check.page_bytes;
+	check.last_page = meta.last_page;
+	// Free pages beyond the end exist, but not many: a transaction's worth.
+	if (meta.last_page / 2 > check.pages + (1u << 20)) {
+		return wrong(&check, meta.last_page, "is far beyond the end of the file");
+	}
+	uint64_t most = check.pages > check.last_page ? check.pages : check.last_page + 1;
+	check.used = calloc(most / 8 + 1, 1);
+	if (check.used == NULL) {
+		return 0; // LMDB, which needs far more, will tell
+	}
+	int result = check_tree(&check, &meta.trees[1], false);
+	if (result == 0) {
+		result = check_tree(&check, &meta.trees[0], true);
+	}
+	free(check.used);
+	return result;
+}
+
 int store_pages_check(int fd, uint64_t file_bytes, char *why, size_t why_bytes)
 {
 	if (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || sizeof(void *) != 8) {
@@ -302,29 +335,7 @@ int store_pages_check(int fd, uint64_t file_bytes, char *why, size_t why_bytes)
 	if (file == MAP_FAILED) {
 		return 0; // LMDB, which needs far more, will tell
 	}
-	struct check check = { .file = file, .why = why, .why_bytes = why_bytes };
-	struct meta_page meta;
-	int result = 0;
-	if (pick_meta(file, file_bytes, &meta)) {
-		check.page_bytes = meta.trees[0].pad;
-		check.pages = file_bytes / check.page_bytes;
-		check.last_page = meta.last_page;
-		// Free pages beyond the end exist, but not many: a transaction's worth.
-		if (meta.last_page / 2 > check.pages + (1u << 20)) {
-			result = wrong(&check, meta.last_page, "is far beyond the end of the file");
-		}
-		uint64_t most = check.pages > check.last_page ? check.pages : check.last_page + 1;
-		check.used = result == 0 ? calloc(most / 8 + 1, 1) : NULL;
-		if (meta.transaction == 0 && meta.trees[1].root == PAGE_NONE) {
-			result = 1;
-		} else if (check.used != NULL) {
-			result = check_tree(&check, &meta.trees[1], false);
-			if (result == 0) {
-				result = check_tree(&check, &meta.trees[0], true);
-			}
-		}
-		free(check.used);
-	}
+	int result = store_pages_check_image(file, file_bytes, why, why_bytes);
 	(void)munmap(file, file_bytes);
 	return result;
 }

@@ -8,7 +8,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/// Checks the newest snapshot in the file of `file_bytes` bytes behind `fd`. Returns 0 if it hangs
+/// Checks the newest snapshot in a file's bytes (8-aligned). Returns 0 if it hangs
 /// together or is none whose format is known here (LMDB refuses those itself), 1 if nothing was
 /// ever committed to it (kvd was killed while creating it), -1 with `why` filled.
+int store_pages_check_image(const void *file, uint64_t file_bytes, char *why, size_t why_bytes);
+
+/// The same for the file behind `fd`.
 int store_pages_check(int fd, uint64_t file_bytes, char *why, size_t why_bytes);
