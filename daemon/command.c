@@ -112,7 +112,8 @@ static const struct command *command_of_request(const struct resp_arg *argv, uin
 		return command_search(full);
 	}
 	// "client|id" is how the table and COMMAND INFO call it, not how it is sent.
-	return memchr(argv[0].data, '|', argv[0].bytes) ? NULL : command;
+	bool may_be_sub = argv[0].bytes >= sizeof("client|id") - 1;
+	return may_be_sub && memchr(argv[0].data, '|', argv[0].bytes) ? NULL : command;
 }
 
 /// Refuses a request before it ran: inside MULTI the transaction is spoilt.

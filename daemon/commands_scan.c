@@ -116,8 +116,8 @@ static bool scan_parse(struct call *call, struct scan *scan, struct scan_options
 	return true;
 }
 
-/// Scans until `count` keys were seen, or so many positions that a table with that many keys would have
-/// been through, or, in a sparse table, the time of one slice. Returns the cursor to go on with.
+/// Scans until `count` keys were seen, or so many positions that a table with that many keys would
+/// have been through, or, in a sparse table, for the time of one slice. Returns the next cursor.
 static uint64_t scan_run(struct call *call, struct scan *scan, uint64_t cursor, uint64_t count)
 {
 	const struct seam *seam = call->kvd->seam;

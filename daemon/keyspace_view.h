@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// All keys as commands see them: outside a batch the table, inside one (SCAN, KEYS, DBSIZE between MULTI
-// and EXEC) what the batch makes of it.
+// All keys as commands see them: outside a batch the table, inside one (SCAN, KEYS, DBSIZE between
+// MULTI and EXEC) what the batch makes of it.
 #pragma once
 
 #include <stddef.h>
@@ -12,7 +12,8 @@
 /// As keyspace_count(), with what an open batch adds and removes.
 uint64_t keyspace_view_count(struct keyspace *keyspace);
 
-/// As keyspace_scan(): keys that an open batch touched come as it left them, with the last position.
+/// As keyspace_scan(): keys that an open batch touched come as it left them, with the last
+/// position.
 uint64_t keyspace_view_scan(struct keyspace *keyspace, uint64_t cursor,
 			    void (*visit)(void *context, const void *key, size_t key_bytes,
 					  const struct keyspace_value *value),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Dispatch from inside: the command table is consistent, and a command that finds no room leaves no
-// trace, neither in the keyspace nor in the replies, wherever in its course the room ran out. Sessions and
-// keyspace are real; the linker puts a wrapper around the keyspace's writes that refuses on demand.
+// trace, neither in the keyspace nor in the replies, wherever in its course the room ran out.
+// Sessions and keyspace are real; the linker puts a wrapper around the keyspace's writes that
+// refuses on demand.
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -130,7 +131,7 @@ static void rig_close(struct rig *rig)
 	kvs_region_close(&rig->region);
 }
 
-/// Dispatches a command given as words with single spaces between them; `out` gets what it answered.
+/// Dispatches a command given as words with single spaces between; `out` gets what it answered.
 static enum command_outcome run(struct rig *rig, const char *line, char *out, size_t out_bytes)
 {
 	struct resp_arg argv[16];
@@ -207,8 +208,8 @@ static void test_table(void)
 
 #define OOM_TEXT "-OOM command not allowed when used memory > 'maxmemory'.\r\n"
 
-/// Each of these writes; before it runs the keys are a=1 (with an expiry) and b=2, and after a refusal
-/// they must be so still.
+/// Each of these writes; before it runs the keys are a=1 (with an expiry) and b=2, and after a
+/// refusal they must be so still.
 static const struct {
 	const char *line;
 	unsigned writes;   // calls of the keyspace that can be refused

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 #
-# Unchanged clients on kvd's socket: redis-cli, redis-benchmark, python3-redis. Each is skipped, with
-# the reason, where it is not installed.
+# Unchanged clients on kvd's socket: redis-cli, redis-benchmark, python3-redis. Each is skipped,
+# with the reason, where it is not installed.
 import os
 import re
 import shutil
@@ -37,10 +37,12 @@ def test_cli(tap, kvd):
     tap.equal(ask('-3', 'config', 'get', 'maxmemory-policy'), 'maxmemory-policy noeviction\n',
               'redis-cli -3: a map')
     tap.equal(ask('nosuch', 'a'),
-              "ERR unknown command 'nosuch', with args beginning with: 'a' \n\n", 'redis-cli: an error')
+              "ERR unknown command 'nosuch', with args beginning with: 'a' \n\n",
+              'redis-cli: an error')
     tap.equal(ask(stdin=b'set piped 1\nincr piped\nget piped\n'), 'OK\n2\n2\n',
               'redis-cli: commands from standard input')
-    tap.ok('SET key value [NX|XX] [GET]' in ask('help', 'set'), 'redis-cli: help comes from COMMAND DOCS')
+    tap.ok('SET key value [NX|XX] [GET]' in ask('help', 'set'),
+           'redis-cli: help comes from COMMAND DOCS')
     tap.ok('KVD.CAS key version value' in ask('help', 'kvd.cas'), "redis-cli: help knows kvd's own")
     tap.ok('redis_version:7.0.15' in ask('info', 'server'), 'redis-cli: info')
     ask(stdin=b''.join(b'set many:%d %d\n' % (i, i) for i in range(500)))
@@ -50,7 +52,8 @@ def test_cli(tap, kvd):
     mass = b''.join(b'*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$1\r\nx\r\n' % (len(b'm%d' % i), b'm%d' % i)
                     for i in range(1000))
     tap.ok('errors: 0, replies: 1000' in ask('--pipe', stdin=mass), 'redis-cli --pipe')
-    with subprocess.Popen([cli, '-s', kvd.socket, '--stat', '-i', '0.01'], stdout=subprocess.PIPE) as stat:
+    with subprocess.Popen([cli, '-s', kvd.socket, '--stat', '-i', '0.01'],
+                          stdout=subprocess.PIPE) as stat:
         lines = [stat.stdout.readline().decode() for _ in range(4)]
         stat.kill()
     tap.ok(re.match(r'\d+ +[\d.]+M +1 ', lines[2]), 'redis-cli --stat')
@@ -96,7 +99,8 @@ def test_python_values(tap, r):
         r.incr('py')
         tap.ok(False, 'redis-py: an error is raised')
     except redis.ResponseError as error:
-        tap.equal(str(error), 'value is not an integer or out of range', 'redis-py: an error is raised')
+        tap.equal(str(error), 'value is not an integer or out of range',
+                  'redis-py: an error is raised')
 
 
 def test_python_connection(tap, r, kvd):
@@ -113,9 +117,11 @@ def test_python_connection(tap, r, kvd):
     tap.equal(info['db0']['keys'], r.dbsize(), 'redis-py: info keyspace')
     tap.equal(r.client_setname('me'), True, 'redis-py: client setname')
     mine = [c for c in r.client_list() if c['name'] == 'me']
-    tap.equal([(c['cmd'], c['resp']) for c in mine], [('client|list', '2')], 'redis-py: client list')
+    tap.equal([(c['cmd'], c['resp']) for c in mine], [('client|list', '2')],
+              'redis-py: client list')
     tap.equal(r.client_info()['name'], 'me', 'redis-py: client info')
-    tap.equal(r.config_get('max*policy'), {'maxmemory-policy': 'noeviction'}, 'redis-py: config get')
+    tap.equal(r.config_get('max*policy'), {'maxmemory-policy': 'noeviction'},
+              'redis-py: config get')
     tap.equal(r.config_get('persist'), {'persist': 'memory'}, "redis-py: kvd's own options")
     tap.equal(len(r.time()), 2, 'redis-py: time')
     tap.ok(r.command_count() > 50, 'redis-py: command count')

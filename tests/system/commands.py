@@ -35,7 +35,8 @@ def test_versions(tap, c):
     tap.ok(0 < c.command('KVD.GETV', 'new')[2] <= 100000, 'with its time to live')
     tap.equal(c.command('KVD.CAS', 'none', 7, 'x'), None, 'KVD.CAS 7 of an absent key: null')
     for bad in ('-1', 'abc', ''):
-        tap.equal(c.command('KVD.CAS', 'k', bad, 'x'), error('version is not a number, or negative'),
+        tap.equal(c.command('KVD.CAS', 'k', bad, 'x'),
+                  error('version is not a number, or negative'),
                   f'KVD.CAS: version {bad!r}')
 
 
@@ -47,7 +48,8 @@ def test_conditions(tap, c):
     tap.equal(c.command('KVD.SET', 'k', 'w', 'NX'), None, 'KVD.SET NX of a key that exists: null')
     version = c.command('KVD.SET', 'k', 'w', 'IFVERSION', version, 'KEEPTTL')
     tap.ok(version > 0 and c.command('PTTL', 'k') > 0, 'KVD.SET IFVERSION KEEPTTL')
-    tap.equal(c.command('KVD.SET', 'k', 'x', 'IFVERSION', version + 1), None, 'another version: null')
+    tap.equal(c.command('KVD.SET', 'k', 'x', 'IFVERSION', version + 1), None,
+              'another version: null')
     tap.ok(c.command('KVD.SET', 'k', 'x') > version and c.command('PTTL', 'k') == -1,
            'KVD.SET without KEEPTTL takes the expiry away')
     for bad in (['NX', 'XX'], ['NX', 'IFVERSION', 1], ['IFVERSION'], ['PX'], ['PX', 5, 'KEEPTTL'],
@@ -55,7 +57,8 @@ def test_conditions(tap, c):
         tap.equal(c.command('KVD.SET', 'k', 'v', *bad), error('syntax error'), f'KVD.SET {bad}')
     tap.equal(c.command('KVD.SET', 'k', 'v', 'PX', 0),
               error("invalid expire time in 'kvd.set' command"), 'KVD.SET PX 0')
-    tap.equal(c.command('KVD.CAS', 'k', 1, 'v', 'NX'), error('syntax error'), 'KVD.CAS takes PX only')
+    tap.equal(c.command('KVD.CAS', 'k', 1, 'v', 'NX'), error('syntax error'),
+              'KVD.CAS takes PX only')
     c.pipeline([('MULTI',), ('KVD.SET', 'a', 1), ('KVD.SET', 'b', 1), ('KVD.GETV', 'a')])
     a, b, got = c.command('EXEC')
     tap.equal((got[1], c.command('KVD.GETV', 'a')[1], c.command('KVD.GETV', 'b')[1]), (a, a, b),
@@ -80,13 +83,16 @@ def test_limits(tap, c):
     tap.equal(c.command('STRLEN', 'big'), limit, 'changes nothing')
     c.command('DEL', 'big')
     reply = c.command('SET', 'big', b'x' * (limit + 1))
-    tap.ok(isinstance(reply, ReplyError) and str(limit) in str(reply), 'G: SET over the limit names it')
+    tap.ok(isinstance(reply, ReplyError) and str(limit) in str(reply),
+           'G: SET over the limit names it')
     tap.equal(c.command('MULTI'), 'OK', 'MULTI')
     tap.ok(isinstance(c.command('SET', 'k' * 600, 'v'), ReplyError), 'G: a bad key while queueing')
     tap.equal(c.command('EXEC'),
-              ReplyError('EXECABORT Transaction discarded because of previous errors.'), 'spoils EXEC')
+              ReplyError('EXECABORT Transaction discarded because of previous errors.'),
+              'spoils EXEC')
     tap.equal(c.command('KEYS', '*' * 5000),
-              error('pattern is too long: 5000 bytes, the limit is 4096'), 'G: a pattern of 5000 bytes')
+              error('pattern is too long: 5000 bytes, the limit is 4096'),
+              'G: a pattern of 5000 bytes')
 
 
 def test_big_batch(tap, c):
@@ -195,7 +201,8 @@ def info(c, *sections):
 def test_info(tap, c):
     c.pipeline([('SET', 'a', 1), ('SET', 'b', 1, 'EX', 100)])
     fields, titles = info(c)
-    tap.equal([name for name in INFO_FIELDS if name not in fields], [], 'INFO has all fields probed for')
+    tap.equal([name for name in INFO_FIELDS if name not in fields], [],
+              'INFO has all fields probed for')
     tap.equal(titles, ['Server', 'Clients', 'Memory', 'Persistence', 'Stats', 'Replication', 'CPU',
                        'Cluster', 'Keyspace', 'Kvd'], 'INFO: its default sections')
     tap.ok(fields['db0'].startswith(f"keys={c.command('DBSIZE')},expires=1"), 'INFO: db0')
@@ -218,15 +225,19 @@ def test_connection(tap, kvd):
     tap.equal(c.command('CLIENT', 'SETINFO', 'LIB-VER', '1.0'), 'OK', 'CLIENT SETINFO')
     tap.equal(c.command('CLIENT', 'SETINFO', 'nope', '1'), error("Unrecognized option 'nope'"),
               'CLIENT SETINFO: unknown')
-    tap.ok(isinstance(c.command('CLIENT', 'SETNAME', 'n' * 500), ReplyError), 'G: a name of 500 bytes')
+    tap.ok(isinstance(c.command('CLIENT', 'SETNAME', 'n' * 500), ReplyError),
+           'G: a name of 500 bytes')
     lines = other.command('CLIENT', 'LIST').decode().splitlines()
-    mine = [dict(part.split('=', 1) for part in line.split(' ')) for line in lines if 'name=first' in line]
+    mine = [dict(part.split('=', 1) for part in line.split(' '))
+            for line in lines if 'name=first' in line]
     tap.equal([(m['lib-name'], m['lib-ver'], m['resp'], m['pid'], m['cmd']) for m in mine],
-              [('mylib', '1.0', '3', str(os.getpid()), 'client|setname')], 'CLIENT LIST shows all that')
+              [('mylib', '1.0', '3', str(os.getpid()), 'client|setname')],
+              'CLIENT LIST shows all that')
     ids = c.command('CLIENT', 'ID'), other.command('CLIENT', 'ID')
     found = other.command('CLIENT', 'LIST', 'ID', ids[1], 999999).decode().splitlines()
     tap.equal([line.split(' ')[0] for line in found], [f'id={ids[1]}'], 'CLIENT LIST ID')
-    tap.equal(other.command('CLIENT', 'LIST', 'TYPE', 'pubsub'), b'', 'CLIENT LIST TYPE pubsub: none')
+    tap.equal(other.command('CLIENT', 'LIST', 'TYPE', 'pubsub'), b'',
+              'CLIENT LIST TYPE pubsub: none')
     tap.equal(c.command('QUIT'), 'OK', 'QUIT')
     tap.ok(c.at_end(), 'closes the connection')
 
@@ -237,7 +248,8 @@ def test_policy(tap):
         tap.equal(c.command('KVD.POLICY'), b'memory', 'E: the policy is told')
         tap.equal(c.command('KVD.POLICY', 'memory'), 'OK', 'E: the same policy')
         tap.equal(c.command('KVD.POLICY', 'group'),
-                  error("this kvd keeps nothing on disk (--persist memory): it cannot honour 'group'"),
+                  error('this kvd keeps nothing on disk (--persist memory): '
+                        "it cannot honour 'group'"),
                   'E: what cannot be honoured is refused')
         tap.equal(c.command('KVD.POLICY', 'x'), error('syntax error'), 'no such policy')
         c.command('SET', 'a', 1)
@@ -251,7 +263,8 @@ def test_policy(tap):
         durable = c.command('KVD.WATERMARKS')[1]
         tap.ok(durable >= applied, 'E: after KVD.SYNC it is durable')
         tap.equal(other.command('KVD.SYNC'), 'OK', 'E: KVD.SYNC of one that wrote nothing')
-        tap.equal(c.command('KVD.POLICY', 'group'), 'OK', 'E: a later acknowledgement may be asked for')
+        tap.equal(c.command('KVD.POLICY', 'group'), 'OK',
+                  'E: a later acknowledgement may be asked for')
         tap.equal(c.command('SET', 'grouped', 1), 'OK', 'E: then a write waits for its commit')
         applied, durable = c.command('KVD.WATERMARKS')
         tap.equal(applied, durable, 'E: and is durable when it is acknowledged')

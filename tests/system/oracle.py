@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 #
-# kvd against Redis 7.0: the same generated command streams go to both, and the raw replies must be the
-# same bytes, in RESP2 and RESP3, outside and inside MULTI. What may differ stands in EXCEPTIONS with
-# its reason. Environment: KVD_REDIS_SERVER (the server to compare with), KVD_ORACLE_COMMANDS (length of
-# a stream), KVD_TEST_SEED.
+# kvd against Redis 7.0: the same generated command streams go to both, and the raw replies must be
+# the same bytes, in RESP2 and RESP3, outside and inside MULTI. What may differ stands in EXCEPTIONS
+# with its reason. Environment: KVD_REDIS_SERVER (the server to compare with), KVD_ORACLE_COMMANDS
+# (length of a stream), KVD_TEST_SEED.
 import os
 import re
 import shutil
@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from kvdtest import Connection, Kvd, Tap, seed, wait_until  # noqa: E402
 from oracle_stream import ARITY_NAMES, KEYS, Stream  # noqa: E402
 
-COMMANDS = int(os.environ.get('KVD_ORACLE_COMMANDS', '20000'))
+COMMANDS = int(os.environ.get('KVD_ORACLE_COMMANDS', '10000'))
 BATCH = 100
 DIFFERENCES_SHOWN = 10
 
@@ -55,7 +55,7 @@ def same_kind(mine, theirs):
 
 
 def known_about(mine, theirs):
-    """COMMAND INFO of one command up to its categories; tips and key specifications are not kept."""
+    """COMMAND INFO of one command up to its categories."""
     a, b = parse(mine)[0], parse(theirs)[0]
     return a == b if None in (a, b) else a[:7] == b[:7]
 
@@ -172,7 +172,9 @@ def find_redis():
 
 
 def describe(command):
-    return ' '.join(repr(part)[1:] if len(part) < 40 else repr(part[:40])[1:] + '…' for part in command)
+    def short(part):
+        return repr(part)[1:] if len(part) < 40 else repr(part[:40])[1:] + '…'
+    return ' '.join(short(part) for part in command)
 
 
 def stream(tap, kvd, redis, name, protocol, rng):
@@ -218,7 +220,8 @@ def scans(tap, kvd, redis, rng):
         connection.pipeline([('SET', f'scan:{i}', i) for i in range(2000)])
     different = []
     for options in ([], ['COUNT', 7], ['MATCH', 'scan:1*'], ['TYPE', 'string'], ['TYPE', 'STRING'],
-                    ['TYPE', 'list'], ['COUNT', 100000], ['MATCH', '*', 'COUNT', 3, 'TYPE', 'string'],
+                    ['TYPE', 'list'], ['COUNT', 100000], ['MATCH', '*', 'COUNT', 3, 'TYPE',
+                                                          'string'],
                     ['MATCH', 'scan:[0-4]?', 'COUNT', rng.randrange(1, 50)]):
         found = []
         for connection in (mine, theirs):
@@ -273,7 +276,8 @@ def patterns(tap, kvd, redis, rng):
 
 RAW_STREAMS = [
     b'PING\r\n', b'ping hello\n', b'SET inline "a b\\x41\\n"\r\nGET inline\r\n',
-    b"SET inline 'it\\'s'\r\nGET inline\r\n", b'\r\n\r\nPING\r\n', b'*0\r\nPING\r\n', b'*-1\r\nPING\r\n',
+    b"SET inline 'it\\'s'\r\nGET inline\r\n", b'\r\n\r\nPING\r\n', b'*0\r\nPING\r\n',
+    b'*-1\r\nPING\r\n',
     b'SET a "unbalanced\r\n', b'SET a "b"c\r\n', b'*1\r\n$abc\r\n', b'*1\r\n$-1\r\nPING\r\n',
     b'*abc\r\nPING\r\n', b'*2147483648\r\n', b'*1\r\n*1\r\n', b'*1\r\n:1\r\n',
     b'*2\r\n$3\r\nGET\r\n$-5\r\n', b'*1\r\n$4\r\nPINGxxPING\r\n', b'x' * 70000, b'*' + b'1' * 70000,
@@ -303,7 +307,8 @@ def table(tap, kvd, redis):
     """The command table: what COMMAND INFO says about arity, flags, keys and categories."""
     mine, theirs = Raw(kvd.socket), Raw(redis.socket)
     different = []
-    for name in ARITY_NAMES + [b'exec', b'multi', b'client', b'config', b'client|info', b'config|resetstat']:
+    for name in ARITY_NAMES + [b'exec', b'multi', b'client', b'config', b'client|info',
+                               b'config|resetstat']:
         replies = []
         for connection in (mine, theirs):
             connection.append('COMMAND', 'INFO', name)

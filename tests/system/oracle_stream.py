@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 #
-# Generated command streams for oracle.py: weighted towards what clients send, with every option, every
-# mistake in options, and values at the edges of what fits a number.
+# Generated command streams for oracle.py: weighted towards what clients send, with every option,
+# every mistake in options, and values at the edges of what fits a number.
 KEYS = [b'k%d' % i for i in range(10)] + [b'key with space', b'\x00\xff\r\n', b'K' * 511]
 VALUES = [b'', b'0', b'1', b'-1', b'10', b'9223372036854775807', b'-9223372036854775808',
-          b'9223372036854775808', b'-9223372036854775809', b'01', b' 1', b'1 ', b'+1', b'1.0', b'-0',
+          b'9223372036854775808', b'-9223372036854775809', b'01', b' 1', b'1 ', b'+1', b'1.0',
+          b'-0',
           b'abc', b'\r\n', b'\x00', b'x' * 300, b'18446744073709551615', b'-', b'9' * 30]
-NUMBERS = [b'0', b'1', b'-1', b'5', b'100', b'-100', b'9223372036854775807', b'-9223372036854775808',
+NUMBERS = [b'0', b'1', b'-1', b'5', b'100', b'-100', b'9223372036854775807',
+           b'-9223372036854775808',
            b'9223372036854775808', b'abc', b'', b'1.5', b'01', b' 3']
 BAD_TIMES = [b'0', b'-1', b'-9223372036854775808', b'9223372036854775807', b'9223372036854775',
              b'9223372036854776', b'9223372036854775808', b'abc', b'', b'1.0', b'-5000']
@@ -121,7 +123,8 @@ class Stream:
 
     def one(self):
         """Commands of a key alone."""
-        return [[self.rng.choice([b'GET', b'GET', b'GETDEL', b'STRLEN', b'TYPE', b'PERSIST']), self.key()]]
+        return [[self.rng.choice([b'GET', b'GET', b'GETDEL', b'STRLEN', b'TYPE', b'PERSIST']),
+                 self.key()]]
 
     def several(self):
         word = self.rng.choice([b'DEL', b'UNLINK', b'EXISTS', b'MGET', b'MSET', b'MSETNX'])
@@ -171,11 +174,14 @@ class Stream:
             [b'nosuch'], [b'NoSuch', b'a', b'b\r\nc'], [b'x' * 200, b'y' * 200, b'z'],
             [b'nosuch', b'a' * 60, b'b' * 60, b'c' * 60], [b''], [b'client|id'],
             [b'nosuch', b''], [b'CLIENT', b'NoSuch'], [b'config', b'nope', b'x'], [b'CLIENT'],
-            [b'CLIENT', b'ID', b'x'], [b'CLIENT', b'SETNAME'], [b'CONFIG', b'GET'], [b'COMMAND', b'x'],
-            [b'COMMAND', b'COUNT', b'x'], [b'CLIENT', b'LIST', b'x'], [b'CLIENT', b'LIST', b'TYPE', b'x'],
+            [b'CLIENT', b'ID', b'x'], [b'CLIENT', b'SETNAME'], [b'CONFIG', b'GET'], [b'COMMAND',
+                                                                                     b'x'],
+            [b'COMMAND', b'COUNT', b'x'], [b'CLIENT', b'LIST', b'x'], [b'CLIENT', b'LIST', b'TYPE',
+                                                                       b'x'],
             [b'CLIENT', b'LIST', b'ID', b'x'], [b'COMMAND', b'LIST', b'x'],
             [b'FLUSHALL', b'nope'], [b'FLUSHDB', b'ASYNC', b'x'], [b'SCAN', b'x'], [b'SCAN', b'-'],
-            [b'SCAN', b'0', b'COUNT'], [b'SCAN', b'0', b'COUNT', b'0'], [b'SCAN', b'0', b'COUNT', b'x'],
+            [b'SCAN', b'0', b'COUNT'], [b'SCAN', b'0', b'COUNT', b'0'], [b'SCAN', b'0', b'COUNT',
+                                                                         b'x'],
             [b'SCAN', b'0', b'NOPE', b'x'], [b'SCAN', b'99999999999999999999999'],
             [b'SCAN', b' 0'], [b'SCAN', b'0x']])]
 
@@ -184,7 +190,8 @@ class Stream:
             [b'TIME'], [b'INFO'], [b'INFO', b'server'], [b'CLIENT', b'ID'], [b'CLIENT', b'INFO'],
             [b'CLIENT', b'LIST'], [b'COMMAND', b'INFO', self.rng.choice(ARITY_NAMES)],
             [b'COMMAND', b'INFO', b'nosuch'], [b'COMMAND', b'DOCS', b'nosuch'],
-            [b'HELLO'], [b'TIME', b'x'], [b'HELLO', b'x', b'y'], [b'CONFIG', b'GET', b'appendonly'], [b'CONFIG', b'GET', b'save'],
+            [b'HELLO'], [b'TIME', b'x'], [b'HELLO', b'x', b'y'], [b'CONFIG', b'GET', b'appendonly'],
+            [b'CONFIG', b'GET', b'save'],
             [b'CONFIG', b'GET', b'MaxMemory-Policy'], [b'CONFIG', b'GET', b'nosuch*', b'timeout']])]
 
     def flush(self):
@@ -216,6 +223,7 @@ class Stream:
         out = []
         while len(out) < count:
             out += self.rng.choices(
-                [self.plain, self.ttl, self.all_keys, self.facts, self.flush, self.multi, self.past],
+                [self.plain, self.ttl, self.all_keys, self.facts, self.flush, self.multi,
+                 self.past],
                 [60, 6, 4, 2, 0.3, 6, 1])[0]()
         return out
