@@ -147,7 +147,7 @@ struct image {
 
 static void load(struct image *image)
 {
-	fixture_dir(image->dir);
+	fixture_dir_fast(image->dir);
 	build(image->dir);
 	(void)snprintf(image->path, sizeof(image->path), "%s/store/data.mdb", image->dir);
 	int fd = open(image->path, O_RDONLY | O_CLOEXEC);
