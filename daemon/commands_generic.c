@@ -34,6 +34,14 @@ void commands_generic_del(struct call *call)
 		// is worth more than removing at once.
 		call->refused = 0;
 		done = generic_remove(call, false, &removed);
+		if (!done && removed > 0) {
+			call->refused = 0;
+			commands_errorf(call,
+					"OOM memory is full: %lld keys were removed, the others "
+					"stay; try again when that is durable",
+					(long long)removed);
+			return;
+		}
 	}
 	if (done) {
 		reply_integer(call->session, removed);

@@ -22,9 +22,13 @@
 static int refuse_with;	      // KEYSPACE_OK = never
 static unsigned refuse_after; // so many writes go through first
 static bool refuse_admission;
+static const char *refuse_script; // instead of all that: one write a letter, x is refused
 
 static int refusal(void)
 {
+	if (refuse_script && *refuse_script) {
+		return *refuse_script++ == 'x' ? refuse_with : KEYSPACE_OK;
+	}
 	if (refuse_with == KEYSPACE_OK || refuse_after > 0) {
 		refuse_after -= refuse_after > 0;
 		return KEYSPACE_OK;
@@ -277,7 +281,6 @@ static void test_refused(struct rig *rig, int result, bool no_wait)
 			enum command_outcome outcome = run(rig, writers[i].line, out, sizeof(out));
 			rig->session->no_wait = false;
 			bool parks = result == KEYSPACE_WAIT && !no_wait;
-			// DEL of several keys gives up being a batch before it gives up.
 			bool good = outcome == (parks ? COMMAND_PARK : COMMAND_DONE) &&
 				    strcmp(out, parks ? "" : OOM_TEXT) == 0 && untouched(rig);
 			if (!good) {
@@ -290,6 +293,32 @@ static void test_refused(struct rig *rig, int result, bool no_wait)
 	ok_u64(wrong, 0, "G: refused with %d%s: %s, and no trace", result,
 	       no_wait ? " and no waiting" : "",
 	       result == KEYSPACE_WAIT && !no_wait ? "parked" : "-OOM");
+}
+
+/// When memory is full, DEL of several keys gives up being a batch before it gives up.
+static void test_del_when_full(struct rig *rig)
+{
+	static const struct {
+		const char *script;
+		const char *reply;
+		const char *left;
+	} cases[] = {
+		{ "...x...", ":2\r\n", ":0\r\n" },
+		{ "...x.x",
+		  "-OOM memory is full: 1 keys were removed, the others stay; try again "
+		  "when that is durable\r\n",
+		  ":1\r\n" },
+		{ "...xx", OOM_TEXT, ":2\r\n" },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		restore(rig);
+		refuse_with = KEYSPACE_FULL;
+		refuse_after = UINT32_MAX;
+		refuse_script = cases[i].script;
+		expect(rig, "DEL a b c", cases[i].reply);
+		refuse_script = NULL;
+		expect(rig, "DBSIZE", cases[i].left);
+	}
 }
 
 static void test_then_done(struct rig *rig)
@@ -393,6 +422,7 @@ int main(void)
 	test_refused(&rig, KEYSPACE_WAIT, false);
 	test_refused(&rig, KEYSPACE_WAIT, true);
 	test_refused(&rig, KEYSPACE_FULL, false);
+	test_del_when_full(&rig);
 	test_then_done(&rig);
 	test_exec(&rig, KEYSPACE_WAIT, "");
 	test_exec(&rig, KEYSPACE_FULL,

@@ -8,7 +8,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from kvdtest import Kvd, ReplyError, Tap, seed  # noqa: E402
+from kvdtest import Kvd, ReplyError, Tap, seed, wait_until  # noqa: E402
 
 OOM = ReplyError("OOM command not allowed when used memory > 'maxmemory'.")
 
@@ -156,6 +156,23 @@ def test_scan(tap, c, rng):
     tap.equal(len(seen), 5000, f'SCAN sees all 5000 keys while {extra} others are added')
 
 
+def test_expiry(tap, c):
+    """Keys end by themselves: for those who ask, and in the counts although nobody asks."""
+    c.command('FLUSHALL')
+    c.pipeline([('SET', f'brief:{i}', i, 'PX', 20 + i % 30) for i in range(500)])
+    c.command('SET', 'long', 1, 'EX', 1000)
+    wait_until(lambda: c.command('DBSIZE') == 1, 'expired keys leave the count')
+    tap.equal(c.command('KEYS', '*'), [b'long'], 'expired keys are gone, the other stays')
+    tap.equal(c.command('SET', 'a', 1, 'PX', 1), 'OK', 'a key of one millisecond')
+    wait_until(lambda: c.command('GET', 'a') is None, 'a key ends')
+    tap.equal(c.pipeline([('EXISTS', 'a'), ('TTL', 'a'), ('TYPE', 'a'), ('DEL', 'a'), ('PERSIST',
+                                                                                       'a')]),
+              [0, -2, 'none', 0, 0], 'an expired key is absent for every command')
+    tap.equal(c.command('INCR', 'a'), 1, 'and a new one starts anew')
+    tap.equal(c.command('PTTL', 'a'), -1, 'without the old time to live')
+    tap.ok(int(info(c, 'stats')[0]['expired_keys']) >= 501, 'INFO counts them')
+
+
 def test_stats(tap, c):
     c.command('FLUSHALL')
     before = json.loads(c.command('KVD.STATS'))
@@ -293,6 +310,7 @@ def main():
         test_limits(tap, c)
         test_big_batch(tap, c)
         test_scan(tap, c, rng)
+        test_expiry(tap, c)
         test_stats(tap, c)
         test_info(tap, c)
         test_connection(tap, kvd)
