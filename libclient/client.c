@@ -198,31 +198,36 @@ int kvc_is_mapped(const kvc *client)
 	       kvs_load_relaxed(&client->mapped) != 0;
 }
 
-// Forgets what a fork copied. State that was being changed by another thread at that moment is left
-// alone for ever: a leak in a child is better than a crash.
+// What was being changed by another thread at the moment of the fork is in no known state: it is
+// left alone for ever. A leak in a child is better than a crash.
+static void client_orphan(kvc *client, struct kvc_conn *conn)
+{
+	struct kvc_conn old = *conn;
+	kvc_conn_init(conn, old.takes_fds);
+	conn->fd = old.fd;
+	conn->fd_device = old.fd_device;
+	conn->fd_inode = old.fd_inode;
+	client->orphans[old.takes_fds] = (struct kvc_orphan){
+		.in = old.in,
+		.nodes = old.nodes,
+		.frame = old.frame.buffer.data,
+	};
+}
+
+// Forgets what a fork copied.
 static void client_disown(kvc *client)
 {
 	client->generation++;
 	client->mapped = 0;
 	if (client->conn.busy) {
-		client->conn.in = NULL;
-		client->conn.in_capacity = 0;
-		client->conn.nodes = NULL;
-		client->conn.nodes_capacity = 0;
-		client->conn.frame = (struct kvc_frame){ 0 };
+		client_orphan(client, &client->conn);
 	}
 	kvc_conn_drop(&client->conn);
 	kvc_frame_begin(&client->conn.frame);
 	client->conn.queued = client->conn.lost = 0;
 	client->conn.unsynced = client->conn.sync_lost = false;
-	client->conn.busy = false;
 	if (client->busy) {
-		int fd = client->link.fd;
-		uint64_t device = client->link.fd_device, inode = client->link.fd_inode;
-		kvc_conn_init(&client->link, true);
-		client->link.fd = fd;
-		client->link.fd_device = device;
-		client->link.fd_inode = inode;
+		client_orphan(client, &client->link);
 		client->leaks = true;
 	}
 	kvc_conn_drop(&client->link);
@@ -230,8 +235,7 @@ static void client_disown(kvc *client)
 		kvc_attachment_release(client, client->attachment);
 		client->attachment = NULL;
 	}
-	client->attach_sent = false;
-	client->busy = false;
+	client->conn.busy = client->busy = client->attach_sent = false;
 }
 
 void kvc_client_after_fork(kvc *client)

@@ -130,6 +130,11 @@ enum kvc_sentinel {
 	KVC_SENTINEL_REPAIR, // taken by the thread that repairs a child's copy
 };
 
+/// Memory of a connection that a fork copied half-changed: never freed.
+struct kvc_orphan {
+	void *in, *nodes, *frame;
+};
+
 struct kvc {
 	uint64_t *sentinel;
 	uint64_t generation;	    // counts forks between kvc_open() and here, from 1
@@ -143,7 +148,8 @@ struct kvc {
 	pthread_mutex_t mutex; // guards all below
 	bool busy;	       // somebody holds the mutex: a fork now copies a half-changed state
 	bool leaks;	       // a fork did: attachments of the parent are never freed here
-	bool attach_sent;      // KVD.ATTACH went out on `link`, its reply has not come
+	struct kvc_orphan orphans[2]; // of conn and link
+	bool attach_sent;	      // KVD.ATTACH went out on `link`, its reply has not come
 	struct kvc_conn
 		link; // the attachment's life line, and reads that the mapping cannot answer
 	struct kvc_attachment *attachment; // newest, NULL = socket mode; holds a reference

@@ -3,7 +3,6 @@
 // A forked child inherits a client and must not behave like its parent: no store to its pages, no
 // byte on its socket, no end to its sections; and whatever the child does first attaches it anew.
 // H: a child cannot disturb its parent's reads.
-#include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -25,8 +24,7 @@ struct family {
 
 static pid_t fork_raw(void)
 {
-	struct clone_args args = { .exit_signal = SIGCHLD };
-	return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	return (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 }
 
 // Runs `child` in a child made by `make`; its result, or 128 + the signal that killed it.
@@ -163,7 +161,8 @@ static void test_locked(struct family *f)
 	pthread_t thread;
 	pthread_mutex_lock(&f->fake->mutex);
 	pthread_create(&thread, NULL, hold_mutex, f);
-	while (!__atomic_load_n(&f->client->busy, __ATOMIC_RELAXED)) {
+	while (pthread_mutex_trylock(&f->client->mutex) == 0) {
+		pthread_mutex_unlock(&f->client->mutex);
 		sched_yield();
 	}
 	ok_int(in_child(fork, child_locked, f), 0,
@@ -183,7 +182,7 @@ int main(void)
 	char byte;
 	ok_int(kvc_get(family.reader, "a", 1, &byte, 1, NULL), KVC_OK, "attached");
 	test_children(&family, fork, "fork");
-	test_children(&family, fork_raw, "clone3");
+	test_children(&family, fork_raw, "clone");
 	test_pipeline(&family);
 	test_locked(&family);
 	ok_int(kvc_close(family.client), KVC_OK, "close");
