@@ -100,7 +100,7 @@ kvc *bench_client(const char *socket_path)
 	options.request_timeout_ms = 60000;
 	int status = kvc_open(&client, &options);
 	if (status != KVC_OK) {
-		bench_die("%s: %s", socket_path, kvc_strerror(status));
+		bench_die("%s: %s (%s)", socket_path, kvc_strerror(status), strerror(errno));
 	}
 	if (!kvc_is_mapped(client)) {
 		bench_die("%s: kvd passed no mapping", socket_path);
