@@ -1,15 +1,25 @@
 // SPDX-License-Identifier: MIT
 //
-// The lock file's content is only a courtesy: the pid for the message of the kvd that comes second.
+// The lock file's content is a courtesy: the pid, for the message of the kvd that comes second, and
+// so that it can tell a kvd that serves from one that is dying. A killed kvd holds its lock until
+// the kernel has taken its memory down, which takes a while for gigabytes; whoever restarts it at
+// once should not have to know.
 #include "daemon/storage/dirlock.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+#define LOOK_EVERY_MS 20u
+#define WAIT_ALWAYS_MS 200u // a signal that was sent may not have arrived yet
+#define WAIT_DYING_MS 30000u
 
 static int refuse(int fd, char *why, size_t why_bytes, const char *path, const char *remedy)
 {
@@ -20,11 +30,52 @@ static int refuse(int fd, char *why, size_t why_bytes, const char *path, const c
 	return -1;
 }
 
+static void read_owner(int fd, char owner[32])
+{
+	ssize_t got = pread(fd, owner, 31, 0);
+	owner[got > 0 ? got : 0] = '\0';
+	owner[strspn(owner, "0123456789")] = '\0';
+}
+
+// A process on its way out has no memory any more.
+static bool is_dying(const char *owner)
+{
+	char path[64];
+	char text[32] = "";
+	(void)snprintf(path, sizeof(path), "/proc/%s/statm", owner);
+	int fd = owner[0] != '\0' ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	if (fd < 0) {
+		return false;
+	}
+	ssize_t got = read(fd, text, sizeof(text) - 1);
+	(void)close(fd);
+	return got > 0 && strtoull(text, NULL, 10) == 0;
+}
+
+// Takes the lock, waiting for an owner that is dying. 0 or -1 with errno.
+static int lock_patiently(int fd)
+{
+	for (unsigned waited_ms = 0;; waited_ms += LOOK_EVERY_MS) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+			return 0;
+		}
+		int error = errno;
+		char owner[32];
+		read_owner(fd, owner);
+		if (error != EWOULDBLOCK || waited_ms >= WAIT_DYING_MS ||
+		    (waited_ms >= WAIT_ALWAYS_MS && !is_dying(owner))) {
+			errno = error;
+			return -1;
+		}
+		struct timespec pause = { .tv_nsec = LOOK_EVERY_MS * 1000000L };
+		(void)nanosleep(&pause, NULL);
+	}
+}
+
 static int refuse_taken(int fd, char *why, size_t why_bytes, const char *dir)
 {
-	char owner[32] = "";
-	ssize_t got = pread(fd, owner, sizeof(owner) - 1, 0);
-	owner[got > 0 ? strcspn(owner, "\n") : 0] = '\0';
+	char owner[32];
+	read_owner(fd, owner);
 	(void)snprintf(why, why_bytes,
 		       "data folder %s is in use by another kvd (pid %s): stop that one, or choose "
 		       "another --dir",
@@ -49,7 +100,7 @@ int dirlock_take(const char *dir, char *why, size_t why_bytes)
 		return refuse(-1, why, why_bytes, path,
 			      "let kvd's user write to the data folder, or choose another --dir");
 	}
-	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+	if (lock_patiently(fd) != 0) {
 		if (errno == EWOULDBLOCK) {
 			return refuse_taken(fd, why, why_bytes, dir);
 		}
