@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// See common.h.
+// Clock, keys, medians and tables for all benchmarks: common.h says why they are one.
 #include "bench/common.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // What every benchmark here needs: one clock, one seeded source of keys, medians with their spread,
-// and one way to print results as a table or as JSON, so that figures of two programs can stand side
-// by side in README.md.
+// and one way to print results as a table or as JSON, so that figures of two programs can stand
+// side by side in README.md.
 #pragma once
 
 #include <stdbool.h>

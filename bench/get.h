@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Reading the same keys through kvd's mapping and out of LMDB, each in the ways a program would do
-// it. A way is a function over a slice of a stream of keys that returns the sum of the first and last
-// bytes of all values, so that nothing can be optimised away and no side can be wrong unnoticed.
+// it. A way is a function over a slice of a stream of keys that returns the sum of the first and
+// last bytes of all values, so that nothing can be optimised away and no side can be wrong
+// unnoticed.
 #pragma once
 
 #include <stdbool.h>

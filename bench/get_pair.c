@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Two reading processes beside one. Each is a fork that opens its own client, waits at a gate for the
-// other and then reads for a fixed time; rates are added. One process runs on the first processor and
-// on the second by turns, so that a difference between the two is in both sides of the ratio.
+// Two reading processes beside one. Each is a fork that opens its own client, waits at a gate for
+// the other and then reads for a fixed time; rates are added. One process runs on the first
+// processor and on the second by turns, so that a difference between the two is in both sides of
+// the ratio.
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>

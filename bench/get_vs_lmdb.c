@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A hit through the mapping beside LMDB's, in one run: the same keys in the same order, kvd and LMDB
-// by turns, so that whatever else the machine does falls on both.
+// A hit through the mapping beside LMDB's, in one run: the same keys in the same order, kvd and
+// LMDB by turns, so that whatever else the machine does falls on both.
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>

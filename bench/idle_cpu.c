@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Processor time of a kvd that has nothing to do: one attached client that reads and writes nothing.
-// One kvd for each policy, side by side, because waiting for one costs as much as waiting for two.
+// Processor time of a kvd that has nothing to do: one attached client that reads and writes
+// nothing. One kvd for each policy, side by side, because waiting for one costs as much as waiting
+// for two.
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The benchmarks, each as a program within the program. argv[0] is the benchmark's name; they return
-// an exit status: 0, or 2 for wrong arguments.
+// The benchmarks, each as a program within the program. argv[0] is the benchmark's name; they
+// return an exit status: 0, or 2 for wrong arguments.
 #pragma once
 
 int get_vs_lmdb_main(int argc, char **argv);

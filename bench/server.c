@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// See server.h.
+// A kvd for one benchmark, on top of the harness of the tests: see server.h.
 #include "bench/server.h"
 
 #include <errno.h>

@@ -13,8 +13,9 @@
 
 #define BENCH_STATS_BYTES_MAX 262144u
 
-/// Starts kvd with the given policy and bound on memory. $KVD_PROGRAM, else the one built beside this
-/// program. Its folder is under $TMPDIR, else /tmp: for policies that write, that should be a disk.
+/// Starts kvd with the given policy and bound on memory. $KVD_PROGRAM, else the one built beside
+/// this program. Its folder is under $TMPDIR, else /tmp: for policies that write, that should be a
+/// disk.
 struct harness *bench_server_start(const char *policy, uint64_t memory_bytes);
 
 /// Kills it and removes its folder; also done when the program exits. NULL is fine.

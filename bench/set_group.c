@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// Durable writes: many connections, each with one pipeline of SETs under way, under the group policy,
-// where a reply leaves kvd only after the commit that covers it. The load is one thread that patches
-// keys into ready requests and counts replies by their bytes, so that it takes little of the machine
-// that it measures. Overwriting the same keys for as long as wanted keeps compaction at work.
+// Durable writes: many connections, each with one pipeline of SETs under way, under the group
+// policy, where a reply leaves kvd only after the commit that covers it. The load is one thread
+// that patches keys into ready requests and counts replies by their bytes, so that it takes little
+// of the machine that it measures. Overwriting the same keys for as long as wanted keeps compaction
+// at work.
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Fuzz target for everything that walks a region: the input is a list of pokes into table, overflow
-// buckets, log, large runs and root, some of them well-formed records with their entries, so that damage
-// is met deep inside. Afterwards a client's map of it is searched, scanned and loaded: every answer must
-// lie within what is published, and whatever is beyond is inaccessible.
+// buckets, log, large runs and root, some of them well-formed records with their entries, so that
+// damage is met deep inside. Afterwards a client's map of it is searched, scanned and loaded: every
+// answer must lie within what is published, and whatever is beyond is inaccessible.
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -85,7 +85,8 @@ static void key_of(unsigned number, char key[2])
 	key[1] = '\0';
 }
 
-// A record of a key at a place of the log, perhaps with odd flags and lengths, and an entry that names it.
+// A record of a key at a place of the log, perhaps with odd flags and lengths, and an entry that
+// names it.
 static void put_record(uint16_t where, uint64_t word)
 {
 	unsigned char bytes[128];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The fake kvd's life, its listener and its connections; what it answers is in fake_commands.c, what
-// a test writes into its region in fake_write.c.
+// The fake kvd's life, its listener and its connections; what it answers is in fake_commands.c,
+// what a test writes into its region in fake_write.c.
 #include "tests/libclient/fake.h"
 
 #include <errno.h>

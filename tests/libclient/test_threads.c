@@ -2,7 +2,8 @@
 //
 // Readers in many threads of one process while records are overwritten, moved by a cleaner and
 // their segments reused: every value read must be one that was written for its key. B: copies are
-// whole, views stand until their end. Threads also open and close readers, and one writes by socket.
+// whole, views stand until their end. Threads also open and close readers, and one writes by
+// socket.
 #include <sched.h>
 #include <stddef.h>
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 //
-// kill -9 of kvd under load, again and again on the same data. Several connections write single values,
-// removals and MULTI batches, pipelined, and remember in shared memory what they sent, in which order, and
-// what was acknowledged. After each restart the keys of each connection must look exactly as after some
-// prefix of what it sent, ending at a whole batch:
+// kill -9 of kvd under load, again and again on the same data. Several connections write single
+// values, removals and MULTI batches, pipelined, and remember in shared memory what they sent, in
+// which order, and what was acknowledged. After each restart the keys of each connection must look
+// exactly as after some prefix of what it sent, ending at a whole batch:
 //
-//   E  under group (and sync) that prefix contains everything acknowledged; under lazy everything from
+//   E  under group (and sync) that prefix contains everything acknowledged; under lazy everything
+//   from
 //      before the last KVD.SYNC that was answered
 //   I  a batch is there whole or not at all
 //
@@ -204,8 +205,8 @@ static pid_t spawn_writer(struct diary *diary, unsigned number, const char *sock
 	return pid;
 }
 
-// What the keys of one writer hold now: the count in each value, 0 = absent. Returns the number of values
-// that are not whole.
+// What the keys of one writer hold now: the count in each value, 0 = absent. Returns the number of
+// values that are not whole.
 static unsigned observe(kvc_reader *reader, unsigned writer, uint64_t *counts)
 {
 	static unsigned char value[VALUE_BYTES_MAX];
@@ -227,8 +228,8 @@ static unsigned observe(kvc_reader *reader, unsigned writer, uint64_t *counts)
 	return broken;
 }
 
-// Is there a prefix of at least `least` operations, ending at a whole batch, after which the keys look like
-// `counts`? Returns its length, or UINT32_MAX.
+// Is there a prefix of at least `least` operations, ending at a whole batch, after which the keys
+// look like `counts`? Returns its length, or UINT32_MAX.
 static uint32_t matching_prefix(const struct diary *d, uint32_t least, const uint64_t *counts)
 {
 	uint64_t expected[KEYS];
