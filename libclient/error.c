@@ -52,9 +52,12 @@ int kvc_error_reply(struct kvc_conn *conn, const struct kvc_reply *reply)
 	    error_begins(reply, "ERR increment or decrement would overflow")) {
 		return KVC_NOT_NUMBER;
 	}
-	if (strstr(reply->text, "exceeds") || strstr(reply->text, "too large") ||
-	    strstr(reply->text, "invalid bulk length")) {
-		return KVC_TOO_LARGE;
+	static const char *const large[] = { "over the limit", "too large", "too long",
+					     "exceeds maximum allowed size" };
+	for (size_t i = 0; i < sizeof(large) / sizeof(large[0]); i++) {
+		if (strstr(reply->text, large[i])) {
+			return KVC_TOO_LARGE;
+		}
 	}
 	return KVC_REFUSED;
 }

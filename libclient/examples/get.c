@@ -4,6 +4,7 @@
  *
  *     cc get.c $(pkg-config --cflags --libs kvclient) -o get && ./get greeting
  */
+#include <ctype.h>
 #include <kvclient.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,8 +22,8 @@ static int count_words(kvc_reader *reader, const char *key, size_t *words)
 	*words = 0;
 	status = kvc_view(reader, key, strlen(key), &view);
 	for (size_t i = 0; status == KVC_OK && i < view.value_bytes; i++) {
-		const char *text = view.value;
-		*words += text[i] != ' ' && (i == 0 || text[i - 1] == ' ');
+		const unsigned char *text = view.value;
+		*words += !isspace(text[i]) && (i == 0 || isspace(text[i - 1]));
 	}
 	int end = kvc_end(reader);
 	return end == KVC_OK ? status : end;
