@@ -114,6 +114,19 @@ static void session_input_compact(struct session *session)
 	session->input_end = used;
 }
 
+/// The next size of a full input buffer.
+static size_t session_input_next_bytes(const struct session *session)
+{
+	size_t bytes = session->input_bytes;
+	if (session->input_wanted <= bytes + SESSION_BUFFER_BYTES) {
+		// Many small arguments: by steps in proportion, the hint reaches to the next line only.
+		size_t step = bytes / 4;
+		return bytes + (step > SESSION_BIG_FIRST_BYTES ? step : SESSION_BIG_FIRST_BYTES);
+	}
+	size_t doubled = bytes * 2 > SESSION_BIG_FIRST_BYTES ? bytes * 2 : SESSION_BIG_FIRST_BYTES;
+	return doubled < session->input_wanted ? doubled : session->input_wanted;
+}
+
 /// Makes room behind the input, as much as the half frame wants but never all of a large
 /// announcement at once: memory follows the bytes that really came.
 static bool session_input_room(struct session *session)
@@ -136,13 +149,7 @@ static bool session_input_room(struct session *session)
 	if (session->input_end < session->input_bytes) {
 		return true;
 	}
-	size_t bytes = session->input_bytes * 2;
-	if (bytes < SESSION_BIG_FIRST_BYTES) {
-		bytes = SESSION_BIG_FIRST_BYTES;
-	}
-	if (bytes > session->input_wanted && session->input_wanted > session->input_bytes) {
-		bytes = session->input_wanted;
-	}
+	size_t bytes = session_input_next_bytes(session);
 	char *input = session_buffer_resize(session, session->input, session->input_bytes, bytes,
 					    session->input_end);
 	if (!input) {

@@ -11,6 +11,8 @@
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
 
+#define SESSION_ARGS_KEPT_MAX 1024u
+#define SESSION_TEXT_KEPT_BYTES_MAX 4096u
 #define SESSION_BIG_REPLY_BYTES 16384u // a reply as large as that took time: look at the clock
 
 bool session_may_run(const struct session *session)
@@ -193,6 +195,25 @@ static enum resp_result session_step(struct session *session, uint64_t until_ns)
 	return ending;
 }
 
+static void session_request_trim(struct resp_request *request)
+{
+	if (request->argv_capacity > SESSION_ARGS_KEPT_MAX ||
+	    request->text_capacity > SESSION_TEXT_KEPT_BYTES_MAX) {
+		resp_request_free(request);
+	}
+}
+
+/// Argument arrays are kept for reuse, but not those of giant requests.
+static void session_trim_requests(struct session *session)
+{
+	for (unsigned i = 0; i < SESSION_WINDOW; i++) {
+		session_request_trim(&session->shared->window[i]);
+	}
+	if (session->parse.args_expected == 0) {
+		session_request_trim(&session->partial);
+	}
+}
+
 /// End of what a session does in one turn: buffers, its hold, its replies.
 static void session_settle_turn(struct session *session)
 {
@@ -200,6 +221,7 @@ static void session_settle_turn(struct session *session)
 		session->input_start = session->input_end;
 		session_unparse(session);
 	}
+	session_trim_requests(session);
 	session_input_trim(session);
 	session->hold_open = false;
 	if (session->last_write_seq > session->shared->noticed_seq) {

@@ -407,7 +407,7 @@ enum resp_result resp_parse_request(struct resp_request_state *state, const char
 void resp_request_moved(const struct resp_request_state *state, struct resp_request *request,
 			const char *from, const char *to)
 {
-	for (uint32_t i = 0; i < state->args_done && !state->dropping; i++) {
+	for (uint32_t i = 0; i < state->args_done && !state->dropping && from != to; i++) {
 		size_t offset = (uintptr_t)request->argv[i].data - (uintptr_t)from;
 		request->argv[i].data = to + offset;
 	}

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/session_parts.h"
 #include "shm/counters.h"
 #include "tests/daemon/wire_stub.h"
 #include "tests/tap/tap.h"
@@ -132,6 +133,30 @@ static void test_big_values(void)
 	ok(session->input_bytes <= 64 << 10, "G: an announcement alone allocates nothing large");
 	free(frame);
 	free(got);
+	close(fd);
+	stub_stop();
+}
+
+static void test_many_arguments(void)
+{
+	stub_start(PERSIST_MEMORY);
+	struct session *session;
+	int fd = stub_connect(&session);
+	const unsigned count = 200000;
+	char *frame = malloc(count * 8 + 64);
+	size_t bytes = (size_t)snprintf(frame, 64, "*%u\r\n$4\r\nPING\r\n", count);
+	for (unsigned i = 1; i < count; i++) {
+		memcpy(frame + bytes, "$1\r\na\r\n", 7);
+		bytes += 7;
+	}
+	stub_send(fd, frame, bytes);
+	ok(stub_expect(fd, PONG), "a request of 200000 arguments, in pieces");
+	bool good = session->partial.argv_capacity <= 1024;
+	for (unsigned i = 0; i < SESSION_WINDOW; i++) {
+		good = good && stub.sessions->window[i].argv_capacity <= 1024;
+	}
+	ok(good && stub.sessions->buffer_bytes == 0, "G: it leaves no memory behind");
+	free(frame);
 	close(fd);
 	stub_stop();
 }
@@ -353,10 +378,12 @@ static void test_multi_queue(void)
 
 int main(void)
 {
+	(void)alarm(300); // what never ends is a failure, not a hang
 	test_many_tiny();
 	test_fair_turns();
 	test_half_frames();
 	test_big_values();
+	test_many_arguments();
 	test_protocol_errors();
 	test_never_reads();
 	test_slow_reader();
