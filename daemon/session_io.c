@@ -119,7 +119,7 @@ static size_t session_input_next_bytes(const struct session *session)
 {
 	size_t bytes = session->input_bytes;
 	if (session->input_wanted <= bytes + SESSION_BUFFER_BYTES) {
-		// Many small arguments: by steps in proportion, the hint reaches to the next line only.
+		// Many small arguments: in proportion, the hint reaches to the next line only.
 		size_t step = bytes / 4;
 		return bytes + (step > SESSION_BIG_FIRST_BYTES ? step : SESSION_BIG_FIRST_BYTES);
 	}
