@@ -44,7 +44,7 @@ CONFIG_DURATION_MS(lazy_ms, "lazy-interval", 1000, 1, 3600000, 0,
 		   "lazy policy: time between commits")
 CONFIG_SIZE(lazy_bytes, "lazy-bytes", 16 * CONFIG_MIB, 4096, UINT64_MAX, 0,
 	    "lazy policy: commit earlier after so many bytes")
-CONFIG_NUMBER(group_delay_us, "group-delay-us", 2000, 0, 1000000, 0,
+CONFIG_NUMBER(group_delay_us, "group-delay-us", 0, 0, 1000000, 0,
 	      "group policy: longest wait for company, microseconds")
 CONFIG_NUMBER(compact_ratio_percent, "compact-ratio", 200, 110, 10000, 0,
 	      "store may hold this share of the live bytes, percent")

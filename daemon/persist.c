@@ -23,6 +23,7 @@
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
 #define BACKOFF_MAX_NS (5000 * NS_PER_MS)
 #define LAZY_LOOK_NS (50 * NS_PER_MS) // how often a lazy wait looks whether lazy_bytes are reached
+#define GATHER_LOOK_NS 100000	      // how long nothing may arrive before a group commit starts
 #define STOP_FAILURES_MAX 3u
 
 enum persist_due { DUE_COMMIT, DUE_COMPACT, DUE_STOP };
@@ -127,10 +128,41 @@ static bool lazy_due(struct persist *persist, uint64_t now_ns, uint64_t *wake_at
 	return false;
 }
 
+// Group commit needs no delay: what arrives during a commit forms the next one. Measured on two
+// quiet cores, 50 connections, pipelines of 100: 1.07 M SETs a second without, 1.08 M with up to 2
+// ms of gathering; without pipelines 42 000 without, 34 000 with. So the bound is 0 unless someone
+// sets it, for a machine whose processors are short (there it gave a third more). A lone client's
+// request is committed at once all the same: only where several came since the last commit, hence
+// more are likely on their way, the commit waits as long as records keep arriving, within the
+// bound.
+static void gather(struct persist *persist)
+{
+	uint64_t seen = persist->requests_seen;
+	// Relaxed: a statistic of the loop's (partner: persist_request()).
+	uint64_t arrived = kvs_load_relaxed(&persist->requests_count) - seen;
+	bool company = arrived > 1 || persist->requests_gathered > 1;
+	uint64_t bound_ns = persist->options.group_delay_us * UINT64_C(1000);
+	if (persist->options.policy == PERSIST_GROUP && company && bound_ns > 0) {
+		const struct seam *seam = persist->options.seam;
+		uint64_t end_ns = seam->monotonic_ns() + bound_ns;
+		struct kvs_log_position before;
+		struct kvs_log_position after = kvs_log_published(persist->options.log);
+		do {
+			struct timespec look = { .tv_nsec = GATHER_LOOK_NS };
+			(void)nanosleep(&look, NULL);
+			before = after;
+			after = kvs_log_published(persist->options.log);
+		} while (!same_position(before, after) && seam->monotonic_ns() < end_ns);
+	}
+	persist->requests_seen = kvs_load_relaxed(&persist->requests_count);
+	persist->requests_gathered = persist->requests_seen - seen;
+}
+
 // What is published now is what this round commits; what is appended meanwhile waits for the next.
 static enum persist_due begin_round(struct persist *persist)
 {
 	if (!persist->round_open) {
+		gather(persist);
 		persist->round_end = kvs_log_published(persist->options.log);
 		persist->round_open = true;
 	}
@@ -328,6 +360,7 @@ void persist_request(struct persist *persist, uint64_t seq)
 		// Release: partner someone_waits()'s acquire.
 		kvs_store_release(&persist->requested_seq, seq);
 	}
+	kvs_count(&persist->requests_count, 1);
 	persist_bring(persist, PERSIST_SLEEP_LAZY);
 }
 

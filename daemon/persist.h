@@ -19,7 +19,7 @@ struct persist;
 enum persist_policy {
 	PERSIST_MEMORY, // nothing is written
 	PERSIST_LAZY, // a commit every lazy_ms or lazy_bytes
-	PERSIST_GROUP, // acknowledge after the commit; waits up to group_delay_us for company
+	PERSIST_GROUP, // acknowledge after the commit, which may wait group_delay_us for company
 	PERSIST_SYNC, // as group without delay
 };
 
@@ -27,7 +27,7 @@ struct persist_options {
 	enum persist_policy policy;
 	uint32_t lazy_ms; // default 1000
 	uint64_t lazy_bytes; // default 16 MiB
-	uint32_t group_delay_us; // default 2000: a bound; when idle a commit starts at once
+	uint32_t group_delay_us; // default 0: a bound on waiting for company, see gather()
 	uint32_t compact_ratio_percent; // default 200: log at most this share of live bytes
 	uint64_t compact_floor_bytes; // default 64 MiB: below it nothing is compacted
 	const struct seam *seam;

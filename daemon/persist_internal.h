@@ -98,13 +98,14 @@ struct persist {
 	bool fenced;
 
 	// Shared words.
-	uint64_t requested_seq; // written by the loop, release
-	uint64_t live_bytes;	// written by the loop, relaxed
-	uint64_t stopping;	// written by the loop, release
-	uint64_t sleeping;	// enum persist_sleep; see persist_sleep()
-	uint64_t failed_seq;	// written by the persister, release
-	uint64_t degraded;	// written by the persister, release
-	uint64_t moves_waiting; // compaction rests until moves are taken
+	uint64_t requested_seq;	 // written by the loop, release
+	uint64_t requests_count; // written by the loop, relaxed
+	uint64_t live_bytes;	 // written by the loop, relaxed
+	uint64_t stopping;	 // written by the loop, release
+	uint64_t sleeping;	 // enum persist_sleep; see persist_sleep()
+	uint64_t failed_seq;	 // written by the persister, release
+	uint64_t degraded;	 // written by the persister, release
+	uint64_t moves_waiting;	 // compaction rests until moves are taken
 
 	pthread_mutex_t mutex; // guards the next three
 	pthread_cond_t wake;
@@ -120,8 +121,10 @@ struct persist {
 		round_end; // what is being committed now, in one or more transactions
 	bool round_open;
 	uint64_t durable_seq;
-	uint64_t work_since_ns; // when unpersisted work was first seen, 0 = none
-	uint64_t backoff_ns;	// after failures
+	uint64_t requests_seen;	    // of requests_count, at the last commit
+	uint64_t requests_gathered; // came between the last two commits
+	uint64_t work_since_ns;	    // when unpersisted work was first seen, 0 = none
+	uint64_t backoff_ns;	    // after failures
 	uint64_t retry_at_ns;
 	unsigned stop_failures;
 	unsigned skipped_percent; // of the last lazy commit's bytes
