@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -272,6 +273,10 @@ static void commit_succeeded(struct persist *persist, bool idle)
 static void *persist_main(void *argument)
 {
 	struct persist *persist = argument;
+	// Signals are the loop's; blocked here, a file size limit is an error and not a death.
+	sigset_t all;
+	sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, NULL);
 	(void)pthread_setname_np(pthread_self(), "kvd-persist");
 	for (;;) {
 		enum persist_due due = persist_wait(persist);

@@ -24,7 +24,8 @@ static const uint64_t map_bytes_choices[] = {
 #define MAP_CHOICES (sizeof(map_bytes_choices) / sizeof(map_bytes_choices[0]))
 
 // No MDB_NORDAHEAD: blocks are runs of pages, and both who reads them (recovery, compaction) reads
-// whole blocks. MDB_NOTLS: the opening thread is not the one that works.
+// whole blocks. MDB_NOTLS: the opening thread is not the one that works. No MDB_NOMEMINIT: what once
+// stood in memory is not to reach the disk between the records.
 static int env_open(struct store *store, uint64_t map_bytes)
 {
 	int rc = mdb_env_create(&store->env);
@@ -37,7 +38,7 @@ static int env_open(struct store *store, uint64_t map_bytes)
 		rc = mdb_env_set_maxdbs(store->env, 2);
 	}
 	if (rc == 0) {
-		unsigned flags = MDB_NOTLS | MDB_NOMEMINIT | (store->read_only ? MDB_RDONLY : 0);
+		unsigned flags = MDB_NOTLS | (store->read_only ? MDB_RDONLY : 0);
 		rc = mdb_env_open(store->env, store->path, flags, 0600);
 	}
 	if (rc != 0) {
