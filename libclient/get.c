@@ -37,23 +37,10 @@ bool kvc_expired(uint64_t expiry_ms, uint64_t now_ms)
 	return expiry_ms - coarse_ms <= GET_CLOCK_MARGIN_MS && kvc_wall_ms() >= expiry_ms;
 }
 
-void kvc_meta_fill(const kvc_reader *reader, const struct kvs_hit *hit, struct kvc_meta *meta)
+int64_t kvc_ttl_ms(uint64_t expiry_ms)
 {
-	*meta = (struct kvc_meta){
-		.version = hit->view.seq,
-		.time_ms = kvs_record_time_ms(hit->view.record),
-		.ttl_ms = -1,
-		.value_bytes = hit->view.value_bytes,
-	};
-	if (hit->view.expiry_ms != 0) {
-		uint64_t now_ms = get_clock_ms(CLOCK_REALTIME_COARSE);
-		meta->ttl_ms =
-			hit->view.expiry_ms > now_ms ? (int64_t)(hit->view.expiry_ms - now_ms) : 0;
-	}
-	// Acquire: partner is the persister's store after its commit.
-	if (kvs_load_acquire(&kvs_map_header(reader->map)->marks.durable_seq) >= hit->view.seq) {
-		meta->flags = KVC_META_DURABLE;
-	}
+	uint64_t now_ms = get_clock_ms(CLOCK_REALTIME_COARSE);
+	return expiry_ms > now_ms ? (int64_t)(expiry_ms - now_ms) : 0;
 }
 
 int kvc_sink_fill(struct kvc_sink *sink, const void *value, size_t bytes)

@@ -111,6 +111,7 @@ struct kvc_reader {
 	uint64_t incarnation;
 	const struct kvs_map *map;
 	uint64_t hash_seed;
+	uint64_t section_generation; // the sentinel's value while a section is open in the mapping
 	bool fenced;
 
 	bool section_mapped; // the open section reads the mapping
@@ -299,7 +300,7 @@ int kvc_socket_watermarks(kvc_reader *reader, uint64_t *applied, uint64_t *durab
 
 /// True if a record with this expiry is gone at `now_ms`, or, with `now_ms` 0, now.
 bool kvc_expired(uint64_t expiry_ms, uint64_t now_ms);
-void kvc_meta_fill(const kvc_reader *reader, const struct kvs_hit *hit, struct kvc_meta *meta);
+int64_t kvc_ttl_ms(uint64_t expiry_ms); // time left by the coarse clock, not below 0
 /// The get of one key with all its detours. Outside any section.
 int kvc_get_into(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_sink *sink);
 /// Puts `bytes` of value into the sink: KVC_OK, TRUNCATED or NO_MEMORY.
@@ -364,6 +365,18 @@ static inline void kvc_reader_hit(kvc_reader *reader, uint64_t hash)
 		kvs_store_relaxed(&slot->samples[count % 7], hash);
 		kvs_store_relaxed(&slot->sample_count, count + 1);
 	}
+}
+
+static inline void kvc_meta_fill(const kvc_reader *reader, const struct kvs_hit *hit,
+				 struct kvc_meta *meta)
+{
+	// Acquire: partner is the persister's store after its commit.
+	uint64_t durable = kvs_load_acquire(&kvs_map_header(reader->map)->marks.durable_seq);
+	meta->version = hit->view.seq;
+	meta->time_ms = kvs_record_time_ms(hit->view.record);
+	meta->ttl_ms = hit->view.expiry_ms == 0 ? -1 : kvc_ttl_ms(hit->view.expiry_ms);
+	meta->value_bytes = hit->view.value_bytes;
+	meta->flags = durable >= hit->view.seq ? KVC_META_DURABLE : 0;
 }
 
 /// True in a forked child that has not attached yet, and for a reader that is not attached.

@@ -121,6 +121,7 @@ int kvc_reader_open(kvc *client, kvc_reader **out)
 	*reader = (struct kvc_reader){
 		.sentinel = client->sentinel,
 		.fast_generation = KVC_NEVER,
+		.section_generation = KVC_NEVER,
 		.client = client,
 	};
 	kvc_client_lock(client);

@@ -41,6 +41,8 @@ int kvc_begin(kvc_reader *reader)
 	if (depth == 0) {
 		reader->section_mapped = kvc_reader_enter(reader) || kvc_reader_enter_slow(reader);
 		reader->fast_generation = KVC_NEVER;
+		reader->section_generation =
+			reader->section_mapped ? reader->generation : KVC_NEVER;
 	}
 	kvs_store_relaxed(&reader->depth, depth + 1);
 	return KVC_OK;
@@ -58,6 +60,7 @@ int kvc_end(kvc_reader *reader)
 		return lost ? KVC_REVOKED : KVC_OK;
 	}
 	kvc_blobs_free(reader);
+	reader->section_generation = KVC_NEVER;
 	reader->section_lost = false;
 	if (lost) {
 		return KVC_REVOKED; // and no store: the slot is the parent's
@@ -124,7 +127,8 @@ static int view_by_mapping(kvc_reader *reader, const void *key, size_t key_bytes
 	return looked == KVC_LOOKED_DAMAGED ? KVC_DAMAGED : KVC_OK;
 }
 
-int kvc_view(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_view *view)
+static __attribute__((noinline, cold)) int view_detour(kvc_reader *reader, const void *key,
+						       size_t key_bytes, struct kvc_view *view)
 {
 	if (!reader || !view || kvs_load_relaxed(&reader->depth) == 0) {
 		return KVC_INVALID;
@@ -146,6 +150,27 @@ int kvc_view(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_v
 	}
 	int answer = view_by_socket(reader, key, key_bytes, view);
 	return status == KVC_DAMAGED && answer < 0 ? KVC_DAMAGED : answer;
+}
+
+int kvc_view(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_view *view)
+{
+	// The usual case in line: an open section in the mapping and a value that does not expire.
+	if (kvc_unlikely(!reader || !view || !key || key_bytes - 1 >= KVS_KEY_BYTES_MAX ||
+			 kvs_load_relaxed(reader->sentinel) != reader->section_generation)) {
+		return view_detour(reader, key, key_bytes, view);
+	}
+	struct kvs_hit hit;
+	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
+	enum kvs_find_result found = kvs_table_find(reader->map, hash, key, key_bytes, &hit);
+	if (kvc_unlikely(found != KVS_FIND_HIT || hit.kind == KVS_ENTRY_TOMBSTONE || !hit.value ||
+			 hit.view.expiry_ms != 0)) {
+		return view_detour(reader, key, key_bytes, view);
+	}
+	view->value = hit.value;
+	view->value_bytes = hit.view.value_bytes;
+	kvc_meta_fill(reader, &hit, &view->meta);
+	kvc_reader_hit(reader, hash);
+	return KVC_OK;
 }
 
 int kvc_watermarks(kvc_reader *reader, uint64_t *applied, uint64_t *durable)
