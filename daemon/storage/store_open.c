@@ -24,8 +24,8 @@ static const uint64_t map_bytes_choices[] = {
 #define MAP_CHOICES (sizeof(map_bytes_choices) / sizeof(map_bytes_choices[0]))
 
 // No MDB_NORDAHEAD: blocks are runs of pages, and both who reads them (recovery, compaction) reads
-// whole blocks. MDB_NOTLS: the opening thread is not the one that works. No MDB_NOMEMINIT: what once
-// stood in memory is not to reach the disk between the records.
+// whole blocks. MDB_NOTLS: the opening thread is not the one that works. No MDB_NOMEMINIT: what
+// once stood in memory is not to reach the disk between the records.
 static int env_open(struct store *store, uint64_t map_bytes)
 {
 	int rc = mdb_env_create(&store->env);

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT
+//
+// A device that fails, at every system call of a commit in turn: this program's own fdatasync,
+// pwrite and writev stand in front of the system's, and one of them answers EIO (or ENOSPC), once
+// or for a while. E: a commit that reported failure may be repeated, none that reported success is
+// ever lost, and a store left behind in any of these states opens again.
+#include <errno.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include "tests/daemon/store_fixture.h"
+
+static unsigned calls;	   // of a commit, counted
+static unsigned fail_from; // this call fails, 0 = none
+static unsigned fail_upto; // and all up to this one
+static int fail_error;
+
+static bool fails_now(void)
+{
+	calls++;
+	if (fail_from == 0 || calls < fail_from || calls > fail_upto) {
+		return false;
+	}
+	errno = fail_error;
+	return true;
+}
+
+int fdatasync(int fd)
+{
+	return fails_now() ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
+
+// Both names that a library may call it by, whatever this file's own offsets are.
+ssize_t shim_pwrite(int fd, const void *bytes, size_t count, off64_t offset) __asm__("pwrite");
+ssize_t shim_pwrite64(int fd, const void *bytes, size_t count, off64_t offset) __asm__("pwrite64");
+
+ssize_t shim_pwrite64(int fd, const void *bytes, size_t count, off64_t offset)
+{
+	return fails_now() ? -1 : syscall(SYS_pwrite64, fd, bytes, count, offset);
+}
+
+ssize_t shim_pwrite(int fd, const void *bytes, size_t count, off64_t offset)
+{
+	return shim_pwrite64(fd, bytes, count, offset);
+}
+
+ssize_t writev(int fd, const struct iovec *pieces, int count)
+{
+	return fails_now() ? -1 : syscall(SYS_writev, fd, pieces, count);
+}
+
+struct seen {
+	uint64_t seqs; // bit per seq
+	unsigned wrong;
+};
+
+static int see(void *context, const struct kvs_record_view *view, const void *value, uint64_t place)
+{
+	struct seen *seen = context;
+	(void)place;
+	seen->seqs |= UINT64_C(1) << (view->seq & 63);
+	seen->wrong += !fixture_same(view, value, view->seq);
+	return 0;
+}
+
+static int commit(struct store *store, uint64_t seq)
+{
+	static struct fixture_record record;
+	uint64_t place;
+	fixture_record(&record, seq, seq, 30000, 0);
+	int result = store_begin(store);
+	if (result == STORE_OK) {
+		result = store_append(store, &record.view, NULL, &place);
+	}
+	if (result == STORE_OK) {
+		result = store_commit(store, seq);
+	}
+	return result;
+}
+
+static bool holds(struct store *store, uint64_t last_seq)
+{
+	struct seen seen = { 0 };
+	struct store_walk walk = { .record = see, .context = &seen, .check_records = true };
+	return store_recover(store, &walk) == STORE_OK && seen.wrong == 0 &&
+	       seen.seqs == (UINT64_C(2) << last_seq) - 2;
+}
+
+// Commits 1 to 3, then 4 with the failure, repeated until it succeeds, then 5. With `reborn` the
+// store is left behind at the failure, as by a kvd that was killed, and must hold 3, or 4, whole.
+static bool survives(unsigned from, unsigned upto, int error, bool reborn, bool *failed)
+{
+	char dir[FIXTURE_PATH_BYTES];
+	char why[600];
+	fixture_dir_fast(dir);
+	struct store *store = fixture_store(dir);
+	bool good = commit(store, 1) == 0 && commit(store, 2) == 0 && commit(store, 3) == 0;
+	calls = 0;
+	fail_from = from;
+	fail_upto = upto;
+	fail_error = error;
+	*failed = commit(store, 4) != STORE_OK;
+	if (*failed && strstr(store_why(store), dir) == NULL) {
+		tap_diag("no folder in: %s", store_why(store));
+		good = false;
+	}
+	if (reborn) {
+		fail_from = 0;
+		store_close(store);
+		good = good && store_probe(dir, why, sizeof(why)) == STORE_OK;
+		store = fixture_store(dir);
+		struct store_facts facts;
+		store_facts(store, &facts);
+		good = good && holds(store, facts.durable_seq) &&
+		       (facts.durable_seq == 4 || (*failed && facts.durable_seq == 3));
+	}
+	unsigned tries = 0;
+	while (tries < 50 && (*failed || reborn) && commit(store, 4) != STORE_OK) {
+		tries++;
+	}
+	fail_from = 0;
+	good = good && tries < 50 && commit(store, 5) == STORE_OK && holds(store, 5);
+	store_close(store);
+	store = fixture_store(dir);
+	good = good && holds(store, 5);
+	store_close(store);
+	fixture_remove(dir);
+	return good;
+}
+
+int main(int argc, char **argv)
+{
+	int code;
+	if (fixture_is_probe(argc, argv, &code)) {
+		return code;
+	}
+	bool failed;
+	ok(survives(0, 0, 0, false, &failed) && !failed, "without a failure nothing fails");
+	static const unsigned lengths[] = { 1, 2, 12 };
+	static const int errors[] = { EIO, ENOSPC };
+	unsigned refused = 0;
+	for (size_t e = 0; e < 2; e++) {
+		for (size_t l = 0; l < 3; l++) {
+			for (int reborn = 0; reborn < 2; reborn++) {
+				unsigned bad = 0;
+				unsigned from = 1;
+				do {
+					if (!survives(from, from + lengths[l] - 1, errors[e],
+						      reborn != 0, &failed)) {
+						tap_diag("call %u", from);
+						bad++;
+					}
+					refused += failed;
+				} while (failed && from++ < 40);
+				ok(bad == 0 && from > 2, "%s at each of %u calls, %u long%s",
+				   strerror(errors[e]), from - 1, lengths[l],
+				   reborn ? ", and a crash" : "");
+			}
+		}
+	}
+	ok(refused > 0, "%u commits were refused", refused);
+	return tap_done();
+}
