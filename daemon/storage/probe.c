@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -110,11 +111,26 @@ int store_probe_child(const char *dir)
 	return -result;
 }
 
+// This program's file by its name: under a debugger or valgrind /proc/self/exe itself would run the
+// tool instead. If the file is gone (a package was upgraded), the link still leads to it.
+static const char *own_program(char *path, size_t path_bytes)
+{
+	ssize_t length = readlink("/proc/self/exe", path, path_bytes);
+	if (length > 0 && (size_t)length < path_bytes) {
+		path[length] = '\0';
+		if (access(path, X_OK) == 0) {
+			return path;
+		}
+	}
+	return "/proc/self/exe";
+}
+
 // Starts the child with standard output in `write_fd` and no other descriptor but the standard
 // ones.
 static int start_child(const char *dir, int write_fd, pid_t *pid)
 {
 	posix_spawn_file_actions_t actions;
+	char path[PATH_MAX];
 	if (posix_spawn_file_actions_init(&actions) != 0) {
 		return ENOMEM;
 	}
@@ -124,7 +140,8 @@ static int start_child(const char *dir, int write_fd, pid_t *pid)
 		rc = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
 	}
 	if (rc == 0) {
-		rc = posix_spawn(pid, "/proc/self/exe", &actions, NULL, arguments, environ);
+		rc = posix_spawn(pid, own_program(path, sizeof(path)), &actions, NULL, arguments,
+				 environ);
 	}
 	(void)posix_spawn_file_actions_destroy(&actions);
 	return rc;
