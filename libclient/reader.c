@@ -60,6 +60,11 @@ static void reader_refresh(kvc *client)
 	struct kvc_attachment *attachment = client->attachment;
 	bool valid = attachment && kvc_attachment_valid(attachment);
 	if (attachment && !valid) {
+		// Acquire: as in kvc_attachment_valid().
+		if (kvs_load_acquire(attachment->gen_word) != attachment->gen) {
+			client->link.pause_ns =
+				0; // a new kvd: failures with the old one do not count
+		}
 		client->attachment = NULL;
 		kvs_store_relaxed(&client->mapped, 0);
 		kvc_attachment_release(client, attachment);

@@ -3,7 +3,7 @@
 // The library against the real kvd: every function once in earnest, by mapping and by socket, and
 // through deaths and restarts of kvd. A: visible, also across restarts. F: reads survive kvd.
 // I: batches are whole.
-#include <fcntl.h>
+#include <signal.h>
 #include <stddef.h>
 #include <time.h>
 #include <unistd.h>
@@ -298,6 +298,33 @@ static void test_death(struct harness *h, kvc *client, kvc_reader *reader)
 	ok(has(reader, "life", "mine"), "A: and sees it");
 }
 
+// kvd hangs: writes end in time, reads do not notice.
+static void test_stopped(struct harness *h)
+{
+	kvc *client;
+	kvc_reader *reader;
+	struct kvc_options options = { .struct_bytes = sizeof(options),
+				       .socket_path = harness_socket(h),
+				       .connect_timeout_ms = 200,
+				       .request_timeout_ms = 200 };
+	ok_int(kvc_open(&client, &options), KVC_OK, "an impatient client");
+	ok_int(kvc_reader_open(client, &reader), KVC_OK, "its reader");
+	ok_int(set(client, "life", "mine"), KVC_OK, "a write");
+	(void)kill(harness_pid(h), SIGSTOP);
+	ok_int(set(client, "life", "mine"), KVC_TIMEOUT, "kvd stopped: a write ends in time");
+	ok(has(reader, "life", "mine"), "F: reads go on");
+	kvc *other;
+	ok_int(kvc_open(&other, &options), KVC_TIMEOUT, "opening ends in time");
+	(void)kill(harness_pid(h), SIGCONT);
+	uint64_t end_ns = now_ns() + SOON_NS;
+	int status;
+	do {
+		status = set(client, "life", "mine");
+	} while (status != KVC_OK && now_ns() < end_ns);
+	ok_int(status, KVC_OK, "well again");
+	ok_int(kvc_close(client), KVC_OK, "close");
+}
+
 // An application that daemonises: everything closed under our feet.
 static void test_closed_fds(kvc *client, kvc_reader *reader)
 {
@@ -341,6 +368,7 @@ static void run(struct harness *h, uint32_t flags)
 	test_command(client);
 	if (flags == 0) {
 		test_death(h, client, reader);
+		test_stopped(h);
 		test_closed_fds(client, reader);
 	}
 	ok_int(kvc_close(client), KVC_OK, "close");
