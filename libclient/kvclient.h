@@ -101,8 +101,8 @@ KVC_API void kvc_options_init(struct kvc_options *options);
 
 /* Opens a client; `options` may be NULL. On success *out is owned by the caller until kvc_close().
  * Errors: UNREACHABLE, TIMEOUT, LAYOUT (reads then still work with SOCKET_ONLY), DAMAGED, PROTOCOL,
- * SYSTEM (errno says why), NO_MEMORY, INVALID. A daemon that passes no descriptors (a bridge, a container) is no error:
- * reads go through the socket. */
+ * SYSTEM (errno says why), NO_MEMORY, INVALID. A daemon that passes no descriptors (a bridge, a
+ * container) is no error: reads go through the socket. */
 KVC_API int kvc_open(kvc **out, const struct kvc_options *options);
 
 /* Closes. KVC_BUSY, and nothing is closed, while one of its readers has a view open; other readers
