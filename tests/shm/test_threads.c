@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Readers and the writer of one region as threads of one process, at full speed: sets, removals, growth and
-// shrinkage, the cleaner, reclaiming. ThreadSanitizer follows addresses, so in its build the readers use the
-// writer's own map and the fenced enter; elsewhere they map the region as clients do.
+// Readers and the writer of one region as threads of one process, at full speed: sets, removals,
+// growth and shrinkage, the cleaner, reclaiming. ThreadSanitizer follows addresses, so in its build the
+// readers use the writer's own map and the fenced enter; elsewhere they map the region as clients do.
 //
 //   A  a key that is there throughout is never missed and never goes back
 //   B  what is read in a section is what was written
@@ -172,6 +172,9 @@ int main(int argc, char **argv)
 #ifdef KVS_SANITIZED
 	writes /= 4;
 #endif
+	if (getenv("KVD_TEST_EMULATED") != NULL) {
+		writes /= 8;
+	}
 	static struct reading readings[READERS];
 	fixture_open(&fixture, MEMORY, SEGMENT);
 	fixture.step_after_write = true;
@@ -206,7 +209,7 @@ int main(int argc, char **argv)
 	ok_u64(sum.backwards, 0, "A: none went back behind an acknowledged version");
 	ok_u64(sum.broken, 0, "B: no value was torn or reused");
 	ok_u64(sum.ended_badly, 0, "B: no section was refused");
-	ok(fixture.table.splits > 100 && fixture.table.merges > 10, "the table grew and shrank");
+	ok(fixture.table.splits > 50 && fixture.table.merges > 10, "the table grew and shrank");
 	fixture_close(&fixture);
 	return tap_done();
 }
