@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Readers that stop: two processes read in long sections and are stopped (SIGSTOP) at random moments
-// for longer than kvd waits, while a writer overwrites everything many times in little memory.
+// Readers that stop: two processes read in long sections and are stopped (SIGSTOP) at random
+// moments for longer than kvd waits, while a writer overwrites everything many times in little
+// memory.
 //
 //   B  bytes of a section that kvc_end calls good are whole and right, however long it was stopped
 //   D  no write fails or waits much longer than the deadline, and kvd takes the memory back
