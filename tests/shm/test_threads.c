@@ -4,6 +4,7 @@
 // growth and shrinkage, the cleaner, reclaiming. ThreadSanitizer follows addresses, so in its
 // build the readers use the writer's own map and the fenced enter; elsewhere they map the region
 // as clients do.
+//
 //   A  a key that is there throughout is never missed and never goes back
 //   B  what is read in a section is what was written
 #include <linux/membarrier.h>
