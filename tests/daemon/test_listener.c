@@ -217,7 +217,12 @@ static void test_no_descriptors(void)
 		told = says(waiting[i], "-ERR max number of clients reached\r\n") && told;
 		close(waiting[i]);
 	}
-	ok(told, "G: without descriptors new clients are told and closed, not left hanging");
+	if (getenv("KVD_TEST_EMULATED")) {
+		tap_skip("G: without descriptors new clients are told: valgrind counts its own");
+	} else {
+		ok(told, "G: without descriptors new clients are told and closed, not left "
+			 "hanging");
+	}
 	ok(served(listener, first), "G: those that are there are served");
 	if (setrlimit(RLIMIT_NOFILE, &before) != 0) {
 		abort();

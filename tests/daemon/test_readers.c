@@ -311,10 +311,16 @@ static void test_deaths(void)
 		abort();
 	}
 	test_death("as this kernel can");
-	setenv("KVD_NO_PEERPIDFD", "1", 1);
-	test_death("as kernels before 6.5");
-	unsetenv("KVD_NO_PEERPIDFD");
-	ok_u64(stub_counter(KVS_COUNTER_readers_dead), 2, "deaths are counted");
+	uint64_t deaths = 1;
+	if (getenv("KVD_TEST_EMULATED")) {
+		tap_skip("as kernels before 6.5: valgrind does not know pidfd_open");
+	} else {
+		setenv("KVD_NO_PEERPIDFD", "1", 1);
+		test_death("as kernels before 6.5");
+		unsetenv("KVD_NO_PEERPIDFD");
+		deaths++;
+	}
+	ok_u64(stub_counter(KVS_COUNTER_readers_dead), deaths, "deaths are counted");
 	close(listen_fd);
 }
 
@@ -341,7 +347,8 @@ static void test_tables(void)
 
 int main(void)
 {
-	(void)alarm(120); // a child that never attaches is a failure, not a hang
+	// A child that never attaches is a failure, not a hang.
+	(void)alarm(getenv("KVD_TEST_EMULATED") ? 600 : 120);
 	start();
 	test_attach();
 	test_pages();

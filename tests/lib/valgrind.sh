@@ -10,6 +10,7 @@ esac
 case $program in
 /usr/* | /bin/*) exec "$@" ;;
 esac
+export KVD_TEST_EMULATED=valgrind
 exec valgrind --quiet --suppressions="$(dirname "$0")/valgrind.supp" \
     --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite,indirect \
     --show-leak-kinds=definite,indirect --fair-sched=yes --num-callers=20 "$@"

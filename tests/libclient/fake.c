@@ -42,6 +42,7 @@ static bool fake_send(struct fake_connection *c)
 			char bytes[CMSG_SPACE(3 * sizeof(int))];
 			struct cmsghdr align;
 		} control;
+		memset(&control, 0, sizeof(control));
 		struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
 		if (c->fds_count > 0) {
 			message.msg_control = control.bytes;
