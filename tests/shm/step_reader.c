@@ -46,6 +46,8 @@ struct scene {
 	uint64_t acknowledged; // newest version of the key searched for
 	uint64_t floor;	       // the one acknowledged when the search began
 	bool was_absent;
+	bool finished; // this search
+	int cut;       // enum kvs_table_step at which the search is run to its end, or -1
 	uint64_t random;
 	uint64_t runs;
 	uint64_t steps;
@@ -210,6 +212,7 @@ static void begin_search(struct scene *s)
 	s->floor = s->acknowledged;
 	s->was_absent = s->acknowledged == 0;
 	s->search->running = true;
+	s->finished = false;
 	s->runs++;
 }
 
@@ -228,6 +231,10 @@ static bool advance(struct scene *s, uint64_t count)
 
 static void finish_search(struct scene *s)
 {
+	if (s->finished) {
+		return;
+	}
+	s->finished = true;
 	if (step_continue(s->child) != STEP_STOPPED) {
 		printf("Bail out! the reader crashed\n");
 		exit(99);
@@ -291,6 +298,44 @@ static void everywhere(struct scene *s, unsigned target, bool grown, bool last,
 	   last ? "last in its chain" : "first in its chain");
 }
 
+// In the middle of a split or merge the search goes on to its end.
+static void on_cut(void *context, enum kvs_table_step step)
+{
+	struct scene *s = context;
+	if ((int)step == s->cut && s->search->running) {
+		finish_search(s);
+	}
+}
+
+// The writer stops half-way at each labelled step in turn, and the reader does not.
+static void test_cut(struct scene *s)
+{
+	static const struct {
+		const char *name;
+		enum kvs_table_step step;
+		unsigned target;
+		bool grown;
+		bool last;
+		enum change what;
+	} cases[] = {
+		{ "split, filled", KVS_TABLE_SPLIT_FILLED, 0, false, true, CHANGE_SPLIT },
+		{ "split, published", KVS_TABLE_SPLIT_PUBLISHED, 0, false, true, CHANGE_SPLIT },
+		{ "compaction, filled", KVS_TABLE_COMPACT_FILLED, 1, false, true, CHANGE_SPLIT },
+		{ "compaction, published", KVS_TABLE_COMPACT_PUBLISHED, 1, false, true,
+		  CHANGE_SPLIT },
+		{ "merge, filled", KVS_TABLE_MERGE_FILLED, 0, true, false, CHANGE_MERGE },
+		{ "merge, published", KVS_TABLE_MERGE_PUBLISHED, 0, true, false, CHANGE_MERGE },
+	};
+	s->f.table.step_hook = on_cut;
+	s->f.table.step_context = s;
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		s->cut = (int)cases[i].step;
+		everywhere(s, cases[i].target, cases[i].grown, cases[i].last, &cases[i].what, 1,
+			   cases[i].name);
+	}
+	s->f.table.step_hook = NULL;
+}
+
 static void test_everywhere(struct scene *s)
 {
 	enum { MOVES, STAYS };
@@ -305,7 +350,7 @@ static void test_everywhere(struct scene *s)
 		{ "a split", MOVES, false, true, 1, { CHANGE_SPLIT } },
 		{ "a split that compacts the chain", STAYS, false, true, 1, { CHANGE_SPLIT } },
 		{ "a merge", MOVES, true, false, 1, { CHANGE_MERGE } },
-		{ "split, merge", MOVES, false, true, 2, { CHANGE_SPLIT, CHANGE_MERGE } },
+		{ "split, merge", MOVES, false, false, 2, { CHANGE_SPLIT, CHANGE_MERGE } },
 		{ "merge, split", MOVES, true, false, 2, { CHANGE_MERGE, CHANGE_SPLIT } },
 		{ "split, merge, split",
 		  STAYS,
@@ -317,7 +362,7 @@ static void test_everywhere(struct scene *s)
 		{ "split, set, merge",
 		  MOVES,
 		  false,
-		  true,
+		  false,
 		  3,
 		  { CHANGE_SPLIT, CHANGE_REPLACE, CHANGE_MERGE } },
 		{ "overflow buckets coming and going", MOVES, false, true, 1, { CHANGE_CHURN } },
@@ -422,6 +467,7 @@ int main(int argc, char **argv)
 	arrange(&s, 0, true, false); // everything that will be used is published and mapped
 	s.child = step_start(reader, s.search);
 	test_everywhere(&s);
+	test_cut(&s);
 	test_random(&s, runs);
 	test_teeth(&s);
 	tap_diag("%" PRIu64 " searches, %" PRIu64 " single steps, %" PRIu64 " revocations", s.runs,
