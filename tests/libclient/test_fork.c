@@ -173,7 +173,7 @@ static void test_locked(struct family *f)
 	ok_int(in_child(fork, child_gets, f), 0, "children after that are well");
 }
 
-// qemu's user emulation says yes to MADV_WIPEONFORK and does not do it: nothing can be tested there.
+// qemu user emulation accepts MADV_WIPEONFORK and does not do it: nothing can be tested there.
 static bool wipes_on_fork(void)
 {
 	char *page = mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
