@@ -203,6 +203,21 @@ static void test_pipeline(struct fake *fake, kvc *client)
 	ok(good && kvc_pipeline_reply(client, &reply) == KVC_UNKNOWN && !reply, "broken: UNKNOWN");
 	ok_int(kvc_pipeline_reply(client, &reply), KVC_UNKNOWN, "for each");
 	ok_int(kvc_pipeline_reply(client, &reply), KVC_INVALID, "and no more");
+	// Hung up on in the middle of a send: the first command arrived, so nothing is sent again.
+	static char huge[8 << 20];
+	memset(huge, 'h', sizeof(huge));
+	fake_set(fake, request, FAKE_ANSWER);
+	wait_for_pause(client);
+	good = append(client, "ECHO", "1", 1) == KVC_OK &&
+	       kvc_pipeline_reply(client, &reply) == KVC_OK;
+	fake_set(fake, request, FAKE_HANG_UP);
+	requests = fake_get(fake, &fake->requests);
+	good = good && append(client, "ECHO", "2", 1) == KVC_OK &&
+	       append(client, "ECHO", huge, sizeof(huge)) == KVC_OK;
+	ok(good && kvc_pipeline_reply(client, &reply) == KVC_UNKNOWN &&
+		   kvc_pipeline_reply(client, &reply) == KVC_UNKNOWN,
+	   "broken while sending: UNKNOWN");
+	ok_u64(fake_get(fake, &fake->requests) - requests, 1, "and not sent again");
 	fake_set(fake, request, FAKE_ANSWER);
 	fake_kill(fake);
 	(void)append(client, "ECHO", "1", 1);
