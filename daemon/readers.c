@@ -125,12 +125,23 @@ static bool readers_busy(const struct reader_client *client)
 	return false;
 }
 
+/// Tells the readers of all pages to attach anew; true once nothing is being read through them, for
+/// which every announcement must be visible here.
+static bool readers_detached_idle(const struct reader_client *client)
+{
+	bool ordered = true;
+	for (uint32_t i = 0; i < client->pages_count; i++) {
+		ordered = kvs_epoch_detach(client->readers->domain, client->pages[i]) && ordered;
+	}
+	return ordered && !readers_busy(client);
+}
+
 static void readers_recheck(struct loop_timer *timer, uint64_t now_ns)
 {
 	struct reader_client *client =
 		(struct reader_client *)(void *)((char *)timer -
 						 offsetof(struct reader_client, recheck));
-	if (!readers_busy(client)) {
+	if (readers_detached_idle(client)) {
 		readers_client_free(client);
 		return;
 	}
@@ -196,10 +207,7 @@ void readers_session_closed(struct readers *readers, struct session *session)
 		readers_process_ended(&client->process, EPOLLIN);
 		return;
 	}
-	for (uint32_t i = 0; i < client->pages_count; i++) {
-		kvs_epoch_detach(readers->domain, client->pages[i]);
-	}
-	if (!readers_busy(client)) {
+	if (readers_detached_idle(client)) {
 		readers_client_free(client);
 		return;
 	}

@@ -45,10 +45,16 @@ static inline void kvs_store_relaxed(uint64_t *word, uint64_t value)
 	__atomic_store_n(word, value, __ATOMIC_RELAXED);
 }
 
-/// A full-barrier store, for readers that may not rely on the writer's membarrier.
+/// A store with a full fence behind it, for readers that may not rely on the writer's membarrier. An
+/// exchange would not do: on arm64 later loads may pass its store.
 static inline void kvs_store_fenced(uint64_t *word, uint64_t value)
 {
+#ifndef KVS_TSAN // which follows an exchange, but not a bare fence
+	__atomic_store_n(word, value, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+#else
 	(void)__atomic_exchange_n(word, value, __ATOMIC_SEQ_CST);
+#endif
 }
 
 /// Replaces `expected` by `value` if it still stands there; a full barrier. True if it did.

@@ -25,10 +25,6 @@ bool kvs_epoch_membarrier_works(void)
 #ifdef KVS_TSAN
 	return false;
 #else
-	const char *forced = getenv("KVD_FENCED");
-	if (forced != NULL && strcmp(forced, "1") == 0) {
-		return false;
-	}
 	long commands = epoch_membarrier(MEMBARRIER_CMD_QUERY);
 	return commands > 0 && (commands & MEMBARRIER_CMD_GLOBAL_EXPEDITED) != 0;
 #endif
@@ -98,7 +94,11 @@ static bool epoch_order_readers(const struct kvs_epoch_domain *domain)
 }
 
 // Oldest epoch that this page holds back, or `bound`.
-static uint64_t epoch_scan_page(struct kvs_epoch_page *entry, uint64_t bound, uint64_t now_ns)
+// `before` is the epoch that was open since the scan before this one: a section that really began since
+// then announces at least that. Anything older is as old as what stood in the slot before it, whatever
+// a page claims.
+static uint64_t epoch_scan_page(struct kvs_epoch_page *entry, uint64_t bound, uint64_t before,
+				uint64_t now_ns)
 {
 	for (unsigned i = 0; i < KVS_READERS_PER_PAGE; i++) {
 		// Acquire: the section's loads are over when it reads inactive (partner:
@@ -110,10 +110,11 @@ static uint64_t epoch_scan_page(struct kvs_epoch_page *entry, uint64_t bound, ui
 			entry->seen_epoch[i] = 0;
 			continue;
 		}
-		if (entry->seen_epoch[i] != epoch) {
-			entry->seen_epoch[i] = epoch;
+		bool begun_since = epoch != entry->seen_epoch[i] && epoch >= before;
+		if (entry->seen_epoch[i] == 0 || begun_since) {
 			entry->seen_since_ns[i] = now_ns;
 		}
+		entry->seen_epoch[i] = epoch;
 		if (epoch < bound) {
 			bound = epoch;
 		}
@@ -138,7 +139,7 @@ bool kvs_epoch_scan(struct kvs_epoch_domain *domain, uint64_t now_ns)
 	}
 	uint64_t oldest = next;
 	for (size_t i = 0; i < domain->pages_count; i++) {
-		oldest = epoch_scan_page(domain->pages[i], oldest, now_ns);
+		oldest = epoch_scan_page(domain->pages[i], oldest, next - 1, now_ns);
 	}
 	if (oldest > domain->oldest) {
 		domain->oldest = oldest;
@@ -146,8 +147,10 @@ bool kvs_epoch_scan(struct kvs_epoch_domain *domain, uint64_t now_ns)
 	return true;
 }
 
-static size_t epoch_revoke_page(struct kvs_epoch_page *entry, uint64_t stamp, uint64_t now_ns,
-				uint64_t deadline_ns)
+// `before` is the epoch before the current one. Everything up to it is revoked together: a section that
+// begins from now on announces more, so only what a page makes up is refused for good.
+static size_t epoch_revoke_page(struct kvs_epoch_page *entry, uint64_t stamp, uint64_t before,
+				uint64_t now_ns, uint64_t deadline_ns)
 {
 	size_t revoked = 0;
 	for (unsigned i = 0; i < KVS_READERS_PER_PAGE; i++) {
@@ -155,10 +158,11 @@ static size_t epoch_revoke_page(struct kvs_epoch_page *entry, uint64_t stamp, ui
 		if (epoch == 0 || epoch > stamp || now_ns - entry->seen_since_ns[i] < deadline_ns) {
 			continue;
 		}
-		entry->revoked[i] = epoch;
+		uint64_t upto = epoch > before ? epoch : before;
+		entry->revoked[i] = upto;
 		entry->seen_epoch[i] = 0;
 		// Release, and the barrier below, before any reuse (partner: kvs_epoch_leave()).
-		kvs_store_release(&entry->page->slot[i].revoked_upto, epoch);
+		kvs_store_release(&entry->page->slot[i].revoked_upto, upto);
 		revoked++;
 	}
 	return revoked;
@@ -174,7 +178,8 @@ size_t kvs_epoch_revoke(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_
 			continue; // kvd's own threads keep their sections short, and are not told
 		}
 		uint64_t deadline = entry->short_deadline ? deadline_short_ns : deadline_ns;
-		size_t revoked = epoch_revoke_page(entry, stamp, now_ns, deadline);
+		size_t revoked =
+			epoch_revoke_page(entry, stamp, domain->epoch - 1, now_ns, deadline);
 		if (revoked > 0 && ++entry->revoked_times >= 2) {
 			entry->short_deadline = true;
 		}
@@ -199,11 +204,10 @@ bool kvs_epoch_page_busy(const struct kvs_epoch_page *page)
 	return false;
 }
 
-void kvs_epoch_detach(struct kvs_epoch_domain *domain, struct kvs_epoch_page *page)
+bool kvs_epoch_detach(struct kvs_epoch_domain *domain, struct kvs_epoch_page *page)
 {
-	// Release and barrier: a reader that announces later sees it (partner: the client's check
-	// after kvs_epoch_enter()).
+	// Release and barrier: a reader that announces later sees it (partner: the client's check after
+	// kvs_epoch_enter()).
 	kvs_store_release(&page->page->header.state, KVS_PAGE_DETACHED);
-	// a failure only delays: its slots are honoured either way
-	(void)epoch_order_readers(domain);
+	return epoch_order_readers(domain);
 }

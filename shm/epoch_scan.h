@@ -41,8 +41,7 @@ struct kvs_epoch_domain {
 void kvs_epoch_init(struct kvs_epoch_domain *domain, struct kvs_hot *hot, bool fenced);
 void kvs_epoch_fini(struct kvs_epoch_domain *domain);
 
-/// Can this process order its readers by membarrier(GLOBAL_EXPEDITED)? False also when forced by
-/// the environment for tests (KVD_FENCED=1).
+/// Can this process order its readers by membarrier(GLOBAL_EXPEDITED)?
 bool kvs_epoch_membarrier_works(void);
 
 /// Adds a page (initialised here: marker, state, revoked words) or takes it out; the memory stays
@@ -84,5 +83,7 @@ size_t kvs_epoch_revoke(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_
 /// Is any slot of the page inside a section? One load-acquire per slot.
 bool kvs_epoch_page_busy(const struct kvs_epoch_page *page);
 
-/// Tells a page's readers that their connection is gone (state DETACHED, then a membarrier).
-void kvs_epoch_detach(struct kvs_epoch_domain *domain, struct kvs_epoch_page *page);
+/// Tells a page's readers that their connection is gone (state DETACHED, then a membarrier). False if
+/// the barrier failed: an announcement may still be invisible here, so the page must not be called idle
+/// before another call has returned true.
+bool kvs_epoch_detach(struct kvs_epoch_domain *domain, struct kvs_epoch_page *page);

@@ -24,7 +24,8 @@
 #define KVS_REGION_BYTES_MAX (UINT64_C(1) << 43) // what a 40-bit location of 8-byte units can name
 
 #define KVS_BUCKET_ENTRIES 7u
-#define KVS_CHAIN_BUCKETS_MAX 1024u // bound on a reader's walk: a longer chain must be damage
+#define KVS_CHAIN_BUCKETS_MAX 1024u // bound on a client's walk: a longer chain must be damage
+#define KVS_CHAIN_BUCKETS_WRITE 512u // a write that would make a chain longer is refused
 #define KVS_FIND_RETRIES_MAX 64u // root moved during a miss; beyond this the socket answers
 #define KVS_SNAPSHOT_RETRIES_MAX 64u // consistent multi-get; beyond this KVC_BUSY
 

@@ -33,6 +33,7 @@ static int map_read_header(struct kvs_map *map, const struct kvs_region_header *
 	// alive).
 	uint64_t lifecycle = kvs_load_acquire(&shared->lifecycle);
 	map->region_bytes = region_bytes;
+	map->chain_buckets_max = KVS_CHAIN_BUCKETS_MAX;
 	map->hash_seed = shared->hash_seed;
 	map->instance_id = shared->instance_id;
 	map->segment_bytes = kvs_load_relaxed_32(&shared->segment_bytes);

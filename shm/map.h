@@ -23,6 +23,7 @@ struct kvs_map {
 	uint64_t ready[KVS_RANGES_COUNT]; // bytes readable here; relaxed, only rise
 	void *reservation; // what to unmap
 	size_t reservation_bytes;
+	uint32_t chain_buckets_max; // a longer chain is damage; kvd's own map has no such bound
 	bool readers_fence; // the region demands fenced readers
 };
 

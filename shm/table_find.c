@@ -69,7 +69,7 @@ static enum kvs_find_result find_in_chain(const struct kvs_map *map,
 					  uint64_t hash, const void *key, size_t key_bytes,
 					  struct kvs_hit *hit)
 {
-	for (unsigned steps = 0; steps < KVS_CHAIN_BUCKETS_MAX; steps++) {
+	for (unsigned steps = 0; steps < map->chain_buckets_max; steps++) {
 		for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
 			uint64_t entry = kvs_load_relaxed(&bucket->entry[i]);
 			if (!kvs_entry_tag_matches(entry, hash) || entry == 0) {

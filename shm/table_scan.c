@@ -19,7 +19,7 @@ static void scan_chain(const struct kvs_map *map, unsigned side, uint64_t index,
 		       void (*visit)(void *context, uint64_t entry), void *context)
 {
 	unsigned range = KVS_RANGE_TABLE_0 + side;
-	for (unsigned steps = 0; steps < KVS_CHAIN_BUCKETS_MAX; steps++) {
+	for (unsigned steps = 0; steps < map->chain_buckets_max; steps++) {
 		if (index >= kvs_load_acquire(&map->ready[range]) / sizeof(struct kvs_bucket)) {
 			return;
 		}

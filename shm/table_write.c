@@ -183,6 +183,19 @@ void kvs_table_chain_clear(struct kvs_table *table, struct kvs_bucket *bucket)
 	kvs_table_chain_trim(table, bucket);
 }
 
+bool kvs_table_chain_has_room(const struct kvs_table *table, uint64_t hash)
+{
+	uint64_t index = kvs_bucket_index(hash, table->buckets);
+	const struct kvs_bucket *bucket = kvs_table_primary(table, index);
+	for (unsigned steps = 0; steps < KVS_CHAIN_BUCKETS_WRITE; steps++) {
+		bucket = kvs_table_next(table, bucket);
+		if (bucket == NULL) {
+			return true;
+		}
+	}
+	return false;
+}
+
 bool kvs_table_insert(struct kvs_table *table, uint64_t hash, uint64_t entry)
 {
 	uint64_t index = kvs_bucket_index(hash, table->buckets);

@@ -62,11 +62,14 @@ int kvs_table_init(struct kvs_table *table, struct kvs_region *region,
 void kvs_table_fini(struct kvs_table *table);
 
 /// Makes sure that the next `count` inserts cannot fail for lack of overflow buckets. 0, -ENOSPC
-/// (memory bound, or a chain at its limit is not foreseen here) or -ENOMEM.
+/// (the range is full) or -ENOMEM.
 int kvs_table_secure(struct kvs_table *table, uint64_t count);
 
-/// Adds an entry for a key that has none. Returns false if its chain is at its limit or no overflow
-/// bucket can be had.
+/// May another entry join the chain of `hash`? False beyond KVS_CHAIN_BUCKETS_WRITE buckets, which
+/// only keys made to collide reach.
+bool kvs_table_chain_has_room(const struct kvs_table *table, uint64_t hash);
+
+/// Adds an entry for a key that has none. Returns false if no overflow bucket can be had.
 /// Call with: a complete record behind `entry`. Thread must: be the writer. Orders: release;
 /// partner find_in_chain()'s acquire.
 bool kvs_table_insert(struct kvs_table *table, uint64_t hash, uint64_t entry);

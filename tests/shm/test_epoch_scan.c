@@ -223,7 +223,5 @@ int main(void)
 	test_pages(&pages[0].slot[0]);
 	test_restart();
 	kvs_epoch_fini(&domain);
-	setenv("KVD_FENCED", "1", 1);
-	ok(!kvs_epoch_membarrier_works(), "KVD_FENCED=1 forces the fenced mode");
 	return tap_done();
 }
