@@ -9,6 +9,7 @@
 
 #include "daemon/expire.h"
 #include "daemon/keyspace_internal.h"
+#include "daemon/log.h"
 #include "daemon/prepare.h"
 
 #define CLEANER_WINDOW 16u		   // records whose buckets are prefetched together
@@ -89,7 +90,14 @@ static uint32_t window_fill(const struct keyspace *keyspace, uint32_t victim, ui
 static void victim_done(struct keyspace *keyspace)
 {
 	struct cleaner_state *state = &keyspace->cleaner;
-	if (keyspace->log.segments[state->victim].live_bytes == 0) {
+	struct kvs_segment *segment = &keyspace->log.segments[state->victim];
+	if (segment->live_bytes != 0) {
+		// Its count says live, its records say not: keep it out of the way instead of
+		// cleaning it for ever.
+		log_error("segment %u was cleaned and still counts %llu live bytes: it stays",
+			  (unsigned)state->victim, (unsigned long long)segment->live_bytes);
+		segment->live_bytes = UINT64_MAX / 2;
+	} else {
 		kvs_log_retire(&keyspace->log, state->victim, &keyspace->limbo,
 			       kvs_epoch_stamp(keyspace->epochs));
 		keyspace_counter_add(keyspace, KVS_COUNTER_cleaner_segments, 1);

@@ -10,6 +10,7 @@
 #include "daemon/keyspace_create.h"
 #include "daemon/keyspace_internal.h"
 #include "daemon/prepare.h"
+#include "daemon/recover_facts.h"
 
 struct keyspace *keyspace_create(const struct keyspace_options *options)
 {
@@ -48,6 +49,7 @@ void keyspace_destroy(struct keyspace *keyspace)
 	prepare_stop(keyspace->prepare);
 	keyspace_batch_fini(keyspace);
 	free(keyspace->pending.items);
+	recover_facts_free(keyspace->recover_facts);
 	kvs_large_fini(&keyspace->large);
 	kvs_log_fini(&keyspace->log);
 	kvs_table_fini(&keyspace->table);

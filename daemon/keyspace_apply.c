@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/log.h"
 #include "shm/crc32c.h"
 
 enum kvs_find_result keyspace_find(struct keyspace *keyspace, uint64_t hash, const void *key,
@@ -16,7 +17,13 @@ enum kvs_find_result keyspace_find(struct keyspace *keyspace, uint64_t hash, con
 {
 	enum kvs_find_result result =
 		kvs_table_find(&keyspace->region->map, hash, key, key_bytes, hit);
-	return result == KVS_FIND_HIT ? KVS_FIND_HIT : KVS_FIND_ABSENT;
+	if (result != KVS_FIND_HIT && result != KVS_FIND_ABSENT) {
+		log_error("the table is damaged, a lookup ended with %d: restart kvd to rebuild it "
+			  "from the store",
+			  (int)result);
+		return KVS_FIND_ABSENT;
+	}
+	return result;
 }
 
 bool keyspace_is_large(const struct keyspace *keyspace, size_t value_bytes)
@@ -158,6 +165,14 @@ static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
 	}
 }
 
+void keyspace_note_removal(struct keyspace *keyspace, uint64_t seq)
+{
+	uint64_t *mark = &keyspace_marks(keyspace)->last_removal_seq;
+	if (seq > kvs_load_relaxed(mark)) {
+		kvs_store_release(mark, seq); // partner: a consistent multi-get, after its reads
+	}
+}
+
 static void publish_delete(struct keyspace *keyspace, const struct keyspace_op *op,
 			   const struct kvs_hit *hit, bool found)
 {
@@ -165,7 +180,7 @@ static void publish_delete(struct keyspace *keyspace, const struct keyspace_op *
 		return;
 	}
 	// Before the entry: a consistent multi-get that sees the removal sees this too.
-	kvs_store_release(&keyspace_marks(keyspace)->last_removal_seq, op->seq);
+	keyspace_note_removal(keyspace, op->seq);
 	if (!keyspace->persisted) {
 		struct kvs_hit old = *hit;
 		kvs_table_remove(&keyspace->table, op->hash, hit->slot);
@@ -183,7 +198,7 @@ static void publish_delete(struct keyspace *keyspace, const struct keyspace_op *
 static void publish_flush(struct keyspace *keyspace, const struct keyspace_op *op)
 {
 	struct kvs_watermarks *marks = keyspace_marks(keyspace);
-	kvs_store_release(&marks->last_removal_seq, op->seq);
+	keyspace_note_removal(keyspace, op->seq);
 	// Before the root: whoever finds a key gone by it can tell which flush did it (the
 	// persister).
 	kvs_store_release(&marks->flush_seq, op->seq);
@@ -273,18 +288,26 @@ static void *hold_still(struct keyspace *keyspace, struct keyspace_op *op, bool 
 	return copy;
 }
 
+static uint64_t op_large_bytes(const struct keyspace *keyspace, const struct keyspace_op *op)
+{
+	bool takes_run = op->kind == KEYSPACE_OP_SET && op->run_offset == 0 &&
+			 keyspace_is_large(keyspace, op->value_bytes);
+	return takes_run ? kvs_large_bytes(op->value_bytes) : 0;
+}
+
 static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op, uint32_t reserve)
 {
-	uint64_t large_bytes = 0;
-	if (op->kind == KEYSPACE_OP_SET && op->run_offset == 0 &&
-	    keyspace_is_large(keyspace, op->value_bytes)) {
-		large_bytes = kvs_large_bytes(op->value_bytes);
+	// What names a run goes to the store with all its bytes: the queue's bound holds for it too.
+	if (op->run_offset != 0 && keyspace_queue_is_full(keyspace, op->value_bytes)) {
+		return KEYSPACE_WAIT;
 	}
-	int result = keyspace_make_room(keyspace, op->record_bytes, op->record_bytes, large_bytes,
-					reserve);
-	if (result == KEYSPACE_OK && kvs_table_secure(&keyspace->table, 1) != 0) {
-		result = KEYSPACE_FULL;
+	// Overflow buckets first: they may take memory that the check behind must not count on.
+	if (kvs_table_secure(&keyspace->table, 1) != 0 ||
+	    !kvs_table_chain_has_room(&keyspace->table, op->hash)) {
+		return KEYSPACE_FULL;
 	}
+	int result = keyspace_make_room(keyspace, op->record_bytes, op->record_bytes,
+					op_large_bytes(keyspace, op), reserve);
 	return result == KEYSPACE_OK ? keyspace_op_take_run(keyspace, op) : result;
 }
 
@@ -293,7 +316,8 @@ int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op, uint32_
 	bool good = true;
 	void *copy = NULL;
 	keyspace_op_measure(keyspace, op);
-	if (!keyspace_has_room(keyspace, op->record_bytes, reserve)) {
+	if (op_large_bytes(keyspace, op) > 0 ||
+	    !keyspace_has_room(keyspace, op->record_bytes, reserve)) {
 		copy = hold_still(keyspace, op, &good);
 	}
 	int result = good ? write_op_reserve(keyspace, op, reserve) : KEYSPACE_FULL;

@@ -150,7 +150,7 @@ int keyspace_batch_add(struct keyspace *keyspace, const struct keyspace_op *sour
 	keyspace_op_measure(keyspace, &op);
 	batch->bytes += op.record_bytes;
 	if (op.kind == KEYSPACE_OP_SET && keyspace_is_large(keyspace, op.value_bytes)) {
-		batch->bytes += op.run_offset == 0 ? op.value_bytes : 0;
+		batch->bytes += op.value_bytes; // in the store each record stands with its value
 	}
 	bool good = !batch->failed && batch->bytes <= KVS_BATCH_BYTES_MAX &&
 		    (batch->count < batch->capacity || ops_grow(batch)) &&
@@ -213,6 +213,9 @@ static int batch_reserve(struct keyspace *keyspace)
 	uint64_t bytes = 0;
 	uint64_t largest = 0;
 	uint64_t large_bytes = 0;
+	if (keyspace_queue_is_full(keyspace, batch->bytes)) {
+		return KEYSPACE_WAIT;
+	}
 	for (uint32_t i = 0; i < batch->count; i++) {
 		const struct keyspace_op *op = &batch->ops[i];
 		uint32_t record_bytes = op->record_bytes;
@@ -221,6 +224,9 @@ static int batch_reserve(struct keyspace *keyspace)
 		if (op->kind == KEYSPACE_OP_SET && op->run_offset == 0 &&
 		    keyspace_is_large(keyspace, op->value_bytes)) {
 			large_bytes += kvs_large_bytes(op->value_bytes);
+		}
+		if (!kvs_table_chain_has_room(&keyspace->table, op->hash)) {
+			return KEYSPACE_FULL;
 		}
 	}
 	// Overflow buckets first: they may take memory that the check below must not count on.
@@ -261,7 +267,7 @@ int keyspace_batch_commit(struct keyspace *keyspace)
 	if (removal_seq != 0) {
 		// Before any entry: a consistent multi-get that sees one removal must see them all
 		// coming.
-		kvs_store_release(&keyspace_marks(keyspace)->last_removal_seq, removal_seq);
+		keyspace_note_removal(keyspace, removal_seq);
 	}
 	for (uint32_t i = 0; i < batch->count; i++) {
 		keyspace_op_publish(keyspace, &batch->ops[i]);

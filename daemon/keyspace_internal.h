@@ -116,6 +116,7 @@ struct keyspace {
 	uint32_t oldest_head; // the first that is not
 	uint64_t unpersisted_large_bytes;
 	uint64_t flush_seq;
+	struct recover_facts *recover_facts; // removals met so far, only during recovery
 };
 
 /// Hash of a key in this region.
@@ -159,6 +160,8 @@ void keyspace_op_measure(struct keyspace *keyspace, struct keyspace_op *op);
 /// Appends the record (space was secured) and publishes the op.
 void keyspace_op_append(struct keyspace *keyspace, struct keyspace_op *op, bool more);
 void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op);
+/// A removal with this seq is about to be published: last_removal_seq follows, upwards only.
+void keyspace_note_removal(struct keyspace *keyspace, uint64_t seq);
 /// Moves applied_seq and lets followers go on.
 void keyspace_publish_applied(struct keyspace *keyspace);
 /// Lets the table grow or shrink by up to `steps` buckets, unless that would cost memory that is
@@ -175,6 +178,8 @@ void keyspace_pending_push(struct keyspace *keyspace, enum keyspace_pending_kind
 void keyspace_follow_durable(struct keyspace *keyspace);
 /// Frees what came out of limbo.
 void keyspace_drain_limbo(struct keyspace *keyspace);
+/// Would `bytes` more be too many for the part of the log that waits for its commit?
+bool keyspace_queue_is_full(const struct keyspace *keyspace, uint64_t bytes);
 /// Is there room for one record without freeing anything?
 bool keyspace_has_room(struct keyspace *keyspace, uint64_t record_bytes, uint32_t reserve);
 /// Tries to have `bytes` of log and `large_bytes` of large space; OK, WAIT or FULL.

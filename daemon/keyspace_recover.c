@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: MIT
 //
-// Filling the region from the store at start. Records arrive oldest block first but in no order of
-// seq; the highest seq of a key wins, tombstones are remembered to the end of the scan, and a
-// FLUSHALL removes whatever has a lower seq, whether it came before or comes later. Everything
-// loaded is durable already, so it goes into survivor segments and the head stays empty.
+// Filling the region from the store at start. Records arrive oldest block first but in no order of seq;
+// the highest seq of a key wins, and a FLUSHALL removes whatever has a lower seq, whether it came before
+// or comes later. Removals are remembered to the end of the scan as facts of 24 bytes outside the region
+// (recover_facts), because there may be many more of them than keys. Everything loaded is durable
+// already, so it goes into survivor segments and the head stays empty.
 #include <string.h>
 
 #include "daemon/keyspace_create.h"
 #include "daemon/keyspace_internal.h"
 #include "daemon/prepare.h"
+#include "daemon/recover_facts.h"
 #include "shm/crc32c.h"
 
-#define RECOVER_VERSION_GAP (UINT64_C(1) << 32)
+// More versions than one life can hand out without a commit: what waits for its commit is bounded by
+// the memory, and no record is smaller than 40 bytes.
+#define RECOVER_VERSION_GAP (UINT64_C(1) << 28)
 
 // Room for one survivor, made by cleaning what newer versions have superseded.
 static void *recover_append(struct keyspace *keyspace, uint32_t record_bytes, uint64_t seq,
@@ -44,9 +48,6 @@ static void recover_replace(struct keyspace *keyspace, const struct kvs_hit *hit
 {
 	kvs_log_live_sub(&keyspace->log, kvs_entry_offset(hit->entry), hit->view.record_bytes);
 	keyspace->live_bytes -= hit->view.record_bytes;
-	if (hit->kind == KVS_ENTRY_TOMBSTONE) {
-		return;
-	}
 	keyspace->keys--;
 	keyspace->keys_with_expiry -= hit->view.expiry_ms != 0;
 	if ((hit->view.flags & KVS_RECORD_LARGE) != 0) {
@@ -155,6 +156,56 @@ static void recover_flush(struct keyspace *keyspace, uint64_t seq)
 	}
 }
 
+// A removal: what is older goes, and what is older and comes later will not come in.
+static int recover_removal(struct keyspace *keyspace, const struct kvs_record_view *view)
+{
+	struct kvs_hit hit;
+	uint64_t hash = keyspace_hash(keyspace, view->key, view->key_bytes);
+	if (keyspace_find(keyspace, hash, view->key, view->key_bytes, &hit) == KVS_FIND_HIT) {
+		if (hit.view.seq > view->seq) {
+			return KEYSPACE_OK;
+		}
+		recover_remove_entry(keyspace, hit.entry);
+	}
+	if (keyspace->recover_facts == NULL) {
+		keyspace->recover_facts = recover_facts_new(keyspace->region->map.hash_seed);
+	}
+	bool noted =
+		keyspace->recover_facts != NULL &&
+		recover_facts_note(keyspace->recover_facts, view->key, view->key_bytes, view->seq);
+	return noted ? KEYSPACE_OK : KEYSPACE_FULL;
+}
+
+// Makes a value that wins its key's entry.
+static int recover_value(struct keyspace *keyspace, const struct kvs_record_view *view,
+			 const void *large_value, uint64_t place, uint64_t hash)
+{
+	bool large = (view->flags & KVS_RECORD_LARGE) != 0;
+	uint64_t offset;
+	void *at = recover_append(keyspace, view->record_bytes, view->seq, &offset);
+	if (at == NULL || kvs_table_secure(&keyspace->table, 1) != 0 ||
+	    !recover_write(keyspace, view, large_value, at)) {
+		return KEYSPACE_FULL;
+	}
+	kvs_store_relaxed(&((struct kvs_record *)at)->place, place);
+	// Looked up only now: cleaning may have moved the older version.
+	struct kvs_hit hit;
+	enum kvs_entry_kind kind = large ? KVS_ENTRY_LARGE : KVS_ENTRY_VALUE;
+	uint64_t entry = kvs_entry_make(hash, kind, view->record_bytes, offset);
+	if (keyspace_find(keyspace, hash, view->key, view->key_bytes, &hit) == KVS_FIND_HIT) {
+		kvs_table_replace(hit.slot, entry);
+		recover_replace(keyspace, &hit);
+	} else {
+		(void)kvs_table_insert(&keyspace->table, hash, entry);
+	}
+	kvs_log_live_add(&keyspace->log, offset, view->record_bytes);
+	keyspace->live_bytes += view->record_bytes + (large ? view->value_bytes : 0);
+	keyspace->keys++;
+	keyspace->keys_with_expiry += view->expiry_ms != 0;
+	keyspace_table_steps(keyspace, 2);
+	return KEYSPACE_OK;
+}
+
 int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_view *view,
 			    const void *large_value, uint64_t place)
 {
@@ -166,87 +217,37 @@ int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_v
 	if (view->seq < keyspace->flush_seq) {
 		return KEYSPACE_OK;
 	}
+	if ((view->flags & KVS_RECORD_TOMBSTONE) != 0) {
+		return recover_removal(keyspace, view);
+	}
+	if (keyspace->recover_facts != NULL &&
+	    recover_facts_removed(keyspace->recover_facts, view->key, view->key_bytes, view->seq)) {
+		return KEYSPACE_OK;
+	}
 	struct kvs_hit hit;
 	uint64_t hash = keyspace_hash(keyspace, view->key, view->key_bytes);
 	bool found =
 		keyspace_find(keyspace, hash, view->key, view->key_bytes, &hit) == KVS_FIND_HIT;
 	if (found && hit.view.seq >= view->seq) {
 		if (hit.view.seq == view->seq) {
-			// The same record, written anew by compaction: its later place is the one
-			// that lasts.
+			// The same record, written anew by compaction: its later place is the one that
+			// lasts.
 			struct kvs_record *record = (struct kvs_record *)(uintptr_t)hit.view.record;
 			kvs_store_relaxed(&record->place, place);
 		}
 		return KEYSPACE_OK;
 	}
-	bool large = (view->flags & KVS_RECORD_LARGE) != 0;
-	uint64_t offset;
-	void *at = recover_append(keyspace, view->record_bytes, view->seq, &offset);
-	if (at == NULL || kvs_table_secure(&keyspace->table, 1) != 0 ||
-	    !recover_write(keyspace, view, large_value, at)) {
-		return KEYSPACE_FULL;
-	}
-	kvs_store_relaxed(&((struct kvs_record *)at)->place, place);
-	// Cleaning may have moved the older version.
-	found = keyspace_find(keyspace, hash, view->key, view->key_bytes, &hit) == KVS_FIND_HIT;
-	bool tombstone = (view->flags & KVS_RECORD_TOMBSTONE) != 0;
-	enum kvs_entry_kind kind = tombstone ? KVS_ENTRY_TOMBSTONE
-				   : large   ? KVS_ENTRY_LARGE
-					     : KVS_ENTRY_VALUE;
-	uint64_t entry = kvs_entry_make(hash, kind, view->record_bytes, offset);
-	if (found) {
-		kvs_table_replace(hit.slot, entry);
-		recover_replace(keyspace, &hit);
-	} else {
-		(void)kvs_table_insert(&keyspace->table, hash, entry);
-	}
-	kvs_log_live_add(&keyspace->log, offset, view->record_bytes);
-	keyspace->live_bytes += view->record_bytes + (large ? view->value_bytes : 0);
-	keyspace->keys += !tombstone;
-	keyspace->keys_with_expiry += !tombstone && view->expiry_ms != 0;
-	keyspace_table_steps(keyspace, 2);
-	return KEYSPACE_OK;
+	return recover_value(keyspace, view, large_value, place, hash);
 }
 
-struct recover_sweep {
-	uint64_t entries[64];
-	unsigned count;
-};
-
-static void recover_tombstone_visit(void *context, uint64_t entry)
+void keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool had_lives)
 {
-	struct recover_sweep *sweep = context;
-	if (kvs_entry_kind(entry) == KVS_ENTRY_TOMBSTONE && sweep->count < 64) {
-		sweep->entries[sweep->count++] = entry;
-	}
-}
-
-// Every removal in the store is durable: the entries that remembered them may go.
-static void recover_sweep_tombstones(struct keyspace *keyspace)
-{
-	uint64_t cursor = 0;
-	for (;;) {
-		struct recover_sweep sweep = { .count = 0 };
-		uint64_t next = kvs_table_scan(&keyspace->region->map, cursor,
-					       recover_tombstone_visit, &sweep);
-		for (unsigned i = 0; i < sweep.count; i++) {
-			recover_remove_entry(keyspace, sweep.entries[i]);
-		}
-		if (sweep.count == 64) {
-			continue; // there may be more at this position
-		}
-		if (next == 0) {
-			return;
-		}
-		cursor = next;
-	}
-}
-
-void keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq)
-{
-	recover_sweep_tombstones(keyspace);
+	recover_facts_free(keyspace->recover_facts);
+	keyspace->recover_facts = NULL;
 	struct kvs_watermarks *marks = keyspace_marks(keyspace);
-	keyspace->log.next_seq = last_seq == 0 ? 1 : last_seq + RECOVER_VERSION_GAP;
+	uint64_t gap = keyspace->region->memory_bytes / 64;
+	gap = gap > RECOVER_VERSION_GAP ? gap : RECOVER_VERSION_GAP;
+	keyspace->log.next_seq = had_lives ? last_seq + gap : last_seq + 1;
 	keyspace->log.segments[keyspace->log.head.segment].first_seq = keyspace->log.next_seq;
 	kvs_store_relaxed(&keyspace->region->directory[keyspace->log.head.segment].first_seq,
 			  keyspace->log.next_seq);

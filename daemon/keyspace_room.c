@@ -150,7 +150,7 @@ static uint64_t unpersisted_bytes(const struct keyspace *keyspace)
 }
 
 // The unpersisted part of the log is a queue with a bound: half of what records may take.
-static bool queue_is_full(const struct keyspace *keyspace, uint64_t bytes)
+bool keyspace_queue_is_full(const struct keyspace *keyspace, uint64_t bytes)
 {
 	uint64_t allowed = (uint64_t)kvs_log_segments_allowed(&keyspace->log)
 			   << keyspace->region->segment_shift;
@@ -208,8 +208,9 @@ int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 	}
 	uint64_t most = (uint64_t)kvs_log_segments_allowed(&keyspace->log)
 			<< keyspace->region->segment_shift;
-	bool coming = keyspace->limbo.count > 0 || unpersisted_bytes(keyspace) > 0 ||
-		      keyspace->pending.count > 0 || cleaner_slice(keyspace, 0, 98);
+	bool coming = keyspace->limbo.count > 0 || keyspace->log.preparing_count > 0 ||
+		      unpersisted_bytes(keyspace) > 0 || keyspace->pending.count > 0 ||
+		      cleaner_slice(keyspace, 0, 98);
 	return coming && bytes + large_bytes < most ? KEYSPACE_WAIT : KEYSPACE_FULL;
 }
 
@@ -217,9 +218,9 @@ int keyspace_admit(struct keyspace *keyspace, size_t bytes)
 {
 	uint64_t large_bytes = 0;
 	uint64_t log_bytes = bytes + 2 * sizeof(struct kvs_record);
-	if (queue_is_full(keyspace, bytes)) {
+	if (keyspace_queue_is_full(keyspace, bytes)) {
 		keyspace_follow_durable(keyspace);
-		if (queue_is_full(keyspace, bytes)) {
+		if (keyspace_queue_is_full(keyspace, bytes)) {
 			return KEYSPACE_WAIT;
 		}
 	}

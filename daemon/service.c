@@ -126,6 +126,13 @@ static void region_failure(struct service *service, int error)
 	}
 }
 
+// Tests run kvd as it would run on a kernel that refuses membarrier.
+static bool service_forces_fences(void)
+{
+	const char *forced = getenv("KVD_FENCED");
+	return forced != NULL && strcmp(forced, "1") == 0;
+}
+
 static int start_region(struct service *service)
 {
 	const struct config *config = &service->kvd.config;
@@ -133,7 +140,7 @@ static int start_region(struct service *service)
 		.memory_bytes = config->memory_bytes,
 		.memory_bytes_max = config->memory_max_bytes,
 		.segment_bytes = (uint32_t)config->segment_bytes,
-		.fenced = !kvs_epoch_membarrier_works(),
+		.fenced = service_forces_fences() || !kvs_epoch_membarrier_works(),
 		.huge_pages = true,
 	};
 	service->kvd.seam->random_bytes(&options.instance_id, sizeof(options.instance_id));
@@ -186,15 +193,10 @@ static void stop_keyspace(struct service *service)
 static int start_store(struct service *service)
 {
 	if (!is_persisted(service)) {
-		keyspace_recover_finish(service->kvd.keyspace, 0);
+		keyspace_recover_finish(service->kvd.keyspace, 0, false);
 		return 0;
 	}
-	int code =
-		service_recover(&service->kvd, &service->store, service->why, sizeof(service->why));
-	if (code == 0) {
-		store_set_instance(service->store, service->kvd.instance_id);
-	}
-	return code;
+	return service_recover(&service->kvd, &service->store, service->why, sizeof(service->why));
 }
 
 static void stop_store(struct service *service)
@@ -202,7 +204,6 @@ static void stop_store(struct service *service)
 	store_close(service->store);
 }
 
-// The region is complete: readers of an older one learn of it before anybody can get a reply.
 static int start_generation(struct service *service)
 {
 	if (generation_open(&service->generation, service->kvd.config.dir, service->why,
@@ -210,7 +211,6 @@ static int start_generation(struct service *service)
 		return EX_CANTCREAT;
 	}
 	kvs_region_go_alive(&service->region);
-	generation_advance(&service->generation);
 	return 0;
 }
 
@@ -321,6 +321,9 @@ static int start_listener(struct service *service)
 			  sizeof(service->why)) != 0) {
 		return EX_CANTCREAT;
 	}
+	// Readers of an older region learn of this one before anybody can get a reply, and not before
+	// their calls find a socket to queue at.
+	generation_advance(&service->generation);
 	return 0;
 }
 

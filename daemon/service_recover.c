@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "daemon/keyspace.h"
 #include "daemon/keyspace_create.h"
@@ -95,11 +96,34 @@ static int recover_result(const struct recovery *recovery, struct store *store, 
 	}
 }
 
+// Before anybody can see a version of this life, the store knows where its versions begin: a life that
+// ends without a commit must not be repeated by the next.
+static int recover_begin_life(const struct kvd *kvd, struct store *store, char *why,
+			      size_t why_bytes)
+{
+	store_set_instance(store, kvd->instance_id);
+	if (store_begin(store) != STORE_OK ||
+	    store_commit(store, keyspace_last_seq(kvd->keyspace)) != STORE_OK) {
+		(void)snprintf(why, why_bytes, "%s", store_why(store));
+		return EX_IOERR;
+	}
+	return 0;
+}
+
+// Has a kvd served from this folder before?
+static bool store_exists(const char *dir)
+{
+	char path[4096];
+	int length = snprintf(path, sizeof(path), "%s/store/data.mdb", dir);
+	return length > 0 && length < (int)sizeof(path) && access(path, F_OK) == 0;
+}
+
 int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why_bytes)
 {
 	if (store_probe(kvd->config.dir, why, why_bytes) != STORE_OK) {
 		return EX_DATAERR;
 	}
+	bool had_lives = store_exists(kvd->config.dir);
 	struct store_options options = { .dir = kvd->config.dir, .instance_id = kvd->instance_id };
 	if (store_open(store, &options, why, why_bytes) != STORE_OK) {
 		return EX_CANTCREAT;
@@ -124,7 +148,8 @@ int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why
 	if (recovery.highest_seq > last_seq) {
 		last_seq = recovery.highest_seq;
 	}
-	keyspace_recover_finish(kvd->keyspace, last_seq);
+	keyspace_recover_finish(kvd->keyspace, last_seq, had_lives);
+	code = recover_begin_life(kvd, *store, why, why_bytes);
 	if (recovery.records > 0) {
 		uint64_t took_ms = (kvd->seam->monotonic_ns() - began_ns) / 1000000;
 		LOG_AT(LOG_LEVEL_NOTICE, "read %llu records, %llu keys, from %s/store in %llu ms",
@@ -132,5 +157,9 @@ int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why
 		       (unsigned long long)keyspace_count(kvd->keyspace), kvd->config.dir,
 		       (unsigned long long)took_ms);
 	}
-	return 0;
+	if (code != 0) {
+		store_close(*store);
+		*store = NULL;
+	}
+	return code;
 }

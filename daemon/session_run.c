@@ -21,6 +21,11 @@ bool session_may_run(const struct session *session)
 	       session->spans_end - session->spans_first < SESSION_HOLD_SPANS_MAX;
 }
 
+static bool session_only_read(const struct session *session)
+{
+	return session->last_command && (session->last_command->flags & COMMAND_READONLY);
+}
+
 /// Runs one request whose bytes stay where they are. Notes what its reply has to wait for.
 static enum command_outcome session_dispatch(struct session *session,
 					     const struct resp_request *request)
@@ -38,7 +43,8 @@ static enum command_outcome session_dispatch(struct session *session,
 	uint64_t seq = keyspace_last_seq(keyspace);
 	if (seq != seq_before) {
 		session->last_write_seq = seq;
-		if (session->policy >= PERSIST_GROUP) {
+		// A read that found its key expired logged that, but promises nothing.
+		if (session->policy >= PERSIST_GROUP && !session_only_read(session)) {
 			wait_seq = seq;
 		}
 	}

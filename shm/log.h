@@ -45,6 +45,7 @@ struct kvs_log {
 	uint32_t touched_count; // indexes below it have been used
 	uint32_t full_count; // HEAD and SURVIVOR segments
 	uint32_t retired_count;
+	uint32_t preparing_count; // with a helper thread, back soon
 	uint64_t rolls; // head segments closed so far
 };
 

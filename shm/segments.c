@@ -181,6 +181,7 @@ uint32_t kvs_log_prepare_begin(struct kvs_log *log, uint32_t ahead)
 		(log->free_list_count - candidate - 1) * sizeof(*log->free_list));
 	log->free_list_count--;
 	log->segments[index].preparing = true;
+	log->preparing_count++;
 	return index;
 }
 
@@ -188,6 +189,7 @@ void kvs_log_prepare_end(struct kvs_log *log, uint32_t index, bool populated)
 {
 	struct kvs_segment *segment = &log->segments[index];
 	segment->preparing = false;
+	log->preparing_count--;
 	segment->prepared = populated;
 	log->prepared_count += populated;
 	log->free_list[log->free_list_count++] = index;

@@ -89,7 +89,7 @@ static void rig_open(struct rig *rig, bool persisted, uint64_t seed)
 					     .value_bytes_max = 1u << 20 };
 	rig->keyspace = keyspace_create(&keyspace);
 	ok(rig->keyspace != NULL, "keyspace");
-	keyspace_recover_finish(rig->keyspace, 0);
+	keyspace_recover_finish(rig->keyspace, 0, false);
 	kvs_region_go_alive(&rig->region);
 	rig->random = seed;
 	rig->persisted = persisted;
