@@ -114,7 +114,7 @@ static int get_look(kvc_reader *reader, const void *key, size_t key_bytes, struc
 	}
 	int status = kvc_sink_fill(sink, hit.value, hit.view.value_bytes);
 	if (sink->meta) {
-		kvc_meta_fill(reader, &hit, sink->meta);
+		kvc_meta_fill(&hit, sink->meta);
 	}
 	return status;
 }
@@ -192,6 +192,32 @@ static __attribute__((noinline, cold)) int get_detour(kvc_reader *reader, const 
 	return status == KVC_OK ? kvc_get_into(reader, key, key_bytes, &sink) : status;
 }
 
+// The rest of kvc_get() inside its section, where the quick way had no answer.
+static __attribute__((noinline)) int get_thorough(kvc_reader *reader, uint64_t hash,
+						  const void *key, size_t key_bytes, void *buffer,
+						  size_t buffer_bytes, struct kvc_meta *meta)
+{
+	struct kvc_sink sink = { .buffer = buffer, .buffer_bytes = buffer_bytes, .meta = meta };
+	struct kvs_hit hit;
+	enum kvc_looked looked = kvc_look(reader, hash, key, key_bytes, 0, &hit);
+	int status = KVC_NOT_FOUND;
+	if (looked == KVC_LOOKED_VALUE) {
+		status = kvc_sink_fill(&sink, hit.value, hit.view.value_bytes);
+		if (sink.meta) {
+			kvc_meta_fill(&hit, sink.meta);
+		}
+	}
+	if (kvc_unlikely(!kvc_reader_leave(reader) || looked > KVC_LOOKED_ABSENT)) {
+		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
+	}
+	if (looked == KVC_LOOKED_VALUE) {
+		kvc_reader_hit(reader, hash);
+	} else {
+		kvs_count(&reader->slot->misses, 1);
+	}
+	return status;
+}
+
 int kvc_get(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
 	    size_t buffer_bytes, struct kvc_meta *meta)
 {
@@ -200,37 +226,28 @@ int kvc_get(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
 		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
 	}
 	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
-	if (kvc_unlikely(!kvc_reader_enter(reader))) {
+	uint64_t word = kvc_reader_enter_word(reader);
+	if (kvc_unlikely(word == 0)) {
 		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
 	}
-	struct kvs_hit hit;
-	enum kvs_find_result found = kvs_table_find(reader->map, hash, key, key_bytes, &hit);
-	bool present = false;
-	size_t bytes = 0;
-	if (kvc_likely(found == KVS_FIND_HIT && hit.kind != KVS_ENTRY_TOMBSTONE &&
-		       (hit.view.expiry_ms == 0 || !kvc_expired(hit.view.expiry_ms, 0)))) {
-		present = true;
-		bytes = hit.view.value_bytes;
-		if (kvc_unlikely(!hit.value)) {
-			found = KVS_FIND_MOVING; // only on disk: the socket has it
-		} else if (kvc_likely(buffer_bytes > 0)) {
-			memcpy(buffer, hit.value, bytes < buffer_bytes ? bytes : buffer_bytes);
-		}
-		if (meta && hit.value) {
-			kvc_meta_fill(reader, &hit, meta);
-		}
+	struct kvs_quick quick;
+	if (kvc_unlikely(!kvs_table_quick(reader->map, hash, key, key_bytes, &quick) ||
+			 (quick.expiry_ms != 0 && kvc_expired(quick.expiry_ms, 0)))) {
+		return get_thorough(reader, hash, key, key_bytes, buffer, buffer_bytes, meta);
 	}
-	// The copy is good only if the section was: checked after the last byte was read, never
-	// before.
-	if (kvc_unlikely(!kvc_reader_leave(reader) || found > KVS_FIND_ABSENT)) {
+	size_t bytes = quick.value_bytes;
+	if (kvc_likely(buffer_bytes > 0)) {
+		memcpy(buffer, quick.value, bytes < buffer_bytes ? bytes : buffer_bytes);
+	}
+	if (meta) {
+		kvc_meta_quick(&quick, meta);
+	}
+	// The copy is good only if the section was: checked after the last byte was read, never before.
+	if (kvc_unlikely(!kvs_epoch_leave_last(reader->slot, reader->hot, word))) {
 		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
 	}
-	if (kvc_likely(present)) {
-		kvc_reader_hit(reader, hash);
-		return bytes <= buffer_bytes ? KVC_OK : KVC_TRUNCATED;
-	}
-	kvs_count(&reader->slot->misses, 1);
-	return KVC_NOT_FOUND;
+	kvc_reader_hit(reader, hash);
+	return bytes <= buffer_bytes ? KVC_OK : KVC_TRUNCATED;
 }
 
 int kvc_get_alloc(kvc_reader *reader, const void *key, size_t key_bytes, void **value,

@@ -19,6 +19,7 @@
 #include "shm/map.h"
 #include "shm/resp.h"
 #include "shm/table.h"
+#include "shm/table_quick.h"
 
 #define KVC_NEVER UINT64_MAX // a generation that no sentinel ever holds
 #define KVC_ERROR_TEXT_BYTES 256u
@@ -329,23 +330,31 @@ uint64_t kvc_wall_ms(void); // precise, since 1970
 /// (partner: kvd's store before the first reply of its new life); as kvs_epoch_enter() for the
 /// rest. The page state is loaded after the announcement, which makes a Dekker pair with
 /// kvs_epoch_detach().
-static inline bool kvc_reader_enter(kvc_reader *reader)
+/// Returns the announced word for kvs_epoch_leave_last(), 0 for false.
+static inline uint64_t kvc_reader_enter_word(kvc_reader *reader)
 {
 	// First of all the sentinel: in a forked child the page behind `slot` is not there.
 	if (kvc_unlikely(kvs_load_relaxed(reader->sentinel) != reader->fast_generation)) {
-		return false;
+		return 0;
 	}
 	if (kvc_unlikely(kvs_load_acquire(reader->gen_word) != reader->gen)) {
-		return false;
+		return 0;
 	}
-	(void)kvs_epoch_enter(reader->slot, reader->hot, reader->fenced); // never nested here
+	struct kvs_slot *slot = reader->slot;
+	const struct kvs_hot *hot = reader->hot;
+	uint64_t word = kvs_epoch_enter_first(slot, hot, reader->fenced); // never nested here
 	uint64_t changed = (kvs_load_relaxed(reader->page_state) ^ KVS_PAGE_ATTACHED) |
-			   (kvs_load_relaxed(&reader->hot->incarnation) ^ reader->incarnation);
+			   (kvs_load_relaxed(&hot->incarnation) ^ reader->incarnation);
 	if (kvc_unlikely(changed != 0)) {
-		kvs_store_release(&reader->slot->word, 0);
-		return false;
+		kvs_store_release(&slot->word, 0);
+		return 0;
 	}
-	return true;
+	return word;
+}
+
+static inline bool kvc_reader_enter(kvc_reader *reader)
+{
+	return kvc_reader_enter_word(reader) != 0;
 }
 
 static inline bool kvc_reader_leave(kvc_reader *reader)
@@ -367,16 +376,23 @@ static inline void kvc_reader_hit(kvc_reader *reader, uint64_t hash)
 	}
 }
 
-static inline void kvc_meta_fill(const kvc_reader *reader, const struct kvs_hit *hit,
-				 struct kvc_meta *meta)
+/// What is known about a value that the quick way found.
+static inline void kvc_meta_quick(const struct kvs_quick *quick, struct kvc_meta *meta)
 {
-	// Acquire: partner is the persister's store after its commit.
-	uint64_t durable = kvs_load_acquire(&kvs_map_header(reader->map)->marks.durable_seq);
-	meta->version = hit->view.seq;
-	meta->time_ms = kvs_record_time_ms(hit->view.record);
-	meta->ttl_ms = hit->view.expiry_ms == 0 ? -1 : kvc_ttl_ms(hit->view.expiry_ms);
-	meta->value_bytes = hit->view.value_bytes;
-	meta->flags = durable >= hit->view.seq ? KVC_META_DURABLE : 0;
+	meta->version = quick->seq;
+	meta->time_ms = kvs_record_time_ms(quick->record);
+	meta->ttl_ms = quick->expiry_ms == 0 ? -1 : kvc_ttl_ms(quick->expiry_ms);
+	meta->value_bytes = quick->value_bytes;
+	meta->flags = 0;
+}
+
+static inline void kvc_meta_fill(const struct kvs_hit *hit, struct kvc_meta *meta)
+{
+	struct kvs_quick quick = { .record = hit->view.record,
+				   .seq = hit->view.seq,
+				   .expiry_ms = hit->view.expiry_ms,
+				   .value_bytes = hit->view.value_bytes };
+	kvc_meta_quick(&quick, meta);
 }
 
 /// True in a forked child that has not attached yet, and for a reader that is not attached.

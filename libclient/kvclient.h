@@ -86,8 +86,7 @@ struct kvc_meta {
 };
 
 enum kvc_meta_flags {
-	KVC_META_DURABLE = 1, /* this version is durable already (mapped reads only) */
-	KVC_META_SOCKET = 2   /* answered by the socket, not by the mapping */
+	KVC_META_SOCKET = 1   /* answered by the socket, not by the mapping */
 };
 
 /* A value in shared memory, good until kvc_end(). */
@@ -167,7 +166,9 @@ enum kvc_get_flags {
  * it; with KVC_GET_SNAPSHOT KVC_BUSY if writers never paused long enough. */
 KVC_API int kvc_get_many(kvc_reader *reader, struct kvc_item *items, size_t count, uint32_t flags);
 
-/* Watermarks as this reader sees them: highest applied and durable version. */
+/* Watermarks as this reader sees them: highest applied and durable version. A value is durable when
+ * its version is at most *durable. Ask where it matters: this line changes with every write, so a get
+ * does not look at it. */
 KVC_API int kvc_watermarks(kvc_reader *reader, uint64_t *applied, uint64_t *durable);
 
 /* ---- writes: through the socket ------------------------------------------------------------ */

@@ -33,7 +33,7 @@ static void many_item(struct many *many, struct kvc_item *item, uint64_t hash)
 		struct kvc_sink sink = { .buffer = item->buffer,
 					 .buffer_bytes = item->buffer_bytes };
 		item->status = kvc_sink_fill(&sink, hit.value, hit.view.value_bytes);
-		kvc_meta_fill(reader, &hit, &item->meta);
+		kvc_meta_fill(&hit, &item->meta);
 		many->newer = many->newer || hit.view.seq > many->seq_max;
 		kvc_reader_hit(reader, hash);
 	} else if (looked == KVC_LOOKED_ABSENT) {

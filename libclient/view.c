@@ -107,7 +107,7 @@ static int view_by_mapping(kvc_reader *reader, const void *key, size_t key_bytes
 		if (looked == KVC_LOOKED_VALUE) {
 			view->value = hit.value;
 			view->value_bytes = hit.view.value_bytes;
-			kvc_meta_fill(reader, &hit, &view->meta);
+			kvc_meta_fill(&hit, &view->meta);
 			kvc_reader_hit(reader, hash);
 			return KVC_OK;
 		}
@@ -159,16 +159,15 @@ int kvc_view(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_v
 			 kvs_load_relaxed(reader->sentinel) != reader->section_generation)) {
 		return view_detour(reader, key, key_bytes, view);
 	}
-	struct kvs_hit hit;
+	struct kvs_quick quick;
 	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
-	enum kvs_find_result found = kvs_table_find(reader->map, hash, key, key_bytes, &hit);
-	if (kvc_unlikely(found != KVS_FIND_HIT || hit.kind == KVS_ENTRY_TOMBSTONE || !hit.value ||
-			 hit.view.expiry_ms != 0)) {
+	if (kvc_unlikely(!kvs_table_quick(reader->map, hash, key, key_bytes, &quick) ||
+			 quick.expiry_ms != 0)) {
 		return view_detour(reader, key, key_bytes, view);
 	}
-	view->value = hit.value;
-	view->value_bytes = hit.view.value_bytes;
-	kvc_meta_fill(reader, &hit, &view->meta);
+	view->value = quick.value;
+	view->value_bytes = quick.value_bytes;
+	kvc_meta_quick(&quick, &view->meta);
 	kvc_reader_hit(reader, hash);
 	return KVC_OK;
 }

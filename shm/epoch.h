@@ -39,6 +39,34 @@ static inline bool kvs_epoch_enter(struct kvs_slot *slot, const struct kvs_hot *
 	return true;
 }
 
+/// The same for a slot on which no section is open. Returns the announced word, for
+/// kvs_epoch_leave_last(); never 0.
+static inline uint64_t kvs_epoch_enter_first(struct kvs_slot *slot, const struct kvs_hot *hot,
+					     bool fenced)
+{
+	// Acquire: as above.
+	uint64_t epoch_word = kvs_load_acquire(&hot->epoch_word);
+	if (__builtin_expect(fenced, 0)) {
+		kvs_store_fenced(&slot->word, epoch_word);
+	} else {
+		kvs_store_relaxed(&slot->word, epoch_word);
+		kvs_barrier_compiler(); // partner: membarrier in kvs_epoch_scan()
+	}
+	return epoch_word;
+}
+
+/// Leaves a section that did not nest, by the word that its enter returned.
+static inline bool kvs_epoch_leave_last(struct kvs_slot *slot, const struct kvs_hot *hot,
+					uint64_t word)
+{
+	kvs_fence_acquire();
+	uint64_t epoch = word >> KVS_EPOCH_SHIFT;
+	bool good = epoch > kvs_load_relaxed(&slot->revoked_upto) &&
+		    epoch >= kvs_load_relaxed(&hot->oldest_valid);
+	kvs_store_release(&slot->word, word - 1);
+	return good;
+}
+
 /// Leaves. Returns true if every view of the outermost section is still good, false if kvd revoked
 /// it; inner sections always return true.
 /// Call with: a matching enter. Thread must: own the slot's reader. Orders: all data loads come

@@ -76,11 +76,6 @@ struct kvs_run kvs_record_run(const struct kvs_record_view *view)
 	return run;
 }
 
-uint64_t kvs_record_time_ms(const struct kvs_record *record)
-{
-	return (record->time_key & ((UINT64_C(1) << KVS_TIME_BITS) - 1)) + KVS_TIME_ORIGIN_MS;
-}
-
 uint16_t kvs_record_writer(const struct kvs_record *record)
 {
 	return (uint16_t)(record->time_key >> (KVS_TIME_BITS + 12));

@@ -18,12 +18,12 @@ enum kvs_record_flags {
 	// an expiry time (u64, ms since 1970) stands between header and key
 	KVS_RECORD_EXPIRY = 1 << 1,
 	KVS_RECORD_TOMBSTONE = 1 << 2, // the key is removed; no value
-	KVS_RECORD_STUB = 1 << 3, // value_bytes is true, the bytes are only in the store
+	KVS_RECORD_STUB = 1 << 3,      // value_bytes is true, the bytes are only in the store
 	// the payload is a struct kvs_run, the bytes are in the large range
 	KVS_RECORD_LARGE = 1 << 4,
-	KVS_RECORD_FLUSH = 1 << 5, // everything with a lower seq is removed; no key, no value
-	KVS_RECORD_EXPIRED = 1 << 6, // tombstone because of expiry
-	KVS_RECORD_EVICTED = 1 << 7, // tombstone because of eviction
+	KVS_RECORD_FLUSH = 1 << 5,    // everything with a lower seq is removed; no key, no value
+	KVS_RECORD_EXPIRED = 1 << 6,  // tombstone because of expiry
+	KVS_RECORD_EVICTED = 1 << 7,  // tombstone because of eviction
 	KVS_RECORD_PREVIOUS = 1 << 8, // reserved: place of the previous version (history)
 	KVS_RECORD_FLAGS_KNOWN = (1 << 8) - 1,
 };
@@ -38,7 +38,7 @@ struct kvs_record {
 	uint32_t crc; // crc32c of bytes [4, 24) and of all that follows the header
 	uint32_t value_bytes;
 	uint64_t seq_flags; // seq 48 | flags 16 (high)
-	uint64_t time_key; // wall time 40 (ms since KVS_TIME_ORIGIN_MS) | key_bytes 12 | writer 12
+	uint64_t time_key;  // wall time 40 (ms since KVS_TIME_ORIGIN_MS) | key_bytes 12 | writer 12
 	// store block 40 (high) | offset in it 24; 0 = not in the store; outside the crc
 	uint64_t place;
 };
@@ -51,7 +51,7 @@ static_assert(offsetof(struct kvs_record, place) == 24, "the crc ends before it"
 /// Payload of a LARGE record: where the value stands.
 struct kvs_run {
 	uint64_t offset; // from the start of the region
-	uint32_t crc; // crc32c of the value
+	uint32_t crc;	 // crc32c of the value
 	uint32_t reserved;
 };
 static_assert(sizeof(struct kvs_run) == 16, "fixed");
@@ -64,9 +64,9 @@ struct kvs_record_view {
 	uint64_t seq;
 	uint64_t expiry_ms; // wall clock, 0 = never
 	uint32_t key_bytes;
-	uint32_t value_bytes; // of the value, wherever it is
+	uint32_t value_bytes;	// of the value, wherever it is
 	uint32_t payload_bytes; // in the record
-	uint32_t record_bytes; // all of it, padding included
+	uint32_t record_bytes;	// all of it, padding included
 	uint16_t flags;
 };
 
@@ -84,7 +84,7 @@ struct kvs_record_spec {
 	const void *payload;
 	const void *tail; // last tail_bytes of the payload, if it is in two pieces
 	uint64_t seq;
-	uint64_t time_ms; // wall clock, ms since 1970
+	uint64_t time_ms;   // wall clock, ms since 1970
 	uint64_t expiry_ms; // 0 = none
 	uint32_t key_bytes;
 	uint32_t value_bytes;
@@ -152,7 +152,11 @@ int kvs_record_crc_ok(const struct kvs_record_view *view);
 struct kvs_run kvs_record_run(const struct kvs_record_view *view);
 
 /// Wall time of a record in ms since 1970, and the index of the uid that wrote it.
-uint64_t kvs_record_time_ms(const struct kvs_record *record);
+static inline uint64_t kvs_record_time_ms(const struct kvs_record *record)
+{
+	return (kvs_load_relaxed(&record->time_key) & ((UINT64_C(1) << KVS_TIME_BITS) - 1)) +
+	       KVS_TIME_ORIGIN_MS;
+}
 uint16_t kvs_record_writer(const struct kvs_record *record);
 
 static inline uint64_t kvs_place_make(uint64_t block, uint32_t offset)

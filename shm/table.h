@@ -13,11 +13,11 @@
 #include "shm/record.h"
 
 enum kvs_find_result {
-	KVS_FIND_HIT, // a record for this key: value, stub, or (see `kind`) a tombstone
-	KVS_FIND_ABSENT, // no entry: removed and durable, or never there
+	KVS_FIND_HIT,	   // a record for this key: value, stub, or (see `kind`) a tombstone
+	KVS_FIND_ABSENT,   // no entry: removed and durable, or never there
 	KVS_FIND_UNMAPPED, // published but not yet mapped here: kvs_map_extend(), then again
-	KVS_FIND_MOVING, // the table moved under the search KVS_FIND_RETRIES_MAX times
-	KVS_FIND_DAMAGED, // an offset, a length or a chain that cannot be
+	KVS_FIND_MOVING,   // the table moved under the search KVS_FIND_RETRIES_MAX times
+	KVS_FIND_DAMAGED,  // an offset, a length or a chain that cannot be
 };
 
 struct kvs_hit {
@@ -34,7 +34,8 @@ static inline uint64_t kvs_bucket_index(uint64_t hash, uint64_t buckets)
 {
 	unsigned level = 63u - (unsigned)__builtin_clzll(buckets); // 2^level <= buckets
 	uint64_t index = hash & ((UINT64_C(2) << level) - 1);
-	return index < buckets ? index : hash & ((UINT64_C(1) << level) - 1);
+	// No branch: which side a hash falls on cannot be predicted.
+	return index - ((uint64_t)(index >= buckets) << level);
 }
 
 /// Finds `key`. Tombstones are returned as hits of that kind: a reader counts them as a miss.

@@ -61,10 +61,8 @@ static void test_values(struct fake *fake, kvc_reader *reader)
 	ok_int(meta.ttl_ms, -1, "no expiry");
 	ok_u64(meta.version, 1, "its version");
 	ok_u64(meta.time_ms, KVS_TIME_ORIGIN_MS + 1, "its time");
-	ok_u64(meta.flags, 0, "not durable, not by socket");
-	kvs_store_release(&fake->fixture.region.header->marks.durable_seq, 1);
+	ok_u64(meta.flags, 0, "not by socket");
 	ok_int(kvc_get(reader, "greeting", 8, NULL, 0, &meta), KVC_TRUNCATED, "no buffer at all");
-	ok_u64(meta.flags, KVC_META_DURABLE, "durable now");
 	ok_int(kvc_get(reader, "greeting", 8, buffer, 3, &meta), KVC_TRUNCATED, "a small buffer");
 	ok_u64(meta.value_bytes, 5, "the size it would take");
 	fake_put_text(fake, "greeting", "hallo");
