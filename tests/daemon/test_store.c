@@ -172,7 +172,7 @@ static void test_span(const char *dir)
 	store_facts(store, &facts);
 	uint64_t first = facts.oldest_block;
 	uint64_t pieces = (200000 + 64 + STORE_PAYLOAD_BYTES_MAX - 1) / STORE_PAYLOAD_BYTES_MAX;
-	uint64_t place;
+	uint64_t place = 0;
 	good = store_begin(store) == STORE_OK &&
 	       store_append_span(store, first, &place) == STORE_OK &&
 	       store_delete_oldest(store, pieces) == STORE_OK && store_commit(store, 3) == STORE_OK;

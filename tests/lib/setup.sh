@@ -32,6 +32,7 @@ require_proc() {
     KVD_SETUP_MOUNTED=1 exec unshare --mount --propagation unchanged /bin/bash -c '
         mount -t proc proc /proc || exit 1
         [ -d /sys/kernel ] || mount -t sysfs sysfs /sys || true
+        [ -e /dev/pts/ptmx ] || mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts || true
         exec "$0" "$@"' "$root/${0##*/}" "$@"
     die "cannot make a mount namespace. As root: mount -t proc proc /proc"
 }
