@@ -41,9 +41,9 @@ int keyspace_start_prepare(struct keyspace *keyspace);
 int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_view *view,
 			    const void *large_value, uint64_t place);
 
-/// Ends recovery. `last_seq` is the highest seq in the store (0 = none). `had_lives`: a kvd has served
-/// from this folder before, so versions go on with a gap that is larger than what it can have handed out
-/// without a commit: none is ever handed out again, provided that the caller makes
+/// Ends recovery. `last_seq` is the highest seq in the store (0 = none). `had_lives`: a kvd has
+/// served from this folder before, so versions go on with a gap that is larger than what it can
+/// have handed out without a commit: none is ever handed out again, provided that the caller makes
 /// keyspace_last_seq() durable in the store's meta before the first reply.
 void keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool had_lives);
 

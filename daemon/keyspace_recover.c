@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// Filling the region from the store at start. Records arrive oldest block first but in no order of seq;
-// the highest seq of a key wins, and a FLUSHALL removes whatever has a lower seq, whether it came before
-// or comes later. Removals are remembered to the end of the scan as facts of 24 bytes outside the region
-// (recover_facts), because there may be many more of them than keys. Everything loaded is durable
-// already, so it goes into survivor segments and the head stays empty.
+// Filling the region from the store at start. Records arrive oldest block first but in no order of
+// seq; the highest seq of a key wins, and a FLUSHALL removes whatever has a lower seq, whether it
+// came before or comes later. Removals are remembered to the end of the scan as facts of 24 bytes
+// outside the region (recover_facts), because there may be many more of them than keys. Everything
+// loaded is durable already, so it goes into survivor segments and the head stays empty.
 #include <string.h>
 
 #include "daemon/keyspace_create.h"
@@ -13,8 +13,8 @@
 #include "daemon/recover_facts.h"
 #include "shm/crc32c.h"
 
-// More versions than one life can hand out without a commit: what waits for its commit is bounded by
-// the memory, and no record is smaller than 40 bytes.
+// More versions than one life can hand out without a commit: what waits for its commit is bounded
+// by the memory, and no record is smaller than 40 bytes.
 #define RECOVER_VERSION_GAP (UINT64_C(1) << 28)
 
 // Room for one survivor, made by cleaning what newer versions have superseded.
@@ -230,8 +230,8 @@ int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_v
 		keyspace_find(keyspace, hash, view->key, view->key_bytes, &hit) == KVS_FIND_HIT;
 	if (found && hit.view.seq >= view->seq) {
 		if (hit.view.seq == view->seq) {
-			// The same record, written anew by compaction: its later place is the one that
-			// lasts.
+			// The same record, written anew by compaction: its later place is the one
+			// that lasts.
 			struct kvs_record *record = (struct kvs_record *)(uintptr_t)hit.view.record;
 			kvs_store_relaxed(&record->place, place);
 		}

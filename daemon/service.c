@@ -321,8 +321,8 @@ static int start_listener(struct service *service)
 			  sizeof(service->why)) != 0) {
 		return EX_CANTCREAT;
 	}
-	// Readers of an older region learn of this one before anybody can get a reply, and not before
-	// their calls find a socket to queue at.
+	// Readers of an older region learn of this one before anybody can get a reply, and not
+	// before their calls find a socket to queue at.
 	generation_advance(&service->generation);
 	return 0;
 }

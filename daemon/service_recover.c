@@ -96,8 +96,8 @@ static int recover_result(const struct recovery *recovery, struct store *store, 
 	}
 }
 
-// Before anybody can see a version of this life, the store knows where its versions begin: a life that
-// ends without a commit must not be repeated by the next.
+// Before anybody can see a version of this life, the store knows where its versions begin: a life
+// that ends without a commit must not be repeated by the next.
 static int recover_begin_life(const struct kvd *kvd, struct store *store, char *why,
 			      size_t why_bytes)
 {

@@ -242,7 +242,8 @@ int kvc_get(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
 	if (meta) {
 		kvc_meta_quick(&quick, meta);
 	}
-	// The copy is good only if the section was: checked after the last byte was read, never before.
+	// The copy is good only if the section was: checked after the last byte was read, never
+	// before.
 	if (kvc_unlikely(!kvs_epoch_leave_last(reader->slot, reader->hot, word))) {
 		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
 	}

@@ -166,9 +166,9 @@ enum kvc_get_flags {
  * it; with KVC_GET_SNAPSHOT KVC_BUSY if writers never paused long enough. */
 KVC_API int kvc_get_many(kvc_reader *reader, struct kvc_item *items, size_t count, uint32_t flags);
 
-/* Watermarks as this reader sees them: highest applied and durable version. A value is durable when
- * its version is at most *durable. Ask where it matters: this line changes with every write, so a get
- * does not look at it. */
+/* Watermarks as this reader sees them: highest applied and durable version. A value is durable
+ * when its version is at most *durable. Ask where it matters: this line changes with every
+ * write, so a get does not look at it. */
 KVC_API int kvc_watermarks(kvc_reader *reader, uint64_t *applied, uint64_t *durable);
 
 /* ---- writes: through the socket ------------------------------------------------------------ */

@@ -45,8 +45,8 @@ static inline void kvs_store_relaxed(uint64_t *word, uint64_t value)
 	__atomic_store_n(word, value, __ATOMIC_RELAXED);
 }
 
-/// A store with a full fence behind it, for readers that may not rely on the writer's membarrier. An
-/// exchange would not do: on arm64 later loads may pass its store.
+/// A store with a full fence behind it, for readers that may not rely on the writer's membarrier.
+/// An exchange would not do: on arm64 later loads may pass its store.
 static inline void kvs_store_fenced(uint64_t *word, uint64_t value)
 {
 #ifndef KVS_TSAN // which follows an exchange, but not a bare fence

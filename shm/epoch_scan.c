@@ -93,10 +93,9 @@ static bool epoch_order_readers(const struct kvs_epoch_domain *domain)
 	return epoch_membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED) == 0;
 }
 
-// Oldest epoch that this page holds back, or `bound`.
-// `before` is the epoch that was open since the scan before this one: a section that really began since
-// then announces at least that. Anything older is as old as what stood in the slot before it, whatever
-// a page claims.
+// Oldest epoch that this page holds back, or `bound`. `before` is the epoch that was open since the
+// scan before this one: a section that really began since then announces at least that. Anything
+// older is as old as what stood in the slot before it, whatever a page claims.
 static uint64_t epoch_scan_page(struct kvs_epoch_page *entry, uint64_t bound, uint64_t before,
 				uint64_t now_ns)
 {
@@ -147,8 +146,8 @@ bool kvs_epoch_scan(struct kvs_epoch_domain *domain, uint64_t now_ns)
 	return true;
 }
 
-// `before` is the epoch before the current one. Everything up to it is revoked together: a section that
-// begins from now on announces more, so only what a page makes up is refused for good.
+// `before` is the epoch before the current one. Everything up to it is revoked together: a section
+// that begins from now on announces more, so only what a page makes up is refused for good.
 static size_t epoch_revoke_page(struct kvs_epoch_page *entry, uint64_t stamp, uint64_t before,
 				uint64_t now_ns, uint64_t deadline_ns)
 {
@@ -206,8 +205,8 @@ bool kvs_epoch_page_busy(const struct kvs_epoch_page *page)
 
 bool kvs_epoch_detach(struct kvs_epoch_domain *domain, struct kvs_epoch_page *page)
 {
-	// Release and barrier: a reader that announces later sees it (partner: the client's check after
-	// kvs_epoch_enter()).
+	// Release and barrier: a reader that announces later sees it (partner: the client's check
+	// after kvs_epoch_enter()).
 	kvs_store_release(&page->page->header.state, KVS_PAGE_DETACHED);
 	return epoch_order_readers(domain);
 }

@@ -83,7 +83,7 @@ size_t kvs_epoch_revoke(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_
 /// Is any slot of the page inside a section? One load-acquire per slot.
 bool kvs_epoch_page_busy(const struct kvs_epoch_page *page);
 
-/// Tells a page's readers that their connection is gone (state DETACHED, then a membarrier). False if
-/// the barrier failed: an announcement may still be invisible here, so the page must not be called idle
-/// before another call has returned true.
+/// Tells a page's readers that their connection is gone (state DETACHED, then a membarrier). False
+/// if the barrier failed: an announcement may still be invisible here, so the page must not be
+/// called idle before another call has returned true.
 bool kvs_epoch_detach(struct kvs_epoch_domain *domain, struct kvs_epoch_page *page);

@@ -243,9 +243,10 @@ void kvs_region_close(struct kvs_region *region)
 	errno = error;
 }
 
-// Makes each whole huge page of [offset, offset + bytes) one before anything is in it: one small page of
-// it is populated and the hole around it collapsed, which is a tenth of the cost of populating small
-// pages, and works where huge pages for shared memory are otherwise switched off. Advice only.
+// Makes each whole huge page of [offset, offset + bytes) one before anything is in it: one small
+// page of it is populated and the hole around it collapsed, which is a tenth of the cost of
+// populating small pages, and works where huge pages for shared memory are otherwise switched off.
+// Advice only.
 static void region_collapse(const struct kvs_region *region, uint64_t offset, uint64_t bytes)
 {
 	uint64_t at = region_round(offset, KVS_HUGE_PAGE_BYTES);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
-// The usual case of kvs_table_find(), inline: the key's entry stands in its first bucket and names a
-// plain record whose value is in it. A get that takes this way is about 150 instructions in all, so that
-// the cache misses of several gets in a row overlap; what costs there is not work but the length of the
-// instruction stream between two misses, and a branch whose outcome hangs on the bucket's bytes. Hence
-// no loop that ends at the match. Everything else (overflow, stubs, large values, two entries with one
-// tag, a miss, damage) is "no answer", and kvs_table_find() decides.
+// The usual case of kvs_table_find(), inline: the key's entry stands in its first bucket and names
+// a plain record whose value is in it. A get that takes this way is about 150 instructions in all,
+// so that the cache misses of several gets in a row overlap; what costs there is not work but the
+// length of the instruction stream between two misses, and a branch whose outcome hangs on the
+// bucket's bytes. Hence no loop that ends at the match. Everything else (overflow, stubs, large
+// values, two entries with one tag, a miss, damage) is "no answer", and kvs_table_find() decides.
 #pragma once
 
 #include <stdbool.h>
@@ -39,8 +39,8 @@ static inline bool kvs_quick_key_is(const unsigned char *at, const unsigned char
 }
 
 /// Finds `key` if that is easy. False says nothing about whether it is there.
-/// Call with: as kvs_table_find(), key_bytes at least 1. Thread must: as kvs_table_find(). Orders: the
-/// entry word is load-acquired, pairing with the writer's release store.
+/// Call with: as kvs_table_find(), key_bytes at least 1. Thread must: as kvs_table_find(). Orders:
+/// the entry word is load-acquired, pairing with the writer's release store.
 static inline __attribute__((always_inline)) bool kvs_table_quick(const struct kvs_map *map,
 								  uint64_t hash, const void *key,
 								  size_t key_bytes,
