@@ -52,7 +52,7 @@ struct kvs_table {
 };
 
 // Entries a primary bucket, on average, above which the table grows and below which it shrinks.
-#define KVS_TABLE_LOAD_GROW_X16 72u // 4.5
+#define KVS_TABLE_LOAD_GROW_X16 64u // 4
 #define KVS_TABLE_LOAD_SHRINK_X16 24u // 1.5
 
 /// Makes an empty table of the region: populates the first chunk and publishes the first root. 0 or
