@@ -184,7 +184,7 @@ X(setnx, "setnx", commands_set_setnx, 3, F_OOM | F_FAST, 1, 1, 1, "string", "1.0
 X(strlen, "strlen", commands_string_strlen, 2, F_READ | F_FAST, 1, 1, 1, "string", "2.2.0",
   "key", "Returns the length of a value, 0 for an absent key.")
 X(time, "time", commands_info_time, 1, F_ANY | F_FAST, 0, 0, 0, "server", "2.6.0",
-  "", "Returns kvd's clock: seconds and microseconds (to the millisecond).")
+  "", "Returns kvd's clock: seconds and microseconds.")
 X(ttl, "ttl", commands_expire_ttl, 2, F_READ | F_FAST, 1, 1, 1, "generic", "1.0.0",
   "key", "Returns the time to live in seconds, -1 for none, -2 for an absent key.")
 X(type, "type", commands_generic_type, 2, F_READ | F_FAST, 1, 1, 1, "generic", "1.0.0",

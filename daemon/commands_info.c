@@ -331,9 +331,9 @@ void commands_info_info(struct call *call)
 
 void commands_info_time(struct call *call)
 {
-	uint64_t now_ms = call->kvd->seam->wall_ms();
+	uint64_t now_us = call->kvd->seam->wall_us();
 	char number[RESP_NUMBER_BYTES_MAX];
 	reply_array(call->session, 2);
-	reply_bulk(call->session, number, resp_format_int(number, (int64_t)(now_ms / 1000)));
-	reply_bulk(call->session, number, resp_format_int(number, (int64_t)(now_ms % 1000 * 1000)));
+	reply_bulk(call->session, number, resp_format_int(number, (int64_t)(now_us / 1000000)));
+	reply_bulk(call->session, number, resp_format_int(number, (int64_t)(now_us % 1000000)));
 }

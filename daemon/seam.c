@@ -33,6 +33,13 @@ static uint64_t seam_monotonic_ns(void)
 	return seam_clock(CLOCK_MONOTONIC, UINT64_C(1000000000));
 }
 
+static uint64_t seam_wall_us(void)
+{
+	struct timespec now;
+	(void)clock_gettime(CLOCK_REALTIME, &now); // cannot fail with this clock
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
 static uint64_t seam_wall_ms(void)
 {
 	return seam_clock(CLOCK_REALTIME, 1000);
@@ -65,6 +72,7 @@ static int seam_accept4(int fd, struct sockaddr *address, socklen_t *length, int
 
 const struct seam seam_system = {
 	.monotonic_ns = seam_monotonic_ns,
+	.wall_us = seam_wall_us,
 	.wall_ms = seam_wall_ms,
 	.random_bytes = seam_random_bytes,
 	.read = read,
