@@ -129,7 +129,17 @@ void commands_kvd_getv(struct call *call)
 
 void commands_kvd_sync(struct call *call)
 {
-	session_hold_until(call->session, call->session->last_write_seq);
+	uint64_t seq = call->session->last_write_seq;
+	const char *why = NULL;
+	if (call->kvd->persist && seq > keyspace_durable_seq(call->kvd->keyspace) &&
+	    seq <= persist_failed_seq(call->kvd->persist) &&
+	    persist_degraded(call->kvd->persist, &why)) {
+		// The commit that covers it has failed already: no need to wait for the next attempt.
+		commands_errorf(call, "IOERR not durable: %s",
+				why ? why : "the store cannot be written");
+		return;
+	}
+	session_hold_until(call->session, seq);
 	reply_ok(call->session);
 }
 

@@ -116,6 +116,7 @@ struct keyspace {
 	uint32_t oldest_head; // the first that is not
 	uint64_t unpersisted_large_bytes;
 	uint64_t flush_seq;
+	uint64_t recover_swept_seq; // FLUSHALL whose victims recovery has removed
 	struct recover_facts *recover_facts; // removals met so far, only during recovery
 };
 

@@ -16,32 +16,7 @@
 // More versions than one life can hand out without a commit: what waits for its commit is bounded
 // by the memory, and no record is smaller than 40 bytes.
 #define RECOVER_VERSION_GAP (UINT64_C(1) << 28)
-
-// Room for one survivor, made by cleaning what newer versions have superseded.
-static void *recover_append(struct keyspace *keyspace, uint32_t record_bytes, uint64_t seq,
-			    uint64_t *offset)
-{
-	for (unsigned tries = 0; tries < 64; tries++) {
-		void *at = NULL;
-		// Two segments stay for the cleaner, or it could not make the room that is asked of
-		// it.
-		if (keyspace->log.survivor.offset + record_bytes <=
-			    keyspace->region->segment_bytes ||
-		    kvs_log_segments_free(&keyspace->log) > KEYSPACE_RESERVE_CLEANER) {
-			at = kvs_log_append_survivor(&keyspace->log, record_bytes, seq, offset);
-		}
-		if (at != NULL) {
-			return at;
-		}
-		if (!cleaner_slice(keyspace, UINT64_MAX, 98)) {
-			return NULL;
-		}
-		if (kvs_epoch_scan(keyspace->epochs, keyspace->seam->monotonic_ns())) {
-			keyspace_drain_limbo(keyspace);
-		}
-	}
-	return NULL;
-}
+#define RECOVER_LIMBO_MAX 512u // overflow buckets that splits left there, before they are freed
 
 // Accounts that the version found in the table gives way.
 static void recover_replace(struct keyspace *keyspace, const struct kvs_hit *hit)
@@ -132,15 +107,17 @@ static void recover_remove_entry(struct keyspace *keyspace, uint64_t entry)
 	}
 }
 
-static void recover_flush(struct keyspace *keyspace, uint64_t seq)
+// Removes what the newest FLUSHALL met so far outranks. Done when room is wanted and at the end, not at
+// every FLUSH record: there may be many.
+static void recover_sweep(struct keyspace *keyspace)
 {
-	if (seq <= keyspace->flush_seq) {
+	uint64_t cursor = 0;
+	if (keyspace->flush_seq == keyspace->recover_swept_seq) {
 		return;
 	}
-	keyspace->flush_seq = seq;
-	uint64_t cursor = 0;
+	keyspace->recover_swept_seq = keyspace->flush_seq;
 	for (;;) {
-		struct recover_flush flush = { .keyspace = keyspace, .seq = seq };
+		struct recover_flush flush = { .keyspace = keyspace, .seq = keyspace->flush_seq };
 		uint64_t next =
 			kvs_table_scan(&keyspace->region->map, cursor, recover_flush_visit, &flush);
 		for (unsigned i = 0; i < flush.count; i++) {
@@ -154,6 +131,42 @@ static void recover_flush(struct keyspace *keyspace, uint64_t seq)
 		}
 		cursor = next;
 	}
+}
+
+// No reader is there yet: whatever waits in limbo can be freed at once. False if nothing was.
+static bool recover_drain(struct keyspace *keyspace)
+{
+	size_t before = keyspace->limbo.count;
+	if (before == 0 || !kvs_epoch_scan(keyspace->epochs, keyspace->seam->monotonic_ns())) {
+		return false;
+	}
+	keyspace_drain_limbo(keyspace);
+	return keyspace->limbo.count < before;
+}
+
+// Room for one survivor, made by cleaning what newer versions have superseded.
+static void *recover_append(struct keyspace *keyspace, uint32_t record_bytes, uint64_t seq,
+			    uint64_t *offset)
+{
+	for (unsigned tries = 0; tries < 64; tries++) {
+		void *at = NULL;
+		// Two segments stay for the cleaner, or it could not make the room that is asked of
+		// it.
+		if (keyspace->log.survivor.offset + record_bytes <=
+			    keyspace->region->segment_bytes ||
+		    kvs_log_segments_free(&keyspace->log) > KEYSPACE_RESERVE_CLEANER) {
+			at = kvs_log_append_survivor(&keyspace->log, record_bytes, seq, offset);
+		}
+		if (at != NULL) {
+			return at;
+		}
+		recover_sweep(keyspace);
+		bool cleaned = cleaner_slice(keyspace, UINT64_MAX, 98);
+		if (!recover_drain(keyspace) && !cleaned) {
+			return NULL;
+		}
+	}
+	return NULL;
 }
 
 // A removal: what is older goes, and what is older and comes later will not come in.
@@ -210,8 +223,12 @@ int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_v
 			    const void *large_value, uint64_t place)
 {
 	keyspace_counter_add(keyspace, KVS_COUNTER_recovered_records, 1);
+	if (keyspace->limbo.count >= RECOVER_LIMBO_MAX) {
+		(void)recover_drain(keyspace); // splits leave overflow buckets there
+	}
 	if ((view->flags & KVS_RECORD_FLUSH) != 0) {
-		recover_flush(keyspace, view->seq);
+		keyspace->flush_seq =
+			view->seq > keyspace->flush_seq ? view->seq : keyspace->flush_seq;
 		return KEYSPACE_OK;
 	}
 	if (view->seq < keyspace->flush_seq) {
@@ -242,6 +259,7 @@ int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_v
 
 void keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool had_lives)
 {
+	recover_sweep(keyspace);
 	recover_facts_free(keyspace->recover_facts);
 	keyspace->recover_facts = NULL;
 	struct kvs_watermarks *marks = keyspace_marks(keyspace);

@@ -40,6 +40,7 @@ struct service {
 	struct store *store;
 	int lock_fd;
 	int stop_code;
+	bool degraded;	      // the last commit failed, as far as the log knows
 	uint64_t noticed_seq; // last seq the persister was told of
 	char why[1024];	      // of a step that failed
 };
@@ -53,6 +54,7 @@ static int start_process(struct service *service)
 {
 	struct rlimit files;
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGXFSZ, SIG_IGN); // a file size limit is an error of a write, not the end
 	// Other processes of this uid must not ptrace their way around the read-only mapping.
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
@@ -194,6 +196,12 @@ static int start_store(struct service *service)
 {
 	if (!is_persisted(service)) {
 		keyspace_recover_finish(service->kvd.keyspace, 0, false);
+		if (service_store_exists(service->kvd.config.dir)) {
+			log_warning("%s/store holds data that --persist memory neither reads nor "
+				    "updates: "
+				    "a later start with another policy will serve it again",
+				    service->kvd.config.dir);
+		}
 		return 0;
 	}
 	return service_recover(&service->kvd, &service->store, service->why, sizeof(service->why));
@@ -288,6 +296,27 @@ static void stop_persist(struct service *service)
 	service->kvd.persist = NULL;
 }
 
+// Says once that the store cannot be written, and once that it can again.
+static void service_watch_store(struct service *service)
+{
+	const char *why = NULL;
+	bool degraded = persist_degraded(service->kvd.persist, &why);
+	if (degraded == service->degraded) {
+		return;
+	}
+	service->degraded = degraded;
+	if (degraded) {
+		log_error("DEGRADED: %s/store cannot be written: %s; writes stay visible, none is "
+			  "durable until this passes",
+			  service->kvd.config.dir, why ? why : "unknown");
+		notify_status("degraded: the store cannot be written");
+	} else {
+		log_notice("the store in %s can be written again: everything is durable up to now",
+			   service->kvd.config.dir);
+		notify_status("serving");
+	}
+}
+
 // The writer's share of every turn.
 static void service_turn(void *context, uint64_t now_ns)
 {
@@ -297,6 +326,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	if (service->kvd.persist == NULL) {
 		return;
 	}
+	service_watch_store(service);
 	persist_set_live_bytes(service->kvd.persist, keyspace_live_bytes(keyspace));
 	uint64_t last_seq = keyspace_last_seq(keyspace);
 	if (last_seq != service->noticed_seq) {

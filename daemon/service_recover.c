@@ -20,6 +20,7 @@
 #include "daemon/storage/recover.h"
 #include "daemon/storage/store.h"
 
+#define RECOVER_LOOK_EVERY 4096u // records between two looks for a signal
 #define RECOVER_PROGRESS_NS UINT64_C(1000000000)
 
 enum { RECOVER_NO_ROOM = 1, RECOVER_STOPPED = 2 }; // answers of the record callback
@@ -33,6 +34,15 @@ struct recovery {
 	bool stop; // SIGTERM or SIGINT is pending
 };
 
+static void recover_look_for_signals(struct recovery *recovery)
+{
+	sigset_t pending;
+	if (sigpending(&pending) == 0) {
+		recovery->stop =
+			sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
+	}
+}
+
 static int recover_record(void *context, const struct kvs_record_view *view, const void *value,
 			  uint64_t place)
 {
@@ -40,6 +50,9 @@ static int recover_record(void *context, const struct kvs_record_view *view, con
 	recovery->records++;
 	if (view->seq > recovery->highest_seq) {
 		recovery->highest_seq = view->seq;
+	}
+	if (recovery->records % RECOVER_LOOK_EVERY == 0) {
+		recover_look_for_signals(recovery);
 	}
 	if (recovery->stop) {
 		return RECOVER_STOPPED;
@@ -51,11 +64,7 @@ static int recover_record(void *context, const struct kvs_record_view *view, con
 static void recover_progress(void *context, uint64_t done_bytes, uint64_t total_bytes)
 {
 	struct recovery *recovery = context;
-	sigset_t pending;
-	if (sigpending(&pending) == 0) {
-		recovery->stop =
-			sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
-	}
+	recover_look_for_signals(recovery);
 	if (!recovery->half_seen && done_bytes * 2 >= total_bytes) {
 		recovery->half_seen = true;
 		SEAM_CRASH(recovery_half);
@@ -110,8 +119,7 @@ static int recover_begin_life(const struct kvd *kvd, struct store *store, char *
 	return 0;
 }
 
-// Has a kvd served from this folder before?
-static bool store_exists(const char *dir)
+bool service_store_exists(const char *dir)
 {
 	char path[4096];
 	int length = snprintf(path, sizeof(path), "%s/store/data.mdb", dir);
@@ -123,7 +131,7 @@ int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why
 	if (store_probe(kvd->config.dir, why, why_bytes) != STORE_OK) {
 		return EX_DATAERR;
 	}
-	bool had_lives = store_exists(kvd->config.dir);
+	bool had_lives = service_store_exists(kvd->config.dir);
 	struct store_options options = { .dir = kvd->config.dir, .instance_id = kvd->instance_id };
 	if (store_open(store, &options, why, why_bytes) != STORE_OK) {
 		return EX_CANTCREAT;

@@ -3,10 +3,14 @@
 // Cold start: the store is probed by a child, opened, and read into the keyspace.
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct kvd;
 struct store;
+
+/// Is there a store in the data folder?
+bool service_store_exists(const char *dir);
 
 /// Returns 0 with *store open and the keyspace filled, or an exit code with `why` filled.
 int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why_bytes);

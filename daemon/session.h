@@ -74,6 +74,7 @@ struct session {
 	char lib_name[KVS_CLIENT_NAME_BYTES_MAX + 1]; // CLIENT SETINFO
 	char lib_version[KVS_CLIENT_NAME_BYTES_MAX + 1];
 	const struct command *last_command; // dispatch sets it
+	uint64_t buffer_bytes; // input, output, queued commands and holds of this session
 	uint64_t commands_count;	    // dispatch counts
 	uint64_t errors_count;		    // error replies; reply_error() counts
 	struct session_multi multi;
