@@ -112,8 +112,8 @@ endian = 'little'
 CROSS
 }
 
-# The contract and the client on the other memory model and the other crc32c: all unit tests that
-# are programs, cross-built.
+# The contract, the client and the tools on the other memory model and the other crc32c: unit tests,
+# cross-built.
 deep_arm64() {
     local sysroot="$root/build/arm64-sysroot" names
     if ! arm64_sysroot "$sysroot" >"$temporary/sysroot.log" 2>&1; then
@@ -123,12 +123,9 @@ deep_arm64() {
     fi
     arm64_cross_file "$sysroot" >"$root/build/arm64.cross"
     build "$root/build/arm64" --cross-file "$root/build/arm64.cross" || return
-    # Programs only: a script would start its arm64 kvd or kvctl without the emulator.
-    mapfile -t names < <(meson introspect --tests "$root/build/arm64" | /usr/bin/python3 -c '
-import json, sys
-for test in json.load(sys.stdin):
-    if "kvd:unit" in test["suite"] and test["cmd"][0].startswith(sys.argv[1]):
-        print(test["name"])' "$root/build/arm64/")
+    # Programs only, of what clients run: scripts, and kvd looking at its store, start other programs
+    # without the emulator.
+    mapfile -t names < <(test_names "$root/build/arm64" unit 'tests/(shm|libclient|tools)/')
     export KVD_TEST_EMULATED=1
     suite "$root/build/arm64" unit --timeout-multiplier 10 "${names[@]}"
 }
