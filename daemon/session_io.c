@@ -47,8 +47,8 @@ bool session_charge(struct session *session, size_t bytes)
 		if (largest == session) {
 			return false;
 		}
-		// What it held comes back at the end of this turn; until then the bound is exceeded by
-		// what is asked for now.
+		// What it held comes back at the end of this turn; until then the bound is
+		// exceeded by what is asked for now.
 	}
 	shared->buffer_bytes += bytes;
 	session->buffer_bytes += bytes;
