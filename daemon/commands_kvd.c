@@ -134,7 +134,7 @@ void commands_kvd_sync(struct call *call)
 	if (call->kvd->persist && seq > keyspace_durable_seq(call->kvd->keyspace) &&
 	    seq <= persist_failed_seq(call->kvd->persist) &&
 	    persist_degraded(call->kvd->persist, &why)) {
-		// The commit that covers it has failed already: no need to wait for the next attempt.
+		// The commit that covers it has failed already: no need to wait for the next.
 		commands_errorf(call, "IOERR not durable: %s",
 				why ? why : "the store cannot be written");
 		return;

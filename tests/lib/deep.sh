@@ -123,7 +123,7 @@ deep_arm64() {
     fi
     arm64_cross_file "$sysroot" >"$root/build/arm64.cross"
     build "$root/build/arm64" --cross-file "$root/build/arm64.cross" || return
-    # Programs only, of what clients run: scripts, and kvd looking at its store, start other programs
+    # Programs only, of what clients run: scripts, and kvd looking at its store, start others
     # without the emulator.
     mapfile -t names < <(test_names "$root/build/arm64" unit 'tests/(shm|libclient|tools)/')
     export KVD_TEST_EMULATED=1
