@@ -24,7 +24,7 @@ class Tree:
                           and not (at_root and f.startswith('build'))]
             for name in names:
                 path = os.path.join(folder, name)
-                if name.endswith(('.o', '.swp', '.pyc')) or not os.path.isfile(path):
+                if name.endswith(('.o', '.swp', '.pyc', '.gcov')) or not os.path.isfile(path):
                     continue
                 with open(path, 'rb') as file:
                     data = file.read()
