@@ -40,6 +40,7 @@ struct service {
 	struct store *store;
 	int lock_fd;
 	int stop_code;
+	bool store_is_new;    // nothing was there to recover from
 	bool degraded;	      // the last commit failed, as far as the log knows
 	uint64_t noticed_seq; // last seq the persister was told of
 	char why[1024];	      // of a step that failed
@@ -204,6 +205,7 @@ static int start_store(struct service *service)
 		}
 		return 0;
 	}
+	service->store_is_new = !service_store_exists(service->kvd.config.dir);
 	return service_recover(&service->kvd, &service->store, service->why, sizeof(service->why));
 }
 
@@ -217,6 +219,13 @@ static int start_generation(struct service *service)
 	if (generation_open(&service->generation, service->kvd.config.dir, service->why,
 			    sizeof(service->why)) != 0) {
 		return EX_CANTCREAT;
+	}
+	uint64_t lives = kvs_load_relaxed(service->generation.word);
+	if (service->store_is_new && lives > 0) {
+		log_warning("%s has been served %llu times before, and %s/store is new or empty: "
+			    "if data is missing, stop kvd and bring the store back from a backup",
+			    service->kvd.config.dir, (unsigned long long)lives,
+			    service->kvd.config.dir);
 	}
 	kvs_region_go_alive(&service->region);
 	return 0;

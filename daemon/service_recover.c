@@ -7,8 +7,8 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sysexits.h>
-#include <unistd.h>
 
 #include "daemon/keyspace.h"
 #include "daemon/keyspace_create.h"
@@ -123,7 +123,9 @@ bool service_store_exists(const char *dir)
 {
 	char path[4096];
 	int length = snprintf(path, sizeof(path), "%s/store/data.mdb", dir);
-	return length > 0 && length < (int)sizeof(path) && access(path, F_OK) == 0;
+	struct stat status;
+	return length > 0 && length < (int)sizeof(path) && stat(path, &status) == 0 &&
+	       status.st_size > 0;
 }
 
 int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why_bytes)
