@@ -107,8 +107,8 @@ static void recover_remove_entry(struct keyspace *keyspace, uint64_t entry)
 	}
 }
 
-// Removes what the newest FLUSHALL met so far outranks. Done when room is wanted and at the end, not
-// at every FLUSH record: there may be many.
+// Removes what the newest FLUSHALL met so far outranks. Done when room is wanted and at the end,
+// not at every FLUSH record: there may be many.
 static void recover_sweep(struct keyspace *keyspace)
 {
 	uint64_t cursor = 0;
