@@ -78,7 +78,7 @@ arm64_sysroot() {
         -o Dir::State="$apt/state" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache"
         -o Acquire::Retries=3 -o APT::Sandbox::User=root)
     apt-get "${options[@]}" update || return
-    (cd "$apt" && apt-get "${options[@]}" download liburcu-dev liburcu8 liblmdb-dev liblmdb0 \
+    (cd "$apt" && apt-get "${options[@]}" download liblmdb-dev liblmdb0 \
         libcjson-dev libcjson1 libbsd-dev libbsd0 libmd-dev libmd0 libxxhash-dev libxxhash0 \
         libinih-dev libinih1) || return
     for package in "$apt"/*.deb; do
