@@ -18,17 +18,25 @@
 #define CLEANER_IDLE_NS 50000000u	   // no write for so long: clean at leisure
 #define CLEANER_IDLE_LIVE_PERCENT 80u	   // what is emptier is worth it then
 #define CLEANER_BUSY_LIVE_PERCENT 95u
-#define CLEANER_SLACK_SEGMENTS 3u // head, survivor, one in between: not worth cleaning for
 
-// The emptiest segment that may be cleaned and is at most so full, or KVS_SEGMENT_NONE.
+// Of what was written to this segment, is at most so much still current? Measured against what was
+// written, not against the segment's size: then every segment cleaned takes dead bytes away for
+// good (its copy has none), and cleaning what nobody changes comes to an end.
+static bool is_dead_enough(const struct kvs_segment *segment, uint64_t live_percent)
+{
+	return segment->live_bytes <= (uint64_t)segment->used_bytes * live_percent / 100;
+}
+
+// The emptiest segment that may be cleaned and is dead enough, or KVS_SEGMENT_NONE.
 static uint32_t choose_victim(const struct keyspace *keyspace, uint64_t live_percent)
 {
 	const struct kvs_log *log = &keyspace->log;
 	uint64_t durable_seq = keyspace->persisted ? keyspace->durable_seen : UINT64_MAX;
-	uint64_t best_bytes = keyspace->region->segment_bytes / 100 * live_percent + 1;
+	uint64_t best_bytes = UINT64_MAX;
 	uint32_t best = KVS_SEGMENT_NONE;
 	for (uint32_t i = 0; i < log->touched_count; i++) {
 		if (log->segments[i].live_bytes < best_bytes &&
+		    is_dead_enough(&log->segments[i], live_percent) &&
 		    kvs_log_cleanable(log, i, durable_seq)) {
 			best_bytes = log->segments[i].live_bytes;
 			best = i;
@@ -157,12 +165,29 @@ static bool memory_is_low(const struct keyspace *keyspace)
 	return kvs_log_segments_free(&keyspace->log) < low;
 }
 
-// When nobody writes, dead space is worth collecting if it is more than a fifth of what is used.
-static bool worth_cleaning_idle(const struct keyspace *keyspace)
+// When nobody writes, every segment that lost a fifth of its bytes is emptied, the open survivor
+// segment included. What is left then is what is live, plus a fifth at most. Returns when to come
+// again.
+static uint64_t idle_turn(struct keyspace *keyspace, uint64_t now_ns)
 {
-	uint64_t live_segments = (keyspace->live_bytes >> keyspace->region->segment_shift) + 1;
-	return keyspace->log.full_count >
-	       live_segments + live_segments / 8 + CLEANER_SLACK_SEGMENTS;
+	struct cleaner_state *state = &keyspace->cleaner;
+	if (state->idle_seq == state->seen_seq && state->idle_durable == keyspace->durable_seen) {
+		return UINT64_MAX; // nothing died since the last look that found nothing
+	}
+	if (now_ns < state->last_write_ns + CLEANER_IDLE_NS) {
+		return state->last_write_ns + CLEANER_IDLE_NS;
+	}
+	uint32_t survivor = keyspace->log.survivor.segment;
+	if (survivor != KVS_SEGMENT_NONE &&
+	    is_dead_enough(&keyspace->log.segments[survivor], CLEANER_IDLE_LIVE_PERCENT)) {
+		kvs_log_close_survivor(&keyspace->log);
+	}
+	if (cleaner_slice(keyspace, CLEANER_SLICE_BYTES, CLEANER_IDLE_LIVE_PERCENT)) {
+		return now_ns;
+	}
+	state->idle_seq = state->seen_seq;
+	state->idle_durable = keyspace->durable_seen;
+	return UINT64_MAX;
 }
 
 static void update_gauges(const struct keyspace *keyspace)
@@ -237,14 +262,8 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 		if (cleaner_slice(keyspace, CLEANER_SLICE_BYTES, CLEANER_BUSY_LIVE_PERCENT)) {
 			next_ns = now_ns;
 		}
-	} else if (worth_cleaning_idle(keyspace)) {
-		uint64_t idle_ns = state->last_write_ns + CLEANER_IDLE_NS;
-		if (now_ns < idle_ns) {
-			next_ns = idle_ns;
-		} else if (cleaner_slice(keyspace, CLEANER_SLICE_BYTES,
-					 CLEANER_IDLE_LIVE_PERCENT)) {
-			next_ns = now_ns;
-		}
+	} else {
+		next_ns = idle_turn(keyspace, now_ns);
 	}
 	next_ns = earlier(next_ns, limbo_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, expire_turn(keyspace, now_ns));

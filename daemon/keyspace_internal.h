@@ -86,6 +86,8 @@ struct cleaner_state {
 	uint64_t expire_cursor;
 	uint64_t next_ns; // when the loop should call again, UINT64_MAX = not for its own sake
 	uint64_t seen_seq; // last seq at the previous turn
+	uint64_t idle_seq; // seen_seq and durable_seen when idle cleaning last found nothing
+	uint64_t idle_durable;
 };
 
 struct keyspace {

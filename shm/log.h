@@ -78,6 +78,13 @@ void kvs_log_publish(struct kvs_log *log);
 void *kvs_log_append_survivor(struct kvs_log *log, uint32_t record_bytes, uint64_t seq,
 			      uint64_t *offset);
 
+/// Closes the open survivor segment, if there is one: the next copy opens another, and this one may
+/// be cleaned.
+static inline void kvs_log_close_survivor(struct kvs_log *log)
+{
+	log->survivor.segment = KVS_SEGMENT_NONE;
+}
+
 /// Accounts a record that became current, or ceased to be.
 void kvs_log_live_add(struct kvs_log *log, uint64_t offset, uint32_t record_bytes);
 void kvs_log_live_sub(struct kvs_log *log, uint64_t offset, uint32_t record_bytes);

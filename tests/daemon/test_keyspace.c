@@ -6,17 +6,12 @@
 // bytes of every segment with a fresh scan of the table (G: bounded, nothing leaks).
 #include <unistd.h>
 
-#include "daemon/cleaner.h"
-#include "daemon/keyspace_create.h"
-#include "daemon/keyspace_internal.h"
 #include "shm/epoch.h"
-#include "tests/tap/tap.h"
+#include "tests/daemon/keyspace_fixture.h"
 
 #define KEYS 9000u
 #define WRITES_A_ROUND 2000u
 #define PHASE_ROUNDS 16u // so long keys mostly appear, then as long they mostly go
-#define MEMORY_BYTES (8u << 20)
-#define SEGMENT_BYTES (64u << 10)
 
 struct model_value {
 	bool there;
@@ -26,33 +21,16 @@ struct model_value {
 };
 
 struct rig {
-	struct kvs_region region;
-	struct kvs_epoch_domain epochs;
-	struct keyspace *keyspace;
+	struct fixture fixture;
+	struct keyspace *keyspace; // the fixture's
 	struct model_value model[KEYS];
 	uint64_t random;
 	uint64_t stamp;
-	bool persisted;
 	bool shrinking;
 	unsigned wrong;
 	unsigned refused;
 	unsigned waited;
 };
-
-static uint64_t clock_ms = 1800000000000;
-
-static uint64_t fake_wall_ms(void)
-{
-	return clock_ms;
-}
-
-static uint64_t fake_monotonic_ns(void)
-{
-	static uint64_t ns;
-	return ns += 2000000; // every look is two milliseconds later: scans are always due
-}
-
-static const struct seam fake_seam = { .monotonic_ns = fake_monotonic_ns, .wall_ms = fake_wall_ms };
 
 static size_t make_key(unsigned index, char *key)
 {
@@ -69,47 +47,9 @@ static void make_value(uint64_t stamp, unsigned char *out, uint32_t bytes)
 	}
 }
 
-static void rig_open(struct rig *rig, bool persisted, uint64_t seed)
-{
-	memset(rig, 0, sizeof(*rig));
-	struct kvs_region_options options = { .memory_bytes = MEMORY_BYTES,
-					      .memory_bytes_max = MEMORY_BYTES,
-					      .segment_bytes = SEGMENT_BYTES,
-					      .instance_id = 1,
-					      .hash_seed = seed,
-					      .fenced = true };
-	ok_int(kvs_region_create(&rig->region, &options), KVS_REGION_OK, "region");
-	kvs_epoch_init(&rig->epochs, &rig->region.header->hot, true);
-	struct keyspace_options keyspace = { .seam = &fake_seam,
-					     .region = &rig->region,
-					     .epochs = &rig->epochs,
-					     .persisted = persisted,
-					     .revoke_ms = 5000,
-					     .revoke_min_ms = 50,
-					     .value_bytes_max = 1u << 20 };
-	rig->keyspace = keyspace_create(&keyspace);
-	ok(rig->keyspace != NULL, "keyspace");
-	keyspace_recover_finish(rig->keyspace, 0, false);
-	kvs_region_go_alive(&rig->region);
-	rig->random = seed;
-	rig->persisted = persisted;
-}
-
-static void rig_close(struct rig *rig)
-{
-	keyspace_destroy(rig->keyspace);
-	kvs_epoch_fini(&rig->epochs);
-	kvs_region_close(&rig->region);
-}
-
-// The persister's part: everything applied becomes durable.
 static void become_durable(struct rig *rig)
 {
-	if (rig->persisted) {
-		kvs_store_release(&rig->region.header->marks.durable_seq,
-				  keyspace_last_seq(rig->keyspace));
-	}
-	cleaner_turn(rig->keyspace, fake_monotonic_ns());
+	fixture_durable(&rig->fixture);
 }
 
 static void compare_key(struct rig *rig, unsigned index)
@@ -119,7 +59,7 @@ static void compare_key(struct rig *rig, unsigned index)
 	size_t key_bytes = make_key(index, key);
 	struct keyspace_value value;
 	const struct model_value *model = &rig->model[index];
-	bool there = model->there && (model->expiry_ms == 0 || model->expiry_ms > clock_ms);
+	bool there = model->there && (model->expiry_ms == 0 || model->expiry_ms > fixture_wall_ms);
 	int result = keyspace_get(rig->keyspace, key, key_bytes, &value);
 	if (!there) {
 		rig->wrong += result != KEYSPACE_ABSENT;
@@ -159,7 +99,7 @@ static void write_one(struct rig *rig)
 	if (pick < (rig->shrinking ? 15 : 65)) {
 		struct model_value next = { true, ++rig->stamp, random_bytes(rig), 0 };
 		if (tap_random(&rig->random) % 4 == 0) {
-			next.expiry_ms = clock_ms + 1 + tap_random(&rig->random) % 500;
+			next.expiry_ms = fixture_wall_ms + 1 + tap_random(&rig->random) % 500;
 		}
 		make_value(next.stamp, bytes, next.bytes);
 		result = keyspace_set(rig->keyspace, key, key_bytes, bytes, next.bytes,
@@ -173,7 +113,7 @@ static void write_one(struct rig *rig)
 			model->there = false;
 		}
 	} else {
-		uint64_t expiry_ms = tap_random(&rig->random) % 2 ? clock_ms + 700 : 0;
+		uint64_t expiry_ms = tap_random(&rig->random) % 2 ? fixture_wall_ms + 700 : 0;
 		result = keyspace_expire(rig->keyspace, key, key_bytes, expiry_ms);
 		if (result == KEYSPACE_OK) {
 			model->expiry_ms = expiry_ms;
@@ -211,7 +151,7 @@ static void write_batch(struct rig *rig)
 
 struct recount {
 	struct rig *rig;
-	uint64_t segment_live[MEMORY_BYTES / SEGMENT_BYTES];
+	uint64_t segment_live[FIXTURE_MEMORY_BYTES / FIXTURE_SEGMENT_BYTES];
 	uint64_t live_bytes;
 	uint64_t keys;
 	uint64_t keys_with_expiry;
@@ -224,7 +164,7 @@ static void recount_visit(void *context, uint64_t entry)
 	struct recount *recount = context;
 	struct kvs_hit hit;
 	recount->entries++;
-	if (kvs_table_load(&recount->rig->region.map, entry, &hit) != KVS_FIND_HIT ||
+	if (kvs_table_load(&recount->rig->fixture.region.map, entry, &hit) != KVS_FIND_HIT ||
 	    !kvs_record_crc_ok(&hit.view)) {
 		recount->damaged++;
 		return;
@@ -248,11 +188,11 @@ static void compare_all(struct rig *rig, unsigned round)
 	struct recount recount = { .rig = rig };
 	uint64_t cursor = 0;
 	do {
-		cursor = kvs_table_scan(&rig->region.map, cursor, recount_visit, &recount);
+		cursor = kvs_table_scan(&rig->fixture.region.map, cursor, recount_visit, &recount);
 	} while (cursor != 0);
 	const struct keyspace *keyspace = rig->keyspace;
 	unsigned segments_wrong = 0;
-	for (uint32_t i = 0; i < rig->region.segments_count_max; i++) {
+	for (uint32_t i = 0; i < rig->fixture.region.segments_count_max; i++) {
 		segments_wrong += keyspace->log.segments[i].live_bytes != recount.segment_live[i];
 	}
 	bool counts = recount.damaged == 0 && recount.keys == keyspace->keys &&
@@ -300,7 +240,10 @@ static void grow_and_shrink(struct rig *rig)
 static void run(bool persisted, uint64_t seed, unsigned rounds)
 {
 	static struct rig rig;
-	rig_open(&rig, persisted, seed);
+	memset(&rig, 0, sizeof(rig));
+	fixture_open(&rig.fixture, persisted, seed);
+	rig.keyspace = rig.fixture.keyspace;
+	rig.random = seed;
 	int failed_before = tap_failed;
 	for (unsigned round = 0; round < rounds && tap_failed == failed_before; round++) {
 		keyspace_tick(rig.keyspace);
@@ -316,7 +259,7 @@ static void run(bool persisted, uint64_t seed, unsigned rounds)
 		    keyspace_flush(rig.keyspace) == KEYSPACE_OK) {
 			memset(rig.model, 0, sizeof(rig.model));
 		}
-		clock_ms += tap_random(&rig.random) % 50;
+		fixture_wall_ms += tap_random(&rig.random) % 50;
 		keyspace_tick(rig.keyspace);
 		compare_all(&rig, round);
 	}
@@ -325,8 +268,8 @@ static void run(bool persisted, uint64_t seed, unsigned rounds)
 	tap_diag("refused %u, waited %u, cleaned %" PRIu64 ", splits %" PRIu64 ", merges %" PRIu64
 		 ", scans %" PRIu64,
 		 rig.refused, rig.waited,
-		 *kvs_counter_word(rig.region.base, KVS_COUNTER_cleaner_segments),
-		 rig.keyspace->table.splits, rig.keyspace->table.merges, rig.epochs.scans);
+		 *kvs_counter_word(rig.fixture.region.base, KVS_COUNTER_cleaner_segments),
+		 rig.keyspace->table.splits, rig.keyspace->table.merges, rig.fixture.epochs.scans);
 	grow_and_shrink(&rig);
 	for (unsigned i = 0; i < 400; i++) {
 		become_durable(&rig);
@@ -335,10 +278,10 @@ static void run(bool persisted, uint64_t seed, unsigned rounds)
 	ok_u64(rig.keyspace->table.entries, 0, "no tombstone outlives its durability");
 	ok_u64(rig.keyspace->table.buckets, rig.keyspace->table.buckets_min,
 	       "the table is small again");
-	ok(*kvs_counter_word(rig.region.base, KVS_COUNTER_cleaner_segments) > 0 &&
+	ok(*kvs_counter_word(rig.fixture.region.base, KVS_COUNTER_cleaner_segments) > 0 &&
 		   rig.keyspace->table.splits > 0 && rig.keyspace->table.merges > 0,
 	   "the cleaner ran, the table grew and shrank");
-	rig_close(&rig);
+	fixture_close(&rig.fixture);
 }
 
 int main(void)

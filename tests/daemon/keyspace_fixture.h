@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+//
+// A keyspace in a small region of its own, with a clock that the test moves and a persister that is
+// one call: for tests of what the writer does between the socket and the store.
+#pragma once
+
+#include "daemon/cleaner.h"
+#include "daemon/keyspace_create.h"
+#include "daemon/keyspace_internal.h"
+#include "tests/tap/tap.h"
+
+#define FIXTURE_MEMORY_BYTES (8u << 20)
+#define FIXTURE_SEGMENT_BYTES (64u << 10)
+
+struct fixture {
+	struct kvs_region region;
+	struct kvs_epoch_domain epochs;
+	struct keyspace *keyspace;
+	bool persisted;
+};
+
+// Wall clock of every fixture, in ms since 1970.
+static uint64_t fixture_wall_ms = 1800000000000;
+
+static uint64_t fixture_wall(void)
+{
+	return fixture_wall_ms;
+}
+
+static uint64_t fixture_monotonic_ns(void)
+{
+	static uint64_t ns;
+	return ns += 2000000; // every look is two milliseconds later: scans are always due
+}
+
+static inline void fixture_open(struct fixture *f, bool persisted, uint64_t seed)
+{
+	static const struct seam seam = { .monotonic_ns = fixture_monotonic_ns,
+					  .wall_ms = fixture_wall };
+	struct kvs_region_options options = { .memory_bytes = FIXTURE_MEMORY_BYTES,
+					      .memory_bytes_max = FIXTURE_MEMORY_BYTES,
+					      .segment_bytes = FIXTURE_SEGMENT_BYTES,
+					      .instance_id = 1,
+					      .hash_seed = seed,
+					      .fenced = true };
+	memset(f, 0, sizeof(*f));
+	ok_int(kvs_region_create(&f->region, &options), KVS_REGION_OK, "region");
+	kvs_epoch_init(&f->epochs, &f->region.header->hot, true);
+	struct keyspace_options keyspace = { .seam = &seam,
+					     .region = &f->region,
+					     .epochs = &f->epochs,
+					     .persisted = persisted,
+					     .revoke_ms = 5000,
+					     .revoke_min_ms = 50,
+					     .value_bytes_max = 1u << 20 };
+	f->keyspace = keyspace_create(&keyspace);
+	ok(f->keyspace != NULL, "keyspace");
+	keyspace_recover_finish(f->keyspace, 0, false);
+	kvs_region_go_alive(&f->region);
+	f->persisted = persisted;
+}
+
+static inline void fixture_close(struct fixture *f)
+{
+	keyspace_destroy(f->keyspace);
+	kvs_epoch_fini(&f->epochs);
+	kvs_region_close(&f->region);
+}
+
+// The persister's part: everything applied becomes durable. Then the writer has one turn.
+static inline void fixture_durable(struct fixture *f)
+{
+	if (f->persisted) {
+		kvs_store_release(&f->region.header->marks.durable_seq,
+				  keyspace_last_seq(f->keyspace));
+	}
+	cleaner_turn(f->keyspace, fixture_monotonic_ns());
+}

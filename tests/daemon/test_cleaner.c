@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+//
+// The cleaner when nobody writes: what is dead is given back to the last segment that is worth it,
+// what is live stays readable, and then there is nothing more to do, however the records' sizes
+// leave segments unfilled.
+#include "tests/daemon/keyspace_fixture.h"
+
+#define TURNS_MAX 20000u
+#define VALUE_BYTES_MAX 16300u // four of these do not fill a segment
+
+// Turns until the cleaner wants none for its own sake; UINT32_MAX if it never stops.
+static uint32_t turn_until_quiet(struct fixture *f)
+{
+	fixture_durable(f);
+	for (uint32_t turns = 0; turns < TURNS_MAX; turns++) {
+		cleaner_turn(f->keyspace, fixture_monotonic_ns());
+		if (cleaner_next_ns(f->keyspace) == UINT64_MAX) {
+			return turns;
+		}
+	}
+	return UINT32_MAX;
+}
+
+static bool set_one(struct fixture *f, unsigned key, size_t bytes)
+{
+	static unsigned char value[VALUE_BYTES_MAX];
+	char name[16];
+	int n = snprintf(name, sizeof(name), "%u", key);
+	memset(value, (int)key, bytes);
+	return keyspace_set(f->keyspace, name, (size_t)n, value, bytes, 0, NULL) == KEYSPACE_OK;
+}
+
+static bool delete_one(struct fixture *f, unsigned key)
+{
+	char name[16];
+	int n = snprintf(name, sizeof(name), "%u", key);
+	return keyspace_delete(f->keyspace, name, (size_t)n) == KEYSPACE_OK;
+}
+
+static bool get_one(struct fixture *f, unsigned key, size_t bytes)
+{
+	char name[16];
+	int n = snprintf(name, sizeof(name), "%u", key);
+	struct keyspace_value value;
+	return keyspace_get(f->keyspace, name, (size_t)n, &value) == KEYSPACE_OK &&
+	       value.value_bytes == bytes && *(const unsigned char *)value.value == (key & 255);
+}
+
+// Of `keys` values of `bytes` all but every `keep`-th go.
+static void thin_out(bool persisted, unsigned keys, size_t bytes, unsigned keep)
+{
+	struct fixture f;
+	unsigned wrong = 0;
+	fixture_open(&f, persisted, 5);
+	uint32_t start = f.keyspace->log.full_count;
+	for (unsigned i = 0; i < keys; i++) {
+		wrong += !set_one(&f, i, bytes);
+	}
+	ok(turn_until_quiet(&f) != UINT32_MAX, "quiet after writing");
+	for (unsigned i = 0; i < keys; i++) {
+		wrong += i % keep != 0 && !delete_one(&f, i);
+	}
+	uint32_t turns = turn_until_quiet(&f);
+	ok(turns != UINT32_MAX, "quiet after removing (%u turns)", turns);
+	uint32_t taken = f.keyspace->log.full_count - start;
+	// Live bytes, a fifth more, what a record may leave at a segment's end, head and survivor.
+	uint64_t needed = f.keyspace->live_bytes * 5 / 4 / (FIXTURE_SEGMENT_BYTES - bytes) + 3;
+	ok(taken <= needed, "%u segments taken, %" PRIu64 " wanted (%s, values of %zu)", taken,
+	   needed, persisted ? "persisted" : "memory", bytes);
+	ok_u64(f.keyspace->log.retired_count, 0, "none waits");
+	for (unsigned i = 0; i < keys; i += keep) {
+		wrong += !get_one(&f, i, bytes);
+	}
+	ok_u64(wrong, 0, "what is live is there");
+	uint64_t copied = *kvs_counter_word(f.region.base, KVS_COUNTER_cleaner_copied_bytes);
+	ok(turn_until_quiet(&f) < 3 &&
+		   *kvs_counter_word(f.region.base, KVS_COUNTER_cleaner_copied_bytes) == copied,
+	   "rest is rest: nothing is copied twice");
+	for (unsigned i = 0; i < keys; i += keep) {
+		wrong += !delete_one(&f, i);
+	}
+	ok(turn_until_quiet(&f) != UINT32_MAX, "quiet when all is gone");
+	ok_u64(f.keyspace->log.full_count, start, "every segment is free again");
+	fixture_close(&f);
+}
+
+// Records that fill segments to three quarters: all is live, and nothing is to be gained.
+static void test_unfilled(void)
+{
+	struct fixture f;
+	unsigned wrong = 0;
+	fixture_open(&f, false, 6);
+	unsigned key = 0;
+	for (; set_one(&f, key, VALUE_BYTES_MAX); key++) {
+	}
+	ok(key > 200, "%u values fill the memory", key);
+	uint64_t copied = *kvs_counter_word(f.region.base, KVS_COUNTER_cleaner_copied_bytes);
+	ok(turn_until_quiet(&f) != UINT32_MAX, "G: a full keyspace rests");
+	for (unsigned i = 0; i < 50; i++) {
+		wrong += set_one(&f, key, VALUE_BYTES_MAX);
+	}
+	ok_u64(wrong, 0, "no room appears from nothing");
+	ok_u64(*kvs_counter_word(f.region.base, KVS_COUNTER_cleaner_copied_bytes), copied,
+	       "and no record is copied for it");
+	fixture_close(&f);
+}
+
+int main(void)
+{
+	thin_out(false, 15000, 300, 10);
+	thin_out(true, 15000, 300, 10);
+	thin_out(true, 300, VALUE_BYTES_MAX, 7);
+	thin_out(true, 15000, 300, 3);
+	test_unfilled();
+	return tap_done();
+}
