@@ -32,6 +32,22 @@ enum config_action config_parse(struct config *config, int argc, char **argv, ch
 				size_t error_bytes);
 void config_fini(struct config *config);
 
+/// Longest request that is accepted, framing included, for values of up to `value_bytes_max`.
+static inline size_t config_request_bytes_max(size_t value_bytes_max, uint64_t memory_bytes)
+{
+	size_t batch_bytes =
+		memory_bytes < KVS_BATCH_BYTES_MAX ? (size_t)memory_bytes : KVS_BATCH_BYTES_MAX;
+	size_t framing_bytes = 1u << 20;
+	return (value_bytes_max > batch_bytes ? value_bytes_max : batch_bytes) + framing_bytes;
+}
+
+/// Least bound on buffers with which one such request can be served: as it comes, its copy in a
+/// transaction, its reply.
+static inline uint64_t config_buffers_bytes_min(size_t request_bytes_max)
+{
+	return (uint64_t)request_bytes_max * 3;
+}
+
 /// Prints --help to stdout, from the table.
 void config_help(void);
 

@@ -53,6 +53,14 @@ CONFIG_SIZE(compact_floor_bytes, "compact-floor", 64 * CONFIG_MIB, 0, UINT64_MAX
 CONFIG_NUMBER(clients_max, "maxclients", 10000, 1, 1000000, 0, "connections at once")
 CONFIG_SIZE(output_bytes_max, "client-output-max", 256 * CONFIG_MIB, 65536, UINT64_MAX, 0,
 	    "a client whose unread replies exceed this is closed")
+CONFIG_SIZE(buffers_bytes_max, "client-buffers-max", 0, 0, UINT64_MAX / 4, 0,
+	    "bound on the buffers of all clients: requests, replies, transactions; 0 = half of "
+	    "`memory`, at least six requests of the largest size")
+CONFIG_NUMBER(uid_share_percent, "client-uid-share", 50, 1, 100, 0,
+	      "share of client-buffers-max that the clients of one user may hold, percent")
+CONFIG_DURATION_MS(frame_timeout_ms, "frame-timeout", 60000, 0, 86400000, 0,
+		   "a client is closed when nothing more of an unfinished request came for so "
+		   "long; 0 = never")
 CONFIG_DURATION_MS(write_wait_ms, "write-wait", 1000, 0, 600000, 0,
 		   "how long a write waits for memory before -OOM")
 CONFIG_DURATION_MS(revoke_ms, "revoke", 5000, 1, 3600000, 0,

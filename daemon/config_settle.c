@@ -96,6 +96,26 @@ static bool memory_settle(struct settle *s)
 	return true;
 }
 
+static bool buffers_settle(struct settle *s)
+{
+	struct config *config = s->config;
+	uint64_t least = config_buffers_bytes_min(
+		config_request_bytes_max((size_t)config->value_bytes_max, config->memory_bytes));
+	if (config->buffers_bytes_max == 0) {
+		// One user at its share leaves the others room for a request of the largest size.
+		uint64_t half = config->memory_bytes / 2;
+		config->buffers_bytes_max = half > 2 * least ? half : 2 * least;
+	} else if (config->buffers_bytes_max < least) {
+		char given[CONFIG_SIZE_TEXT_BYTES];
+		config_text_print_size(config->buffers_bytes_max, given, sizeof(given));
+		return refuse(s,
+			      "client-buffers-max: %s is too little for one request: give at least "
+			      "%lluMiB, or lower value-max and memory",
+			      given, (unsigned long long)((least + (1u << 20) - 1) >> 20));
+	}
+	return true;
+}
+
 static bool segment_settle(struct settle *s)
 {
 	struct config *config = s->config;
@@ -128,7 +148,8 @@ bool config_settle(struct config *config, bool memory_chosen, char *error, size_
 		.error = error,
 		.error_bytes = error_bytes,
 	};
-	if (!socket_settle(&s) || !memory_settle(&s) || !segment_settle(&s)) {
+	if (!socket_settle(&s) || !memory_settle(&s) || !buffers_settle(&s) ||
+	    !segment_settle(&s)) {
 		return false;
 	}
 	if (config->revoke_min_ms > config->revoke_ms) {

@@ -19,33 +19,7 @@
 #include "daemon/session_parts.h"
 #include "shm/map.h"
 
-#define SESSION_FRAMING_BYTES (1u << 20) // of a request, beside the values it may carry
-#define SESSION_ALL_BUFFERS_BYTES_MIN (UINT64_C(1) << 30)
 #define SESSION_PARKED_TRIES 8 // parked commands that may fail in one pass before it ends
-
-static void session_set_limits(struct session_shared *shared)
-{
-	const struct config *config = &shared->kvd->config;
-	size_t value_bytes = keyspace_value_bytes_max(shared->kvd->keyspace);
-	size_t batch_bytes = KVS_BATCH_BYTES_MAX;
-	if (batch_bytes > config->memory_bytes) {
-		batch_bytes = (size_t)config->memory_bytes;
-	}
-	shared->limits = (struct resp_limits){
-		.bulk_bytes_max =
-			value_bytes > KVS_INLINE_BYTES_MAX ? value_bytes : KVS_INLINE_BYTES_MAX,
-		.inline_bytes_max = KVS_INLINE_BYTES_MAX,
-		.args_max = KVS_COMMAND_ARGS_MAX,
-	};
-	shared->limits.request_bytes_max =
-		(value_bytes > batch_bytes ? value_bytes : batch_bytes) + SESSION_FRAMING_BYTES;
-	shared->buffer_bytes_max = config->output_bytes_max < UINT64_MAX / 4
-					   ? config->output_bytes_max * 4
-					   : UINT64_MAX / 2;
-	if (shared->buffer_bytes_max < SESSION_ALL_BUFFERS_BYTES_MIN) {
-		shared->buffer_bytes_max = SESSION_ALL_BUFFERS_BYTES_MIN;
-	}
-}
 
 struct session_shared *session_shared_create(struct kvd *kvd, struct listener *listener)
 {
@@ -61,6 +35,8 @@ struct session_shared *session_shared_create(struct kvd *kvd, struct listener *l
 	TAILQ_INIT(&shared->parked);
 	TAILQ_INIT(&shared->held);
 	TAILQ_INIT(&shared->dead);
+	TAILQ_INIT(&shared->halves);
+	LIST_INIT(&shared->owners);
 	session_set_limits(shared);
 	shared->noticed_seq = keyspace_last_seq(kvd->keyspace);
 	return shared;
@@ -134,6 +110,11 @@ struct session *session_open(struct session_shared *shared, int fd)
 		free(session);
 		return NULL;
 	}
+	session->owner = session_owner_join(shared, peer.uid);
+	if (!session->owner) {
+		free(session);
+		return NULL;
+	}
 	session->id = ++shared->last_id;
 	session->kvd = kvd;
 	session->shared = shared;
@@ -150,6 +131,7 @@ struct session *session_open(struct session_shared *shared, int fd)
 	if (error != 0) {
 		errno = -error;
 		log_warning("epoll refuses a connection: %m");
+		session_owner_leave(session->owner);
 		free(session);
 		return NULL;
 	}
@@ -168,6 +150,12 @@ void session_kill(struct session *session, const char *why)
 		log_info("client %llu (pid %d) is closed: %s", (unsigned long long)session->id,
 			 (int)session->pid, why);
 	}
+	if (session->is_half) {
+		TAILQ_REMOVE(&session->shared->halves, session, half_link);
+		session->is_half = false;
+	}
+	// What it holds comes back at the end of the turn: others need not make room for it again.
+	session_uncharge_dead(session);
 	session->dead = true;
 	TAILQ_INSERT_TAIL(&session->shared->dead, session, dead_link);
 }
@@ -192,6 +180,7 @@ static void session_close(struct session *session)
 	close(session->source.fd);
 	shared->count--;
 	session_count_up(shared, KVS_COUNTER_clients_connected, UINT64_MAX); // minus one
+	session_owner_leave(session->owner);
 	free(session);
 }
 
@@ -278,6 +267,7 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 	bool moved = session_settle_turns(shared);
 	session_retry_parked(shared, now_ns, moved);
 	session_work_ready(shared);
+	session_close_halves(shared, now_ns);
 	uint64_t last_seq = keyspace_last_seq(kvd->keyspace);
 	if (kvd->persist && last_seq != shared->noticed_seq) {
 		persist_notice(kvd->persist);
@@ -300,10 +290,12 @@ uint64_t session_shared_next_ns(const struct session_shared *shared)
 	if (!TAILQ_EMPTY(&shared->ready) || !TAILQ_EMPTY(&shared->dead)) {
 		return 0;
 	}
+	uint64_t next_ns = session_halves_next_ns(shared);
 	if (!TAILQ_EMPTY(&shared->parked)) {
-		return shared->parked_tried_ns + SESSION_PARK_RETRY_NS;
+		uint64_t retry_ns = shared->parked_tried_ns + SESSION_PARK_RETRY_NS;
+		next_ns = retry_ns < next_ns ? retry_ns : next_ns;
 	}
-	return UINT64_MAX;
+	return next_ns;
 }
 
 void session_shared_finish(struct session_shared *shared)

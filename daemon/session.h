@@ -20,6 +20,7 @@ struct command;
 struct kvd;
 struct listener;
 struct reader_client;
+struct session_owner;
 struct session_shared;
 
 #define SESSION_FDS_MAX 3
@@ -94,19 +95,23 @@ struct session {
 	TAILQ_ENTRY(session) parked_link; // those whose next command waits for memory
 	TAILQ_ENTRY(session) held_link;	  // those with replies that wait for a commit
 	TAILQ_ENTRY(session) dead_link;
-	bool is_ready, is_parked, is_held;
+	TAILQ_ENTRY(session) half_link; // those in the middle of a request
+	struct session_owner *owner;	// all sessions of its uid
+	bool is_ready, is_parked, is_held, is_half;
 	bool input_ended;   // EOF was read: answer what came before, then close
 	bool dead;	    // broken or over a limit: closed at the end of the turn
 	bool output_full;   // the socket took no more: EPOLLOUT is armed
 	bool hung_up;	    // the other side is gone altogether: nobody can read replies
 	bool output_broken; // replies cannot be sent: dropped, but what came is still done
 	uint64_t parked_since_ns;
+	uint64_t half_ns; // when bytes of the half frame last came
 
 	char *input; // [input_start, input_end) is not consumed yet
 	size_t input_start, input_end, input_bytes;
 	size_t input_wanted; // a parser's hint: bytes the half frame needs in all
 	struct resp_request_state parse;
 	struct resp_request partial; // arguments of the half frame at input_start
+	size_t partial_bytes;	     // charged for them
 
 	char *output; // [output_sent, output_end) is to be sent
 	size_t output_sent, output_end, output_bytes;

@@ -18,49 +18,6 @@
 
 #define SESSION_BIG_FIRST_BYTES (256u << 10)
 
-/// Whoever holds most of the buffers' bound, not whoever asks next.
-static struct session *session_largest(struct session *session)
-{
-	struct session *largest = session;
-	struct session *other;
-	TAILQ_FOREACH (other, &session->shared->all, link) {
-		if (!other->dead && other->buffer_bytes > largest->buffer_bytes) {
-			largest = other;
-		}
-	}
-	return largest;
-}
-
-bool session_charge(struct session *session, size_t bytes)
-{
-	struct session_shared *shared = session->shared;
-	if (shared->buffer_bytes + bytes > shared->buffer_bytes_max) {
-		struct session *largest = session_largest(session);
-		log_warning(
-			"buffers of all clients together would exceed %llu bytes (4 times "
-			"client-output-max, at least 1 GiB): client %llu (pid %d, uid %u), which "
-			"holds %llu, is closed",
-			(unsigned long long)shared->buffer_bytes_max,
-			(unsigned long long)largest->id, (int)largest->pid, (unsigned)largest->uid,
-			(unsigned long long)largest->buffer_bytes);
-		session_kill(largest, NULL);
-		if (largest == session) {
-			return false;
-		}
-		// What it held comes back at the end of this turn; until then the bound is
-		// exceeded by what is asked for now.
-	}
-	shared->buffer_bytes += bytes;
-	session->buffer_bytes += bytes;
-	return true;
-}
-
-void session_uncharge(struct session *session, size_t bytes)
-{
-	session->shared->buffer_bytes -= bytes;
-	session->buffer_bytes -= bytes;
-}
-
 static char *session_buffer_take(struct session *session)
 {
 	struct session_shared *shared = session->shared;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // What the files of a session share among themselves: session.c (life and turns), session_run.c
-// (parsing and running), session_io.c (buffers and the socket), session_hold.c (replies that wait).
+// (parsing and running), session_io.c (buffers and the socket), session_hold.c (replies that wait),
+// session_limits.c (what clients may hold, and for how long).
 #pragma once
 
 #include "daemon/kvd.h"
@@ -18,6 +19,14 @@
 
 TAILQ_HEAD(session_list, session);
 
+/// All sessions of one uid, and what they hold together.
+struct session_owner {
+	LIST_ENTRY(session_owner) link;
+	uint32_t uid;
+	uint32_t sessions_count;
+	uint64_t buffer_bytes;
+};
+
 struct session_shared {
 	struct kvd *kvd;
 	struct listener *listener;
@@ -27,14 +36,17 @@ struct session_shared {
 	struct session_list parked;
 	struct session_list held;
 	struct session_list dead;
+	struct session_list halves; // by the time of their last byte
+	LIST_HEAD(, session_owner) owners;
 	size_t count;
 	uint64_t last_id;
 	struct resp_limits limits;
 	struct resp_request window[SESSION_WINDOW];
 	char *spares[SESSION_SPARES_MAX];
 	size_t spares_count;
-	uint64_t buffer_bytes; // of all sessions: input, output, queued commands
+	uint64_t buffer_bytes; // of all sessions but the dead: input, output, queued commands
 	uint64_t buffer_bytes_max;
+	uint64_t owner_bytes_max; // of the sessions of one uid
 	uint64_t noticed_seq;	      // what the persister was told of
 	uint64_t request_seq;	      // what somebody began to wait for in this turn
 	uint64_t settled_durable_seq; // watermarks for which held replies were last looked at
@@ -65,15 +77,34 @@ void session_input_trim(struct session *session);
 void session_send(struct session *session);
 /// Sets the epoll interest that fits the session's state.
 void session_update_interest(struct session *session);
-/// Charges `bytes` to the buffers of all sessions; false (and the session is marked dead) over the
-/// limit.
-bool session_charge(struct session *session, size_t bytes);
-void session_uncharge(struct session *session, size_t bytes);
 /// Frees both buffers and closes descriptors that were not sent.
 void session_io_free(struct session *session);
 /// Puts another buffer under the unsent output (session_hold.c, replacing replies). Takes ownership
 /// of `output`, which was charged.
 void session_output_replace(struct session *session, char *output, size_t bytes, size_t end);
+
+// ---- session_limits.c ----
+
+/// Derives the limits of requests and buffers from kvd's configuration.
+void session_set_limits(struct session_shared *shared);
+/// The owner of a new session of `uid`, NULL if memory is short; it ends with its last session.
+struct session_owner *session_owner_join(struct session_shared *shared, uint32_t uid);
+void session_owner_leave(struct session_owner *owner);
+/// Charges `bytes` to the session, its uid and all sessions. Over a bound the largest holder there
+/// is closed to make room; false if that is this session itself, which is then dead.
+bool session_charge(struct session *session, size_t bytes);
+void session_uncharge(struct session *session, size_t bytes);
+/// Would session_charge() find room without closing anybody?
+bool session_has_room(const struct session *session, size_t bytes);
+/// A session is about to be marked dead: its uid and all sessions are no longer charged for it.
+void session_uncharge_dead(struct session *session);
+/// Charges what the half frame's argument array takes by now.
+void session_charge_partial(struct session *session);
+/// Notes whether a half frame waits for its next byte, from now on.
+void session_watch_half(struct session *session);
+/// Closes those whose half frame has waited too long; the next time to look, UINT64_MAX = none.
+void session_close_halves(struct session_shared *shared, uint64_t now_ns);
+uint64_t session_halves_next_ns(const struct session_shared *shared);
 
 // ---- session_run.c ----
 

@@ -216,8 +216,9 @@ static void session_trim_requests(struct session *session)
 		session_request_trim(&session->shared->window[i]);
 	}
 	if (session->parse.args_expected == 0) {
-		session_request_trim(&session->partial);
+		resp_request_free(&session->partial);
 	}
+	session_charge_partial(session);
 }
 
 /// End of what a session does in one turn: buffers, its hold, its replies.
@@ -239,6 +240,7 @@ static void session_settle_turn(struct session *session)
 	} else {
 		session_update_interest(session);
 	}
+	session_watch_half(session);
 }
 
 void session_work(struct session *session)

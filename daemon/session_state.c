@@ -16,8 +16,13 @@ static bool session_multi_room(struct session *session)
 		return true;
 	}
 	uint32_t capacity = multi->capacity ? multi->capacity * 2 : 16;
+	size_t more_bytes = (capacity - multi->capacity) * sizeof(*multi->queued);
+	if (!session_has_room(session, more_bytes) || !session_charge(session, more_bytes)) {
+		return false;
+	}
 	struct session_queued *queued = reallocarray(multi->queued, capacity, sizeof(*queued));
 	if (!queued) {
+		session_uncharge(session, more_bytes);
 		return false;
 	}
 	multi->queued = queued;
@@ -36,12 +41,12 @@ bool session_multi_queue(struct session *session, const struct command *command,
 	multi->dirty = true; // unless all goes well
 	if (multi->count == SESSION_MULTI_REQUESTS_MAX ||
 	    multi->bytes + bytes > session->shared->limits.request_bytes_max ||
-	    session->shared->buffer_bytes + bytes > session->shared->buffer_bytes_max ||
-	    !session_multi_room(session)) {
+	    !session_multi_room(session) || !session_has_room(session, bytes)) {
 		return false;
 	}
 	struct resp_arg *copy = malloc(bytes);
-	if (!copy) {
+	if (!copy || !session_charge(session, bytes)) {
+		free(copy);
 		return false;
 	}
 	char *at = (char *)(copy + argc);
@@ -53,7 +58,6 @@ bool session_multi_queue(struct session *session, const struct command *command,
 	multi->queued[multi->count++] =
 		(struct session_queued){ .command = command, .argv = copy, .argc = argc };
 	multi->bytes += bytes;
-	session->shared->buffer_bytes += bytes;
 	multi->dirty = false;
 	return true;
 }
@@ -65,7 +69,7 @@ void session_multi_reset(struct session *session)
 		free(multi->queued[i].argv);
 	}
 	free(multi->queued);
-	session_uncharge(session, multi->bytes);
+	session_uncharge(session, multi->bytes + multi->capacity * sizeof(*multi->queued));
 	*multi = (struct session_multi){ 0 };
 }
 

@@ -125,6 +125,8 @@ static void test_defaults(void)
 	ok_u64(config.value_bytes_max, 32 * MIB, "value-max is an eighth of memory");
 	ok_u64(config.segment_bytes, 2 * MIB, "segment is 2MiB");
 	ok(config.memory_max_bytes >= config.memory_bytes, "memory-max is at least memory");
+	ok_u64(config.buffers_bytes_max, 6 * 65 * MIB,
+	       "client-buffers-max has room for two users' largest requests");
 	ok_u64(config.persist_policy, 1, "policy lazy");
 	ok_u64(config.socket_mode, 0660, "socket mode 0660");
 	config_fini(&config);
@@ -156,6 +158,7 @@ static void test_command_line(void)
 	ok_str(config.dir, "/x", "dir");
 	ok_u64(config.memory_bytes, 1024 * MIB, "memory");
 	ok_u64(config.memory_max_bytes, 2048 * MIB, "memory-max");
+	ok_u64(config.buffers_bytes_max, 6 * 101 * MIB, "client-buffers-max follows value-max");
 	ok_u64(config.persist_policy, 3, "persist");
 	ok_u64(config.value_bytes_max, 100 * MIB, "value-max");
 	ok_u64(config.socket_mode, 0600, "socket-mode");
@@ -200,6 +203,8 @@ static void test_refusals(void)
 	refused(ARGS("--dir", path), "the path has 208 bytes, sockets allow 107");
 	refused(ARGS("--value-max", "200MiB", "--memory", "256MiB"),
 		"must not exceed half of memory");
+	refused(ARGS("--client-buffers-max", "100MiB"),
+		"client-buffers-max: 100MiB is too little for one request: give at least 195MiB");
 	refused(ARGS("--memory", "1g", "--memory-max", "512m"), "memory-max: must not be less");
 	refused(ARGS("--segment", "96KiB"), "power of two");
 	refused(ARGS("--segment", "4096"), "power of two from 64KiB to 64MiB");

@@ -209,6 +209,8 @@ void stub_start(enum persist_policy policy)
 	stub.kvd.config.persist_policy = policy;
 	stub.kvd.config.output_bytes_max = 64 << 20;
 	stub.kvd.config.memory_bytes = 256 << 20;
+	stub.kvd.config.buffers_bytes_max = 1 << 30;
+	stub.kvd.config.uid_share_percent = 50;
 	stub.kvd.config.write_wait_ms = 1000;
 	stub.kvd.config.clients_max = 100;
 	// Any address: the stub's persister does not look at it.

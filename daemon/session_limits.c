@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT
+//
+// What clients may hold, and for how long. All buffers together have a bound, each uid has a share
+// of it, and a request that has begun must go on arriving: without the three, one user's unfinished
+// requests could take the room, or the connections, of everybody else.
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "daemon/keyspace.h"
+#include "daemon/log.h"
+#include "daemon/seam.h"
+#include "daemon/session_parts.h"
+
+void session_set_limits(struct session_shared *shared)
+{
+	const struct config *config = &shared->kvd->config;
+	size_t value_bytes = keyspace_value_bytes_max(shared->kvd->keyspace);
+	shared->limits = (struct resp_limits){
+		.bulk_bytes_max =
+			value_bytes > KVS_INLINE_BYTES_MAX ? value_bytes : KVS_INLINE_BYTES_MAX,
+		.request_bytes_max = config_request_bytes_max(value_bytes, config->memory_bytes),
+		.inline_bytes_max = KVS_INLINE_BYTES_MAX,
+		.args_max = KVS_COMMAND_ARGS_MAX,
+	};
+	// One request of the largest size must always be possible: for all, and for each uid.
+	uint64_t least = config_buffers_bytes_min(shared->limits.request_bytes_max);
+	uint64_t all = config->buffers_bytes_max;
+	all = all > least ? all : least;
+	uint64_t share = all / 100 * config->uid_share_percent;
+	share = share > least ? share : least;
+	shared->buffer_bytes_max = all;
+	shared->owner_bytes_max = share < all ? share : all;
+}
+
+struct session_owner *session_owner_join(struct session_shared *shared, uint32_t uid)
+{
+	struct session_owner *owner;
+	LIST_FOREACH (owner, &shared->owners, link) {
+		if (owner->uid == uid) {
+			owner->sessions_count++;
+			return owner;
+		}
+	}
+	owner = calloc(1, sizeof(*owner));
+	if (owner) {
+		owner->uid = uid;
+		owner->sessions_count = 1;
+		LIST_INSERT_HEAD(&shared->owners, owner, link);
+	}
+	return owner;
+}
+
+void session_owner_leave(struct session_owner *owner)
+{
+	if (--owner->sessions_count == 0) {
+		LIST_REMOVE(owner, link);
+		free(owner);
+	}
+}
+
+bool session_has_room(const struct session *session, size_t bytes)
+{
+	const struct session_shared *shared = session->shared;
+	return !session->dead && session->owner->buffer_bytes + bytes <= shared->owner_bytes_max &&
+	       shared->buffer_bytes + bytes <= shared->buffer_bytes_max;
+}
+
+/// Whoever holds most of the bound that is reached, not whoever asks next: of `owner`'s sessions,
+/// NULL = of those of the uid that holds most.
+static struct session *session_largest(struct session *session, const struct session_owner *owner)
+{
+	struct session_shared *shared = session->shared;
+	if (!owner) {
+		const struct session_owner *other;
+		owner = session->owner;
+		LIST_FOREACH (other, &shared->owners, link) {
+			owner = other->buffer_bytes > owner->buffer_bytes ? other : owner;
+		}
+	}
+	struct session *largest = NULL;
+	struct session *other;
+	TAILQ_FOREACH (other, &shared->all, link) {
+		if (!other->dead && other->owner == owner &&
+		    (!largest || other->buffer_bytes > largest->buffer_bytes)) {
+			largest = other;
+		}
+	}
+	return largest ? largest : session;
+}
+
+/// Closes a session at once, with an error if no other reply is on its way.
+static void session_turn_out(struct session *session, const char *text)
+{
+	if (session->output_end == 0 && session->holds_first == session->holds_end) {
+		struct iovec piece = { .iov_base = (void *)(uintptr_t)text,
+				       .iov_len = strlen(text) };
+		struct msghdr message = { .msg_iov = &piece, .msg_iovlen = 1 };
+		ssize_t n = session->kvd->seam->sendmsg(session->source.fd, &message,
+							MSG_DONTWAIT | MSG_NOSIGNAL);
+		(void)n; // a courtesy
+	}
+	session_kill(session, NULL);
+}
+
+static void session_make_room(struct session *session, size_t bytes)
+{
+	struct session_shared *shared = session->shared;
+	bool by_uid = session->owner->buffer_bytes + bytes > shared->owner_bytes_max;
+	struct session *largest = session_largest(session, by_uid ? session->owner : NULL);
+	uint64_t limit = by_uid ? shared->owner_bytes_max : shared->buffer_bytes_max;
+	log_warning("buffers of %s would exceed %llu bytes (%s): client %llu (pid %d, uid %u), "
+		    "which holds %llu, is closed",
+		    by_uid ? "one uid's clients" : "all clients", (unsigned long long)limit,
+		    by_uid ? "client-uid-share of client-buffers-max" : "client-buffers-max",
+		    (unsigned long long)largest->id, (int)largest->pid, (unsigned)largest->uid,
+		    (unsigned long long)largest->buffer_bytes);
+	session_turn_out(largest, by_uid ? "-ERR closed: this user's clients hold their share of "
+					   "kvd's buffers (client-uid-share)\r\n"
+					 : "-ERR closed: clients hold all of kvd's buffers "
+					   "(client-buffers-max)\r\n");
+}
+
+bool session_charge(struct session *session, size_t bytes)
+{
+	struct session_shared *shared = session->shared;
+	// Both bounds may be reached; what one session holds is always enough for a request.
+	for (int bound = 0; bound < 2 && !session_has_room(session, bytes); bound++) {
+		if (session->dead) {
+			return false;
+		}
+		session_make_room(session, bytes);
+	}
+	if (session->dead) {
+		return false;
+	}
+	shared->buffer_bytes += bytes;
+	session->owner->buffer_bytes += bytes;
+	session->buffer_bytes += bytes;
+	return true;
+}
+
+void session_uncharge(struct session *session, size_t bytes)
+{
+	if (!session->dead) {
+		session->shared->buffer_bytes -= bytes;
+		session->owner->buffer_bytes -= bytes;
+	}
+	session->buffer_bytes -= bytes;
+}
+
+void session_uncharge_dead(struct session *session)
+{
+	session->shared->buffer_bytes -= session->buffer_bytes;
+	session->owner->buffer_bytes -= session->buffer_bytes;
+}
+
+void session_charge_partial(struct session *session)
+{
+	const struct resp_request *partial = &session->partial;
+	size_t bytes = partial->argv_capacity * sizeof(*partial->argv) + partial->text_capacity;
+	size_t before = session->partial_bytes;
+	if (bytes < before) {
+		session_uncharge(session, before - bytes);
+	} else if (bytes > before && !session_charge(session, bytes - before)) {
+		return;
+	}
+	session->partial_bytes = bytes;
+}
+
+// ---- requests that must go on arriving ----
+
+/// Is a request half here, and nobody but the client to blame?
+static bool session_is_half(const struct session *session)
+{
+	return (session->input_start < session->input_end || session->parse.args_expected != 0) &&
+	       !session->is_ready && !session->input_ended && session_may_run(session);
+}
+
+void session_watch_half(struct session *session)
+{
+	struct session_shared *shared = session->shared;
+	if (session->is_half) {
+		TAILQ_REMOVE(&shared->halves, session, half_link);
+	}
+	session->is_half = shared->kvd->config.frame_timeout_ms > 0 && session_is_half(session);
+	if (session->is_half) {
+		session->half_ns = loop_now_ns(shared->kvd->loop);
+		TAILQ_INSERT_TAIL(&shared->halves, session, half_link);
+	}
+}
+
+uint64_t session_halves_next_ns(const struct session_shared *shared)
+{
+	const struct session *oldest = TAILQ_FIRST(&shared->halves);
+	return oldest ? oldest->half_ns + shared->kvd->config.frame_timeout_ms * UINT64_C(1000000)
+		      : UINT64_MAX;
+}
+
+void session_close_halves(struct session_shared *shared, uint64_t now_ns)
+{
+	while (session_halves_next_ns(shared) <= now_ns) {
+		struct session *session = TAILQ_FIRST(&shared->halves);
+		if (session->holds_first < session->holds_end) {
+			session_watch_half(session); // it has replies to come: not before them
+			continue;
+		}
+		TAILQ_REMOVE(&shared->halves, session, half_link);
+		session->is_half = false;
+		log_notice("client %llu (pid %d, uid %u) is closed: nothing more of a request came "
+			   "for %llu ms (frame-timeout)",
+			   (unsigned long long)session->id, (int)session->pid,
+			   (unsigned)session->uid,
+			   (unsigned long long)shared->kvd->config.frame_timeout_ms);
+		session_count_up(shared, KVS_COUNTER_clients_dropped_protocol, 1);
+		session_turn_out(session, "-ERR timeout: nothing more of an unfinished request "
+					  "came (frame-timeout)\r\n");
+	}
+}
