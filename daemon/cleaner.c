@@ -215,6 +215,8 @@ static void update_gauges(const struct keyspace *keyspace)
 	keyspace_counter_set(keyspace, KVS_COUNTER_table_merges, table->merges);
 	keyspace_counter_set(keyspace, KVS_COUNTER_epoch_scans, keyspace->epochs->scans);
 	keyspace_counter_set(keyspace, KVS_COUNTER_readers_revoked, keyspace->epochs->revocations);
+	keyspace_counter_set(keyspace, KVS_COUNTER_limbo_lost, keyspace->limbo.lost);
+	keyspace_counter_set(keyspace, KVS_COUNTER_pending_lost, keyspace->pending.lost);
 }
 
 // Grace periods at a gentle pace: what waits in limbo is freed although nobody is short of memory.

@@ -28,7 +28,7 @@ struct keyspace *keyspace_create(const struct keyspace_options *options)
 	keyspace->value_bytes_max = options->value_bytes_max;
 	keyspace->cleaner.victim = KVS_SEGMENT_NONE;
 	keyspace->cleaner.next_ns = UINT64_MAX;
-	if (!kvs_limbo_init(&keyspace->limbo) ||
+	if (!kvs_limbo_init(&keyspace->limbo) || !kvs_limbo_init(&keyspace->pending) ||
 	    kvs_table_init(&keyspace->table, options->region, options->epochs, &keyspace->limbo) !=
 		    0 ||
 	    kvs_log_init(&keyspace->log, options->region) != 0 ||
@@ -48,11 +48,11 @@ void keyspace_destroy(struct keyspace *keyspace)
 	}
 	prepare_stop(keyspace->prepare);
 	keyspace_batch_fini(keyspace);
-	free(keyspace->pending.items);
 	recover_facts_free(keyspace->recover_facts);
 	kvs_large_fini(&keyspace->large);
 	kvs_log_fini(&keyspace->log);
 	kvs_table_fini(&keyspace->table);
+	kvs_limbo_fini(&keyspace->pending);
 	kvs_limbo_fini(&keyspace->limbo);
 	free(keyspace);
 }

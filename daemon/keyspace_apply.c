@@ -109,29 +109,30 @@ void keyspace_op_append(struct keyspace *keyspace, struct keyspace_op *op, bool 
 	SEAM_CRASH(record_written);
 }
 
-// Live bytes that a record stands for in the store.
-static uint64_t stored_bytes(const struct kvs_record_view *view)
-{
-	return view->record_bytes + (view->flags & KVS_RECORD_LARGE ? view->value_bytes : 0u);
-}
-
-// Accounts that the version in `hit` is current no longer.
-static void retire_version(struct keyspace *keyspace, const struct kvs_hit *hit, uint64_t seq)
+uint64_t keyspace_version_gone(struct keyspace *keyspace, const struct kvs_hit *hit)
 {
 	kvs_log_live_sub(&keyspace->log, kvs_entry_offset(hit->entry), hit->view.record_bytes);
-	keyspace->live_bytes -= stored_bytes(&hit->view);
+	keyspace->live_bytes -= hit->view.record_bytes;
 	if (hit->kind == KVS_ENTRY_TOMBSTONE) {
-		return;
+		return 0;
 	}
 	keyspace->keys--;
 	keyspace->keys_with_expiry -= hit->view.expiry_ms != 0;
-	if ((hit->view.flags & KVS_RECORD_LARGE) != 0) {
-		uint64_t run = kvs_record_run(&hit->view).offset;
-		// The persister may still need the bytes: wait until what supersedes them is
-		// durable.
-		if (kvs_large_unref(&keyspace->large, run)) {
-			keyspace_pending_push(keyspace, KEYSPACE_PENDING_RUN, seq, run, 0);
-		}
+	if ((hit->view.flags & KVS_RECORD_LARGE) == 0) {
+		return 0;
+	}
+	keyspace->live_bytes -= hit->view.value_bytes; // the store holds it behind its record
+	uint64_t run = kvs_record_run(&hit->view).offset;
+	return kvs_large_unref(&keyspace->large, run) ? run : 0;
+}
+
+// The version in `hit` gave way to the one with `seq`. The persister may still need its large
+// value: that waits until what supersedes it is durable.
+static void retire_version(struct keyspace *keyspace, const struct kvs_hit *hit, uint64_t seq)
+{
+	uint64_t run = keyspace_version_gone(keyspace, hit);
+	if (run != 0) {
+		kvs_limbo_push(&keyspace->pending, seq, KEYSPACE_PENDING_RUN, run, 0);
 	}
 }
 
@@ -158,8 +159,8 @@ static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
 		keyspace->live_bytes += op->value_bytes;
 		if (keyspace->persisted) {
 			keyspace->unpersisted_large_bytes += op->value_bytes;
-			keyspace_pending_push(keyspace, KEYSPACE_PENDING_LARGE, op->seq,
-					      op->value_bytes, 0);
+			kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_LARGE,
+				       op->value_bytes, 0);
 		}
 		op->run_offset = 0;
 	}
@@ -192,7 +193,8 @@ static void publish_delete(struct keyspace *keyspace, const struct keyspace_op *
 	retire_version(keyspace, hit, op->seq);
 	kvs_log_live_add(&keyspace->log, op->offset, op->record_bytes);
 	keyspace->live_bytes += op->record_bytes;
-	keyspace_pending_push(keyspace, KEYSPACE_PENDING_TOMBSTONE, op->seq, op->offset, op->hash);
+	kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_TOMBSTONE, op->offset,
+		       op->hash);
 }
 
 static void publish_flush(struct keyspace *keyspace, const struct keyspace_op *op)
@@ -215,8 +217,8 @@ static void publish_flush(struct keyspace *keyspace, const struct keyspace_op *o
 		bool named = run->references > 0;
 		run->references = 0;
 		if (named && run->holds == 0) {
-			keyspace_pending_push(keyspace, KEYSPACE_PENDING_RUN, op->seq, run->offset,
-					      0);
+			kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_RUN,
+				       run->offset, 0);
 		}
 	}
 	keyspace->live_bytes = 0;

@@ -42,26 +42,11 @@ struct keyspace_op {
 	uint32_t overlay_next; // batch: next op of the same overlay bucket, index + 1
 };
 
-/// What has to wait until a seq is durable.
+/// What has to wait until a seq, its stamp in keyspace.pending, is durable.
 enum keyspace_pending_kind {
-	KEYSPACE_PENDING_TOMBSTONE, // then its entry leaves the table
-	KEYSPACE_PENDING_RUN, // then an unreferenced large run may go to limbo
-	KEYSPACE_PENDING_LARGE, // then these bytes of large values are no longer unpersisted
-};
-
-struct keyspace_pending {
-	uint64_t seq;
-	uint64_t a; // record offset, run offset, or bytes
-	uint64_t hash;
-	uint64_t kind;
-};
-
-struct keyspace_pending_queue {
-	struct keyspace_pending *items; // ring, power of two
-	size_t capacity;
-	size_t head;
-	size_t count;
-	uint64_t lost; // could not be queued: what they stand for is leaked until a restart
+	KEYSPACE_PENDING_TOMBSTONE, // a = record offset, b = hash: then its entry leaves the table
+	KEYSPACE_PENDING_RUN, // a = run offset: then, unreferenced, it may go to limbo
+	KEYSPACE_PENDING_LARGE, // a = bytes of large values: then no longer unpersisted
 };
 
 struct keyspace_batch {
@@ -98,7 +83,7 @@ struct keyspace {
 	struct kvs_table table;
 	struct kvs_large large;
 	struct kvs_limbo limbo;
-	struct keyspace_pending_queue pending;
+	struct kvs_limbo pending; // enum keyspace_pending_kind
 	struct keyspace_batch batch;
 	struct cleaner_state cleaner;
 	struct prepare *prepare; // helper thread, NULL = populate when needed
@@ -163,6 +148,9 @@ void keyspace_op_measure(struct keyspace *keyspace, struct keyspace_op *op);
 /// Appends the record (space was secured) and publishes the op.
 void keyspace_op_append(struct keyspace *keyspace, struct keyspace_op *op, bool more);
 void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op);
+/// Accounts that the version in `hit` is current no longer. Returns the large run that nothing names
+/// any more, 0 = none: freeing it is the caller's.
+uint64_t keyspace_version_gone(struct keyspace *keyspace, const struct kvs_hit *hit);
 /// A removal with this seq is about to be published: last_removal_seq follows, upwards only.
 void keyspace_note_removal(struct keyspace *keyspace, uint64_t seq);
 /// Moves applied_seq and lets followers go on.
@@ -175,8 +163,6 @@ int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op, uint32_
 
 // ---- keyspace_room.c: durability follow-up and making room ----
 
-void keyspace_pending_push(struct keyspace *keyspace, enum keyspace_pending_kind kind, uint64_t seq,
-			   uint64_t a, uint64_t hash);
 /// Works off what became durable since the last call.
 void keyspace_follow_durable(struct keyspace *keyspace);
 /// Frees what came out of limbo.

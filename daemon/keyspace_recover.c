@@ -18,19 +18,13 @@
 #define RECOVER_VERSION_GAP (UINT64_C(1) << 28)
 #define RECOVER_LIMBO_MAX 512u // overflow buckets that splits left there, before they are freed
 
-// Accounts that the version found in the table gives way.
+// The version found in the table gives way. No reader and no persister is there yet: its run is
+// free at once.
 static void recover_replace(struct keyspace *keyspace, const struct kvs_hit *hit)
 {
-	kvs_log_live_sub(&keyspace->log, kvs_entry_offset(hit->entry), hit->view.record_bytes);
-	keyspace->live_bytes -= hit->view.record_bytes;
-	keyspace->keys--;
-	keyspace->keys_with_expiry -= hit->view.expiry_ms != 0;
-	if ((hit->view.flags & KVS_RECORD_LARGE) != 0) {
-		uint64_t run = kvs_record_run(&hit->view).offset;
-		keyspace->live_bytes -= hit->view.value_bytes;
-		if (kvs_large_unref(&keyspace->large, run)) {
-			kvs_large_free(&keyspace->large, run);
-		}
+	uint64_t run = keyspace_version_gone(keyspace, hit);
+	if (run != 0) {
+		kvs_large_free(&keyspace->large, run);
 	}
 }
 

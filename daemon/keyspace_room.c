@@ -6,79 +6,41 @@
 // limbo, a scan, revocation, cleaning; then the caller waits or is refused.
 #include "daemon/keyspace_internal.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 #define ROOM_SCAN_INTERVAL_NS 1000000u // 1 kHz when memory is short
 #define ROOM_CLEAN_SEGMENTS_MAX 4u     // emptied for one caller
 #define ROOM_UNPERSISTED_PERCENT 50u
 
-static bool pending_grow(struct keyspace_pending_queue *queue)
-{
-	size_t capacity = queue->capacity ? queue->capacity * 2 : 1024;
-	struct keyspace_pending *items = calloc(capacity, sizeof(*items));
-	if (items == NULL) {
-		return false;
-	}
-	for (size_t i = 0; i < queue->count; i++) {
-		items[i] = queue->items[(queue->head + i) & (queue->capacity - 1)];
-	}
-	free(queue->items);
-	queue->items = items;
-	queue->capacity = capacity;
-	queue->head = 0;
-	return true;
-}
-
-void keyspace_pending_push(struct keyspace *keyspace, enum keyspace_pending_kind kind, uint64_t seq,
-			   uint64_t a, uint64_t hash)
-{
-	struct keyspace_pending_queue *queue = &keyspace->pending;
-	if (queue->count == queue->capacity && !pending_grow(queue)) {
-		queue->lost++;
-		return;
-	}
-	size_t at = (queue->head + queue->count) & (queue->capacity - 1);
-	queue->items[at] = (struct keyspace_pending){
-		.seq = seq, .a = a, .hash = hash, .kind = (uint64_t)kind
-	};
-	queue->count++;
-}
-
 // A removal is durable: its entry may leave the table, and its record is dead.
-static void tombstone_durable(struct keyspace *keyspace, const struct keyspace_pending *item)
+static void tombstone_durable(struct keyspace *keyspace, uint64_t offset, uint64_t hash)
 {
-	uint64_t *slot = kvs_table_slot_of(&keyspace->table, item->hash, item->a);
+	uint64_t *slot = kvs_table_slot_of(&keyspace->table, hash, offset);
 	struct kvs_hit hit;
 	if (slot == NULL ||
 	    kvs_table_load(&keyspace->region->map, kvs_load_relaxed(slot), &hit) != KVS_FIND_HIT ||
 	    hit.kind != KVS_ENTRY_TOMBSTONE) {
 		return; // a newer version took its place
 	}
-	kvs_log_live_sub(&keyspace->log, item->a, hit.view.record_bytes);
+	kvs_log_live_sub(&keyspace->log, offset, hit.view.record_bytes);
 	keyspace->live_bytes -= hit.view.record_bytes;
-	kvs_table_remove(&keyspace->table, item->hash, slot);
+	kvs_table_remove(&keyspace->table, hash, slot);
 }
 
 static void pending_work_off(struct keyspace *keyspace, uint64_t durable_seq)
 {
-	struct keyspace_pending_queue *queue = &keyspace->pending;
-	while (queue->count > 0 && queue->items[queue->head].seq <= durable_seq) {
-		const struct keyspace_pending *item = &queue->items[queue->head];
-		switch (item->kind) {
+	struct kvs_limbo_item item;
+	while (kvs_limbo_pop(&keyspace->pending, durable_seq + 1, &item)) {
+		switch (item.kind) {
 		case KEYSPACE_PENDING_TOMBSTONE:
-			tombstone_durable(keyspace, item);
+			tombstone_durable(keyspace, item.a, item.b);
 			break;
 		case KEYSPACE_PENDING_RUN:
 			kvs_limbo_push(&keyspace->limbo, kvs_epoch_stamp(keyspace->epochs),
-				       KVS_LIMBO_RUN, item->a, 0);
+				       KVS_LIMBO_RUN, item.a, 0);
 			break;
 		default:
-			keyspace->unpersisted_large_bytes -= item->a;
+			keyspace->unpersisted_large_bytes -= item.a;
 			break;
 		}
-		queue->head = (queue->head + 1) & (queue->capacity - 1);
-		queue->count--;
 	}
 }
 
@@ -110,7 +72,7 @@ void keyspace_drain_limbo(struct keyspace *keyspace)
 			kvs_log_free(&keyspace->log, (uint32_t)item.a);
 			break;
 		case KVS_LIMBO_OVERFLOW:
-			kvs_table_free_overflow(&keyspace->table, item.b, item.a);
+			kvs_table_free_overflow(&keyspace->table, (unsigned)item.b, item.a);
 			break;
 		case KVS_LIMBO_RUN:
 			kvs_large_free(&keyspace->large, item.a);

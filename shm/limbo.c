@@ -39,8 +39,7 @@ static bool limbo_grow(struct kvs_limbo *limbo)
 	return true;
 }
 
-void kvs_limbo_push(struct kvs_limbo *limbo, uint64_t stamp, enum kvs_limbo_kind kind, uint64_t a,
-		    uint32_t b)
+void kvs_limbo_push(struct kvs_limbo *limbo, uint64_t stamp, uint32_t kind, uint64_t a, uint64_t b)
 {
 	if (limbo->count == limbo->capacity && !limbo_grow(limbo)) {
 		limbo->lost++;

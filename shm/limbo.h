@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Limbo: things that no entry points at any more but that a reader may still be looking at. One
-// FIFO, because stamps only rise; what comes out after its grace period goes back to its allocator.
+// Limbo: things that wait until nobody can be looking at them. What no entry points at any more
+// waits for the readers: its stamp is an epoch, and what comes out goes back to its allocator. What
+// must not change before it is durable (daemon/keyspace_room.c) waits for a commit: its stamp is a
+// seq. Either is one FIFO, because stamps only rise.
 #pragma once
 
 #include <stdbool.h>
@@ -16,10 +18,10 @@ enum kvs_limbo_kind {
 };
 
 struct kvs_limbo_item {
-	uint64_t stamp; // epoch in which it was unlinked
+	uint64_t stamp; // epoch in which it was unlinked, or seq that must become durable
 	uint64_t a;
-	uint32_t b;
-	uint32_t kind; // enum kvs_limbo_kind
+	uint64_t b;
+	uint32_t kind; // enum kvs_limbo_kind, or the owner's own
 };
 
 struct kvs_limbo {
@@ -35,8 +37,7 @@ bool kvs_limbo_init(struct kvs_limbo *limbo);
 void kvs_limbo_fini(struct kvs_limbo *limbo);
 
 /// Queues an item. If the ring cannot grow the item is leaked and counted, never reused too early.
-void kvs_limbo_push(struct kvs_limbo *limbo, uint64_t stamp, enum kvs_limbo_kind kind, uint64_t a,
-		    uint32_t b);
+void kvs_limbo_push(struct kvs_limbo *limbo, uint64_t stamp, uint32_t kind, uint64_t a, uint64_t b);
 
 /// Takes the oldest item if its stamp is below `oldest`. Returns false if there is none.
 bool kvs_limbo_pop(struct kvs_limbo *limbo, uint64_t oldest, struct kvs_limbo_item *item);

@@ -105,6 +105,19 @@ static void test_unfilled(void)
 	fixture_close(&f);
 }
 
+// What could not be queued is told: memory that is gone until a restart must not go unseen.
+static void test_lost(void)
+{
+	struct fixture f;
+	fixture_open(&f, true, 7);
+	f.keyspace->limbo.lost = 3;
+	f.keyspace->pending.lost = 4;
+	fixture_durable(&f);
+	ok_u64(*kvs_counter_word(f.region.base, KVS_COUNTER_limbo_lost), 3, "limbo_lost");
+	ok_u64(*kvs_counter_word(f.region.base, KVS_COUNTER_pending_lost), 4, "pending_lost");
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	thin_out(false, 15000, 300, 10);
@@ -112,5 +125,6 @@ int main(void)
 	thin_out(true, 300, VALUE_BYTES_MAX, 7);
 	thin_out(true, 15000, 300, 3);
 	test_unfilled();
+	test_lost();
 	return tap_done();
 }

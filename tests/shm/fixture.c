@@ -138,7 +138,7 @@ size_t fixture_reclaim(struct fixture *f)
 			kvs_log_free(&f->log, (uint32_t)item.a);
 			break;
 		case KVS_LIMBO_OVERFLOW:
-			kvs_table_free_overflow(&f->table, item.b, item.a);
+			kvs_table_free_overflow(&f->table, (unsigned)item.b, item.a);
 			break;
 		case KVS_LIMBO_RUN:
 			kvs_large_free(&f->large, item.a);

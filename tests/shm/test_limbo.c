@@ -18,7 +18,7 @@ static void test_order(uint64_t *random)
 	for (unsigned round = 0; round < 50000; round++) {
 		if (tap_random(random) % 5 < 3) {
 			kvs_limbo_push(&limbo, stamp, KVS_LIMBO_OVERFLOW, pushed,
-				       (uint32_t)(pushed * 7));
+				       pushed << 33);
 			pushed++;
 		} else if (tap_random(random) % 2) {
 			stamp++;
@@ -26,7 +26,7 @@ static void test_order(uint64_t *random)
 			oldest = stamp - tap_random(random) % (stamp < 3 ? stamp : 3);
 			while (kvs_limbo_pop(&limbo, oldest, &item)) {
 				wrong += item.stamp >= oldest || item.a != popped ||
-					 item.b != (uint32_t)(popped * 7) ||
+					 item.b != popped << 33 ||
 					 item.kind != KVS_LIMBO_OVERFLOW;
 				popped++;
 			}

@@ -32,8 +32,8 @@
 #define KILL_EVERY_MS 100u
 #define VIEWS_PER_SECTION 32u
 #define KEY_BYTES_AT_REST 200u
-// The same records may begin in the middle of a segment, and of those that shared it with others some
-// may stand in a survivor segment now.
+// The same records may begin in the middle of a segment, and those that shared one with others may
+// stand in a survivor segment now.
 #define ALIGNMENT_SEGMENTS 2u
 
 // Shared by all processes of the test; each word is only ever added to.
