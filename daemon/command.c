@@ -304,7 +304,6 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 			return command_no_room(&call, room);
 		}
 	}
-	keyspace_tick(kvd->keyspace);
 	stats_sample(kvd->stats, keyspace_now_ms(kvd->keyspace));
 	commands_run(&call);
 	if (__builtin_expect(call.refused, 0)) {

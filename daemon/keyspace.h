@@ -101,10 +101,10 @@ uint64_t keyspace_durable_seq(const struct keyspace *keyspace);
 /// Number of keyspace changes ever made by this process (INFO's rdb_changes…, dirty counting).
 uint64_t keyspace_changes(const struct keyspace *keyspace);
 
-/// Wall clock in ms since 1970 as of the start of this command; the same for the whole command and
-/// the whole batch, as in Redis.
+/// Wall clock in ms since 1970 as of the last tick; the same for the whole command and the whole
+/// batch, as in Redis.
 uint64_t keyspace_now_ms(struct keyspace *keyspace);
-/// Takes the clock anew; the dispatcher calls it once a command.
+/// Takes the clock anew: never within a command, once for a few small ones that came together.
 void keyspace_tick(struct keyspace *keyspace);
 
 /// Largest value accepted now.

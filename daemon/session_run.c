@@ -13,7 +13,7 @@
 
 #define SESSION_ARGS_KEPT_MAX 1024u
 #define SESSION_TEXT_KEPT_BYTES_MAX 4096u
-#define SESSION_BIG_REPLY_BYTES 16384u // a reply as large as that took time: look at the clock
+#define SESSION_BIG_BYTES 16384u // a request or reply as large as that took time: look at the clock
 
 bool session_may_run(const struct session *session)
 {
@@ -151,10 +151,12 @@ static void session_park(struct session *session)
 	session_set_parked(session, true);
 }
 
-/// Runs the window's requests. False if it was left early: the rest is unparsed.
+/// Runs the window's requests. False if it was left early: the rest is unparsed. One look at the
+/// wall clock serves them all, as long as they are small: together they take microseconds.
 static bool session_run_window(struct session *session, unsigned n, uint64_t until_ns)
 {
 	const struct resp_request *window = session->shared->window;
+	keyspace_tick(session->kvd->keyspace);
 	for (unsigned i = 0; i < n; i++) {
 		size_t output_before = session->output_end;
 		if (session_dispatch(session, &window[i]) == COMMAND_PARK) {
@@ -162,17 +164,21 @@ static bool session_run_window(struct session *session, unsigned n, uint64_t unt
 			session_unparse(session);
 			return false;
 		}
-		session->input_start += window[i].consumed;
+		size_t input_bytes = window[i].consumed;
+		session->input_start += input_bytes;
 		if (__builtin_expect(session->dead || session->close_after_reply, 0)) {
 			return false;
 		}
 		bool slow =
-			session->output_end - output_before > SESSION_BIG_REPLY_BYTES ||
+			input_bytes > SESSION_BIG_BYTES ||
+			session->output_end - output_before > SESSION_BIG_BYTES ||
 			(session->last_command && (session->last_command->flags & COMMAND_SLOW_OK));
-		if (__builtin_expect(slow, 0) && i + 1 < n &&
-		    session->kvd->seam->monotonic_ns() >= until_ns) {
-			session_unparse(session);
-			return false;
+		if (__builtin_expect(slow, 0) && i + 1 < n) {
+			if (session->kvd->seam->monotonic_ns() >= until_ns) {
+				session_unparse(session);
+				return false;
+			}
+			keyspace_tick(session->kvd->keyspace);
 		}
 	}
 	return true;
@@ -187,7 +193,7 @@ static enum resp_result session_step(struct session *session, uint64_t until_ns)
 	if (n > 1) {
 		session_prefetch(session, n);
 	}
-	if (!session_run_window(session, n, until_ns)) {
+	if (n > 0 && !session_run_window(session, n, until_ns)) {
 		return RESP_COMPLETE;
 	}
 	// Empty lines count into `parsed` only: nothing between the requests is left out.
@@ -288,6 +294,7 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 		session_kill(session, "its parked command is lost");
 		return true;
 	}
+	keyspace_tick(session->kvd->keyspace);
 	if (session_dispatch(session, request) == COMMAND_PARK) {
 		if (!session->no_wait) {
 			return false;

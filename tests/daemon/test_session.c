@@ -71,6 +71,35 @@ static void test_fair_turns(void)
 	stub_stop();
 }
 
+static void test_clock(void)
+{
+	stub_start(PERSIST_MEMORY);
+	int fd = stub_connect(NULL);
+	char pings[14 * SESSION_WINDOW + 1] = "";
+	for (unsigned i = 0; i < SESSION_WINDOW; i++) {
+		memcpy(pings + 14 * i, PING, 14);
+	}
+	stub_send_text(fd, pings);
+	stub_turns();
+	ok_u64(stub.ticks, 1, "one look at the clock serves a window of small commands");
+	stub_send_text(fd, PING);
+	stub_turns();
+	ok_u64(stub.ticks, 2, "a command that comes later has its own");
+	stub_send_text(fd, "BIG 20000\r\n" PING);
+	stub_turns();
+	ok_u64(stub.ticks, 4, "so has one behind a command that took long");
+	stub.memory_short = true;
+	stub_send_text(fd, "PARK\r\n");
+	stub_turns();
+	uint64_t before = stub.ticks;
+	stub.memory_short = false;
+	stub.now_ns += 2000000;
+	stub_turns();
+	ok_u64(stub.ticks, before + 1, "and one that waited for memory");
+	close(fd);
+	stub_stop();
+}
+
 static void test_half_frames(void)
 {
 	stub_start(PERSIST_MEMORY);
@@ -381,6 +410,7 @@ int main(void)
 	(void)alarm(300); // what never ends is a failure, not a hang
 	test_many_tiny();
 	test_fair_turns();
+	test_clock();
 	test_half_frames();
 	test_big_values();
 	test_many_arguments();

@@ -54,6 +54,12 @@ void keyspace_set_writer(struct keyspace *keyspace, uint16_t writer)
 	(void)writer;
 }
 
+void keyspace_tick(struct keyspace *keyspace)
+{
+	(void)keyspace;
+	stub.ticks++;
+}
+
 size_t keyspace_value_bytes_max(const struct keyspace *keyspace)
 {
 	(void)keyspace;

@@ -20,6 +20,7 @@ struct stub {
 	bool memory_short; // PARK parks
 	unsigned parks;	   // how often it was asked while memory was short
 	uint64_t commands; // dispatched and answered
+	uint64_t ticks;	   // looks at the wall clock
 	unsigned long epoll_calls;
 	int epoll_timeout_ms; // of the last call
 	struct kvd kvd;
