@@ -244,17 +244,15 @@ static int attach_finish(kvc *client, bool wait)
 	}
 	struct kvc_attachment *attachment = NULL;
 	if (reply->type == KVC_REPLY_ERROR) {
-		status = kvc_error_reply(link, reply);
-		if (strstr(link->error_text, "unknown command")) {
-			status = KVC_PROTOCOL;
-		} else if (strstr(link->error_text, "max number of clients") == NULL) {
-			status = KVC_OK; // not to be mapped for this client: reads go by socket
-		}
+		(void)kvc_error_reply(link, reply); // for its text
+		bool unknown = strstr(link->error_text, "unknown command") != NULL;
+		// Else not to be mapped for this client: reads go by socket.
+		status = unknown ? KVC_PROTOCOL : KVC_OK;
 	} else {
 		status = attach_build(client, reply, &attachment);
 	}
 	attach_close_fds(link);
-	if (status == KVC_UNREACHABLE || status == KVC_REFUSED) {
+	if (status == KVC_UNREACHABLE) {
 		kvc_conn_drop(link);
 		kvc_conn_back_off(client, link);
 		return status;

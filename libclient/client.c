@@ -5,6 +5,7 @@
 // child (by fork() or by raw clone) that what it has inherited belongs to its parent.
 #include <errno.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -52,6 +53,32 @@ bool kvc_set_options_copy(struct kvc_set_options *to, const struct kvc_set_optio
 	return client_copy_sized(to, sizeof(*to), from);
 }
 
+// The path to connect to, and who chose it.
+static const char *client_socket(kvc *client)
+{
+	const char *path = client->options.socket_path;
+	client->socket_from = "as given";
+	if (!path) {
+		path = secure_getenv("KVD_SOCKET");
+		client->socket_from = "from KVD_SOCKET";
+	}
+	if (!path || !*path) {
+		path = CLIENT_SOCKET_DEFAULT;
+		client->socket_from = "the default";
+	}
+	return path;
+}
+
+// Tells the caller of a kvc_open() that failed why.
+static void client_explain(const kvc *client, int status)
+{
+	const char *text = client->link.error_text;
+	if (client->options.error_text && client->options.error_text_bytes > 0) {
+		(void)snprintf(client->options.error_text, client->options.error_text_bytes, "%s",
+			       *text ? text : kvc_strerror(status));
+	}
+}
+
 static int client_options(kvc *client, const struct kvc_options *given)
 {
 	struct kvc_options *options = &client->options;
@@ -74,14 +101,11 @@ static int client_options(kvc *client, const struct kvc_options *given)
 	if (options->reconnect_max_ms < options->reconnect_min_ms) {
 		options->reconnect_max_ms = options->reconnect_min_ms;
 	}
-	const char *path = options->socket_path;
-	if (!path) {
-		path = secure_getenv("KVD_SOCKET");
-	}
-	if (!path || !*path) {
-		path = CLIENT_SOCKET_DEFAULT;
-	}
+	const char *path = client_socket(client);
 	if (strlen(path) > KVS_SOCKET_PATH_BYTES_MAX) {
+		kvc_error_set(client->link.error_text,
+			      "the path of the socket (%s) has over %u bytes: %.100s...",
+			      client->socket_from, KVS_SOCKET_PATH_BYTES_MAX, path);
 		errno = ENAMETOOLONG;
 		return KVC_INVALID;
 	}
@@ -154,10 +178,12 @@ int kvc_open(kvc **out, const struct kvc_options *options)
 	}
 	if (status != KVC_OK) {
 		int error = errno;
+		client_explain(client, status);
 		client_free(client);
 		errno = error;
 		return status;
 	}
+	client->options.error_text = NULL; // the caller's, and only for this call
 	*out = client;
 	return KVC_OK;
 }

@@ -90,6 +90,32 @@ static bool conn_introduce(const kvc *client, struct kvc_conn *conn)
 	return sent;
 }
 
+// The connection broke before kvd ever answered on it: what it may have said first becomes the text
+// and the result, KVC_OK if it said nothing. Drops the connection.
+static int conn_last_words(kvc *client, struct kvc_conn *conn)
+{
+	const struct kvc_reply *reply;
+	int status = KVC_OK;
+	conn->skip = 0; // an answer to SETNAME would be no error
+	while (kvc_io_fill(conn, 0) == KVC_OK) {
+	}
+	if (conn->in_end > conn->in_start) {
+		status = kvc_conn_reply(client, conn, 0, &reply);
+	}
+	if (conn->fd < 0) {
+		return status; // turned away, or nonsense
+	}
+	if (status == KVC_OK && conn->in_end > conn->in_start && reply->type == KVC_REPLY_ERROR) {
+		status = kvc_error_reply(conn, reply);
+	} else {
+		status = KVC_OK;
+		kvc_error_place(client, conn);
+	}
+	kvc_conn_drop(conn);
+	kvc_conn_back_off(client, conn);
+	return status;
+}
+
 int kvc_conn_ensure(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns)
 {
 	if (conn->fd >= 0) {
@@ -104,31 +130,13 @@ int kvc_conn_ensure(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns)
 	uint64_t connect_ns = kvc_deadline_ns(client->options.connect_timeout_ms);
 	int status =
 		kvc_io_connect(client, conn, deadline_ns < connect_ns ? deadline_ns : connect_ns);
-	if (status == KVC_OK && client->name && !conn_introduce(client, conn)) {
-		kvc_conn_drop(conn);
-		status = KVC_UNREACHABLE;
-	}
 	if (status != KVC_OK) {
 		kvc_conn_back_off(client, conn);
+	} else if (client->name && !conn_introduce(client, conn)) {
+		(void)conn_last_words(client, conn); // for the text
+		status = KVC_UNREACHABLE;
 	}
 	return status;
-}
-
-// What kvd may have said before it hung up, as a result; KVC_OK if nothing.
-static int conn_last_words(kvc *client, struct kvc_conn *conn)
-{
-	const struct kvc_reply *reply;
-	if (conn->proved) {
-		return KVC_OK;
-	}
-	conn->skip = 0; // an answer to SETNAME would be no error
-	while (kvc_io_fill(conn, 0) == KVC_OK) {
-	}
-	if (conn->in_end > conn->in_start && kvc_conn_reply(client, conn, 0, &reply) == KVC_OK &&
-	    reply->type == KVC_REPLY_ERROR) {
-		return kvc_error_reply(conn, reply);
-	}
-	return KVC_OK;
 }
 
 static int conn_send_once(struct kvc_conn *conn, uint64_t deadline_ns, bool *sent_any)
@@ -168,13 +176,14 @@ int kvc_conn_send(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns)
 			return KVC_OK;
 		}
 		bool proved = conn->proved;
-		int words = status == KVC_UNREACHABLE ? conn_last_words(client, conn) : KVC_OK;
+		if (!proved && status == KVC_UNREACHABLE) {
+			int words = conn_last_words(client, conn);
+			return words != KVC_OK ? words : status;
+		}
+		kvc_error_place(client, conn);
 		kvc_conn_drop(conn);
 		if (!proved) {
 			kvc_conn_back_off(client, conn);
-		}
-		if (words != KVC_OK) {
-			return words;
 		}
 		// Stale: the peer closed while the connection was idle. Nothing left, so once more.
 		bool stale = proved && !sent_any && conn->lost == 0 && status == KVC_UNREACHABLE;
@@ -208,12 +217,21 @@ static int conn_next_reply(struct kvc_conn *conn, uint64_t deadline_ns, size_t *
 	}
 }
 
-// kvd turns a connection away with an error that no request has asked for.
-static bool conn_is_rejected(const struct kvc_reply *reply)
+// kvd turns a new connection away with an error that no request has asked for: none was run.
+static bool conn_is_rejected(struct kvc_conn *conn, const struct kvc_reply *reply)
 {
-	static const char text[] = "ERR max number of clients";
-	return reply->type == KVC_REPLY_ERROR && reply->text_bytes >= sizeof(text) - 1 &&
-	       memcmp(reply->text, text, sizeof(text) - 1) == 0;
+	static const char many[] = "ERR max number of clients", memory[] = "ERR kvd is out of mem";
+	if (conn->proved || reply->type != KVC_REPLY_ERROR ||
+	    (strncmp(reply->text, many, sizeof(many) - 1) != 0 &&
+	     strncmp(reply->text, memory, sizeof(memory) - 1) != 0)) {
+		return false;
+	}
+	const char *remedy =
+		reply->text[4] == 'm' ? "maxclients and limit of open files" : "memory";
+	kvc_error_set(conn->error_text,
+		      "it turned this connection away: %s. Close other clients, or raise its %s",
+		      reply->text, remedy);
+	return true;
 }
 
 int kvc_conn_reply(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns,
@@ -230,8 +248,12 @@ int kvc_conn_reply(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns,
 		if (status == KVC_TIMEOUT && deadline_ns == 0) {
 			return status;
 		}
+		if (status == KVC_OK && conn_is_rejected(conn, *reply)) {
+			status = KVC_UNREACHABLE;
+		}
 		if (status != KVC_OK) {
 			bool proved = conn->proved;
+			kvc_error_place(client, conn);
 			kvc_conn_drop(conn);
 			if (!proved) {
 				kvc_conn_back_off(client, conn);
@@ -241,7 +263,7 @@ int kvc_conn_reply(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns,
 		if ((*reply)->type == KVC_REPLY_PUSH) {
 			continue; // not an answer to anything that was asked
 		}
-		if (conn->skip > 0 && !conn_is_rejected(*reply)) {
+		if (conn->skip > 0) {
 			conn->skip--;
 			continue;
 		}

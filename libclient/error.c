@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
 // Results and their sentences, and the border where kvd's error replies become one of them.
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "libclient/internal.h"
 
@@ -31,6 +33,59 @@ void kvc_error_set(char *text, const char *format, ...)
 	va_start(args, format);
 	(void)vsnprintf(text, KVC_ERROR_TEXT_BYTES, format, args);
 	va_end(args);
+}
+
+// The path of the socket that nobody answers at, as far as it can tell itself.
+static const char *error_path_state(const char *path, int error)
+{
+	struct stat status;
+	if (error != ECONNREFUSED) {
+		return error == ENOENT ? "there is no such socket" : strerror(error);
+	}
+	if (stat(path, &status) == 0 && !S_ISSOCK(status.st_mode)) {
+		return "that is not a socket";
+	}
+	return "its kvd is gone, only the socket is left";
+}
+
+void kvc_error_connect(const kvc *client, struct kvc_conn *conn, int error)
+{
+	const char *path = client->socket_path, *from = client->socket_from;
+	switch (error) {
+	case ENOENT:
+	case ENOTDIR:
+	case ECONNREFUSED:
+		kvc_error_set(conn->error_text,
+			      "nobody listens at %s (%s): %s. Start kvd, or name its socket by the "
+			      "option or by KVD_SOCKET; a kvd started by hand may listen at "
+			      "DIR/kvd.sock",
+			      path, from, error_path_state(path, error));
+		return;
+	case EACCES:
+	case EPERM:
+		kvc_error_set(conn->error_text,
+			      "not allowed to connect to %s (%s): %s. The mode and group of the "
+			      "socket and of its folders decide who may",
+			      path, from, strerror(error));
+		return;
+	case EAGAIN:
+		kvc_error_set(conn->error_text,
+			      "kvd at %s (%s) took no connection in time: its queue is full. It is "
+			      "stopped, or has too much to do",
+			      path, from);
+		return;
+	default:
+		kvc_error_set(conn->error_text, "cannot connect to %s (%s): %s", path, from,
+			      strerror(error));
+	}
+}
+
+void kvc_error_place(const kvc *client, struct kvc_conn *conn)
+{
+	char text[KVC_ERROR_TEXT_BYTES];
+	memcpy(text, conn->error_text, sizeof(text));
+	kvc_error_set(conn->error_text, "kvd at %s (%s): %.*s", client->socket_path,
+		      client->socket_from, (int)sizeof(text) - 150, text);
 }
 
 static bool error_begins(const struct kvc_reply *reply, const char *prefix)

@@ -22,7 +22,7 @@
 #include "shm/table_quick.h"
 
 #define KVC_NEVER UINT64_MAX // a generation that no sentinel ever holds
-#define KVC_ERROR_TEXT_BYTES 256u
+#define KVC_ERROR_TEXT_BYTES 512u
 #define KVC_FDS_MAX 4u
 #define KVC_FDS_ATTACH 3u	       // region, reader page, kvd.gen
 #define KVC_PIPELINE_BYTES (64u << 10) // queued commands go out beyond this
@@ -143,6 +143,7 @@ struct kvc {
 	uint64_t mapped;	    // kvc_is_mapped(); relaxed
 	struct kvc_options options; // own copies of the strings
 	char *socket_path;
+	const char *socket_from; // who chose it, in words
 	char *name;
 
 	struct kvc_conn conn; // requests of the caller; one thread at a time
@@ -213,9 +214,9 @@ void kvc_conn_back_off(const kvc *client, struct kvc_conn *conn);
 /// Sends conn->frame whole. UNREACHABLE: kvd has not got a whole request. A connection that turns
 /// out stale before anything left is replaced once.
 int kvc_conn_send(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns);
-/// Waits for the next reply. UNKNOWN if the connection ends, TIMEOUT; both drop it. With a deadline
-/// of 0 TIMEOUT means "not yet" and drops nothing. The reply is good until the next call with
-/// `conn`.
+/// Waits for the next reply. UNKNOWN if the connection ends, TIMEOUT, UNREACHABLE if kvd turned the
+/// connection away; all drop it. With a deadline of 0 TIMEOUT means "not yet" and drops nothing.
+/// The reply is good until the next call with `conn`.
 int kvc_conn_reply(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns,
 		   const struct kvc_reply **reply);
 /// Sends conn->frame, one request, and waits for its reply.
@@ -244,6 +245,10 @@ const struct kvc_reply *kvc_reply_field(const struct kvc_reply *map, const char 
 // error.c
 
 __attribute__((format(printf, 2, 3))) void kvc_error_set(char *text, const char *format, ...);
+/// Why connect() failed, what was tried, and the remedy. `error` is its errno.
+void kvc_error_connect(const kvc *client, struct kvc_conn *conn, int error);
+/// Puts before the text which kvd it speaks of.
+void kvc_error_place(const kvc *client, struct kvc_conn *conn);
 /// Status for an error reply; copies its text.
 int kvc_error_reply(struct kvc_conn *conn, const struct kvc_reply *reply);
 

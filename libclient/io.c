@@ -45,19 +45,6 @@ static int io_wait(const struct kvc_conn *conn, short events, uint64_t deadline_
 	}
 }
 
-static int io_connect_error(const kvc *client, struct kvc_conn *conn, int error)
-{
-	const char *remedy = error == ENOENT || error == ECONNREFUSED
-				     ? "is kvd running, and is the path right?"
-			     : error == EACCES || error == EPERM
-				     ? "the socket's mode and group decide who may connect"
-				     : "";
-	kvc_error_set(conn->error_text, "connect %s: %s%s%s", client->socket_path, strerror(error),
-		      *remedy ? ": " : "", remedy);
-	errno = error;
-	return KVC_UNREACHABLE; // also for lack of time: nothing was sent
-}
-
 int kvc_io_connect(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -85,7 +72,9 @@ int kvc_io_connect(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns)
 			continue;
 		}
 		close(fd);
-		return io_connect_error(client, conn, error == EAGAIN ? ETIMEDOUT : error);
+		kvc_error_connect(client, conn, error);
+		errno = error == EAGAIN ? ETIMEDOUT : error;
+		return KVC_UNREACHABLE; // also for lack of time: nothing was sent
 	}
 	conn->fd = fd;
 	conn->fd_device = status.st_dev;

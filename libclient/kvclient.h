@@ -39,8 +39,8 @@ enum kvc_status {
 
 	KVC_REVOKED = -1,       /* kvd took the memory back from a view held too long: discard */
 	KVC_BUSY = -2,          /* views still open, or no consistent snapshot after many tries */
-	KVC_UNREACHABLE = -3,   /* no daemon at the socket, or it broke before sending */
-	KVC_TIMEOUT = -4,       /* deadline passed; a write may or may not have been applied */
+	KVC_UNREACHABLE = -3,   /* nobody listens, or we are refused: kvd got no whole request */
+	KVC_TIMEOUT = -4,       /* deadline passed; if it was a write, it may have been applied */
 	KVC_UNKNOWN = -5,       /* broke after a write was sent: it may have been applied */
 	KVC_NO_MEMORY = -6,     /* kvd's memory is full (-OOM) or malloc failed here */
 	KVC_TOO_LARGE = -7,     /* key, value or batch over its limit */
@@ -68,6 +68,8 @@ struct kvc_options {
 	uint32_t reconnect_min_ms;    /* first pause after a failed attempt; default 10 */
 	uint32_t reconnect_max_ms;    /* doubles up to this, with jitter; default 1000 */
 	uint32_t flags;               /* enum kvc_open_flags */
+	char *error_text;             /* where kvc_open() says why it failed; NULL: nowhere */
+	size_t error_text_bytes;      /* room there; 512 are enough for any text */
 };
 
 enum kvc_open_flags {
@@ -98,7 +100,8 @@ struct kvc_view {
 
 KVC_API void kvc_options_init(struct kvc_options *options);
 
-/* Opens a client; `options` may be NULL. On success *out is owned by the caller until kvc_close().
+/* Opens a client; `options` may be NULL. On success *out is owned by the caller until kvc_close();
+ * else options->error_text has the reason in words: which socket was tried, and what may help.
  * Errors: UNREACHABLE, TIMEOUT, LAYOUT (reads then still work with SOCKET_ONLY), DAMAGED, PROTOCOL,
  * SYSTEM (errno says why), NO_MEMORY, INVALID. A daemon that passes no descriptors (a bridge, a
  * container) is no error: reads go through the socket. */

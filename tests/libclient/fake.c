@@ -106,7 +106,11 @@ static void fake_accept(struct fake *fake)
 		return;
 	}
 	fake->accepted++;
-	for (size_t i = 0; i < FAKE_CONNECTIONS_MAX && !fake->hang_up_at_accept; i++) {
+	if (fake->refusal && send(fd, fake->refusal, strlen(fake->refusal), MSG_NOSIGNAL) < 0) {
+		fake_bail("refusal");
+	}
+	bool wanted = !fake->refusal && !fake->hang_up_at_accept;
+	for (size_t i = 0; i < FAKE_CONNECTIONS_MAX && wanted; i++) {
 		if (!fake->connections[i]) {
 			fake->connections[i] = calloc(1, sizeof(struct fake_connection));
 			fake->connections[i]->fd = fd;

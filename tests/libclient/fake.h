@@ -53,6 +53,7 @@ struct fake {
 	enum fake_request request; // for anything but KVD.ATTACH and CLIENT
 	const char *error;
 	bool hang_up_at_accept;
+	const char *refusal; // said to a new connection, which is closed then
 	uint64_t accepted; // connections so far
 	uint64_t attached; // KVD.ATTACH answered
 	uint64_t requests; // commands seen, CLIENT and KVD.ATTACH not counted

@@ -118,7 +118,7 @@ static void test_dead(struct fake *fake)
 	fake_kill(fake);
 	ok(get(reader, "a", &byte) == KVC_OK && byte == '1', "F: read on while kvd is dead");
 	ok_int(kvc_set(client, "a", 1, "2", 1, NULL, NULL), KVC_UNREACHABLE, "writes cannot");
-	ok(strstr(kvc_error_text(client), "is kvd running"), "and say why: %s",
+	ok(strstr(kvc_error_text(client), "nobody listens"), "and say why: %s",
 	   kvc_error_text(client));
 	ok_int(get(reader, "cold", &byte), KVC_UNREACHABLE, "nor what is only on disk");
 	ok(*kvc_reader_error_text(reader), "with a reason: %s", kvc_reader_error_text(reader));
