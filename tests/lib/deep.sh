@@ -89,6 +89,7 @@ arm64_sysroot() {
     touch "$sysroot/.complete"
 }
 
+# No sys_root: pkg-config would put it before every path unquoted, and a space would split it.
 arm64_cross_file() {
     local sysroot=$1 libraries="$1/usr/lib/aarch64-linux-gnu"
     cat <<CROSS
@@ -103,7 +104,6 @@ c_args = ['-isystem', '$sysroot/usr/include', '-isystem', '$sysroot/usr/include/
 c_link_args = ['-L$libraries', '-Wl,-rpath-link,$libraries']
 [properties]
 pkg_config_libdir = '$libraries/pkgconfig'
-sys_root = '$sysroot'
 [host_machine]
 system = 'linux'
 cpu_family = 'aarch64'
@@ -121,7 +121,11 @@ deep_arm64() {
         results one "$group" 'arm64 packages' fail 'could not be fetched'
         return
     fi
-    arm64_cross_file "$sysroot" >"$root/build/arm64.cross"
+    arm64_cross_file "$sysroot" >"$temporary/arm64.cross"
+    if ! cmp -s "$temporary/arm64.cross" "$root/build/arm64.cross"; then
+        rm -f "$root/build/arm64/.configured" # made with the one before
+        cp "$temporary/arm64.cross" "$root/build/arm64.cross" || return
+    fi
     build "$root/build/arm64" --cross-file "$root/build/arm64.cross" || return
     # Programs only, of what clients run: scripts, and kvd looking at its store, start others
     # without the emulator.
