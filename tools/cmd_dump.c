@@ -21,6 +21,7 @@
 
 struct dump {
 	struct kvctl *kvctl;
+	const char *name; // of the file, for messages
 	struct scan scan;
 	struct output_file file;
 	struct progress progress;
@@ -28,6 +29,7 @@ struct dump {
 	size_t capacity_bytes;
 	uint64_t records;
 	uint64_t bytes;
+	int error; // errno of the first write that failed
 };
 
 static volatile sig_atomic_t dump_interrupted;
@@ -43,6 +45,9 @@ static void dump_record(struct dump *dump, const void *key, size_t key_bytes, co
 	// A time to live that rounds to nothing is still one.
 	jsonl_write(dump->file.stream, key, key_bytes, value, value_bytes,
 		    ttl_ms == 0 ? 1 : ttl_ms);
+	if (dump->error == 0 && ferror(dump->file.stream)) {
+		dump->error = errno;
+	}
 	dump->records++;
 	dump->bytes += key_bytes + value_bytes;
 }
@@ -62,7 +67,7 @@ static int dump_read(struct dump *dump, const char *key, size_t key_bytes)
 			return KVCTL_OK;
 		}
 		if (status != KVC_TRUNCATED) {
-			return kvctl_fail(dump->kvctl, status, kvctl_show(key, key_bytes));
+			return kvctl_fail_read(dump->kvctl, status, kvctl_show(key, key_bytes));
 		}
 		size_t capacity_bytes = (size_t)meta.value_bytes + 1024;
 		char *grown = realloc(dump->value, capacity_bytes);
@@ -140,9 +145,9 @@ static int dump_all(struct dump *dump)
 		if (code == KVCTL_OK && dump_interrupted) {
 			code = kvctl_error(KVCTL_NO, "interrupted");
 		}
-		if (code == KVCTL_OK && ferror(dump->file.stream)) {
-			code = kvctl_error(KVCTL_USAGE, "cannot write the dump: %s",
-					   strerror(errno));
+		if (code == KVCTL_OK && dump->error != 0) {
+			code = kvctl_error(KVCTL_USAGE, "cannot write %s: %s", dump->name,
+					   strerror(dump->error));
 		}
 		progress_update(&dump->progress, dump->bytes, dump->records);
 	}
@@ -165,9 +170,9 @@ static void dump_summary(const struct dump *dump, bool named, double seconds)
 static int dump_to(struct dump *dump, const char *path)
 {
 	bool named = path && strcmp(path, "-") != 0;
-	const char *name = named ? path : "standard output";
+	dump->name = named ? path : "to standard output";
 	if (!output_file_open(&dump->file, path)) {
-		return kvctl_error(KVCTL_USAGE, "cannot write %s: %s", name, strerror(errno));
+		return kvctl_error(KVCTL_USAGE, "cannot write %s: %s", dump->name, strerror(errno));
 	}
 	scan_begin(&dump->scan, dump->kvctl->options.value[OPTION_match]);
 	progress_start(&dump->progress, !dump->kvctl->quiet && !(dump->kvctl->terminal && !named),
@@ -181,7 +186,7 @@ static int dump_to(struct dump *dump, const char *path)
 		return code;
 	}
 	if (!output_file_commit(&dump->file)) {
-		return kvctl_error(KVCTL_USAGE, "cannot write %s: %s", name, strerror(errno));
+		return kvctl_error(KVCTL_USAGE, "cannot write %s: %s", dump->name, strerror(errno));
 	}
 	dump_summary(dump, named, seconds);
 	return KVCTL_OK;

@@ -242,6 +242,7 @@ static int load_from(struct load *load, int fd)
 		return kvctl_error(KVCTL_NO, "out of memory");
 	}
 	double start = kvctl_seconds();
+	load->kvctl->writes = true;
 	progress_start(&load->progress, !load->kvctl->quiet, total_bytes);
 	code = load_all(load);
 	(void)progress_stop(&load->progress);

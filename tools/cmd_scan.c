@@ -148,7 +148,8 @@ int cmd_scan(struct kvctl *kvctl)
 		code = scan_size(kvctl, &count);
 	} else {
 		scan_begin(&scan, pattern);
-		while (scan_next(kvctl, &scan, &code)) {
+		// What nobody reads is not asked for; that it could not be written is said at the end.
+		while (!ferror(stdout) && scan_next(kvctl, &scan, &code)) {
 			count += scan.keys;
 			if (!counting) {
 				scan_print(kvctl, &scan);

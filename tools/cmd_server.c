@@ -302,6 +302,7 @@ int cmd_server_flush(struct kvctl *kvctl)
 		code = cmd_server_sure(kvctl);
 	}
 	if (code == KVCTL_OK) {
+		kvctl->writes = true;
 		code = kvctl_command(kvctl, &reply, 1, (const char *const[]){ "FLUSHALL" });
 	}
 	if (code == KVCTL_OK && kvctl->json) {

@@ -50,7 +50,7 @@ static int cmd_value_fetch(struct kvctl *kvctl, enum kvctl_via via, const char *
 				    kvctl_show(key, key_bytes));
 	}
 	if (*status != KVC_OK) {
-		return kvctl_fail(kvctl, *status, kvctl_show(key, key_bytes));
+		return kvctl_fail_read(kvctl, *status, kvctl_show(key, key_bytes));
 	}
 	if (via == KVCTL_VIA_SHM && (meta->flags & KVC_META_SOCKET)) {
 		free(*value);
@@ -149,7 +149,7 @@ int cmd_value_ttl(struct kvctl *kvctl)
 				    kvctl_show(key, key_bytes));
 	}
 	if (status != KVC_OK && status != KVC_TRUNCATED) {
-		return kvctl_fail(kvctl, status, kvctl_show(key, key_bytes));
+		return kvctl_fail_read(kvctl, status, kvctl_show(key, key_bytes));
 	}
 	if (kvctl->json) {
 		printf("{");
@@ -282,6 +282,7 @@ static int cmd_value_store(struct kvctl *kvctl, const char *key, size_t key_byte
 	if (code != KVCTL_OK) {
 		return code;
 	}
+	kvctl->writes = true;
 	int status = kvc_set(kvctl->client, key, key_bytes, value, value_bytes, set, &version);
 	if (status != KVC_OK && status != KVC_NOT_APPLIED) {
 		return kvctl_fail(kvctl, status, kvctl_show(key, key_bytes));
@@ -330,6 +331,9 @@ int cmd_value_del(struct kvctl *kvctl)
 {
 	int deleted = 0, absent = 0;
 	int code = kvctl_connect(kvctl);
+	if (code != KVCTL_OK) {
+		return code;
+	}
 	for (int i = 0; code == KVCTL_OK && i < kvctl->options.arguments; i++) {
 		const char *key = kvctl->options.argument[i];
 		size_t key_bytes;
@@ -337,6 +341,7 @@ int cmd_value_del(struct kvctl *kvctl)
 		if (code != KVCTL_OK) {
 			break;
 		}
+		kvctl->writes = true;
 		int status = kvc_delete(kvctl->client, key, key_bytes);
 		if (status == KVC_NOT_FOUND) {
 			absent++;
@@ -373,6 +378,7 @@ int cmd_value_incr(struct kvctl *kvctl)
 	if (code != KVCTL_OK) {
 		return code;
 	}
+	kvctl->writes = true;
 	int status = kvc_increment(kvctl->client, key, key_bytes, delta, &result);
 	if (status != KVC_OK) {
 		return kvctl_fail(kvctl, status, kvctl_show(key, key_bytes));
@@ -406,6 +412,7 @@ int cmd_value_expire(struct kvctl *kvctl)
 	if (code != KVCTL_OK) {
 		return code;
 	}
+	kvctl->writes = true;
 	int status = kvc_expire(kvctl->client, key, key_bytes, ttl_ms);
 	if (status != KVC_OK && status != KVC_NOT_FOUND) {
 		return kvctl_fail(kvctl, status, kvctl_show(key, key_bytes));

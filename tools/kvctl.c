@@ -5,10 +5,10 @@
 #include "tools/kvctl.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -96,53 +96,49 @@ int kvctl_exit_code(int status)
 	}
 }
 
-// Why nothing answers at the socket's path, as far as the path itself can tell.
-static const char *kvctl_socket_state(const char *path)
+// `text` is what libkvclient has to say about it.
+static int kvctl_fail_text(const struct kvctl *kvctl, int status, const char *what,
+			   const char *text)
 {
-	struct stat status;
-	if (strlen(path) > KVS_SOCKET_PATH_BYTES_MAX) {
-		return "the path is too long for a socket (107 bytes)";
+	int code = kvctl_exit_code(status);
+	const char *colon = *text ? ": " : "";
+	const char *open = kvctl->writes ? ". It may have been applied: look before repeating" : "";
+	if (status == KVC_TIMEOUT) {
+		return kvctl_error(code, "%s: no answer in time (--timeout MS allows more)%s%s%s",
+				   what, colon, text, open);
 	}
-	if (stat(path, &status) != 0) {
-		return errno == ENOENT ? "there is no such socket" : strerror(errno);
+	if (status == KVC_UNKNOWN) {
+		return kvctl_error(code, "%s: no answer came%s%s%s", what, colon, text, open);
 	}
-	if (!S_ISSOCK(status.st_mode)) {
-		return "that is not a socket";
+	bool complete = status == KVC_UNREACHABLE || status == KVC_REFUSED || status == KVC_INVALID;
+	if (complete && *text) {
+		return kvctl_error(code, "%s: %s", what, text);
 	}
-	if (access(path, W_OK) != 0) {
-		return "no permission: its mode and group say who may connect";
-	}
-	return "nobody listens there";
+	return kvctl_error(code, "%s: %s%s%s", what, kvc_strerror(status), colon, text);
 }
 
 int kvctl_fail(const struct kvctl *kvctl, int status, const char *what)
 {
-	int code = kvctl_exit_code(status);
-	const char *text = kvctl->client ? kvc_error_text(kvctl->client) : "";
-	text = text ? text : "";
-	if (status == KVC_UNREACHABLE) {
-		return kvctl_error(code,
-				   "%s: no kvd answers at %s (%s). Start kvd, or name its socket "
-				   "with --socket PATH or KVD_SOCKET",
-				   what, kvctl->socket_path,
-				   kvctl_socket_state(kvctl->socket_path));
-	}
-	if (status == KVC_TIMEOUT) {
-		return kvctl_error(code, "%s: no answer in time (--timeout MS allows more); %s",
-				   what, kvc_strerror(status));
-	}
-	if (status == KVC_REFUSED && *text) {
-		return kvctl_error(code, "%s: %s", what, text);
-	}
-	return kvctl_error(code, "%s: %s%s%s", what, kvc_strerror(status), *text ? ": " : "", text);
+	return kvctl_fail_text(kvctl, status, what,
+			       kvctl->client ? kvc_error_text(kvctl->client) : kvctl->open_text);
 }
 
-static int kvctl_options(const struct kvctl *kvctl, struct kvc_options *options)
+int kvctl_fail_read(const struct kvctl *kvctl, int status, const char *what)
+{
+	return kvctl_fail_text(kvctl, status, what, kvc_reader_error_text(kvctl->reader));
+}
+
+static int kvctl_options(struct kvctl *kvctl, struct kvc_options *options)
 {
 	const char *timeout = kvctl->options.value[OPTION_timeout];
 	kvc_options_init(options);
 	options->socket_path = kvctl->options.value[OPTION_socket];
 	options->name = "kvctl";
+	options->error_text = kvctl->open_text;
+	options->error_text_bytes = sizeof kvctl->open_text;
+	if (options->socket_path && !*options->socket_path) {
+		return kvctl_error(KVCTL_USAGE, "--socket '' is no path");
+	}
 	if (timeout) {
 		int64_t timeout_ms;
 		if (!units_duration_parse(timeout, 1, &timeout_ms) || timeout_ms < 1 ||
@@ -165,8 +161,7 @@ static int kvctl_open(struct kvctl *kvctl, enum kvctl_via via)
 		return code;
 	}
 	options.flags = via == KVCTL_VIA_SOCKET ? KVC_OPEN_SOCKET_ONLY : 0;
-	bool too_long = strlen(kvctl->socket_path) > KVS_SOCKET_PATH_BYTES_MAX;
-	int status = too_long ? KVC_UNREACHABLE : kvc_open(&kvctl->client, &options);
+	int status = kvc_open(&kvctl->client, &options);
 	if (status == KVC_LAYOUT && via == KVCTL_VIA_ANY) {
 		kvctl_remark(kvctl, 0, "%s; reading through the socket", kvc_strerror(status));
 		options.flags = KVC_OPEN_SOCKET_ONLY;
@@ -262,16 +257,33 @@ static int kvctl_finish(struct kvctl *kvctl, int code)
 	if (status != KVC_OK) {
 		(void)kvctl_error(0, "cannot close: %s", kvc_strerror(status));
 	}
-	if (fflush(stdout) != 0 || ferror(stdout)) {
+	bool said = code == KVCTL_USAGE; // by a verb that writes much and looks after each part
+	if ((fflush(stdout) != 0 || ferror(stdout)) && !said) {
 		return kvctl_error(KVCTL_USAGE, "cannot write to standard output: %s",
 				   strerror(errno));
 	}
 	return code;
 }
 
+// Whoever starts kvctl with a standard stream closed would have its socket take the number, and
+// what is printed go to kvd. In its place comes one that cannot be used the wrong way round.
+static bool kvctl_fill_streams(void)
+{
+	static const int modes[] = { O_WRONLY, O_RDONLY, O_WRONLY };
+	for (int fd = 0; fd <= STDERR_FILENO; fd++) {
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd) {
+			return false;
+		}
+	}
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	char error[200];
+	if (!kvctl_fill_streams()) {
+		return KVCTL_USAGE; // nowhere to say why
+	}
 	struct kvctl kvctl = { .terminal = isatty(STDOUT_FILENO) == 1 };
 	if (!options_parse(&kvctl.options, argc, argv, error, sizeof error)) {
 		return kvctl_error(KVCTL_USAGE, "%s", error);

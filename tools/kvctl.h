@@ -32,6 +32,8 @@ struct kvctl {
 	const char *socket_path; // as libkvclient will choose it, for messages
 	kvc *client;		 // NULL until kvctl_connect()
 	kvc_reader *reader;	 // NULL until kvctl_reader()
+	char open_text[512];	 // why it could not be opened
+	bool writes;		 // a request under way changes something
 	bool json;
 	bool quiet;
 	bool terminal; // standard output is one
@@ -44,6 +46,8 @@ int kvctl_remark(const struct kvctl *kvctl, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 /// Says a failed call of libkvclient and returns the exit code for it. `what` says what was tried.
 int kvctl_fail(const struct kvctl *kvctl, int status, const char *what);
+/// The same for a call with kvctl->reader.
+int kvctl_fail_read(const struct kvctl *kvctl, int status, const char *what);
 /// Exit code for a result of libkvclient, no message.
 int kvctl_exit_code(int status);
 /// Text of a key for messages: escaped, cut when very long. Two texts live at a time.

@@ -131,12 +131,12 @@ static bool options_take(struct options *options, int argc, char **argv, int *at
 		}
 		return !joined;
 	}
-	if (!joined && *at + 1 == argc) {
+	if (!joined && *at + 1 == argc && (!options->verb || options_allows(options->verb, id))) {
 		snprintf(error, error_bytes, "option %s needs a value: %s %s", row->name, row->name,
 			 row->argument);
 		return false;
 	}
-	options->value[id] = joined ? joined : argv[++*at];
+	options->value[id] = joined ? joined : *at + 1 < argc ? argv[++*at] : "";
 	return true;
 }
 
@@ -155,8 +155,9 @@ static bool options_check(const struct options *options, char *error, size_t err
 	}
 	bool few = options->arguments < verb->arguments_min;
 	if (few || (verb->arguments_max >= 0 && options->arguments > verb->arguments_max)) {
-		snprintf(error, error_bytes, "%s arguments: kvctl %s %s",
-			 few ? "not enough" : "too many", verb->name, verb->syntax);
+		snprintf(error, error_bytes, "%s arguments: kvctl %s%s%s",
+			 few ? "not enough" : "too many", verb->name, *verb->syntax ? " " : "",
+			 verb->syntax);
 		return false;
 	}
 	return true;

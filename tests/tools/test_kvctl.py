@@ -199,6 +199,9 @@ def usage(tap, kvd):
             (('load', '--key', 'X', '/dev/null'), b'deb822 only'),
             (('dump', '/nonexistent/x'), b'cannot write /nonexistent/x'),
             (('get', 'a', '-o', '/nonexistent/x'), b'cannot write /nonexistent/x'),
+            (('--socket', '', 'ping'), b"--socket '' is no path"), (('clients', 'x'), b'clients\n'),
+            (('get', '--ttl'), b'--ttl does not go with get'), (('ping', '--socket'), b'needs a'),
+            (('--socket', '/x' * 60, 'ping'), b'107 bytes'),
             ((), b'no verb given'), (('help', 'nonsense'), b'no verb')):
         if args[:1] == ('get',) and '-o' in args:
             kvd.kvctl('set', 'a', 'b')
@@ -212,26 +215,49 @@ def unreachable(tap, kvd):
     plain = os.path.join(kvd.root, 'plain')
     with open(plain, 'w', encoding='utf-8'):
         pass
-    for path, words in ((missing_path, b'no such socket'), (plain, b'not a socket'),
-                        ('/x' * 60, b'too long')):
+    for path, words in ((missing_path, b'no such socket'), (plain, b'not a socket')):
         for verb in (('get', 'a'), ('set', 'a', 'b'), ('ping',), ('load', '/dev/null'), ('dump',)):
             got = run('--socket', path, *verb)
             tap.ok(got.returncode == 3 and words in got.stderr and path.encode() in got.stderr,
                    f'{verb[0]}: status 3 and {words.decode()}')
     got = run('ping', env={'KVD_SOCKET': missing_path})
     tap.ok(got.returncode == 3 and missing_path.encode() in got.stderr, 'KVD_SOCKET is used')
+    tap.ok(b'(from KVD_SOCKET)' in got.stderr and b'DIR/kvd.sock' in got.stderr, 'and named')
+    got = run('--json', '--socket', missing_path, 'del', 'a')
+    tap.equal((got.returncode, got.stdout), (3, b''), 'nothing was deleted, and nothing counted')
     got = run('ping', env={'KVD_SOCKET': kvd.socket})
     tap.equal(got.returncode, 0, 'KVD_SOCKET of a kvd')
 
 
 def silent_peer(tap, kvd):
-    """A listener that never answers is a timeout."""
+    """A listener that never answers is a timeout. Only of a write may it be left open whether it
+    was applied."""
     path = os.path.join(kvd.root, 'silent.sock')
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
-        listener.listen(8)
-        got = run('--socket', path, '--timeout', '100', 'ping')
-        tap.ok(got.returncode == 4 and b'--timeout' in got.stderr, 'no answer: status 4')
+        listener.listen(64)
+        for verb in (('ping',), ('get', 'a', '--via', 'socket'), ('scan',), ('ttl', 'a'),
+                     ('mget', 'a'), ('stats',), ('clients',), ('dump',)):
+            got = run('--socket', path, '--timeout', '50', *verb)
+            tap.ok(got.returncode == 4 and b'--timeout' in got.stderr and
+                   path.encode() in got.stderr, f'{verb[0]}: no answer: status 4')
+            tap.ok(b'applied' not in got.stderr, f'{verb[0]}: nothing that could be applied')
+        for verb in (('set', 'a', 'b'), ('del', 'a'), ('incr', 'a'), ('expire', 'a', '1s'),
+                     ('flush', '--yes'), ('load',)):
+            got = run('--socket', path, '--timeout', '50', *verb,
+                      stdin=b'{"key":"a","value":"b"}\n')
+            tap.ok(got.returncode == 4 and b'may have been applied' in got.stderr,
+                   f'{verb[0]}: no answer: status 4, and it is left open')
+
+
+def turned_away(tap):
+    """A kvd that has as many clients as it may have."""
+    with Kvd('--persist', 'memory', '--maxclients', '1') as kvd, kvd.connect() as first:
+        first.command('PING')
+        for verb in (('get', 'a'), ('set', 'a', 'b'), ('ping',)):
+            got = kvd.kvctl(*verb)
+            tap.ok(got.returncode == 3 and b'turned this connection away' in got.stderr and
+                   b'max number of clients' in got.stderr, f'{verb[0]}: status 3, and by whom')
 
 
 def no_mapping(tap, kvd):
@@ -253,7 +279,31 @@ def local_trouble(tap, kvd):
     with open('/dev/full', 'wb') as full:
         got = subprocess.run([KVCTL_PROGRAM, '--socket', kvd.socket, 'get', 'a'], stdout=full,
                              stderr=subprocess.PIPE, check=False, timeout=60)
-    tap.ok(got.returncode == 2 and b'No space left' in got.stderr, 'a full disk is an error')
+    tap.ok(got.returncode == 2 and got.stderr.count(b'No space left') == 1,
+           'a full disk is an error, said once')
+    for verb in (('get', 'a', '-o', '/dev/full'), ('dump', '/dev/full')):
+        got = kvd.kvctl(*verb)
+        tap.ok(got.returncode == 2 and got.stderr.count(b'/dev/full: No space left') == 1,
+               f'{verb[0]} to a full disk')
+    # A socket must not take the number of a stream that is closed.
+    for verb in ('scan', 'get a', 'ping', 'dump', 'version'):
+        got = subprocess.run(['/bin/sh', '-c', f'exec "$0" --socket "$1" {verb} >&-',
+                              KVCTL_PROGRAM, kvd.socket], stderr=subprocess.PIPE, check=False,
+                             stdin=subprocess.DEVNULL, timeout=60)
+        tap.ok(got.returncode == 2 and b'Bad file descriptor' in got.stderr,
+               f'{verb}: standard output is closed')
+    got = subprocess.run(['/bin/sh', '-c', 'exec "$0" --socket "$1" set a - <&-', KVCTL_PROGRAM,
+                          kvd.socket], stderr=subprocess.PIPE, check=False, timeout=60)
+    tap.ok(got.returncode == 2 and b'cannot read standard input' in got.stderr,
+           'standard input is closed')
+    tap.equal(kvd.kvctl('set', 'a', '-').returncode, 0, 'standard input that ends at once')
+    tap.equal(kvd.kvctl('get', 'a').stdout, b'', 'is an empty value')
+    reader, writer = os.pipe()
+    os.close(reader)
+    got = subprocess.run([KVCTL_PROGRAM, '--socket', kvd.socket, 'scan'], stdout=writer,
+                         stderr=subprocess.PIPE, check=False, timeout=60, restore_signals=False)
+    os.close(writer)
+    tap.ok(got.returncode == 2 and b'Broken pipe' in got.stderr, 'nobody reads')
 
 
 def main():
@@ -262,6 +312,7 @@ def main():
         for part in (values, missing, conditions, times, server, terminal, usage, unreachable,
                      silent_peer, no_mapping, local_trouble):
             part(tap, kvd)
+    turned_away(tap)
     tap.done()
 
 
