@@ -11,6 +11,7 @@
 #include "libclient/internal.h"
 
 #define GET_CLOCK_MARGIN_MS 10 // the coarse clock lags behind by less
+#define GET_SHORT_BYTES 128u   // of a value that is copied in line
 #define GET_MORE_MAX 64u       // tries of one get while kvd publishes memory under it
 
 static uint64_t get_clock_ms(clockid_t clock)
@@ -74,6 +75,11 @@ enum kvc_looked kvc_look(kvc_reader *reader, uint64_t hash, const void *key, siz
 {
 	switch (kvs_table_find(reader->map, hash, key, key_bytes, hit)) {
 	case KVS_FIND_HIT:
+		if (kvc_unlikely(kvs_load_relaxed(&reader->hot->table_root) != reader->aim.root ||
+				 kvs_entry_offset(hit->entry) - reader->aim.log_offset >
+					 reader->aim.log_last)) {
+			(void)kvs_quick_aim(reader->map, &reader->aim); // or else it is slower
+		}
 		if (hit->kind == KVS_ENTRY_TOMBSTONE ||
 		    (hit->view.expiry_ms != 0 && kvc_expired(hit->view.expiry_ms, now_ms))) {
 			return KVC_LOOKED_ABSENT;
@@ -218,26 +224,41 @@ static __attribute__((noinline)) int get_thorough(kvc_reader *reader, uint64_t h
 	return status;
 }
 
-int kvc_get(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
-	    size_t buffer_bytes, struct kvc_meta *meta)
+// memcpy() for values of a few dozen bytes, without the call. Overlapping pieces, so that there is
+// no loop over the rest.
+static inline void get_copy_short(unsigned char *to, const unsigned char *from, size_t bytes)
 {
-	if (kvc_unlikely(!reader || !key || key_bytes - 1 >= KVS_KEY_BYTES_MAX ||
-			 (!buffer && buffer_bytes > 0))) {
-		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
+	for (size_t at = 0; at + 16 < bytes; at += 16) {
+		memcpy(to + at, from + at, 16);
 	}
+	memcpy(to + bytes - 16, from + bytes - 16, 16);
+}
+
+// The usual get. `brief` is a constant: see kvs_table_quick().
+static inline __attribute__((always_inline)) int get_quick(kvc_reader *reader, const void *key,
+							   size_t key_bytes, void *buffer,
+							   size_t buffer_bytes,
+							   struct kvc_meta *meta, bool brief)
+{
 	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
 	uint64_t word = kvc_reader_enter_word(reader);
 	if (kvc_unlikely(word == 0)) {
 		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
 	}
 	struct kvs_quick quick;
-	if (kvc_unlikely(!kvs_table_quick(reader->map, hash, key, key_bytes, &quick) ||
+	if (kvc_unlikely(!kvs_table_quick(reader->hot, &reader->aim, hash, key, key_bytes, brief,
+					  &quick) ||
 			 (quick.expiry_ms != 0 && kvc_expired(quick.expiry_ms, 0)))) {
 		return get_thorough(reader, hash, key, key_bytes, buffer, buffer_bytes, meta);
 	}
 	size_t bytes = quick.value_bytes;
-	if (kvc_likely(buffer_bytes > 0)) {
-		memcpy(buffer, quick.value, bytes < buffer_bytes ? bytes : buffer_bytes);
+	size_t copied = bytes < buffer_bytes ? bytes : buffer_bytes;
+	if (kvc_likely(copied - 16 <= GET_SHORT_BYTES - 16)) {
+		get_copy_short(buffer, quick.value, copied);
+	} else if (brief && copied > 0) {
+		return get_thorough(reader, hash, key, key_bytes, buffer, buffer_bytes, meta);
+	} else if (copied > 0) {
+		memcpy(buffer, quick.value, copied);
 	}
 	if (meta) {
 		kvc_meta_quick(&quick, meta);
@@ -249,6 +270,26 @@ int kvc_get(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
 	}
 	kvc_reader_hit(reader, hash);
 	return bytes <= buffer_bytes ? KVC_OK : KVC_TRUNCATED;
+}
+
+static __attribute__((noinline)) int get_any(kvc_reader *reader, const void *key, size_t key_bytes,
+					     void *buffer, size_t buffer_bytes,
+					     struct kvc_meta *meta)
+{
+	return get_quick(reader, key, key_bytes, buffer, buffer_bytes, meta, false);
+}
+
+KVC_HOT int kvc_get(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
+		    size_t buffer_bytes, struct kvc_meta *meta)
+{
+	if (kvc_unlikely(!reader || !key || key_bytes - 1 >= KVS_KEY_BYTES_MAX ||
+			 (!buffer && buffer_bytes > 0))) {
+		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
+	}
+	if (kvs_quick_is_short(key_bytes)) {
+		return get_quick(reader, key, key_bytes, buffer, buffer_bytes, meta, true);
+	}
+	return get_any(reader, key, key_bytes, buffer, buffer_bytes, meta);
 }
 
 int kvc_get_alloc(kvc_reader *reader, const void *key, size_t key_bytes, void **value,

@@ -47,6 +47,7 @@ static bool reader_move(kvc_reader *reader)
 		reader->hot = newest->hot;
 		reader->incarnation = newest->incarnation;
 		reader->map = &newest->map;
+		kvs_quick_aim_clear(&reader->aim);
 		reader->hash_seed = newest->map.hash_seed;
 		reader->fenced = newest->fenced;
 	}
@@ -109,6 +110,7 @@ bool kvc_reader_extend(kvc_reader *reader)
 {
 	kvc_client_lock(reader->client);
 	int error = kvs_map_extend(&reader->attachment->map);
+	kvs_quick_aim_clear(&reader->aim);
 	kvc_client_unlock(reader->client);
 	return error == 0;
 }

@@ -29,7 +29,8 @@ static bool view_section_lost(kvc_reader *reader)
 	return reader->section_lost;
 }
 
-int kvc_begin(kvc_reader *reader)
+// A section within a section, or one that the fast way refused.
+static __attribute__((noinline)) int begin_slow(kvc_reader *reader)
 {
 	if (!reader) {
 		return KVC_INVALID;
@@ -48,7 +49,20 @@ int kvc_begin(kvc_reader *reader)
 	return KVC_OK;
 }
 
-int kvc_end(kvc_reader *reader)
+KVC_HOT int kvc_begin(kvc_reader *reader)
+{
+	if (kvc_unlikely(!reader || kvs_load_relaxed(&reader->depth) != 0 ||
+			 kvc_reader_enter_word(reader) == 0)) {
+		return begin_slow(reader);
+	}
+	reader->section_mapped = true;
+	reader->section_generation = reader->fast_generation;
+	reader->fast_generation = KVC_NEVER;
+	kvs_store_relaxed(&reader->depth, 1);
+	return KVC_OK;
+}
+
+static __attribute__((noinline)) int end_slow(kvc_reader *reader)
 {
 	uint64_t depth = reader ? kvs_load_relaxed(&reader->depth) : 0;
 	if (depth == 0) {
@@ -71,6 +85,21 @@ int kvc_end(kvc_reader *reader)
 	bool good = kvc_reader_leave(reader);
 	reader->fast_generation = reader->generation;
 	return good ? KVC_OK : KVC_REVOKED;
+}
+
+KVC_HOT int kvc_end(kvc_reader *reader)
+{
+	// The outermost section, in the mapping, of this process, with nothing to free.
+	if (kvc_unlikely(!reader || kvs_load_relaxed(&reader->depth) != 1 || reader->blobs ||
+			 kvs_load_relaxed(reader->sentinel) != reader->section_generation)) {
+		return end_slow(reader);
+	}
+	reader->fast_generation = reader->section_generation;
+	reader->section_generation = KVC_NEVER;
+	kvs_store_relaxed(&reader->depth, 0);
+	struct kvs_slot *slot = reader->slot;
+	bool good = kvs_epoch_leave_last(slot, reader->hot, kvs_load_relaxed(&slot->word));
+	return kvc_likely(good) ? KVC_OK : KVC_REVOKED;
 }
 
 // A copy from the socket that lives as long as the section.
@@ -152,17 +181,16 @@ static __attribute__((noinline, cold)) int view_detour(kvc_reader *reader, const
 	return status == KVC_DAMAGED && answer < 0 ? KVC_DAMAGED : answer;
 }
 
-int kvc_view(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_view *view)
+// The usual view: a value that does not expire. `brief` is a constant: see kvs_table_quick().
+static inline __attribute__((always_inline)) int view_quick(kvc_reader *reader, const void *key,
+							    size_t key_bytes,
+							    struct kvc_view *view, bool brief)
 {
-	// The usual case in line: an open section in the mapping and a value that does not expire.
-	if (kvc_unlikely(!reader || !view || !key || key_bytes - 1 >= KVS_KEY_BYTES_MAX ||
-			 kvs_load_relaxed(reader->sentinel) != reader->section_generation)) {
-		return view_detour(reader, key, key_bytes, view);
-	}
 	struct kvs_quick quick;
 	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
-	if (kvc_unlikely(!kvs_table_quick(reader->map, hash, key, key_bytes, &quick) ||
-			 quick.expiry_ms != 0)) {
+	if (kvc_unlikely(!kvs_table_quick(reader->hot, &reader->aim, hash, key, key_bytes, brief,
+					  &quick) ||
+			 (quick.expiry_ms != 0 && kvc_expired(quick.expiry_ms, 0)))) {
 		return view_detour(reader, key, key_bytes, view);
 	}
 	view->value = quick.value;
@@ -170,6 +198,25 @@ int kvc_view(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_v
 	kvc_meta_quick(&quick, &view->meta);
 	kvc_reader_hit(reader, hash);
 	return KVC_OK;
+}
+
+static __attribute__((noinline)) int view_any(kvc_reader *reader, const void *key,
+					      size_t key_bytes, struct kvc_view *view)
+{
+	return view_quick(reader, key, key_bytes, view, false);
+}
+
+KVC_HOT int kvc_view(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_view *view)
+{
+	// In line only in an open section in the mapping.
+	if (kvc_unlikely(!reader || !view || !key || key_bytes - 1 >= KVS_KEY_BYTES_MAX ||
+			 kvs_load_relaxed(reader->sentinel) != reader->section_generation)) {
+		return view_detour(reader, key, key_bytes, view);
+	}
+	if (kvs_quick_is_short(key_bytes)) {
+		return view_quick(reader, key, key_bytes, view, true);
+	}
+	return view_any(reader, key, key_bytes, view);
 }
 
 int kvc_watermarks(kvc_reader *reader, uint64_t *applied, uint64_t *durable)

@@ -11,6 +11,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+/// Where `key_bytes` is known to lie in a small range and the caller is marked `flatten`, this is a
+/// handful of instructions; otherwise a call.
 static inline uint64_t kvs_hash(uint64_t seed, const void *key, size_t key_bytes)
 {
 	return XXH3_64bits_withSeed(key, key_bytes, seed);

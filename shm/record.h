@@ -152,10 +152,14 @@ int kvs_record_crc_ok(const struct kvs_record_view *view);
 struct kvs_run kvs_record_run(const struct kvs_record_view *view);
 
 /// Wall time of a record in ms since 1970, and the index of the uid that wrote it.
+static inline uint64_t kvs_record_time_word_ms(uint64_t time_key)
+{
+	return (time_key & ((UINT64_C(1) << KVS_TIME_BITS) - 1)) + KVS_TIME_ORIGIN_MS;
+}
+
 static inline uint64_t kvs_record_time_ms(const struct kvs_record *record)
 {
-	return (kvs_load_relaxed(&record->time_key) & ((UINT64_C(1) << KVS_TIME_BITS) - 1)) +
-	       KVS_TIME_ORIGIN_MS;
+	return kvs_record_time_word_ms(kvs_load_relaxed(&record->time_key));
 }
 uint16_t kvs_record_writer(const struct kvs_record *record);
 

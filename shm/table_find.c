@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "shm/table_quick.h"
+
 static const struct kvs_hot *find_hot(const struct kvs_map *map)
 {
 	return &kvs_map_header(map)->hot;
@@ -137,6 +139,35 @@ enum kvs_find_result kvs_table_find(const struct kvs_map *map, uint64_t hash, co
 		root = now;
 	}
 	return KVS_FIND_MOVING;
+}
+
+void kvs_quick_aim_clear(struct kvs_quick_aim *aim)
+{
+	static const struct kvs_bucket nothing __attribute__((aligned(KVS_CACHE_LINE_BYTES)));
+	*aim = (struct kvs_quick_aim){ .bucket = &nothing, .buckets = 1 };
+}
+
+bool kvs_quick_aim(const struct kvs_map *map, struct kvs_quick_aim *aim)
+{
+	// Acquire: the buckets it counts are filled (partner: the writer's root store).
+	uint64_t root = kvs_load_acquire(&find_hot(map)->table_root);
+	uint64_t buckets = kvs_root_buckets(root);
+	uint64_t log_ready = kvs_load_acquire(&map->ready[KVS_RANGE_LOG]);
+	unsigned range = KVS_RANGE_TABLE_0 + kvs_root_side(root);
+	kvs_quick_aim_clear(aim);
+	if (buckets == 0 || find_bucket(map, range, buckets - 1) == NULL ||
+	    log_ready < sizeof(struct kvs_record)) {
+		return false;
+	}
+	aim->bucket = find_bucket(map, range, 0);
+	aim->buckets = buckets;
+	aim->unsplit = UINT64_C(1) << (63u - (unsigned)__builtin_clzll(buckets));
+	aim->mask = 2 * aim->unsplit - 1;
+	aim->base = map->base;
+	aim->log_offset = map->ranges[KVS_RANGE_LOG].offset;
+	aim->log_last = log_ready - sizeof(struct kvs_record);
+	aim->root = root;
+	return true;
 }
 
 void kvs_table_prefetch_bucket(const struct kvs_map *map, uint64_t hash)

@@ -1,105 +1,157 @@
 // SPDX-License-Identifier: MIT
 //
 // The usual case of kvs_table_find(), inline: the key's entry stands in its first bucket and names
-// a plain record whose value is in it. A get that takes this way is about 150 instructions in all,
-// so that the cache misses of several gets in a row overlap; what costs there is not work but the
-// length of the instruction stream between two misses, and a branch whose outcome hangs on the
-// bucket's bytes. Hence no loop that ends at the match. Everything else (overflow, stubs, large
-// values, two entries with one tag, a miss, damage) is "no answer", and kvs_table_find() decides.
+// a plain record whose value is in it. What costs there is not work but the length of the
+// instruction stream between two cache misses, because a processor overlaps the misses of
+// successive gets only as far as it can look ahead, and a branch whose outcome hangs on the
+// bucket's bytes. Hence no loop that ends at the match, and everything that follows from the root
+// word alone is worked out once for each root. Everything else (overflow, stubs, large values, two
+// entries with one tag, a miss, damage) is "no answer", and kvs_table_find() decides.
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__SSE2__) && !defined(KVS_SANITIZED)
+#include <emmintrin.h>
+#define KVS_QUICK_SSE2 1
+#endif
 
 #include "shm/map.h"
 #include "shm/record.h"
 #include "shm/table.h"
 
+/// What one reader has worked out from the root word it saw last, every bound checked. Private to
+/// the thread that reads.
+struct kvs_quick_aim {
+	uint64_t root; // 0 = nothing worked out: the rest leads to an empty bucket
+	const struct kvs_bucket *bucket; // the first of its side
+	uint64_t buckets;
+	uint64_t mask;	  // of the hash's bits that choose a bucket
+	uint64_t unsplit; // to take off an index that is not there yet: its bucket has not split
+	const unsigned char *base; // of the region
+	uint64_t log_offset;
+	uint64_t log_last; // from log_offset: a header that begins here is the last one mapped
+};
+
 struct kvs_quick {
-	const struct kvs_record *record;
 	const unsigned char *value;
 	uint64_t seq;
+	uint64_t time_key;  // the record's word
 	uint64_t expiry_ms; // wall clock, 0 = never
 	uint32_t value_bytes;
 };
 
-static inline bool kvs_quick_key_is(const unsigned char *at, const unsigned char *key,
-				    size_t key_bytes)
+/// Forgets: before the first use, with another map, and when more has been mapped.
+void kvs_quick_aim_clear(struct kvs_quick_aim *aim);
+
+/// Works out `aim` for the present root. False, and nothing worked out, if this process has not
+/// mapped what the root names.
+/// Call with: an open map. Thread must: own `aim`. Orders: the root is load-acquired (partner: the
+/// writer's root store), the bounds too (partner: kvs_map_extend()).
+bool kvs_quick_aim(const struct kvs_map *map, struct kvs_quick_aim *aim);
+
+/// The lengths of keys that are hashed and compared without a call or a loop.
+static inline bool kvs_quick_is_short(size_t key_bytes)
 {
-	if (key_bytes - 8 <= 8) { // 8..16: two words that may overlap
-		uint64_t a, b, c, d;
-		memcpy(&a, at, 8);
-		memcpy(&b, key, 8);
-		memcpy(&c, at + key_bytes - 8, 8);
-		memcpy(&d, key + key_bytes - 8, 8);
-		return ((a ^ b) | (c ^ d)) == 0;
-	}
-	return memcmp(at, key, key_bytes) == 0;
+	return key_bytes - 9 < 8; // 9..16
 }
 
-/// Finds `key` if that is easy. False says nothing about whether it is there.
-/// Call with: as kvs_table_find(), key_bytes at least 1. Thread must: as kvs_table_find(). Orders:
-/// the entry word is load-acquired, pairing with the writer's release store.
-static inline __attribute__((always_inline)) bool kvs_table_quick(const struct kvs_map *map,
-								  uint64_t hash, const void *key,
-								  size_t key_bytes,
-								  struct kvs_quick *out)
+// Two words each, which may overlap: for 8..16 bytes.
+static inline bool kvs_quick_words_equal(const unsigned char *at, const unsigned char *key,
+					 size_t key_bytes)
 {
-	// Acquire: the buckets it counts are filled (partner: the writer's root store).
-	uint64_t root = kvs_load_acquire(&kvs_map_header(map)->hot.table_root);
-	unsigned range = KVS_RANGE_TABLE_0 + kvs_root_side(root);
-	uint64_t buckets = kvs_root_buckets(root);
-	uint64_t index = kvs_bucket_index(hash, buckets | (buckets == 0));
-	// Acquire: partner kvs_map_extend(), possibly on another thread of this process.
-	if (__builtin_expect(
-		    index >= kvs_load_acquire(&map->ready[range]) / sizeof(struct kvs_bucket), 0)) {
-		return false;
-	}
-	const unsigned char *table = map->base + map->ranges[range].offset;
-	const struct kvs_bucket *bucket = (const struct kvs_bucket *)(const void *)table + index;
-	uint64_t wanted = hash >> 48 << 3 | KVS_ENTRY_VALUE;
+	uint64_t a, b, c, d;
+	memcpy(&a, at, 8);
+	memcpy(&b, key, 8);
+	memcpy(&c, at + key_bytes - 8, 8);
+	memcpy(&d, key + key_bytes - 8, 8);
+	return ((a ^ b) | (c ^ d)) == 0;
+}
+
+// The entry word of `bucket` that has the tag of `hash`, the first of them; any other word if none
+// has. Which one to look at is a hint: the word is loaded again, whole, and checked by the caller.
+static inline __attribute__((always_inline)) uint64_t
+kvs_quick_entry(const struct kvs_bucket *bucket, uint64_t hash)
+{
+#ifdef KVS_QUICK_SSE2
+	const __m128i *pair = (const __m128i *)(const void *)bucket;
+	__m128i tag = _mm_set1_epi16((short)(hash >> 48));
+	__m128i low = _mm_packs_epi16(_mm_cmpeq_epi16(pair[0], tag), _mm_cmpeq_epi16(pair[1], tag));
+	__m128i high =
+		_mm_packs_epi16(_mm_cmpeq_epi16(pair[2], tag), _mm_cmpeq_epi16(pair[3], tag));
+	// A byte for every 16 bits: an entry's tag is each fourth. The last word is the link; its
+	// bit, set here, stands for "none".
+	unsigned bits = (unsigned)_mm_movemask_epi8(low) | (unsigned)_mm_movemask_epi8(high) << 16;
+	unsigned at = (unsigned)__builtin_ctz((bits & 0x88888888u) | 0x80000000u);
+	const char *word = (const char *)bucket + (size_t)at * 2 - 6;
+	// Acquire: the record behind it is complete (partner: the writer's publishing store).
+	return kvs_load_acquire((const uint64_t *)(const void *)word);
+#else
 	unsigned place = 0;
 #pragma GCC unroll 8
 	for (unsigned i = KVS_BUCKET_ENTRIES - 1; i > 0; i--) {
-		place = kvs_load_relaxed(&bucket->entry[i]) >> 45 == wanted ? i : place;
+		place = kvs_entry_tag_matches(kvs_load_relaxed(&bucket->entry[i]), hash) ? i
+											 : place;
 	}
-	// Acquire: the record behind it is complete (partner: the writer's publishing store).
-	uint64_t entry = kvs_load_acquire(&bucket->entry[place]);
-	uint64_t start = kvs_entry_offset(entry) - map->ranges[KVS_RANGE_LOG].offset;
-	uint64_t ready = kvs_load_acquire(&map->ready[KVS_RANGE_LOG]);
-	if (__builtin_expect(entry >> 45 != wanted || start >= ready ||
-				     ready - start < sizeof(struct kvs_record),
+	// Acquire: as above.
+	return kvs_load_acquire(&bucket->entry[place]);
+#endif
+}
+
+/// Finds `key` if that is easy. False says nothing about whether it is there. With `brief`, a
+/// constant, the key must be a short one (kvs_quick_is_short()) and only a value without expiry is
+/// an answer; then nothing is called, so that a function around it needs no registers saved.
+/// Call with: as kvs_table_find(), key_bytes at least 1, `aim` of this map. Thread must: as
+/// kvs_table_find(), and own `aim`. Orders: the entry word is load-acquired, pairing with the
+/// writer's release store.
+static inline __attribute__((always_inline)) bool
+kvs_table_quick(const struct kvs_hot *hot, const struct kvs_quick_aim *aim, uint64_t hash,
+		const void *key, size_t key_bytes, bool brief, struct kvs_quick *out)
+{
+	// Acquire: the buckets it counts are filled (partner: the writer's root store).
+	if (__builtin_expect(kvs_load_acquire(&hot->table_root) != aim->root, 0)) {
+		return false;
+	}
+	uint64_t index = hash & aim->mask;
+	// No branch: which side a hash falls on cannot be predicted.
+	index -= aim->unsplit & -(uint64_t)(index >= aim->buckets);
+	uint64_t entry = kvs_quick_entry(&aim->bucket[index], hash);
+	uint64_t offset = kvs_entry_offset(entry);
+	uint64_t start = offset - aim->log_offset; // wraps to huge if below
+	if (__builtin_expect(entry >> 45 != (hash >> 48 << 3 | KVS_ENTRY_VALUE) ||
+				     start > aim->log_last,
 			     0)) {
 		return false;
 	}
-	const unsigned char *at = map->base + kvs_entry_offset(entry);
+	const unsigned char *at = aim->base + offset;
 	const struct kvs_record *record = (const struct kvs_record *)(const void *)at;
 	// Relaxed, not for order but so that each word is loaded exactly once.
 	uint64_t seq_flags = kvs_load_relaxed(&record->seq_flags);
 	uint64_t time_key = kvs_load_relaxed(&record->time_key);
 	uint32_t value_bytes = kvs_load_relaxed_32(&record->value_bytes);
-	uint64_t limit = map->segment_bytes - (start & (map->segment_bytes - 1));
-	uint64_t expiry = seq_flags >> KVS_SEQ_BITS & KVS_RECORD_EXPIRY;
-	uint64_t head_bytes = sizeof(*record);
-	if (expiry != 0) {
-		// A branch, not arithmetic: predicted, it lets the key be loaded beside the header.
-		head_bytes += 8;
-		__asm__("" : "+r"(head_bytes));
+	uint64_t special = seq_flags >> KVS_SEQ_BITS & ~(uint64_t)KVS_RECORD_MORE;
+	const unsigned char *body = at + sizeof(*record);
+	out->expiry_ms = 0;
+	if (__builtin_expect(special != 0, 0)) {
+		if (brief || special != KVS_RECORD_EXPIRY || start + 8 > aim->log_last) {
+			return false;
+		}
+		out->expiry_ms = kvs_load_relaxed((const uint64_t *)(const void *)body);
+		body += 8;
 	}
-	const uint64_t plain = (uint64_t)(KVS_RECORD_MORE | KVS_RECORD_EXPIRY) << KVS_SEQ_BITS;
-	if (__builtin_expect((seq_flags & ~plain) - 1 >= KVS_SEQ_MAX || // 0, or other flags
-				     ((time_key >> KVS_TIME_BITS) & 0xfffu) != key_bytes ||
-				     head_bytes + key_bytes + value_bytes > limit ||
-				     !kvs_quick_key_is(at + head_bytes, key, key_bytes),
+	// The bound is what is mapped, not the segment's end: bytes that lie have no other say. The 8
+	// are there whether or not the record has an expiry.
+	if (__builtin_expect((time_key >> KVS_TIME_BITS & 0xfffu) != key_bytes ||
+				     start + 8 + key_bytes + value_bytes > aim->log_last ||
+				     !(brief ? kvs_quick_words_equal(body, key, key_bytes)
+					     : memcmp(body, key, key_bytes) == 0),
 			     0)) {
 		return false;
 	}
-	out->record = record;
-	out->value = at + head_bytes + key_bytes;
+	out->value = body + key_bytes;
 	out->seq = seq_flags & KVS_SEQ_MAX;
+	out->time_key = time_key;
 	out->value_bytes = value_bytes;
-	out->expiry_ms =
-		expiry ? kvs_load_relaxed((const uint64_t *)(const void *)(record + 1)) : 0;
 	return true;
 }

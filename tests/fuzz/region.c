@@ -12,6 +12,7 @@
 #include "shm/epoch_scan.h"
 #include "shm/hash.h"
 #include "shm/region.h"
+#include "shm/table_quick.h"
 #include "shm/table_write.h"
 
 #define SEGMENT_BYTES KVS_SEGMENT_BYTES_MIN
@@ -171,6 +172,25 @@ static void check_bounds(const struct kvs_hit *hit)
 	}
 }
 
+// The quick way believes no more than the thorough one.
+static void check_quick(const char *key, uint64_t hash)
+{
+	struct kvs_quick_aim aim;
+	struct kvs_quick quick;
+	kvs_quick_aim_clear(&aim);
+	const struct kvs_hot *hot = &kvs_map_header(&map)->hot;
+	bool found = kvs_table_quick(hot, &aim, hash, key, 1, false, &quick);
+	if (!found && kvs_quick_aim(&map, &aim)) {
+		found = kvs_table_quick(hot, &aim, hash, key, 1, false, &quick);
+	}
+	if (found) {
+		const unsigned char *log = map.base + map.ranges[KVS_RANGE_LOG].offset;
+		const unsigned char *end = log + map.ready[KVS_RANGE_LOG];
+		require(quick.value > log && quick.value_bytes <= (size_t)(end - quick.value));
+		require(quick.value[-1] == (unsigned char)key[0]);
+	}
+}
+
 static void visit(void *context, uint64_t entry)
 {
 	struct kvs_hit hit;
@@ -194,6 +214,7 @@ static void walk(void)
 				hit.view.key[0] == (unsigned char)key[0]);
 			check_bounds(&hit);
 		}
+		check_quick(key, hash);
 	}
 	uint64_t cursor = 0;
 	for (unsigned i = 0; i < SCAN_STEPS; i++) {

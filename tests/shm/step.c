@@ -125,7 +125,7 @@ void step_colliding_keys(const struct fixture *f, char keys[STEP_KEYS][16])
 	unsigned found[2] = { 0, 0 };
 	for (unsigned i = 0; found[0] + found[1] < STEP_KEYS; i++) {
 		char key[16];
-		(void)snprintf(key, sizeof(key), "step:%u", i);
+		(void)snprintf(key, sizeof(key), "step-key:%u", i);
 		uint64_t hash = kvs_hash(f->region.map.hash_seed, key, strlen(key));
 		unsigned stays = (hash & buckets) == 0;
 		if ((hash & (buckets - 1)) == 0 && found[stays] < STEP_KEYS / 2) {
