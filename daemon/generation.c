@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "daemon/remedy.h"
 #include "shm/atomics.h"
 #include "shm/limits.h"
 
@@ -20,24 +21,30 @@ int generation_open(struct generation *generation, const char *dir, char *why, s
 	generation->word = NULL;
 	if (snprintf(path, sizeof(path), "%s/kvd.gen", dir) >= (int)sizeof(path)) {
 		(void)snprintf(why, why_bytes, "the path of the data folder is too long: %s", dir);
-		return -1;
+		return -ENAMETOOLONG;
 	}
 	generation->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	// Pages are taken now: a store into a hole on a full disk would be a SIGBUS.
-	if (generation->fd < 0 || ftruncate(generation->fd, KVS_PAGE_BYTES) != 0 ||
-	    posix_fallocate(generation->fd, 0, KVS_PAGE_BYTES) != 0) {
-		(void)snprintf(why, why_bytes,
-			       "cannot write %s: %s; check permissions and free space", path,
-			       strerror(errno));
+	int error = 0;
+	if (generation->fd < 0 || ftruncate(generation->fd, KVS_PAGE_BYTES) != 0) {
+		error = errno;
+	} else {
+		// Pages are taken now: a store into a hole on a full disk would be a SIGBUS.
+		error = posix_fallocate(generation->fd, 0, KVS_PAGE_BYTES);
+	}
+	if (error != 0) {
+		(void)snprintf(why, why_bytes, "cannot write %s: %s; %s", path, strerror(error),
+			       remedy_of_errno(error));
 		generation_close(generation);
-		return -1;
+		return -error;
 	}
 	void *page =
 		mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, generation->fd, 0);
 	if (page == MAP_FAILED) {
-		(void)snprintf(why, why_bytes, "cannot map %s: %s", path, strerror(errno));
+		error = errno;
+		(void)snprintf(why, why_bytes, "cannot map %s: %s; %s", path, strerror(error),
+			       remedy_of_errno(error));
 		generation_close(generation);
-		return -1;
+		return -error;
 	}
 	generation->word = page;
 	return 0;

@@ -13,7 +13,8 @@ struct generation {
 	uint64_t *word; // mapped shared
 };
 
-/// Opens (or creates) DIR/kvd.gen. Returns 0, or -1 with one line in `why`.
+/// Opens (or creates) DIR/kvd.gen. Returns 0, or -errno with one line in `why`
+/// that names the file and the remedy.
 int generation_open(struct generation *generation, const char *dir, char *why, size_t why_bytes);
 
 /// A new region serves from now on.

@@ -23,6 +23,7 @@
 #include "daemon/notify.h"
 #include "daemon/persist.h"
 #include "daemon/readers.h"
+#include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/service_recover.h"
 #include "daemon/stats.h"
@@ -72,11 +73,17 @@ static int start_process(struct service *service)
 	return 0;
 }
 
+// What could not be created or opened, and why: a wrong owner is told from everything else.
+static int exit_code_of(int error)
+{
+	return error == EACCES || error == EPERM || error == EROFS ? EX_NOPERM : EX_CANTCREAT;
+}
+
 static int start_lock(struct service *service)
 {
 	service->lock_fd =
 		dirlock_take(service->kvd.config.dir, service->why, sizeof(service->why));
-	return service->lock_fd >= 0 ? 0 : EX_CANTCREAT;
+	return service->lock_fd >= 0 ? 0 : exit_code_of(errno);
 }
 
 static void stop_lock(struct service *service)
@@ -89,7 +96,8 @@ static int start_loop(struct service *service)
 	int error = loop_create(&service->kvd.loop, service->kvd.seam);
 	if (error != 0) {
 		(void)snprintf(service->why, sizeof(service->why),
-			       "cannot create the event loop: %s", strerror(-error));
+			       "cannot create the event loop: %s; %s", strerror(-error),
+			       remedy_of_errno(-error));
 		return EX_OSERR;
 	}
 	return 0;
@@ -100,7 +108,7 @@ static void stop_loop(struct service *service)
 	loop_destroy(service->kvd.loop);
 }
 
-static void region_failure(struct service *service, int error)
+static void region_failure(struct service *service, int error, int system_error)
 {
 	const struct config *config = &service->kvd.config;
 	switch (error) {
@@ -123,8 +131,12 @@ static void region_failure(struct service *service, int error)
 			       "descriptors (mount -t proc proc /proc)");
 		break;
 	default:
-		(void)snprintf(service->why, sizeof(service->why), "cannot create the region: %s",
-			       strerror(errno));
+		(void)snprintf(service->why, sizeof(service->why),
+			       "cannot create the region: %s; %s%s", strerror(system_error),
+			       remedy_of_errno(system_error),
+			       system_error == ENOMEM ? "; it spans 4.5 times --memory-max: a "
+							"smaller one needs less"
+						      : "");
 		break;
 	}
 }
@@ -151,7 +163,7 @@ static int start_region(struct service *service)
 	service->kvd.instance_id = options.instance_id;
 	int error = kvs_region_create(&service->region, &options);
 	if (error != KVS_REGION_OK) {
-		region_failure(service, error);
+		region_failure(service, error, errno);
 		return error == KVS_REGION_SYSTEM ? EX_OSERR : EX_CONFIG;
 	}
 	kvs_epoch_init(&service->epochs, &service->region.header->hot, options.fenced);
@@ -216,9 +228,10 @@ static void stop_store(struct service *service)
 
 static int start_generation(struct service *service)
 {
-	if (generation_open(&service->generation, service->kvd.config.dir, service->why,
-			    sizeof(service->why)) != 0) {
-		return EX_CANTCREAT;
+	int error = generation_open(&service->generation, service->kvd.config.dir, service->why,
+				    sizeof(service->why));
+	if (error != 0) {
+		return exit_code_of(-error);
 	}
 	uint64_t lives = kvs_load_relaxed(service->generation.word);
 	if (service->store_is_new && lives > 0) {
@@ -245,9 +258,10 @@ static int start_readers(struct service *service)
 	}
 	service->kvd.stats = stats_create(&service->kvd);
 	if (error != 0 || service->kvd.stats == NULL) {
+		error = error != 0 ? -error : ENOMEM;
 		(void)snprintf(service->why, sizeof(service->why),
-			       "cannot start serving readers: %s",
-			       strerror(error != 0 ? -error : ENOMEM));
+			       "cannot start serving readers: %s; %s", strerror(error),
+			       remedy_of_errno(error));
 		return EX_OSERR;
 	}
 	return 0;
@@ -284,8 +298,9 @@ static int start_persist(struct service *service)
 	};
 	int error = persist_start(&service->kvd.persist, &options);
 	if (error != 0) {
-		(void)snprintf(service->why, sizeof(service->why), "cannot start the persister: %s",
-			       strerror(-error));
+		(void)snprintf(service->why, sizeof(service->why),
+			       "cannot start the persister: %s; %s", strerror(-error),
+			       remedy_of_errno(-error));
 		return EX_OSERR;
 	}
 	return 0;
@@ -316,7 +331,7 @@ static void service_watch_store(struct service *service)
 	service->degraded = degraded;
 	if (degraded) {
 		log_error("DEGRADED: %s/store cannot be written: %s; writes stay visible, none is "
-			  "durable until this passes",
+			  "durable until this passes; kvd tries again by itself",
 			  service->kvd.config.dir, why ? why : "unknown");
 		notify_status("degraded: the store cannot be written");
 	} else {
@@ -356,9 +371,10 @@ static int start_listener(struct service *service)
 		(void)snprintf(service->why, sizeof(service->why), "the event loop is full");
 		return EX_SOFTWARE;
 	}
-	if (listener_open(&service->kvd.listener, &service->kvd, service->why,
-			  sizeof(service->why)) != 0) {
-		return EX_CANTCREAT;
+	int error = listener_open(&service->kvd.listener, &service->kvd, service->why,
+				  sizeof(service->why));
+	if (error != 0) {
+		return exit_code_of(-error);
 	}
 	// Readers of an older region learn of this one before anybody can get a reply, and not
 	// before their calls find a socket to queue at.
@@ -413,6 +429,7 @@ int service_start(struct service **out, const struct config *config)
 {
 	struct service *service = calloc(1, sizeof(*service));
 	if (service == NULL) {
+		(void)fprintf(stderr, "kvd: out of memory; %s\n", remedy_of_errno(ENOMEM));
 		return EX_OSERR;
 	}
 	service->kvd.seam = &seam_system;
@@ -446,7 +463,8 @@ int service_run(struct service *service)
 {
 	int error = loop_run(service->kvd.loop);
 	if (error != 0) {
-		LOG_AT(LOG_LEVEL_ERROR, "the event loop failed: %s", strerror(-error));
+		LOG_AT(LOG_LEVEL_ERROR, "the event loop failed: %s; %s; kvd stops",
+		       strerror(-error), remedy_of_errno(-error));
 		return EX_OSERR;
 	}
 	return 0;

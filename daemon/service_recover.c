@@ -81,6 +81,23 @@ static void recover_progress(void *context, uint64_t done_bytes, uint64_t total_
 	notify_status("reading the store: %u %%", percent);
 }
 
+// The exit code of a store's error: damage is not the same as a full disk or a wrong owner.
+static int recover_exit_code(int error)
+{
+	switch (error) {
+	case STORE_DAMAGED:
+	case STORE_VERSION:
+		return EX_DATAERR;
+	case STORE_NO_ACCESS:
+		return EX_NOPERM;
+	case STORE_NO_SPACE:
+	case STORE_IO:
+		return EX_IOERR;
+	default:
+		return EX_OSERR;
+	}
+}
+
 static int recover_result(const struct recovery *recovery, struct store *store, int result,
 			  char *why, size_t why_bytes)
 {
@@ -101,7 +118,7 @@ static int recover_result(const struct recovery *recovery, struct store *store, 
 		return EX_CONFIG;
 	default:
 		(void)snprintf(why, why_bytes, "%s", store_why(store));
-		return EX_DATAERR;
+		return recover_exit_code(result);
 	}
 }
 
@@ -111,10 +128,13 @@ static int recover_begin_life(const struct kvd *kvd, struct store *store, char *
 			      size_t why_bytes)
 {
 	store_set_instance(store, kvd->instance_id);
-	if (store_begin(store) != STORE_OK ||
-	    store_commit(store, keyspace_last_seq(kvd->keyspace)) != STORE_OK) {
+	int result = store_begin(store);
+	if (result == STORE_OK) {
+		result = store_commit(store, keyspace_last_seq(kvd->keyspace));
+	}
+	if (result != STORE_OK) {
 		(void)snprintf(why, why_bytes, "%s", store_why(store));
-		return EX_IOERR;
+		return recover_exit_code(result);
 	}
 	return 0;
 }
@@ -130,13 +150,15 @@ bool service_store_exists(const char *dir)
 
 int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why_bytes)
 {
-	if (store_probe(kvd->config.dir, why, why_bytes) != STORE_OK) {
-		return EX_DATAERR;
+	int probed = store_probe(kvd->config.dir, why, why_bytes);
+	if (probed != STORE_OK) {
+		return recover_exit_code(probed);
 	}
 	bool had_lives = service_store_exists(kvd->config.dir);
 	struct store_options options = { .dir = kvd->config.dir, .instance_id = kvd->instance_id };
-	if (store_open(store, &options, why, why_bytes) != STORE_OK) {
-		return EX_CANTCREAT;
+	int opened = store_open(store, &options, why, why_bytes);
+	if (opened != STORE_OK) {
+		return recover_exit_code(opened);
 	}
 	uint64_t began_ns = kvd->seam->monotonic_ns();
 	struct recovery recovery = { .kvd = kvd, .said_ns = began_ns };

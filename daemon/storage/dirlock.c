@@ -17,16 +17,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/remedy.h"
+
 #define LOOK_EVERY_MS 20u
 #define WAIT_ALWAYS_MS 200u // a signal that was sent may not have arrived yet
 #define WAIT_DYING_MS 30000u
 
-static int refuse(int fd, char *why, size_t why_bytes, const char *path, const char *remedy)
+static int refuse(char *why, size_t why_bytes, const char *path)
 {
-	(void)snprintf(why, why_bytes, "%s: %s; %s", path, strerror(errno), remedy);
-	if (fd >= 0) {
-		(void)close(fd);
-	}
+	int error = errno;
+	(void)snprintf(why, why_bytes, "%s: %s; %s, or choose another --dir", path, strerror(error),
+		       remedy_of_errno(error));
+	errno = error;
 	return -1;
 }
 
@@ -81,30 +83,43 @@ static int refuse_taken(int fd, char *why, size_t why_bytes, const char *dir)
 		       "another --dir",
 		       dir, owner[0] != '\0' ? owner : "unknown");
 	(void)close(fd);
+	errno = EWOULDBLOCK;
 	return -1;
 }
 
 int dirlock_take(const char *dir, char *why, size_t why_bytes)
 {
 	char path[4096];
-	if (mkdir(dir, 0700) != 0 && errno != EEXIST) {
-		return refuse(-1, why, why_bytes, dir,
-			      "create the data folder, or choose another --dir");
+	if (mkdir(dir, 0700) != 0 && errno == EACCES) {
+		(void)snprintf(why, why_bytes,
+			       "%s: cannot create it: %s; create it for kvd's user, or choose "
+			       "another --dir",
+			       dir, strerror(EACCES));
+		errno = EACCES;
+		return -1;
+	}
+	struct stat found;
+	if (stat(dir, &found) != 0) {
+		return refuse(why, why_bytes, dir);
 	}
 	if (snprintf(path, sizeof(path), "%s/kvd.lock", dir) >= (int)sizeof(path)) {
 		errno = ENAMETOOLONG;
-		return refuse(-1, why, why_bytes, dir, "choose a shorter --dir");
+		return refuse(why, why_bytes, dir);
 	}
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0) {
-		return refuse(-1, why, why_bytes, path,
-			      "let kvd's user write to the data folder, or choose another --dir");
+		return refuse(why, why_bytes, errno == ENOTDIR ? dir : path);
 	}
 	if (lock_patiently(fd) != 0) {
 		if (errno == EWOULDBLOCK) {
 			return refuse_taken(fd, why, why_bytes, dir);
 		}
-		return refuse(fd, why, why_bytes, path, "choose a --dir on a local file system");
+		int error = errno;
+		(void)snprintf(why, why_bytes, "%s: %s; choose a --dir on a local file system",
+			       path, strerror(error));
+		(void)close(fd);
+		errno = error;
+		return -1;
 	}
 	char text[32];
 	int length = snprintf(text, sizeof(text), "%d\n", (int)getpid());

@@ -8,7 +8,7 @@
 
 /// Creates DIR (mode 0700, one level) if it is missing and takes its lock; waits for an owner that
 /// is being killed. Returns the descriptor to keep open, or -1 with one line in `why` that names
-/// the thing and the remedy.
+/// the thing and the remedy; errno tells the kind (EWOULDBLOCK: another kvd has it).
 int dirlock_take(const char *dir, char *why, size_t why_bytes);
 
 /// Lets go. The file stays: removing it would let two kvd hold two locks of one name.

@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "daemon/remedy.h"
 #include "daemon/storage/pages.h"
 #include "daemon/storage/recover.h"
 #include "daemon/storage/store.h"
@@ -198,7 +199,8 @@ int store_probe(const char *dir, char *why, size_t why_bytes)
 	}
 	int ends[2];
 	if (pipe2(ends, O_CLOEXEC) != 0) {
-		(void)snprintf(why, why_bytes, "cannot check %s/store: %s", dir, strerror(errno));
+		(void)snprintf(why, why_bytes, "cannot check %s/store: %s; %s", dir,
+			       strerror(errno), remedy_of_errno(errno));
 		return STORE_SYSTEM;
 	}
 	pid_t pid;
@@ -206,8 +208,9 @@ int store_probe(const char *dir, char *why, size_t why_bytes)
 	(void)close(ends[1]);
 	if (rc != 0) {
 		(void)close(ends[0]);
-		(void)snprintf(why, why_bytes, "cannot check %s/store: %s (is /proc mounted?)", dir,
-			       strerror(rc));
+		(void)snprintf(why, why_bytes, "cannot check %s/store: %s; %s", dir, strerror(rc),
+			       rc == ENOENT ? "mount /proc (mount -t proc proc /proc)"
+					    : remedy_of_errno(rc));
 		return STORE_SYSTEM;
 	}
 	char told[1024];

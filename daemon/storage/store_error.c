@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/statvfs.h>
 
+#include "daemon/remedy.h"
 #include "daemon/storage/store_internal.h"
 
 // Below this a short write means a full disk, whatever the error code says.
@@ -57,21 +58,14 @@ static int error_of_code(const struct store *store, int rc)
 	}
 }
 
-static const char *remedy_of(int error)
+static const char *remedy_of(int error, int rc)
 {
 	switch (error) {
 	case STORE_NO_SPACE:
-		return "make room on that disk; kvd goes on by itself then";
 	case STORE_IO:
-		return "the device reports errors: check it (dmesg); kvd keeps everything in "
-		       "memory and "
-		       "tries again";
+		return remedy_of_errno(rc == MDB_PANIC ? EIO : rc);
 	case STORE_MAP_FULL:
-		return "the address space for the store is used up: raise the limit (ulimit -v) "
-		       "and "
-		       "restart";
-	case STORE_NO_MEMORY:
-		return "the machine is out of memory or address space (ulimit -v)";
+		return "raise the limit on address space (ulimit -v, LimitAS=) and restart";
 	case STORE_DAMAGED:
 		return "restore a backup, or move this folder away to start empty";
 	case STORE_VERSION:
@@ -80,7 +74,7 @@ static const char *remedy_of(int error)
 	case STORE_NO_ACCESS:
 		return "let kvd's user read and write it, or choose another --dir";
 	default:
-		return "see the system's message";
+		return remedy_of_errno(rc);
 	}
 }
 
@@ -88,8 +82,11 @@ int store_fail(struct store *store, const char *what, int rc)
 {
 	int error = error_of_code(store, rc);
 	const char *kind = error == STORE_DAMAGED ? "the store is damaged: " : "";
+	if (error == STORE_NO_SPACE && rc == EIO) {
+		rc = ENOSPC; // a full disk is to be called one
+	}
 	(void)snprintf(store->why, sizeof(store->why), "%s: %s%s: %s; %s", store->path, kind, what,
-		       mdb_strerror(rc), remedy_of(error));
+		       mdb_strerror(rc), remedy_of(error, rc));
 	if (error == STORE_IO || error == STORE_DAMAGED) {
 		store->reopen = true;
 	}
@@ -104,7 +101,7 @@ int store_damaged(struct store *store, const char *format, ...)
 	(void)vsnprintf(detail, sizeof(detail), format, args);
 	va_end(args);
 	(void)snprintf(store->why, sizeof(store->why), "%s: the store is damaged: %s; %s",
-		       store->path, detail, remedy_of(STORE_DAMAGED));
+		       store->path, detail, remedy_of(STORE_DAMAGED, 0));
 	store->reopen = true;
 	return STORE_DAMAGED;
 }

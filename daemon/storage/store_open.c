@@ -23,6 +23,28 @@ static const uint64_t map_bytes_choices[] = {
 };
 #define MAP_CHOICES (sizeof(map_bytes_choices) / sizeof(map_bytes_choices[0]))
 
+#define LOCK_FILE_BYTES 8192 // LMDB's, for its default number of readers
+
+// LMDB maps its lock file and writes into it: on a full disk a hole there would be a SIGBUS instead
+// of an error. So the file gets its blocks first. What cannot be opened, LMDB will say better.
+static int lock_file_reserve(const struct store *store)
+{
+	char path[4096];
+	struct stat facts;
+	(void)snprintf(path, sizeof(path), "%s/lock.mdb", store->path);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0) {
+		return 0;
+	}
+	int rc = 0;
+	if (fstat(fd, &facts) == 0) {
+		off_t bytes = facts.st_size > LOCK_FILE_BYTES ? facts.st_size : LOCK_FILE_BYTES;
+		rc = posix_fallocate(fd, 0, bytes);
+	}
+	(void)close(fd);
+	return rc == ENOSPC || rc == EDQUOT || rc == EFBIG ? rc : 0;
+}
+
 // No MDB_NORDAHEAD: blocks are runs of pages, and both who reads them (recovery, compaction) reads
 // whole blocks. MDB_NOTLS: the opening thread is not the one that works. No MDB_NOMEMINIT: what
 // once stood in memory is not to reach the disk between the records.
@@ -152,7 +174,11 @@ static int databases_open(struct store *store, MDB_txn *txn)
 
 int store_attach(struct store *store)
 {
-	int rc = ENOMEM;
+	int rc = lock_file_reserve(store);
+	if (rc != 0) {
+		return store_fail(store, "creating its lock file", rc);
+	}
+	rc = ENOMEM;
 	for (size_t i = 0; i < MAP_CHOICES && (rc == ENOMEM || rc == EINVAL); i++) {
 		rc = env_open(store, map_bytes_choices[i]);
 	}

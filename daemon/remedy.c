@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+//
+// The limits are named as a shell and as systemd call them.
+#include "daemon/remedy.h"
+
+#include <errno.h>
+
+const char *remedy_of_errno(int error)
+{
+	switch (error) {
+	case EACCES:
+	case EPERM:
+		return "let kvd's user read and write it";
+	case EROFS:
+		return "mount its file system for writing";
+	case ENOSPC:
+	case EDQUOT:
+		return "make room on that disk";
+	case EFBIG:
+		return "raise the limit on file sizes (ulimit -f, LimitFSIZE=)";
+	case EMFILE:
+		return "raise the limit on open files (ulimit -n, LimitNOFILE=)";
+	case ENFILE:
+		return "raise the system's limit on open files (sysctl fs.file-max)";
+	case ENOMEM:
+		return "free memory, or raise the limit on address space (ulimit -v, LimitAS=)";
+	case EAGAIN:
+		return "raise the limit on processes and threads (ulimit -u, TasksMax=)";
+	case ENOTDIR:
+	case EISDIR:
+	case EEXIST:
+	case ELOOP:
+		return "move away what stands in its place";
+	case ENOENT:
+		return "create the folder above it";
+	case ENAMETOOLONG:
+		return "choose a shorter path";
+	case EIO:
+		return "the device reports errors: check it (dmesg)";
+	default:
+		return "look into the system's log (dmesg)";
+	}
+}
