@@ -314,7 +314,10 @@ static bool file_parse(struct parser *p)
 	p->file_path = p->config->config_path;
 	p->file = fopen(p->file_path, "re");
 	if (!p->file) {
-		return fail(p, "config: cannot open %s: %s", p->file_path, strerror(errno));
+		return fail(p,
+			    "config: cannot open %s: %s; give --config a file that kvd's user may "
+			    "read",
+			    p->file_path, strerror(errno));
 	}
 	int result = ini_parse_stream(line_read, p, pair_set, p);
 	bool unreadable = ferror(p->file) != 0;
@@ -373,8 +376,12 @@ enum config_action config_parse(struct config *config, int argc, char **argv, ch
 	if (*config->config_path && !file_parse(&p)) {
 		return CONFIG_USAGE_ERROR;
 	}
-	bool memory_chosen = is_chosen(&p, offsetof(struct config, memory_bytes));
-	if (!config_settle(config, memory_chosen, error, error_bytes)) {
+	struct config_chosen chosen = {
+		.memory = is_chosen(&p, offsetof(struct config, memory_bytes)),
+		.place = is_chosen(&p, offsetof(struct config, dir)) ||
+			 is_chosen(&p, offsetof(struct config, socket_path)),
+	};
+	if (!config_settle(config, &chosen, error, error_bytes)) {
 		return CONFIG_USAGE_ERROR;
 	}
 	return CONFIG_RUN;

@@ -24,6 +24,9 @@
 
 CONFIG_STRING(dir, "dir", "/var/lib/kvd", 0, "data folder: the store, kvd.gen, the lock")
 CONFIG_STRING(socket_path, "socket", "", 0, "socket path; default DIR/kvd.sock")
+CONFIG_STRING(socket_also_path, "socket-also", "", 0,
+	      "a second socket; default " KVS_SOCKET_PATH_DEFAULT
+	      ", where clients look, if neither dir nor socket is given")
 CONFIG_STRING(config_path, "config", "", 0,
 	      "read options from this file, one `name = value` a line")
 CONFIG_MODE(socket_mode, "socket-mode", 0660, 0, "permissions of the socket, octal")

@@ -19,7 +19,7 @@
 
 struct settle {
 	struct config *config;
-	bool memory_chosen;
+	const struct config_chosen *chosen;
 	char *error;
 	size_t error_bytes;
 };
@@ -33,6 +33,24 @@ __attribute__((format(printf, 2, 3))) static bool refuse(struct settle *s, const
 	return false;
 }
 
+static const char *size_text(uint64_t bytes, char text[CONFIG_SIZE_TEXT_BYTES])
+{
+	config_text_print_size(bytes, text, CONFIG_SIZE_TEXT_BYTES);
+	return text;
+}
+
+static bool socket_length_settle(struct settle *s, const char *option, const char *path)
+{
+	size_t length = strlen(path);
+	if (length > KVS_SOCKET_PATH_BYTES_MAX) {
+		return refuse(s,
+			      "%s: the path has %zu bytes, sockets allow %u: give a shorter one "
+			      "with --%s PATH (%.60s...)",
+			      option, length, KVS_SOCKET_PATH_BYTES_MAX, option, path);
+	}
+	return true;
+}
+
 static bool socket_settle(struct settle *s)
 {
 	struct config *config = s->config;
@@ -44,15 +62,16 @@ static bool socket_settle(struct settle *s)
 		free(config->socket_path);
 		config->socket_path = path;
 	}
-	size_t length = strlen(config->socket_path);
-	if (length > KVS_SOCKET_PATH_BYTES_MAX) {
-		return refuse(
-			s,
-			"socket: the path has %zu bytes, sockets allow %u: give a shorter one "
-			"with --socket PATH (%.60s...)",
-			length, KVS_SOCKET_PATH_BYTES_MAX, config->socket_path);
+	if (!*config->socket_also_path && !s->chosen->place) {
+		char *path = strdup(KVS_SOCKET_PATH_DEFAULT);
+		if (!path) {
+			return refuse(s, "out of memory");
+		}
+		free(config->socket_also_path);
+		config->socket_also_path = path;
 	}
-	return true;
+	return socket_length_settle(s, "socket", config->socket_path) &&
+	       socket_length_settle(s, "socket-also", config->socket_also_path);
 }
 
 static uint64_t physical_bytes(void)
@@ -66,7 +85,8 @@ static bool memory_settle(struct settle *s)
 {
 	struct config *config = s->config;
 	char memory[CONFIG_SIZE_TEXT_BYTES];
-	config_text_print_size(config->memory_bytes, memory, sizeof(memory));
+	char given[CONFIG_SIZE_TEXT_BYTES];
+	(void)size_text(config->memory_bytes, memory);
 	if (config->memory_max_bytes == 0) {
 		uint64_t machine_bytes = physical_bytes();
 		uint64_t highest_bytes = KVS_REGION_BYTES_MAX / 16;
@@ -75,7 +95,9 @@ static bool memory_settle(struct settle *s)
 			machine_bytes > config->memory_bytes ? machine_bytes : config->memory_bytes;
 	}
 	if (config->memory_max_bytes < config->memory_bytes) {
-		return refuse(s, "memory-max: must not be less than memory (%s)", memory);
+		return refuse(s,
+			      "memory-max: %s is less than memory (%s): raise it or lower memory",
+			      size_text(config->memory_max_bytes, given), memory);
 	}
 	uint64_t fitting_bytes = config->memory_bytes / 2; // the old and the new while overwriting
 	if (config->value_bytes_max == 0) {
@@ -83,13 +105,11 @@ static bool memory_settle(struct settle *s)
 		config->value_bytes_max =
 			eighth < KVS_VALUE_BYTES_DEFAULT ? eighth : KVS_VALUE_BYTES_DEFAULT;
 	} else if (config->value_bytes_max > fitting_bytes) {
-		if (s->memory_chosen) {
-			return refuse(
-				s,
-				"value-max: must not exceed half of memory (%s): raise memory "
-				"or lower "
-				"value-max",
-				memory);
+		if (s->chosen->memory) {
+			return refuse(s,
+				      "value-max: %s exceeds half of memory (%s): raise memory or "
+				      "lower value-max",
+				      size_text(config->value_bytes_max, given), memory);
 		}
 		config->value_bytes_max = fitting_bytes;
 	}
@@ -107,11 +127,11 @@ static bool buffers_settle(struct settle *s)
 		config->buffers_bytes_max = half > 2 * least ? half : 2 * least;
 	} else if (config->buffers_bytes_max < least) {
 		char given[CONFIG_SIZE_TEXT_BYTES];
-		config_text_print_size(config->buffers_bytes_max, given, sizeof(given));
 		return refuse(s,
 			      "client-buffers-max: %s is too little for one request: give at least "
 			      "%lluMiB, or lower value-max and memory",
-			      given, (unsigned long long)((least + (1u << 20) - 1) >> 20));
+			      size_text(config->buffers_bytes_max, given),
+			      (unsigned long long)((least + (1u << 20) - 1) >> 20));
 	}
 	return true;
 }
@@ -128,23 +148,29 @@ static bool segment_settle(struct settle *s)
 		config->segment_bytes = bytes;
 	}
 	uint64_t bytes = config->segment_bytes;
+	char memory[CONFIG_SIZE_TEXT_BYTES];
+	char given[CONFIG_SIZE_TEXT_BYTES];
 	if (bytes < KVS_SEGMENT_BYTES_MIN || (bytes & (bytes - 1)) != 0) {
-		return refuse(s, "segment: must be a power of two from %uKiB to %uMiB",
-			      KVS_SEGMENT_BYTES_MIN >> 10, KVS_SEGMENT_BYTES_MAX >> 20);
+		return refuse(s, "segment: %s is not a power of two from %uKiB to %uMiB",
+			      size_text(bytes, given), KVS_SEGMENT_BYTES_MIN >> 10,
+			      KVS_SEGMENT_BYTES_MAX >> 20);
 	}
 	if (config->memory_bytes / bytes < CONFIG_SEGMENTS_MIN) {
-		return refuse(
-			s, "segment: memory must hold at least %u: lower segment or raise memory",
-			CONFIG_SEGMENTS_MIN);
+		return refuse(s,
+			      "segment: memory (%s) holds fewer than %u of %s: lower segment or "
+			      "raise memory",
+			      size_text(config->memory_bytes, memory), CONFIG_SEGMENTS_MIN,
+			      size_text(bytes, given));
 	}
 	return true;
 }
 
-bool config_settle(struct config *config, bool memory_chosen, char *error, size_t error_bytes)
+bool config_settle(struct config *config, const struct config_chosen *chosen, char *error,
+		   size_t error_bytes)
 {
 	struct settle s = {
 		.config = config,
-		.memory_chosen = memory_chosen,
+		.chosen = chosen,
 		.error = error,
 		.error_bytes = error_bytes,
 	};
@@ -153,7 +179,13 @@ bool config_settle(struct config *config, bool memory_chosen, char *error, size_
 		return false;
 	}
 	if (config->revoke_min_ms > config->revoke_ms) {
-		return refuse(&s, "revoke-min: must not be longer than revoke");
+		char revoke[CONFIG_SIZE_TEXT_BYTES];
+		char revoke_min[CONFIG_SIZE_TEXT_BYTES];
+		config_text_print_duration(config->revoke_ms, revoke, sizeof(revoke));
+		config_text_print_duration(config->revoke_min_ms, revoke_min, sizeof(revoke_min));
+		return refuse(&s,
+			      "revoke-min: %s is longer than revoke (%s): lower it or raise revoke",
+			      revoke_min, revoke);
 	}
 	return true;
 }

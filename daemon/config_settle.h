@@ -8,7 +8,13 @@
 
 #include "daemon/config.h"
 
-/// Derives what is still at "0 = choose" and checks the rest against it. `memory_chosen`: somebody
-/// set `memory`, so a value-max that does not fit it is an error instead of being lowered. False
-/// with one line in `error`.
-bool config_settle(struct config *config, bool memory_chosen, char *error, size_t error_bytes);
+/// What somebody set, where that makes a difference.
+struct config_chosen {
+	bool memory; // a value-max that does not fit it is then an error instead of being lowered
+	bool place;  // dir or socket: then kvd listens nowhere else by itself
+};
+
+/// Derives what is still at "0 = choose" and checks the rest against it. False with one line in
+/// `error`.
+bool config_settle(struct config *config, const struct config_chosen *chosen, char *error,
+		   size_t error_bytes);

@@ -21,6 +21,7 @@
 #include "daemon/kvd.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
+#include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
 
@@ -28,16 +29,24 @@
 #define LISTENER_BACKLOG 1024
 #define LISTENER_PAUSE_NS UINT64_C(100000000)
 
-struct listener {
-	struct kvd *kvd;
-	struct session_shared *sessions;
-	struct loop_source source;
-	struct loop_timer pause; // nothing can be accepted now: try again later
-	int reserve_fd;
+/// A socket file and who waits at it.
+struct listener_door {
+	struct loop_source source; // fd -1 = closed
+	struct listener *listener;
+	bool is_open; // in the loop
 	dev_t device; // of the socket file, so that only our own is removed
 	ino_t inode;
 	char path[KVS_SOCKET_PATH_BYTES_MAX + 1];
 };
+
+struct listener {
+	struct kvd *kvd;
+	struct session_shared *sessions;
+	struct listener_door doors[2]; // socket, socket-also
+	struct loop_timer pause;       // nothing can be accepted now: try again later
+	int reserve_fd;
+};
+#define LISTENER_DOORS 2
 
 static void listener_refuse(struct listener *listener, int fd, const char *text)
 {
@@ -49,13 +58,25 @@ static void listener_refuse(struct listener *listener, int fd, const char *text)
 	session_count_up(listener->sessions, KVS_COUNTER_connections_rejected, 1);
 }
 
+static bool listener_watch(struct listener *listener, uint32_t events)
+{
+	bool good = true;
+	for (int i = 0; i < LISTENER_DOORS; i++) {
+		struct listener_door *door = &listener->doors[i];
+		good = (!door->is_open ||
+			loop_modify(listener->kvd->loop, &door->source, events) == 0) &&
+		       good;
+	}
+	return good;
+}
+
 static void listener_pause_over(struct loop_timer *timer, uint64_t now_ns)
 {
 	(void)now_ns;
 	struct listener *listener =
 		(struct listener *)(void *)((char *)timer - offsetof(struct listener, pause));
-	if (loop_modify(listener->kvd->loop, &listener->source, EPOLLIN) != 0) {
-		log_error("epoll: cannot listen again: %m");
+	if (!listener_watch(listener, EPOLLIN)) {
+		log_error("cannot listen again (epoll: %m): restart kvd");
 	}
 }
 
@@ -64,19 +85,21 @@ static void listener_pause(struct listener *listener)
 {
 	struct loop *loop = listener->kvd->loop;
 	if (loop_timer_set(loop, &listener->pause, loop_now_ns(loop) + LISTENER_PAUSE_NS) &&
-	    loop_modify(loop, &listener->source, 0) != 0) {
-		log_error("epoll: cannot pause: %m");
+	    !listener_watch(listener, 0)) {
+		log_error(
+			"cannot pause accepting (epoll: %m): kvd may use CPU until a descriptor is "
+			"free");
 	}
 }
 
 /// The process (or the system) has no descriptor left.
-static void listener_out_of_descriptors(struct listener *listener)
+static void listener_out_of_descriptors(struct listener *listener, int listening_fd)
 {
 	log_error("no file descriptor left (%m): a connection is refused; raise the limit "
 		  "(LimitNOFILE=, ulimit -n) or lower maxclients");
 	if (listener->reserve_fd >= 0) {
 		close(listener->reserve_fd);
-		int fd = listener->kvd->seam->accept4(listener->source.fd, NULL, NULL,
+		int fd = listener->kvd->seam->accept4(listening_fd, NULL, NULL,
 						      SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
 			listener_refuse(listener, fd, "-ERR max number of clients reached\r\n");
@@ -109,8 +132,8 @@ static void listener_take(struct listener *listener, int fd)
 static void listener_ready(struct loop_source *source, uint32_t events)
 {
 	(void)events;
-	struct listener *listener =
-		(struct listener *)(void *)((char *)source - offsetof(struct listener, source));
+	// The source is its door's first member.
+	struct listener *listener = ((struct listener_door *)(void *)source)->listener;
 	for (int i = 0; i < LISTENER_ACCEPTS_A_TURN; i++) {
 		int fd = listener->kvd->seam->accept4(source->fd, NULL, NULL,
 						      SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -119,10 +142,10 @@ static void listener_ready(struct loop_source *source, uint32_t events)
 		} else if (errno == EAGAIN) {
 			return;
 		} else if (errno == EMFILE || errno == ENFILE) {
-			listener_out_of_descriptors(listener);
+			listener_out_of_descriptors(listener, source->fd);
 			return;
 		} else if (errno != EINTR && errno != ECONNABORTED) {
-			log_error("cannot accept a connection: %m");
+			log_error("cannot accept a connection: %m; %s", remedy_of_errno(errno));
 			listener_pause(listener);
 			return;
 		}
@@ -139,13 +162,13 @@ listener_fail(int error, char *text, size_t text_bytes, const char *format, ...)
 	return -error;
 }
 
-static int listener_set_path(struct listener *listener, char *text, size_t text_bytes)
+static int listener_set_path(struct listener_door *door, char *text, size_t text_bytes)
 {
-	const struct config *config = &listener->kvd->config;
+	const struct config *config = &door->listener->kvd->config;
 	bool given = config->socket_path && config->socket_path[0];
-	int n = snprintf(listener->path, sizeof(listener->path), "%s%s",
+	int n = snprintf(door->path, sizeof(door->path), "%s%s",
 			 given ? config->socket_path : config->dir, given ? "" : "/kvd.sock");
-	if (n < 0 || (size_t)n >= sizeof(listener->path)) {
+	if (n < 0 || (size_t)n >= sizeof(door->path)) {
 		return listener_fail(ENAMETOOLONG, text, text_bytes,
 				     "the socket path has %d bytes, the limit is %u: choose a "
 				     "shorter one with --socket",
@@ -155,18 +178,18 @@ static int listener_set_path(struct listener *listener, char *text, size_t text_
 }
 
 /// Somebody's socket file is in the way: removed if nobody answers at it.
-static int listener_clear_path(struct listener *listener, const struct sockaddr_un *address,
+static int listener_clear_path(struct listener_door *door, const struct sockaddr_un *address,
 			       char *text, size_t text_bytes)
 {
 	struct stat found;
-	if (lstat(listener->path, &found) != 0) {
+	if (lstat(door->path, &found) != 0) {
 		return errno == ENOENT ? 0 : -errno;
 	}
 	if (!S_ISSOCK(found.st_mode)) {
 		return listener_fail(EEXIST, text, text_bytes,
 				     "%s exists and is not a socket: move it away or choose "
 				     "another path with --socket",
-				     listener->path);
+				     door->path);
 	}
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0) {
@@ -179,34 +202,99 @@ static int listener_clear_path(struct listener *listener, const struct sockaddr_
 		return listener_fail(EADDRINUSE, text, text_bytes,
 				     "another process answers at %s: stop it or choose another "
 				     "path with --socket",
-				     listener->path);
+				     door->path);
 	}
-	log_notice("removing the socket %s that a former kvd left behind", listener->path);
-	return listener->kvd->seam->unlink(listener->path) == 0 || errno == ENOENT ? 0 : -errno;
+	log_notice("removing the socket %s that a former kvd left behind", door->path);
+	return door->listener->kvd->seam->unlink(door->path) == 0 || errno == ENOENT ? 0 : -errno;
 }
 
-static int listener_bind(struct listener *listener, int fd, char *text, size_t text_bytes)
+/// The folder of a socket, for all to pass through; the folder above it must be there.
+static bool listener_make_folder(const char *path)
 {
-	mode_t mode = (mode_t)listener->kvd->config.socket_mode;
+	char folder[KVS_SOCKET_PATH_BYTES_MAX + 1];
+	(void)snprintf(folder, sizeof(folder), "%s", path);
+	char *slash = strrchr(folder, '/');
+	if (!slash || slash == folder) {
+		return false;
+	}
+	*slash = '\0';
+	return mkdir(folder, 0755) == 0;
+}
+
+static int listener_bind(struct listener_door *door, char *text, size_t text_bytes)
+{
+	mode_t mode = (mode_t)door->listener->kvd->config.socket_mode;
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	memcpy(address.sun_path, listener->path, strlen(listener->path));
-	int error = listener_clear_path(listener, &address, text, text_bytes);
+	memcpy(address.sun_path, door->path, strlen(door->path));
+	int error = listener_clear_path(door, &address, text, text_bytes);
 	if (error != 0) {
 		return error;
 	}
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0) {
+		return -errno;
+	}
+	door->source.fd = fd;
 	// The file appears with at most this mode, then gets exactly it whatever the umask is.
 	if (fchmod(fd, mode) != 0 ||
 	    bind(fd, (const struct sockaddr *)&address, sizeof(address)) != 0 ||
-	    chmod(listener->path, mode) != 0) {
+	    chmod(door->path, mode) != 0) {
 		return -errno;
 	}
 	struct stat made;
-	if (lstat(listener->path, &made) != 0) {
+	if (lstat(door->path, &made) != 0) {
 		return -errno;
 	}
-	listener->device = made.st_dev;
-	listener->inode = made.st_ino;
-	return listen(fd, LISTENER_BACKLOG) == 0 ? 0 : -errno;
+	door->device = made.st_dev;
+	door->inode = made.st_ino;
+	if (listen(fd, LISTENER_BACKLOG) != 0) {
+		return -errno;
+	}
+	error = loop_add(door->listener->kvd->loop, &door->source, EPOLLIN);
+	door->is_open = error == 0;
+	return error;
+}
+
+static void listener_close_door(struct listener_door *door)
+{
+	struct stat found;
+	if (door->source.fd < 0) {
+		return;
+	}
+	if (door->is_open) {
+		loop_remove(door->listener->kvd->loop, &door->source);
+		door->is_open = false;
+	}
+	close(door->source.fd);
+	door->source.fd = -1;
+	if (door->inode != 0 && lstat(door->path, &found) == 0 && found.st_dev == door->device &&
+	    found.st_ino == door->inode && door->listener->kvd->seam->unlink(door->path) != 0) {
+		log_warning("cannot remove the socket %s: %m", door->path);
+	}
+}
+
+/// Opens the second door. kvd serves without it too; then whoever relies on it has to know.
+static void listener_open_also(struct listener *listener)
+{
+	struct listener_door *door = &listener->doors[1];
+	const char *path = listener->kvd->config.socket_also_path;
+	if (!path || !*path || strcmp(path, listener->doors[0].path) == 0) {
+		return;
+	}
+	char text[256] = "";
+	(void)snprintf(door->path, sizeof(door->path), "%s", path);
+	int error = listener_bind(door, text, sizeof(text));
+	if (error == -ENOENT && listener_make_folder(path)) {
+		listener_close_door(door);
+		error = listener_bind(door, text, sizeof(text));
+	}
+	if (error != 0) {
+		log_warning("not listening at %s as well: %s; clients need --socket %s or "
+			    "KVD_SOCKET=%s",
+			    path, text[0] ? text : strerrordesc_np(-error), listener->doors[0].path,
+			    listener->doors[0].path);
+		listener_close_door(door);
+	}
 }
 
 static void listener_turn(void *context, uint64_t now_ns)
@@ -228,25 +316,20 @@ static int listener_start(struct listener *listener, char *text, size_t text_byt
 	if (!listener->sessions) {
 		return -ENOMEM;
 	}
-	int error = listener_set_path(listener, text, text_bytes);
+	int error = listener_set_path(&listener->doors[0], text, text_bytes);
 	if (error != 0) {
 		return error;
 	}
-	listener->source.ready = listener_ready;
 	listener->pause.due = listener_pause_over;
-	listener->source.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	listener->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	if (listener->source.fd < 0 || listener->reserve_fd < 0) {
+	if (listener->reserve_fd < 0) {
 		return -errno;
 	}
-	error = listener_bind(listener, listener->source.fd, text, text_bytes);
+	error = listener_bind(&listener->doors[0], text, text_bytes);
 	if (error != 0) {
 		return error;
 	}
-	error = loop_add(kvd->loop, &listener->source, EPOLLIN);
-	if (error != 0) {
-		return error;
-	}
+	listener_open_also(listener);
 	return loop_hook(kvd->loop, listener_turn, listener_next_ns, listener) ? 0 : -ENOSPC;
 }
 
@@ -257,23 +340,21 @@ int listener_open(struct listener **out, struct kvd *kvd, char *error, size_t er
 		return listener_fail(ENOMEM, error, error_bytes, "out of memory");
 	}
 	listener->kvd = kvd;
-	listener->source.fd = -1;
+	for (int i = 0; i < LISTENER_DOORS; i++) {
+		listener->doors[i].listener = listener;
+		listener->doors[i].source =
+			(struct loop_source){ .fd = -1, .ready = listener_ready };
+	}
 	listener->reserve_fd = -1;
 	error[0] = '\0';
 	int result = listener_start(listener, error, error_bytes);
 	if (result != 0) {
 		if (error[0] == '\0') {
-			const char *remedy = result == -ENOENT
-						     ? ": create its folder or choose another path "
-						       "with --socket"
-						     : "";
 			(void)listener_fail(-result, error, error_bytes,
-					    "cannot listen at the socket %s: %s%s", listener->path,
-					    strerrordesc_np(-result), remedy);
-		}
-		if (listener->source.fd >= 0) {
-			close(listener->source.fd);
-			listener->source.fd = -1;
+					    "cannot listen at the socket %s: %s; %s, or choose "
+					    "another path with --socket",
+					    listener->doors[0].path, strerrordesc_np(-result),
+					    remedy_of_errno(-result));
 		}
 		listener_close(listener);
 		return result;
@@ -284,17 +365,9 @@ int listener_open(struct listener **out, struct kvd *kvd, char *error, size_t er
 
 void listener_shut(struct listener *listener)
 {
-	if (listener->source.fd < 0) {
-		return;
-	}
 	loop_timer_cancel(listener->kvd->loop, &listener->pause);
-	loop_remove(listener->kvd->loop, &listener->source);
-	close(listener->source.fd);
-	listener->source.fd = -1;
-	struct stat found;
-	if (lstat(listener->path, &found) == 0 && found.st_dev == listener->device &&
-	    found.st_ino == listener->inode && listener->kvd->seam->unlink(listener->path) != 0) {
-		log_warning("cannot remove the socket %s: %m", listener->path);
+	for (int i = 0; i < LISTENER_DOORS; i++) {
+		listener_close_door(&listener->doors[i]);
 	}
 }
 
@@ -321,5 +394,10 @@ struct session_shared *listener_sessions(const struct listener *listener)
 
 const char *listener_path(const struct listener *listener)
 {
-	return listener->path;
+	return listener->doors[0].path;
+}
+
+const char *listener_path_also(const struct listener *listener)
+{
+	return listener->doors[1].is_open ? listener->doors[1].path : NULL;
 }

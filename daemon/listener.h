@@ -15,7 +15,8 @@ struct session_shared;
 /// the loop. A socket file nobody answers at is replaced; one that answers is another kvd. Uses
 /// kvd->loop, kvd->config and kvd->seam; sessions use the rest once clients come, so call it last
 /// and set kvd->listener from *out before the loop runs. Returns 0, or -errno with one line in
-/// `error` that names the path and the remedy.
+/// `error` that names the path and the remedy. kvd->config.socket_also_path, if there is one, is a
+/// second door: its folder is made if only that is missing, and what keeps it shut is a warning.
 int listener_open(struct listener **out, struct kvd *kvd, char *error, size_t error_bytes);
 
 /// Stops accepting and removes the socket file; sessions stay. First step of a stop.
@@ -28,5 +29,6 @@ void listener_close(struct listener *listener);
 
 /// The sessions behind it.
 struct session_shared *listener_sessions(const struct listener *listener);
-/// Where it listens.
+/// Where it listens, and where else; NULL if nowhere else.
 const char *listener_path(const struct listener *listener);
+const char *listener_path_also(const struct listener *listener);

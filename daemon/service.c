@@ -26,6 +26,7 @@
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/service_recover.h"
+#include "daemon/service_region.h"
 #include "daemon/stats.h"
 #include "daemon/storage/dirlock.h"
 #include "daemon/storage/store.h"
@@ -108,66 +109,15 @@ static void stop_loop(struct service *service)
 	loop_destroy(service->kvd.loop);
 }
 
-static void region_failure(struct service *service, int error, int system_error)
-{
-	const struct config *config = &service->kvd.config;
-	switch (error) {
-	case KVS_REGION_TOO_SMALL:
-		(void)snprintf(
-			service->why, sizeof(service->why),
-			"--memory %llu bytes is too small for segments of %llu bytes: give it at "
-			"least 8 segments, or a smaller --segment",
-			(unsigned long long)config->memory_bytes,
-			(unsigned long long)config->segment_bytes);
-		break;
-	case KVS_REGION_TOO_LARGE:
-		(void)snprintf(service->why, sizeof(service->why),
-			       "--memory-max %llu bytes does not fit the region's 8 TiB of offsets",
-			       (unsigned long long)config->memory_max_bytes);
-		break;
-	case KVS_REGION_NO_PROC:
-		(void)snprintf(service->why, sizeof(service->why),
-			       "/proc is not mounted: kvd needs it to give clients read-only "
-			       "descriptors (mount -t proc proc /proc)");
-		break;
-	default:
-		(void)snprintf(service->why, sizeof(service->why),
-			       "cannot create the region: %s; %s%s", strerror(system_error),
-			       remedy_of_errno(system_error),
-			       system_error == ENOMEM ? "; it spans 4.5 times --memory-max: a "
-							"smaller one needs less"
-						      : "");
-		break;
-	}
-}
-
-// Tests run kvd as it would run on a kernel that refuses membarrier.
-static bool service_forces_fences(void)
-{
-	const char *forced = getenv("KVD_FENCED");
-	return forced != NULL && strcmp(forced, "1") == 0;
-}
-
 static int start_region(struct service *service)
 {
-	const struct config *config = &service->kvd.config;
-	struct kvs_region_options options = {
-		.memory_bytes = config->memory_bytes,
-		.memory_bytes_max = config->memory_max_bytes,
-		.segment_bytes = (uint32_t)config->segment_bytes,
-		.fenced = service_forces_fences() || !kvs_epoch_membarrier_works(),
-		.huge_pages = true,
-	};
-	service->kvd.seam->random_bytes(&options.instance_id, sizeof(options.instance_id));
-	service->kvd.seam->random_bytes(&options.hash_seed, sizeof(options.hash_seed));
-	service->kvd.instance_id = options.instance_id;
-	int error = kvs_region_create(&service->region, &options);
-	if (error != KVS_REGION_OK) {
-		region_failure(service, error, errno);
-		return error == KVS_REGION_SYSTEM ? EX_OSERR : EX_CONFIG;
+	bool fenced;
+	int code = service_region_create(&service->kvd, &service->region, &fenced, service->why,
+					 sizeof(service->why));
+	if (code == 0) {
+		kvs_epoch_init(&service->epochs, &service->region.header->hot, fenced);
 	}
-	kvs_epoch_init(&service->epochs, &service->region.header->hot, options.fenced);
-	return 0;
+	return code;
 }
 
 static void stop_region(struct service *service)
@@ -313,7 +263,8 @@ static void stop_persist(struct service *service)
 	}
 	if (persist_stop(service->kvd.persist) != 0) {
 		LOG_AT(LOG_LEVEL_ERROR,
-		       "the last commit failed: writes since durable_seq %llu are lost",
+		       "the last commit failed: writes since durable_seq %llu are lost; the line "
+		       "DEGRADED before tells why",
 		       (unsigned long long)keyspace_durable_seq(service->kvd.keyspace));
 		service->stop_code = EX_IOERR;
 	}
@@ -425,6 +376,23 @@ static void service_unwind(struct service *service, size_t started)
 	free(service);
 }
 
+// Clients that are told nothing look at one path; if kvd is not there, its line says what to tell.
+static void service_say_started(const struct service *service)
+{
+	const char *path = listener_path(service->kvd.listener);
+	const char *also = listener_path_also(service->kvd.listener);
+	bool is_found = strcmp(path, KVS_SOCKET_PATH_DEFAULT) == 0 ||
+			(also != NULL && strcmp(also, KVS_SOCKET_PATH_DEFAULT) == 0);
+	char hint[2 * KVS_SOCKET_PATH_BYTES_MAX + 64] = "";
+	if (!is_found) {
+		(void)snprintf(hint, sizeof(hint), " (kvctl --socket %s, or KVD_SOCKET=%s)", path,
+			       path);
+	}
+	LOG_AT(LOG_LEVEL_NOTICE, "kvd %s serves %llu keys at %s%s%s%s", KVD_VERSION,
+	       (unsigned long long)keyspace_count(service->kvd.keyspace), path,
+	       also != NULL ? " and " : "", also != NULL ? also : "", hint);
+}
+
 int service_start(struct service **out, const struct config *config)
 {
 	struct service *service = calloc(1, sizeof(*service));
@@ -452,9 +420,7 @@ int service_start(struct service **out, const struct config *config)
 		}
 	}
 	notify_ready();
-	LOG_AT(LOG_LEVEL_NOTICE, "kvd %s serves %llu keys at %s", KVD_VERSION,
-	       (unsigned long long)keyspace_count(service->kvd.keyspace),
-	       listener_path(service->kvd.listener));
+	service_say_started(service);
 	*out = service;
 	return 0;
 }

@@ -36,6 +36,7 @@
 #define KVS_INLINE_BYTES_MAX (64u << 10) // one inline command line, as Redis
 #define KVS_CLIENT_NAME_BYTES_MAX 128u
 #define KVS_SOCKET_PATH_BYTES_MAX 107u // sun_path less its NUL
+#define KVS_SOCKET_PATH_DEFAULT "/run/kvd/kvd.sock" // where clients look that are told nothing
 
 static_assert(KVS_BATCH_BYTES_MAX >= KVS_VALUE_BYTES_DEFAULT, "a default value fits a batch");
 static_assert(KVS_SEGMENT_BYTES_MIN / 4 > KVS_KEY_BYTES_MAX + 64,

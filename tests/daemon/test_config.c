@@ -121,6 +121,8 @@ static void test_defaults(void)
 	ok(parse(&config, (const char *[]){ "kvd", NULL }) == CONFIG_RUN, "no options at all");
 	ok_str(config.dir, "/var/lib/kvd", "default of dir");
 	ok_str(config.socket_path, "/var/lib/kvd/kvd.sock", "socket follows dir");
+	ok_str(config.socket_also_path, KVS_SOCKET_PATH_DEFAULT,
+	       "a plain kvd is where clients look");
 	ok_u64(config.memory_bytes, 256 * MIB, "default of memory");
 	ok_u64(config.value_bytes_max, 32 * MIB, "value-max is an eighth of memory");
 	ok_u64(config.segment_bytes, 2 * MIB, "segment is 2MiB");
@@ -202,14 +204,15 @@ static void test_refusals(void)
 	refused(ARGS("--socket", path), "the path has 199 bytes, sockets allow 107");
 	refused(ARGS("--dir", path), "the path has 208 bytes, sockets allow 107");
 	refused(ARGS("--value-max", "200MiB", "--memory", "256MiB"),
-		"must not exceed half of memory");
+		"value-max: 200MiB exceeds half of memory (256MiB)");
 	refused(ARGS("--client-buffers-max", "100MiB"),
 		"client-buffers-max: 100MiB is too little for one request: give at least 195MiB");
-	refused(ARGS("--memory", "1g", "--memory-max", "512m"), "memory-max: must not be less");
-	refused(ARGS("--segment", "96KiB"), "power of two");
+	refused(ARGS("--memory", "1g", "--memory-max", "512m"),
+		"memory-max: 512MiB is less than memory (1GiB)");
+	refused(ARGS("--segment", "96KiB"), "segment: 96KiB is not a power of two");
 	refused(ARGS("--segment", "4096"), "power of two from 64KiB to 64MiB");
-	refused(ARGS("--segment", "64MiB"), "memory must hold at least 16");
-	refused(ARGS("--revoke", "10ms"), "revoke-min: must not be longer");
+	refused(ARGS("--segment", "64MiB"), "memory (256MiB) holds fewer than 16 of 64MiB");
+	refused(ARGS("--revoke", "10ms"), "revoke-min: 50ms is longer than revoke (10ms)");
 }
 
 static void file_write(const char *path, const char *text)
@@ -245,6 +248,7 @@ static void test_file(void)
 	ok_u64(config.memory_bytes, 1024 * MIB, "file: memory, with a comment behind it");
 	ok_u64(config.persist_policy, 2, "file: persist, indented");
 	ok_str(config.socket_path, "/srv/kv/kvd.sock", "file: dir, and the socket follows");
+	ok_str(config.socket_also_path, "", "nowhere else");
 	ok_u64(config.revoke_ms, 7000, "the command line wins over the file");
 	config_fini(&config);
 	ok(parse(&config, ARGS("--revoke", "7s", "--config", path)) == CONFIG_RUN &&
@@ -257,7 +261,8 @@ static void test_file(void)
 	file_refused(path, "memory = 1g\nrubbish\nfoo = 1\n", ":2: not of the form `name = value`");
 	file_refused(path, "[cluster]\nmemory = 1g\n", ":2: section [cluster]");
 	file_refused(path, "config = /etc/other\n", ":1: config stands on the command line only");
-	file_refused(path, "value-max = 200m\nmemory = 256m\n", "value-max: must not exceed");
+	file_refused(path, "value-max = 200m\nmemory = 256m\n",
+		     "value-max: 200MiB exceeds half of memory (256MiB)");
 	file_refused(path, "dir =\n", ":1: dir needs a value");
 	memset(text, 'x', sizeof(text) - 1);
 	text[sizeof(text) - 1] = '\0';

@@ -19,11 +19,13 @@
 
 static char folder[96];
 static char path[128];
+static char *also_path; // NULL = no second door
 
 static int start(struct listener **listener, char *error, size_t error_bytes)
 {
 	stub_start(PERSIST_MEMORY);
 	stub.kvd.config.socket_path = path;
+	stub.kvd.config.socket_also_path = also_path;
 	stub.kvd.config.dir = folder;
 	stub.kvd.config.socket_mode = 0660;
 	*listener = NULL;
@@ -46,16 +48,21 @@ static void turns(struct listener *listener)
 	(void)listener;
 }
 
-static int dial(void)
+static int dial_at(const char *at)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	memcpy(address.sun_path, path, strlen(path));
+	memcpy(address.sun_path, at, strlen(at));
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) != 0) {
 		close(fd);
 		return -1;
 	}
 	return fd;
+}
+
+static int dial(void)
+{
+	return dial_at(path);
 }
 
 static bool says(int fd, const char *text)
@@ -155,6 +162,39 @@ static void test_bad_paths(void)
 	stub_stop();
 }
 
+static void test_second_door(void)
+{
+	struct listener *listener;
+	char error[256];
+	char also[160], also_folder[140];
+	(void)snprintf(also_folder, sizeof(also_folder), "%s/run", folder);
+	(void)snprintf(also, sizeof(also), "%s/kvd.sock", also_folder);
+	also_path = also;
+	ok_int(start(&listener, error, sizeof(error)), 0, "it listens at two paths");
+	int first = dial();
+	int second = dial_at(also);
+	turns(listener);
+	ok(served(listener, first) && served(listener, second), "and serves at both");
+	ok_str(listener_path_also(listener), also, "the second is known");
+	close(first);
+	close(second);
+	stop(listener);
+	struct stat status;
+	ok(stat(path, &status) != 0 && stat(also, &status) != 0, "at stop both files are removed");
+	int taken = open(also, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	ok_int(start(&listener, error, sizeof(error)), 0, "a second path that is taken");
+	ok(listener_path_also(listener) == NULL, "is left alone");
+	first = dial();
+	turns(listener);
+	ok(served(listener, first), "and the first is served");
+	close(first);
+	stop(listener);
+	close(taken);
+	(void)unlink(also);
+	(void)rmdir(also_folder);
+	also_path = NULL;
+}
+
 static void test_clients_max(void)
 {
 	struct listener *listener;
@@ -247,6 +287,7 @@ int main(void)
 	test_socket_file();
 	test_stale();
 	test_bad_paths();
+	test_second_door();
 	test_clients_max();
 	test_no_descriptors();
 	(void)rmdir(folder);

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+//
+// What keeps a region from being made is a setting or a limit of the process: each has its own text
+// and remedy.
+#include "daemon/service_region.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "daemon/kvd.h"
+#include "daemon/remedy.h"
+#include "daemon/seam.h"
+#include "shm/epoch_scan.h"
+#include "shm/region.h"
+
+static void region_failure(const struct config *config, int error, int system_error, char *why,
+			   size_t why_bytes)
+{
+	switch (error) {
+	case KVS_REGION_TOO_SMALL:
+		(void)snprintf(
+			why, why_bytes,
+			"--memory %llu bytes is too small for segments of %llu bytes: give it at "
+			"least 8 segments, or a smaller --segment",
+			(unsigned long long)config->memory_bytes,
+			(unsigned long long)config->segment_bytes);
+		break;
+	case KVS_REGION_TOO_LARGE:
+		(void)snprintf(why, why_bytes,
+			       "--memory-max %llu bytes does not fit the region's 8 TiB of offsets",
+			       (unsigned long long)config->memory_max_bytes);
+		break;
+	case KVS_REGION_NO_PROC:
+		(void)snprintf(why, why_bytes,
+			       "/proc is not mounted: kvd needs it to give clients read-only "
+			       "descriptors (mount -t proc proc /proc)");
+		break;
+	default:
+		(void)snprintf(why, why_bytes, "cannot create the region: %s; %s%s",
+			       strerror(system_error), remedy_of_errno(system_error),
+			       system_error == ENOMEM ? "; it spans 4.5 times --memory-max: a "
+							"smaller one needs less"
+						      : "");
+		break;
+	}
+}
+
+// Tests run kvd as it would run on a kernel that refuses membarrier.
+static bool service_forces_fences(void)
+{
+	const char *forced = getenv("KVD_FENCED");
+	return forced != NULL && strcmp(forced, "1") == 0;
+}
+
+int service_region_create(struct kvd *kvd, struct kvs_region *region, bool *fenced, char *why,
+			  size_t why_bytes)
+{
+	const struct config *config = &kvd->config;
+	struct kvs_region_options options = {
+		.memory_bytes = config->memory_bytes,
+		.memory_bytes_max = config->memory_max_bytes,
+		.segment_bytes = (uint32_t)config->segment_bytes,
+		.fenced = service_forces_fences() || !kvs_epoch_membarrier_works(),
+		.huge_pages = true,
+	};
+	kvd->seam->random_bytes(&options.instance_id, sizeof(options.instance_id));
+	kvd->seam->random_bytes(&options.hash_seed, sizeof(options.hash_seed));
+	kvd->instance_id = options.instance_id;
+	*fenced = options.fenced;
+	int error = kvs_region_create(region, &options);
+	if (error != KVS_REGION_OK) {
+		region_failure(config, error, errno, why, why_bytes);
+		return error == KVS_REGION_SYSTEM ? EX_OSERR : EX_CONFIG;
+	}
+	return 0;
+}
