@@ -161,7 +161,7 @@ bool cleaner_slice(struct keyspace *keyspace, uint64_t bytes, uint64_t live_shar
 static bool memory_is_low(const struct keyspace *keyspace)
 {
 	uint32_t allowed = kvs_log_segments_allowed(&keyspace->log);
-	uint32_t low = KEYSPACE_RESERVE_WRITES + 2 + allowed / 16;
+	uint32_t low = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + 2 + allowed / 16;
 	return kvs_log_segments_free(&keyspace->log) < low;
 }
 

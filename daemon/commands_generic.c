@@ -3,10 +3,10 @@
 // Commands on several keys at once, each an atomic batch where it writes, and on keys as such.
 #include "daemon/commands.h"
 
-/// Removes all keys, as one batch if `together`; false if that was refused.
-static bool generic_remove(struct call *call, bool together, int64_t *removed)
+void commands_generic_del(struct call *call)
 {
-	*removed = 0;
+	int64_t removed = 0;
+	bool together = call->argc > 2; // one batch: all of them go, or none
 	if (together) {
 		commands_batch_begin(call);
 	}
@@ -17,33 +17,11 @@ static bool generic_remove(struct call *call, bool together, int64_t *removed)
 			if (together) {
 				commands_batch_abort(call);
 			}
-			return false;
-		}
-		*removed += result == KEYSPACE_OK;
-	}
-	return !together || commands_batch_commit(call);
-}
-
-void commands_generic_del(struct call *call)
-{
-	int64_t removed;
-	bool together = call->argc > 2;
-	bool done = generic_remove(call, together, &removed);
-	if (!done && together && !call->in_exec && call->refused == KEYSPACE_FULL) {
-		// Single tombstones have a reserve, batches have not: when memory is full, removing
-		// is worth more than removing at once.
-		call->refused = 0;
-		done = generic_remove(call, false, &removed);
-		if (!done && removed > 0) {
-			call->refused = 0;
-			commands_errorf(call,
-					"OOM memory is full: %lld keys were removed, the others "
-					"stay; try again when that is durable",
-					(long long)removed);
 			return;
 		}
+		removed += result == KEYSPACE_OK;
 	}
-	if (done) {
+	if (!together || commands_batch_commit(call)) {
 		reply_integer(call->session, removed);
 	}
 }

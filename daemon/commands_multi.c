@@ -25,16 +25,20 @@ void commands_multi_discard(struct call *call)
 	reply_ok(call->session);
 }
 
-/// What the queued commands are together: their flags, and the bytes that the growing ones bring.
-static uint32_t multi_flags(const struct session_multi *multi, size_t *bytes)
+/// What the queued commands are together: their flags, the bytes that the growing ones bring, and
+/// whether some of them may free memory.
+static uint32_t multi_flags(const struct session_multi *multi, size_t *bytes, bool *frees)
 {
 	uint32_t flags = 0;
 	*bytes = 0;
+	*frees = false;
 	for (uint32_t i = 0; i < multi->count; i++) {
 		const struct session_queued *queued = &multi->queued[i];
 		flags |= queued->command->flags;
 		if (queued->command->flags & COMMAND_DENYOOM) {
 			*bytes += commands_write_bytes(queued->argv, queued->argc);
+		} else if (queued->command->flags & COMMAND_WRITE) {
+			*frees = true;
 		}
 	}
 	return flags;
@@ -79,8 +83,10 @@ void commands_multi_exec(struct call *call)
 		return;
 	}
 	size_t bytes;
-	uint32_t flags = multi_flags(&session->multi, &bytes);
-	if (flags & COMMAND_DENYOOM) {
+	bool frees;
+	uint32_t flags = multi_flags(&session->multi, &bytes, &frees);
+	// Where something may be removed only the finished batch tells what room it needs.
+	if (flags & COMMAND_DENYOOM && !frees) {
 		call->refused = keyspace_admit(keyspace, bytes);
 		if (call->refused) {
 			return; // the queue stays for the next try

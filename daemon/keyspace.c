@@ -71,12 +71,13 @@ static void expire_now(struct keyspace *keyspace, uint64_t hash, const void *key
 	}
 	struct keyspace_op op = {
 		.kind = KEYSPACE_OP_DELETE,
+		.purpose = KEYSPACE_FOR_REMOVAL,
 		.record_flags = KVS_RECORD_EXPIRED,
 		.key = key,
 		.key_bytes = (uint32_t)key_bytes,
 		.hash = hash,
 	};
-	if (keyspace_write_op(keyspace, &op, KEYSPACE_RESERVE_CLEANER) == KEYSPACE_OK) {
+	if (keyspace_write_op(keyspace, &op) == KEYSPACE_OK) {
 		keyspace_counter_add(keyspace, KVS_COUNTER_keys_expired, 1);
 	}
 }
@@ -137,13 +138,12 @@ int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
 	return lookup(keyspace, hash, key, key_bytes, value, &hit, &from_table);
 }
 
-static int submit(struct keyspace *keyspace, struct keyspace_op *op, uint32_t reserve,
-		  uint64_t *seq)
+static int submit(struct keyspace *keyspace, struct keyspace_op *op, uint64_t *seq)
 {
 	if (keyspace->batch.open) {
 		return keyspace_batch_add(keyspace, op, seq);
 	}
-	int result = keyspace_write_op(keyspace, op, reserve);
+	int result = keyspace_write_op(keyspace, op);
 	if (result == KEYSPACE_OK && seq != NULL) {
 		*seq = op->seq;
 	}
@@ -160,6 +160,7 @@ int keyspace_set2(struct keyspace *keyspace, const void *key, size_t key_bytes, 
 	}
 	struct keyspace_op op = {
 		.kind = KEYSPACE_OP_SET,
+		.purpose = KEYSPACE_FOR_WRITE,
 		.key = key,
 		.key_bytes = (uint32_t)key_bytes,
 		.value = head,
@@ -169,7 +170,7 @@ int keyspace_set2(struct keyspace *keyspace, const void *key, size_t key_bytes, 
 		.hash = keyspace_hash(keyspace, key, key_bytes),
 		.expiry_ms = expiry_ms,
 	};
-	return submit(keyspace, &op, KEYSPACE_RESERVE_WRITES, seq);
+	return submit(keyspace, &op, seq);
 }
 
 int keyspace_set(struct keyspace *keyspace, const void *key, size_t key_bytes, const void *value,
@@ -189,11 +190,12 @@ int keyspace_delete(struct keyspace *keyspace, const void *key, size_t key_bytes
 	}
 	struct keyspace_op op = {
 		.kind = KEYSPACE_OP_DELETE,
+		.purpose = KEYSPACE_FOR_REMOVAL,
 		.key = key,
 		.key_bytes = (uint32_t)key_bytes,
 		.hash = hash,
 	};
-	return submit(keyspace, &op, KEYSPACE_RESERVE_CLEANER, NULL);
+	return submit(keyspace, &op, NULL);
 }
 
 int keyspace_expire(struct keyspace *keyspace, const void *key, size_t key_bytes,
@@ -208,6 +210,7 @@ int keyspace_expire(struct keyspace *keyspace, const void *key, size_t key_bytes
 	}
 	struct keyspace_op op = {
 		.kind = KEYSPACE_OP_SET,
+		.purpose = KEYSPACE_FOR_EXPIRY,
 		.key = key,
 		.key_bytes = (uint32_t)key_bytes,
 		.value = value.value,
@@ -232,14 +235,13 @@ int keyspace_expire(struct keyspace *keyspace, const void *key, size_t key_bytes
 			kvs_large_hold(&keyspace->large, former->run_offset);
 		}
 	}
-	return submit(keyspace, &op, KEYSPACE_RESERVE_WRITES, NULL);
+	return submit(keyspace, &op, NULL);
 }
 
 int keyspace_flush(struct keyspace *keyspace)
 {
-	struct keyspace_op op = { .kind = KEYSPACE_OP_FLUSH };
-	int result = submit(keyspace, &op, KEYSPACE_RESERVE_CLEANER, NULL);
-	return result == KEYSPACE_WAIT ? KEYSPACE_FULL : result;
+	struct keyspace_op op = { .kind = KEYSPACE_OP_FLUSH, .purpose = KEYSPACE_FOR_REMOVAL };
+	return submit(keyspace, &op, NULL);
 }
 
 uint64_t keyspace_count(const struct keyspace *keyspace)

@@ -52,16 +52,17 @@ int keyspace_set2(struct keyspace *keyspace, const void *key, size_t key_bytes, 
 		  size_t head_bytes, const void *tail, size_t tail_bytes, uint64_t expiry_ms,
 		  uint64_t *seq);
 
-/// Removes a key. Returns OK, ABSENT, WAIT or FULL (tombstones have a reserve, so FULL is rare).
+/// Removes a key. Returns OK, ABSENT, WAIT or FULL (removals have a reserve, so FULL is rare).
 int keyspace_delete(struct keyspace *keyspace, const void *key, size_t key_bytes);
 
-/// Changes only the expiry (0 = none); the value keeps its bytes but gets a new version. Returns
-/// OK, ABSENT, WAIT or FULL.
+/// Changes only the expiry (0 = none); the value keeps its bytes but gets a new version. It has a
+/// reserve too. Returns OK, ABSENT, WAIT or FULL.
 int keyspace_expire(struct keyspace *keyspace, const void *key, size_t key_bytes,
 		    uint64_t expiry_ms);
 
-/// Removes everything: one record and a root swap. Not inside a batch: KEYSPACE_WAIT is not
-/// returned but FULL may be. Inside a batch it is recorded and applied at commit.
+/// Removes everything: one record and a root swap. Inside a batch it is collected like any write.
+/// Returns OK, FULL, or WAIT: of two FLUSHALLs the second may have to wait for the grace period of
+/// the first, in which readers may still be looking at the side of the table that it needs.
 int keyspace_flush(struct keyspace *keyspace);
 
 /// Batches: between begin and commit, writes are collected and reads see them; commit applies all

@@ -205,8 +205,10 @@ static void publish_flush(struct keyspace *keyspace, const struct keyspace_op *o
 	// persister).
 	kvs_store_release(&marks->flush_seq, op->seq);
 	keyspace->flush_seq = op->seq;
-	if (!kvs_table_switch_side(&keyspace->table)) {
-		kvs_table_clear(&keyspace->table);
+	if (kvs_table_switch_side(&keyspace->table)) {
+		keyspace->flush_switched_ns = keyspace->seam->monotonic_ns();
+	} else {
+		kvs_table_clear(&keyspace->table); // small, or what keyspace_flush_ready() allows
 	}
 	SEAM_CRASH(flush_published);
 	for (uint32_t i = 0; i < keyspace->region->segments_count_max; i++) {
@@ -257,7 +259,8 @@ void keyspace_table_steps(struct keyspace *keyspace, unsigned steps)
 {
 	while (steps-- > 0) {
 		if (kvs_table_growth_bytes(&keyspace->table) > 0 &&
-		    kvs_log_segments_free(&keyspace->log) <= KEYSPACE_RESERVE_WRITES) {
+		    kvs_log_segments_free(&keyspace->log) <=
+			    keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE)) {
 			return;
 		}
 		if (!kvs_table_step(&keyspace->table)) {
@@ -297,11 +300,14 @@ static uint64_t op_large_bytes(const struct keyspace *keyspace, const struct key
 	return takes_run ? kvs_large_bytes(op->value_bytes) : 0;
 }
 
-static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op, uint32_t reserve)
+static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op)
 {
 	// What names a run goes to the store with all its bytes: the queue's bound holds for it
 	// too.
 	if (op->run_offset != 0 && keyspace_queue_is_full(keyspace, op->value_bytes)) {
+		return KEYSPACE_WAIT;
+	}
+	if (op->kind == KEYSPACE_OP_FLUSH && keyspace_flush_ready(keyspace) != KEYSPACE_OK) {
 		return KEYSPACE_WAIT;
 	}
 	// Overflow buckets first: they may take memory that the check behind must not count on.
@@ -310,20 +316,20 @@ static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op, u
 		return KEYSPACE_FULL;
 	}
 	int result = keyspace_make_room(keyspace, op->record_bytes, op->record_bytes,
-					op_large_bytes(keyspace, op), reserve);
+					op_large_bytes(keyspace, op), op->purpose);
 	return result == KEYSPACE_OK ? keyspace_op_take_run(keyspace, op) : result;
 }
 
-int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op, uint32_t reserve)
+int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op)
 {
 	bool good = true;
 	void *copy = NULL;
 	keyspace_op_measure(keyspace, op);
 	if (op_large_bytes(keyspace, op) > 0 ||
-	    !keyspace_has_room(keyspace, op->record_bytes, reserve)) {
+	    !keyspace_has_room(keyspace, op->record_bytes, op->purpose)) {
 		copy = hold_still(keyspace, op, &good);
 	}
-	int result = good ? write_op_reserve(keyspace, op, reserve) : KEYSPACE_FULL;
+	int result = good ? write_op_reserve(keyspace, op) : KEYSPACE_FULL;
 	if (result == KEYSPACE_OK) {
 		keyspace_op_append(keyspace, op, false);
 		keyspace_op_publish(keyspace, op);

@@ -61,7 +61,9 @@ static void batch_reset(struct keyspace_batch *batch)
 	batch->bytes = 0;
 	batch->open = false;
 	batch->failed = false;
-	batch->flushed = false;
+	batch->flushed = 0;
+	batch->removes = false;
+	batch->purpose = KEYSPACE_FOR_REMOVAL;
 }
 
 void keyspace_batch_fini(struct keyspace *keyspace)
@@ -164,7 +166,9 @@ int keyspace_batch_add(struct keyspace *keyspace, const struct keyspace_op *sour
 	uint32_t *bucket = &batch->overlay[op.hash & (batch->overlay_size - 1)];
 	op.overlay_next = *bucket;
 	*bucket = batch->count + 1;
-	batch->flushed |= op.kind == KEYSPACE_OP_FLUSH;
+	batch->flushed = op.kind == KEYSPACE_OP_FLUSH ? batch->count + 1 : batch->flushed;
+	batch->removes |= op.kind != KEYSPACE_OP_SET;
+	batch->purpose = op.purpose > batch->purpose ? op.purpose : batch->purpose;
 	batch->ops[batch->count++] = op;
 	return KEYSPACE_OK;
 }
@@ -185,15 +189,11 @@ const struct keyspace_op *keyspace_batch_find(const struct keyspace *keyspace, u
 			found = op;
 		}
 	}
-	if (!batch->flushed) {
+	if (batch->flushed == 0) {
 		return found;
 	}
 	// The newest FLUSHALL hides what came before it, in the batch and in the table.
-	uint32_t newest = batch->count;
-	while (batch->ops[newest - 1].kind != KEYSPACE_OP_FLUSH) {
-		newest--;
-	}
-	const struct keyspace_op *flush = &batch->ops[newest - 1];
+	const struct keyspace_op *flush = &batch->ops[batch->flushed - 1];
 	return found != NULL && found > flush ? found : flush;
 }
 
@@ -206,6 +206,46 @@ void keyspace_batch_abort(struct keyspace *keyspace)
 	batch_reset(batch);
 }
 
+// Does a batch with removals in it leave no more behind than it finds? Then it may use their
+// reserve, whatever else it writes: after its grace periods there is more room than before.
+static bool batch_leaves_no_more(struct keyspace *keyspace)
+{
+	const struct keyspace_batch *batch = &keyspace->batch;
+	uint64_t found = batch->flushed != 0 ? keyspace->live_bytes : 0;
+	uint64_t left = 0;
+	for (uint32_t i = 0; i < batch->count && batch->removes; i++) {
+		const struct keyspace_op *op = &batch->ops[i];
+		if (op != keyspace_batch_find(keyspace, op->hash, op->key, op->key_bytes)) {
+			continue; // a FLUSHALL, or another op made it void
+		}
+		struct kvs_hit hit;
+		if (batch->flushed == 0 && keyspace_find(keyspace, op->hash, op->key, op->key_bytes,
+						     &hit) == KVS_FIND_HIT) {
+			found += hit.view.record_bytes;
+			found += hit.kind == KVS_ENTRY_LARGE ? hit.view.value_bytes : 0u;
+		}
+		if (op->kind == KEYSPACE_OP_SET) {
+			bool large = keyspace_is_large(keyspace, op->value_bytes);
+			left += op->record_bytes + (large ? op->value_bytes : 0u);
+		}
+	}
+	return batch->removes && left <= found;
+}
+
+// Room for the batch: as for the most demanding of its ops, or as for removals where it is one.
+static int batch_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
+			   uint64_t large_bytes)
+{
+	enum keyspace_purpose purpose = keyspace->batch.purpose;
+	int result = keyspace_make_room(keyspace, bytes, largest, large_bytes, purpose);
+	if (result != KEYSPACE_OK && purpose != KEYSPACE_FOR_REMOVAL &&
+	    batch_leaves_no_more(keyspace)) {
+		result = keyspace_make_room(keyspace, bytes, largest, large_bytes,
+					    KEYSPACE_FOR_REMOVAL);
+	}
+	return result;
+}
+
 // Vouches for everything the batch needs: log space, overflow buckets, large runs.
 static int batch_reserve(struct keyspace *keyspace)
 {
@@ -214,6 +254,9 @@ static int batch_reserve(struct keyspace *keyspace)
 	uint64_t largest = 0;
 	uint64_t large_bytes = 0;
 	if (keyspace_queue_is_full(keyspace, batch->bytes)) {
+		return KEYSPACE_WAIT;
+	}
+	if (batch->flushed != 0 && keyspace_flush_ready(keyspace) != KEYSPACE_OK) {
 		return KEYSPACE_WAIT;
 	}
 	for (uint32_t i = 0; i < batch->count; i++) {
@@ -233,8 +276,7 @@ static int batch_reserve(struct keyspace *keyspace)
 	if (kvs_table_secure(&keyspace->table, batch->count) != 0) {
 		return KEYSPACE_FULL;
 	}
-	int result =
-		keyspace_make_room(keyspace, bytes, largest, large_bytes, KEYSPACE_RESERVE_WRITES);
+	int result = batch_make_room(keyspace, bytes, largest, large_bytes);
 	for (uint32_t i = 0; i < batch->count && result == KEYSPACE_OK; i++) {
 		result = keyspace_op_take_run(keyspace, &batch->ops[i]);
 	}

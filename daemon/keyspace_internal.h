@@ -14,17 +14,29 @@
 #include "shm/log.h"
 #include "shm/table_write.h"
 
-// Segments kept back: two so that the cleaner can always copy, one for tombstones and
-// administration.
+// Segments kept back: two so that the cleaner can always copy; one for removals, FLUSHALL and what
+// else leaves less behind than it finds; and a 64th, at least one, for changed times to live.
+// Those leave as much dead as they append: before it is used up, the average segment has so much
+// dead that cleaning for them (KEYSPACE_CLEAN_PERCENT_RESERVE) finds a victim.
 #define KEYSPACE_RESERVE_CLEANER 2u
-#define KEYSPACE_RESERVE_ADMIN 1u
-#define KEYSPACE_RESERVE_WRITES (KEYSPACE_RESERVE_CLEANER + KEYSPACE_RESERVE_ADMIN)
+#define KEYSPACE_RESERVE_REMOVALS 1u
+#define KEYSPACE_RESERVE_EXPIRY_SHARE 64u
+#define KEYSPACE_CLEAN_PERCENT 98u // fuller segments are not cleaned to make room for a write
+#define KEYSPACE_CLEAN_PERCENT_RESERVE 99u // nor these for what may use a reserve
+
+/// What a write is for decides how much of the memory it must leave to others. In rising order.
+enum keyspace_purpose {
+	KEYSPACE_FOR_REMOVAL, // DEL, expiry, FLUSHALL
+	KEYSPACE_FOR_EXPIRY, // EXPIRE, PERSIST, GETEX: the value stays
+	KEYSPACE_FOR_WRITE,
+};
 
 enum keyspace_op_kind { KEYSPACE_OP_SET, KEYSPACE_OP_DELETE, KEYSPACE_OP_FLUSH };
 
 /// One write on its way: described, then appended to the log, then published in the table.
 struct keyspace_op {
 	enum keyspace_op_kind kind;
+	enum keyspace_purpose purpose;
 	uint16_t record_flags; // EXPIRED, EVICTED
 	uint32_t key_bytes;
 	const void *key;
@@ -59,7 +71,9 @@ struct keyspace_batch {
 	uint64_t bytes; // of all records and large values
 	bool open;
 	bool failed; // out of memory or too large: commit will say so
-	bool flushed; // a FLUSHALL is in it: older keys are gone
+	uint32_t flushed; // index + 1 of the newest FLUSHALL, 0 = none: older keys are gone
+	bool removes; // it, or a removal
+	enum keyspace_purpose purpose; // the most demanding of its ops
 };
 
 struct cleaner_state {
@@ -103,6 +117,7 @@ struct keyspace {
 	uint32_t oldest_head; // the first that is not
 	uint64_t unpersisted_large_bytes;
 	uint64_t flush_seq;
+	uint64_t flush_switched_ns; // when a FLUSHALL last changed the table's side
 	uint64_t recover_swept_seq; // FLUSHALL whose victims recovery has removed
 	struct recover_facts *recover_facts; // removals met so far, only during recovery
 };
@@ -148,8 +163,8 @@ void keyspace_op_measure(struct keyspace *keyspace, struct keyspace_op *op);
 /// Appends the record (space was secured) and publishes the op.
 void keyspace_op_append(struct keyspace *keyspace, struct keyspace_op *op, bool more);
 void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op);
-/// Accounts that the version in `hit` is current no longer. Returns the large run that nothing names
-/// any more, 0 = none: freeing it is the caller's.
+/// Accounts that the version in `hit` is current no longer. Returns the large run that nothing
+/// names any more, 0 = none: freeing it is the caller's.
 uint64_t keyspace_version_gone(struct keyspace *keyspace, const struct kvs_hit *hit);
 /// A removal with this seq is about to be published: last_removal_seq follows, upwards only.
 void keyspace_note_removal(struct keyspace *keyspace, uint64_t seq);
@@ -158,8 +173,8 @@ void keyspace_publish_applied(struct keyspace *keyspace);
 /// Lets the table grow or shrink by up to `steps` buckets, unless that would cost memory that is
 /// not there.
 void keyspace_table_steps(struct keyspace *keyspace, unsigned steps);
-/// Writes one op on its own: room, append, publish. OK, WAIT or FULL. `reserve` segments stay free.
-int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op, uint32_t reserve);
+/// Writes one op on its own: room, append, publish. OK, WAIT or FULL.
+int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op);
 
 // ---- keyspace_room.c: durability follow-up and making room ----
 
@@ -169,11 +184,16 @@ void keyspace_follow_durable(struct keyspace *keyspace);
 void keyspace_drain_limbo(struct keyspace *keyspace);
 /// Would `bytes` more be too many for the part of the log that waits for its commit?
 bool keyspace_queue_is_full(const struct keyspace *keyspace, uint64_t bytes);
+/// Segments that a write must leave free.
+uint32_t keyspace_reserve(const struct keyspace *keyspace, enum keyspace_purpose purpose);
 /// Is there room for one record without freeing anything?
-bool keyspace_has_room(struct keyspace *keyspace, uint64_t record_bytes, uint32_t reserve);
+bool keyspace_has_room(struct keyspace *keyspace, uint64_t record_bytes,
+		       enum keyspace_purpose purpose);
 /// Tries to have `bytes` of log and `large_bytes` of large space; OK, WAIT or FULL.
 int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
-		       uint64_t large_bytes, uint32_t reserve);
+		       uint64_t large_bytes, enum keyspace_purpose purpose);
+/// Can a FLUSHALL be published in one short turn? WAIT while a grace period is in its way.
+int keyspace_flush_ready(struct keyspace *keyspace);
 
 // ---- keyspace_batch.c ----
 

@@ -155,7 +155,7 @@ static void *recover_append(struct keyspace *keyspace, uint32_t record_bytes, ui
 			return at;
 		}
 		recover_sweep(keyspace);
-		bool cleaned = cleaner_slice(keyspace, UINT64_MAX, 98);
+		bool cleaned = cleaner_slice(keyspace, UINT64_MAX, KEYSPACE_CLEAN_PERCENT);
 		if (!recover_drain(keyspace) && !cleaned) {
 			return NULL;
 		}

@@ -9,6 +9,8 @@
 #define ROOM_SCAN_INTERVAL_NS 1000000u // 1 kHz when memory is short
 #define ROOM_CLEAN_SEGMENTS_MAX 4u     // emptied for one caller
 #define ROOM_UNPERSISTED_PERCENT 50u
+#define ROOM_FLUSH_BUCKETS_MAX 32768u	 // cleared in place in a fraction of a millisecond
+#define ROOM_FLUSH_WAIT_NS 200000000u // then cleared in place, however large the table is
 
 // A removal is durable: its entry may leave the table, and its record is dead.
 static void tombstone_durable(struct keyspace *keyspace, uint64_t offset, uint64_t hash)
@@ -84,11 +86,25 @@ void keyspace_drain_limbo(struct keyspace *keyspace)
 	}
 }
 
+uint32_t keyspace_reserve(const struct keyspace *keyspace, enum keyspace_purpose purpose)
+{
+	uint32_t segments = KEYSPACE_RESERVE_CLEANER;
+	if (purpose >= KEYSPACE_FOR_EXPIRY) {
+		segments += KEYSPACE_RESERVE_REMOVALS;
+	}
+	if (purpose >= KEYSPACE_FOR_WRITE) {
+		uint32_t allowed = kvs_log_segments_allowed(&keyspace->log);
+		segments += allowed / KEYSPACE_RESERVE_EXPIRY_SHARE + 1;
+	}
+	return segments;
+}
+
 // Is there room now? Only arithmetic, and populating what is about to be written.
 static bool room_now(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
-		     uint64_t large_bytes, uint32_t reserve)
+		     uint64_t large_bytes, enum keyspace_purpose purpose)
 {
 	struct kvs_log *log = &keyspace->log;
+	uint32_t reserve = keyspace_reserve(keyspace, purpose);
 	uint32_t large_segments = (uint32_t)((large_bytes + keyspace->region->segment_bytes - 1) >>
 					     keyspace->region->segment_shift);
 	if (large_segments > 0 && kvs_log_segments_free(log) < large_segments + reserve) {
@@ -97,9 +113,10 @@ static bool room_now(struct keyspace *keyspace, uint64_t bytes, uint64_t largest
 	return kvs_log_secure(log, bytes, largest, reserve + large_segments) == 0;
 }
 
-bool keyspace_has_room(struct keyspace *keyspace, uint64_t record_bytes, uint32_t reserve)
+bool keyspace_has_room(struct keyspace *keyspace, uint64_t record_bytes,
+		       enum keyspace_purpose purpose)
 {
-	return room_now(keyspace, record_bytes, record_bytes, 0, reserve);
+	return room_now(keyspace, record_bytes, record_bytes, 0, purpose);
 }
 
 static uint64_t unpersisted_bytes(const struct keyspace *keyspace)
@@ -121,8 +138,8 @@ bool keyspace_queue_is_full(const struct keyspace *keyspace, uint64_t bytes)
 	return waiting > 0 && waiting + bytes > bound;
 }
 
-// Scan, and revoke who stands in the way for too long; then take what came free.
-static void room_reclaim(struct keyspace *keyspace, uint64_t now_ns)
+// Scan, and revoke who stands in the way for longer than `deadline_ns`; then take what came free.
+static void room_reclaim(struct keyspace *keyspace, uint64_t now_ns, uint64_t deadline_ns)
 {
 	struct cleaner_state *cleaner = &keyspace->cleaner;
 	if (keyspace->limbo.count == 0 || now_ns - cleaner->last_scan_ns < ROOM_SCAN_INTERVAL_NS) {
@@ -134,10 +151,6 @@ static void room_reclaim(struct keyspace *keyspace, uint64_t now_ns)
 	}
 	uint64_t newest = kvs_limbo_newest_stamp(&keyspace->limbo);
 	if (!kvs_epoch_passed(keyspace->epochs, newest) && !keyspace->block_on_stuck) {
-		bool short_of_memory =
-			kvs_log_segments_free(&keyspace->log) <= KEYSPACE_RESERVE_WRITES;
-		uint64_t deadline_ns =
-			short_of_memory ? keyspace->revoke_min_ns : keyspace->revoke_ns;
 		(void)kvs_epoch_revoke(keyspace->epochs, newest, now_ns, deadline_ns,
 				       keyspace->revoke_min_ns);
 	}
@@ -145,35 +158,60 @@ static void room_reclaim(struct keyspace *keyspace, uint64_t now_ns)
 	(void)kvs_log_trim(&keyspace->log);
 }
 
-int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
-		       uint64_t large_bytes, uint32_t reserve)
+// How long a reader may stand in the way of memory: not long once it is short.
+static uint64_t room_deadline_ns(const struct keyspace *keyspace)
 {
-	if (room_now(keyspace, bytes, largest, large_bytes, reserve)) {
+	bool short_of_memory = kvs_log_segments_free(&keyspace->log) <=
+			       keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
+	return short_of_memory ? keyspace->revoke_min_ns : keyspace->revoke_ns;
+}
+
+int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
+		       uint64_t large_bytes, enum keyspace_purpose purpose)
+{
+	if (room_now(keyspace, bytes, largest, large_bytes, purpose)) {
 		return KEYSPACE_OK;
 	}
+	uint64_t percent = purpose == KEYSPACE_FOR_WRITE ? KEYSPACE_CLEAN_PERCENT
+							 : KEYSPACE_CLEAN_PERCENT_RESERVE;
 	uint64_t now_ns = keyspace->seam->monotonic_ns();
 	keyspace_follow_durable(keyspace);
 	for (unsigned i = 0; i < ROOM_CLEAN_SEGMENTS_MAX; i++) {
-		room_reclaim(keyspace, now_ns);
-		if (room_now(keyspace, bytes, largest, large_bytes, reserve)) {
+		room_reclaim(keyspace, now_ns, room_deadline_ns(keyspace));
+		if (room_now(keyspace, bytes, largest, large_bytes, purpose)) {
 			return KEYSPACE_OK;
 		}
-		if (!cleaner_slice(keyspace, keyspace->region->segment_bytes, 98)) {
+		if (!cleaner_slice(keyspace, keyspace->region->segment_bytes, percent)) {
 			break;
 		}
 		now_ns = keyspace->seam->monotonic_ns();
 	}
 	keyspace->cleaner.last_scan_ns = 0; // memory is wanted now: the interval may wait
-	room_reclaim(keyspace, now_ns);
-	if (room_now(keyspace, bytes, largest, large_bytes, reserve)) {
+	room_reclaim(keyspace, now_ns, room_deadline_ns(keyspace));
+	if (room_now(keyspace, bytes, largest, large_bytes, purpose)) {
 		return KEYSPACE_OK;
 	}
 	uint64_t most = (uint64_t)kvs_log_segments_allowed(&keyspace->log)
 			<< keyspace->region->segment_shift;
 	bool coming = keyspace->limbo.count > 0 || keyspace->log.preparing_count > 0 ||
 		      unpersisted_bytes(keyspace) > 0 || keyspace->pending.count > 0 ||
-		      cleaner_slice(keyspace, 0, 98);
+		      cleaner_slice(keyspace, 0, percent);
 	return coming && bytes + large_bytes < most ? KEYSPACE_WAIT : KEYSPACE_FULL;
+}
+
+int keyspace_flush_ready(struct keyspace *keyspace)
+{
+	const struct kvs_table *table = &keyspace->table;
+	if (table->other_side_ready || table->buckets <= ROOM_FLUSH_BUCKETS_MAX) {
+		return KEYSPACE_OK;
+	}
+	uint64_t now_ns = keyspace->seam->monotonic_ns();
+	keyspace->cleaner.last_scan_ns = 0; // the side is wanted now: the interval may wait
+	room_reclaim(keyspace, now_ns, keyspace->revoke_min_ns);
+	// Where readers are never revoked it has waited long enough some time.
+	uint64_t waited_ns = now_ns - keyspace->flush_switched_ns;
+	bool enough = waited_ns >= ROOM_FLUSH_WAIT_NS + keyspace->revoke_min_ns;
+	return table->other_side_ready || enough ? KEYSPACE_OK : KEYSPACE_WAIT;
 }
 
 int keyspace_admit(struct keyspace *keyspace, size_t bytes)
@@ -195,6 +233,5 @@ int keyspace_admit(struct keyspace *keyspace, size_t bytes)
 		largest = record_max;
 		log_bytes = largest;
 	}
-	return keyspace_make_room(keyspace, log_bytes, largest, large_bytes,
-				  KEYSPACE_RESERVE_WRITES);
+	return keyspace_make_room(keyspace, log_bytes, largest, large_bytes, KEYSPACE_FOR_WRITE);
 }

@@ -33,12 +33,13 @@ static uint64_t fixture_monotonic_ns(void)
 	return ns += 2000000; // every look is two milliseconds later: scans are always due
 }
 
-static inline void fixture_open(struct fixture *f, bool persisted, uint64_t seed)
+static inline void fixture_open_sized(struct fixture *f, bool persisted, uint64_t seed,
+				      uint64_t memory_bytes, bool block_on_stuck)
 {
 	static const struct seam seam = { .monotonic_ns = fixture_monotonic_ns,
 					  .wall_ms = fixture_wall };
-	struct kvs_region_options options = { .memory_bytes = FIXTURE_MEMORY_BYTES,
-					      .memory_bytes_max = FIXTURE_MEMORY_BYTES,
+	struct kvs_region_options options = { .memory_bytes = memory_bytes,
+					      .memory_bytes_max = memory_bytes,
 					      .segment_bytes = FIXTURE_SEGMENT_BYTES,
 					      .instance_id = 1,
 					      .hash_seed = seed,
@@ -50,6 +51,7 @@ static inline void fixture_open(struct fixture *f, bool persisted, uint64_t seed
 					     .region = &f->region,
 					     .epochs = &f->epochs,
 					     .persisted = persisted,
+					     .block_on_stuck = block_on_stuck,
 					     .revoke_ms = 5000,
 					     .revoke_min_ms = 50,
 					     .value_bytes_max = 1u << 20 };
@@ -58,6 +60,11 @@ static inline void fixture_open(struct fixture *f, bool persisted, uint64_t seed
 	keyspace_recover_finish(f->keyspace, 0, false);
 	kvs_region_go_alive(&f->region);
 	f->persisted = persisted;
+}
+
+static inline void fixture_open(struct fixture *f, bool persisted, uint64_t seed)
+{
+	fixture_open_sized(f, persisted, seed, FIXTURE_MEMORY_BYTES, false);
 }
 
 static inline void fixture_close(struct fixture *f)
