@@ -181,7 +181,7 @@ static void test_full(const char *dir)
 	ok(failed, "a write is told that it is not durable");
 	const char *why = "";
 	ok(persist_degraded(life.persist, &why), "the state is degraded");
-	ok(strstr(why, dir) != NULL && strstr(why, "disk") != NULL, "and says why: %s", why);
+	ok(strstr(why, dir) != NULL && strstr(why, "LimitFSIZE") != NULL, "and says why: %s", why);
 	ok(life_counter(&life, KVS_COUNTER_commits_failed) > 0, "the failure is counted");
 	ok(life_durable_seq(&life) == good_seq, "durable_seq stands at the last good commit");
 	if (setrlimit(RLIMIT_FSIZE, &before) != 0) {
