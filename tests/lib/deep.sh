@@ -136,7 +136,7 @@ deep_arm64() {
 
 # deep_run NAME PART: one run or, without a name, all of them.
 deep_run() {
-    local name names=("${deep_names[@]}") parts=${2#*/} part=${2%/*} started commit
+    local name names=("${deep_names[@]}") parts=${2#*/} part=${2%/*} started commit status
     [ -z "$1" ] || names=("$1")
     commit=$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || say unknown)
     if [ -n "$(git -C "$root" status --porcelain 2>/dev/null)" ]; then
@@ -148,8 +148,9 @@ deep_run() {
         group=$name
         started=$SECONDS
         say "== deep $name, part $part of $parts, seed $KVD_TEST_SEED, commit $commit"
-        ("deep_$name" "$part" "$parts")
-        results group "$name" "$((SECONDS - started))" | tee "$temporary/line"
+        run_job "deep_$name" "$part" "$parts"
+        status=$?
+        results group "$name" "$((SECONDS - started))" "$status" | tee "$temporary/line"
         printf '%s part %s/%s seed %s commit %s: %s\n' "$(date -u +%Y-%m-%dT%H:%MZ)" "$part" \
             "$parts" "$KVD_TEST_SEED" "$commit" "$(cat "$temporary/line")" \
             >>"$root/build/deep/$name.txt"

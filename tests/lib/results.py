@@ -3,8 +3,8 @@
 # Counts what really ran. Reads the TAP that each test printed (from meson's JSON log or a file),
 # adds the failures TAP cannot express (a crash, a timeout, a plan that was not fulfilled), and
 # keeps one line a result in a state file until the total is asked for.
-"""results.py STATE meson GROUP LOG.json | tap GROUP NAME FILE EXIT | one GROUP NAME ok|fail [WHY] |
-group GROUP SECONDS | total"""
+"""results.py STATE meson GROUP LOG.json EXIT | tap GROUP NAME FILE EXIT | one GROUP NAME ok|fail
+[WHY] | group GROUP SECONDS EXIT | total"""
 import json
 import re
 import sys
@@ -136,16 +136,26 @@ def counts_text(rows):
     return text + (f", {counts['skipped']} skipped" if counts['skipped'] else '')
 
 
-def add_meson(state, group, path):
+def ended(status):
+    """How a command ended, by what the shell says of it."""
+    return f'was killed by signal {status - 128}' if status > 128 else f'ended with {status}'
+
+
+def add_meson(state, group, path, status):
+    """`status` is meson's: 0 only if all is well."""
+    failed = 0
     tests = list(read_meson(path))
     for test in tests:
         outcome = judge_meson(test)
         append(state, group, outcome)
         if outcome.count('failed'):
+            failed += 1
             print(f'  FAILED in {group}: {outcome.test}')
             show_failure(test.get('stdout', ''), test.get('stderr', ''))
     if not tests:
         add_one(state, group, 'has tests', 'fail', 'none were found')
+    elif int(status) > 128 or (int(status) != 0 and failed == 0):
+        add_one(state, group, 'all tests were run', 'fail', f'meson {ended(int(status))}')
 
 
 def add_tap(state, group, name, path, status):
@@ -164,6 +174,16 @@ def add_one(state, group, name, verdict, why=''):
     append(state, group, outcome)
     if verdict != 'ok':
         print(f'  FAILED in {group}: {name}: {why}')
+
+
+def end_group(state, group, seconds, status):
+    """`status` is that of the group's shell; what failed there may have been counted already."""
+    status = int(status)
+    rows = load(state, group)
+    failed = any(row[1] == 'failed' for row in rows)
+    if status > 128 or (status != 0 and not failed) or not rows:
+        add_one(state, group, 'ran to its end', 'fail', f'it {ended(status)}')
+    print(f'{group}: {counts_text(load(state, group))} ({seconds} s)', flush=True)
 
 
 def total(state):
@@ -191,7 +211,7 @@ def main(arguments):
     elif verb == 'one':
         add_one(state, *rest)
     elif verb == 'group':
-        print(f'{rest[0]}: {counts_text(load(state, rest[0]))} ({rest[1]} s)', flush=True)
+        end_group(state, *rest)
     elif verb == 'total':
         return total(state)
     else:

@@ -67,7 +67,7 @@ def test_total(tap):
         tap.equal(quiet(state, 'total')[0], 1, 'no result at all is no success')
         with open(log, 'w', encoding='utf-8') as file:
             print(json.dumps(meson_entry('OK', 'ok 1\nok 2 # SKIP why\n1..2\n', 0)), file=file)
-        quiet(state, 'meson', 'unit', log)
+        quiet(state, 'meson', 'unit', log, '0')
         status, text = quiet(state, 'total')
         tap.equal(status, 0, 'good results are a success')
         tap.equal(text.split('\n')[-2], '1 passed, 0 failed, 1 skipped', 'the last line has counts')
@@ -77,9 +77,33 @@ def test_total(tap):
         tap.equal(status, 1, 'a failure is the exit status')
         tap.equal(text.split('\n')[-2], '1 passed, 1 failed, 1 skipped', 'and is counted')
         open(log, 'w', encoding='utf-8').close()
-        quiet(state, 'meson', 'empty', log)
+        quiet(state, 'meson', 'empty', log, '0')
         tap.equal(quiet(state, 'total')[1].split('\n')[-2], '1 passed, 2 failed, 1 skipped',
                   'a group without tests is a failure')
+
+
+def test_ends(tap):
+    """What ended before it was done is a failure, even where all that was said is good."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = os.path.join(folder, 'log.json')
+        with open(log, 'w', encoding='utf-8') as file:
+            print(json.dumps(meson_entry('OK', 'ok 1\n1..1\n', 0)), file=file)
+        for status, failed in (('0', 0), ('1', 1), ('137', 1)):
+            state = os.path.join(folder, f'meson{status}')
+            quiet(state, 'meson', 'unit', log, status)
+            tap.equal(quiet(state, 'total')[1].split('\n')[-2], f'1 passed, {failed} failed',
+                      f'meson ended with {status}')
+        for status, kind, failed in (('0', 'ok', 0), ('1', 'ok', 1), ('137', 'ok', 1),
+                                     ('1', 'fail', 1), ('137', 'fail', 2)):
+            state = os.path.join(folder, f'group{status}{kind}')
+            quiet(state, 'one', 'unit', 'x', kind)
+            quiet(state, 'group', 'unit', '0.1', status)
+            tap.ok(f'{failed} failed' in quiet(state, 'total')[1].split('\n')[-2],
+                   f'a group ended with {status} after a result {kind}')
+        state = os.path.join(folder, 'nothing')
+        quiet(state, 'group', 'unit', '0.1', '0')
+        tap.equal(quiet(state, 'total')[1].split('\n')[-2], '0 passed, 1 failed',
+                  'a group that said nothing')
 
 
 def main():
@@ -87,6 +111,7 @@ def main():
     test_tap(tap)
     test_meson(tap)
     test_total(tap)
+    test_ends(tap)
     tap.done()
 
 

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+#
+# How ./check runs a group: as a job that can be stopped at once, with all that it has started, and
+# counted honestly however it ends. Sourced by ./check, and by its test with groups of its own.
+# shellcheck shell=bash disable=SC2154
+
+# Everything temporary of all tests goes into one folder: easy to remove, to see what was left, and
+# to know by: a process with that folder as its TMPDIR is ours.
+groups_begin() {
+    temporary=$(mktemp -d "${TMPDIR:-/tmp}/kvd-check.XXXXXX") ||
+        die "cannot make a temporary folder"
+    trap 'rm -rf "$temporary"' EXIT
+    trap 'groups_interrupted INT' INT
+    trap 'groups_interrupted TERM' TERM
+    trap 'groups_interrupted HUP' HUP
+    chmod 755 "$temporary" # tests that drop to another uid have to get in
+    mkdir -m 1777 "$temporary/tests" || die "cannot make $temporary/tests"
+    export TMPDIR=$temporary/tests
+    state=$temporary/results
+    group=
+    job=
+}
+
+results() {
+    /usr/bin/python3 "$root/tests/lib/results.py" "$state" "$@"
+}
+
+# Ids of the processes that the tests have started and that still run.
+groups_processes() {
+    local file files
+    mapfile -t files < <(env -u TMPDIR grep -lzsF "TMPDIR=$temporary/" /proc/[0-9]*/environ)
+    for file in ${files[@]+"${files[@]}"}; do
+        file=${file#/proc/}
+        say "${file%/environ}"
+    done
+}
+
+# groups_wait TENTHS: until none of them runs, so long at the most.
+groups_wait() {
+    local tenths
+    for ((tenths = 0; tenths < $1; tenths++)); do
+        [ -n "$(groups_processes)" ] || return 0
+        sleep 0.1
+    done
+    return 1
+}
+
+groups_kill() {
+    local pids
+    mapfile -t pids < <(groups_processes)
+    [ ${#pids[@]} = 0 ] || kill -KILL "${pids[@]}" 2>/dev/null
+}
+
+# Meson is asked first: it ends its tests, each of which is a session of its own.
+groups_interrupted() {
+    trap '' INT TERM HUP
+    if [ -n "$job" ]; then
+        kill -TERM -- "-$job" 2>/dev/null
+        groups_wait 20
+        kill -KILL -- "-$job" 2>/dev/null
+    fi
+    until groups_wait 1; do
+        groups_kill
+    done
+    results one "${group:-check}" 'ran to its end' fail "interrupted by SIG$1"
+    results total
+    exit 130
+}
+
+# run_job COMMAND...: in a process group of its own, which an interrupt can end while we wait.
+run_job() {
+    local status
+    set -m
+    (
+        set +m
+        "$@"
+    ) &
+    job=$!
+    set +m
+    wait "$job"
+    status=$?
+    job=
+    return "$status"
+}
+
+# Environment that a group exports is its own; results go through the state file.
+run_group() {
+    local started=$EPOCHREALTIME elapsed_ms left status
+    group=$1
+    say "== $group"
+    run_job "group_$group"
+    status=$?
+    elapsed_ms=$(((${EPOCHREALTIME/./} - ${started/./}) / 1000))
+    if ! groups_wait 20; then
+        left=$(groups_processes | xargs ps -o args= -p | cut -c 1-80 | paste -sd ';')
+        results one "$group" 'leaves nothing running' fail "$left"
+        groups_kill
+    fi
+    left=$(find "$TMPDIR" -mindepth 1 -maxdepth 1 -printf '%f ' | head -c 200)
+    if [ -n "$left" ]; then
+        results one "$group" 'leaves nothing behind' fail "$left"
+        find "${TMPDIR:?}" -mindepth 1 -delete
+    fi
+    results group "$group" "$((elapsed_ms / 1000)).$((elapsed_ms % 1000 / 100))" "$status"
+}
