@@ -148,7 +148,7 @@ int cmd_scan(struct kvctl *kvctl)
 		code = scan_size(kvctl, &count);
 	} else {
 		scan_begin(&scan, pattern);
-		// What nobody reads is not asked for; that it could not be written is said at the end.
+		// What nobody reads is not asked for. The failed write is said at the end.
 		while (!ferror(stdout) && scan_next(kvctl, &scan, &code)) {
 			count += scan.keys;
 			if (!counting) {
