@@ -22,6 +22,7 @@
 #include "shm/map.h"
 #include "shm/record.h"
 
+#define READERS_STUCK_NS UINT64_C(100000000) // told of then; revocation has its own deadlines
 #define READERS_RECHECK_FIRST_NS UINT64_C(10000000)
 #define READERS_RECHECK_LAST_NS UINT64_C(1000000000)
 
@@ -29,6 +30,17 @@ static void readers_gauge(struct readers *readers, enum kvs_counter counter, uin
 {
 	void *base = keyspace_map(readers->kvd->keyspace)->base;
 	kvs_count(kvs_counter_word(base, counter), by); // partner: none, statistics
+}
+
+/// A view has been open since long while memory waits for it to end. Told once for each view, before
+/// it is taken back.
+static void readers_stuck(void *owner, uint64_t age_ns)
+{
+	const struct reader_client *client = owner;
+	log_warning("process %d (uid %u) has had a view open for %llu ms, and memory waits for it: "
+		    "it should end its views sooner, or copy",
+		    (int)client->pid, (unsigned)client->uid,
+		    (unsigned long long)(age_ns / 1000000));
 }
 
 int readers_create(struct readers **out, struct kvd *kvd, struct kvs_epoch_domain *domain,
@@ -55,6 +67,8 @@ int readers_create(struct readers **out, struct kvd *kvd, struct kvs_epoch_domai
 		free(readers);
 		return -ENOMEM;
 	}
+	domain->stuck_ns = READERS_STUCK_NS;
+	domain->stuck = readers_stuck;
 	*out = readers;
 	return 0;
 }

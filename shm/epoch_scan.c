@@ -93,10 +93,25 @@ static bool epoch_order_readers(const struct kvs_epoch_domain *domain)
 	return epoch_membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED) == 0;
 }
 
+// Reports the section of slot `i` if it has been open for so long and nobody was told yet.
+static void epoch_report_stuck(const struct kvs_epoch_domain *domain, struct kvs_epoch_page *entry,
+			       unsigned i, uint64_t now_ns, uint64_t least_ns)
+{
+	uint64_t age_ns = now_ns - entry->seen_since_ns[i];
+	uint32_t bit = UINT32_C(1) << i;
+	if (domain->stuck == NULL || entry->owner == NULL || age_ns < least_ns ||
+	    (entry->told & bit) != 0) {
+		return;
+	}
+	entry->told |= bit;
+	domain->stuck(entry->owner, age_ns);
+}
+
 // Oldest epoch that this page holds back, or `bound`. `before` is the epoch that was open since the
 // scan before this one: a section that really began since then announces at least that. Anything
 // older is as old as what stood in the slot before it, whatever a page claims.
-static uint64_t epoch_scan_page(struct kvs_epoch_page *entry, uint64_t bound, uint64_t before,
+static uint64_t epoch_scan_page(const struct kvs_epoch_domain *domain,
+				struct kvs_epoch_page *entry, uint64_t bound, uint64_t before,
 				uint64_t now_ns)
 {
 	for (unsigned i = 0; i < KVS_READERS_PER_PAGE; i++) {
@@ -112,8 +127,10 @@ static uint64_t epoch_scan_page(struct kvs_epoch_page *entry, uint64_t bound, ui
 		bool begun_since = epoch != entry->seen_epoch[i] && epoch >= before;
 		if (entry->seen_epoch[i] == 0 || begun_since) {
 			entry->seen_since_ns[i] = now_ns;
+			entry->told &= ~(UINT32_C(1) << i);
 		}
 		entry->seen_epoch[i] = epoch;
+		epoch_report_stuck(domain, entry, i, now_ns, domain->stuck_ns);
 		if (epoch < bound) {
 			bound = epoch;
 		}
@@ -138,7 +155,7 @@ bool kvs_epoch_scan(struct kvs_epoch_domain *domain, uint64_t now_ns)
 	}
 	uint64_t oldest = next;
 	for (size_t i = 0; i < domain->pages_count; i++) {
-		oldest = epoch_scan_page(domain->pages[i], oldest, next - 1, now_ns);
+		oldest = epoch_scan_page(domain, domain->pages[i], oldest, next - 1, now_ns);
 	}
 	if (oldest > domain->oldest) {
 		domain->oldest = oldest;
@@ -146,17 +163,20 @@ bool kvs_epoch_scan(struct kvs_epoch_domain *domain, uint64_t now_ns)
 	return true;
 }
 
-// `before` is the epoch before the current one. Everything up to it is revoked together: a section
+// Everything up to the epoch before the current one is revoked together: a section
 // that begins from now on announces more, so only what a page makes up is refused for good.
-static size_t epoch_revoke_page(struct kvs_epoch_page *entry, uint64_t stamp, uint64_t before,
-				uint64_t now_ns, uint64_t deadline_ns)
+static size_t epoch_revoke_page(const struct kvs_epoch_domain *domain,
+				struct kvs_epoch_page *entry, uint64_t stamp, uint64_t now_ns,
+				uint64_t deadline_ns)
 {
 	size_t revoked = 0;
+	uint64_t before = domain->epoch - 1;
 	for (unsigned i = 0; i < KVS_READERS_PER_PAGE; i++) {
 		uint64_t epoch = entry->seen_epoch[i];
 		if (epoch == 0 || epoch > stamp || now_ns - entry->seen_since_ns[i] < deadline_ns) {
 			continue;
 		}
+		epoch_report_stuck(domain, entry, i, now_ns, 0);
 		uint64_t upto = epoch > before ? epoch : before;
 		entry->revoked[i] = upto;
 		entry->seen_epoch[i] = 0;
@@ -177,8 +197,7 @@ size_t kvs_epoch_revoke(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_
 			continue; // kvd's own threads keep their sections short, and are not told
 		}
 		uint64_t deadline = entry->short_deadline ? deadline_short_ns : deadline_ns;
-		size_t revoked =
-			epoch_revoke_page(entry, stamp, domain->epoch - 1, now_ns, deadline);
+		size_t revoked = epoch_revoke_page(domain, entry, stamp, now_ns, deadline);
 		if (revoked > 0 && ++entry->revoked_times >= 2) {
 			entry->short_deadline = true;
 		}

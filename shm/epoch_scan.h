@@ -20,6 +20,7 @@ struct kvs_epoch_page {
 	uint64_t seen_epoch[KVS_READERS_PER_PAGE]; // open section at the last scan, 0 = none
 	uint64_t seen_since_ns[KVS_READERS_PER_PAGE]; // when that section was first seen open
 	size_t index; // place in the domain's array
+	uint32_t told; // one bit a slot: its open section was reported as stuck
 	bool short_deadline; // revoked twice: short deadline for good
 	uint8_t revoked_times;
 };
@@ -32,6 +33,8 @@ struct kvs_epoch_domain {
 	uint64_t epoch; // current; mirrored in hot->epoch_word
 	uint64_t oldest; // result of the last scan: nothing with a lower stamp is being read
 	bool fenced; // no membarrier: every reader fences
+	uint64_t stuck_ns; // sections open for so long, or about to be revoked, are reported once
+	void (*stuck)(void *owner, uint64_t age_ns); // NULL = to nobody; must not touch the domain
 	uint64_t scans;
 	uint64_t revocations;
 };
@@ -58,7 +61,7 @@ static inline uint64_t kvs_epoch_stamp(const struct kvs_epoch_domain *domain)
 }
 
 /// One scan: opens a new epoch, makes every reader's announcement visible, looks at all slots and
-/// updates `domain->oldest`. Returns false, and changes nothing but the epoch, if the barrier
+/// updates `domain->oldest`. Sections found stuck are reported. Returns false, and changes nothing but the epoch, if the barrier
 /// failed.
 /// Call with: things already unlinked and stamped. Thread must: be the writer. Orders: bump is a
 /// release (partner: the reader's load-acquire); membarrier pairs with the reader's compiler

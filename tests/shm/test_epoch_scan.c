@@ -53,6 +53,37 @@ static void test_grace(struct kvs_slot *slot)
 	leave(slot);
 }
 
+static unsigned stuck_count;
+static uint64_t stuck_age_ns;
+
+static void count_stuck(void *owner, uint64_t age_ns)
+{
+	stuck_count += owner == domain.pages[0]->owner;
+	stuck_age_ns = age_ns;
+}
+
+static void test_stuck(struct kvs_slot *slot)
+{
+	domain.stuck_ns = 100;
+	domain.stuck = count_stuck;
+	enter(slot);
+	now_ns += 1000;
+	ok(scan() && stuck_count == 0, "D: a section seen for the first time is not old");
+	now_ns += 100;
+	ok(scan() && stuck_count == 1 && stuck_age_ns >= 100, "D: one that stays is reported");
+	now_ns += 1000;
+	ok(scan() && stuck_count == 1, "once");
+	leave(slot);
+	scan();
+	enter(slot);
+	scan();
+	now_ns += 20;
+	ok_u64(kvs_epoch_revoke(&domain, kvs_epoch_stamp(&domain), now_ns, 10, 10), 1, "revoked");
+	ok(stuck_count == 2 && stuck_age_ns < 100, "who is revoked is reported before, if younger");
+	ok(!leave(slot), "B: and told");
+	domain.stuck = NULL;
+}
+
 static void test_nesting(struct kvs_slot *slot)
 {
 	enter(slot);
@@ -215,6 +246,7 @@ int main(void)
 		ok(kvs_epoch_add(&domain, &pages[i], &pages[i]) != NULL, "add page %u", i);
 	}
 	test_grace(&pages[0].slot[0]);
+	test_stuck(&pages[0].slot[1]);
 	test_nesting(&pages[0].slot[KVS_READERS_PER_PAGE - 1]);
 	test_revocation(&pages[0].slot[0], &pages[1].slot[3]);
 	test_late_store(&pages[0].slot[1]);

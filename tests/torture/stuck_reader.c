@@ -217,6 +217,7 @@ int main(int argc, char **argv)
 	}
 	report(&w, stops);
 	(void)kvc_close(w.client);
+	ok(harness_log_has(h, "has had a view open for"), "and kvd's log told who does that");
 	ok_int(harness_stop(h), 0, "kvd stops cleanly");
 	harness_free(h);
 	return tap_done();
