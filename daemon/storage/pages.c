@@ -91,11 +91,25 @@ static bool claim(struct check *check, uint64_t page, uint64_t count)
 	return true;
 }
 
+// A page in use, or the end of its run, is not there. The commonest reason has a name: something
+// (a copy, a restored backup, a repaired file system) kept only the file's beginning.
+static int outside(struct check *check, uint64_t page, uint64_t count)
+{
+	if (page < FIRST_PAGE || page > check->last_page ||
+	    count > check->last_page - page + 1) {
+		return wrong(check, page, "is outside the file");
+	}
+	(void)snprintf(check->why, check->why_bytes,
+		       "data.mdb is cut short: it ends after %llu of %llu pages",
+		       (unsigned long long)check->pages, (unsigned long long)check->last_page + 1);
+	return -1;
+}
+
 static int take_page(struct check *check, uint64_t page, uint64_t count)
 {
 	if (page < FIRST_PAGE || page > check->last_page || page >= check->pages ||
 	    count > check->pages - page || count > check->last_page - page + 1) {
-		return wrong(check, page, "is outside the file");
+		return outside(check, page, count);
 	}
 	return claim(check, page, count) ? 0 : wrong(check, page, "is used twice");
 }
@@ -311,7 +325,7 @@ int store_pages_check_image(const void *file, uint64_t file_bytes, char *why, si
 	check.last_page = meta.last_page;
 	// Free pages beyond the end exist, but not many: a transaction's worth.
 	if (meta.last_page / 2 > check.pages + (1u << 20)) {
-		return wrong(&check, meta.last_page, "is far beyond the end of the file");
+		return outside(&check, meta.last_page, 1);
 	}
 	uint64_t most = check.pages > check.last_page ? check.pages : check.last_page + 1;
 	check.used = calloc(most / 8 + 1, 1);

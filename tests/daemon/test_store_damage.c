@@ -220,6 +220,13 @@ static void test_cuts(struct image *image, uint64_t *state)
 		judge(image->dir, &counts);
 	}
 	report("cut files", &counts);
+	// The end of a file that lost it is in use, but for pages that were free when it was cut.
+	char why[1024] = "";
+	save(image, image->length / 2 / PAGE * PAGE);
+	ok_int(store_probe(image->dir, why, sizeof(why)), STORE_DAMAGED, "half a file is damage");
+	ok(strstr(why, image->dir) != NULL && strstr(why, "data.mdb is cut short") != NULL &&
+		   strstr(why, "restore a backup") != NULL,
+	   "what is damaged, how, and the remedy are named: %s", why);
 }
 
 // Writes that went to another page, or never happened.
