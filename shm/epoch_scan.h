@@ -61,8 +61,8 @@ static inline uint64_t kvs_epoch_stamp(const struct kvs_epoch_domain *domain)
 }
 
 /// One scan: opens a new epoch, makes every reader's announcement visible, looks at all slots and
-/// updates `domain->oldest`. Sections found stuck are reported. Returns false, and changes nothing but the epoch, if the barrier
-/// failed.
+/// updates `domain->oldest`. Sections found stuck are reported. Returns false, and changes nothing
+/// but the epoch, if the barrier failed.
 /// Call with: things already unlinked and stamped. Thread must: be the writer. Orders: bump is a
 /// release (partner: the reader's load-acquire); membarrier pairs with the reader's compiler
 /// barrier; slots are load-acquired (partner: the reader's release on leave).

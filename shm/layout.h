@@ -73,7 +73,7 @@ struct kvs_range_bounds {
 };
 
 struct kvs_region_header {
-	char marker[8]; // KVS_REGION_MARKER, written last when the header is complete
+	char marker[8]; // KVS_REGION_MARKER; that all is complete `lifecycle` tells
 	uint32_t layout_version;
 	uint32_t fingerprint; // kvs_layout_fingerprint()
 	uint64_t lifecycle; // enum kvs_lifecycle
