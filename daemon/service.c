@@ -74,10 +74,21 @@ static int start_process(struct service *service)
 	return 0;
 }
 
-// What could not be created or opened, and why: a wrong owner is told from everything else.
+// What could not be created or opened, and why: permissions and a full disk have their own codes.
 static int exit_code_of(int error)
 {
-	return error == EACCES || error == EPERM || error == EROFS ? EX_NOPERM : EX_CANTCREAT;
+	switch (error) {
+	case EACCES:
+	case EPERM:
+	case EROFS:
+		return EX_NOPERM;
+	case ENOSPC:
+	case EDQUOT:
+	case EIO:
+		return EX_IOERR;
+	default:
+		return EX_CANTCREAT;
+	}
 }
 
 static int start_lock(struct service *service)

@@ -5,6 +5,7 @@
 // or for a while. E: a commit that reported failure may be repeated, none that reported success is
 // ever lost, and a store left behind in any of these states opens again.
 #include <errno.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
@@ -47,6 +48,15 @@ ssize_t shim_pwrite(int fd, const void *bytes, size_t count, off64_t offset)
 ssize_t writev(int fd, const struct iovec *pieces, int count)
 {
 	return fails_now() ? -1 : syscall(SYS_writev, fd, pieces, count);
+}
+
+static bool disk_full; // as far as statvfs() tells
+
+int statvfs(const char *path, struct statvfs *facts)
+{
+	(void)path;
+	*facts = (struct statvfs){ .f_frsize = 4096, .f_bavail = disk_full ? 0 : 1 << 20 };
+	return 0;
 }
 
 struct seen {
@@ -128,6 +138,30 @@ static bool survives(unsigned from, unsigned upto, int error, bool reborn, bool 
 	return good;
 }
 
+/// What the person at the machine reads after EIO.
+static void test_names(void)
+{
+	char dir[FIXTURE_PATH_BYTES];
+	fixture_dir_fast(dir);
+	struct store *store = fixture_store(dir);
+	fail_from = 1;
+	fail_upto = UINT32_MAX;
+	fail_error = EIO;
+	disk_full = true;
+	calls = 0;
+	ok(commit(store, 1) == STORE_NO_SPACE && strstr(store_why(store), strerror(ENOSPC)) &&
+		   strstr(store_why(store), "make room") &&
+		   !strstr(store_why(store), strerror(EIO)),
+	   "a short write to a full disk is called that: %s", store_why(store));
+	disk_full = false;
+	ok(commit(store, 1) == STORE_IO && strstr(store_why(store), strerror(EIO)) &&
+		   strstr(store_why(store), "dmesg"),
+	   "a failing device too: %s", store_why(store));
+	fail_from = 0;
+	store_close(store);
+	fixture_remove(dir);
+}
+
 int main(int argc, char **argv)
 {
 	int code;
@@ -159,5 +193,6 @@ int main(int argc, char **argv)
 		}
 	}
 	ok(refused > 0, "%u commits were refused", refused);
+	test_names();
 	return tap_done();
 }

@@ -180,6 +180,24 @@ def permissions(tap, root):
                '--dir', kvd.dir, wrapper=wrapper)
 
 
+def full_disk(tap, root):
+    """On a small file system of its own, which goes with the process."""
+    data = os.path.join(root, 'small')
+    os.mkdir(data)
+    script = 'mount -t tmpfs -o size=%s none "$0" && { cat /dev/zero >"$0/fill"; "$@"; }'
+    small = ('unshare', '--map-root-user', '--mount', 'sh', '-c')
+    if subprocess.run([*small, script % '16k', data, 'true'], stdin=subprocess.DEVNULL,
+                      capture_output=True, check=False).returncode != 0:
+        tap.skip('G: a full disk', 'no mount namespace of our own here')
+        return
+    full = (*small, (script % '16k').replace('cat /dev/zero', 'head -c 1M /dev/zero'), data)
+    expect(tap, 'G: not one free page', 74, ['No space left on device', 'make room'],
+           '--dir', data, wrapper=full)
+    nearly = (*small, (script % '28k').replace('cat /dev/zero', ':'), data)
+    expect(tap, 'G: a few free pages', 74, ['No space left on device', 'make room'],
+           '--dir', data, wrapper=nearly)
+
+
 def where_it_is(tap):
     with Kvd() as kvd:
         tap.ok(f'(kvctl --socket {kvd.socket}, or KVD_SOCKET={kvd.socket})' in kvd.log(),
@@ -258,6 +276,7 @@ def main():
         things_in_the_way(tap, root)
         limits_of_the_process(tap, root)
         permissions(tap, root)
+        full_disk(tap, root)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     where_it_is(tap)
