@@ -48,6 +48,9 @@ struct get_way {
 extern const struct get_way get_ways[];
 extern const size_t get_ways_count;
 const struct get_way *get_way_find(const char *id);
+/// Nothing but arithmetic and a table in the process's own memory, as long as a get or so: what
+/// this machine gives two processes that share nothing at all.
+extern const struct get_way get_way_own;
 
 /// Opens both sides; `lmdb_path` NULL leaves LMDB out.
 void get_side_open(struct get_side *side, const char *socket_path, const char *lmdb_path);
@@ -59,7 +62,15 @@ void get_lmdb_load(const char *path, uint64_t keys);
 /// `count` keys of [0, keys), uniform. Freed by the caller.
 struct get_stream get_stream_new(uint64_t keys, size_t count, uint64_t seed);
 
-/// How two reading processes do beside one: each on a processor of its own, for `run_ns` each time.
-/// Adds rows of reads a second and the ratio.
-void get_pair(struct bench_rows *rows, const struct get_way *way, const struct get_stream *stream,
-	      const char *socket_path, const char *lmdb_path, unsigned repeats, uint64_t run_ns);
+/// Reading processes, each on a processor of its own.
+struct get_pair {
+	const struct get_stream *stream;
+	const char *socket_path;
+	const char *lmdb_path;
+	uint64_t run_ns; // each time
+	unsigned repeats;
+	bool cpu_time; // a second is one of the thread's processor time
+};
+
+/// How two do beside one. Adds rows of reads a second and the ratio.
+void get_pair(struct bench_rows *rows, const struct get_way *way, const struct get_pair *pair);

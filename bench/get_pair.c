@@ -27,36 +27,35 @@ struct pair_gate {
 };
 
 struct pair {
+	const struct get_pair *given;
 	const struct get_way *way;
-	const struct get_stream *stream;
-	const char *socket_path;
-	const char *lmdb_path;
-	uint64_t run_ns;
 	struct pair_gate *gate;
 };
 
 static void pair_child(const struct pair *pair, unsigned which, unsigned cpu)
 {
+	const struct get_pair *given = pair->given;
+	uint64_t (*clock_ns)(void) = given->cpu_time ? bench_thread_cpu_ns : bench_now_ns;
 	struct get_side side;
 	bench_pin(cpu);
-	get_side_open(&side, pair->socket_path, pair->way->is_lmdb ? pair->lmdb_path : NULL);
+	get_side_open(&side, given->socket_path, pair->way->is_lmdb ? given->lmdb_path : NULL);
 	// Each starts elsewhere in the stream; one slice first, so that nothing is cold.
-	size_t at = which * (pair->stream->count / 2 / PAIR_SLICE * PAIR_SLICE);
-	volatile uint64_t sum = pair->way->run(&side, pair->stream->keys, PAIR_SLICE);
+	size_t at = which * (given->stream->count / 2 / PAIR_SLICE * PAIR_SLICE);
+	volatile uint64_t sum = pair->way->run(&side, given->stream->keys, PAIR_SLICE);
 	// Release: partner is the parent's load-acquire; then the parent's store of `go`.
 	kvs_store_release(&pair->gate->ready[which], 1);
 	while (kvs_load_acquire(&pair->gate->go) == 0) {
 		(void)usleep(100);
 	}
-	uint64_t start_ns = bench_now_ns(), end_ns = start_ns, reads = 0;
-	while (end_ns - start_ns < pair->run_ns) {
+	uint64_t start_ns = bench_now_ns(), counted_ns = clock_ns(), reads = 0;
+	while (bench_now_ns() - start_ns < given->run_ns) {
 		sum = sum +
-		      pair->way->run(&side, pair->stream->keys + at * BENCH_KEY_BYTES, PAIR_SLICE);
+		      pair->way->run(&side, given->stream->keys + at * BENCH_KEY_BYTES, PAIR_SLICE);
 		reads += PAIR_SLICE;
-		at = at + 2 * PAIR_SLICE > pair->stream->count ? 0 : at + PAIR_SLICE;
-		end_ns = bench_now_ns();
+		at = at + 2 * PAIR_SLICE > given->stream->count ? 0 : at + PAIR_SLICE;
 	}
-	pair->gate->reads_per_s[which] = (double)reads * 1e9 / (double)(end_ns - start_ns);
+	counted_ns = clock_ns() - counted_ns;
+	pair->gate->reads_per_s[which] = (double)reads * 1e9 / (double)counted_ns;
 	get_side_close(&side);
 }
 
@@ -99,18 +98,18 @@ static double pair_run(const struct pair *pair, unsigned count, unsigned cpu)
 	return sum;
 }
 
-void get_pair(struct bench_rows *rows, const struct get_way *way, const struct get_stream *stream,
-	      const char *socket_path, const char *lmdb_path, unsigned repeats, uint64_t run_ns)
+void get_pair(struct bench_rows *rows, const struct get_way *way, const struct get_pair *given)
 {
 	double one[BENCH_REPEATS_MAX], two[BENCH_REPEATS_MAX], ratio[BENCH_REPEATS_MAX];
 	char id[64], label[96];
-	struct pair pair = { way, stream, socket_path, lmdb_path, run_ns, NULL };
+	struct pair pair = { .given = given, .way = way };
+	unsigned repeats = given->repeats;
 	pair.gate = mmap(NULL, sizeof(*pair.gate), PROT_READ | PROT_WRITE,
 			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (pair.gate == MAP_FAILED) {
 		bench_die("mmap: %s", strerror(errno));
 	}
-	if (stream->count < 4 * PAIR_SLICE) {
+	if (given->stream->count < 4 * PAIR_SLICE) {
 		bench_die("two processes need a stream of at least %u keys", 4 * PAIR_SLICE);
 	}
 	for (unsigned i = 0; i < repeats; i++) {

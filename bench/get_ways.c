@@ -149,6 +149,33 @@ static uint64_t lmdb_renew_100(struct get_side *side, const char *keys, size_t c
 	return lmdb_gets(side, keys, count, GET_PER_SECTION);
 }
 
+// ---- neither ------------------------------------------------------------------------------------
+
+#define OWN_WORDS_BITS 13u // 64 KiB: the caches of one processor hold it
+#define OWN_ROUNDS 8u
+
+static uint64_t own_loop(struct get_side *side, const char *keys, size_t count)
+{
+	static uint64_t table[1u << OWN_WORDS_BITS];
+	uint64_t sum = 0;
+	(void)side;
+	for (size_t i = 0; table[1] == 0 && i < sizeof(table) / sizeof(table[0]); i++) {
+		table[i] = i * UINT64_C(0x9e3779b97f4a7c15);
+	}
+	for (size_t i = 0; i < count; i++) {
+		uint64_t word[2];
+		memcpy(word, keys + i * BENCH_KEY_BYTES, sizeof(word));
+		for (unsigned round = 0; round < OWN_ROUNDS; round++) {
+			word[0] = (word[0] ^ word[1]) * UINT64_C(0xbf58476d1ce4e5b9);
+			word[1] ^= table[word[0] >> (64 - OWN_WORDS_BITS)];
+		}
+		sum += word[1];
+	}
+	return sum;
+}
+
+const struct get_way get_way_own = { "own_memory", "a loop in private memory", false, own_loop };
+
 const struct get_way get_ways[] = {
 	{ "kvd_view", "kvd: begin, view, end a get", false, kvd_view },
 	{ "lmdb_renew", "LMDB: renew, mdb_get, reset a get", true, lmdb_renew },
