@@ -234,9 +234,7 @@ static void info_commandstats(const struct kvd *kvd, struct text *text)
 		if (!numbers->calls && !numbers->rejected) {
 			continue;
 		}
-		double each = numbers->timed_calls ? (double)numbers->timed_ns /
-							     (double)numbers->timed_calls / 1000.0
-						   : 0.0;
+		double each = stats_usec_per_call(numbers);
 		text_printf(text, "cmdstat_%s:calls=%" PRIu64 ",usec=%.0f,usec_per_call=%.2f,",
 			    table[i].name, numbers->calls, each * (double)numbers->calls, each);
 		text_printf(text, "rejected_calls=%" PRIu64 ",failed_calls=%" PRIu64 "\r\n",

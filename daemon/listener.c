@@ -50,10 +50,7 @@ struct listener {
 
 static void listener_refuse(struct listener *listener, int fd, const char *text)
 {
-	struct iovec piece = { .iov_base = (void *)(uintptr_t)text, .iov_len = strlen(text) };
-	struct msghdr message = { .msg_iov = &piece, .msg_iovlen = 1 };
-	ssize_t n = listener->kvd->seam->sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-	(void)n; // a courtesy
+	session_say(listener->kvd->seam, fd, text);
 	close(fd);
 	session_count_up(listener->sessions, KVS_COUNTER_connections_rejected, 1);
 }

@@ -65,6 +65,13 @@ static int start_process(struct service *service)
 		(void)setrlimit(RLIMIT_NOFILE, &files); // if not, the listener lives with fewer
 	}
 	log_init((enum log_level)service->kvd.config.log_level);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 &&
+	    files.rlim_cur < service->kvd.config.clients_max) {
+		log_notice("maxclients is %llu, but only %llu files may be open: clients are "
+			   "refused before; %s, or lower maxclients",
+			   (unsigned long long)service->kvd.config.clients_max,
+			   (unsigned long long)files.rlim_cur, remedy_of_errno(EMFILE));
+	}
 	const char *crash_at = getenv("KVD_CRASH_AT");
 	if (crash_at != NULL && seam_crash_arm(crash_at) != 0) {
 		(void)snprintf(service->why, sizeof(service->why),

@@ -90,16 +90,19 @@ static struct session *session_largest(struct session *session, const struct ses
 	return largest ? largest : session;
 }
 
+void session_say(const struct seam *seam, int fd, const char *text)
+{
+	struct iovec piece = { .iov_base = (void *)(uintptr_t)text, .iov_len = strlen(text) };
+	struct msghdr message = { .msg_iov = &piece, .msg_iovlen = 1 };
+	ssize_t n = seam->sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+	(void)n; // a courtesy
+}
+
 /// Closes a session at once, with an error if no other reply is on its way.
 static void session_turn_out(struct session *session, const char *text)
 {
 	if (session->output_end == 0 && session->holds_first == session->holds_end) {
-		struct iovec piece = { .iov_base = (void *)(uintptr_t)text,
-				       .iov_len = strlen(text) };
-		struct msghdr message = { .msg_iov = &piece, .msg_iovlen = 1 };
-		ssize_t n = session->kvd->seam->sendmsg(session->source.fd, &message,
-							MSG_DONTWAIT | MSG_NOSIGNAL);
-		(void)n; // a courtesy
+		session_say(session->kvd->seam, session->source.fd, text);
 	}
 	session_kill(session, NULL);
 }

@@ -27,6 +27,8 @@ struct session_owner {
 	uint64_t buffer_bytes;
 };
 
+struct seam;
+
 struct session_shared {
 	struct kvd *kvd;
 	struct listener *listener;
@@ -102,6 +104,8 @@ void session_uncharge_dead(struct session *session);
 void session_charge_partial(struct session *session);
 /// Notes whether a half frame waits for its next byte, from now on.
 void session_watch_half(struct session *session);
+/// Sends a line to a client whose connection is about to be closed, if its socket takes it.
+void session_say(const struct seam *seam, int fd, const char *text);
 /// Closes those whose half frame has waited too long; the next time to look, UINT64_MAX = none.
 void session_close_halves(struct session_shared *shared, uint64_t now_ns);
 uint64_t session_halves_next_ns(const struct session_shared *shared);

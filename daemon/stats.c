@@ -115,13 +115,10 @@ static void stats_json_commands(const struct kvd *kvd, struct text *text)
 		if (!numbers->calls && !numbers->rejected) {
 			continue;
 		}
-		double usec = numbers->timed_calls ? (double)numbers->timed_ns /
-							     (double)numbers->timed_calls / 1000.0
-						   : 0.0;
 		text_printf(text, "%s\"%s\":{\"calls\":%" PRIu64 ",\"failed\":%" PRIu64, comma,
 			    table[i].name, numbers->calls, numbers->failed);
 		text_printf(text, ",\"rejected\":%" PRIu64 ",\"usec_per_call\":%.3f}",
-			    numbers->rejected, usec);
+			    numbers->rejected, stats_usec_per_call(numbers));
 		comma = ",";
 	}
 	text_printf(text, "}");

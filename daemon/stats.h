@@ -29,6 +29,14 @@ struct stats_command {
 	uint64_t timed_ns;
 };
 
+/// Average of the timed calls, microseconds; 0 without one.
+static inline double stats_usec_per_call(const struct stats_command *numbers)
+{
+	return numbers->timed_calls
+		       ? (double)numbers->timed_ns / (double)numbers->timed_calls / 1000.0
+		       : 0.0;
+}
+
 /// A moment's totals, for rates.
 struct stats_sample {
 	uint64_t time_ms;

@@ -15,7 +15,8 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from kvdtest import KVD_PROGRAM, TIMEOUT_S, Connection, Kvd, ReplyError, Tap, wait_until  # noqa: E402
+from kvdtest import (KVD_PROGRAM, TIMEOUT_S, Connection, Kvd, ReplyError, Tap,  # noqa: E402
+                     wait_until)
 
 TOO_MANY = ReplyError('ERR max number of clients reached')
 
