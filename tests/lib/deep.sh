@@ -7,12 +7,35 @@
 # A deep run is a function deep_NAME PART PARTS.
 deep_names=(arm64 model torture fuzz)
 
-# fuzz_programs SECONDS [PART PARTS]: every fuzz target of build/fuzz, first its corpus, then new
-# input for so long. Finds go to build/fuzz/finds.
+# fuzz_program PROGRAM SECONDS: first its corpus, then new input for so long.
+fuzz_program() {
+    local program=$1 seconds=$2 name=${1##*/} finds="$root/build/fuzz/finds" corpus log status
+    corpus="$TMPDIR/$name"
+    log="$temporary/$name.log"
+    mkdir -p "$corpus"
+    if [ -d "$root/tests/fuzz/corpus/${name#fuzz_}" ]; then
+        cp -r "$root/tests/fuzz/corpus/${name#fuzz_}/." "$corpus"
+    fi
+    steady "$program" -seed="${KVD_TEST_SEED:-1}" -max_total_time="$seconds" -timeout=10 \
+        -rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix="$finds/$name-" "$corpus" \
+        >"$log" 2>&1
+    status=$?
+    if [ "$status" = 0 ]; then
+        results one "$group" "$name for $seconds s" ok
+        grep -E 'number_of_executed_units' "$log" | sed "s/^/  $name /"
+    else
+        grep -vE '^#[0-9]+' "$log" | tail -n 40 | sed 's/^/    /'
+        results one "$group" "$name for $seconds s" fail "exit status $status, input in $finds"
+    fi
+    rm -rf "$corpus"
+}
+
+# fuzz_programs SECONDS [PART PARTS]: every fuzz target of build/fuzz, one on each processor. Finds
+# go to build/fuzz/finds.
 fuzz_programs() {
-    local seconds=$1 part=${2:-1} parts=${3:-1} index=0 program name corpus status
-    local finds="$root/build/fuzz/finds"
-    mkdir -p "$finds"
+    local seconds=$1 part=${2:-1} parts=${3:-1} index=0 program processors
+    processors=$(nproc)
+    mkdir -p "$root/build/fuzz/finds"
     for program in "$root"/build/fuzz/tests/fuzz/fuzz_*; do
         if [ ! -f "$program" ] || [ ! -x "$program" ]; then
             continue
@@ -21,25 +44,12 @@ fuzz_programs() {
         if [ $((index % parts + 1)) != "$part" ]; then
             continue
         fi
-        name=${program##*/}
-        corpus="$TMPDIR/$name"
-        mkdir -p "$corpus"
-        if [ -d "$root/tests/fuzz/corpus/${name#fuzz_}" ]; then
-            cp -r "$root/tests/fuzz/corpus/${name#fuzz_}/." "$corpus"
-        fi
-        steady "$program" -seed="${KVD_TEST_SEED:-1}" -max_total_time="$seconds" -timeout=10 \
-            -rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix="$finds/$name-" "$corpus" \
-            >"$temporary/fuzz.log" 2>&1
-        status=$?
-        if [ "$status" = 0 ]; then
-            results one "$group" "$name for $seconds s" ok
-            grep -E 'number_of_executed_units' "$temporary/fuzz.log" | sed "s/^/  $name /"
-        else
-            grep -vE '^#[0-9]+' "$temporary/fuzz.log" | tail -n 40 | sed 's/^/    /'
-            results one "$group" "$name for $seconds s" fail "exit status $status, input in $finds"
-        fi
-        rm -rf "$corpus"
+        while [ "$(jobs -rp | wc -l)" -ge "$processors" ]; do
+            wait -n # how it went is counted by itself
+        done
+        fuzz_program "$program" "$seconds" &
     done
+    wait
     if [ "$index" = 0 ]; then
         results one "$group" 'has targets' fail 'none were built'
     fi
