@@ -48,6 +48,7 @@ def files(tap, stage):
             ('the pkg-config file', r'.*/pkgconfig/kvclient\.pc'),
             ('the manual of the library', r'.*/man3/kvclient\.3'),
             ('the manual of kvctl', r'.*/man1/kvctl\.1'),
+            ('the manual of kvd', r'.*/man8/kvd\.8'),
             ('the unit', r'.*/systemd/system/kvd\.service'),
             ('the user', r'.*/sysusers\.d/kvd\.conf'),
             ('the folders', r'.*/tmpfiles\.d/kvd\.conf')):
