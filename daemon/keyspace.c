@@ -62,6 +62,18 @@ static bool is_expired(const struct keyspace *keyspace, uint64_t expiry_ms)
 	return expiry_ms != 0 && expiry_ms <= keyspace->now_ms;
 }
 
+static struct keyspace_op make_op(enum keyspace_op_kind kind, enum keyspace_purpose purpose,
+				  uint64_t hash, const void *key, size_t key_bytes)
+{
+	return (struct keyspace_op){
+		.kind = kind,
+		.purpose = purpose,
+		.key = key,
+		.key_bytes = (uint32_t)key_bytes,
+		.hash = hash,
+	};
+}
+
 // Logs that a key's time has come. Without room it is only treated as absent: the next touch logs
 // it.
 static void expire_now(struct keyspace *keyspace, uint64_t hash, const void *key, size_t key_bytes)
@@ -69,14 +81,9 @@ static void expire_now(struct keyspace *keyspace, uint64_t hash, const void *key
 	if (keyspace->batch.open) {
 		return; // versions inside a batch are fixed; the key is simply absent in it
 	}
-	struct keyspace_op op = {
-		.kind = KEYSPACE_OP_DELETE,
-		.purpose = KEYSPACE_FOR_REMOVAL,
-		.record_flags = KVS_RECORD_EXPIRED,
-		.key = key,
-		.key_bytes = (uint32_t)key_bytes,
-		.hash = hash,
-	};
+	struct keyspace_op op =
+		make_op(KEYSPACE_OP_DELETE, KEYSPACE_FOR_REMOVAL, hash, key, key_bytes);
+	op.record_flags = KVS_RECORD_EXPIRED;
 	if (keyspace_write_op(keyspace, &op) == KEYSPACE_OK) {
 		keyspace_counter_add(keyspace, KVS_COUNTER_keys_expired, 1);
 	}
@@ -95,13 +102,30 @@ static void value_from_op(const struct keyspace *keyspace, const struct keyspace
 	value->seq = keyspace->log.next_seq + (uint64_t)(op - keyspace->batch.ops);
 }
 
-// Current state of a key, batch included. On OK `hit` is filled only if it came from the table
-// (*from_table).
-static int lookup(struct keyspace *keyspace, uint64_t hash, const void *key, size_t key_bytes,
-		  struct keyspace_value *value, struct kvs_hit *hit, bool *from_table)
+static void value_from_hit(const struct kvs_hit *hit, struct keyspace_value *value)
 {
-	*from_table = false;
+	value->value = hit->value;
+	value->value_bytes = hit->view.value_bytes;
+	value->seq = hit->view.seq;
+	value->time_ms = kvs_record_time_ms(hit->view.record);
+	value->expiry_ms = hit->view.expiry_ms;
+}
+
+struct found {
+	uint64_t hash;
+	struct keyspace_value value;
+	struct kvs_hit hit; // filled only if it came from the table
+	bool from_table;
+};
+
+// Current state of a key, batch included. OK or ABSENT; the hash is filled in either case.
+static int lookup(struct keyspace *keyspace, const void *key, size_t key_bytes, struct found *found)
+{
+	uint64_t hash = keyspace_hash(keyspace, key, key_bytes);
+	struct kvs_hit *hit = &found->hit;
 	const struct keyspace_op *op = NULL;
+	found->hash = hash;
+	found->from_table = false;
 	if (keyspace->batch.open) {
 		op = keyspace_batch_find(keyspace, hash, key, key_bytes);
 	}
@@ -109,7 +133,7 @@ static int lookup(struct keyspace *keyspace, uint64_t hash, const void *key, siz
 		if (op->kind != KEYSPACE_OP_SET || is_expired(keyspace, op->expiry_ms)) {
 			return KEYSPACE_ABSENT;
 		}
-		value_from_op(keyspace, op, value);
+		value_from_op(keyspace, op, &found->value);
 		return KEYSPACE_OK;
 	}
 	if (keyspace_find(keyspace, hash, key, key_bytes, hit) != KVS_FIND_HIT ||
@@ -120,22 +144,20 @@ static int lookup(struct keyspace *keyspace, uint64_t hash, const void *key, siz
 		expire_now(keyspace, hash, key, key_bytes);
 		return KEYSPACE_ABSENT;
 	}
-	*from_table = true;
-	value->value = hit->value;
-	value->value_bytes = hit->view.value_bytes;
-	value->seq = hit->view.seq;
-	value->time_ms = kvs_record_time_ms(hit->view.record);
-	value->expiry_ms = hit->view.expiry_ms;
+	found->from_table = true;
+	value_from_hit(hit, &found->value);
 	return KEYSPACE_OK;
 }
 
 int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
 		 struct keyspace_value *value)
 {
-	struct kvs_hit hit;
-	bool from_table;
-	uint64_t hash = keyspace_hash(keyspace, key, key_bytes);
-	return lookup(keyspace, hash, key, key_bytes, value, &hit, &from_table);
+	struct found found;
+	int result = lookup(keyspace, key, key_bytes, &found);
+	if (result == KEYSPACE_OK) {
+		*value = found.value;
+	}
+	return result;
 }
 
 static int submit(struct keyspace *keyspace, struct keyspace_op *op, uint64_t *seq)
@@ -158,18 +180,13 @@ int keyspace_set2(struct keyspace *keyspace, const void *key, size_t key_bytes, 
 	    tail_bytes > keyspace->value_bytes_max - head_bytes) {
 		return KEYSPACE_TOO_LARGE;
 	}
-	struct keyspace_op op = {
-		.kind = KEYSPACE_OP_SET,
-		.purpose = KEYSPACE_FOR_WRITE,
-		.key = key,
-		.key_bytes = (uint32_t)key_bytes,
-		.value = head,
-		.tail = tail,
-		.value_bytes = (uint32_t)(head_bytes + tail_bytes),
-		.tail_bytes = (uint32_t)tail_bytes,
-		.hash = keyspace_hash(keyspace, key, key_bytes),
-		.expiry_ms = expiry_ms,
-	};
+	struct keyspace_op op = make_op(KEYSPACE_OP_SET, KEYSPACE_FOR_WRITE,
+					keyspace_hash(keyspace, key, key_bytes), key, key_bytes);
+	op.value = head;
+	op.tail = tail;
+	op.value_bytes = (uint32_t)(head_bytes + tail_bytes);
+	op.tail_bytes = (uint32_t)tail_bytes;
+	op.expiry_ms = expiry_ms;
 	return submit(keyspace, &op, seq);
 }
 
@@ -181,58 +198,45 @@ int keyspace_set(struct keyspace *keyspace, const void *key, size_t key_bytes, c
 
 int keyspace_delete(struct keyspace *keyspace, const void *key, size_t key_bytes)
 {
-	struct keyspace_value value;
-	struct kvs_hit hit;
-	bool from_table;
-	uint64_t hash = keyspace_hash(keyspace, key, key_bytes);
-	if (lookup(keyspace, hash, key, key_bytes, &value, &hit, &from_table) != KEYSPACE_OK) {
+	struct found found;
+	if (lookup(keyspace, key, key_bytes, &found) != KEYSPACE_OK) {
 		return KEYSPACE_ABSENT;
 	}
-	struct keyspace_op op = {
-		.kind = KEYSPACE_OP_DELETE,
-		.purpose = KEYSPACE_FOR_REMOVAL,
-		.key = key,
-		.key_bytes = (uint32_t)key_bytes,
-		.hash = hash,
-	};
+	struct keyspace_op op =
+		make_op(KEYSPACE_OP_DELETE, KEYSPACE_FOR_REMOVAL, found.hash, key, key_bytes);
 	return submit(keyspace, &op, NULL);
+}
+
+// The new record names the run that the old one names: no byte of the value moves.
+static void share_run(struct keyspace *keyspace, struct keyspace_op *op, uint64_t run_offset,
+		      uint32_t run_crc)
+{
+	op->run_offset = run_offset;
+	op->run_crc = run_crc;
+	op->value = NULL;
+	kvs_large_hold(&keyspace->large, run_offset);
 }
 
 int keyspace_expire(struct keyspace *keyspace, const void *key, size_t key_bytes,
 		    uint64_t expiry_ms)
 {
-	struct keyspace_value value;
-	struct kvs_hit hit;
-	bool from_table;
-	uint64_t hash = keyspace_hash(keyspace, key, key_bytes);
-	if (lookup(keyspace, hash, key, key_bytes, &value, &hit, &from_table) != KEYSPACE_OK) {
+	struct found found;
+	if (lookup(keyspace, key, key_bytes, &found) != KEYSPACE_OK) {
 		return KEYSPACE_ABSENT;
 	}
-	struct keyspace_op op = {
-		.kind = KEYSPACE_OP_SET,
-		.purpose = KEYSPACE_FOR_EXPIRY,
-		.key = key,
-		.key_bytes = (uint32_t)key_bytes,
-		.value = value.value,
-		.value_bytes = (uint32_t)value.value_bytes,
-		.hash = hash,
-		.expiry_ms = expiry_ms,
-	};
-	if (from_table && (hit.view.flags & KVS_RECORD_LARGE) != 0) {
-		// The new record names the same run: no byte of the value moves.
-		struct kvs_run run = kvs_record_run(&hit.view);
-		op.run_offset = run.offset;
-		op.run_crc = run.crc;
-		op.value = NULL;
-		kvs_large_hold(&keyspace->large, run.offset);
-	} else if (!from_table && value.value != NULL && keyspace->batch.open) {
+	struct keyspace_op op =
+		make_op(KEYSPACE_OP_SET, KEYSPACE_FOR_EXPIRY, found.hash, key, key_bytes);
+	op.value = found.value.value;
+	op.value_bytes = (uint32_t)found.value.value_bytes;
+	op.expiry_ms = expiry_ms;
+	if (found.from_table && (found.hit.view.flags & KVS_RECORD_LARGE) != 0) {
+		struct kvs_run run = kvs_record_run(&found.hit.view);
+		share_run(keyspace, &op, run.offset, run.crc);
+	} else if (!found.from_table && op.value != NULL) {
 		const struct keyspace_op *former =
-			keyspace_batch_find(keyspace, hash, key, key_bytes);
+			keyspace_batch_find(keyspace, found.hash, key, key_bytes);
 		if (former != NULL && former->run_offset != 0) {
-			op.run_offset = former->run_offset;
-			op.run_crc = former->run_crc;
-			op.value = NULL;
-			kvs_large_hold(&keyspace->large, former->run_offset);
+			share_run(keyspace, &op, former->run_offset, former->run_crc);
 		}
 	}
 	return submit(keyspace, &op, NULL);
@@ -269,13 +273,8 @@ static void scan_visit(void *context, uint64_t entry)
 	    hit.kind == KVS_ENTRY_TOMBSTONE || is_expired(scan->keyspace, hit.view.expiry_ms)) {
 		return;
 	}
-	struct keyspace_value value = {
-		.value = hit.value,
-		.value_bytes = hit.view.value_bytes,
-		.seq = hit.view.seq,
-		.time_ms = kvs_record_time_ms(hit.view.record),
-		.expiry_ms = hit.view.expiry_ms,
-	};
+	struct keyspace_value value;
+	value_from_hit(&hit, &value);
 	scan->visit(scan->context, hit.view.key, hit.view.key_bytes, &value);
 }
 

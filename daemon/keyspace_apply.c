@@ -42,6 +42,17 @@ void keyspace_op_measure(struct keyspace *keyspace, struct keyspace_op *op)
 	op->record_bytes = (uint32_t)kvs_record_bytes(op->key_bytes, payload, op->expiry_ms != 0);
 }
 
+void keyspace_op_copy_value(const struct keyspace_op *op, unsigned char *at)
+{
+	uint32_t head_bytes = op->value_bytes - op->tail_bytes;
+	if (head_bytes > 0) {
+		memcpy(at, op->value, head_bytes);
+	}
+	if (op->tail_bytes > 0) {
+		memcpy(at + head_bytes, op->tail, op->tail_bytes);
+	}
+}
+
 int keyspace_op_take_run(struct keyspace *keyspace, struct keyspace_op *op)
 {
 	if (op->kind != KEYSPACE_OP_SET || op->run_offset != 0 ||
@@ -53,13 +64,7 @@ int keyspace_op_take_run(struct keyspace *keyspace, struct keyspace_op *op)
 		return KEYSPACE_FULL;
 	}
 	unsigned char *at = keyspace->region->base + offset;
-	uint32_t head_bytes = op->value_bytes - op->tail_bytes;
-	if (head_bytes > 0) {
-		memcpy(at, op->value, head_bytes);
-	}
-	if (op->tail_bytes > 0) {
-		memcpy(at + head_bytes, op->tail, op->tail_bytes);
-	}
+	keyspace_op_copy_value(op, at);
 	op->run_offset = offset;
 	op->run_crc = kvs_crc32c(0, at, op->value_bytes);
 	return KEYSPACE_OK;

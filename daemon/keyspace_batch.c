@@ -128,13 +128,7 @@ static bool batch_copy(struct keyspace *keyspace, struct keyspace_op *op)
 	op->key = at;
 	if (copy_value) {
 		unsigned char *value = at + op->key_bytes;
-		uint32_t head_bytes = op->value_bytes - op->tail_bytes;
-		if (head_bytes > 0) {
-			memcpy(value, op->value, head_bytes);
-		}
-		if (op->tail_bytes > 0) {
-			memcpy(value + head_bytes, op->tail, op->tail_bytes);
-		}
+		keyspace_op_copy_value(op, value);
 		op->value = value;
 		op->tail = NULL;
 		op->tail_bytes = 0;

@@ -154,6 +154,8 @@ enum kvs_find_result keyspace_find(struct keyspace *keyspace, uint64_t hash, con
 				   size_t key_bytes, struct kvs_hit *hit);
 /// Does a value of this size live in the large range?
 bool keyspace_is_large(const struct keyspace *keyspace, size_t value_bytes);
+/// Copies both pieces of the value of an op to `at`, which has op->value_bytes.
+void keyspace_op_copy_value(const struct keyspace_op *op, unsigned char *at);
 /// Takes and fills the large run of an op that needs one. OK, WAIT or FULL.
 int keyspace_op_take_run(struct keyspace *keyspace, struct keyspace_op *op);
 /// Drops the run reference of an op that will not be published.
