@@ -115,9 +115,10 @@ static void listener_take(struct listener *listener, int fd)
 {
 	session_count_up(listener->sessions, KVS_COUNTER_connections_received, 1);
 	if (session_count(listener->sessions) >= listener->kvd->config.clients_max) {
-		log_warning(
-			"%llu clients are connected, the limit (maxclients): one more is refused",
-			(unsigned long long)listener->kvd->config.clients_max);
+		log_warning("%llu clients are connected, the limit: one more is refused; raise "
+			    "maxclients, "
+			    "or find out who leaves connections open (kvctl clients)",
+			    (unsigned long long)listener->kvd->config.clients_max);
 		listener_refuse(listener, fd, "-ERR max number of clients reached\r\n");
 		return;
 	}

@@ -279,11 +279,14 @@ static void stop_persist(struct service *service)
 	if (service->kvd.persist == NULL) {
 		return;
 	}
-	if (persist_stop(service->kvd.persist) != 0) {
+	int error = persist_stop(service->kvd.persist);
+	if (error != 0) {
 		LOG_AT(LOG_LEVEL_ERROR,
-		       "the last commit failed: writes since durable_seq %llu are lost; the line "
-		       "DEGRADED before tells why",
-		       (unsigned long long)keyspace_durable_seq(service->kvd.keyspace));
+		       "the last commit failed: %s; writes since version %llu are lost; %s before "
+		       "kvd starts again",
+		       strerror(-error),
+		       (unsigned long long)keyspace_durable_seq(service->kvd.keyspace),
+		       remedy_of_errno(-error));
 		service->stop_code = EX_IOERR;
 	}
 	service->kvd.persist = NULL;

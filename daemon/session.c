@@ -16,6 +16,7 @@
 #include "daemon/keyspace.h"
 #include "daemon/log.h"
 #include "daemon/readers.h"
+#include "daemon/remedy.h"
 #include "daemon/session_parts.h"
 #include "shm/map.h"
 
@@ -130,7 +131,9 @@ struct session *session_open(struct session_shared *shared, int fd)
 	int error = loop_add(kvd->loop, &session->source, EPOLLIN);
 	if (error != 0) {
 		errno = -error;
-		log_warning("epoll refuses a connection: %m");
+		log_warning("epoll refuses a connection: %m; %s",
+			    errno == ENOSPC ? "raise sysctl fs.epoll.max_user_watches"
+					    : remedy_of_errno(errno));
 		session_owner_leave(session->owner);
 		free(session);
 		return NULL;

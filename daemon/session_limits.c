@@ -114,7 +114,7 @@ static void session_make_room(struct session *session, size_t bytes)
 	struct session *largest = session_largest(session, by_uid ? session->owner : NULL);
 	uint64_t limit = by_uid ? shared->owner_bytes_max : shared->buffer_bytes_max;
 	log_warning("buffers of %s would exceed %llu bytes (%s): client %llu (pid %d, uid %u), "
-		    "which holds %llu, is closed",
+		    "which holds %llu, is closed; raise that if the clients need it",
 		    by_uid ? "one uid's clients" : "all clients", (unsigned long long)limit,
 		    by_uid ? "client-uid-share of client-buffers-max" : "client-buffers-max",
 		    (unsigned long long)largest->id, (int)largest->pid, (unsigned)largest->uid,

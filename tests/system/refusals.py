@@ -225,6 +225,17 @@ def replies_until_end(client):
         return count, None
 
 
+def stop_on_a_full_disk(tap):
+    with Kvd('--lazy-interval', '1h') as kvd:
+        resource.prlimit(kvd.pid, resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+        with kvd.connect() as client:
+            client.command('SET', 'a', 'b' * 100000)
+        tap.equal(kvd.stop(), 74, 'E: a stop that cannot commit has its own exit code')
+        line = [line for line in kvd.log().split('\n') if 'the last commit failed' in line]
+        tap.ok(len(line) == 1 and 'are lost' in line[0] and 'make room' in line[0],
+               f'E: and says what is lost, and what to do: {line}')
+
+
 def stop_in_the_middle(tap):
     options = ('--memory', '16MiB', '--segment', '256KiB', '--persist', 'lazy',
                '--write-wait', '10m')
@@ -281,6 +292,7 @@ def main():
     finally:
         shutil.rmtree(root, ignore_errors=True)
     where_it_is(tap)
+    stop_on_a_full_disk(tap)
     stop_in_the_middle(tap)
     return tap.done()
 
