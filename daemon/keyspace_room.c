@@ -104,6 +104,9 @@ static bool room_now(struct keyspace *keyspace, uint64_t bytes, uint64_t largest
 		     uint64_t large_bytes, enum keyspace_purpose purpose)
 {
 	struct kvs_log *log = &keyspace->log;
+	if (large_bytes == 0 && bytes <= keyspace->region->segment_bytes - log->head.offset) {
+		return true; // nearly always: no segment is taken, so no reserve is touched
+	}
 	uint32_t reserve = keyspace_reserve(keyspace, purpose);
 	uint32_t large_segments = (uint32_t)((large_bytes + keyspace->region->segment_bytes - 1) >>
 					     keyspace->region->segment_shift);
