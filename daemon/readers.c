@@ -32,8 +32,8 @@ static void readers_gauge(struct readers *readers, enum kvs_counter counter, uin
 	kvs_count(kvs_counter_word(base, counter), by); // partner: none, statistics
 }
 
-/// A view has been open since long while memory waits for it to end. Told once for each view, before
-/// it is taken back.
+/// A view has been open since long while memory waits for it to end. Told once for each view,
+/// before it is taken back.
 static void readers_stuck(void *owner, uint64_t age_ns)
 {
 	const struct reader_client *client = owner;
