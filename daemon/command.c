@@ -306,6 +306,9 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 	}
 	stats_sample(kvd->stats, keyspace_now_ms(kvd->keyspace));
 	commands_run(&call);
+	if (__builtin_expect(kvd->events_pending, 0)) {
+		events_tell(kvd, session);
+	}
 	if (__builtin_expect(call.refused, 0)) {
 		return command_no_room(&call, call.refused);
 	}

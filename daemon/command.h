@@ -41,6 +41,7 @@ struct call {
 	const struct resp_arg *argv; // argv[0] is the command's name as sent
 	uint32_t argc;
 	uint64_t mark; // where its reply begins, see reply_mark()
+	size_t events_mark; // where its events begin, see events_mark()
 	bool in_exec; // runs inside EXEC's batch: begins none of its own
 	bool failed; // it answered with an error
 	int refused; // KEYSPACE_WAIT, _FULL, _TOO_LARGE: no room, nothing was changed or answered

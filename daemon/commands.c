@@ -102,6 +102,7 @@ bool commands_wrote(struct call *call, int result, size_t value_bytes)
 		return true;
 	}
 	commands_reply_rewind(call->session, call->mark);
+	events_rewind(call->kvd, call->events_mark);
 	size_t limit = keyspace_value_bytes_max(call->kvd->keyspace);
 	if (result == KEYSPACE_TOO_LARGE && value_bytes > limit) {
 		commands_errorf(call, "ERR value is too large: %zu bytes, the limit is %zu",

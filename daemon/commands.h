@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "daemon/command.h"
+#include "daemon/events.h"
 #include "daemon/keyspace.h"
 #include "daemon/kvd.h"
 #include "daemon/reply.h"
@@ -60,6 +61,19 @@ bool commands_arg_pattern(struct call *call, const struct resp_arg *arg);
 #define COMMANDS_EXCERPT_BYTES 129u
 const char *commands_excerpt(const struct resp_arg *arg, char out[COMMANDS_EXCERPT_BYTES]);
 
+/// Tells whoever listens that `name` (a literal) happened to the key in an argument. Call it after
+/// the write was accepted; one event of each class that Redis has for it. It goes out when the
+/// command, or the whole EXEC, is over, and is forgotten if that is taken back. With nobody
+/// listening this is one branch.
+static inline void commands_event(struct call *call, uint32_t key_index, enum event_class class,
+				  const char *name)
+{
+	if (__builtin_expect(call->kvd->events_wanted & class, 0)) {
+		const struct resp_arg *key = &call->argv[key_index];
+		events_add(call->kvd, class, name, key->data, key->bytes);
+	}
+}
+
 /// keyspace_get() of an argument without counting.
 static inline bool commands_peek(struct call *call, uint32_t index, struct keyspace_value *value)
 {
@@ -67,11 +81,24 @@ static inline bool commands_peek(struct call *call, uint32_t index, struct keysp
 	return keyspace_get(call->kvd->keyspace, key->data, key->bytes, value) == KEYSPACE_OK;
 }
 
+/// Tells that a key comes into being ("new") if it is absent now: call it before the write.
+static inline void commands_event_new(struct call *call, uint32_t key_index)
+{
+	struct keyspace_value old;
+	if (__builtin_expect(call->kvd->events_wanted & EVENT_NEW, 0) &&
+	    !commands_peek(call, key_index, &old)) {
+		commands_event(call, key_index, EVENT_NEW, "new");
+	}
+}
+
 /// keyspace_get() of an argument on behalf of a reader: counts a hit or a miss.
 static inline bool commands_lookup(struct call *call, uint32_t index, struct keyspace_value *value)
 {
 	bool found = commands_peek(call, index, value);
 	stats_add(call->kvd->stats, found ? KVS_COUNTER_socket_hits : KVS_COUNTER_socket_misses, 1);
+	if (!found) {
+		commands_event(call, index, EVENT_MISS, "keymiss");
+	}
 	return found;
 }
 

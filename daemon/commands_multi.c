@@ -58,6 +58,7 @@ static bool multi_run(struct call *call, int *refused)
 			.argv = queued->argv,
 			.argc = queued->argc,
 			.mark = commands_reply_mark(session),
+			.events_mark = events_mark(call->kvd),
 			.in_exec = true,
 		};
 		commands_run(&inner);
@@ -105,6 +106,7 @@ void commands_multi_exec(struct call *call)
 	}
 	if (result != KEYSPACE_OK) {
 		commands_reply_rewind(session, call->mark);
+		events_rewind(call->kvd, call->events_mark);
 		call->refused = result;
 		return;
 	}

@@ -14,6 +14,7 @@
 #include <sysexits.h>
 
 #include "daemon/cleaner.h"
+#include "daemon/events.h"
 #include "daemon/generation.h"
 #include "daemon/keyspace.h"
 #include "daemon/keyspace_create.h"
@@ -171,6 +172,21 @@ static int start_keyspace(struct service *service)
 static void stop_keyspace(struct service *service)
 {
 	keyspace_destroy(service->kvd.keyspace);
+}
+
+static int start_events(struct service *service)
+{
+	if (!events_create(&service->kvd)) {
+		(void)snprintf(service->why, sizeof(service->why),
+			       "cannot listen to changes of keys: %s", remedy_of_errno(ENOMEM));
+		return EX_OSERR;
+	}
+	return 0;
+}
+
+static void stop_events(struct service *service)
+{
+	events_destroy(&service->kvd);
 }
 
 static int start_store(struct service *service)
@@ -378,6 +394,7 @@ static const struct service_step service_steps[] = {
 	{ start_loop, stop_loop },
 	{ start_region, stop_region },
 	{ start_keyspace, stop_keyspace },
+	{ start_events, stop_events },
 	{ start_store, stop_store },
 	{ start_generation, stop_generation },
 	{ start_readers, stop_readers },
