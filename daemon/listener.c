@@ -33,7 +33,8 @@
 struct listener_door {
 	struct loop_source source; // fd -1 = closed
 	struct listener *listener;
-	bool is_open; // in the loop
+	bool is_open;	   // in the loop
+	bool is_waited_at; // somebody came in this turn
 	dev_t device; // of the socket file, so that only our own is removed
 	ino_t inode;
 	char path[KVS_SOCKET_PATH_BYTES_MAX + 1];
@@ -127,11 +128,17 @@ static void listener_take(struct listener *listener, int fd)
 	}
 }
 
+/// Somebody waits: accepted at the end of the turn, when those who left in it have made room.
 static void listener_ready(struct loop_source *source, uint32_t events)
 {
 	(void)events;
-	// The source is its door's first member.
-	struct listener *listener = ((struct listener_door *)(void *)source)->listener;
+	((struct listener_door *)(void *)source)->is_waited_at = true; // its first member
+}
+
+static void listener_accept(struct listener_door *door)
+{
+	struct listener *listener = door->listener;
+	struct loop_source *source = &door->source;
 	for (int i = 0; i < LISTENER_ACCEPTS_A_TURN; i++) {
 		int fd = listener->kvd->seam->accept4(source->fd, NULL, NULL,
 						      SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -299,6 +306,13 @@ static void listener_turn(void *context, uint64_t now_ns)
 {
 	struct listener *listener = context;
 	session_shared_turn(listener->sessions, now_ns);
+	for (int i = 0; i < LISTENER_DOORS; i++) {
+		struct listener_door *door = &listener->doors[i];
+		if (door->is_waited_at && door->is_open) {
+			door->is_waited_at = false;
+			listener_accept(door);
+		}
+	}
 }
 
 static uint64_t listener_next_ns(void *context)
