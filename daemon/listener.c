@@ -35,7 +35,7 @@ struct listener_door {
 	struct listener *listener;
 	bool is_open;	   // in the loop
 	bool is_waited_at; // somebody came in this turn
-	dev_t device; // of the socket file, so that only our own is removed
+	dev_t device;	   // of the socket file, so that only our own is removed
 	ino_t inode;
 	char path[KVS_SOCKET_PATH_BYTES_MAX + 1];
 };
