@@ -109,8 +109,8 @@ struct kvc_blob {
 };
 
 struct kvc_reader {
-	// Lines 0 and 1: what every get loads, and nothing stores on that path but what follows from
-	// a changed root.
+	// Lines 0 and 1: what every get loads; nothing is stored there on that path but what
+	// follows from a changed root.
 	const uint64_t *sentinel; // the client's; 0 in a forked child
 	uint64_t fast_generation; // the sentinel's value while attached and outside any section
 	const uint64_t *gen_word;

@@ -140,8 +140,8 @@ kvs_table_quick(const struct kvs_hot *hot, const struct kvs_quick_aim *aim, uint
 		out->expiry_ms = kvs_load_relaxed((const uint64_t *)(const void *)body);
 		body += 8;
 	}
-	// The bound is what is mapped, not the segment's end: bytes that lie have no other say. The 8
-	// are there whether or not the record has an expiry.
+	// The bound is what is mapped, not the segment's end: bytes that lie have no other say.
+	// The 8 are there whether or not the record has an expiry.
 	if (__builtin_expect((time_key >> KVS_TIME_BITS & 0xfffu) != key_bytes ||
 				     start + 8 + key_bytes + value_bytes > aim->log_last ||
 				     !(brief ? kvs_quick_words_equal(body, key, key_bytes)

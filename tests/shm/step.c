@@ -153,3 +153,34 @@ bool step_force_merge(struct fixture *f)
 {
 	return step_table(f, 0);
 }
+
+void step_roll(struct fixture *f)
+{
+	static char bulk[8000];
+	uint32_t head = f->log.head.segment;
+	while (f->log.head.segment == head) {
+		if (fixture_set(f, "bulk", 4, bulk, sizeof(bulk)) == 0) {
+			printf("Bail out! the log is full\n");
+			exit(99);
+		}
+	}
+}
+
+void step_clean(struct fixture *f)
+{
+	step_roll(f);
+	for (uint32_t i = 0; i < f->log.touched_count; i++) {
+		if (kvs_log_cleanable(&f->log, i, UINT64_MAX)) {
+			(void)fixture_clean(f, i);
+		}
+	}
+	(void)fixture_reclaim(f);
+	// Whatever came free is poisoned.
+	for (uint32_t i = 0; i < f->log.touched_count; i++) {
+		if (f->log.segments[i].state == KVS_SEGMENT_FREE &&
+		    f->log.segments[i].prepared) {
+			memset(f->region.base + kvs_region_segment_offset(&f->region, i), 0xdd,
+			       f->region.segment_bytes);
+		}
+	}
+}

@@ -49,3 +49,9 @@ void step_colliding_keys(const struct fixture *f, char keys[STEP_KEYS][16]);
 /// Splits or merges one bucket now, whatever the table's load is.
 bool step_force_split(struct fixture *f);
 bool step_force_merge(struct fixture *f);
+
+/// Fills the log's head until it rolls on to another segment, so that the old one can be cleaned.
+void step_roll(struct fixture *f);
+/// Moves every record out of every full segment, lets memory be used again if the epochs allow, and
+/// poisons what came free.
+void step_clean(struct fixture *f);

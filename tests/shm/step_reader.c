@@ -117,39 +117,6 @@ static void remove_key(struct scene *s, unsigned i)
 	}
 }
 
-// Rolls on to a new head segment, so that the one with the key in it can be cleaned.
-static void roll(struct scene *s)
-{
-	static char bulk[8000];
-	uint32_t head = s->f.log.head.segment;
-	while (s->f.log.head.segment == head) {
-		if (fixture_set(&s->f, "bulk", 4, bulk, sizeof(bulk)) == 0) {
-			printf("Bail out! the log is full\n");
-			exit(99);
-		}
-	}
-}
-
-// Moves every record out of every full segment, and lets memory be used again if the epochs allow.
-static void clean_everything(struct scene *s)
-{
-	roll(s);
-	for (uint32_t i = 0; i < s->f.log.touched_count; i++) {
-		if (kvs_log_cleanable(&s->f.log, i, UINT64_MAX)) {
-			(void)fixture_clean(&s->f, i);
-		}
-	}
-	(void)fixture_reclaim(&s->f);
-	// Whatever came free is poisoned.
-	for (uint32_t i = 0; i < s->f.log.touched_count; i++) {
-		if (s->f.log.segments[i].state == KVS_SEGMENT_FREE &&
-		    s->f.log.segments[i].prepared) {
-			memset(s->f.region.base + kvs_region_segment_offset(&s->f.region, i), 0xdd,
-			       SEGMENT);
-		}
-	}
-}
-
 static void revoke_reader(struct scene *s)
 {
 	(void)kvs_epoch_scan(&s->f.epochs, ++s->f.now_ns);
@@ -209,13 +176,13 @@ static void change(struct scene *s, enum change what)
 		}
 		break;
 	case CHANGE_CLEAN:
-		clean_everything(s);
+		step_clean(&s->f);
 		break;
 	case CHANGE_REVOKE_AND_CLEAN:
-		roll(s);
-		clean_everything(s);
+		step_roll(&s->f);
+		step_clean(&s->f);
 		revoke_reader(s);
-		clean_everything(s);
+		step_clean(&s->f);
 		break;
 	case CHANGES_COUNT:
 		break;
@@ -281,7 +248,7 @@ static void arrange(struct scene *s, unsigned target, bool grown, bool last)
 	for (unsigned i = 0; i < STEP_KEYS; i++) {
 		remove_key(s, i);
 	}
-	clean_everything(s);
+	step_clean(&s->f);
 	(void)fixture_reclaim(&s->f);
 	for (unsigned n = 0; n < STEP_KEYS; n++) {
 		set(s, last ? STEP_KEYS - 1 - n : n);
