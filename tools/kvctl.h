@@ -80,5 +80,6 @@ int cmd_server_ping(struct kvctl *kvctl);
 int cmd_server_flush(struct kvctl *kvctl);
 int cmd_load(struct kvctl *kvctl);
 int cmd_dump(struct kvctl *kvctl);
+int cmd_bridge(struct kvctl *kvctl);
 int cmd_help(struct kvctl *kvctl);
 int cmd_version(struct kvctl *kvctl);

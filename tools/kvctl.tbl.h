@@ -30,6 +30,9 @@ VERB(flush, cmd_server_flush, 0, 0, OPTION_BIT(yes), "", "remove every key")
 VERB(load, cmd_load, 0, 1, OPTION_BIT(format) | OPTION_BIT(key) | OPTION_BIT(strict), "[FILE|-]",
      "store the records of a file: JSON lines, or Debian control format")
 VERB(dump, cmd_dump, 0, 1, OPTION_BIT(match), "[FILE|-]", "write every key and value as JSON lines")
+VERB(bridge, cmd_bridge, 0, 0,
+     OPTION_BIT(listen) | OPTION_BIT(force_any) | OPTION_BIT(max_connections), "",
+     "let programs that speak only TCP reach kvd (--listen 127.0.0.1:6379)")
 VERB(help, cmd_help, 0, 1, 0, "[VERB]", "explain kvctl, or one verb")
 VERB(version, cmd_version, 0, 0, 0, "", "print the versions of kvctl and of libkvclient")
 #endif
@@ -58,4 +61,8 @@ OPTION(format, "--format", 0, "jsonl|deb822", false,
 OPTION(key, "--key", 'k', "FIELD", false, "field that becomes the key (deb822)")
 OPTION(strict, "--strict", 0, NULL, false, "stop at the first bad record")
 OPTION(match, "--match", 'm', "PATTERN", false, "only keys that match a glob pattern")
+OPTION(listen, "--listen", 'l', "ADDRESS:PORT", false,
+       "where to listen: 127.0.0.1:6379, [::1]:6379; port 0: one that is free")
+OPTION(force_any, "--force-any", 0, NULL, false, "listen where other machines can connect, too")
+OPTION(max_connections, "--max-connections", 0, "N", false, "how many at a time (1000)")
 #endif

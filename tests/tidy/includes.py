@@ -16,11 +16,11 @@ FOREIGN = (
     (r'xxhash\.h', ('shm/',)),
 )
 LIBC = re.compile(
-    r'(assert|ctype|dirent|endian|errno|fcntl|float|ftw|fnmatch|getopt|glob|grp|inttypes|libgen|'
-    r'limits|linux/.*|locale|malloc|math|netinet/.*|poll|pthread|pwd|sched|semaphore|setjmp|signal|'
-    r'spawn|stdalign|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|strings|sys/.*|sysexits|'
-    r'syslog|termios|threads|time|ucontext|uchar|unistd|wait|wchar|[a-z]mmintrin|arm_acle|arm_neon|'
-    r'cpuid|sanitizer/.*|valgrind/.*)\.h')
+    r'(arpa/inet|assert|ctype|dirent|endian|errno|fcntl|float|ftw|fnmatch|getopt|glob|grp|inttypes|'
+    r'libgen|limits|linux/.*|locale|malloc|math|netinet/.*|poll|pthread|pwd|sched|semaphore|setjmp|'
+    r'signal|spawn|stdalign|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|strings|sys/.*|'
+    r'sysexits|syslog|termios|threads|time|ucontext|uchar|unistd|wait|wchar|[a-z]mmintrin|arm_acle|'
+    r'arm_neon|cpuid|sanitizer/.*|valgrind/.*)\.h')
 
 
 # Contract headers that happen to be used by writers only, as far as sources of shm go.
