@@ -39,8 +39,10 @@ void commands_string_append(struct call *call)
 		return;
 	}
 	size_t bytes = head.value_bytes + tail->bytes;
-	int result = keyspace_set2(call->kvd->keyspace, key->data, key->bytes, head.value,
-				   head.value_bytes, tail->data, tail->bytes, head.expiry_ms, NULL);
+	const struct kvs_piece pieces[] = { { head.value, head.value_bytes },
+					    { tail->data, tail->bytes } };
+	int result = keyspace_set_pieces(call->kvd->keyspace, key->data, key->bytes, pieces, 2,
+					 head.expiry_ms, NULL);
 	if (commands_wrote(call, result, bytes)) {
 		reply_integer(call->session, (int64_t)bytes);
 	}

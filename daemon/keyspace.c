@@ -4,6 +4,7 @@
 // that is either applied at once or, inside a batch, collected.
 #include "daemon/keyspace.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -172,28 +173,39 @@ static int submit(struct keyspace *keyspace, struct keyspace_op *op, uint64_t *s
 	return result;
 }
 
-int keyspace_set2(struct keyspace *keyspace, const void *key, size_t key_bytes, const void *head,
-		  size_t head_bytes, const void *tail, size_t tail_bytes, uint64_t expiry_ms,
-		  uint64_t *seq)
+int keyspace_set(struct keyspace *keyspace, const void *key, size_t key_bytes, const void *value,
+		 size_t value_bytes, uint64_t expiry_ms, uint64_t *seq)
 {
-	if (head_bytes > keyspace->value_bytes_max ||
-	    tail_bytes > keyspace->value_bytes_max - head_bytes) {
+	if (value_bytes > keyspace->value_bytes_max) {
 		return KEYSPACE_TOO_LARGE;
 	}
 	struct keyspace_op op = make_op(KEYSPACE_OP_SET, KEYSPACE_FOR_WRITE,
 					keyspace_hash(keyspace, key, key_bytes), key, key_bytes);
-	op.value = head;
-	op.tail = tail;
-	op.value_bytes = (uint32_t)(head_bytes + tail_bytes);
-	op.tail_bytes = (uint32_t)tail_bytes;
+	op.value = value;
+	op.value_bytes = (uint32_t)value_bytes;
 	op.expiry_ms = expiry_ms;
 	return submit(keyspace, &op, seq);
 }
 
-int keyspace_set(struct keyspace *keyspace, const void *key, size_t key_bytes, const void *value,
-		 size_t value_bytes, uint64_t expiry_ms, uint64_t *seq)
+int keyspace_set_pieces(struct keyspace *keyspace, const void *key, size_t key_bytes,
+			const struct kvs_piece *pieces, uint32_t count, uint64_t expiry_ms,
+			uint64_t *seq)
 {
-	return keyspace_set2(keyspace, key, key_bytes, value, value_bytes, NULL, 0, expiry_ms, seq);
+	uint64_t bytes = 0;
+	assert(count <= KEYSPACE_PIECES_MAX);
+	for (uint32_t i = 0; i < count; i++) {
+		if (pieces[i].bytes > keyspace->value_bytes_max - bytes) {
+			return KEYSPACE_TOO_LARGE;
+		}
+		bytes += pieces[i].bytes;
+	}
+	struct keyspace_op op = make_op(KEYSPACE_OP_SET, KEYSPACE_FOR_WRITE,
+					keyspace_hash(keyspace, key, key_bytes), key, key_bytes);
+	op.pieces = pieces;
+	op.pieces_count = count;
+	op.value_bytes = (uint32_t)bytes;
+	op.expiry_ms = expiry_ms;
+	return submit(keyspace, &op, seq);
 }
 
 int keyspace_delete(struct keyspace *keyspace, const void *key, size_t key_bytes)
@@ -217,6 +229,24 @@ static void share_run(struct keyspace *keyspace, struct keyspace_op *op, uint64_
 	kvs_large_hold(&keyspace->large, run_offset);
 }
 
+// Lets `op` have the value that was found under `key`.
+static void take_value(struct keyspace *keyspace, struct keyspace_op *op, const struct found *found,
+		       const void *key, size_t key_bytes)
+{
+	op->value = found->value.value;
+	op->value_bytes = (uint32_t)found->value.value_bytes;
+	if (found->from_table && (found->hit.view.flags & KVS_RECORD_LARGE) != 0) {
+		struct kvs_run run = kvs_record_run(&found->hit.view);
+		share_run(keyspace, op, run.offset, run.crc);
+	} else if (!found->from_table && op->value != NULL) {
+		const struct keyspace_op *former =
+			keyspace_batch_find(keyspace, found->hash, key, key_bytes);
+		if (former != NULL && former->run_offset != 0) {
+			share_run(keyspace, op, former->run_offset, former->run_crc);
+		}
+	}
+}
+
 int keyspace_expire(struct keyspace *keyspace, const void *key, size_t key_bytes,
 		    uint64_t expiry_ms)
 {
@@ -226,19 +256,22 @@ int keyspace_expire(struct keyspace *keyspace, const void *key, size_t key_bytes
 	}
 	struct keyspace_op op =
 		make_op(KEYSPACE_OP_SET, KEYSPACE_FOR_EXPIRY, found.hash, key, key_bytes);
-	op.value = found.value.value;
-	op.value_bytes = (uint32_t)found.value.value_bytes;
+	take_value(keyspace, &op, &found, key, key_bytes);
 	op.expiry_ms = expiry_ms;
-	if (found.from_table && (found.hit.view.flags & KVS_RECORD_LARGE) != 0) {
-		struct kvs_run run = kvs_record_run(&found.hit.view);
-		share_run(keyspace, &op, run.offset, run.crc);
-	} else if (!found.from_table && op.value != NULL) {
-		const struct keyspace_op *former =
-			keyspace_batch_find(keyspace, found.hash, key, key_bytes);
-		if (former != NULL && former->run_offset != 0) {
-			share_run(keyspace, &op, former->run_offset, former->run_crc);
-		}
+	return submit(keyspace, &op, NULL);
+}
+
+int keyspace_rename_copy(struct keyspace *keyspace, const void *from, size_t from_bytes,
+			 const void *to, size_t to_bytes)
+{
+	struct found found;
+	if (lookup(keyspace, from, from_bytes, &found) != KEYSPACE_OK) {
+		return KEYSPACE_ABSENT;
 	}
+	struct keyspace_op op = make_op(KEYSPACE_OP_SET, KEYSPACE_FOR_EXPIRY,
+					keyspace_hash(keyspace, to, to_bytes), to, to_bytes);
+	take_value(keyspace, &op, &found, from, from_bytes);
+	op.expiry_ms = found.value.expiry_ms;
 	return submit(keyspace, &op, NULL);
 }
 

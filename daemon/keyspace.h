@@ -47,10 +47,19 @@ int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
 int keyspace_set(struct keyspace *keyspace, const void *key, size_t key_bytes, const void *value,
 		 size_t value_bytes, uint64_t expiry_ms, uint64_t *seq);
 
-/// As keyspace_set() for a value in two pieces (APPEND): no joined copy is made first.
-int keyspace_set2(struct keyspace *keyspace, const void *key, size_t key_bytes, const void *head,
-		  size_t head_bytes, const void *tail, size_t tail_bytes, uint64_t expiry_ms,
-		  uint64_t *seq);
+#define KEYSPACE_PIECES_MAX 4u
+
+/// As keyspace_set() for a value in up to KEYSPACE_PIECES_MAX pieces (APPEND, SETRANGE): no joined
+/// copy is made first. A piece without data is so many zero bytes.
+int keyspace_set_pieces(struct keyspace *keyspace, const void *key, size_t key_bytes,
+			const struct kvs_piece *pieces, uint32_t count, uint64_t expiry_ms,
+			uint64_t *seq);
+
+/// Stores value and expiry of a key under another name; it then belongs in one batch with the
+/// removal of the first, for a large value is shared, not copied (RENAME). Like a changed expiry it
+/// has a reserve. Returns OK, ABSENT, WAIT or FULL.
+int keyspace_rename_copy(struct keyspace *keyspace, const void *from, size_t from_bytes,
+			 const void *to, size_t to_bytes);
 
 /// Removes a key. Returns OK, ABSENT, WAIT or FULL (removals have a reserve, so FULL is rare).
 int keyspace_delete(struct keyspace *keyspace, const void *key, size_t key_bytes);

@@ -44,12 +44,10 @@ void keyspace_op_measure(struct keyspace *keyspace, struct keyspace_op *op)
 
 void keyspace_op_copy_value(const struct keyspace_op *op, unsigned char *at)
 {
-	uint32_t head_bytes = op->value_bytes - op->tail_bytes;
-	if (head_bytes > 0) {
-		memcpy(at, op->value, head_bytes);
-	}
-	if (op->tail_bytes > 0) {
-		memcpy(at + head_bytes, op->tail, op->tail_bytes);
+	if (op->pieces_count > 0) {
+		kvs_pieces_join(at, op->pieces, op->pieces_count);
+	} else if (op->value_bytes > 0) {
+		memcpy(at, op->value, op->value_bytes);
 	}
 }
 
@@ -88,8 +86,8 @@ void keyspace_op_append(struct keyspace *keyspace, struct keyspace_op *op, bool 
 		.key = op->key,
 		.key_bytes = op->key_bytes,
 		.payload = op->value,
-		.tail = op->tail,
-		.tail_bytes = op->tail_bytes,
+		.pieces = op->pieces,
+		.pieces_count = op->pieces_count,
 		.value_bytes = op->value_bytes,
 		.payload_bytes = op->value_bytes,
 		.seq = keyspace->log.next_seq,
@@ -106,7 +104,7 @@ void keyspace_op_append(struct keyspace *keyspace, struct keyspace_op *op, bool 
 		spec.flags |= KVS_RECORD_LARGE;
 		spec.payload = &run;
 		spec.payload_bytes = sizeof(run);
-		spec.tail_bytes = 0;
+		spec.pieces_count = 0;
 	}
 	op->seq = spec.seq;
 	void *at = kvs_log_append(&keyspace->log, op->record_bytes, &op->offset);
@@ -274,28 +272,51 @@ void keyspace_table_steps(struct keyspace *keyspace, unsigned steps)
 	}
 }
 
-static bool in_region(const struct keyspace *keyspace, const void *at)
+// May cleaning move these bytes? Records of the log may be; large values stay where they are for as
+// long as an entry names them, and this op's write is what will end that.
+static bool may_move(const struct keyspace *keyspace, const void *at)
 {
-	uintptr_t start = (uintptr_t)keyspace->region->base;
-	return (uintptr_t)at >= start && (uintptr_t)at - start < keyspace->region->bytes;
+	const struct kvs_region *region = keyspace->region;
+	const struct kvs_range_bounds *large = &region->map.ranges[KVS_RANGE_LARGE];
+	uintptr_t start = (uintptr_t)region->base;
+	if (at == NULL || (uintptr_t)at < start || (uintptr_t)at - start >= region->bytes) {
+		return false;
+	}
+	uint64_t offset = (uintptr_t)at - start;
+	return offset < large->offset || offset - large->offset >= large->bytes_max;
 }
 
-// A value that stands in the region (EXPIRE, APPEND) must not move while room is made for its copy.
-// Returns memory to free afterwards, or NULL; *good is false if there was none to be had.
-static void *hold_still(struct keyspace *keyspace, struct keyspace_op *op, bool *good)
+// Parts of the value that stand in the log (EXPIRE, APPEND, SETRANGE) must not move while room is
+// made for their copy: they are copied aside, into memory that the caller frees, and the op is led
+// there. Returns false if there was no memory to be had.
+static bool hold_still(struct keyspace *keyspace, struct keyspace_op *op,
+		       struct kvs_piece pieces[KEYSPACE_PIECES_MAX], void **aside)
 {
-	*good = true;
-	uint32_t head_bytes = op->value_bytes - op->tail_bytes;
-	if (op->value == NULL || head_bytes == 0 || !in_region(keyspace, op->value)) {
-		return NULL;
+	struct kvs_piece whole = { op->value, op->value_bytes };
+	uint32_t count = op->pieces_count > 0 ? op->pieces_count : 1;
+	uint64_t bytes = 0;
+	memcpy(pieces, op->pieces_count > 0 ? op->pieces : &whole, count * sizeof(*pieces));
+	for (uint32_t i = 0; i < count; i++) {
+		bytes += may_move(keyspace, pieces[i].data) ? pieces[i].bytes : 0u;
 	}
-	void *copy = malloc(head_bytes);
-	*good = copy != NULL;
-	if (copy != NULL) {
-		memcpy(copy, op->value, head_bytes);
-		op->value = copy;
+	if (bytes == 0) {
+		return true;
 	}
-	return copy;
+	unsigned char *to = malloc(bytes);
+	*aside = to;
+	if (to == NULL) {
+		return false;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		if (pieces[i].bytes > 0 && may_move(keyspace, pieces[i].data)) {
+			memcpy(to, pieces[i].data, pieces[i].bytes);
+			pieces[i].data = to;
+			to += pieces[i].bytes;
+		}
+	}
+	op->pieces = pieces;
+	op->pieces_count = count;
+	return true;
 }
 
 static uint64_t op_large_bytes(const struct keyspace *keyspace, const struct keyspace_op *op)
@@ -328,11 +349,12 @@ static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op)
 int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op)
 {
 	bool good = true;
-	void *copy = NULL;
+	void *aside = NULL;
+	struct kvs_piece pieces[KEYSPACE_PIECES_MAX];
 	keyspace_op_measure(keyspace, op);
 	if (op_large_bytes(keyspace, op) > 0 ||
 	    !keyspace_has_room(keyspace, op->record_bytes, op->purpose)) {
-		copy = hold_still(keyspace, op, &good);
+		good = hold_still(keyspace, op, pieces, &aside);
 	}
 	int result = good ? write_op_reserve(keyspace, op) : KEYSPACE_FULL;
 	if (result == KEYSPACE_OK) {
@@ -343,6 +365,6 @@ int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op)
 	} else {
 		keyspace_op_drop(keyspace, op);
 	}
-	free(copy);
+	free(aside);
 	return result;
 }

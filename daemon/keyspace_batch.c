@@ -130,8 +130,7 @@ static bool batch_copy(struct keyspace *keyspace, struct keyspace_op *op)
 		unsigned char *value = at + op->key_bytes;
 		keyspace_op_copy_value(op, value);
 		op->value = value;
-		op->tail = NULL;
-		op->tail_bytes = 0;
+		op->pieces_count = 0;
 	}
 	return true;
 }

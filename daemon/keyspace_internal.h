@@ -40,10 +40,10 @@ struct keyspace_op {
 	uint16_t record_flags; // EXPIRED, EVICTED
 	uint32_t key_bytes;
 	const void *key;
-	const void *value; // first piece; NULL with run_offset: the value is in that run
-	const void *tail; // second piece
-	uint32_t value_bytes; // both pieces
-	uint32_t tail_bytes;
+	const void *value; // NULL with run_offset: the value is in that run
+	const struct kvs_piece *pieces; // the value instead, if it is in pieces_count of them
+	uint32_t value_bytes; // of all pieces
+	uint32_t pieces_count; // 0 = in one
 	uint64_t hash;
 	uint64_t expiry_ms;
 	uint64_t run_offset; // large run, of which the op holds a reference; 0 = none
@@ -154,7 +154,7 @@ enum kvs_find_result keyspace_find(struct keyspace *keyspace, uint64_t hash, con
 				   size_t key_bytes, struct kvs_hit *hit);
 /// Does a value of this size live in the large range?
 bool keyspace_is_large(const struct keyspace *keyspace, size_t value_bytes);
-/// Copies both pieces of the value of an op to `at`, which has op->value_bytes.
+/// Copies the value of an op, in one piece or several, to `at`, which has op->value_bytes.
 void keyspace_op_copy_value(const struct keyspace_op *op, unsigned char *at);
 /// Takes and fills the large run of an op that needs one. OK, WAIT or FULL.
 int keyspace_op_take_run(struct keyspace *keyspace, struct keyspace_op *op);

@@ -17,6 +17,22 @@ static uint32_t record_crc(const unsigned char *at, uint64_t body_bytes)
 	return kvs_crc32c(crc, at + sizeof(struct kvs_record), body_bytes);
 }
 
+void kvs_pieces_join(void *at, const struct kvs_piece *pieces, uint32_t count)
+{
+	unsigned char *to = at;
+	for (uint32_t i = 0; i < count; i++) {
+		if (pieces[i].bytes == 0) {
+			continue;
+		}
+		if (pieces[i].data != NULL) {
+			memcpy(to, pieces[i].data, pieces[i].bytes);
+		} else {
+			memset(to, 0, pieces[i].bytes);
+		}
+		to += pieces[i].bytes;
+	}
+}
+
 uint32_t kvs_record_write(void *at, const struct kvs_record_spec *spec)
 {
 	unsigned char *bytes = at;
@@ -45,12 +61,10 @@ uint32_t kvs_record_write(void *at, const struct kvs_record_spec *spec)
 		memcpy(body, spec->key, spec->key_bytes);
 		body += spec->key_bytes;
 	}
-	uint32_t head_bytes = spec->payload_bytes - spec->tail_bytes;
-	if (head_bytes > 0) {
-		memcpy(body, spec->payload, head_bytes);
-	}
-	if (spec->tail_bytes > 0) {
-		memcpy(body + head_bytes, spec->tail, spec->tail_bytes);
+	if (spec->pieces_count > 0) {
+		kvs_pieces_join(body, spec->pieces, spec->pieces_count);
+	} else if (spec->payload_bytes > 0) {
+		memcpy(body, spec->payload, spec->payload_bytes);
 	}
 	body += spec->payload_bytes;
 	uint64_t body_bytes = (uint64_t)(body - bytes) - sizeof(header);

@@ -78,18 +78,27 @@ static inline uint64_t kvs_record_bytes(uint64_t key_bytes, uint64_t payload_byt
 	return (bytes + KVS_RECORD_ALIGN_BYTES - 1) & ~(uint64_t)(KVS_RECORD_ALIGN_BYTES - 1);
 }
 
+/// A part of a value on its way into a record; without `data` it is so many zero bytes.
+struct kvs_piece {
+	const void *data;
+	uint64_t bytes;
+};
+
+/// Puts pieces one behind the other at `at`.
+void kvs_pieces_join(void *at, const struct kvs_piece *pieces, uint32_t count);
+
 /// Everything a record to be written consists of.
 struct kvs_record_spec {
 	const void *key;
 	const void *payload;
-	const void *tail; // last tail_bytes of the payload, if it is in two pieces
+	const struct kvs_piece *pieces; // the payload instead, if it is in pieces_count of them
 	uint64_t seq;
 	uint64_t time_ms;   // wall clock, ms since 1970
 	uint64_t expiry_ms; // 0 = none
 	uint32_t key_bytes;
 	uint32_t value_bytes;
-	uint32_t payload_bytes; // both pieces
-	uint32_t tail_bytes;
+	uint32_t payload_bytes; // of all pieces
+	uint32_t pieces_count; // 0 = in one
 	uint16_t flags; // EXPIRY is set from expiry_ms
 	uint16_t writer;
 };

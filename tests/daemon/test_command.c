@@ -45,10 +45,10 @@ WRAPPED(keyspace_set,
 	(struct keyspace * keyspace, const void *key, size_t key_bytes, const void *value,
 	 size_t value_bytes, uint64_t expiry_ms, uint64_t *seq),
 	(keyspace, key, key_bytes, value, value_bytes, expiry_ms, seq))
-WRAPPED(keyspace_set2,
-	(struct keyspace * keyspace, const void *key, size_t key_bytes, const void *head,
-	 size_t head_bytes, const void *tail, size_t tail_bytes, uint64_t expiry_ms, uint64_t *seq),
-	(keyspace, key, key_bytes, head, head_bytes, tail, tail_bytes, expiry_ms, seq))
+WRAPPED(keyspace_set_pieces,
+	(struct keyspace * keyspace, const void *key, size_t key_bytes,
+	 const struct kvs_piece *pieces, uint32_t count, uint64_t expiry_ms, uint64_t *seq),
+	(keyspace, key, key_bytes, pieces, count, expiry_ms, seq))
 WRAPPED(keyspace_delete, (struct keyspace * keyspace, const void *key, size_t key_bytes),
 	(keyspace, key, key_bytes))
 WRAPPED(keyspace_expire,

@@ -30,6 +30,7 @@ struct rig {
 	unsigned wrong;
 	unsigned refused;
 	unsigned waited;
+	unsigned renamed;
 };
 
 static size_t make_key(unsigned index, char *key)
@@ -86,6 +87,52 @@ static uint32_t random_bytes(struct rig *rig)
 	return (uint32_t)(20000 + tap_random(&rig->random) % 60000);
 }
 
+// Writes the value a key has again, its middle from outside, the rest from where it stands.
+static int write_pieces(struct rig *rig, const char *key, size_t key_bytes,
+			const struct model_value *model)
+{
+	static unsigned char bytes[1u << 20];
+	struct keyspace_value old;
+	if (keyspace_get(rig->keyspace, key, key_bytes, &old) != KEYSPACE_OK) {
+		return KEYSPACE_ABSENT;
+	}
+	make_value(model->stamp, bytes, model->bytes);
+	size_t start = tap_random(&rig->random) % (old.value_bytes + 1);
+	size_t end = start + tap_random(&rig->random) % (old.value_bytes - start + 1);
+	const unsigned char *at = old.value;
+	const struct kvs_piece pieces[] = { { at, start },
+					    { bytes + start, end - start },
+					    { at + end, old.value_bytes - end } };
+	return keyspace_set_pieces(rig->keyspace, key, key_bytes, pieces, 3, old.expiry_ms, NULL);
+}
+
+// Moves a key to another name, in a batch of its own unless one is open.
+static int write_rename(struct rig *rig, const char *key, size_t key_bytes,
+			struct model_value *model)
+{
+	char other[64];
+	unsigned index = (unsigned)(tap_random(&rig->random) % KEYS);
+	size_t other_bytes = make_key(index, other);
+	bool own = !rig->keyspace->batch.open;
+	if (model == &rig->model[index]) {
+		return KEYSPACE_OK;
+	}
+	if (own) {
+		keyspace_batch_begin(rig->keyspace);
+	}
+	int result = keyspace_rename_copy(rig->keyspace, key, key_bytes, other, other_bytes);
+	if (result == KEYSPACE_OK) {
+		result = keyspace_delete(rig->keyspace, key, key_bytes);
+	}
+	int committed = own ? keyspace_batch_commit(rig->keyspace) : KEYSPACE_OK;
+	if (result == KEYSPACE_OK && committed == KEYSPACE_OK) {
+		rig->model[index] = *model;
+		model->there = false;
+		rig->renamed++;
+	}
+	return committed == KEYSPACE_OK ? result : committed;
+}
+
 // One random write; the model follows if it was applied.
 static void write_one(struct rig *rig)
 {
@@ -107,7 +154,11 @@ static void write_one(struct rig *rig)
 		if (result == KEYSPACE_OK) {
 			*model = next;
 		}
-	} else if (pick < 85) {
+	} else if (pick >= 65 && pick < 69) {
+		result = write_pieces(rig, key, key_bytes, model);
+	} else if (pick >= 69 && pick < 73) {
+		result = write_rename(rig, key, key_bytes, model);
+	} else if (pick < 87) {
 		result = keyspace_delete(rig->keyspace, key, key_bytes);
 		if (result == KEYSPACE_OK) {
 			model->there = false;
@@ -265,6 +316,7 @@ static void run(bool persisted, uint64_t seed, unsigned rounds)
 	}
 	ok(tap_failed == failed_before, "A, G, I: %u rounds agree with the model, %s", rounds,
 	   persisted ? "persisted" : "memory");
+	ok(rig.renamed > 1000, "%u keys were renamed", rig.renamed);
 	tap_diag("refused %u, waited %u, cleaned %" PRIu64 ", splits %" PRIu64 ", merges %" PRIu64
 		 ", scans %" PRIu64,
 		 rig.refused, rig.waited,
