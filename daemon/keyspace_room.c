@@ -89,6 +89,9 @@ void keyspace_drain_limbo(struct keyspace *keyspace)
 uint32_t keyspace_reserve(const struct keyspace *keyspace, enum keyspace_purpose purpose)
 {
 	uint32_t segments = KEYSPACE_RESERVE_CLEANER;
+	if (purpose < KEYSPACE_FOR_WRITE && keyspace->log.survivor.segment != KVS_SEGMENT_NONE) {
+		segments--; // the cleaner has it in use: its copies are what makes room here
+	}
 	if (purpose >= KEYSPACE_FOR_EXPIRY) {
 		segments += KEYSPACE_RESERVE_REMOVALS;
 	}

@@ -69,11 +69,11 @@ static unsigned fill(struct fixture *f)
 	return keys;
 }
 
-static void test_expiry(bool persisted)
+static void test_expiry(bool persisted, uint64_t memory_bytes)
 {
 	struct fixture f;
 	unsigned wrong = 0;
-	fixture_open(&f, persisted, 11);
+	fixture_open_sized(&f, persisted, 11, memory_bytes, false);
 	unsigned keys = fill(&f);
 	for (unsigned i = 0; i < 4 * keys; i++) {
 		unsigned index = i * 7919u % keys; // all over the segments
@@ -185,8 +185,10 @@ static void test_flushes(bool reading, bool block)
 
 int main(void)
 {
-	test_expiry(false);
-	test_expiry(true);
+	test_expiry(false, FIXTURE_MEMORY_BYTES);
+	test_expiry(true, FIXTURE_MEMORY_BYTES);
+	test_expiry(false, 32 * FIXTURE_SEGMENT_BYTES); // as few segments as kvd begins with
+	test_expiry(true, 32 * FIXTURE_SEGMENT_BYTES);
 	test_batches(false);
 	test_batches(true);
 	test_flushes(false, false);
