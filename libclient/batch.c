@@ -5,14 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libclient/internal.h"
+#include "libclient/form.h"
 #include "shm/record.h"
-
-struct kvc_batch {
-	struct kvc_frame frame; // MULTI and the operations
-	size_t operations;
-	uint64_t record_bytes; // what kvd will append, about
-};
 
 static void batch_start(kvc_batch *batch)
 {
@@ -126,70 +120,4 @@ int kvc_batch_expire(kvc_batch *batch, const void *key, size_t key_bytes, int64_
 		kvc_frame_int(&batch->frame, ttl_ms);
 	}
 	return batch_added(batch);
-}
-
-// The result of EXEC: whole, or what went wrong with it or in it.
-static int batch_result(kvc *client, const struct kvc_reply *reply, size_t operations)
-{
-	struct kvc_conn *conn = &client->conn;
-	if (reply->type == KVC_REPLY_ERROR) {
-		return kvc_error_reply(conn, reply);
-	}
-	if (reply->type != KVC_REPLY_ARRAY || reply->count != operations) {
-		kvc_error_set(conn->error_text, "EXEC: unexpected reply");
-		return KVC_PROTOCOL;
-	}
-	for (size_t i = 0; i < reply->count; i++) {
-		if (reply->element[i].type == KVC_REPLY_ERROR) {
-			return kvc_error_reply(conn, &reply->element[i]);
-		}
-	}
-	return KVC_OK;
-}
-
-// Takes the replies: OK for MULTI, QUEUED for each, then EXEC's. An operation that is refused while
-// queueing is the reason of the EXECABORT that follows, and the better message.
-static int batch_replies(kvc *client, const kvc_batch *batch, uint64_t deadline_ns)
-{
-	struct kvc_conn *conn = &client->conn;
-	const struct kvc_reply *reply = NULL;
-	int refused = KVC_OK;
-	for (size_t i = 0; i < batch->operations + 2; i++) {
-		int status = kvc_conn_reply(client, conn, deadline_ns, &reply);
-		if (status != KVC_OK) {
-			return status;
-		}
-		bool last = i == batch->operations + 1;
-		if (!last && reply->type == KVC_REPLY_ERROR && refused == KVC_OK) {
-			refused = kvc_error_reply(conn, reply);
-		}
-	}
-	return refused != KVC_OK ? refused : batch_result(client, reply, batch->operations);
-}
-
-int kvc_batch_commit(kvc *client, kvc_batch *batch)
-{
-	if (!batch) {
-		return KVC_INVALID;
-	}
-	if (batch->frame.buffer.failed) {
-		return KVC_NO_MEMORY;
-	}
-	int status = kvc_conn_enter(client, false);
-	if (status != KVC_OK || batch->operations == 0) {
-		return status == KVC_OK ? kvc_conn_leave(client, KVC_OK) : status;
-	}
-	// Sent from the batch's own memory: the frame refers to it and adds EXEC behind it.
-	struct kvc_frame *frame = &client->conn.frame;
-	frame->long_data = batch->frame.buffer.data;
-	frame->long_bytes = batch->frame.buffer.bytes;
-	frame->long_at = 0;
-	kvc_frame_args(frame, 1);
-	kvc_frame_text(frame, "EXEC");
-	uint64_t deadline_ns = kvc_deadline_ns(client->options.request_timeout_ms);
-	status = kvc_conn_send(client, &client->conn, deadline_ns);
-	if (status == KVC_OK) {
-		status = batch_replies(client, batch, deadline_ns);
-	}
-	return kvc_conn_leave(client, status);
 }

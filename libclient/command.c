@@ -3,51 +3,18 @@
 // Any command, alone or in a pipeline. A pipeline remembers how many replies are owed, so that when
 // its connection breaks each of them is still accounted for: UNKNOWN for what was sent, UNREACHABLE
 // for what was not.
-#include <string.h>
-
-#include "libclient/internal.h"
-
-static int command_build(struct kvc_frame *frame, int argc, const void *const *argv,
-			 const size_t *argv_bytes)
-{
-	kvc_frame_args(frame, (size_t)argc);
-	for (int i = 0; i < argc; i++) {
-		kvc_frame_arg(frame, argv[i], argv_bytes[i]);
-	}
-	return frame->buffer.failed ? KVC_NO_MEMORY : KVC_OK;
-}
-
-static int command_check(int argc, const void *const *argv, const size_t *argv_bytes)
-{
-	if (argc < 1 || !argv || !argv_bytes) {
-		return KVC_INVALID;
-	}
-	if ((unsigned)argc > KVS_COMMAND_ARGS_MAX) {
-		return KVC_TOO_LARGE;
-	}
-	for (int i = 0; i < argc; i++) {
-		if (!argv[i] && argv_bytes[i] > 0) {
-			return KVC_INVALID;
-		}
-		if (argv_bytes[i] > KVS_VALUE_BYTES_MAX) {
-			return KVC_TOO_LARGE;
-		}
-	}
-	return KVC_OK;
-}
+#include "libclient/form.h"
 
 int kvc_command(kvc *client, int argc, const void *const *argv, const size_t *argv_bytes,
 		const struct kvc_reply **reply)
 {
-	int status = reply ? command_check(argc, argv, argv_bytes) : KVC_INVALID;
-	if (status == KVC_OK) {
-		status = kvc_conn_enter(client, false);
-	}
+	struct kvc_form form;
+	int status = reply ? kvc_conn_enter(client, false) : KVC_INVALID;
 	if (status != KVC_OK) {
 		return status;
 	}
 	*reply = NULL;
-	status = command_build(&client->conn.frame, argc, argv, argv_bytes);
+	status = kvc_form_command(&form, &client->conn.frame, argc, argv, argv_bytes);
 	if (status == KVC_OK) {
 		status = kvc_conn_request(client, &client->conn, reply);
 	}
@@ -83,10 +50,8 @@ static void command_give_up(struct kvc_conn *conn)
 
 int kvc_pipeline_append(kvc *client, int argc, const void *const *argv, const size_t *argv_bytes)
 {
-	int status = command_check(argc, argv, argv_bytes);
-	if (status == KVC_OK) {
-		status = kvc_conn_enter(client, true);
-	}
+	struct kvc_form form;
+	int status = kvc_conn_enter(client, true);
 	if (status != KVC_OK) {
 		return status;
 	}
@@ -95,7 +60,10 @@ int kvc_pipeline_append(kvc *client, int argc, const void *const *argv, const si
 		kvc_frame_begin(&conn->frame);
 	}
 	size_t before = conn->frame.buffer.bytes;
-	status = command_build(&conn->frame, argc, argv, argv_bytes);
+	status = kvc_form_command(&form, &conn->frame, argc, argv, argv_bytes);
+	if (status == KVC_OK && conn->frame.buffer.failed) {
+		status = KVC_NO_MEMORY;
+	}
 	if (status != KVC_OK) {
 		conn->frame.buffer.bytes = before; // the ones before it stay good
 		conn->frame.buffer.failed = false;

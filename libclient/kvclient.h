@@ -248,6 +248,18 @@ struct kvc_reply {
 	size_t count;
 };
 
+/* What a request came to. Fields beyond `status` are set where the request has such a result. */
+struct kvc_result {
+	int status;                    /* enum kvc_status */
+	const char *error_text;        /* in words what `status` stands for; never NULL */
+	uint64_t version;              /* set, get */
+	int64_t integer;               /* increment: the new value */
+	const void *value;             /* get */
+	size_t value_bytes;
+	struct kvc_meta meta;          /* get */
+	const struct kvc_reply *reply; /* command: also an error reply has the status KVC_OK */
+};
+
 /* Sends one command of `argc` arguments and waits for its reply. *reply is owned by the client and
  * good until its next call. KVC_OK also for error replies: look at reply->type. */
 KVC_API int kvc_command(kvc *client, int argc, const void *const *argv, const size_t *argv_bytes,

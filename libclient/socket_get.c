@@ -5,7 +5,7 @@
 // caller's own connection, whose state (MULTI, a pipeline) is none of a reader's business.
 #include <string.h>
 
-#include "libclient/internal.h"
+#include "libclient/form.h"
 
 #define SOCKET_WINDOW 256u // requests of a multi-get under way at once
 #define SOCKET_ATTEMPTS 2u // a read may be repeated when its connection breaks
@@ -19,45 +19,25 @@ static int socket_error(kvc_reader *reader, int status)
 	return status == KVC_UNKNOWN ? KVC_UNREACHABLE : status; // a read changes nothing
 }
 
-static void socket_frame_get(struct kvc_frame *frame, const void *key, size_t key_bytes)
-{
-	kvc_frame_args(frame, 2);
-	kvc_frame_text(frame, "KVD.GETV");
-	kvc_frame_arg(frame, key, key_bytes);
-}
-
 static void socket_frame_word(struct kvc_frame *frame, const char *word)
 {
 	kvc_frame_args(frame, 1);
 	kvc_frame_text(frame, word);
 }
 
-// One answer to KVD.GETV: [value, version, pttl_ms, time_ms], or null.
+// Takes the one reply of a KVD.GETV into the sink.
 static int socket_take(struct kvc_conn *link, const struct kvc_reply *reply, struct kvc_sink *sink)
 {
-	if (reply->type == KVC_REPLY_NIL) {
-		return KVC_NOT_FOUND;
-	}
-	if (reply->type == KVC_REPLY_ERROR) {
-		return kvc_error_reply(link, reply);
-	}
-	const struct kvc_reply *field = reply->element;
-	if (reply->type != KVC_REPLY_ARRAY || reply->count < 4 ||
-	    field[0].type != KVC_REPLY_STRING || field[1].type != KVC_REPLY_INTEGER ||
-	    field[2].type != KVC_REPLY_INTEGER || field[3].type != KVC_REPLY_INTEGER) {
-		kvc_error_set(link->error_text, "KVD.GETV: unexpected reply");
-		return KVC_PROTOCOL;
+	struct kvc_form form = { .want = KVC_WANT_VALUE, .command = "KVD.GETV", .replies = 1 };
+	struct kvc_result result = { .status = KVC_OK };
+	(void)kvc_form_take(&form, link, reply, &result);
+	if (result.status != KVC_OK) {
+		return result.status;
 	}
 	if (sink->meta) {
-		*sink->meta = (struct kvc_meta){
-			.version = (uint64_t)field[1].integer,
-			.time_ms = (uint64_t)field[3].integer,
-			.ttl_ms = field[2].integer,
-			.value_bytes = (uint32_t)field[0].text_bytes,
-			.flags = KVC_META_SOCKET,
-		};
+		*sink->meta = result.meta;
 	}
-	return kvc_sink_fill(sink, field[0].text, field[0].text_bytes);
+	return kvc_sink_fill(sink, result.value, result.value_bytes);
 }
 
 // True if the link can take requests, attached or not; else *status says why not. Attaching uses
@@ -87,6 +67,7 @@ static bool socket_broke(int status)
 static int socket_request(kvc *client, const struct kvc_reply **reply, const char *word,
 			  const void *key, size_t key_bytes)
 {
+	struct kvc_form form; // the keys were checked by the callers
 	int status = KVC_UNREACHABLE;
 	for (unsigned i = 0; i < SOCKET_ATTEMPTS && socket_broke(status); i++) {
 		uint64_t deadline_ns = 0;
@@ -97,7 +78,7 @@ static int socket_request(kvc *client, const struct kvc_reply **reply, const cha
 		if (word) {
 			socket_frame_word(&client->link.frame, word);
 		} else {
-			socket_frame_get(&client->link.frame, key, key_bytes);
+			(void)kvc_form_get(&form, &client->link.frame, key, key_bytes);
 		}
 		status = socket_send(client, &deadline_ns);
 		if (status == KVC_OK) {
@@ -156,10 +137,12 @@ static int socket_window(kvc *client, struct kvc_item *items, size_t first, size
 {
 	struct kvc_conn *link = &client->link;
 	uint64_t deadline_ns = 0;
+	struct kvc_form form;
 	kvc_frame_begin(&link->frame);
 	for (size_t i = first; i < end; i++) {
 		if (items[i].status == KVC_BUSY) {
-			socket_frame_get(&link->frame, items[i].key, items[i].key_bytes);
+			(void)kvc_form_get(&form, &link->frame, items[i].key,
+					   items[i].key_bytes);
 		}
 	}
 	int status = socket_send(client, &deadline_ns);
@@ -181,12 +164,14 @@ static int socket_atomic(kvc *client, struct kvc_item *items, size_t count)
 {
 	struct kvc_conn *link = &client->link;
 	uint64_t deadline_ns = 0;
+	struct kvc_form form;
 	size_t asked = 0;
 	kvc_frame_begin(&link->frame);
 	socket_frame_word(&link->frame, "MULTI");
 	for (size_t i = 0; i < count; i++) {
 		if (items[i].status == KVC_BUSY) {
-			socket_frame_get(&link->frame, items[i].key, items[i].key_bytes);
+			(void)kvc_form_get(&form, &link->frame, items[i].key,
+					   items[i].key_bytes);
 			asked++;
 		}
 	}
