@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -90,8 +91,38 @@ void kvc_attachment_release(const kvc *client, struct kvc_attachment *attachment
 	}
 }
 
+// Is the other end of the link still there?
+static bool attach_link_alive(const struct kvc_conn *link)
+{
+	char byte;
+	if (link->fd < 0 || !kvc_io_is_ours(link)) {
+		return false;
+	}
+	ssize_t got = recv(link->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
+}
+
+void kvc_attachment_doubt(kvc *client)
+{
+	kvc_client_lock(client);
+	struct kvc_attachment *attachment = client->attachment;
+	if (attachment && attachment->generation == client->generation &&
+	    !attach_link_alive(&client->link)) {
+		attachment->doubted = true;
+		for (uint32_t i = 0; i < attachment->pages_count; i++) {
+			// What kvd does when it drops a page; this one's kvd is no more (partner:
+			// the load after the announcement in kvc_reader_enter_word()).
+			kvs_store_release(&attachment->pages[i]->header.state, KVS_PAGE_DETACHED);
+		}
+	}
+	kvc_client_unlock(client);
+}
+
 bool kvc_attachment_valid(const struct kvc_attachment *attachment)
 {
+	if (attachment->doubted) {
+		return false;
+	}
 	// Acquire: partner is the store by a kvd that starts with a new region.
 	if (kvs_load_acquire(attachment->gen_word) != attachment->gen) {
 		return false;

@@ -135,6 +135,8 @@ int kvc_conn_ensure(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns)
 	} else if (client->name && !conn_introduce(client, conn)) {
 		(void)conn_last_words(client, conn); // for the text
 		status = KVC_UNREACHABLE;
+	} else if (conn == &client->conn) {
+		kvc_attachment_doubt(client);
 	}
 	return status;
 }

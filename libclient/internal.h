@@ -97,6 +97,7 @@ struct kvc_attachment {
 	uint32_t references;	  // under the mutex
 	uint32_t pages_count;
 	bool fenced;
+	bool doubted; // see kvc_attachment_doubt()
 	struct kvs_reader_page *pages[KVS_PAGES_PER_CLIENT_MAX];
 	uint32_t used[KVS_PAGES_PER_CLIENT_MAX]; // bit per slot
 	uint64_t pages_retry_ns;		 // after a refused page
@@ -269,6 +270,10 @@ int kvc_error_reply(struct kvc_conn *conn, const struct kvc_reply *reply);
 int kvc_link_ensure(kvc *client, bool wait);
 /// True if what the newest attachment shows may still be read: same kvd.gen, pages not detached.
 bool kvc_attachment_valid(const struct kvc_attachment *attachment);
+/// A new connection for requests was made: if the attachment's life line is gone, the kvd behind it
+/// may be another than the one whose region is mapped, and kvd.gen need not tell (the data folder
+/// may have been replaced). Then the next section of every reader attaches anew. Takes the mutex.
+void kvc_attachment_doubt(kvc *client);
 /// True if kvd shut down cleanly: the region is frozen for ever, or until it is adopted.
 bool kvc_attachment_retired(const struct kvc_attachment *attachment);
 /// Drops a reference; the last one unmaps.

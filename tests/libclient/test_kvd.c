@@ -298,6 +298,25 @@ static void test_death(struct harness *h, kvc *client, kvc_reader *reader)
 	ok(has(reader, "life", "mine"), "A: and sees it");
 }
 
+// The data folder is another one than before, so nobody tells the reader through kvd.gen.
+static void test_replaced(struct harness *h, kvc *client, kvc_reader *reader)
+{
+	char path[4096];
+	(void)snprintf(path, sizeof(path), "%s/kvd.gen", harness_dir(h));
+	ok_int(set(client, "life", "first"), KVC_OK, "a value");
+	harness_kill(h);
+	ok_int(unlink(path), 0, "kvd.gen is replaced between two lives");
+	harness_restart(h);
+	uint64_t end_ns = now_ns() + SOON_NS;
+	int status;
+	do {
+		status = set(client, "life", "second");
+	} while (status != KVC_OK && now_ns() < end_ns);
+	ok_int(status, KVC_OK, "this client writes through the new kvd");
+	ok(has(reader, "life", "second"), "A: and its reader sees that");
+	ok_int(kvc_is_mapped(client), 1, "by mapping");
+}
+
 // kvd hangs: writes end in time, reads do not notice.
 static void test_stopped(struct harness *h)
 {
@@ -368,6 +387,7 @@ static void run(struct harness *h, uint32_t flags)
 	test_command(client);
 	if (flags == 0) {
 		test_death(h, client, reader);
+	test_replaced(h, client, reader);
 		test_stopped(h);
 		test_closed_fds(client, reader);
 	}
