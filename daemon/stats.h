@@ -15,7 +15,7 @@
 struct kvd;
 struct text;
 
-#define STATS_COMMANDS_MAX 128u
+#define STATS_COMMANDS_MAX 256u
 #define STATS_RATE_SAMPLES 16u	  // as Redis: the average of the last 16 samples …
 #define STATS_RATE_SAMPLE_MS 100u // … taken this far apart while commands run
 #define STATS_TIMED_EVERY 64u	  // one call in so many is timed
