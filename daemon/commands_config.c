@@ -9,6 +9,7 @@
 
 #include "daemon/glob.h"
 #include "daemon/listener.h"
+#include "daemon/loop.h"
 
 #define CONFIG_VALUE_BYTES 4096
 #define CONFIG_MATCHES_MAX 128
@@ -131,5 +132,6 @@ void commands_config_get(struct call *call)
 void commands_config_resetstat(struct call *call)
 {
 	stats_reset(call->kvd->stats);
+	loop_longest_reset(call->kvd->loop);
 	reply_ok(call->session);
 }

@@ -21,6 +21,7 @@
 #define LOOP_HOOKS_MAX 8
 #define LOOP_SLEEP_MS_MAX \
 	3600000 // epoll takes an int; an hour more or less is no wake-up to speak of
+#define LOOP_SAMPLE_NS 200000u // between two looks at the clock of processor time
 
 struct loop_hook {
 	void (*turn)(void *context, uint64_t now_ns);
@@ -32,6 +33,9 @@ struct loop {
 	const struct seam *seam;
 	int epoll_fd;
 	uint64_t now_ns;
+	struct loop_longest longest;
+	uint64_t sampled_ns;	    // when the clock of processor time was looked at last
+	uint64_t sampled_thread_ns; // and what it said
 	bool stopping;
 	int signal;
 	sigset_t signals_before;
@@ -272,6 +276,39 @@ static int loop_timeout_ms(struct loop *loop, int limit_ms)
 	return limit_ms >= 0 && limit_ms < timeout ? limit_ms : timeout;
 }
 
+/// Looks at the clock of processor time, which is a system call, now and then only.
+static void loop_measure_begin(struct loop *loop)
+{
+	if (loop->now_ns - loop->sampled_ns >= LOOP_SAMPLE_NS) {
+		loop->sampled_ns = loop->now_ns;
+		loop->sampled_thread_ns = loop->seam->thread_ns();
+	}
+}
+
+/// The turn took at most what passed on the wall, and at most what the thread has used since the
+/// last sample: where others took the processor away meanwhile the second is far less.
+static void loop_measure_end(struct loop *loop)
+{
+	uint64_t wall_ns = loop->seam->monotonic_ns() - loop->now_ns;
+	struct loop_longest *longest = &loop->longest;
+	longest->wall_ns = wall_ns > longest->wall_ns ? wall_ns : longest->wall_ns;
+	if (__builtin_expect(wall_ns > longest->thread_ns, 0)) {
+		uint64_t used_ns = loop->seam->thread_ns() - loop->sampled_thread_ns;
+		used_ns = used_ns < wall_ns ? used_ns : wall_ns;
+		longest->thread_ns = used_ns > longest->thread_ns ? used_ns : longest->thread_ns;
+	}
+}
+
+struct loop_longest loop_longest(const struct loop *loop)
+{
+	return loop->longest;
+}
+
+void loop_longest_reset(struct loop *loop)
+{
+	loop->longest = (struct loop_longest){ 0 };
+}
+
 int loop_turn(struct loop *loop, int timeout_ms)
 {
 	int n = loop->seam->epoll_wait(loop->epoll_fd, loop->events, LOOP_EVENTS_MAX,
@@ -280,6 +317,7 @@ int loop_turn(struct loop *loop, int timeout_ms)
 		return -errno;
 	}
 	loop->now_ns = loop->seam->monotonic_ns();
+	loop_measure_begin(loop);
 	for (int i = 0; i < n; i++) {
 		struct loop_source *source = loop->events[i].data.ptr;
 		source->batch_place = (size_t)i + 1;
@@ -295,6 +333,7 @@ int loop_turn(struct loop *loop, int timeout_ms)
 	for (size_t i = 0; i < loop->hooks_count; i++) {
 		loop->hooks[i].turn(loop->hooks[i].context, loop->now_ns);
 	}
+	loop_measure_end(loop);
 	return 0;
 }
 

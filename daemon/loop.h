@@ -69,3 +69,13 @@ int loop_wake_fd(const struct loop *loop);
 
 /// Monotonic time as of the start of this turn.
 uint64_t loop_now_ns(const struct loop *loop);
+
+/// The longest turn, from the end of one wait to the beginning of the next: so long may somebody
+/// have waited whose request came just then.
+struct loop_longest {
+	uint64_t wall_ns; // whatever else the machine did meanwhile included
+	uint64_t thread_ns; // at most so much processor time of this thread: 200 us too much at worst
+};
+struct loop_longest loop_longest(const struct loop *loop);
+/// Begins anew (CONFIG RESETSTAT).
+void loop_longest_reset(struct loop *loop);

@@ -22,7 +22,7 @@ static uint64_t seam_clock(clockid_t clock, uint64_t units_a_second)
 {
 	struct timespec now;
 	if (clock_gettime(clock, &now) != 0) {
-		abort(); // both clocks always exist on Linux
+		abort(); // these clocks always exist on Linux
 	}
 	return (uint64_t)now.tv_sec * units_a_second +
 	       (uint64_t)now.tv_nsec / (UINT64_C(1000000000) / units_a_second);
@@ -31,6 +31,11 @@ static uint64_t seam_clock(clockid_t clock, uint64_t units_a_second)
 static uint64_t seam_monotonic_ns(void)
 {
 	return seam_clock(CLOCK_MONOTONIC, UINT64_C(1000000000));
+}
+
+static uint64_t seam_thread_ns(void)
+{
+	return seam_clock(CLOCK_THREAD_CPUTIME_ID, UINT64_C(1000000000));
 }
 
 static uint64_t seam_wall_us(void)
@@ -72,6 +77,7 @@ static int seam_accept4(int fd, struct sockaddr *address, socklen_t *length, int
 
 const struct seam seam_system = {
 	.monotonic_ns = seam_monotonic_ns,
+	.thread_ns = seam_thread_ns,
 	.wall_us = seam_wall_us,
 	.wall_ms = seam_wall_ms,
 	.random_bytes = seam_random_bytes,

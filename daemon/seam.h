@@ -16,6 +16,7 @@ struct epoll_event;
 
 struct seam {
 	uint64_t (*monotonic_ns)(void);
+	uint64_t (*thread_ns)(void); // processor time of the calling thread
 	uint64_t (*wall_us)(void); // the same in microseconds since 1970
 	uint64_t (*wall_ms)(void); // precise wall clock, ms since 1970
 	void (*random_bytes)(void *out, size_t bytes);

@@ -335,6 +335,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	struct service *service = context;
 	struct keyspace *keyspace = service->kvd.keyspace;
 	cleaner_turn(keyspace, now_ns);
+	stats_turn(&service->kvd);
 	if (service->kvd.persist == NULL) {
 		return;
 	}

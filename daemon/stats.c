@@ -13,6 +13,7 @@
 #include "daemon/command.h"
 #include "daemon/keyspace.h"
 #include "daemon/kvd.h"
+#include "daemon/loop.h"
 #include "daemon/persist.h"
 #include "daemon/readers.h"
 #include "daemon/seam.h"
@@ -85,6 +86,15 @@ void stats_reset(struct stats *stats)
 			kvs_counter_infos[i].is_gauge ? 0 : stats_get(stats, (enum kvs_counter)i);
 	}
 	memset(stats->commands, 0, sizeof(stats->commands));
+}
+
+void stats_turn(const struct kvd *kvd)
+{
+	struct loop_longest longest = loop_longest(kvd->loop);
+	uint64_t *counters = kvd->stats->counters;
+	// partner: none, statistics
+	kvs_store_relaxed(counters + KVS_COUNTER_turn_longest_us, longest.thread_ns / 1000);
+	kvs_store_relaxed(counters + KVS_COUNTER_turn_longest_wall_us, longest.wall_ns / 1000);
 }
 
 uint64_t stats_resident_bytes(const struct kvd *kvd)

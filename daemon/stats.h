@@ -104,6 +104,9 @@ struct stats_rates stats_rates(const struct stats *stats, uint64_t now_ms);
 /// and KVD.STATS go on.
 void stats_reset(struct stats *stats);
 
+/// Tells in the counters which turn of the loop was the longest; once a turn.
+void stats_turn(const struct kvd *kvd);
+
 /// The whole of KVD.STATS as one JSON object, appended to `text`. Fields are only ever added:
 /// version, pid, uptime_ms, policy, state, applied_seq, durable_seq, instance_id, run_id,
 /// counters {name: value}, commands {name: {calls, failed, rejected, usec_per_call}},

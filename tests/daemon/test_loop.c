@@ -29,6 +29,13 @@ static int fake_wait(int epoll_fd, struct epoll_event *events, int count, int ti
 	return epoll_wait(epoll_fd, events, count, 0);
 }
 
+static uint64_t thread_clock_ns = 5000000000;
+
+static uint64_t fake_thread_clock(void)
+{
+	return thread_clock_ns;
+}
+
 static struct seam seam;
 
 struct item {
@@ -182,11 +189,49 @@ static void test_wake_and_stop(void)
 	ok(loop_stopping(loop) && loop_signal(loop) == SIGTERM, "and says so");
 }
 
+static uint64_t work_wall_ns, work_thread_ns;
+
+static void work_due(struct loop_timer *timer, uint64_t now_ns)
+{
+	(void)timer;
+	(void)now_ns;
+	clock_ns += work_wall_ns;
+	thread_clock_ns += work_thread_ns;
+}
+
+/// A turn that takes so long by the two clocks, one millisecond after the last.
+static void turn_of(uint64_t wall_ns, uint64_t thread_ns)
+{
+	struct loop_timer timer = { .due = work_due };
+	clock_ns += 1000000;
+	work_wall_ns = wall_ns;
+	work_thread_ns = thread_ns;
+	must(loop_timer_set(loop, &timer, clock_ns));
+	(void)loop_turn(loop, 0);
+}
+
+static void test_longest(void)
+{
+	loop_longest_reset(loop);
+	turn_of(3000000, 3000000);
+	turn_of(2000000, 2000000);
+	ok_u64(loop_longest(loop).thread_ns, 3000000, "G: the longest turn is remembered");
+	turn_of(9000000, 400000);
+	ok_u64(loop_longest(loop).thread_ns, 3000000, "G: what others did meanwhile is not in it");
+	ok_u64(loop_longest(loop).wall_ns, 9000000, "G: but in the other measure");
+	loop_longest_reset(loop);
+	turn_of(50000, 50000);
+	clock_ns -= 1000000; // the next turn follows at once: no new sample
+	turn_of(70000, 70000);
+	ok_u64(loop_longest(loop).thread_ns, 70000, "G: never more than passed on the wall");
+}
+
 int main(void)
 {
 	log_init(LOG_LEVEL_ERROR);
 	seam = seam_system;
 	seam.monotonic_ns = fake_clock;
+	seam.thread_ns = fake_thread_clock;
 	seam.epoll_wait = fake_wait;
 	if (loop_create(&loop, &seam) != 0) {
 		return 1;
@@ -194,6 +239,7 @@ int main(void)
 	test_timers();
 	test_sleep();
 	test_remove();
+	test_longest();
 	test_wake_and_stop();
 	loop_destroy(loop);
 	return tap_done();
