@@ -219,8 +219,7 @@ static int conn_next_reply(struct kvc_conn *conn, uint64_t deadline_ns, size_t *
 	}
 }
 
-// kvd turns a new connection away with an error that no request has asked for: none was run.
-static bool conn_is_rejected(struct kvc_conn *conn, const struct kvc_reply *reply)
+bool kvc_conn_is_rejected(struct kvc_conn *conn, const struct kvc_reply *reply)
 {
 	static const char many[] = "ERR max number of clients", memory[] = "ERR kvd is out of mem";
 	if (conn->proved || reply->type != KVC_REPLY_ERROR ||
@@ -250,7 +249,7 @@ int kvc_conn_reply(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns,
 		if (status == KVC_TIMEOUT && deadline_ns == 0) {
 			return status;
 		}
-		if (status == KVC_OK && conn_is_rejected(conn, *reply)) {
+		if (status == KVC_OK && kvc_conn_is_rejected(conn, *reply)) {
 			status = KVC_UNREACHABLE;
 		}
 		if (status != KVC_OK) {

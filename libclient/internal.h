@@ -230,6 +230,9 @@ int kvc_conn_send(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns);
 /// The reply is good until the next call with `conn`.
 int kvc_conn_reply(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns,
 		   const struct kvc_reply **reply);
+/// True if kvd turned the new connection away, by an error that no request has asked for: none was
+/// run. The text says what may help.
+bool kvc_conn_is_rejected(struct kvc_conn *conn, const struct kvc_reply *reply);
 /// Sends conn->frame, one request, and waits for its reply.
 int kvc_conn_request(kvc *client, struct kvc_conn *conn, const struct kvc_reply **reply);
 

@@ -222,6 +222,9 @@ int kvc_io_fill(struct kvc_conn *conn, uint64_t deadline_ns)
 			kvc_error_set(conn->error_text, "receive: %s", strerror(errno));
 			return KVC_UNKNOWN;
 		}
+		if (deadline_ns == 0) {
+			return KVC_TIMEOUT; // nobody meant to wait: no text
+		}
 		if (io_wait(conn, POLLIN, deadline_ns) != KVC_OK) {
 			kvc_error_set(conn->error_text, "no reply before the deadline");
 			return KVC_TIMEOUT;
