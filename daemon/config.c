@@ -12,50 +12,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/config_option.h"
 #include "daemon/config_settle.h"
 #include "daemon/config_text.h"
 
-#define CONFIG_VALUE_BYTES_MAX 64 // text of one value, in messages
-
-enum kind { KIND_STRING, KIND_SIZE, KIND_DURATION_MS, KIND_NUMBER, KIND_MODE, KIND_CHOICE };
 enum source { SOURCE_DEFAULT, SOURCE_FILE, SOURCE_COMMAND_LINE };
-
-struct option {
-	const char *name;
-	const char *help;
-	const char *text; // default of a string, choices of a choice
-	uint64_t dflt;
-	uint64_t min;
-	uint64_t max;
-	size_t offset; // in struct config
-	enum kind kind;
-};
-
-// clang-format off
-static const struct option options[] = {
-#define CONFIG_STRING(field, opt, dflt_text, dynamic, help_text) \
-	{ opt, help_text, dflt_text, 0, 0, 0, offsetof(struct config, field), KIND_STRING },
-#define CONFIG_SIZE(field, opt, dflt, min, max, dynamic, help_text) \
-	{ opt, help_text, NULL, dflt, min, max, offsetof(struct config, field), KIND_SIZE },
-#define CONFIG_DURATION_MS(field, opt, dflt, min, max, dynamic, help_text) \
-	{ opt, help_text, NULL, dflt, min, max, offsetof(struct config, field), KIND_DURATION_MS },
-#define CONFIG_NUMBER(field, opt, dflt, min, max, dynamic, help_text) \
-	{ opt, help_text, NULL, dflt, min, max, offsetof(struct config, field), KIND_NUMBER },
-#define CONFIG_MODE(field, opt, dflt, dynamic, help_text) \
-	{ opt, help_text, NULL, dflt, 0, 0777, offsetof(struct config, field), KIND_MODE },
-#define CONFIG_CHOICE(field, opt, choices, dflt, dynamic, help_text) \
-	{ opt, help_text, choices, dflt, 0, UINT32_MAX, offsetof(struct config, field), \
-	  KIND_CHOICE },
-#include "daemon/config.tbl.h"
-};
-// clang-format on
-
-#define OPTIONS_COUNT (sizeof(options) / sizeof(options[0]))
 
 /// One run of config_parse: where each value came from, and the first thing that was wrong.
 struct parser {
 	struct config *config;
-	enum source sources[OPTIONS_COUNT];
+	enum source sources[CONFIG_OPTIONS_MAX];
 	char *error;
 	size_t error_bytes;
 	FILE *file;
@@ -83,161 +49,66 @@ __attribute__((format(printf, 2, 3))) static bool fail(struct parser *p, const c
 	return false;
 }
 
-static uint64_t number_get(const struct config *config, const struct option *option)
+static bool string_put(struct parser *p, const struct config_option *option, const char *text)
 {
-	const char *field = (const char *)config + option->offset;
-	uint64_t number = 0;
-	if (option->kind == KIND_CHOICE) {
-		unsigned choice = 0;
-		memcpy(&choice, field, sizeof(choice));
-		return choice;
-	}
-	memcpy(&number, field, sizeof(number));
-	return number;
-}
-
-static void number_put(struct config *config, const struct option *option, uint64_t number)
-{
-	char *field = (char *)config + option->offset;
-	if (option->kind == KIND_CHOICE) {
-		unsigned choice = (unsigned)number;
-		memcpy(field, &choice, sizeof(choice));
-	} else {
-		memcpy(field, &number, sizeof(number));
-	}
-}
-
-static char *string_get(const struct config *config, const struct option *option)
-{
-	char *string = NULL;
-	memcpy(&string, (const char *)config + option->offset, sizeof(string));
-	return string;
-}
-
-static bool string_put(struct parser *p, const struct option *option, const char *text)
-{
-	char *old = string_get(p->config, option);
-	char *copy = strdup(text);
-	if (!copy) {
-		return fail(p, "out of memory");
-	}
-	memcpy((char *)p->config + option->offset, &copy, sizeof(copy));
-	free(old);
-	return true;
-}
-
-static void number_print(const struct option *option, uint64_t number, char *out, size_t out_bytes)
-{
-	switch (option->kind) {
-	case KIND_SIZE:
-		config_text_print_size(number, out, out_bytes);
-		break;
-	case KIND_DURATION_MS:
-		config_text_print_duration(number, out, out_bytes);
-		break;
-	case KIND_CHOICE:
-		config_text_print_choice(option->text, number, out, out_bytes);
-		break;
-	case KIND_MODE:
-		(void)snprintf(out, out_bytes, "0%llo", (unsigned long long)number);
-		break;
-	case KIND_NUMBER:
-	case KIND_STRING:
-		(void)snprintf(out, out_bytes, "%llu", (unsigned long long)number);
-		break;
-	}
-}
-
-static bool number_parse(const struct option *option, const char *text, uint64_t *number)
-{
-	switch (option->kind) {
-	case KIND_SIZE:
-		return config_text_size(text, number);
-	case KIND_DURATION_MS:
-		return config_text_duration(text, number);
-	case KIND_CHOICE:
-		return config_text_choice(text, option->text, number);
-	case KIND_MODE:
-		return config_text_mode(text, number);
-	case KIND_NUMBER:
-		return config_text_number(text, number);
-	case KIND_STRING:
-		break;
-	}
-	return false;
-}
-
-static const char *expected(enum kind kind)
-{
-	switch (kind) {
-	case KIND_SIZE:
-		return "a size such as 65536, 64KiB, 256MiB or 1g";
-	case KIND_DURATION_MS:
-		return "a duration such as 250ms, 2s, 5m or 1h";
-	case KIND_MODE:
-		return "octal permissions such as 0660";
-	case KIND_NUMBER:
-	case KIND_CHOICE:
-	case KIND_STRING:
-		break;
-	}
-	return "a whole number";
+	return config_option_put_string(p->config, option, text) || fail(p, "out of memory");
 }
 
 /// Sets one option from text, unless a stronger source has set it.
 static bool option_set(struct parser *p, size_t index, const char *text, enum source source)
 {
-	const struct option *option = &options[index];
+	const struct config_option *option = config_option(index);
 	char min[CONFIG_VALUE_BYTES_MAX], max[CONFIG_VALUE_BYTES_MAX];
 	uint64_t number = 0;
 	if (p->sources[index] > source) {
 		return true;
 	}
 	p->sources[index] = source;
-	if (option->kind == KIND_STRING) {
+	if (option->kind == CONFIG_KIND_STRING) {
 		return *text ? string_put(p, option, text)
 			     : fail(p, "%s needs a value", option->name);
 	}
-	if (!number_parse(option, text, &number)) {
-		if (option->kind == KIND_CHOICE) {
+	if (!config_option_parse(option, text, &number)) {
+		if (option->kind == CONFIG_KIND_CHOICE) {
 			return fail(p, "%s: '%s' is none of %s", option->name, text, option->text);
 		}
-		return fail(p, "%s: '%s' is not %s", option->name, text, expected(option->kind));
+		return fail(p, "%s: '%s' is not %s", option->name, text,
+			    config_option_expected(option));
 	}
-	if (number < option->min || number > option->max) {
-		number_print(option, option->min, min, sizeof(min));
-		number_print(option, option->max, max, sizeof(max));
+	if (!config_option_in_range(option, number)) {
+		config_option_print(option, option->min, min, sizeof(min));
+		config_option_print(option, option->max, max, sizeof(max));
 		return fail(p, "%s: %s is out of range, give %s to %s", option->name, text, min,
 			    max);
 	}
-	number_put(p->config, option, number);
+	config_option_put(p->config, option, number);
 	return true;
 }
 
-/// Index of the option called so, or OPTIONS_COUNT after failing with the nearest name.
+/// Index of the option called so, or config_count() after failing with the nearest name.
 static size_t option_find(struct parser *p, const char *name, size_t name_bytes)
 {
 	char given[CONFIG_VALUE_BYTES_MAX];
 	size_t nearest = 0;
 	size_t nearest_distance = SIZE_MAX;
 	(void)snprintf(given, sizeof(given), "%.*s", (int)name_bytes, name);
-	for (size_t i = 0; i < OPTIONS_COUNT; i++) {
-		if (strcmp(given, options[i].name) == 0) {
+	for (size_t i = 0; i < config_count(); i++) {
+		if (strcmp(given, config_option(i)->name) == 0) {
 			return i;
 		}
-		size_t distance = config_text_distance(given, options[i].name);
+		size_t distance = config_text_distance(given, config_option(i)->name);
 		if (distance < nearest_distance) {
 			nearest = i;
 			nearest_distance = distance;
 		}
 	}
-	if (nearest_distance <= 3 && nearest_distance < strlen(options[nearest].name)) {
+	if (nearest_distance <= 3 && nearest_distance < strlen(config_option(nearest)->name)) {
 		(void)fail(p, "unknown option '%s', did you mean '%s'?", given,
-			   options[nearest].name);
+			   config_option(nearest)->name);
 	} else {
 		(void)fail(p, "unknown option '%s', see kvd --help", given);
 	}
-	return OPTIONS_COUNT;
+	return config_count();
 }
 
 static enum config_action arguments_parse(struct parser *p, int argc, char **argv)
@@ -258,12 +129,12 @@ static enum config_action arguments_parse(struct parser *p, int argc, char **arg
 		const char *equals = strchr(name, '=');
 		size_t index =
 			option_find(p, name, equals ? (size_t)(equals - name) : strlen(name));
-		if (index == OPTIONS_COUNT) {
+		if (index == config_count()) {
 			return CONFIG_USAGE_ERROR;
 		}
 		const char *value = equals ? equals + 1 : argv[++i];
 		if (i == argc) {
-			(void)fail(p, "--%s needs a value", options[index].name);
+			(void)fail(p, "--%s needs a value", config_option(index)->name);
 			return CONFIG_USAGE_ERROR;
 		}
 		if (!option_set(p, index, value, SOURCE_COMMAND_LINE)) {
@@ -300,10 +171,10 @@ static int pair_set(void *context, const char *section, const char *name, const 
 		return fail(p, "section [%s] is none of kvd's, use [kvd] or none", section);
 	}
 	size_t index = option_find(p, name, strlen(name));
-	if (index == OPTIONS_COUNT) {
+	if (index == config_count()) {
 		return 0;
 	}
-	if (options[index].offset == offsetof(struct config, config_path)) {
+	if (config_option(index)->offset == offsetof(struct config, config_path)) {
 		return fail(p, "config stands on the command line only");
 	}
 	return option_set(p, index, value, SOURCE_FILE);
@@ -338,8 +209,8 @@ static bool file_parse(struct parser *p)
 
 static bool is_chosen(const struct parser *p, size_t offset)
 {
-	for (size_t i = 0; i < OPTIONS_COUNT; i++) {
-		if (options[i].offset == offset) {
+	for (size_t i = 0; i < config_count(); i++) {
+		if (config_option(i)->offset == offset) {
 			return p->sources[i] != SOURCE_DEFAULT;
 		}
 	}
@@ -348,10 +219,10 @@ static bool is_chosen(const struct parser *p, size_t offset)
 
 static bool defaults_put(struct parser *p)
 {
-	for (size_t i = 0; i < OPTIONS_COUNT; i++) {
-		if (options[i].kind != KIND_STRING) {
-			number_put(p->config, &options[i], options[i].dflt);
-		} else if (!string_put(p, &options[i], options[i].text)) {
+	for (size_t i = 0; i < config_count(); i++) {
+		if (config_option(i)->kind != CONFIG_KIND_STRING) {
+			config_option_put(p->config, config_option(i), config_option(i)->dflt);
+		} else if (!string_put(p, config_option(i), config_option(i)->text)) {
 			return false;
 		}
 	}
@@ -389,31 +260,31 @@ enum config_action config_parse(struct config *config, int argc, char **argv, ch
 
 void config_fini(struct config *config)
 {
-	for (size_t i = 0; i < OPTIONS_COUNT; i++) {
-		if (options[i].kind == KIND_STRING) {
-			free(string_get(config, &options[i]));
+	for (size_t i = 0; i < config_count(); i++) {
+		if (config_option(i)->kind == CONFIG_KIND_STRING) {
+			free(config_option_string(config, config_option(i)));
 		}
 	}
 	memset(config, 0, sizeof(*config));
 }
 
-static const char *value_word(const struct option *option)
+static const char *value_word(const struct config_option *option)
 {
-	static const char *const words[] = { "PATH", "SIZE", "TIME", "N", "MODE", "CHOICE" };
-	return option->kind == KIND_CHOICE ? option->text : words[option->kind];
+	static const char *const words[] = { "TEXT", "SIZE", "TIME", "N", "N", "MODE", "CHOICE" };
+	return option->kind == CONFIG_KIND_CHOICE ? option->text : words[option->kind];
 }
 
 void config_help(void)
 {
 	puts("kvd: a key-value cache that local processes read through shared memory\n\n"
 	     "usage: kvd [--OPTION VALUE | --OPTION=VALUE]...\n");
-	for (size_t i = 0; i < OPTIONS_COUNT; i++) {
-		const struct option *option = &options[i];
+	for (size_t i = 0; i < config_count(); i++) {
+		const struct config_option *option = config_option(i);
 		char value[CONFIG_VALUE_BYTES_MAX] = "";
-		if (option->kind == KIND_STRING) {
+		if (option->kind == CONFIG_KIND_STRING) {
 			(void)snprintf(value, sizeof(value), "%s", option->text);
-		} else if (option->dflt > 0 || option->kind != KIND_SIZE) {
-			number_print(option, option->dflt, value, sizeof(value));
+		} else if (option->dflt > 0 || option->kind != CONFIG_KIND_SIZE) {
+			config_option_print(option, option->dflt, value, sizeof(value));
 		}
 		printf("  --%s %s\n        %s", option->name, value_word(option), option->help);
 		if (*value) {
@@ -425,27 +296,4 @@ void config_help(void)
 	     "Sizes take K, M, G, T (powers of 1024), times ms, s, m, h. A file given with "
 	     "--config has\n"
 	     "one `name = value` a line, # starts a comment; the command line overrides it.");
-}
-
-size_t config_count(void)
-{
-	return OPTIONS_COUNT;
-}
-
-const char *config_name(size_t index)
-{
-	return index < OPTIONS_COUNT ? options[index].name : NULL;
-}
-
-void config_value(const struct config *config, size_t index, char *out, size_t out_bytes)
-{
-	const struct option *option = &options[index];
-	if (option->kind == KIND_STRING) {
-		(void)snprintf(out, out_bytes, "%s", string_get(config, option));
-	} else if (option->kind == KIND_CHOICE || option->kind == KIND_MODE) {
-		number_print(option, number_get(config, option), out, out_bytes);
-	} else {
-		(void)snprintf(out, out_bytes, "%llu",
-			       (unsigned long long)number_get(config, option));
-	}
 }

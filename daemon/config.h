@@ -16,6 +16,7 @@ struct config {
 #define CONFIG_SIZE(field, name, dflt, min, max, dynamic, help) uint64_t field;
 #define CONFIG_DURATION_MS(field, name, dflt, min, max, dynamic, help) uint64_t field;
 #define CONFIG_NUMBER(field, name, dflt, min, max, dynamic, help) uint64_t field;
+#define CONFIG_INTEGER(field, name, dflt, min, max, dynamic, help) int64_t field;
 #define CONFIG_CHOICE(field, name, choices, dflt, dynamic, help) unsigned field;
 #define CONFIG_MODE(field, name, dflt, dynamic, help) uint64_t field;
 #include "daemon/config.tbl.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// kvd's options, once. No guard: it is expanded several times.
+// kvd's options, once; `dynamic` ones may be set while kvd runs. No guard: it is expanded several
+// times.
 #ifndef CONFIG_STRING
 #define CONFIG_STRING(field, name, dflt, dynamic, help)
 #endif
@@ -12,6 +13,9 @@
 #endif
 #ifndef CONFIG_NUMBER
 #define CONFIG_NUMBER(field, name, dflt, min, max, dynamic, help)
+#endif
+#ifndef CONFIG_INTEGER
+#define CONFIG_INTEGER(field, name, dflt, min, max, dynamic, help)
 #endif
 #ifndef CONFIG_CHOICE
 #define CONFIG_CHOICE(field, name, choices, dflt, dynamic, help)
@@ -43,42 +47,43 @@ CONFIG_SIZE(segment_bytes, "segment", 0, 0, KVS_SEGMENT_BYTES_MAX, 0,
 CONFIG_CHOICE(persist_policy, "persist", "memory|lazy|group|sync", 1, 0,
 	      "memory: nothing on disk; lazy: a commit a second; group: acknowledge after the "
 	      "commit; sync: group without delay")
-CONFIG_DURATION_MS(lazy_ms, "lazy-interval", 1000, 1, 3600000, 0,
+CONFIG_DURATION_MS(lazy_ms, "lazy-interval", 1000, 1, 3600000, 1,
 		   "lazy policy: time between commits")
-CONFIG_SIZE(lazy_bytes, "lazy-bytes", 16 * CONFIG_MIB, 4096, UINT64_MAX, 0,
+CONFIG_SIZE(lazy_bytes, "lazy-bytes", 16 * CONFIG_MIB, 4096, UINT64_MAX, 1,
 	    "lazy policy: commit earlier after so many bytes")
-CONFIG_NUMBER(group_delay_us, "group-delay-us", 0, 0, 1000000, 0,
+CONFIG_NUMBER(group_delay_us, "group-delay-us", 0, 0, 1000000, 1,
 	      "group policy: longest wait for company, microseconds")
-CONFIG_NUMBER(compact_ratio_percent, "compact-ratio", 200, 110, 10000, 0,
+CONFIG_NUMBER(compact_ratio_percent, "compact-ratio", 200, 110, 10000, 1,
 	      "store may hold this share of the live bytes, percent")
-CONFIG_SIZE(compact_floor_bytes, "compact-floor", 64 * CONFIG_MIB, 0, UINT64_MAX, 0,
+CONFIG_SIZE(compact_floor_bytes, "compact-floor", 64 * CONFIG_MIB, 0, UINT64_MAX, 1,
 	    "below this the store is not compacted")
-CONFIG_NUMBER(clients_max, "maxclients", 10000, 1, 1000000, 0, "connections at once")
-CONFIG_SIZE(output_bytes_max, "client-output-max", 256 * CONFIG_MIB, 65536, UINT64_MAX, 0,
+CONFIG_NUMBER(clients_max, "maxclients", 10000, 1, 1000000, 1, "connections at once")
+CONFIG_SIZE(output_bytes_max, "client-output-max", 256 * CONFIG_MIB, 65536, UINT64_MAX, 1,
 	    "a client whose unread replies exceed this is closed")
-CONFIG_SIZE(buffers_bytes_max, "client-buffers-max", 0, 0, UINT64_MAX / 4, 0,
+CONFIG_SIZE(buffers_bytes_max, "client-buffers-max", 0, 0, UINT64_MAX / 4, 1,
 	    "bound on the buffers of all clients: requests, replies, transactions; 0 = half of "
 	    "`memory`, at least six requests of the largest size")
-CONFIG_NUMBER(uid_share_percent, "client-uid-share", 50, 1, 100, 0,
+CONFIG_NUMBER(uid_share_percent, "client-uid-share", 50, 1, 100, 1,
 	      "share of client-buffers-max that the clients of one user may hold, percent")
-CONFIG_DURATION_MS(frame_timeout_ms, "frame-timeout", 60000, 0, 86400000, 0,
+CONFIG_DURATION_MS(frame_timeout_ms, "frame-timeout", 60000, 0, 86400000, 1,
 		   "a client is closed when nothing more of an unfinished request came for so "
 		   "long; 0 = never")
-CONFIG_DURATION_MS(write_wait_ms, "write-wait", 1000, 0, 600000, 0,
+CONFIG_DURATION_MS(write_wait_ms, "write-wait", 1000, 0, 600000, 1,
 		   "how long a write waits for memory before -OOM")
-CONFIG_DURATION_MS(revoke_ms, "revoke", 5000, 1, 3600000, 0,
+CONFIG_DURATION_MS(revoke_ms, "revoke", 5000, 1, 3600000, 1,
 		   "a view older than this is taken back when memory is wanted")
-CONFIG_DURATION_MS(revoke_min_ms, "revoke-min", 50, 1, 3600000, 0,
+CONFIG_DURATION_MS(revoke_min_ms, "revoke-min", 50, 1, 3600000, 1,
 		   "the same when free segments are below the reserve")
-CONFIG_CHOICE(on_stuck, "on-stuck", "revoke|block", 0, 0,
+CONFIG_CHOICE(on_stuck, "on-stuck", "revoke|block", 0, 1,
 	      "what to do about a reader past its deadline")
-CONFIG_CHOICE(log_level, "loglevel", "debug|info|notice|warning|error", 2, 0,
+CONFIG_CHOICE(log_level, "loglevel", "debug|info|notice|warning|error", 2, 1,
 	      "least important line that is logged")
 
 #undef CONFIG_STRING
 #undef CONFIG_SIZE
 #undef CONFIG_DURATION_MS
 #undef CONFIG_NUMBER
+#undef CONFIG_INTEGER
 #undef CONFIG_CHOICE
 #undef CONFIG_MODE
 #undef CONFIG_MIB

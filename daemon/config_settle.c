@@ -165,6 +165,21 @@ static bool segment_settle(struct settle *s)
 	return true;
 }
 
+static bool revoke_settle(struct settle *s)
+{
+	const struct config *config = s->config;
+	if (config->revoke_min_ms > config->revoke_ms) {
+		char revoke[CONFIG_SIZE_TEXT_BYTES];
+		char revoke_min[CONFIG_SIZE_TEXT_BYTES];
+		config_text_print_duration(config->revoke_ms, revoke, sizeof(revoke));
+		config_text_print_duration(config->revoke_min_ms, revoke_min, sizeof(revoke_min));
+		return refuse(s,
+			      "revoke-min: %s is longer than revoke (%s): lower it or raise revoke",
+			      revoke_min, revoke);
+	}
+	return true;
+}
+
 bool config_settle(struct config *config, const struct config_chosen *chosen, char *error,
 		   size_t error_bytes)
 {
@@ -174,18 +189,12 @@ bool config_settle(struct config *config, const struct config_chosen *chosen, ch
 		.error = error,
 		.error_bytes = error_bytes,
 	};
-	if (!socket_settle(&s) || !memory_settle(&s) || !buffers_settle(&s) ||
-	    !segment_settle(&s)) {
-		return false;
-	}
-	if (config->revoke_min_ms > config->revoke_ms) {
-		char revoke[CONFIG_SIZE_TEXT_BYTES];
-		char revoke_min[CONFIG_SIZE_TEXT_BYTES];
-		config_text_print_duration(config->revoke_ms, revoke, sizeof(revoke));
-		config_text_print_duration(config->revoke_min_ms, revoke_min, sizeof(revoke_min));
-		return refuse(&s,
-			      "revoke-min: %s is longer than revoke (%s): lower it or raise revoke",
-			      revoke_min, revoke);
-	}
-	return true;
+	return socket_settle(&s) && memory_settle(&s) && buffers_settle(&s) && segment_settle(&s) &&
+	       revoke_settle(&s);
+}
+
+bool config_settle_running(struct config *config, char *error, size_t error_bytes)
+{
+	struct settle s = { .config = config, .error = error, .error_bytes = error_bytes };
+	return buffers_settle(&s) && revoke_settle(&s);
 }

@@ -18,3 +18,6 @@ struct config_chosen {
 /// `error`.
 bool config_settle(struct config *config, const struct config_chosen *chosen, char *error,
 		   size_t error_bytes);
+
+/// The same for what may change while kvd runs.
+bool config_settle_running(struct config *config, char *error, size_t error_bytes);
