@@ -60,6 +60,19 @@ CONFIG_SIZE(compact_floor_bytes, "compact-floor", 64 * CONFIG_MIB, 0, UINT64_MAX
 CONFIG_NUMBER(clients_max, "maxclients", 10000, 1, 1000000, 1, "connections at once")
 CONFIG_SIZE(output_bytes_max, "client-output-max", 256 * CONFIG_MIB, 65536, UINT64_MAX, 1,
 	    "a client whose unread replies exceed this is closed")
+CONFIG_SIZE(subscriber_output_max, "subscriber-output-max", 32 * CONFIG_MIB, 0, UINT64_MAX, 1,
+	    "a subscriber that leaves as much unread is closed; 0 = only client-output-max counts")
+CONFIG_SIZE(subscriber_soft_bytes, "subscriber-output-soft", 8 * CONFIG_MIB, 0, UINT64_MAX, 1,
+	    "the same for a subscriber that leaves as much unread all the time for "
+	    "subscriber-output-soft-time; 0 = no such bound")
+CONFIG_DURATION_MS(subscriber_soft_ms, "subscriber-output-soft-time", 60000, 0, 86400000, 1,
+		   "how long")
+CONFIG_STRING(notify_events, "notify-keyspace-events", "", 1,
+	      "which changes of keys are published as messages, letters as in Redis: K E for the "
+	      "channels, g $ x e n m or A for the events")
+CONFIG_NUMBER(tracking_keys_max, "tracking-table-max-keys", 1000000, 0, UINT32_MAX, 1,
+	      "keys that CLIENT TRACKING remembers for all clients together; beyond it some are "
+	      "reported as changed; 0 = no bound")
 CONFIG_SIZE(buffers_bytes_max, "client-buffers-max", 0, 0, UINT64_MAX / 4, 1,
 	    "bound on the buffers of all clients: requests, replies, transactions; 0 = half of "
 	    "`memory`, at least six requests of the largest size")

@@ -20,6 +20,8 @@ struct kvd {
 	struct readers *readers; // pages, attached processes, revocation
 	struct stats *stats; // what INFO and KVD.STATS tell beyond the counters
 	struct events *events; // changes of keys on their way to who listens; NULL in some tests
+	struct pubsub *pubsub; // who is subscribed to what; NULL in some tests
+	struct tracking *tracking; // what clients cache; NULL in some tests
 	unsigned events_wanted; // enum event_class: what anybody listens to, 0 = nobody does
 	bool events_pending; // something is queued: events_tell() when the command is over
 	uint64_t started_wall_ms;

@@ -144,6 +144,11 @@ void reply_set(struct session *session, size_t count)
 	reply_number(session, session->resp_version >= 3 ? '~' : '*', (int64_t)count);
 }
 
+void reply_push(struct session *session, size_t count)
+{
+	reply_number(session, session->resp_version >= 3 ? '>' : '*', (int64_t)count);
+}
+
 void reply_boolean(struct session *session, bool value)
 {
 	if (session->resp_version < 3) {

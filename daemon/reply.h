@@ -26,6 +26,7 @@ void reply_null_array(struct session *session); // *-1 or _
 void reply_array(struct session *session, size_t count);
 void reply_map(struct session *session, size_t pairs); // RESP2: array of 2 * pairs
 void reply_set(struct session *session, size_t count); // RESP2: array
+void reply_push(struct session *session, size_t count); // RESP2: array
 void reply_boolean(struct session *session, bool value); // RESP2: 1 or 0
 void reply_double(struct session *session, double value); // RESP2: bulk
 void reply_verbatim(struct session *session, const char *text, size_t bytes); // RESP2: bulk

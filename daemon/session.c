@@ -15,9 +15,12 @@
 
 #include "daemon/keyspace.h"
 #include "daemon/log.h"
+#include "daemon/pubsub.h"
 #include "daemon/readers.h"
 #include "daemon/remedy.h"
 #include "daemon/session_parts.h"
+#include "daemon/session_push.h"
+#include "daemon/tracking.h"
 #include "shm/map.h"
 
 #define SESSION_PARKED_TRIES 8 // parked commands that may fail in one pass before it ends
@@ -37,6 +40,8 @@ struct session_shared *session_shared_create(struct kvd *kvd, struct listener *l
 	TAILQ_INIT(&shared->held);
 	TAILQ_INIT(&shared->dead);
 	TAILQ_INIT(&shared->halves);
+	TAILQ_INIT(&shared->pushed);
+	TAILQ_INIT(&shared->soft);
 	LIST_INIT(&shared->owners);
 	session_set_limits(shared);
 	shared->noticed_seq = keyspace_last_seq(kvd->keyspace);
@@ -139,6 +144,7 @@ struct session *session_open(struct session_shared *shared, int fd)
 		return NULL;
 	}
 	TAILQ_INSERT_TAIL(&shared->all, session, link);
+	lookup_add(&shared->by_id, &session->id_link, session->id);
 	shared->count++;
 	session_count_up(shared, KVS_COUNTER_clients_connected, 1);
 	return session;
@@ -168,6 +174,14 @@ static void session_close(struct session *session)
 	struct session_shared *shared = session->shared;
 	TAILQ_REMOVE(&shared->dead, session, dead_link);
 	TAILQ_REMOVE(&shared->all, session, link);
+	lookup_remove(&shared->by_id, &session->id_link);
+	session_push_forget(session);
+	if (session->pubsub) {
+		pubsub_leave(session);
+	}
+	if (session->tracking) {
+		tracking_leave(session);
+	}
 	if (session->is_ready) {
 		TAILQ_REMOVE(&shared->ready, session, ready_link);
 	}
@@ -271,6 +285,8 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 	session_retry_parked(shared, now_ns, moved);
 	session_work_ready(shared);
 	session_close_halves(shared, now_ns);
+	tracking_turn(kvd);
+	session_push_turn(shared, now_ns);
 	uint64_t last_seq = keyspace_last_seq(kvd->keyspace);
 	if (kvd->persist && last_seq != shared->noticed_seq) {
 		persist_notice(kvd->persist);
@@ -294,6 +310,8 @@ uint64_t session_shared_next_ns(const struct session_shared *shared)
 		return 0;
 	}
 	uint64_t next_ns = session_halves_next_ns(shared);
+	uint64_t push_ns = session_push_next_ns(shared);
+	next_ns = push_ns < next_ns ? push_ns : next_ns;
 	if (!TAILQ_EMPTY(&shared->parked)) {
 		uint64_t retry_ns = shared->parked_tried_ns + SESSION_PARK_RETRY_NS;
 		next_ns = retry_ns < next_ns ? retry_ns : next_ns;
@@ -331,5 +349,6 @@ void session_shared_destroy(struct session_shared *shared)
 	for (size_t i = 0; i < SESSION_WINDOW; i++) {
 		resp_request_free(&shared->window[i]);
 	}
+	lookup_free(&shared->by_id);
 	free(shared);
 }

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "daemon/lookup.h"
 #include "daemon/loop.h"
 #include "daemon/persist.h"
 #include "shm/limits.h"
@@ -19,9 +20,11 @@
 struct command;
 struct kvd;
 struct listener;
+struct pubsub_client;
 struct reader_client;
 struct session_owner;
 struct session_shared;
+struct tracking_client;
 
 #define SESSION_FDS_MAX 3
 #define SESSION_MULTI_REQUESTS_MAX (1u << 20) // queued by one MULTI
@@ -86,6 +89,8 @@ struct session {
 	uint64_t last_write_seq;    // newest version this connection wrote, 0 = none yet (KVD.SYNC)
 	struct reader_client
 		*reader_client; // KVD.ATTACH: owned by daemon/readers.c, NULL = not attached
+	struct pubsub_client *pubsub;	  // owned by daemon/pubsub.c, NULL = subscribed to nothing
+	struct tracking_client *tracking; // owned by daemon/tracking.c, NULL = CLIENT TRACKING off
 
 	// Everything below is the session's own.
 	struct loop_source source; // the socket
@@ -96,8 +101,11 @@ struct session {
 	TAILQ_ENTRY(session) held_link;	  // those with replies that wait for a commit
 	TAILQ_ENTRY(session) dead_link;
 	TAILQ_ENTRY(session) half_link; // those in the middle of a request
+	TAILQ_ENTRY(session) pushed_link; // those to whom something was pushed in this turn
+	TAILQ_ENTRY(session) soft_link; // subscribers with much unread, by since when
+	struct lookup_link id_link;
 	struct session_owner *owner;	// all sessions of its uid
-	bool is_ready, is_parked, is_held, is_half;
+	bool is_ready, is_parked, is_held, is_half, is_pushed, is_soft;
 	bool input_ended;   // EOF was read: answer what came before, then close
 	bool dead;	    // broken or over a limit: closed at the end of the turn
 	bool output_full;   // the socket took no more: EPOLLOUT is armed
@@ -105,6 +113,7 @@ struct session {
 	bool output_broken; // replies cannot be sent: dropped, but what came is still done
 	uint64_t parked_since_ns;
 	uint64_t half_ns; // when bytes of the half frame last came
+	uint64_t soft_since_ns; // when a subscriber's unread output came over the soft bound
 
 	char *input; // [input_start, input_end) is not consumed yet
 	size_t input_start, input_end, input_bytes;
@@ -124,6 +133,7 @@ struct session {
 	bool hold_open;		   // the last hold is this turn's: further writes join it
 	uint64_t command_start;	   // stream position where the running command's reply begins
 	uint64_t command_hold_seq; // asked by session_hold_until()
+	uint64_t reply_end; // where it ends, if something was pushed behind it; 0 = at the end
 
 	int fds[SESSION_FDS_MAX]; // to ride on the byte at fds_position
 	unsigned fds_count;
@@ -156,7 +166,7 @@ bool session_send_fds(struct session *session, const int *fds, unsigned count);
 /// All sessions of kvd, oldest first, for CLIENT LIST. Sessions closed in this turn are skipped.
 struct session *session_first(const struct kvd *kvd);
 struct session *session_next(const struct session *session);
-/// By id, NULL if there is none (walks the list).
+/// By id, NULL if there is none.
 struct session *session_find(const struct kvd *kvd, uint64_t id);
 
 /// Bytes for CLIENT LIST: unparsed input, room left for input, unsent output.

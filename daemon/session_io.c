@@ -15,6 +15,7 @@
 #include "daemon/log.h"
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
+#include "daemon/session_push.h"
 
 #define SESSION_BIG_FIRST_BYTES (256u << 10)
 
@@ -352,6 +353,9 @@ void session_send(struct session *session)
 		session->output_sent = session->output_end;
 	}
 	session_output_trim(session);
+	if (__builtin_expect(session->is_soft, 0)) {
+		session_push_sent(session);
+	}
 	bool done = session->output_end == 0;
 	if (session->hung_up && session->input_ended && !session->is_ready) {
 		done = true; // nobody is there to read the rest

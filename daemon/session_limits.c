@@ -98,8 +98,7 @@ void session_say(const struct seam *seam, int fd, const char *text)
 	(void)n; // a courtesy
 }
 
-/// Closes a session at once, with an error if no other reply is on its way.
-static void session_turn_out(struct session *session, const char *text)
+void session_turn_out(struct session *session, const char *text)
 {
 	if (session->output_end == 0 && session->holds_first == session->holds_end) {
 		session_say(session->kvd->seam, session->source.fd, text);

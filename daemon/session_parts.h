@@ -39,6 +39,9 @@ struct session_shared {
 	struct session_list held;
 	struct session_list dead;
 	struct session_list halves; // by the time of their last byte
+	struct session_list pushed;
+	struct session_list soft;
+	struct lookup by_id;
 	LIST_HEAD(, session_owner) owners;
 	size_t count;
 	uint64_t last_id;
@@ -104,6 +107,8 @@ void session_uncharge_dead(struct session *session);
 void session_charge_partial(struct session *session);
 /// Notes whether a half frame waits for its next byte, from now on.
 void session_watch_half(struct session *session);
+/// Closes a session at once, with an error line if no other reply is on its way.
+void session_turn_out(struct session *session, const char *text);
 /// Sends a line to a client whose connection is about to be closed, if its socket takes it.
 void session_say(const struct seam *seam, int fd, const char *text);
 /// Closes those whose half frame has waited too long; the next time to look, UINT64_MAX = none.

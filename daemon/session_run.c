@@ -34,6 +34,7 @@ static enum command_outcome session_dispatch(struct session *session,
 	uint64_t seq_before = keyspace_last_seq(keyspace);
 	session->command_start = session->output_position + session->output_end;
 	session->command_hold_seq = 0;
+	session->reply_end = 0;
 	enum command_outcome outcome =
 		command_dispatch(session->kvd, session, request->argv, request->argc);
 	if (outcome == COMMAND_PARK) {
@@ -49,6 +50,9 @@ static enum command_outcome session_dispatch(struct session *session,
 		}
 	}
 	uint64_t end = session->output_position + session->output_end;
+	if (__builtin_expect(session->reply_end > 0, 0)) {
+		end = session->reply_end;
+	}
 	if (session->fds_count > 0 && session->fds_end == 0) {
 		session->fds_end = end;
 	}

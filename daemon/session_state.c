@@ -105,11 +105,12 @@ struct session *session_next(const struct session *session)
 
 struct session *session_find(const struct kvd *kvd, uint64_t id)
 {
-	struct session *session = session_first(kvd);
-	while (session && session->id != id) {
-		session = session_next(session);
-	}
-	return session;
+	const struct session_shared *shared = listener_sessions(kvd->listener);
+	struct lookup_link *link = lookup_first(&shared->by_id, id);
+	struct session *session =
+		link ? (struct session *)(void *)((char *)link - offsetof(struct session, id_link))
+		     : NULL;
+	return session && !session->dead ? session : NULL;
 }
 
 size_t session_count(const struct session_shared *shared)
