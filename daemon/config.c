@@ -270,7 +270,10 @@ void config_fini(struct config *config)
 
 static const char *value_word(const struct config_option *option)
 {
-	static const char *const words[] = { "TEXT", "SIZE", "TIME", "N", "N", "MODE", "CHOICE" };
+	static const char *const words[] = { "PATH", "SIZE", "TIME", "N", "N", "MODE", "CHOICE" };
+	if (option->kind == CONFIG_KIND_STRING && option->dynamic) {
+		return "TEXT"; // places are fixed
+	}
 	return option->kind == CONFIG_KIND_CHOICE ? option->text : words[option->kind];
 }
 
