@@ -11,3 +11,6 @@ struct keyspace;
 /// One slice, if one is due. Returns when the next is (monotonic), UINT64_MAX if no key has an
 /// expiry.
 uint64_t expire_turn(struct keyspace *keyspace, uint64_t now_ns);
+
+/// A key was given this time to expire: a walk must find it then.
+void expire_expect(struct keyspace *keyspace, uint64_t expiry_ms);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/expire.h"
 #include "daemon/log.h"
 #include "shm/crc32c.h"
 
@@ -157,7 +158,10 @@ static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
 	kvs_log_live_add(&keyspace->log, op->offset, op->record_bytes);
 	keyspace->live_bytes += op->record_bytes;
 	keyspace->keys++;
-	keyspace->keys_with_expiry += op->expiry_ms != 0;
+	if (op->expiry_ms != 0) {
+		keyspace->keys_with_expiry++;
+		expire_expect(keyspace, op->expiry_ms);
+	}
 	if (op->run_offset != 0) {
 		keyspace->live_bytes += op->value_bytes;
 		if (keyspace->persisted) {
