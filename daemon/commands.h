@@ -112,6 +112,19 @@ bool commands_wrote(struct call *call, int result, size_t value_bytes);
 bool commands_store(struct call *call, uint32_t key_index, uint32_t value_index, uint64_t expiry_ms,
 		    uint64_t *seq);
 
+/// May a value have `bytes` bytes from `start` on? False: Redis's error was answered.
+bool commands_length_fits(struct call *call, uint64_t start, uint64_t bytes);
+
+/// Writes `bytes` bytes over a value from byte `start` on, behind zeroes if it is shorter, keeping
+/// its expiry; `old` is the value there is now, empty if the key is absent. With commands_wrote().
+bool commands_overwrite(struct call *call, uint32_t key_index, const struct keyspace_value *old,
+			uint64_t start, const void *data, size_t bytes);
+
+/// A range as clients give it, negative numbers counting from the end, as the first and the last of
+/// `length` places; false if it is empty.
+bool commands_range_settle(int64_t start, int64_t end, int64_t length, int64_t *first,
+			   int64_t *last);
+
 /// Begins and commits a batch of the command's own, unless EXEC has one open already.
 void commands_batch_begin(struct call *call);
 bool commands_batch_commit(struct call *call);

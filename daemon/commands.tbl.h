@@ -19,6 +19,20 @@ X(append, "append", commands_string_append, 3, F_OOM | F_FAST, 1, 1, 1, "string"
 X(auth, "auth", commands_connection_auth, -2, F_OPEN | COMMAND_NO_AUTH, 0, 0, 0, "connection",
   "1.0.0",
   "[username] password", "Accepted for the user default only: the kernel tells kvd who connects.")
+X(bitcount, "bitcount", commands_bit_bitcount, -2, F_READ, 1, 1, 1, "bitmap", "2.6.0",
+  "key [start end [BYTE|BIT]]", "Counts the bits of a value, or of a part of it, that are 1.")
+X(bitfield, "bitfield", commands_bitfield_bitfield, -2, F_OOM, 1, 1, 1, "bitmap", "3.2.0",
+  "key [GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|[OVERFLOW "
+  "WRAP|SAT|FAIL] INCRBY encoding offset increment ...]",
+  "Reads, sets and adds to integers of any width at any bit of a value.")
+X(bitfield_ro, "bitfield_ro", commands_bitfield_ro, -2, F_READ | F_FAST, 1, 1, 1, "bitmap", "6.0.0",
+  "key [GET encoding offset ...]", "Reads integers of any width at any bit of a value.")
+X(bitop, "bitop", commands_bitop_bitop, -4, F_OOM, 2, -1, 1, "bitmap", "2.6.0",
+  "AND|OR|XOR|NOT destkey key [key ...]",
+  "Combines values bit by bit and stores the result; returns its length in bytes.")
+X(bitpos, "bitpos", commands_bit_bitpos, -3, F_READ, 1, 1, 1, "bitmap", "2.8.7",
+  "key bit [start [end [BYTE|BIT]]]",
+  "Finds the first 1 or the first 0 among the bits of a value, or of a part of it.")
 X(client, "client", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "connection", "2.4.0",
   "", "Container of the connection's own commands.")
 X(client_getname, "client|getname", commands_client_getname, 2, F_CONN, 0, 0, 0, "connection",
@@ -62,6 +76,9 @@ X(config_help, "config|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server"
 X(config_resetstat, "config|resetstat", commands_config_resetstat, 2, F_ADMIN, 0, 0, 0, "server",
   "2.0.0",
   "", "Starts the counts that INFO shows again from zero.")
+X(copy, "copy", commands_rename_copy, -3, F_OOM, 1, 2, 1, "generic", "6.2.0",
+  "source destination [DB destination-db] [REPLACE]",
+  "Stores a value and its time to live under another key too, which must be absent or REPLACEd.")
 X(dbsize, "dbsize", commands_scan_dbsize, 1, F_READ | F_FAST, 0, 0, 0, "server", "1.0.0",
   "", "Returns the number of keys.")
 X(decr, "decr", commands_counter_decr, 2, F_OOM | F_FAST, 1, 1, 1, "string", "1.0.0",
@@ -70,6 +87,8 @@ X(decrby, "decrby", commands_counter_decrby, 3, F_OOM | F_FAST, 1, 1, 1, "string
   "key decrement", "Subtracts a number from the integer in a value; an absent key counts as 0.")
 X(del, "del", commands_generic_del, -2, F_WRITE, 1, -1, 1, "generic", "1.0.0",
   "key [key ...]", "Removes keys, all of them in one atomic batch; returns how many there were.")
+X(delifeq, "delifeq", commands_set_delifeq, 3, F_WRITE | F_FAST, 1, 1, 1, "string", "9.0.0",
+  "key value", "Removes a key if its value is this one (a command of Valkey's).")
 X(discard, "discard", commands_multi_discard, 1, F_OPEN | COMMAND_NO_QUEUE, 0, 0, 0, "transactions",
   "2.0.0",
   "", "Drops what MULTI queued.")
@@ -86,6 +105,9 @@ X(expire, "expire", commands_expire_expire, -3, F_WRITE | F_FAST, 1, 1, 1, "gene
 X(expireat, "expireat", commands_expire_expireat, -3, F_WRITE | F_FAST, 1, 1, 1, "generic", "1.2.0",
   "key unix-time-seconds [NX|XX|GT|LT]",
   "Lets a key end at a time; one that has passed removes it.")
+X(expiretime, "expiretime", commands_expire_expiretime, 2, F_READ | F_FAST, 1, 1, 1, "generic",
+  "7.0.0",
+  "key", "Returns when a key ends, in seconds since 1970, -1 for never, -2 for an absent key.")
 X(flushall, "flushall", commands_scan_flush, -1, F_WRITE | COMMAND_DANGEROUS, 0, 0, 0, "server",
   "1.0.0",
   "[ASYNC|SYNC]", "Removes all keys: one record, whatever their number.")
@@ -94,11 +116,17 @@ X(flushdb, "flushdb", commands_scan_flush, -1, F_WRITE | COMMAND_DANGEROUS, 0, 0
   "[ASYNC|SYNC]", "The same as FLUSHALL, for there is one database.")
 X(get, "get", commands_string_get, 2, F_READ | F_FAST, 1, 1, 1, "string", "1.0.0",
   "key", "Returns a value.")
+X(getbit, "getbit", commands_bit_getbit, 3, F_READ | F_FAST, 1, 1, 1, "bitmap", "2.2.0",
+  "key offset", "Returns one bit of a value, 0 beyond its end.")
 X(getdel, "getdel", commands_string_getdel, 2, F_WRITE | F_FAST, 1, 1, 1, "string", "6.2.0",
   "key", "Returns a value and removes its key.")
 X(getex, "getex", commands_set_getex, -2, F_WRITE | F_FAST, 1, 1, 1, "string", "6.2.0",
   "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]",
   "Returns a value and sets or takes away its time to live.")
+X(getrange, "getrange", commands_range_getrange, 4, F_READ, 1, 1, 1, "string", "2.4.0",
+  "key start end", "Returns a part of a value; negative places count from its end.")
+X(getset, "getset", commands_set_getset, 3, F_OOM | F_FAST, 1, 1, 1, "string", "1.0.0",
+  "key value", "Sets a value and returns the former one.")
 X(hello, "hello", commands_connection_hello, -1, F_OPEN | COMMAND_NO_AUTH, 0, 0, 0, "connection",
   "6.0.0",
   "[protover [AUTH username password] [SETNAME clientname]]",
@@ -107,6 +135,10 @@ X(incr, "incr", commands_counter_incr, 2, F_OOM | F_FAST, 1, 1, 1, "string", "1.
   "key", "Adds one to the integer in a value; an absent key counts as 0.")
 X(incrby, "incrby", commands_counter_incrby, 3, F_OOM | F_FAST, 1, 1, 1, "string", "1.0.0",
   "key increment", "Adds a number to the integer in a value; an absent key counts as 0.")
+X(incrbyfloat, "incrbyfloat", commands_counter_incrbyfloat, 3, F_OOM | F_FAST, 1, 1, 1, "string",
+  "2.6.0",
+  "key increment",
+  "Adds a number with a fraction to the one in a value; an absent key counts as 0.")
 X(info, "info", commands_info_info, -1, F_ANY | COMMAND_DANGEROUS, 0, 0, 0, "server", "1.0.0",
   "[section ...]", "Tells how kvd is doing, in sections of name:value lines.")
 X(keys, "keys", commands_scan_keys, 2, F_READ | COMMAND_DANGEROUS | COMMAND_SLOW_OK, 0, 0, 0,
@@ -139,6 +171,9 @@ X(kvd_sync, "kvd.sync", commands_kvd_sync, 1, F_CONN | COMMAND_NO_MULTI, 0, 0, 0
 X(kvd_watermarks, "kvd.watermarks", commands_kvd_watermarks, 1, F_CONN | F_FAST, 0, 0, 0, "kvd",
   "0.1.0",
   "", "Returns the newest applied and the newest durable version.")
+X(lcs, "lcs", commands_lcs_lcs, -3, F_READ, 1, 2, 1, "string", "7.0.0",
+  "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
+  "Finds the longest sequence of bytes that two values have in common, gaps allowed.")
 X(mget, "mget", commands_generic_mget, -2, F_READ | F_FAST, 1, -1, 1, "string", "1.0.0",
   "key [key ...]", "Returns several values, null for each key that is absent.")
 X(mset, "mset", commands_generic_mset, -3, F_OOM, 1, -1, 2, "string", "1.0.1",
@@ -158,6 +193,9 @@ X(pexpireat, "pexpireat", commands_expire_pexpireat, -3, F_WRITE | F_FAST, 1, 1,
   "2.6.0",
   "key unix-time-milliseconds [NX|XX|GT|LT]",
   "Lets a key end at a time in milliseconds; one that has passed removes it.")
+X(pexpiretime, "pexpiretime", commands_expire_pexpiretime, 2, F_READ | F_FAST, 1, 1, 1, "generic",
+  "7.0.0",
+  "key", "Returns when a key ends, in ms since 1970, -1 for never, -2 for an absent key.")
 X(ping, "ping", commands_connection_ping, -1, F_FAST, 0, 0, 0, "connection", "1.0.0",
   "[message]", "Answers PONG, or its argument.")
 X(psetex, "psetex", commands_set_psetex, 4, F_OOM, 1, 1, 1, "string", "2.6.0",
@@ -167,6 +205,13 @@ X(pttl, "pttl", commands_expire_pttl, 2, F_READ | F_FAST, 1, 1, 1, "generic", "2
 X(quit, "quit", commands_connection_quit, -1, F_OPEN | COMMAND_NO_AUTH | COMMAND_NO_QUEUE, 0, 0, 0,
   "connection", "1.0.0",
   "", "Answers and closes the connection.")
+X(randomkey, "randomkey", commands_scan_randomkey, 1, F_READ, 0, 0, 0, "generic", "1.0.0",
+  "", "Returns one of the keys, each with the same chance, or null if there are none.")
+X(rename, "rename", commands_rename_rename, 3, F_WRITE, 1, 2, 1, "generic", "1.0.0",
+  "key newkey",
+  "Gives a key another name, with its value and time to live; a key of that name goes.")
+X(renamenx, "renamenx", commands_rename_renamenx, 3, F_WRITE | F_FAST, 1, 2, 1, "generic", "1.0.0",
+  "key newkey", "Gives a key another name if no key has it.")
 X(scan, "scan", commands_scan_scan, -2, F_READ, 0, 0, 0, "generic", "2.8.0",
   "cursor [MATCH pattern] [COUNT count] [TYPE type]",
   "Goes through the keys piece by piece: start with 0, go on with the cursor returned until it is "
@@ -174,17 +219,26 @@ X(scan, "scan", commands_scan_scan, -2, F_READ, 0, 0, 0, "generic", "2.8.0",
 X(select, "select", commands_connection_select, 2, F_ANY | F_FAST, 0, 0, 0, "connection", "1.0.0",
   "index", "Accepts database 0, the only one.")
 X(set, "set", commands_set_set, -3, F_OOM, 1, 1, 1, "string", "1.0.0",
-  "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT "
-  "unix-time-milliseconds|KEEPTTL]",
+  "key value [NX|XX|IFEQ comparison-value] [GET] [EX seconds|PX milliseconds|EXAT "
+  "unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]",
   "Sets a value.")
+X(setbit, "setbit", commands_bit_setbit, 4, F_OOM, 1, 1, 1, "bitmap", "2.2.0",
+  "key offset value", "Sets one bit of a value, which grows as needed; returns what it was.")
 X(setex, "setex", commands_set_setex, 4, F_OOM, 1, 1, 1, "string", "2.0.0",
   "key seconds value", "Sets a value with a time to live in seconds.")
 X(setnx, "setnx", commands_set_setnx, 3, F_OOM | F_FAST, 1, 1, 1, "string", "1.0.0",
   "key value", "Sets a value if the key is absent.")
+X(setrange, "setrange", commands_range_setrange, 4, F_OOM, 1, 1, 1, "string", "2.2.0",
+  "key offset value",
+  "Writes over a part of a value, which grows as needed; returns the length it has then.")
 X(strlen, "strlen", commands_string_strlen, 2, F_READ | F_FAST, 1, 1, 1, "string", "2.2.0",
   "key", "Returns the length of a value, 0 for an absent key.")
+X(substr, "substr", commands_range_getrange, 4, F_READ, 1, 1, 1, "string", "1.0.0",
+  "key start end", "What GETRANGE was called first.")
 X(time, "time", commands_info_time, 1, F_ANY | F_FAST, 0, 0, 0, "server", "2.6.0",
   "", "Returns kvd's clock: seconds and microseconds.")
+X(touch, "touch", commands_generic_exists, -2, F_READ | F_FAST, 1, -1, 1, "generic", "3.2.1",
+  "key [key ...]", "Counts which of the keys exist, as EXISTS does.")
 X(ttl, "ttl", commands_expire_ttl, 2, F_READ | F_FAST, 1, 1, 1, "generic", "1.0.0",
   "key", "Returns the time to live in seconds, -1 for none, -2 for an absent key.")
 X(type, "type", commands_generic_type, 2, F_READ | F_FAST, 1, 1, 1, "generic", "1.0.0",

@@ -47,6 +47,9 @@ static size_t command_categories(const struct command *command,
 	if (strcmp(command->group, "string") == 0) {
 		out[n++] = "@string";
 	}
+	if (strcmp(command->group, "bitmap") == 0) {
+		out[n++] = "@bitmap";
+	}
 	if (command->flags & COMMAND_ADMIN) {
 		out[n++] = "@admin";
 	}

@@ -1,7 +1,17 @@
 // SPDX-License-Identifier: MIT
 //
-// Counters: integers kept as decimal text, as in Redis. A counter keeps its time to live.
+// Counters: integers and decimal fractions kept as text, as in Redis. A counter keeps its time to
+// live.
 #include "daemon/commands.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define COUNTER_TEXT_NOT_FLOAT "ERR value is not a valid float"
+#define COUNTER_FLOAT_BYTES_MAX 5120u // every finite long double fits, written without exponent
 
 static void counter_add(struct call *call, int64_t by)
 {
@@ -58,4 +68,70 @@ void commands_counter_decrby(struct call *call)
 		return;
 	}
 	counter_add(call, -by);
+}
+
+/// A number as strtold() reads it, hexadecimal and infinite ones too, but nothing around it. What
+/// long double is decides the last digits: 64 bits of mantissa on x86-64, 113 on arm64.
+static bool counter_float(const void *data, size_t bytes, long double *number)
+{
+	char text[COUNTER_FLOAT_BYTES_MAX];
+	char *end;
+	if (bytes == 0 || bytes >= sizeof(text)) {
+		return false;
+	}
+	memcpy(text, data, bytes);
+	text[bytes] = 0;
+	errno = 0;
+	*number = strtold(text, &end);
+	bool out_of_range = errno == ERANGE && (isinf(*number) || *number == 0);
+	return !isspace((unsigned char)text[0]) && end == text + bytes && !out_of_range &&
+	       errno != EINVAL && !isnan(*number);
+}
+
+/// Up to 17 digits behind the point, no mere 0 at the end, and no -0. Returns the length.
+static size_t counter_float_text(long double number, char text[COUNTER_FLOAT_BYTES_MAX])
+{
+	int n = snprintf(text, COUNTER_FLOAT_BYTES_MAX, "%.17Lf", number);
+	size_t bytes = n > 0 && (unsigned)n < COUNTER_FLOAT_BYTES_MAX ? (size_t)n : 0;
+	if (memchr(text, '.', bytes) != NULL) {
+		while (bytes > 0 && text[bytes - 1] == '0') {
+			bytes--;
+		}
+		bytes -= bytes > 0 && text[bytes - 1] == '.';
+	}
+	if (bytes == 2 && memcmp(text, "-0", 2) == 0) {
+		text[0] = '0';
+		bytes = 1;
+	}
+	return bytes;
+}
+
+void commands_counter_incrbyfloat(struct call *call)
+{
+	const struct resp_arg *key = &call->argv[1];
+	struct keyspace_value old = { 0 };
+	long double number = 0;
+	long double by;
+	if (!commands_peek(call, 1, &old)) {
+		old = (struct keyspace_value){ 0 };
+	} else if (!counter_float(old.value, old.value_bytes, &number)) {
+		commands_error(call, COUNTER_TEXT_NOT_FLOAT);
+		return;
+	}
+	if (!counter_float(call->argv[2].data, call->argv[2].bytes, &by)) {
+		commands_error(call, COUNTER_TEXT_NOT_FLOAT);
+		return;
+	}
+	number += by;
+	if (isnan(number) || isinf(number)) {
+		commands_error(call, "ERR increment would produce NaN or Infinity");
+		return;
+	}
+	char text[COUNTER_FLOAT_BYTES_MAX];
+	size_t bytes = counter_float_text(number, text);
+	int result = keyspace_set(call->kvd->keyspace, key->data, key->bytes, text, bytes,
+				  old.expiry_ms, NULL);
+	if (commands_wrote(call, result, bytes)) {
+		reply_bulk(call->session, text, bytes);
+	}
 }

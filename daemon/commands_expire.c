@@ -128,7 +128,8 @@ void commands_expire_persist(struct call *call)
 	}
 }
 
-static void expire_left(struct call *call, bool seconds)
+/// When the key ends, from now or from 1970.
+static void expire_reply(struct call *call, bool seconds, bool relative)
 {
 	struct keyspace_value value;
 	if (!commands_lookup(call, 1, &value)) {
@@ -136,18 +137,29 @@ static void expire_left(struct call *call, bool seconds)
 	} else if (!value.expiry_ms) {
 		reply_integer(call->session, -1);
 	} else {
-		int64_t left_ms = (int64_t)(value.expiry_ms - keyspace_now_ms(call->kvd->keyspace));
-		left_ms = left_ms < 0 ? 0 : left_ms;
-		reply_integer(call->session, seconds ? (left_ms + 500) / 1000 : left_ms);
+		int64_t now_ms = relative ? (int64_t)keyspace_now_ms(call->kvd->keyspace) : 0;
+		int64_t time_ms = (int64_t)value.expiry_ms - now_ms;
+		time_ms = time_ms < 0 ? 0 : time_ms;
+		reply_integer(call->session, seconds ? (time_ms + 500) / 1000 : time_ms);
 	}
 }
 
 void commands_expire_ttl(struct call *call)
 {
-	expire_left(call, true);
+	expire_reply(call, true, true);
 }
 
 void commands_expire_pttl(struct call *call)
 {
-	expire_left(call, false);
+	expire_reply(call, false, true);
+}
+
+void commands_expire_expiretime(struct call *call)
+{
+	expire_reply(call, true, false);
+}
+
+void commands_expire_pexpiretime(struct call *call)
+{
+	expire_reply(call, false, false);
 }

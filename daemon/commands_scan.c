@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Commands over all keys: SCAN in bounded pieces, KEYS in one go, DBSIZE, FLUSHALL.
+// Commands over all keys: SCAN in bounded pieces, KEYS in one go, RANDOMKEY, DBSIZE, FLUSHALL.
 #include "daemon/commands.h"
 
 #include <stdlib.h>
@@ -189,6 +189,66 @@ void commands_scan_keys(struct call *call)
 		cursor = keyspace_view_scan(call->kvd->keyspace, cursor, scan_visit, &scan);
 	} while (cursor && !call->session->dead);
 	reply_deferred_end(call->session, mark, scan.found_count);
+}
+
+#define RANDOM_PROBES 64u	 // positions looked at before being less particular
+#define RANDOM_KEYS 32u		 // places that every position is taken to have
+#define RANDOM_SLICE_NS 1000000u // more than a table of the smallest size takes
+
+/// What stands at one position of the table: the key in place `wanted`, and how many there are.
+struct scan_probe {
+	uint64_t wanted;
+	uint64_t seen;
+	struct resp_arg key;
+	bool found;
+};
+
+static void scan_probe_visit(void *context, const void *key, size_t key_bytes,
+			     const struct keyspace_value *value)
+{
+	struct scan_probe *probe = context;
+	(void)value;
+	if (probe->seen++ == probe->wanted) {
+		probe->key = (struct resp_arg){ key, key_bytes };
+		probe->found = true;
+	}
+}
+
+/// Every key has the same chance: a position is drawn, and a place of as many as hardly any
+/// position fills; if nothing is there, the dice are thrown again. Where keys are so few that this
+/// finds none the next one from a drawn position on is taken, for which the whole table may have to be gone
+/// through, though not for longer than a millisecond: then it is null as if there were none.
+void commands_scan_randomkey(struct call *call)
+{
+	struct keyspace *keyspace = call->kvd->keyspace;
+	const struct seam *seam = call->kvd->seam;
+	struct scan_probe probe = { 0 };
+	uint64_t random[2 * RANDOM_PROBES];
+	if (keyspace_view_count(keyspace) == 0) {
+		reply_null(call->session);
+		return;
+	}
+	seam->random_bytes(random, sizeof(random));
+	for (unsigned i = 0; i < RANDOM_PROBES && !probe.found; i++) {
+		probe = (struct scan_probe){ .wanted = random[2 * i] % RANDOM_KEYS };
+		(void)keyspace_view_scan(keyspace, random[2 * i + 1], scan_probe_visit, &probe);
+	}
+	uint64_t cursor = random[1];
+	uint64_t start_ns = seam->monotonic_ns();
+	for (uint64_t visits = 1, turns = 0; !probe.found && turns < 2; visits++) {
+		probe = (struct scan_probe){ 0 };
+		cursor = keyspace_view_scan(keyspace, cursor, scan_probe_visit, &probe);
+		turns += cursor == 0;
+		if (visits % SCAN_CLOCK_EVERY == 0 &&
+		    seam->monotonic_ns() - start_ns >= RANDOM_SLICE_NS) {
+			break;
+		}
+	}
+	if (probe.found) {
+		reply_bulk(call->session, probe.key.data, probe.key.bytes);
+	} else {
+		reply_null(call->session);
+	}
 }
 
 void commands_scan_dbsize(struct call *call)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// SET with all its options, its older relatives SETNX, SETEX, PSETEX, and GETEX, which takes the
-// same expiry options. Which options exclude which, and in what order mistakes are noticed, is
-// Redis 7.0's.
+// SET with all its options, its older relatives SETNX, SETEX, PSETEX, GETSET, and GETEX, which
+// takes the same expiry options. Which options exclude which, and in what order mistakes are
+// noticed, is Redis 7.0's; IFEQ and DELIFEQ are Valkey's.
 #include "daemon/commands.h"
 
 enum set_flags {
@@ -15,6 +15,7 @@ enum set_flags {
 	SET_PXAT = 1 << 6,
 	SET_KEEPTTL = 1 << 7,
 	SET_PERSIST = 1 << 8,
+	SET_IFEQ = 1 << 9,
 };
 #define SET_EXPIRY (SET_EX | SET_PX | SET_EXAT | SET_PXAT)
 
@@ -27,8 +28,9 @@ struct set_option {
 };
 
 static const struct set_option set_options[] = {
-	{ "nx", SET_NX, SET_XX, false },
-	{ "xx", SET_XX, SET_NX, false },
+	{ "nx", SET_NX, SET_XX | SET_IFEQ, false },
+	{ "xx", SET_XX, SET_NX | SET_IFEQ, false },
+	{ "ifeq", SET_IFEQ, SET_NX | SET_XX | SET_IFEQ, true },
 	{ "get", SET_GET, 0, false },
 	{ "keepttl", SET_KEEPTTL, SET_EXPIRY, false },
 	{ "ex", SET_EX, SET_KEEPTTL | (SET_EXPIRY & ~SET_EX), true },
@@ -49,6 +51,7 @@ static const struct set_option getex_options[] = {
 struct set_request {
 	unsigned flags;
 	const struct resp_arg *expiry; // argument of EX, PX, EXAT or PXAT
+	const struct resp_arg *former; // argument of IFEQ
 };
 
 static bool set_parse(struct call *call, uint32_t first, const struct set_option *options,
@@ -67,7 +70,9 @@ static bool set_parse(struct call *call, uint32_t first, const struct set_option
 			return false;
 		}
 		request->flags |= option->flag;
-		if (option->has_value) {
+		if (option->flag == SET_IFEQ) {
+			request->former = &call->argv[++i];
+		} else if (option->has_value) {
 			request->expiry = &call->argv[++i];
 		}
 	}
@@ -83,6 +88,22 @@ static bool set_expiry(struct call *call, const struct set_request *request, uin
 				   (request->flags & (SET_EX | SET_PX)) != 0, expiry_ms);
 }
 
+static bool set_equals(const struct keyspace_value *value, const struct resp_arg *arg)
+{
+	return value->value_bytes == arg->bytes &&
+	       (arg->bytes == 0 || memcmp(value->value, arg->data, arg->bytes) == 0);
+}
+
+/// Does the condition hold for what the key has now?
+static bool set_applies(const struct set_request *request, bool found,
+			const struct keyspace_value *old)
+{
+	if (request->flags & SET_IFEQ) {
+		return found && set_equals(old, request->former);
+	}
+	return !(request->flags & (found ? SET_NX : SET_XX));
+}
+
 void commands_set_set(struct call *call)
 {
 	struct set_request request = { 0 };
@@ -94,11 +115,11 @@ void commands_set_set(struct call *call)
 			return;
 		}
 	}
-	if (request.flags & (SET_NX | SET_XX | SET_GET | SET_KEEPTTL)) {
+	if (request.flags & (SET_NX | SET_XX | SET_IFEQ | SET_GET | SET_KEEPTTL)) {
 		struct keyspace_value old;
 		bool found = request.flags & SET_GET ? commands_lookup(call, 1, &old)
 						     : commands_peek(call, 1, &old);
-		bool applies = !(request.flags & (found ? SET_NX : SET_XX));
+		bool applies = set_applies(&request, found, &old);
 		if (found && request.flags & SET_KEEPTTL) {
 			expiry_ms = old.expiry_ms;
 		}
@@ -122,6 +143,31 @@ void commands_set_setnx(struct call *call)
 	if (commands_peek(call, 1, &old)) {
 		reply_integer(call->session, 0);
 	} else if (commands_store(call, 1, 2, 0, NULL)) {
+		reply_integer(call->session, 1);
+	}
+}
+
+void commands_set_getset(struct call *call)
+{
+	struct keyspace_value old;
+	if (commands_lookup(call, 1, &old)) {
+		reply_bulk(call->session, old.value, old.value_bytes);
+	} else {
+		reply_null(call->session);
+	}
+	(void)commands_store(call, 1, 2, 0, NULL);
+}
+
+void commands_set_delifeq(struct call *call)
+{
+	const struct resp_arg *key = &call->argv[1];
+	struct keyspace_value old;
+	if (!commands_peek(call, 1, &old) || !set_equals(&old, &call->argv[2])) {
+		reply_integer(call->session, 0);
+		return;
+	}
+	int result = keyspace_delete(call->kvd->keyspace, key->data, key->bytes);
+	if (commands_wrote(call, result, 0)) {
 		reply_integer(call->session, 1);
 	}
 }

@@ -38,6 +38,9 @@ void commands_string_append(struct call *call)
 		}
 		return;
 	}
+	if (!commands_length_fits(call, head.value_bytes, tail->bytes)) {
+		return;
+	}
 	size_t bytes = head.value_bytes + tail->bytes;
 	const struct kvs_piece pieces[] = { { head.value, head.value_bytes },
 					    { tail->data, tail->bytes } };

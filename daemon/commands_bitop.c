@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT
+//
+// BITOP: values combined bit by bit into another. Shorter ones, and keys that are absent, count as
+// if zeroes followed.
+#include <stdlib.h>
+
+#include "daemon/commands.h"
+
+#define BITOP_FIRST_SOURCE 3u
+
+enum bitop { BITOP_AND, BITOP_OR, BITOP_XOR, BITOP_NOT };
+
+static bool bitop_parse(struct call *call, enum bitop *op)
+{
+	static const char *const names[] = { "and", "or", "xor", "not" };
+	unsigned i = 0;
+	while (i < 4 && !commands_arg_is(&call->argv[1], names[i])) {
+		i++;
+	}
+	if (i == 4) {
+		commands_error(call, COMMANDS_TEXT_SYNTAX);
+		return false;
+	}
+	*op = (enum bitop)i;
+	if (*op == BITOP_NOT && call->argc != 4) {
+		commands_error(call, "ERR BITOP NOT must be called with a single source key.");
+		return false;
+	}
+	return true;
+}
+
+/// One source into the result, whose `length` bytes are what the sources before it gave.
+static void bitop_combine(enum bitop op, unsigned char *to, size_t length,
+			  const unsigned char *from, size_t bytes)
+{
+	switch (op) {
+	case BITOP_AND:
+		for (size_t i = 0; i < bytes; i++) {
+			to[i] &= from[i];
+		}
+		memset(to + bytes, 0, length - bytes);
+		break;
+	case BITOP_OR:
+		for (size_t i = 0; i < bytes; i++) {
+			to[i] |= from[i];
+		}
+		break;
+	case BITOP_XOR:
+		for (size_t i = 0; i < bytes; i++) {
+			to[i] ^= from[i];
+		}
+		break;
+	default:
+		for (size_t i = 0; i < bytes; i++) {
+			to[i] = (unsigned char)~from[i];
+		}
+		break;
+	}
+}
+
+static bool bitop_compute(struct call *call, enum bitop op, unsigned char *to, size_t length)
+{
+	for (uint32_t i = BITOP_FIRST_SOURCE; i < call->argc; i++) {
+		struct keyspace_value value;
+		// Looked up anew: whatever had expired was removed by the first look, so that this
+		// one only reads, and the value is used before the next key is looked at.
+		if (!commands_peek(call, i, &value)) {
+			value = (struct keyspace_value){ .value = to };
+		}
+		if (value.value_bytes > length) {
+			return false;
+		}
+		if (i == BITOP_FIRST_SOURCE && op != BITOP_NOT) {
+			memcpy(to, value.value, value.value_bytes);
+		} else {
+			bitop_combine(op, to, length, value.value, value.value_bytes);
+		}
+	}
+	return true;
+}
+
+static void bitop_store(struct call *call, enum bitop op, size_t length)
+{
+	const struct resp_arg *key = &call->argv[2];
+	unsigned char *to = calloc(1, length);
+	if (!to || !bitop_compute(call, op, to, length)) {
+		commands_error(call, COMMANDS_TEXT_OOM);
+		free(to);
+		return;
+	}
+	int result = keyspace_set(call->kvd->keyspace, key->data, key->bytes, to, length, 0, NULL);
+	free(to);
+	if (commands_wrote(call, result, length)) {
+		reply_integer(call->session, (int64_t)length);
+	}
+}
+
+void commands_bitop_bitop(struct call *call)
+{
+	enum bitop op;
+	size_t length = 0;
+	if (!bitop_parse(call, &op)) {
+		return;
+	}
+	for (uint32_t i = BITOP_FIRST_SOURCE; i < call->argc; i++) {
+		struct keyspace_value value;
+		if (commands_lookup(call, i, &value) && value.value_bytes > length) {
+			length = value.value_bytes;
+		}
+	}
+	if (length > 0) {
+		bitop_store(call, op, length);
+		return;
+	}
+	const struct resp_arg *key = &call->argv[2];
+	int result = keyspace_delete(call->kvd->keyspace, key->data, key->bytes);
+	if (commands_wrote(call, result, 0)) {
+		reply_integer(call->session, 0);
+	}
+}
