@@ -236,15 +236,14 @@ void commands_run(struct call *call)
 {
 	struct stats *stats = call->kvd->stats;
 	struct stats_command *numbers = &stats->commands[commands_index(call->command)];
-	bool timed = ++stats->timing_clock % STATS_TIMED_EVERY == 0;
+	bool timed = stats_timed(stats, numbers, call);
 	uint64_t start_ns = timed ? call->kvd->seam->monotonic_ns() : 0;
 	call->command->run(call);
 	if (call->refused) {
 		return;
 	}
 	if (timed) {
-		numbers->timed_calls++;
-		numbers->timed_ns += call->kvd->seam->monotonic_ns() - start_ns;
+		stats_took(call, call->kvd->seam->monotonic_ns() - start_ns + call->slept_ns);
 	}
 	numbers->calls++;
 	stats_add(stats, KVS_COUNTER_commands_processed, 1);

@@ -44,6 +44,7 @@ struct call {
 	size_t events_mark; // where its events begin, see events_mark()
 	bool in_exec; // runs inside EXEC's batch: begins none of its own
 	bool failed; // it answered with an error
+	uint64_t slept_ns; // it also lets its connection rest so long (DEBUG SLEEP)
 	int refused; // KEYSPACE_WAIT, _FULL, _TOO_LARGE: no room, nothing was changed or answered
 };
 

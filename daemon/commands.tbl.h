@@ -174,6 +174,26 @@ X(kvd_watermarks, "kvd.watermarks", commands_kvd_watermarks, 1, F_CONN | F_FAST,
 X(lcs, "lcs", commands_lcs_lcs, -3, F_READ, 1, 2, 1, "string", "7.0.0",
   "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
   "Finds the longest sequence of bytes that two values have in common, gaps allowed.")
+X(latency, "latency", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "2.8.13",
+  "", "Container of the commands about long waits.")
+X(latency_doctor, "latency|doctor", commands_latency_doctor, 2, F_ADMIN, 0, 0, 0, "server",
+  "2.8.13",
+  "", "Says in words what was noticed.")
+X(latency_graph, "latency|graph", commands_latency_graph, 3, F_ADMIN, 0, 0, 0, "server", "2.8.13",
+  "event", "Draws the times of an event.")
+X(latency_help, "latency|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "2.8.13",
+  "", "Lists the subcommands.")
+X(latency_histogram, "latency|histogram", commands_latency_histogram, -2, F_ADMIN, 0, 0, 0,
+  "server", "7.0.0",
+  "[command ...]", "Tells how long commands took, of a sample of the calls.")
+X(latency_history, "latency|history", commands_latency_history, 3, F_ADMIN, 0, 0, 0, "server",
+  "2.8.13",
+  "event", "Returns when an event happened, and how long it took.")
+X(latency_latest, "latency|latest", commands_latency_latest, 2, F_ADMIN, 0, 0, 0, "server",
+  "2.8.13",
+  "", "Returns the last and the longest of each event.")
+X(latency_reset, "latency|reset", commands_latency_reset, -2, F_ADMIN, 0, 0, 0, "server", "2.8.13",
+  "[event ...]", "Forgets events, all of them if none is named.")
 X(mget, "mget", commands_generic_mget, -2, F_READ | F_FAST, 1, -1, 1, "string", "1.0.0",
   "key [key ...]", "Returns several values, null for each key that is absent.")
 X(mset, "mset", commands_generic_mset, -3, F_OOM, 1, -1, 2, "string", "1.0.1",
@@ -231,6 +251,16 @@ X(setnx, "setnx", commands_set_setnx, 3, F_OOM | F_FAST, 1, 1, 1, "string", "1.0
 X(setrange, "setrange", commands_range_setrange, 4, F_OOM, 1, 1, 1, "string", "2.2.0",
   "key offset value",
   "Writes over a part of a value, which grows as needed; returns the length it has then.")
+X(slowlog, "slowlog", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "2.2.12",
+  "", "Container of the commands about slow commands.")
+X(slowlog_get, "slowlog|get", commands_slowlog_get, -2, F_ADMIN, 0, 0, 0, "server", "2.2.12",
+  "[count]", "Returns the newest commands that took long, 10 or so many, -1 for all.")
+X(slowlog_help, "slowlog|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "6.2.0",
+  "", "Lists the subcommands.")
+X(slowlog_len, "slowlog|len", commands_slowlog_len, 2, F_ADMIN, 0, 0, 0, "server", "2.2.12",
+  "", "Returns how many are kept.")
+X(slowlog_reset, "slowlog|reset", commands_slowlog_reset, 2, F_ADMIN, 0, 0, 0, "server", "2.2.12",
+  "", "Forgets them.")
 X(strlen, "strlen", commands_string_strlen, 2, F_READ | F_FAST, 1, 1, 1, "string", "2.2.0",
   "key", "Returns the length of a value, 0 for an absent key.")
 X(substr, "substr", commands_range_getrange, 4, F_READ, 1, 1, 1, "string", "1.0.0",

@@ -89,6 +89,16 @@ CONFIG_DURATION_MS(revoke_min_ms, "revoke-min", 50, 1, 3600000, 1,
 		   "the same when free segments are below the reserve")
 CONFIG_CHOICE(on_stuck, "on-stuck", "revoke|block", 0, 1,
 	      "what to do about a reader past its deadline")
+CONFIG_INTEGER(slowlog_us, "slowlog-log-slower-than", 10000, -1, INT64_MAX, 1,
+	       "commands that take as many microseconds are kept for SLOWLOG; 0 = all, -1 = none")
+CONFIG_NUMBER(slowlog_entries, "slowlog-max-len", 128, 0, 65536, 1,
+	      "the newest so many of them are kept")
+CONFIG_NUMBER(latency_ms, "latency-monitor-threshold", 0, 0, INT64_MAX, 1,
+	      "commands that take as many milliseconds are kept for LATENCY; 0 = none")
+CONFIG_CHOICE(latency_tracking, "latency-tracking", "no|yes", 1, 1,
+	      "keep a histogram of each command's times")
+CONFIG_STRING(latency_percentiles, "latency-tracking-info-percentiles", "50 99 99.9", 1,
+	      "which percentiles of them INFO tells")
 CONFIG_CHOICE(log_level, "loglevel", "debug|info|notice|warning|error", 2, 1,
 	      "least important line that is logged")
 

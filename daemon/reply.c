@@ -194,14 +194,25 @@ size_t reply_deferred_begin(struct session *session)
 	return mark;
 }
 
-void reply_deferred_end(struct session *session, size_t mark, size_t count)
+static void reply_deferred_fill(struct session *session, size_t mark, char kind, size_t count)
 {
 	size_t body = mark + RESP_NUMBER_BYTES_MAX;
 	if (session->output_end < body) {
 		return; // there was no room: the session is dead
 	}
 	char *out = session->output;
-	size_t head = resp_format_number(out + mark, '*', (int64_t)count);
+	size_t head = resp_format_number(out + mark, kind, (int64_t)count);
 	memmove(out + mark + head, out + body, session->output_end - body);
 	session->output_end -= RESP_NUMBER_BYTES_MAX - head;
+}
+
+void reply_deferred_end(struct session *session, size_t mark, size_t count)
+{
+	reply_deferred_fill(session, mark, '*', count);
+}
+
+void reply_deferred_map_end(struct session *session, size_t mark, size_t pairs)
+{
+	bool map = session->resp_version >= 3;
+	reply_deferred_fill(session, mark, map ? '%' : '*', map ? pairs : 2 * pairs);
 }

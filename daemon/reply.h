@@ -35,3 +35,5 @@ void reply_raw(struct session *session, const void *data, size_t bytes); // alre
 /// Array whose length is known later: begin returns a mark, end fills it in.
 size_t reply_deferred_begin(struct session *session);
 void reply_deferred_end(struct session *session, size_t mark, size_t count);
+/// The same as a map of so many pairs.
+void reply_deferred_map_end(struct session *session, size_t mark, size_t pairs);

@@ -10,9 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "daemon/command.h"
-#include "daemon/keyspace.h"
-#include "daemon/kvd.h"
+#include "daemon/commands.h"
 #include "daemon/loop.h"
 #include "daemon/persist.h"
 #include "daemon/readers.h"
@@ -32,12 +30,67 @@ struct stats *stats_create(struct kvd *kvd)
 	stats->counters = kvs_counter_word(map->base, (enum kvs_counter)0);
 	stats->samples_taken = 1; // the one of the start, all zero but its time
 	stats->samples[0].time_ms = kvd->seam->wall_ms();
+	slowlog_init(&stats->slowlog);
+	kvd->stats = stats;
+	stats_settle_timing(kvd);
 	return stats;
+}
+
+static void stats_forget_times(struct stats *stats)
+{
+	for (size_t i = 0; i < STATS_COMMANDS_MAX; i++) {
+		free(stats->commands[i].histogram);
+	}
+	memset(stats->commands, 0, sizeof(stats->commands));
 }
 
 void stats_destroy(struct stats *stats)
 {
+	if (!stats) {
+		return;
+	}
+	stats_forget_times(stats);
+	slowlog_trim(&stats->slowlog, 0);
+	for (unsigned i = 0; i < LATENCY_EVENTS; i++) {
+		(void)latency_reset(&stats->latency, (enum latency_event)i);
+	}
 	free(stats);
+}
+
+void stats_settle_timing(struct kvd *kvd)
+{
+	const struct config *config = &kvd->config;
+	bool all = (config->slowlog_us >= 0 && config->slowlog_us < STATS_TIMED_ALL_US) ||
+		   config->latency_ms > 0;
+	kvd->stats->timing_mask = all ? 0 : STATS_TIMED_EVERY - 1;
+	slowlog_trim(&kvd->stats->slowlog, config->slowlog_entries);
+}
+
+void stats_took(struct call *call, uint64_t ns)
+{
+	const struct config *config = &call->kvd->config;
+	struct stats *stats = call->kvd->stats;
+	struct stats_command *numbers = &stats->commands[commands_index(call->command)];
+	uint64_t micros = ns / 1000;
+	uint32_t flags = call->command->flags;
+	numbers->timed_calls++;
+	numbers->timed_ns += ns;
+	if (config->latency_tracking && !numbers->histogram) {
+		numbers->histogram = calloc(1, sizeof(*numbers->histogram));
+	}
+	if (config->latency_tracking && numbers->histogram) {
+		latency_histogram_add(numbers->histogram, ns);
+	}
+	if (config->slowlog_us >= 0 && micros >= (uint64_t)config->slowlog_us &&
+	    config->slowlog_entries > 0 && !(flags & COMMAND_SKIP_SLOWLOG)) {
+		slowlog_add(&stats->slowlog, call->session, call->argv, call->argc, micros,
+			    call->kvd->seam->wall_ms() / 1000, config->slowlog_entries);
+	}
+	if (config->latency_ms > 0 && micros / 1000 >= config->latency_ms) {
+		latency_add(&stats->latency,
+			    flags & COMMAND_FAST ? LATENCY_FAST_COMMAND : LATENCY_COMMAND,
+			    micros / 1000, call->kvd->seam->wall_ms() / 1000);
+	}
 }
 
 void stats_sample_slow(struct stats *stats, uint64_t now_ms)
@@ -85,7 +138,7 @@ void stats_reset(struct stats *stats)
 		stats->base[i] =
 			kvs_counter_infos[i].is_gauge ? 0 : stats_get(stats, (enum kvs_counter)i);
 	}
-	memset(stats->commands, 0, sizeof(stats->commands));
+	stats_forget_times(stats);
 }
 
 void stats_turn(const struct kvd *kvd)

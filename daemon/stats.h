@@ -9,6 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/command.h"
+#include "daemon/latency.h"
+#include "daemon/slowlog.h"
 #include "shm/atomics.h"
 #include "shm/counters.h"
 
@@ -18,7 +21,9 @@ struct text;
 #define STATS_COMMANDS_MAX 256u
 #define STATS_RATE_SAMPLES 16u	  // as Redis: the average of the last 16 samples …
 #define STATS_RATE_SAMPLE_MS 100u // … taken this far apart while commands run
-#define STATS_TIMED_EVERY 64u	  // one call in so many is timed
+#define STATS_TIMED_EVERY 64u	  // one call in so many is timed, a power of two …
+#define STATS_LONG_ARGS 64u	  // … or it has more arguments …
+#define STATS_TIMED_ALL_US 10000  // … unless SLOWLOG asks for commands shorter than this
 
 /// One command's numbers.
 struct stats_command {
@@ -27,6 +32,7 @@ struct stats_command {
 	uint64_t rejected;    // not run: arity, key, queueing, memory
 	uint64_t timed_calls; // of `calls`, those that were timed
 	uint64_t timed_ns;
+	struct latency_histogram *histogram; // of the timed ones, NULL without any
 };
 
 /// Average of the timed calls, microseconds; 0 without one.
@@ -51,7 +57,10 @@ struct stats {
 	struct stats_command commands[STATS_COMMANDS_MAX];
 	struct stats_sample samples[STATS_RATE_SAMPLES];
 	uint64_t samples_taken;
-	uint64_t timing_clock;	    // counts calls: every STATS_TIMED_EVERY-th is timed
+	uint64_t timing_clock; // counts calls: every STATS_TIMED_EVERY-th is timed
+	uint64_t timing_mask;  // 0 = all of them are
+	struct slowlog slowlog;
+	struct latency latency;
 	uint64_t memory_peak_bytes; // as INFO saw it
 };
 
@@ -79,6 +88,23 @@ static inline uint64_t stats_since_reset(const struct stats *stats, enum kvs_cou
 {
 	return stats_get(stats, counter) - stats->base[counter];
 }
+
+/// How exactly commands are timed follows from the options of SLOWLOG and LATENCY: call it when one
+/// of them was changed.
+void stats_settle_timing(struct kvd *kvd);
+
+/// Is this call to be timed? One in many is, the first of each command, and whatever may be long.
+static inline bool stats_timed(struct stats *stats, const struct stats_command *numbers,
+			       const struct call *call)
+{
+	return (++stats->timing_clock & stats->timing_mask) == 0 || !numbers->timed_calls ||
+	       call->argc > STATS_LONG_ARGS ||
+	       (call->command->flags & (COMMAND_SLOW_OK | COMMAND_ADMIN));
+}
+
+/// A call that was timed took so long: counts it, and keeps it for SLOWLOG and LATENCY if it was
+/// long.
+void stats_took(struct call *call, uint64_t ns);
 
 /// Takes a sample for the rates if the last is old enough; the dispatcher calls it with the clock
 /// that it has anyway.

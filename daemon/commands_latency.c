@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MIT
+//
+// LATENCY: spikes, and how long each command takes. kvd times one call in many, so histograms hold
+// a sample of the calls; with latency-monitor-threshold set, all of them.
+#include "daemon/commands.h"
+
+#include <inttypes.h>
+
+#include "daemon/text.h"
+
+#define LATENCY_TEXT_BYTES_MAX (64u << 10)
+#define LATENCY_GRAPH_COLUMNS 80u
+#define LATENCY_GRAPH_ROWS 4u
+
+/// The event an argument names, LATENCY_EVENTS if there is none, or nothing of it happened.
+static enum latency_event latency_arg_event(const struct call *call, uint32_t index)
+{
+	unsigned event = 0;
+	while (event < LATENCY_EVENTS &&
+	       !(call->kvd->stats->latency.series[event] &&
+		 commands_arg_is(&call->argv[index],
+				 latency_event_name((enum latency_event)event)))) {
+		event++;
+	}
+	return (enum latency_event)event;
+}
+
+void commands_latency_history(struct call *call)
+{
+	enum latency_event event = latency_arg_event(call, 2);
+	if (event == LATENCY_EVENTS) {
+		reply_array(call->session, 0);
+		return;
+	}
+	const struct latency_series *series = call->kvd->stats->latency.series[event];
+	size_t mark = reply_deferred_begin(call->session);
+	size_t count = 0;
+	for (unsigned i = 0; i < LATENCY_SAMPLES; i++) {
+		struct latency_sample sample = latency_sample(series, i);
+		if (sample.time_s > 0) {
+			reply_array(call->session, 2);
+			reply_integer(call->session, (int64_t)sample.time_s);
+			reply_integer(call->session, (int64_t)sample.ms);
+			count++;
+		}
+	}
+	reply_deferred_end(call->session, mark, count);
+}
+
+void commands_latency_latest(struct call *call)
+{
+	const struct latency *latency = &call->kvd->stats->latency;
+	size_t mark = reply_deferred_begin(call->session);
+	size_t count = 0;
+	for (unsigned event = 0; event < LATENCY_EVENTS; event++) {
+		const struct latency_series *series = latency->series[event];
+		if (series) {
+			struct latency_sample last = latency_sample(series, LATENCY_SAMPLES - 1);
+			reply_array(call->session, 4);
+			reply_text(call->session, latency_event_name((enum latency_event)event));
+			reply_integer(call->session, (int64_t)last.time_s);
+			reply_integer(call->session, (int64_t)last.ms);
+			reply_integer(call->session, (int64_t)series->max_ms);
+			count++;
+		}
+	}
+	reply_deferred_end(call->session, mark, count);
+}
+
+void commands_latency_reset(struct call *call)
+{
+	struct latency *latency = &call->kvd->stats->latency;
+	int64_t count = 0;
+	for (unsigned i = 0; call->argc == 2 && i < LATENCY_EVENTS; i++) {
+		count += latency_reset(latency, (enum latency_event)i);
+	}
+	for (uint32_t i = 2; i < call->argc; i++) {
+		enum latency_event event = latency_arg_event(call, i);
+		count += event < LATENCY_EVENTS && latency_reset(latency, event);
+	}
+	reply_integer(call->session, count);
+}
+
+// ---- pictures and words ----
+
+static void latency_reply_text(struct call *call, struct text *text)
+{
+	reply_verbatim(call->session, text->data ? text->data : "", text->bytes);
+	text_fini(text);
+}
+
+/// How long ago, as short as it can be said.
+static void latency_ago(struct text *text, uint64_t seconds)
+{
+	if (seconds < 60) {
+		text_printf(text, "%" PRIu64 "s", seconds);
+	} else if (seconds < 3600) {
+		text_printf(text, "%" PRIu64 "m", seconds / 60);
+	} else if (seconds < 86400) {
+		text_printf(text, "%" PRIu64 "h", seconds / 3600);
+	} else {
+		text_printf(text, "%" PRIu64 "d", seconds / 86400);
+	}
+}
+
+/// What one spike puts into one row, of which 0 is the top: full below it, part of it, or nothing.
+static char latency_graph_byte(uint64_t above_least, uint64_t span, unsigned row)
+{
+	const unsigned steps = 3 * LATENCY_GRAPH_ROWS;
+	unsigned level = (unsigned)(above_least * (steps - 1) / (span > 0 ? span : 1));
+	unsigned base = (LATENCY_GRAPH_ROWS - 1 - row) * 3;
+	if (level < base) {
+		return ' ';
+	}
+	return level - base < 3 ? "_o#"[level - base] : '|';
+}
+
+void commands_latency_graph(struct call *call)
+{
+	enum latency_event event = latency_arg_event(call, 2);
+	if (event == LATENCY_EVENTS) {
+		char name[COMMANDS_EXCERPT_BYTES];
+		commands_errorf(call, "ERR No samples available for event '%s'",
+				commands_excerpt(&call->argv[2], name));
+		return;
+	}
+	const struct latency_series *series = call->kvd->stats->latency.series[event];
+	struct latency_sample shown[LATENCY_GRAPH_COLUMNS];
+	unsigned count = 0;
+	uint64_t least = UINT64_MAX;
+	uint64_t most = 0;
+	for (unsigned i = LATENCY_SAMPLES - LATENCY_GRAPH_COLUMNS; i < LATENCY_SAMPLES; i++) {
+		struct latency_sample sample = latency_sample(series, i);
+		if (sample.time_s > 0) {
+			shown[count++] = sample;
+			least = sample.ms < least ? sample.ms : least;
+			most = sample.ms > most ? sample.ms : most;
+		}
+	}
+	struct text text;
+	text_init(&text, LATENCY_TEXT_BYTES_MAX);
+	text_printf(&text,
+		    "%s - high %" PRIu64 " ms, low %" PRIu64 " ms (all time high %" PRIu64 " ms)\n",
+		    latency_event_name(event), most, least, series->max_ms);
+	for (unsigned row = 0; row < LATENCY_GRAPH_ROWS; row++) {
+		for (unsigned i = 0; i < count; i++) {
+			char byte = latency_graph_byte(shown[i].ms - least, most - least, row);
+			text_add(&text, &byte, 1);
+		}
+		text_add(&text, "\n", 1);
+	}
+	uint64_t now_s = call->kvd->seam->wall_ms() / 1000;
+	latency_ago(&text, now_s - shown[0].time_s);
+	text_printf(&text, " ago to ");
+	latency_ago(&text, now_s - shown[count - 1].time_s);
+	text_printf(&text, " ago\n");
+	latency_reply_text(call, &text);
+}
+
+void commands_latency_doctor(struct call *call)
+{
+	const struct latency *latency = &call->kvd->stats->latency;
+	struct text text;
+	bool any = false;
+	text_init(&text, LATENCY_TEXT_BYTES_MAX);
+	for (unsigned event = 0; event < LATENCY_EVENTS; event++) {
+		const struct latency_series *series = latency->series[event];
+		if (series) {
+			struct latency_sample last = latency_sample(series, LATENCY_SAMPLES - 1);
+			any = true;
+			text_printf(&text,
+				    "%s: worst %" PRIu64 " ms, last %" PRIu64 " ms. Look at "
+				    "SLOWLOG GET for the commands, and at kvctl stats for the "
+				    "longest turn of kvd's loop.\n",
+				    latency_event_name((enum latency_event)event), series->max_ms,
+				    last.ms);
+		}
+	}
+	if (!any && call->kvd->config.latency_ms == 0) {
+		text_printf(&text, "Nothing is watched: set latency-monitor-threshold to the "
+				   "milliseconds that are too long.\n");
+	} else if (!any) {
+		text_printf(&text, "No command took %" PRIu64 " ms or more.\n",
+			    call->kvd->config.latency_ms);
+	}
+	latency_reply_text(call, &text);
+}
+
+// ---- histograms ----
+
+/// Counts below each power of two of microseconds, from the first that has any to the last.
+static void latency_reply_histogram(struct session *session, const struct command *command,
+				    const struct stats_command *numbers)
+{
+	const struct latency_histogram *histogram = numbers->histogram;
+	reply_text(session, command->name);
+	reply_map(session, 2);
+	reply_text(session, "calls");
+	reply_integer(session, (int64_t)numbers->calls);
+	reply_text(session, "histogram_usec");
+	size_t mark = reply_deferred_begin(session);
+	size_t pairs = 0;
+	uint64_t below = 0;
+	uint64_t told = 0;
+	unsigned step = 0;
+	for (uint64_t micros = 1; told < histogram->total; micros *= 2) {
+		while (step < LATENCY_STEPS && latency_step_end(step) <= micros * 1024) {
+			below += histogram->counts[step++];
+		}
+		below = step == LATENCY_STEPS ? histogram->total : below;
+		if (below > told) {
+			reply_integer(session, (int64_t)micros);
+			reply_integer(session, (int64_t)below);
+			told = below;
+			pairs++;
+		}
+	}
+	reply_deferred_map_end(session, mark, pairs);
+}
+
+/// A command and what is below it, as far as they were called. Returns how many were told.
+static size_t latency_reply_command(struct call *call, const struct command *command)
+{
+	const struct stats_command *all = call->kvd->stats->commands;
+	size_t subs;
+	size_t told = 0;
+	const struct command *sub = commands_subcommands(command, &subs);
+	if (all[commands_index(command)].histogram) {
+		latency_reply_histogram(call->session, command, &all[commands_index(command)]);
+		told++;
+	}
+	for (size_t i = 0; i < subs; i++) {
+		if (all[commands_index(sub + i)].histogram) {
+			latency_reply_histogram(call->session, sub + i,
+						&all[commands_index(sub + i)]);
+			told++;
+		}
+	}
+	return told;
+}
+
+void commands_latency_histogram(struct call *call)
+{
+	size_t count;
+	const struct command *table = command_table(&count);
+	size_t mark = reply_deferred_begin(call->session);
+	size_t told = 0;
+	for (size_t i = 0; call->argc == 2 && i < count; i++) {
+		if (!strchr(table[i].name, '|')) {
+			told += latency_reply_command(call, &table[i]);
+		}
+	}
+	for (uint32_t i = 2; i < call->argc; i++) {
+		const struct command *command =
+			command_find(call->argv[i].data, call->argv[i].bytes);
+		told += command ? latency_reply_command(call, command) : 0;
+	}
+	reply_deferred_map_end(call->session, mark, told);
+}
