@@ -23,6 +23,7 @@ PASSED_MIN = 320
 UNIT_LIMIT_S = 180  # of all its tests
 QUIET_S = 20        # of one
 ALONE_S = 5         # of one that is expected to fail, perhaps by hanging
+DETAIL_LINES_MAX = 8
 SKIP = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'skip.md')
 
 
@@ -75,7 +76,8 @@ class Run:
                 for status, text, _ in client.run(f'unit/{unit}', quiet_s, UNIT_LIMIT_S):
                     self.take(status, text)
             except Hang as hang:
-                self.results.append((str(hang), 'failed', 'hangs; the rest of the unit was not run'))
+                self.results.append((str(hang), 'failed',
+                                     'hangs: it was cut off, the rest of the unit was not run'))
             finally:
                 client.close()
             if kvd.process.poll() is not None:
@@ -113,18 +115,19 @@ def judge(tap, run, expected):
         else:
             passed += result == 'ok'
             if not tap.ok(result == 'ok', label):
-                tap.diag(details)
+                tap.diag('\n'.join(line[:300] for line in details.split('\n')[:DETAIL_LINES_MAX]))
     tap.diag(f'{run.unit}: {passed} passed in {run.seconds:.1f} s, {run.ignored} not meant for an '
              f'external server')
     return passed, met
 
 
 def run_all(suite, units, rows):
-    """Starts the longest first. Returns (unit, row or None, future of a Run) in printing order."""
+    """(unit, row or None, future of a Run) of every unit and of every test to be run alone."""
     pool = concurrent.futures.ThreadPoolExecutor(AT_A_TIME)
-    jobs = [(unit, None, pool.submit(
-        Run, suite, unit, QUIET_S, skip=[row.test for row in rows if row.unit == unit and row.alone]))
-        for unit in units]
+    jobs = []
+    for unit in units:
+        alone = [row.test for row in rows if row.unit == unit and row.alone]
+        jobs.append((unit, None, pool.submit(Run, suite, unit, QUIET_S, skip=alone)))
     jobs += [(row.unit, row, pool.submit(Run, suite, row.unit, ALONE_S, only=[row.test]))
              for row in rows if row.alone and row.unit in units]
     return jobs

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+#
+# What run_suite.py rests on, without Redis's suite: reading Tcl lists, deriving source lines from
+# package sources, and the form of skip.md.
+import os
+import shutil
+import subprocess
+import tempfile
+
+import source
+from harness import tcl_list
+from kvdtest import Tap, seed
+from run_suite import UNITS, read_skip
+
+LINES = '''# comment
+deb [signed-by=/k.gpg] http://a.example/debian bookworm main contrib
+deb-src http://a.example/debian bookworm main
+deb http://b.example/apt other main
+deb http://c.example/debian bookworm non-free
+'''
+STANZAS = '''Types: deb
+# a remark
+URIs: http://a.example/debian
+Suites: bookworm bookworm-updates other
+Components: main contrib
+Signed-By: /usr/share/keyrings/a.gpg
+
+Enabled: no
+Types: deb
+URIs: http://b.example/debian
+Suites: bookworm
+Components: main
+
+Types: deb-src
+URIs: http://c.example/debian
+Suites: bookworm
+Components: main
+'''
+STANZA = '''Types: deb-src
+URIs: http://a.example/debian
+Suites: bookworm bookworm-updates
+Components: main
+Signed-By: /usr/share/keyrings/a.gpg
+
+'''
+WORDS = ('', 'a', 'two words', '{', '}', '{}', 'a{b}c', '\\', 'a\\', '"', 'q"q', '[x]', '$y', '#',
+         'line\nline', '\ttab', 'ends in }', '; x', '{a b} c', 'a\r')
+
+
+def check_lists(tap):
+    tap.equal(tcl_list('ok {a b} 12'), ['ok', 'a b', '12'], 'bare and braced words')
+    tap.equal(tcl_list('err {a {b \\} c} d} {}'), ['err', 'a {b \\} c} d', ''], 'nested braces')
+    tap.equal(tcl_list('a\\{\\ b\\n \\"'), ['a{ b\n', '"'], 'words with backslashes')
+    if not shutil.which('tclsh'):
+        tap.skip('lists as tclsh writes them', 'tclsh is not installed')
+        return
+    random = seed()
+    lists = [[random.choice(WORDS) for _ in range(random.randrange(6))] for _ in range(300)]
+    lists += [[word] for word in WORDS]
+    script = 'fconfigure stdout -translation binary\n'
+    for words in lists:
+        quoted = (''.join(f'\\x{ord(c):02x}' for c in word) for word in words)
+        script += 'puts -nonewline "[list ' + ' '.join(f'"{word}"' for word in quoted) + ']\\0"\n'
+    run = subprocess.run(['tclsh'], input=script.encode(), capture_output=True, check=True)
+    got = [tcl_list(text) for text in run.stdout.decode().split('\0')[:-1]]
+    tap.equal(got, lists, 'lists as tclsh writes them')
+
+
+def check_sources(tap):
+    wanted = ('bookworm', 'bookworm-updates')
+    tap.equal(list(source.line_sources(LINES, wanted)),
+              ['deb-src [signed-by=/k.gpg] http://a.example/debian bookworm main\n'],
+              'deb lines of this Debian become source lines, with their options')
+    tap.equal(list(source.stanza_sources(STANZAS, wanted)), [STANZA],
+              'and so do stanzas, if they are enabled')
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.environ['PATH']
+        os.environ['PATH'] = folder
+        try:
+            source.suite(os.path.join(folder, 'build'))
+            why = 'it was had'
+        except source.NotHad as error:
+            why = str(error)
+        finally:
+            os.environ['PATH'] = path
+        tap.equal((why, os.listdir(os.path.join(folder, 'build'))), ('there is no apt-get', []),
+                  'without apt-get it says so, and leaves nothing')
+
+
+def check_skip(tap):
+    rows = read_skip()
+    tap.ok(len(rows) > 10, 'skip.md has rows')
+    tap.equal([row.test for row in rows if row.unit not in UNITS or len(row.why.split()) < 3], [],
+              'each names a unit and says why')
+    keys = [(row.unit, row.test) for row in rows]
+    tap.equal([key for key in set(keys) if keys.count(key) > 1], [], 'none stands there twice')
+
+
+def main():
+    tap = Tap()
+    check_lists(tap)
+    check_sources(tap)
+    check_skip(tap)
+    tap.done()
+
+
+if __name__ == '__main__':
+    main()
