@@ -271,6 +271,16 @@ static bool command_acceptable(struct call *call, const struct command *containe
 		command_reject(call, "ERR Command not allowed inside a transaction");
 		return false;
 	}
+	if (__builtin_expect(call->session->pubsub != NULL, 0) &&
+	    call->session->resp_version < 3 && !(call->command->flags & COMMAND_SUBSCRIBER)) {
+		char text[192];
+		(void)snprintf(text, sizeof(text),
+			       "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / "
+			       "PING / QUIT / RESET are allowed in this context",
+			       call->command->name);
+		command_reject(call, text);
+		return false;
+	}
 	return command_keys_fit(call);
 }
 
@@ -304,13 +314,15 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 		}
 	}
 	stats_sample(kvd->stats, keyspace_now_ms(kvd->keyspace));
+	enum command_outcome outcome = COMMAND_DONE;
 	commands_run(&call);
+	if (__builtin_expect(call.refused, 0)) {
+		outcome = command_no_room(&call, call.refused);
+	} else {
+		session->commands_count++;
+	}
 	if (__builtin_expect(kvd->events_pending, 0)) {
 		events_tell(kvd, session);
 	}
-	if (__builtin_expect(call.refused, 0)) {
-		return command_no_room(&call, call.refused);
-	}
-	session->commands_count++;
-	return COMMAND_DONE;
+	return outcome;
 }

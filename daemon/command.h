@@ -31,6 +31,8 @@ enum command_flags {
 	COMMAND_SKIP_SLOWLOG = 1 << 13,
 	COMMAND_DANGEROUS = 1 << 14,
 	COMMAND_CONTAINER = 1 << 15, // has subcommands: rows named "name|sub"
+	COMMAND_PUBSUB = 1 << 16,
+	COMMAND_SUBSCRIBER = 1 << 17, // a RESP2 subscriber may send it
 };
 
 /// One call: arguments point into the session's input buffer.

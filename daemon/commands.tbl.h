@@ -12,6 +12,7 @@
 #define F_ANY (COMMAND_LOADING | COMMAND_STALE)
 #define F_CONN (F_ANY | COMMAND_NOSCRIPT)
 #define F_ADMIN (F_CONN | COMMAND_ADMIN)
+#define F_SUBSCRIBE (F_CONN | COMMAND_PUBSUB | COMMAND_SUBSCRIBER)
 #define F_OPEN (F_CONN | COMMAND_FAST | COMMAND_ALLOW_BUSY)
 
 X(append, "append", commands_string_append, 3, F_OOM | F_FAST, 1, 1, 1, "string", "2.0.0",
@@ -216,14 +217,42 @@ X(pexpireat, "pexpireat", commands_expire_pexpireat, -3, F_WRITE | F_FAST, 1, 1,
 X(pexpiretime, "pexpiretime", commands_expire_pexpiretime, 2, F_READ | F_FAST, 1, 1, 1, "generic",
   "7.0.0",
   "key", "Returns when a key ends, in ms since 1970, -1 for never, -2 for an absent key.")
-X(ping, "ping", commands_connection_ping, -1, F_FAST, 0, 0, 0, "connection", "1.0.0",
+X(ping, "ping", commands_connection_ping, -1, F_FAST | COMMAND_SUBSCRIBER, 0, 0, 0, "connection",
+  "1.0.0",
   "[message]", "Answers PONG, or its argument.")
 X(psetex, "psetex", commands_set_psetex, 4, F_OOM, 1, 1, 1, "string", "2.6.0",
   "key milliseconds value", "Sets a value with a time to live in milliseconds.")
+X(psubscribe, "psubscribe", commands_pubsub_psubscribe, -2, F_SUBSCRIBE, 0, 0, 0, "pubsub", "2.0.0",
+  "pattern [pattern ...]", "Listens to all channels that match a pattern.")
 X(pttl, "pttl", commands_expire_pttl, 2, F_READ | F_FAST, 1, 1, 1, "generic", "2.6.0",
   "key", "Returns the time to live in milliseconds, -1 for none, -2 for an absent key.")
-X(quit, "quit", commands_connection_quit, -1, F_OPEN | COMMAND_NO_AUTH | COMMAND_NO_QUEUE, 0, 0, 0,
-  "connection", "1.0.0",
+X(publish, "publish", commands_pubsub_publish, 3, F_ANY | F_FAST | COMMAND_PUBSUB, 0, 0, 0,
+  "pubsub", "2.0.0",
+  "channel message", "Sends a message to whoever listens to a channel; returns to how many.")
+X(pubsub, "pubsub", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "pubsub", "2.8.0",
+  "", "Container of the commands about who listens.")
+X(pubsub_channels, "pubsub|channels", commands_pubsub_channels, -2, F_ANY | COMMAND_PUBSUB, 0, 0, 0,
+  "pubsub", "2.8.0",
+  "[pattern]", "Lists the channels that somebody listens to.")
+X(pubsub_help, "pubsub|help", commands_command_help, 2, F_ANY, 0, 0, 0, "pubsub", "6.2.0",
+  "", "Lists the subcommands.")
+X(pubsub_numpat, "pubsub|numpat", commands_pubsub_numpat, 2, F_ANY | COMMAND_PUBSUB, 0, 0, 0,
+  "pubsub", "2.8.0",
+  "", "Counts the patterns that somebody listens to.")
+X(pubsub_numsub, "pubsub|numsub", commands_pubsub_numsub, -2, F_ANY | COMMAND_PUBSUB, 0, 0, 0,
+  "pubsub", "2.8.0",
+  "[channel ...]", "Counts who listens to channels, patterns apart.")
+X(pubsub_shardchannels, "pubsub|shardchannels", commands_pubsub_shardchannels, -2,
+  F_ANY | COMMAND_PUBSUB, 0, 0, 0, "pubsub", "7.0.0",
+  "[pattern]", "Lists the shard channels that somebody listens to.")
+X(pubsub_shardnumsub, "pubsub|shardnumsub", commands_pubsub_shardnumsub, -2,
+  F_ANY | COMMAND_PUBSUB, 0, 0, 0, "pubsub", "7.0.0",
+  "[shardchannel ...]", "Counts who listens to shard channels.")
+X(punsubscribe, "punsubscribe", commands_pubsub_punsubscribe, -1, F_SUBSCRIBE, 0, 0, 0, "pubsub",
+  "2.0.0",
+  "[pattern [pattern ...]]", "Stops listening to patterns, or to all of them.")
+X(quit, "quit", commands_connection_quit, -1,
+  F_OPEN | COMMAND_NO_AUTH | COMMAND_NO_QUEUE | COMMAND_SUBSCRIBER, 0, 0, 0, "connection", "1.0.0",
   "", "Answers and closes the connection.")
 X(randomkey, "randomkey", commands_scan_randomkey, 1, F_READ, 0, 0, 0, "generic", "1.0.0",
   "", "Returns one of the keys, each with the same chance, or null if there are none.")
@@ -261,10 +290,20 @@ X(slowlog_len, "slowlog|len", commands_slowlog_len, 2, F_ADMIN, 0, 0, 0, "server
   "", "Returns how many are kept.")
 X(slowlog_reset, "slowlog|reset", commands_slowlog_reset, 2, F_ADMIN, 0, 0, 0, "server", "2.2.12",
   "", "Forgets them.")
+X(spublish, "spublish", commands_pubsub_spublish, 3, F_ANY | F_FAST | COMMAND_PUBSUB, 0, 0, 0,
+  "pubsub", "7.0.0",
+  "shardchannel message", "As PUBLISH for shard channels, which patterns do not match.")
+X(ssubscribe, "ssubscribe", commands_pubsub_ssubscribe, -2, F_SUBSCRIBE, 0, 0, 0, "pubsub", "7.0.0",
+  "shardchannel [shardchannel ...]", "Listens to shard channels.")
 X(strlen, "strlen", commands_string_strlen, 2, F_READ | F_FAST, 1, 1, 1, "string", "2.2.0",
   "key", "Returns the length of a value, 0 for an absent key.")
+X(subscribe, "subscribe", commands_pubsub_subscribe, -2, F_SUBSCRIBE, 0, 0, 0, "pubsub", "2.0.0",
+  "channel [channel ...]", "Listens to channels.")
 X(substr, "substr", commands_range_getrange, 4, F_READ, 1, 1, 1, "string", "1.0.0",
   "key start end", "What GETRANGE was called first.")
+X(sunsubscribe, "sunsubscribe", commands_pubsub_sunsubscribe, -1, F_SUBSCRIBE, 0, 0, 0, "pubsub",
+  "7.0.0",
+  "[shardchannel [shardchannel ...]]", "Stops listening to shard channels, or to all of them.")
 X(time, "time", commands_info_time, 1, F_ANY | F_FAST, 0, 0, 0, "server", "2.6.0",
   "", "Returns kvd's clock: seconds and microseconds.")
 X(touch, "touch", commands_generic_exists, -2, F_READ | F_FAST, 1, -1, 1, "generic", "3.2.1",
@@ -275,6 +314,9 @@ X(type, "type", commands_generic_type, 2, F_READ | F_FAST, 1, 1, 1, "generic", "
   "key", "Returns string, or none for an absent key.")
 X(unlink, "unlink", commands_generic_del, -2, F_WRITE | F_FAST, 1, -1, 1, "generic", "4.0.0",
   "key [key ...]", "The same as DEL: removing is never slow here.")
+X(unsubscribe, "unsubscribe", commands_pubsub_unsubscribe, -1, F_SUBSCRIBE, 0, 0, 0, "pubsub",
+  "2.0.0",
+  "[channel [channel ...]]", "Stops listening to channels, or to all of them.")
 
 #undef F_WRITE
 #undef F_OOM
@@ -283,5 +325,6 @@ X(unlink, "unlink", commands_generic_del, -2, F_WRITE | F_FAST, 1, -1, 1, "gener
 #undef F_ANY
 #undef F_CONN
 #undef F_ADMIN
+#undef F_SUBSCRIBE
 #undef F_OPEN
 // clang-format on

@@ -12,6 +12,12 @@ void commands_connection_ping(struct call *call)
 {
 	if (call->argc > 2) {
 		commands_error(call, "ERR wrong number of arguments for 'ping' command");
+	} else if (call->session->pubsub && call->session->resp_version < 3) {
+		// Where messages are arrays, so is this, or it could not be told from a reply.
+		reply_array(call->session, 2);
+		reply_text(call->session, "pong");
+		reply_bulk(call->session, call->argc == 2 ? call->argv[1].data : "",
+			   call->argc == 2 ? call->argv[1].bytes : 0);
 	} else if (call->argc == 1) {
 		reply_status(call->session, "PONG");
 	} else {

@@ -9,6 +9,10 @@
 
 #include "daemon/kvd.h"
 #include "daemon/log.h"
+#include "daemon/pubsub.h"
+#include "daemon/session_push.h"
+#include "daemon/tracking.h"
+#include "shm/limits.h"
 
 #define EVENTS_KEEP_ITEMS 1024u
 #define EVENTS_KEEP_BYTES (256u << 10)
@@ -16,15 +20,16 @@
 struct events_item {
 	enum event_class class;
 	const char *name;
-	size_t start; // of the key in `bytes`
-	size_t key_bytes;
+	size_t start; // in `bytes`
+	size_t key_bytes;     // or of a channel
+	size_t message_bytes; // which stand behind the channel
 };
 
 struct events_queue {
 	struct events_item *items;
 	size_t count;
 	size_t capacity;
-	unsigned char *bytes;
+	char *bytes;
 	size_t bytes_end;
 	size_t bytes_capacity;
 };
@@ -65,7 +70,7 @@ void events_destroy(struct kvd *kvd)
 	kvd->events_pending = false;
 }
 
-static bool events_room(struct events_queue *queue, size_t key_bytes)
+static bool events_room(struct events_queue *queue, size_t bytes)
 {
 	if (queue->count == queue->capacity) {
 		size_t capacity = queue->capacity ? queue->capacity * 2 : 64;
@@ -77,45 +82,64 @@ static bool events_room(struct events_queue *queue, size_t key_bytes)
 		queue->items = items;
 		queue->capacity = capacity;
 	}
-	if (queue->bytes_capacity - queue->bytes_end < key_bytes) {
-		size_t capacity = queue->bytes_capacity * 2 + key_bytes + 4096;
-		unsigned char *bytes = realloc(queue->bytes, capacity);
-		if (!bytes) {
+	if (queue->bytes_capacity - queue->bytes_end < bytes) {
+		size_t capacity = queue->bytes_capacity * 2 + bytes + 4096;
+		char *grown = realloc(queue->bytes, capacity);
+		if (!grown) {
 			return false;
 		}
-		queue->bytes = bytes;
+		queue->bytes = grown;
 		queue->bytes_capacity = capacity;
 	}
 	return true;
 }
 
-static void events_queue_add(struct kvd *kvd, struct events_queue *queue, enum event_class class,
-			     const char *name, const void *key, size_t key_bytes)
+static void events_copy(struct events_queue *queue, const void *data, size_t bytes)
+{
+	if (bytes > 0) {
+		memcpy(queue->bytes + queue->bytes_end, data, bytes);
+		queue->bytes_end += bytes;
+	}
+}
+
+/// Queues an item whose key (or channel) and message are to be copied behind one another.
+static void events_queue_add(struct kvd *kvd, struct events_queue *queue,
+			     const struct events_item *item, const void *key, const void *message)
 {
 	kvd->events_pending = true;
-	if (!events_room(queue, key_bytes)) {
+	if (!events_room(queue, item->key_bytes + item->message_bytes)) {
 		kvd->events->lost = true;
 		return;
 	}
-	queue->items[queue->count++] = (struct events_item){
-		.class = class, .name = name, .start = queue->bytes_end, .key_bytes = key_bytes
-	};
-	if (key_bytes > 0) {
-		memcpy(queue->bytes + queue->bytes_end, key, key_bytes);
-		queue->bytes_end += key_bytes;
-	}
+	queue->items[queue->count] = *item;
+	queue->items[queue->count++].start = queue->bytes_end;
+	events_copy(queue, key, item->key_bytes);
+	events_copy(queue, message, item->message_bytes);
 }
 
 void events_add(struct kvd *kvd, enum event_class class, const char *name, const void *key,
 		size_t key_bytes)
 {
-	events_queue_add(kvd, &kvd->events->commands, class, name, key, key_bytes);
+	struct events_item item = { .class = class, .name = name, .key_bytes = key_bytes };
+	events_queue_add(kvd, &kvd->events->commands, &item, key, NULL);
 }
 
 void events_add_removal(struct kvd *kvd, enum event_class class, const char *name, const void *key,
 			size_t key_bytes)
 {
-	events_queue_add(kvd, &kvd->events->removals, class, name, key, key_bytes);
+	struct events_item item = { .class = class, .name = name, .key_bytes = key_bytes };
+	events_queue_add(kvd, &kvd->events->removals, &item, key, NULL);
+}
+
+void events_add_message(struct kvd *kvd, bool shard, const void *channel, size_t channel_bytes,
+			const void *message, size_t message_bytes)
+{
+	struct events_item item = {
+		.class = shard ? EVENT_SHARD_MESSAGE : EVENT_MESSAGE,
+		.key_bytes = channel_bytes,
+		.message_bytes = message_bytes,
+	};
+	events_queue_add(kvd, &kvd->events->commands, &item, channel, message);
 }
 
 size_t events_mark(const struct kvd *kvd)
@@ -143,13 +167,49 @@ static void events_queue_reset(struct events_queue *queue)
 	}
 }
 
-static void events_tell_item(struct kvd *kvd, const struct events_queue *queue,
-			     const struct events_item *item, struct session *origin)
+/// Keyspace notifications: messages like any others.
+static void events_notify(struct kvd *kvd, const char *name, const char *key, size_t key_bytes)
 {
-	(void)kvd;
-	(void)queue;
-	(void)item;
-	(void)origin;
+	static const char keyspace[] = "__keyspace@0__:";
+	static const char keyevent[] = "__keyevent@0__:";
+	char channel[sizeof(keyspace) + KVS_KEY_BYTES_MAX];
+	size_t name_bytes = strlen(name);
+	size_t head = sizeof(keyspace) - 1;
+	if (kvd->events->notified & EVENT_TO_KEYSPACE) {
+		memcpy(channel, keyspace, head);
+		memcpy(channel + head, key, key_bytes);
+		(void)pubsub_publish(kvd, PUBSUB_CHANNEL, channel, head + key_bytes, name,
+				     name_bytes);
+	}
+	if (kvd->events->notified & EVENT_TO_KEYEVENT) {
+		memcpy(channel, keyevent, head);
+		memcpy(channel + head, name, name_bytes);
+		(void)pubsub_publish(kvd, PUBSUB_CHANNEL, channel, head + name_bytes, key,
+				     key_bytes);
+	}
+}
+
+static void events_tell_queue(struct kvd *kvd, const struct events_queue *queue,
+			      struct session *origin)
+{
+	for (size_t i = 0; i < queue->count; i++) {
+		const struct events_item *item = &queue->items[i];
+		const char *key = queue->bytes + item->start;
+		if (item->class & (EVENT_MESSAGE | EVENT_SHARD_MESSAGE)) {
+			bool shard = (item->class & EVENT_SHARD_MESSAGE) != 0;
+			(void)pubsub_publish(kvd, shard ? PUBSUB_SHARD : PUBSUB_CHANNEL, key,
+					     item->key_bytes, key + item->key_bytes,
+					     item->message_bytes);
+			continue;
+		}
+		if (item->class & EVENT_CHANGES && kvd->events->tracked) {
+			tracking_changed(kvd, item->class & EVENT_FLUSH ? NULL : key,
+					 item->key_bytes, origin);
+		}
+		if (item->class & kvd->events->notified) {
+			events_notify(kvd, item->name, key, item->key_bytes);
+		}
+	}
 }
 
 void events_tell(struct kvd *kvd, struct session *origin)
@@ -158,15 +218,18 @@ void events_tell(struct kvd *kvd, struct session *origin)
 	if (!events || !kvd->events_pending) {
 		return;
 	}
-	for (size_t i = 0; i < events->removals.count; i++) {
-		events_tell_item(kvd, &events->removals, &events->removals.items[i], NULL);
+	if (origin) {
+		session_reply_complete(origin);
 	}
-	for (size_t i = 0; i < events->commands.count; i++) {
-		events_tell_item(kvd, &events->commands, &events->commands.items[i], origin);
-	}
+	events_tell_queue(kvd, &events->removals, NULL);
+	events_tell_queue(kvd, &events->commands, origin);
 	if (events->lost) {
-		log_warning("out of memory: events of keys were lost");
+		log_warning("out of memory: events of keys were lost, clients that track keys "
+			    "are told that all have changed");
 		events->lost = false;
+		if (events->tracked) {
+			tracking_changed(kvd, NULL, 0, NULL);
+		}
 	}
 	events_queue_reset(&events->removals);
 	events_queue_reset(&events->commands);

@@ -31,6 +31,8 @@ enum event_class {
 	EVENT_NEW = 1 << 12,	    // n
 	EVENT_MISS = 1 << 13,	    // m
 	EVENT_FLUSH = 1 << 14,	    // all keys are gone: only tracking hears of it
+	EVENT_MESSAGE = 1 << 15,    // no event: a message that waits for the end of its command
+	EVENT_SHARD_MESSAGE = 1 << 16,
 };
 #define EVENT_ALL                                                                                  \
 	(EVENT_GENERIC | EVENT_STRING | EVENT_LIST | EVENT_SET | EVENT_HASH | EVENT_ZSET |         \
@@ -53,6 +55,10 @@ void events_add(struct kvd *kvd, enum event_class class, const char *name, const
 /// says, and never taken back.
 void events_add_removal(struct kvd *kvd, enum event_class class, const char *name, const void *key,
 			size_t key_bytes);
+
+/// Queues a message to a channel, copied: it goes out with the events of the command.
+void events_add_message(struct kvd *kvd, bool shard, const void *channel, size_t channel_bytes,
+			const void *message, size_t message_bytes);
 
 /// How much is queued, for events_rewind(): what was queued since is forgotten.
 size_t events_mark(const struct kvd *kvd);

@@ -23,6 +23,7 @@
 #include "daemon/loop.h"
 #include "daemon/notify.h"
 #include "daemon/persist.h"
+#include "daemon/pubsub.h"
 #include "daemon/readers.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
@@ -176,7 +177,7 @@ static void stop_keyspace(struct service *service)
 
 static int start_events(struct service *service)
 {
-	if (!events_create(&service->kvd)) {
+	if (!events_create(&service->kvd) || !pubsub_create(&service->kvd)) {
 		(void)snprintf(service->why, sizeof(service->why),
 			       "cannot listen to changes of keys: %s", remedy_of_errno(ENOMEM));
 		return EX_OSERR;
@@ -186,6 +187,7 @@ static int start_events(struct service *service)
 
 static void stop_events(struct service *service)
 {
+	pubsub_destroy(&service->kvd);
 	events_destroy(&service->kvd);
 }
 
@@ -335,6 +337,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	struct service *service = context;
 	struct keyspace *keyspace = service->kvd.keyspace;
 	cleaner_turn(keyspace, now_ns);
+	events_tell(&service->kvd, NULL); // of keys whose time came
 	stats_turn(&service->kvd);
 	if (service->kvd.persist == NULL) {
 		return;

@@ -75,6 +75,7 @@ void session_push_end(struct session *session)
 	if (session->dead) {
 		return;
 	}
+	session_count_up(session->shared, KVS_COUNTER_messages_pushed, 1);
 	if (!session->is_pushed) {
 		session->is_pushed = true;
 		TAILQ_INSERT_TAIL(&session->shared->pushed, session, pushed_link);

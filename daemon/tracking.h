@@ -16,5 +16,8 @@ struct session;
 /// Ends the tracking of a session; remembered keys go when they change.
 void tracking_leave(struct session *session);
 
+/// A key was changed, or (NULL) all of them were, by `origin` (NULL: by no command).
+void tracking_changed(struct kvd *kvd, const char *key, size_t key_bytes, struct session *origin);
+
 /// Sends what broadcasting collected in this turn.
 void tracking_turn(struct kvd *kvd);

@@ -56,3 +56,5 @@ X(limbo_lost, COUNTER, "freed memory that could not be queued for reuse: lost un
 X(pending_lost, COUNTER, "follow-ups of commits that could not be queued: their memory is lost too")
 X(turn_longest_us, GAUGE, "longest turn of the loop in processor time: nobody waited longer")
 X(turn_longest_wall_us, GAUGE, "longest turn of the loop by the clock on the wall")
+X(messages_published, COUNTER, "messages published by commands")
+X(messages_pushed, COUNTER, "messages and invalidations sent to clients")
