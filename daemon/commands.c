@@ -24,6 +24,19 @@ void commands_errorf(struct call *call, const char *format, ...)
 	commands_error(call, bytes < 0 ? "ERR internal formatting error" : text);
 }
 
+void commands_error_subcommand(struct call *call)
+{
+	char name[COMMANDS_EXCERPT_BYTES];
+	char container[32] = "";
+	const char *full = call->command->name;
+	for (size_t i = 0; full[i] && full[i] != '|' && i < sizeof(container) - 1; i++) {
+		container[i] = full[i] >= 'a' ? (char)(full[i] - 'a' + 'A') : full[i];
+	}
+	commands_errorf(call,
+			"ERR unknown subcommand or wrong number of arguments for '%s'. Try %s HELP.",
+			commands_excerpt(&call->argv[1], name), container);
+}
+
 static char commands_fold(char byte)
 {
 	return byte >= 'A' && byte <= 'Z' ? (char)(byte - 'A' + 'a') : byte;

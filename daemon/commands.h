@@ -41,6 +41,9 @@ void commands_error(struct call *call, const char *text);
 void commands_errorf(struct call *call, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/// The same for a subcommand that Redis checks by hand: it does not exist with such arguments.
+void commands_error_subcommand(struct call *call);
+
 /// True if the argument is this word (given in lower case), in any case.
 bool commands_arg_is(const struct resp_arg *arg, const char *word);
 

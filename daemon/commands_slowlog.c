@@ -25,8 +25,7 @@ void commands_slowlog_get(struct call *call)
 	const struct slowlog *slowlog = &call->kvd->stats->slowlog;
 	int64_t wanted = SLOWLOG_GET_DEFAULT;
 	if (call->argc > 3) {
-		commands_errorf(call, "ERR wrong number of arguments for '%s' command",
-				call->command->name);
+		commands_error_subcommand(call);
 		return;
 	}
 	if (call->argc == 3 && !commands_arg_int(call, &call->argv[2], &wanted, out_of_range)) {
