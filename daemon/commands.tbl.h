@@ -191,9 +191,6 @@ X(kvd_sync, "kvd.sync", commands_kvd_sync, 1, F_CONN | COMMAND_NO_MULTI, 0, 0, 0
 X(kvd_watermarks, "kvd.watermarks", commands_kvd_watermarks, 1, F_CONN | F_FAST, 0, 0, 0, "kvd",
   "0.1.0",
   "", "Returns the newest applied and the newest durable version.")
-X(lcs, "lcs", commands_lcs_lcs, -3, F_READ, 1, 2, 1, "string", "7.0.0",
-  "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
-  "Finds the longest sequence of bytes that two values have in common, gaps allowed.")
 X(latency, "latency", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "2.8.13",
   "", "Container of the commands about long waits.")
 X(latency_doctor, "latency|doctor", commands_latency_doctor, 2, F_ADMIN, 0, 0, 0, "server",
@@ -214,6 +211,9 @@ X(latency_latest, "latency|latest", commands_latency_latest, 2, F_ADMIN, 0, 0, 0
   "", "Returns the last and the longest of each event.")
 X(latency_reset, "latency|reset", commands_latency_reset, -2, F_ADMIN, 0, 0, 0, "server", "2.8.13",
   "[event ...]", "Forgets events, all of them if none is named.")
+X(lcs, "lcs", commands_lcs_lcs, -3, F_READ, 1, 2, 1, "string", "7.0.0",
+  "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
+  "Finds the longest sequence of bytes that two values have in common, gaps allowed.")
 X(mget, "mget", commands_generic_mget, -2, F_READ | F_FAST, 1, -1, 1, "string", "1.0.0",
   "key [key ...]", "Returns several values, null for each key that is absent.")
 X(mset, "mset", commands_generic_mset, -3, F_OOM, 1, -1, 2, "string", "1.0.1",
