@@ -3,9 +3,8 @@
 // CLIENT: who is connected, in the lines that Redis's tools take apart.
 #include "daemon/commands.h"
 
-#include <stdio.h>
-
 #include "daemon/listener.h"
+#include "daemon/pubsub.h"
 #include "daemon/text.h"
 
 #define CLIENT_LIST_BYTES_MAX (16u << 20)
@@ -79,20 +78,43 @@ void commands_client_setinfo(struct call *call)
 	}
 }
 
+/// The letters of Redis for what a connection is in the middle of. Its U, for a Unix socket, would
+/// stand at every one of them and hide N, for nothing special.
+static void client_flags(const struct session *session, char flags[4])
+{
+	size_t n = 0;
+	size_t subscriptions = pubsub_count(session, PUBSUB_CHANNEL) +
+			       pubsub_count(session, PUBSUB_PATTERN) +
+			       pubsub_count(session, PUBSUB_SHARD);
+	if (subscriptions > 0) {
+		flags[n++] = 'P';
+	}
+	if (session->multi.active) {
+		flags[n++] = 'x';
+	}
+	if (session->tracking) {
+		flags[n++] = 't';
+	}
+	if (n == 0) {
+		flags[n++] = 'N';
+	}
+	flags[n] = 0;
+}
+
 static void client_describe(struct text *text, const struct kvd *kvd, const struct session *session)
 {
 	uint64_t now_ns = kvd->seam->monotonic_ns();
 	const char *path = listener_path(kvd->listener);
 	size_t output = session_output_used(session);
-	char flags[4] = "U";
-	if (session->multi.active) {
-		(void)snprintf(flags, sizeof(flags), "xU");
-	}
+	char flags[4];
+	client_flags(session, flags);
 	text_printf(text, "id=%llu addr=%s:0 laddr=%s:0 fd=%d name=%s age=%llu idle=%llu flags=%s ",
 		    (unsigned long long)session->id, path, path, session->source.fd, session->name,
 		    (unsigned long long)((now_ns - session->connected_ns) / 1000000000u),
 		    (unsigned long long)((now_ns - session->active_ns) / 1000000000u), flags);
-	text_printf(text, "db=0 sub=0 psub=0 ssub=0 multi=%lld qbuf=%zu qbuf-free=%zu ",
+	text_printf(text, "db=0 sub=%zu psub=%zu ssub=%zu ", pubsub_count(session, PUBSUB_CHANNEL),
+		    pubsub_count(session, PUBSUB_PATTERN), pubsub_count(session, PUBSUB_SHARD));
+	text_printf(text, "multi=%lld qbuf=%zu qbuf-free=%zu ",
 		    session->multi.active ? (long long)session->multi.count : -1,
 		    session_input_used(session), session_input_free(session));
 	text_printf(text, "argv-mem=0 multi-mem=%zu rbs=%zu rbp=%zu obl=%zu oll=0 omem=%zu ",
