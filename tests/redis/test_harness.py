@@ -2,15 +2,17 @@
 #
 # What run_suite.py rests on, without Redis's suite: reading Tcl lists, deriving source lines from
 # package sources, and the form of skip.md.
+import contextlib
+import io
 import os
 import shutil
 import subprocess
 import tempfile
 
 import source
-from harness import tcl_list
+from harness import Client, Hang, tcl_list
 from kvdtest import Tap, seed
-from run_suite import UNITS, read_skip
+from run_suite import UNITS, Expected, judge, judge_alone, read_skip
 
 LINES = '''# comment
 deb [signed-by=/k.gpg] http://a.example/debian bookworm main contrib
@@ -45,6 +47,28 @@ Signed-By: /usr/share/keyrings/a.gpg
 '''
 WORDS = ('', 'a', 'two words', '{', '}', '{}', 'a{b}c', '\\', 'a\\', '"', 'q"q', '[x]', '$y', '#',
          'line\nline', '\ttab', 'ends in }', '; x', '{a b} c', 'a\r')
+
+# In place of Redis's: speaks as its harness does.
+HELPER = '''
+set fd [socket 127.0.0.1 [lindex $argv [expr {[lsearch $argv --client] + 1}]]]
+fconfigure $fd -encoding binary
+proc tell {status text} {
+    set payload [list $status $text 7]
+    puts $::fd [string length $payload]
+    puts -nonewline $::fd $payload
+    flush $::fd
+}
+tell ready [pid]
+read $fd [gets $fd]
+tell testing {first {of} all}
+tell ok {first {of} all}
+tell err "second in tests/unit/u.tcl\ntwo\nlines"
+tell testing third
+if {[lsearch $argv slow] > 0} { gets stdin; vwait forever }
+if {[lsearch $argv dies] > 0} { puts "last words"; exit 1 }
+tell done u
+vwait forever
+'''
 
 
 def check_lists(tap):
@@ -96,11 +120,71 @@ def check_skip(tap):
     tap.equal([key for key in set(keys) if keys.count(key) > 1], [], 'none stands there twice')
 
 
+def drive(folder, word):
+    """What a client started with `word` among its arguments told, and how it ended."""
+    told = []
+    client = Client(folder, 1, only=[word])
+    try:
+        for status, text, seconds in client.run('unit/u', 0.5, 30):
+            told.append((status, text, seconds))
+    except Hang as hang:
+        told.append(f'hangs in {hang}')
+    finally:
+        client.close()
+    return told
+
+
+def check_client(tap):
+    if not shutil.which('tclsh'):
+        tap.skip('a harness process is driven', 'tclsh is not installed')
+        return
+    begin = [('ok', 'first {of} all', 0.007),
+             ('err', 'second in tests/unit/u.tcl\ntwo\nlines', 0.007)]
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkdir(os.path.join(folder, 'tests'))
+        with open(os.path.join(folder, 'tests', 'test_helper.tcl'), 'w', encoding='utf-8') as out:
+            out.write(HELPER)
+        tap.equal(drive(folder, 'well'), begin, 'a harness process is driven')
+        tap.equal(drive(folder, 'slow'), [*begin, 'hangs in third'], 'one that hangs is cut off')
+        tap.equal(drive(folder, 'dies'), [*begin, ('exception', 'last words\n', 0.0)],
+                  'one that dies is noticed, with what it said')
+
+
+class Result:
+    """What judge() wants of a Run."""
+
+    def __init__(self, *results):
+        self.unit, self.results, self.seconds, self.ignored = 'u', results, 0, 0
+
+
+def check_judge(tap):
+    row = Expected('u', 'known', '', 'it is so')
+    expected = {('u', 'known'): row}
+
+    def verdict(function, *arguments):
+        inner = Tap()
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            function(inner, *arguments)
+        return inner.failed, out.getvalue().count('# SKIP it is so')
+
+    good, bad = ('new', 'ok', ''), ('new', 'failed', 'why')
+    known_good, known_bad = ('known', 'ok', ''), ('known', 'failed', 'why')
+    tap.equal(verdict(judge, Result(good, known_bad), expected), (0, 1),
+              'a known difference is skipped, with its reason')
+    tap.equal(verdict(judge, Result(bad), expected), (1, 0), 'an unknown one fails')
+    tap.equal(verdict(judge, Result(known_good), expected), (1, 0),
+              'a known one that passes fails')
+    tap.equal(verdict(judge_alone, row, Result(known_good)), (1, 0), 'by itself, too')
+    tap.equal(verdict(judge_alone, row, Result(known_bad)), (0, 1), 'or is skipped')
+
+
 def main():
     tap = Tap()
     check_lists(tap)
     check_sources(tap)
     check_skip(tap)
+    check_client(tap)
+    check_judge(tap)
     tap.done()
 
 
