@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/keyspace.h"
 #include "daemon/kvd.h"
 #include "daemon/log.h"
 #include "daemon/pubsub.h"
@@ -42,11 +43,23 @@ struct events {
 	bool lost; // no memory for an event: every cached value counts as stale
 };
 
+/// A key's time has come.
+static void events_key_ended(void *context, const void *key, size_t key_bytes)
+{
+	struct kvd *kvd = context;
+	if (kvd->events_wanted & EVENT_EXPIRED) {
+		events_add_removal(kvd, EVENT_EXPIRED, "expired", key, key_bytes);
+	}
+}
+
 bool events_create(struct kvd *kvd)
 {
 	kvd->events = calloc(1, sizeof(*kvd->events));
 	kvd->events_wanted = 0;
 	kvd->events_pending = false;
+	if (kvd->events) {
+		keyspace_listen(kvd->keyspace, events_key_ended, kvd);
+	}
 	return kvd->events != NULL;
 }
 
@@ -62,6 +75,7 @@ void events_destroy(struct kvd *kvd)
 	if (!kvd->events) {
 		return;
 	}
+	keyspace_listen(kvd->keyspace, NULL, NULL);
 	events_queue_free(&kvd->events->removals);
 	events_queue_free(&kvd->events->commands);
 	free(kvd->events);

@@ -58,6 +58,13 @@ void keyspace_destroy(struct keyspace *keyspace)
 	free(keyspace);
 }
 
+void keyspace_listen(struct keyspace *keyspace,
+		     void (*ended)(void *context, const void *key, size_t key_bytes), void *context)
+{
+	keyspace->ended = ended;
+	keyspace->ended_context = context;
+}
+
 static bool is_expired(const struct keyspace *keyspace, uint64_t expiry_ms)
 {
 	return expiry_ms != 0 && expiry_ms <= keyspace->now_ms;
@@ -86,7 +93,7 @@ static void expire_now(struct keyspace *keyspace, uint64_t hash, const void *key
 		make_op(KEYSPACE_OP_DELETE, KEYSPACE_FOR_REMOVAL, hash, key, key_bytes);
 	op.record_flags = KVS_RECORD_EXPIRED;
 	if (keyspace_write_op(keyspace, &op) == KEYSPACE_OK) {
-		keyspace_counter_add(keyspace, KVS_COUNTER_keys_expired, 1);
+		keyspace_note_expired(keyspace, key, key_bytes);
 	}
 }
 

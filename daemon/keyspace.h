@@ -98,6 +98,12 @@ uint64_t keyspace_scan(struct keyspace *keyspace, uint64_t cursor,
 				     const struct keyspace_value *value),
 		       void *context);
 
+/// `ended` is called for each key that ends by itself: when the removal of one whose time has come
+/// is logged, or when a write takes its place. It must not call the keyspace. NULL = nobody.
+void keyspace_listen(struct keyspace *keyspace,
+		     void (*ended)(void *context, const void *key, size_t key_bytes),
+		     void *context);
+
 /// Prefetches for a key about to be used: pass 0 the bucket, pass 1 the record.
 void keyspace_prefetch(struct keyspace *keyspace, const void *key, size_t key_bytes, int pass);
 

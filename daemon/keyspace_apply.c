@@ -150,6 +150,10 @@ static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
 	}
 	if (found) {
 		kvs_table_replace(hit->slot, entry);
+		if (__builtin_expect(hit->view.expiry_ms != 0, 0) &&
+		    hit->kind != KVS_ENTRY_TOMBSTONE && hit->view.expiry_ms <= keyspace->now_ms) {
+			keyspace_note_expired(keyspace, op->key, op->key_bytes);
+		}
 		retire_version(keyspace, hit, op->seq);
 	} else {
 		// Cannot fail: kvs_table_secure() vouched for it.

@@ -109,6 +109,8 @@ struct keyspace {
 	uint64_t revoke_min_ns;
 	size_t value_bytes_max;
 	uint64_t now_ms;
+	void (*ended)(void *context, const void *key, size_t key_bytes); // NULL = nobody listens
+	void *ended_context;
 	uint16_t writer;
 	uint64_t keys;
 	uint64_t keys_with_expiry;
@@ -146,6 +148,16 @@ static inline void keyspace_counter_set(const struct keyspace *keyspace, enum kv
 					uint64_t value)
 {
 	kvs_store_relaxed(kvs_counter_word(keyspace->region->base, counter), value);
+}
+
+/// A key's time has come, and that is now a fact: counts it and tells who listens.
+static inline void keyspace_note_expired(struct keyspace *keyspace, const void *key,
+					 size_t key_bytes)
+{
+	keyspace_counter_add(keyspace, KVS_COUNTER_keys_expired, 1);
+	if (keyspace->ended) {
+		keyspace->ended(keyspace->ended_context, key, key_bytes);
+	}
 }
 
 // ---- keyspace_apply.c: one op, from description to publication ----
