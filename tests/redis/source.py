@@ -93,9 +93,13 @@ def apt_get(folder, *arguments):
         raise NotHad(f"apt-get {arguments[0]} took longer than {LIMIT_S} s") from None
 
 
-def last_words(run):
-    lines = [line for line in (run.stdout + run.stderr).split('\n') if line[:2] in ('E:', 'W:')]
-    return lines[-1] if lines else f'exit status {run.returncode}'
+def complaints(*runs):
+    """The first thing that the first of them complained about."""
+    for run in runs:
+        for line in (run.stdout + run.stderr).split('\n'):
+            if line[:2] in ('E:', 'W:'):
+                return line
+    return f'apt-get ended with {runs[-1].returncode}'
 
 
 def download(folder):
@@ -112,7 +116,7 @@ def download(folder):
     archives = [path for path in archives if not path.endswith('.asc')]
     if not archives:
         raise NotHad(f"Debian's source package {PACKAGE} cannot be had: "
-                     f'{last_words(got)}; {last_words(updated)}')
+                     + complaints(updated, got))
     version = os.path.basename(archives[0]).split('_')[1]
     if not version.startswith(WANTED):
         raise NotHad(f"Debian's {PACKAGE} is {version.split('.orig')[0]} here, not {WANTED}*")
