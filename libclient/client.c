@@ -25,9 +25,7 @@ void kvc_options_init(struct kvc_options *options)
 	}
 }
 
-// Copies a struct whose first member says how large the caller believes it to be. What we know and
-// it does not have is zero; what it sets and we do not know is refused.
-static bool client_copy_sized(void *to, size_t to_bytes, const void *from)
+bool kvc_copy_sized(void *to, size_t to_bytes, const void *from)
 {
 	size_t from_bytes;
 	memcpy(&from_bytes, from, sizeof(from_bytes));
@@ -50,7 +48,7 @@ bool kvc_set_options_copy(struct kvc_set_options *to, const struct kvc_set_optio
 		*to = (struct kvc_set_options){ .struct_bytes = sizeof(*to) };
 		return true;
 	}
-	return client_copy_sized(to, sizeof(*to), from);
+	return kvc_copy_sized(to, sizeof(*to), from);
 }
 
 // The path to connect to, and who chose it.
@@ -82,7 +80,7 @@ static void client_explain(const kvc *client, int status)
 static int client_options(kvc *client, const struct kvc_options *given)
 {
 	struct kvc_options *options = &client->options;
-	if (given && !client_copy_sized(options, sizeof(*options), given)) {
+	if (given && !kvc_copy_sized(options, sizeof(*options), given)) {
 		return KVC_INVALID;
 	}
 	if (options->flags &

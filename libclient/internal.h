@@ -190,6 +190,9 @@ void kvc_client_unlock(kvc *client);
 /// requests. Cheap otherwise. Any thread.
 void kvc_client_after_fork(kvc *client);
 
+/// Copies a struct whose first member says how large the caller believes it to be. What we know and
+/// it does not have is zero; false if it sets what we do not know.
+bool kvc_copy_sized(void *to, size_t to_bytes, const void *from);
 /// Copies caller's options of whatever size; NULL = defaults. False if they set what we do not
 /// know.
 bool kvc_set_options_copy(struct kvc_set_options *to, const struct kvc_set_options *from);

@@ -36,9 +36,10 @@ enum kvc_status {
 	KVC_NOT_FOUND = 1,      /* no such key, or expired */
 	KVC_NOT_APPLIED = 2,    /* a condition (absent, present, version) did not hold */
 	KVC_TRUNCATED = 3,      /* the caller's buffer is too small; the needed size is filled in */
+	KVC_CHANGED = 4,        /* what a token stands for may have changed: read it again */
 
 	KVC_REVOKED = -1,       /* kvd took the memory back from a view held too long: discard */
-	KVC_BUSY = -2,          /* views still open, or no consistent snapshot after many tries */
+	KVC_BUSY = -2,          /* views still open, no consistent snapshot, or a queue is full */
 	KVC_UNREACHABLE = -3,   /* nobody listens, or we are refused: kvd got no whole request */
 	KVC_TIMEOUT = -4,       /* deadline passed; if it was a write, it may have been applied */
 	KVC_UNKNOWN = -5,       /* broke after a write was sent: it may have been applied */
@@ -51,7 +52,8 @@ enum kvc_status {
 	KVC_DAMAGED = -12,      /* the region contradicts itself */
 	KVC_NOT_DURABLE = -13,  /* applied and visible, but the store failed (-IOERR) */
 	KVC_SYSTEM = -14,       /* a system call failed; errno says which way */
-	KVC_NOT_NUMBER = -15    /* increment of something that is not an integer, or overflow */
+	KVC_NOT_NUMBER = -15,   /* increment of something that is not an integer, or overflow */
+	KVC_CANCELLED = -16     /* by kvc_async_cancel() or _close(); may have been applied */
 };
 
 typedef struct kvc kvc;
@@ -273,6 +275,122 @@ KVC_API int kvc_command(kvc *client, int argc, const void *const *argv, const si
 KVC_API int kvc_pipeline_append(kvc *client, int argc, const void *const *argv,
 				const size_t *argv_bytes);
 KVC_API int kvc_pipeline_reply(kvc *client, const struct kvc_reply **reply);
+
+/* ---- asynchronous requests: for programs with an event loop --------------------------------- */
+
+/* A handle is one connection for requests and, if anything is watched, one for changes. One thread
+ * at a time may use it; nothing of it blocks, starts a thread, or sets a timer. The loop polls
+ * kvc_async_fd() for reading (POLLIN, level-triggered), at most kvc_async_timeout_ms() long, and
+ * then calls kvc_async_dispatch().
+ *
+ * Every request that was accepted has its completion called exactly once, in kvc_async_dispatch()
+ * or kvc_async_close(), never in the function that submits. Completions come in the order of
+ * submission, except that of a cancelled request, which comes with the next dispatch. When the
+ * connection breaks, what was sent whole becomes KVC_UNKNOWN (it may have been applied; a get:
+ * KVC_UNREACHABLE), everything else KVC_UNREACHABLE: kvd has not got it, repeating is safe. The
+ * next request connects anew; after a failed attempt requests are KVC_UNREACHABLE until a pause is
+ * over (reconnect_min_ms ...). When the oldest request is over request_timeout_ms it is
+ * KVC_TIMEOUT and the connection is given up.
+ *
+ * Inside a completion everything may be called but kvc_async_dispatch() (KVC_INVALID);
+ * kvc_async_close() then takes effect when the completion returns. A forked child may go on with
+ * the handle: it has none of the requests (their completions are called in the parent only), a
+ * connection of its own, and another kvc_async_fd(). */
+typedef struct kvc_async kvc_async;
+
+/* `result` and what it points to is good until the completion returns. */
+typedef void (*kvc_done)(kvc_async *async, void *user, const struct kvc_result *result);
+
+struct kvc_async_options {
+	size_t struct_bytes;      /* sizeof(struct kvc_async_options) */
+	uint32_t requests_max;    /* accepted and not answered; default 4096 */
+	size_t bytes_max;         /* not sent yet; default 16 MiB. Alone a request may be larger */
+	/* Called in a dispatch, once after KVC_BUSY, when half of both is free again, or NULL. */
+	void (*writable)(kvc_async *async, void *user);
+	void *user;
+};
+
+/* Either options may be NULL. Errors as kvc_open(); with KVC_OPEN_NO_CONNECT the first dispatch
+ * after a submit connects. Connecting to a Unix socket does not wait. */
+KVC_API int kvc_async_open(kvc_async **out, const struct kvc_options *options,
+			   const struct kvc_async_options *async_options);
+/* Completions still owed are called with KVC_CANCELLED, watches end without a word. NULL is fine.
+ * KVC_INVALID: it is being closed already. */
+KVC_API int kvc_async_close(kvc_async *async);
+
+/* One descriptor for the handle's whole life, owned by it, also across reconnects; -1: none. It is
+ * an epoll set: poll it, do nothing else with it. */
+KVC_API int kvc_async_fd(kvc_async *async);
+/* Milliseconds until a dispatch is due even if the descriptor stays quiet, for poll(); -1: never.
+ * May be earlier after every other call with the handle. */
+KVC_API int kvc_async_timeout_ms(kvc_async *async);
+/* Does a bounded piece of what there is to do; the descriptor stays readable while there is more.
+ * KVC_OK, KVC_CANCELLED (the handle was closed in a completion and is gone), KVC_INVALID. */
+KVC_API int kvc_async_dispatch(kvc_async *async);
+/* Sends what the socket takes now, without waiting for the loop. Calls nobody. */
+KVC_API int kvc_async_flush(kvc_async *async);
+/* Requests whose completion has not been called. */
+KVC_API size_t kvc_async_pending(kvc_async *async);
+/* Why the last connection was given up or could not be had; valid until the next dispatch. */
+KVC_API const char *kvc_async_error_text(const kvc_async *async);
+
+/* Cancels the request `id`: its completion is called with KVC_CANCELLED by the next dispatch.
+ * KVC_OK: it will never be applied. KVC_UNKNOWN: it was sent, and may be. KVC_NOT_FOUND: its
+ * completion has been called, or it is cancelled already. */
+KVC_API int kvc_async_cancel(kvc_async *async, uint64_t id);
+
+/* Requests. Keys, values, options, batches and arguments are copied; the meaning of each and of its
+ * results is that of the function of the same name that waits. `done` may be NULL; *id (may be
+ * NULL) is for kvc_async_cancel(), never 0 and never reused. KVC_OK: accepted. Otherwise nothing
+ * was and nobody is called: KVC_BUSY (the queue is full), INVALID, TOO_LARGE, NO_MEMORY.
+ * A get goes through the socket; reading the mapping needs no waiting: use a reader. Commands that
+ * change which replies come (SUBSCRIBE, MONITOR, CLIENT REPLY) do not go with this. */
+KVC_API int kvc_async_set(kvc_async *async, const void *key, size_t key_bytes, const void *value,
+			  size_t value_bytes, const struct kvc_set_options *options, kvc_done done,
+			  void *user, uint64_t *id);
+KVC_API int kvc_async_delete(kvc_async *async, const void *key, size_t key_bytes, kvc_done done,
+			     void *user, uint64_t *id);
+KVC_API int kvc_async_increment(kvc_async *async, const void *key, size_t key_bytes, int64_t delta,
+				kvc_done done, void *user, uint64_t *id);
+KVC_API int kvc_async_expire(kvc_async *async, const void *key, size_t key_bytes, int64_t ttl_ms,
+			     kvc_done done, void *user, uint64_t *id);
+KVC_API int kvc_async_get(kvc_async *async, const void *key, size_t key_bytes, kvc_done done,
+			  void *user, uint64_t *id);
+KVC_API int kvc_async_sync(kvc_async *async, kvc_done done, void *user, uint64_t *id);
+KVC_API int kvc_async_commit(kvc_async *async, const kvc_batch *batch, kvc_done done, void *user,
+			     uint64_t *id);
+KVC_API int kvc_async_command(kvc_async *async, int argc, const void *const *argv,
+			      const size_t *argv_bytes, kvc_done done, void *user, uint64_t *id);
+
+/* ---- watching: being told of changes -------------------------------------------------------- */
+
+typedef struct kvc_watch kvc_watch;
+
+enum kvc_watch_flags {
+	KVC_WATCH_PREFIX = 1    /* every key that begins so; 0 bytes: every key */
+};
+
+enum kvc_watch_event {
+	KVC_WATCH_READY = 1,    /* from now on changes are told: what is read now can be kept */
+	KVC_WATCH_CHANGED = 2,  /* `key` was written, removed or expired; NULL: all were removed */
+	KVC_WATCH_LOST = 3      /* changes may be missed until READY: drop what was kept */
+};
+
+/* `key` is good until it returns. Any function of the handle may be called but its dispatch. */
+typedef void (*kvc_watched)(kvc_async *async, void *user, enum kvc_watch_event event,
+			    const void *key, size_t key_bytes);
+
+/* Watches a key or, with KVC_WATCH_PREFIX, all keys that begin with `key`. `watched` is called from
+ * kvc_async_dispatch(): READY or LOST first, again when that changes (kvd went, or cut this client
+ * off because it did not read fast enough; the handle connects anew by itself), and CHANGED in
+ * between, also for changes by this process. Opening or closing a watch may make others LOST and
+ * READY again. *out is owned by the caller until kvc_watch_close() or kvc_async_close(). A handle
+ * has at most 1024 (KVC_TOO_LARGE); each costs kvd some time for every write, so watch a prefix
+ * rather than many keys. INVALID, NO_MEMORY, SYSTEM. */
+KVC_API int kvc_watch_open(kvc_async *async, const void *key, size_t key_bytes, uint32_t flags,
+			   kvc_watched watched, void *user, kvc_watch **out);
+/* Not another call of `watched` after this. NULL is fine. */
+KVC_API int kvc_watch_close(kvc_watch *watch);
 
 #ifdef __cplusplus
 }
