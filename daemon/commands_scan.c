@@ -191,61 +191,83 @@ void commands_scan_keys(struct call *call)
 	reply_deferred_end(call->session, mark, scan.found_count);
 }
 
-#define RANDOM_PROBES 64u	 // positions looked at before being less particular
-#define RANDOM_KEYS 32u		 // places that every position is taken to have
-#define RANDOM_SLICE_NS 1000000u // more than a table of the smallest size takes
+#define RANDOM_FEW 2048u    // keys, of which one is chosen by going through the whole table
+#define RANDOM_WALK 65536u  // positions, twice a table of the smallest size: so far that goes
+#define RANDOM_PROBES 4096u // positions of a full table to be drawn
+#define RANDOM_PLACES 32u   // that every position is taken to have
 
-/// What stands at one position of the table: the key in place `wanted`, and how many there are.
-struct scan_probe {
-	uint64_t wanted;
+/// Draws one of the keys that are visited.
+struct scan_draw {
+	uint64_t random; // state
+	uint64_t places; // a key is drawn from so many places, filled or not; 0 = from those seen
 	uint64_t seen;
+	uint64_t wanted;
 	struct resp_arg key;
 	bool found;
 };
 
-static void scan_probe_visit(void *context, const void *key, size_t key_bytes,
-			     const struct keyspace_value *value)
+static uint64_t scan_random(struct scan_draw *draw)
 {
-	struct scan_probe *probe = context;
+	uint64_t word = draw->random += UINT64_C(0x9e3779b97f4a7c15); // splitmix64
+	word = (word ^ word >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	word = (word ^ word >> 27) * UINT64_C(0x94d049bb133111eb);
+	return word ^ word >> 31;
+}
+
+static void scan_draw_visit(void *context, const void *key, size_t key_bytes,
+			    const struct keyspace_value *value)
+{
+	struct scan_draw *draw = context;
 	(void)value;
-	if (probe->seen++ == probe->wanted) {
-		probe->key = (struct resp_arg){ key, key_bytes };
-		probe->found = true;
+	draw->seen++;
+	bool wanted = draw->places > 0 ? draw->seen - 1 == draw->wanted
+				       : scan_random(draw) % draw->seen == 0;
+	if (wanted) {
+		draw->key = (struct resp_arg){ key, key_bytes };
+		draw->found = true;
 	}
 }
 
-/// Every key has the same chance: a position is drawn, and a place of as many as hardly any
-/// position fills; if nothing is there, the dice are thrown again. Where keys are so few that this
-/// finds none the next one from a drawn position on is taken, for which the whole table may have to be gone
-/// through, though not for longer than a millisecond: then it is null as if there were none.
+/// Goes through the table in plain order, from `cursor` to its end but not further than RANDOM_WALK.
+static void scan_draw_walk(struct keyspace *keyspace, struct scan_draw *draw, uint64_t cursor)
+{
+	uint64_t end = cursor + RANDOM_WALK;
+	draw->places = 0;
+	draw->seen = 0;
+	do {
+		cursor = keyspace_view_skip(keyspace, cursor, end - cursor);
+	} while (keyspace_view_scan(keyspace, cursor, scan_draw_visit, draw) != 0 &&
+		 ++cursor < end);
+}
+
+/// Every key has the same chance. Of many, a position of the table is drawn, and a place of as many
+/// as hardly any position fills; if nothing is there, the dice are thrown again. Of few keys one is
+/// drawn by going through them all. A table that is too large for that has yet to shrink to what is
+/// left in it: then only a part of it, from a drawn position on, is gone through as well, and if
+/// that is empty the answer is null as if there were none.
 void commands_scan_randomkey(struct call *call)
 {
 	struct keyspace *keyspace = call->kvd->keyspace;
-	const struct seam *seam = call->kvd->seam;
-	struct scan_probe probe = { 0 };
-	uint64_t random[2 * RANDOM_PROBES];
-	if (keyspace_view_count(keyspace) == 0) {
-		reply_null(call->session);
-		return;
-	}
-	seam->random_bytes(random, sizeof(random));
-	for (unsigned i = 0; i < RANDOM_PROBES && !probe.found; i++) {
-		probe = (struct scan_probe){ .wanted = random[2 * i] % RANDOM_KEYS };
-		(void)keyspace_view_scan(keyspace, random[2 * i + 1], scan_probe_visit, &probe);
-	}
-	uint64_t cursor = random[1];
-	uint64_t start_ns = seam->monotonic_ns();
-	for (uint64_t visits = 1, turns = 0; !probe.found && turns < 2; visits++) {
-		probe = (struct scan_probe){ 0 };
-		cursor = keyspace_view_scan(keyspace, cursor, scan_probe_visit, &probe);
-		turns += cursor == 0;
-		if (visits % SCAN_CLOCK_EVERY == 0 &&
-		    seam->monotonic_ns() - start_ns >= RANDOM_SLICE_NS) {
-			break;
+	uint64_t count = keyspace_view_count(keyspace);
+	struct scan_draw draw = { 0 };
+	call->kvd->seam->random_bytes(&draw.random, sizeof(draw.random));
+	if (count > RANDOM_FEW) {
+		draw.places = RANDOM_PLACES;
+		for (unsigned i = 0; i < RANDOM_PROBES && !draw.found; i++) {
+			draw.seen = 0;
+			draw.wanted = scan_random(&draw) % RANDOM_PLACES;
+			(void)keyspace_view_scan(keyspace, scan_random(&draw), scan_draw_visit,
+						 &draw);
 		}
 	}
-	if (probe.found) {
-		reply_bulk(call->session, probe.key.data, probe.key.bytes);
+	if (count > 0 && !draw.found) {
+		scan_draw_walk(keyspace, &draw, 0);
+	}
+	if (count > 0 && !draw.found) {
+		scan_draw_walk(keyspace, &draw, scan_random(&draw));
+	}
+	if (draw.found) {
+		reply_bulk(call->session, draw.key.data, draw.key.bytes);
 	} else {
 		reply_null(call->session);
 	}

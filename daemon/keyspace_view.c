@@ -79,3 +79,8 @@ uint64_t keyspace_view_scan(struct keyspace *keyspace, uint64_t cursor,
 	}
 	return cursor;
 }
+
+uint64_t keyspace_view_skip(const struct keyspace *keyspace, uint64_t cursor, uint64_t limit)
+{
+	return kvs_table_skip(&keyspace->region->map, cursor, limit);
+}

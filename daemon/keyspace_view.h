@@ -18,3 +18,7 @@ uint64_t keyspace_view_scan(struct keyspace *keyspace, uint64_t cursor,
 			    void (*visit)(void *context, const void *key, size_t key_bytes,
 					  const struct keyspace_value *value),
 			    void *context);
+
+/// For walks in plain order, cursor by cursor, through a table that is nearly empty: the first from
+/// `cursor` on, at most `limit` further, that may find something, or the last one of the table.
+uint64_t keyspace_view_skip(const struct keyspace *keyspace, uint64_t cursor, uint64_t limit);

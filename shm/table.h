@@ -57,6 +57,12 @@ enum kvs_find_result kvs_table_load(const struct kvs_map *map, uint64_t entry, s
 void kvs_table_prefetch_bucket(const struct kvs_map *map, uint64_t hash);
 void kvs_table_prefetch_record(const struct kvs_map *map, uint64_t hash);
 
+/// The first cursor position from `position` on, in plain order and over the table's end, of whose
+/// buckets one is not empty; or the last position of the table, or the one `limit` further, if that
+/// comes first. For walks through tables that are nearly empty.
+/// Call with: any position. Thread must: be the writer. Orders: none.
+uint64_t kvs_table_skip(const struct kvs_map *map, uint64_t position, uint64_t limit);
+
 /// Walks the table in reverse-binary order, so that a key that is there throughout is seen at least
 /// once although the table grows or shrinks between calls. Visits all entries of one cursor
 /// position (of every bucket that could hold them) and returns the next cursor, 0 when the walk is

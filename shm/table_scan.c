@@ -7,12 +7,13 @@
 
 static uint64_t scan_reverse(uint64_t word)
 {
-	uint64_t out = 0;
-	for (unsigned i = 0; i < 64; i++) {
-		out = out << 1 | (word & 1);
-		word >>= 1;
-	}
-	return out;
+	uint64_t bits = UINT64_C(0x5555555555555555);
+	uint64_t pairs = UINT64_C(0x3333333333333333);
+	uint64_t nibbles = UINT64_C(0x0f0f0f0f0f0f0f0f);
+	word = (word >> 1 & bits) | (word & bits) << 1;
+	word = (word >> 2 & pairs) | (word & pairs) << 2;
+	word = (word >> 4 & nibbles) | (word & nibbles) << 4;
+	return __builtin_bswap64(word);
 }
 
 static void scan_chain(const struct kvs_map *map, unsigned side, uint64_t index,
@@ -76,4 +77,33 @@ uint64_t kvs_table_scan(const struct kvs_map *map, uint64_t cursor,
 	cursor = scan_reverse(cursor);
 	cursor++;
 	return scan_reverse(cursor);
+}
+
+static bool skip_is_empty(const struct kvs_bucket *bucket)
+{
+	uint64_t any = kvs_load_relaxed(&bucket->overflow);
+	for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+		any |= kvs_load_relaxed(&bucket->entry[i]);
+	}
+	return any == 0;
+}
+
+uint64_t kvs_table_skip(const struct kvs_map *map, uint64_t position, uint64_t limit)
+{
+	uint64_t root = kvs_load_relaxed(&kvs_map_header(map)->hot.table_root);
+	uint64_t buckets = kvs_root_buckets(root);
+	unsigned range = KVS_RANGE_TABLE_0 + kvs_root_side(root);
+	uint64_t ready = kvs_load_relaxed(&map->ready[range]) / sizeof(struct kvs_bucket);
+	const void *start = map->base + map->ranges[range].offset;
+	const struct kvs_bucket *bucket = start;
+	uint64_t small = buckets > 0 ? UINT64_C(1) << (63 - __builtin_clzll(buckets)) : 1;
+	for (uint64_t i = 0; i < limit; i++, position++) {
+		uint64_t base = position & (small - 1);
+		uint64_t high = base + small < buckets ? base + small : base;
+		if (base == small - 1 || high >= ready || !skip_is_empty(bucket + base) ||
+		    !skip_is_empty(bucket + high)) {
+			return position;
+		}
+	}
+	return position;
 }
