@@ -80,8 +80,9 @@ class Run:
                                      'hangs: it was cut off, the rest of the unit was not run'))
             finally:
                 client.close()
-            if kvd.process.poll() is not None:
-                self.results.append(('kvd lives', 'failed', kvd.log()[-2000:]))
+            status = kvd.stop()
+            if status != 0:
+                self.results.append((f'kvd ended with {status}', 'failed', kvd.log()[-2000:]))
         self.seconds = time.monotonic() - started
 
     def take(self, status, text):
