@@ -199,7 +199,7 @@ static void update_gauges(const struct keyspace *keyspace)
 			    << region->segment_shift;
 	keyspace_counter_set(keyspace, KVS_COUNTER_keys, keyspace->keys);
 	keyspace_counter_set(keyspace, KVS_COUNTER_keys_with_expiry, keyspace->keys_with_expiry);
-	keyspace_counter_set(keyspace, KVS_COUNTER_memory_limit_bytes, region->memory_bytes);
+	keyspace_counter_set(keyspace, KVS_COUNTER_memory_limit_bytes, keyspace->memory_bytes);
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_table_bytes, region->table_bytes);
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_large_bytes, region->large_bytes);
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_live_bytes, keyspace->live_bytes);

@@ -27,6 +27,7 @@ struct keyspace *keyspace_create(const struct keyspace_options *options)
 	keyspace->revoke_ns = options->revoke_ms * UINT64_C(1000000);
 	keyspace->revoke_min_ns = options->revoke_min_ms * UINT64_C(1000000);
 	keyspace->value_bytes_max = options->value_bytes_max;
+	keyspace->memory_bytes = options->region->memory_bytes;
 	keyspace->cleaner.victim = KVS_SEGMENT_NONE;
 	keyspace->cleaner.next_ns = UINT64_MAX;
 	if (!kvs_limbo_init(&keyspace->limbo) || !kvs_limbo_init(&keyspace->pending) ||
@@ -275,7 +276,10 @@ int keyspace_rename_copy(struct keyspace *keyspace, const void *from, size_t fro
 	if (lookup(keyspace, from, from_bytes, &found) != KEYSPACE_OK) {
 		return KEYSPACE_ABSENT;
 	}
-	struct keyspace_op op = make_op(KEYSPACE_OP_SET, KEYSPACE_FOR_EXPIRY,
+	// A longer name is growth.
+	enum keyspace_purpose purpose =
+		keyspace_is_over_bound(keyspace) ? KEYSPACE_FOR_WRITE : KEYSPACE_FOR_EXPIRY;
+	struct keyspace_op op = make_op(KEYSPACE_OP_SET, purpose,
 					keyspace_hash(keyspace, to, to_bytes), to, to_bytes);
 	take_value(keyspace, &op, &found, from, from_bytes);
 	op.expiry_ms = found.value.expiry_ms;

@@ -215,6 +215,10 @@ static bool batch_leaves_no_more(struct keyspace *keyspace)
 		if (batch->flushed == 0 && keyspace_find(keyspace, op->hash, op->key, op->key_bytes,
 						     &hit) == KVS_FIND_HIT) {
 			found += hit.view.record_bytes;
+			// Beyond the bound what came by changed times to live must not be
+			// filled with values, for the next restart has to hold both.
+			bool added = hit.view.expiry_ms != 0 && keyspace_is_over_bound(keyspace);
+			found -= added ? sizeof(uint64_t) : 0u;
 			found += hit.kind == KVS_ENTRY_LARGE ? hit.view.value_bytes : 0u;
 		}
 		if (op->kind == KEYSPACE_OP_SET) {

@@ -37,9 +37,19 @@ int keyspace_start_prepare(struct keyspace *keyspace);
 
 /// Recovery: takes one record of the store, oldest block first; the highest seq of a key wins.
 /// `large_value` is the value of a LARGE record, NULL otherwise. Returns KEYSPACE_OK, or
-/// KEYSPACE_FULL when the live data does not fit the memory bound.
+/// KEYSPACE_FULL when it does not fit. That ends the first reading: then all records go through
+/// keyspace_recover_index(), keyspace_recover_thin() follows, and a second reading hands all of
+/// them in again. In that one FULL means that the machine has no more memory to give.
 int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_view *view,
 			    const void *large_value, uint64_t place);
+
+/// Recovery, between two readings: notes that there is this version. OK; FULL if memory is short.
+int keyspace_recover_index(struct keyspace *keyspace, const struct kvs_record_view *view);
+/// Drops what is loaded and not current; from now on only what is current is loaded.
+void keyspace_recover_thin(struct keyspace *keyspace);
+/// Bytes that are current and were left out because they are more than the memory bound can ever
+/// have accepted; 0 = none. Then recovery has failed.
+uint64_t keyspace_recover_left(const struct keyspace *keyspace);
 
 /// Ends recovery. `last_seq` is the highest seq in the store (0 = none). `had_lives`: a kvd has
 /// served from this folder before, so versions go on with a gap that is larger than what it can

@@ -122,8 +122,11 @@ struct keyspace {
 	uint64_t unpersisted_large_bytes;
 	uint64_t flush_seq;
 	uint64_t flush_switched_ns; // when a FLUSHALL last changed the table's side
+	uint64_t memory_bytes;	    // as configured; the region's is higher if recovery needed more
 	uint64_t recover_swept_seq; // FLUSHALL whose victims recovery has removed
+	uint64_t recover_left_bytes;	     // current, but more than this memory can have accepted
 	struct recover_facts *recover_facts; // removals met so far, only during recovery
+	bool recover_current_only; // second reading: the facts tell the newest version of each key
 };
 
 /// Hash of a key in this region.
@@ -210,6 +213,28 @@ int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 		       uint64_t large_bytes, enum keyspace_purpose purpose);
 /// Can a FLUSHALL be published in one short turn? WAIT while a grace period is in its way.
 int keyspace_flush_ready(struct keyspace *keyspace);
+
+/// Raises the region's memory bound so far that `segments` can be taken. Recovery alone does that.
+void keyspace_raise_bound(struct keyspace *keyspace, uint32_t segments);
+/// Is more in use than was configured? Lowers a raised bound again as far as what is free allows.
+bool keyspace_is_over_bound(struct keyspace *keyspace);
+
+// ---- keyspace_recover.c, keyspace_recover_room.c ----
+
+/// Takes one version out of the table, with its run: nobody is there yet who could be reading it.
+void keyspace_recover_remove(struct keyspace *keyspace, uint64_t entry);
+/// Removes what the newest FLUSHALL met so far outranks. Done when room is wanted and at the end,
+/// not at every FLUSH record: there may be many.
+void keyspace_recover_sweep(struct keyspace *keyspace);
+/// Frees what waits in limbo, for no reader is there yet. False if nothing was.
+bool keyspace_recover_drain(struct keyspace *keyspace);
+/// Makes room for so many segments, by all means that this reading has. False if it cannot.
+bool keyspace_recover_room(struct keyspace *keyspace, uint32_t segments);
+/// Room for one survivor, NULL if there is none.
+void *keyspace_recover_append(struct keyspace *keyspace, uint32_t record_bytes, uint64_t seq,
+			      uint64_t *offset);
+/// Leaves kvd what it needs to work, and says so if that is more than was configured.
+void keyspace_recover_settle(struct keyspace *keyspace);
 
 // ---- keyspace_batch.c ----
 

@@ -4,7 +4,8 @@
 // seq; the highest seq of a key wins, and a FLUSHALL removes whatever has a lower seq, whether it
 // came before or comes later. Removals are remembered to the end of the scan as facts of 24 bytes
 // outside the region (recover_facts), because there may be many more of them than keys. Everything
-// loaded is durable already, so it goes into survivor segments and the head stays empty.
+// loaded is durable already, so it goes into survivor segments and the head stays empty. Where the
+// room for it comes from: keyspace_recover_room.c.
 #include <string.h>
 
 #include "daemon/expire.h"
@@ -17,6 +18,7 @@
 // More versions than one life can hand out without a commit: what waits for its commit is bounded
 // by the memory, and no record is smaller than 40 bytes.
 #define RECOVER_VERSION_GAP (UINT64_C(1) << 28)
+#define RECOVER_ENTRIES_MAX 16u // a bucket, on average: then the table grows in any case
 #define RECOVER_LIMBO_MAX 512u // overflow buckets that splits left there, before they are freed
 
 // The version found in the table gives way. No reader and no persister is there yet: its run is
@@ -29,31 +31,35 @@ static void recover_replace(struct keyspace *keyspace, const struct kvs_hit *hit
 	}
 }
 
-// Writes the record at `at`: the same bytes, or for a large value a new record with a run of its
-// own.
-static bool recover_write(struct keyspace *keyspace, const struct kvs_record_view *view,
-			  const void *large_value, void *at)
+// A run with the value of a LARGE record. False if there is no room for it.
+static bool recover_take_run(struct keyspace *keyspace, const struct kvs_record_view *view,
+			     const void *large_value, struct kvs_run *run)
+{
+	uint64_t segment_bytes = keyspace->region->segment_bytes;
+	uint64_t bytes = kvs_large_bytes(view->value_bytes) + segment_bytes - 1;
+	uint32_t segments = (uint32_t)(bytes >> keyspace->region->segment_shift);
+	if (!keyspace_recover_room(keyspace, segments) ||
+	    kvs_large_take(&keyspace->large, view->value_bytes, &run->offset) != 0) {
+		return false;
+	}
+	(void)kvs_log_trim(&keyspace->log);
+	memcpy(keyspace->region->base + run->offset, large_value, view->value_bytes);
+	run->crc = kvs_record_run(view).crc;
+	return true;
+}
+
+// Writes the record at `at`: the same bytes, or for a large value a new record that names its run.
+static void recover_write(const struct kvs_record_view *view, const struct kvs_run *run, void *at)
 {
 	if ((view->flags & KVS_RECORD_LARGE) == 0) {
 		memcpy(at, view->record, view->record_bytes);
-		return true;
+		return;
 	}
-	uint64_t bytes = kvs_large_bytes(view->value_bytes);
-	uint64_t free_bytes = (uint64_t)kvs_log_segments_free(&keyspace->log)
-			      << keyspace->region->segment_shift;
-	struct kvs_run run = { 0 };
-	if (bytes > free_bytes ||
-	    kvs_large_take(&keyspace->large, view->value_bytes, &run.offset) != 0) {
-		return false;
-	}
-	memcpy(keyspace->region->base + run.offset, large_value, view->value_bytes);
-	kvs_large_settle(&keyspace->large, run.offset);
-	run.crc = kvs_record_run(view).crc;
 	struct kvs_record_spec spec = {
 		.key = view->key,
 		.key_bytes = view->key_bytes,
-		.payload = &run,
-		.payload_bytes = sizeof(run),
+		.payload = run,
+		.payload_bytes = sizeof(*run),
 		.value_bytes = view->value_bytes,
 		.seq = view->seq,
 		.time_ms = kvs_record_time_ms(view->record),
@@ -62,33 +68,9 @@ static bool recover_write(struct keyspace *keyspace, const struct kvs_record_vie
 		.flags = view->flags,
 	};
 	(void)kvs_record_write(at, &spec);
-	return true;
 }
 
-struct recover_flush {
-	struct keyspace *keyspace;
-	uint64_t seq;
-	uint64_t entries[KVS_BUCKET_ENTRIES * 8];
-	unsigned count;
-	bool more;
-};
-
-static void recover_flush_visit(void *context, uint64_t entry)
-{
-	struct recover_flush *flush = context;
-	struct kvs_hit hit;
-	if (kvs_table_load(&flush->keyspace->region->map, entry, &hit) != KVS_FIND_HIT ||
-	    hit.view.seq >= flush->seq) {
-		return;
-	}
-	if (flush->count == sizeof(flush->entries) / sizeof(flush->entries[0])) {
-		flush->more = true;
-		return;
-	}
-	flush->entries[flush->count++] = entry;
-}
-
-static void recover_remove_entry(struct keyspace *keyspace, uint64_t entry)
+void keyspace_recover_remove(struct keyspace *keyspace, uint64_t entry)
 {
 	struct kvs_hit hit;
 	if (kvs_table_load(&keyspace->region->map, entry, &hit) != KVS_FIND_HIT) {
@@ -102,66 +84,13 @@ static void recover_remove_entry(struct keyspace *keyspace, uint64_t entry)
 	}
 }
 
-// Removes what the newest FLUSHALL met so far outranks. Done when room is wanted and at the end,
-// not at every FLUSH record: there may be many.
-static void recover_sweep(struct keyspace *keyspace)
+static bool recover_note(struct keyspace *keyspace, const struct kvs_record_view *view)
 {
-	uint64_t cursor = 0;
-	if (keyspace->flush_seq == keyspace->recover_swept_seq) {
-		return;
+	if (keyspace->recover_facts == NULL) {
+		keyspace->recover_facts = recover_facts_new(keyspace->region->map.hash_seed);
 	}
-	keyspace->recover_swept_seq = keyspace->flush_seq;
-	for (;;) {
-		struct recover_flush flush = { .keyspace = keyspace, .seq = keyspace->flush_seq };
-		uint64_t next =
-			kvs_table_scan(&keyspace->region->map, cursor, recover_flush_visit, &flush);
-		for (unsigned i = 0; i < flush.count; i++) {
-			recover_remove_entry(keyspace, flush.entries[i]);
-		}
-		if (flush.more) {
-			continue; // the same position again, until nothing is left there
-		}
-		if (next == 0) {
-			return;
-		}
-		cursor = next;
-	}
-}
-
-// No reader is there yet: whatever waits in limbo can be freed at once. False if nothing was.
-static bool recover_drain(struct keyspace *keyspace)
-{
-	size_t before = keyspace->limbo.count;
-	if (before == 0 || !kvs_epoch_scan(keyspace->epochs, keyspace->seam->monotonic_ns())) {
-		return false;
-	}
-	keyspace_drain_limbo(keyspace);
-	return keyspace->limbo.count < before;
-}
-
-// Room for one survivor, made by cleaning what newer versions have superseded.
-static void *recover_append(struct keyspace *keyspace, uint32_t record_bytes, uint64_t seq,
-			    uint64_t *offset)
-{
-	for (unsigned tries = 0; tries < 64; tries++) {
-		void *at = NULL;
-		// Two segments stay for the cleaner, or it could not make the room that is asked of
-		// it.
-		if (keyspace->log.survivor.offset + record_bytes <=
-			    keyspace->region->segment_bytes ||
-		    kvs_log_segments_free(&keyspace->log) > KEYSPACE_RESERVE_CLEANER) {
-			at = kvs_log_append_survivor(&keyspace->log, record_bytes, seq, offset);
-		}
-		if (at != NULL) {
-			return at;
-		}
-		recover_sweep(keyspace);
-		bool cleaned = cleaner_slice(keyspace, UINT64_MAX, KEYSPACE_CLEAN_PERCENT);
-		if (!recover_drain(keyspace) && !cleaned) {
-			return NULL;
-		}
-	}
-	return NULL;
+	return keyspace->recover_facts != NULL &&
+	       recover_facts_note(keyspace->recover_facts, view->key, view->key_bytes, view->seq);
 }
 
 // A removal: what is older goes, and what is older and comes later will not come in.
@@ -173,15 +102,34 @@ static int recover_removal(struct keyspace *keyspace, const struct kvs_record_vi
 		if (hit.view.seq > view->seq) {
 			return KEYSPACE_OK;
 		}
-		recover_remove_entry(keyspace, hit.entry);
+		keyspace_recover_remove(keyspace, hit.entry);
 	}
-	if (keyspace->recover_facts == NULL) {
-		keyspace->recover_facts = recover_facts_new(keyspace->region->map.hash_seed);
+	return recover_note(keyspace, view) ? KEYSPACE_OK : KEYSPACE_FULL;
+}
+
+// More than this memory can ever have accepted: what is left out is counted, for the message. A
+// fifth more it may be, for changed times to live add up to 8 bytes to 40 while nothing else grows.
+static bool recover_is_too_much(struct keyspace *keyspace, uint64_t bytes)
+{
+	uint64_t most = keyspace->memory_bytes + keyspace->memory_bytes / 4;
+	if (!keyspace->recover_current_only || keyspace->live_bytes + bytes <= most) {
+		return false;
 	}
-	bool noted =
-		keyspace->recover_facts != NULL &&
-		recover_facts_note(keyspace->recover_facts, view->key, view->key_bytes, view->seq);
-	return noted ? KEYSPACE_OK : KEYSPACE_FULL;
+	keyspace->recover_left_bytes += bytes;
+	return true;
+}
+
+// The table follows the number of keys while there is memory; what must be loaded in any case must
+// also be found.
+static void recover_table_steps(struct keyspace *keyspace)
+{
+	const struct kvs_table *table = &keyspace->table;
+	keyspace_table_steps(keyspace, 2);
+	if (keyspace->recover_current_only &&
+	    table->entries > table->buckets * RECOVER_ENTRIES_MAX) {
+		(void)kvs_table_step(&keyspace->table);
+		(void)kvs_table_step(&keyspace->table);
+	}
 }
 
 // Makes a value that wins its key's entry.
@@ -189,11 +137,26 @@ static int recover_value(struct keyspace *keyspace, const struct kvs_record_view
 			 const void *large_value, uint64_t place, uint64_t hash)
 {
 	bool large = (view->flags & KVS_RECORD_LARGE) != 0;
+	uint64_t bytes = view->record_bytes + (large ? view->value_bytes : UINT64_C(0));
+	struct kvs_run run = { 0 };
 	uint64_t offset;
-	void *at = recover_append(keyspace, view->record_bytes, view->seq, &offset);
-	if (at == NULL || kvs_table_secure(&keyspace->table, 1) != 0 ||
-	    !recover_write(keyspace, view, large_value, at)) {
+	if (recover_is_too_much(keyspace, bytes)) {
+		return KEYSPACE_OK;
+	}
+	if (kvs_table_secure(&keyspace->table, 1) != 0 ||
+	    (large && !recover_take_run(keyspace, view, large_value, &run))) {
 		return KEYSPACE_FULL;
+	}
+	void *at = keyspace_recover_append(keyspace, view->record_bytes, view->seq, &offset);
+	if (at == NULL) {
+		if (large && kvs_large_drop(&keyspace->large, run.offset)) {
+			kvs_large_free(&keyspace->large, run.offset);
+		}
+		return KEYSPACE_FULL;
+	}
+	recover_write(view, &run, at);
+	if (large) {
+		kvs_large_settle(&keyspace->large, run.offset);
 	}
 	kvs_store_relaxed(&((struct kvs_record *)at)->place, place);
 	// Looked up only now: cleaning may have moved the older version.
@@ -207,13 +170,13 @@ static int recover_value(struct keyspace *keyspace, const struct kvs_record_view
 		(void)kvs_table_insert(&keyspace->table, hash, entry);
 	}
 	kvs_log_live_add(&keyspace->log, offset, view->record_bytes);
-	keyspace->live_bytes += view->record_bytes + (large ? view->value_bytes : 0);
+	keyspace->live_bytes += bytes;
 	keyspace->keys++;
 	if (view->expiry_ms != 0) {
 		keyspace->keys_with_expiry++;
 		expire_expect(keyspace, view->expiry_ms);
 	}
-	keyspace_table_steps(keyspace, 2);
+	recover_table_steps(keyspace);
 	return KEYSPACE_OK;
 }
 
@@ -222,7 +185,7 @@ int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_v
 {
 	keyspace_counter_add(keyspace, KVS_COUNTER_recovered_records, 1);
 	if (keyspace->limbo.count >= RECOVER_LIMBO_MAX) {
-		(void)recover_drain(keyspace); // splits leave overflow buckets there
+		(void)keyspace_recover_drain(keyspace); // splits leave overflow buckets there
 	}
 	if ((view->flags & KVS_RECORD_FLUSH) != 0) {
 		keyspace->flush_seq =
@@ -255,9 +218,24 @@ int keyspace_recover_record(struct keyspace *keyspace, const struct kvs_record_v
 	return recover_value(keyspace, view, large_value, place, hash);
 }
 
+int keyspace_recover_index(struct keyspace *keyspace, const struct kvs_record_view *view)
+{
+	if ((view->flags & KVS_RECORD_FLUSH) != 0) {
+		keyspace->flush_seq =
+			view->seq > keyspace->flush_seq ? view->seq : keyspace->flush_seq;
+		return KEYSPACE_OK;
+	}
+	return recover_note(keyspace, view) ? KEYSPACE_OK : KEYSPACE_FULL;
+}
+
+uint64_t keyspace_recover_left(const struct keyspace *keyspace)
+{
+	return keyspace->recover_left_bytes;
+}
+
 void keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool had_lives)
 {
-	recover_sweep(keyspace);
+	keyspace_recover_sweep(keyspace);
 	recover_facts_free(keyspace->recover_facts);
 	keyspace->recover_facts = NULL;
 	struct kvs_watermarks *marks = keyspace_marks(keyspace);
@@ -272,9 +250,8 @@ void keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool 
 	kvs_store_release(&marks->durable_seq, keyspace->log.next_seq - 1);
 	keyspace->durable_seen = keyspace->log.next_seq - 1;
 	keyspace_publish_applied(keyspace);
-	if (kvs_epoch_scan(keyspace->epochs, keyspace->seam->monotonic_ns())) {
-		keyspace_drain_limbo(keyspace);
-	}
+	(void)keyspace_recover_drain(keyspace);
+	keyspace_recover_settle(keyspace);
 }
 
 int keyspace_start_prepare(struct keyspace *keyspace)

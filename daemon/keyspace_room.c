@@ -84,6 +84,36 @@ void keyspace_drain_limbo(struct keyspace *keyspace)
 			break;
 		}
 	}
+	(void)keyspace_is_over_bound(keyspace); // what came free brings a raised bound down
+}
+
+// What a write finds at most: the head segment is its room.
+static uint64_t bound_needed(const struct keyspace *keyspace)
+{
+	return kvs_log_memory_for(&keyspace->log,
+				  keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) - 1);
+}
+
+void keyspace_raise_bound(struct keyspace *keyspace, uint32_t segments)
+{
+	uint64_t bytes = kvs_log_memory_for(&keyspace->log, segments);
+	if (bytes > keyspace->region->memory_bytes) {
+		keyspace->region->memory_bytes = bytes;
+	}
+}
+
+bool keyspace_is_over_bound(struct keyspace *keyspace)
+{
+	struct kvs_region *region = keyspace->region;
+	if (__builtin_expect(region->memory_bytes == keyspace->memory_bytes, 1)) {
+		return false;
+	}
+	uint64_t needed = bound_needed(keyspace);
+	if (needed < region->memory_bytes) {
+		region->memory_bytes =
+			needed > keyspace->memory_bytes ? needed : keyspace->memory_bytes;
+	}
+	return region->memory_bytes != keyspace->memory_bytes;
 }
 
 uint32_t keyspace_reserve(const struct keyspace *keyspace, enum keyspace_purpose purpose)
@@ -107,6 +137,9 @@ static bool room_now(struct keyspace *keyspace, uint64_t bytes, uint64_t largest
 		     uint64_t large_bytes, enum keyspace_purpose purpose)
 {
 	struct kvs_log *log = &keyspace->log;
+	if (purpose == KEYSPACE_FOR_WRITE && keyspace_is_over_bound(keyspace)) {
+		return false; // or each restart would let one more segment in
+	}
 	if (large_bytes == 0 && bytes <= keyspace->region->segment_bytes - log->head.offset) {
 		return true; // nearly always: no segment is taken, so no reserve is touched
 	}

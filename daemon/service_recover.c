@@ -4,6 +4,7 @@
 // kvd to stop is heeded between records: nothing has been changed yet.
 #include "daemon/service_recover.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 #include "daemon/kvd.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
+#include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/storage/probe.h"
 #include "daemon/storage/recover.h"
@@ -25,8 +27,12 @@
 
 enum { RECOVER_NO_ROOM = 1, RECOVER_STOPPED = 2 }; // answers of the record callback
 
+/// What a reading of the store is for (daemon/keyspace_recover_room.c): mostly the first is all.
+enum recover_reading { RECOVER_LOAD, RECOVER_INDEX, RECOVER_LOAD_CURRENT };
+
 struct recovery {
 	struct kvd *kvd;
+	enum recover_reading reading;
 	uint64_t highest_seq;
 	uint64_t records;
 	uint64_t said_ns;
@@ -57,7 +63,10 @@ static int recover_record(void *context, const struct kvs_record_view *view, con
 	if (recovery->stop) {
 		return RECOVER_STOPPED;
 	}
-	int result = keyspace_recover_record(recovery->kvd->keyspace, view, value, place);
+	struct keyspace *keyspace = recovery->kvd->keyspace;
+	int result = recovery->reading == RECOVER_INDEX
+			     ? keyspace_recover_index(keyspace, view)
+			     : keyspace_recover_record(keyspace, view, value, place);
 	return result == KEYSPACE_OK ? 0 : RECOVER_NO_ROOM;
 }
 
@@ -108,18 +117,61 @@ static int recover_result(const struct recovery *recovery, struct store *store, 
 		(void)snprintf(why, why_bytes, "stopped by a signal while reading the store");
 		return EX_TEMPFAIL;
 	case RECOVER_NO_ROOM:
-		(void)snprintf(
-			why, why_bytes,
-			"the data in %s/store does not fit --memory %llu bytes (full after %llu "
-			"records): start with more memory",
-			recovery->kvd->config.dir,
-			(unsigned long long)recovery->kvd->config.memory_bytes,
-			(unsigned long long)recovery->records);
-		return EX_CONFIG;
+		(void)snprintf(why, why_bytes,
+			       "out of memory after %llu records of %s/store: this machine cannot "
+			       "give kvd what the data takes; %s",
+			       (unsigned long long)recovery->records, recovery->kvd->config.dir,
+			       remedy_of_errno(ENOMEM));
+		return EX_OSERR;
 	default:
 		(void)snprintf(why, why_bytes, "%s", store_why(store));
 		return recover_exit_code(result);
 	}
+}
+
+static int recover_read(struct recovery *recovery, struct store *store,
+			enum recover_reading reading)
+{
+	struct store_walk walk = {
+		.record = recover_record,
+		.progress = recover_progress,
+		.context = recovery,
+	};
+	recovery->reading = reading;
+	recovery->records = 0;
+	return store_recover(store, &walk);
+}
+
+// Fills the keyspace. Returns 0 or an exit code with `why` filled.
+static int recover_load(struct recovery *recovery, struct store *store, char *why, size_t why_bytes)
+{
+	struct keyspace *keyspace = recovery->kvd->keyspace;
+	int result = recover_read(recovery, store, RECOVER_LOAD);
+	if (result == RECOVER_NO_ROOM) {
+		LOG_AT(LOG_LEVEL_NOTICE,
+		       "memory is full after %llu records: the store is read again, for what is "
+		       "current only",
+		       (unsigned long long)recovery->records);
+		result = recover_read(recovery, store, RECOVER_INDEX);
+		if (result == STORE_OK) {
+			keyspace_recover_thin(keyspace);
+			result = recover_read(recovery, store, RECOVER_LOAD_CURRENT);
+		}
+	}
+	int code = recover_result(recovery, store, result, why, why_bytes);
+	uint64_t left_bytes = keyspace_recover_left(keyspace);
+	if (code == 0 && left_bytes > 0) {
+		uint64_t bytes = keyspace_live_bytes(keyspace) + left_bytes;
+		(void)snprintf(why, why_bytes,
+			       "the data in %s/store does not fit --memory %llu bytes: it is %llu "
+			       "bytes; start with --memory %lluMiB or more",
+			       recovery->kvd->config.dir,
+			       (unsigned long long)recovery->kvd->config.memory_bytes,
+			       (unsigned long long)bytes,
+			       (unsigned long long)((bytes + bytes / 4) >> 20) + 1);
+		code = EX_CONFIG;
+	}
+	return code;
 }
 
 // Before anybody can see a version of this life, the store knows where its versions begin: a life
@@ -162,13 +214,7 @@ int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why
 	}
 	uint64_t began_ns = kvd->seam->monotonic_ns();
 	struct recovery recovery = { .kvd = kvd, .said_ns = began_ns };
-	struct store_walk walk = {
-		.record = recover_record,
-		.progress = recover_progress,
-		.context = &recovery,
-	};
-	int result = store_recover(*store, &walk);
-	int code = recover_result(&recovery, *store, result, why, why_bytes);
+	int code = recover_load(&recovery, *store, why, why_bytes);
 	if (code != 0) {
 		store_close(*store);
 		*store = NULL;

@@ -58,6 +58,9 @@ uint32_t kvs_log_segments_free(const struct kvs_log *log);
 /// Segments that the memory bound leaves for records, in use or not.
 uint32_t kvs_log_segments_allowed(const struct kvs_log *log);
 
+/// The memory bound under which `count` segments could still be taken.
+uint64_t kvs_log_memory_for(const struct kvs_log *log, uint32_t count);
+
 /// Makes sure that records of together `bytes`, none larger than `largest`, can be appended without
 /// taking more than the free segments less `reserve`. Returns 0, or -ENOSPC (bound reached) or
 /// -ENOMEM (the machine is full); nothing is taken then.
@@ -84,6 +87,12 @@ static inline void kvs_log_close_survivor(struct kvs_log *log)
 {
 	log->survivor.segment = KVS_SEGMENT_NONE;
 }
+
+/// Opens that survivor segment for further copies in which a record of so many bytes leaves the
+/// least room, `except` (KVS_SEGMENT_NONE = none) apart. False if it fits none of them.
+/// Call with: nobody reading at the ends of survivor segments: before the region is alive. Thread
+/// must: be the writer. Orders: nothing.
+bool kvs_log_reopen_survivor(struct kvs_log *log, uint32_t record_bytes, uint32_t except);
 
 /// Accounts a record that became current, or ceased to be.
 void kvs_log_live_add(struct kvs_log *log, uint64_t offset, uint32_t record_bytes);

@@ -25,6 +25,7 @@
 
 #define REGION_SEGMENTS_MIN 8u
 #define REGION_LARGE_FACTOR 2u // offsets for large values per byte of memory-max
+#define REGION_LOG_FACTOR 2u   // offsets for records per byte of memory, memory-max apart
 
 static uint64_t region_round(uint64_t bytes, uint64_t unit)
 {
@@ -36,7 +37,11 @@ static uint64_t region_geometry(const struct kvs_region_options *options,
 				struct kvs_region_header *header)
 {
 	uint64_t most = region_round(options->memory_bytes_max, KVS_HUGE_PAGE_BYTES);
-	uint64_t log_bytes = region_round(most, options->segment_bytes);
+	// Recovery may need more segments than the life before did for the same records
+	// (ARCHITECTURE.md, "What was accepted is loaded").
+	uint64_t records = options->memory_bytes * REGION_LOG_FACTOR +
+			   REGION_SEGMENTS_MIN * (uint64_t)options->segment_bytes;
+	uint64_t log_bytes = region_round(most > records ? most : records, options->segment_bytes);
 	uint64_t segments = log_bytes / options->segment_bytes;
 	uint64_t at = KVS_HUGE_PAGE_BYTES;
 

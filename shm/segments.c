@@ -28,6 +28,34 @@ uint32_t kvs_log_segments_free(const struct kvs_log *log)
 	return allowed > taken ? allowed - taken : 0;
 }
 
+uint64_t kvs_log_memory_for(const struct kvs_log *log, uint32_t count)
+{
+	const struct kvs_region *region = log->region;
+	uint64_t segments = (uint64_t)log->full_count + log->retired_count + count;
+	return region->table_bytes + region->large_bytes + KVS_PAGE_BYTES +
+	       (segments << region->segment_shift);
+}
+
+bool kvs_log_reopen_survivor(struct kvs_log *log, uint32_t record_bytes, uint32_t except)
+{
+	uint32_t best = KVS_SEGMENT_NONE;
+	uint32_t best_used = 0;
+	for (uint32_t i = 0; i < log->touched_count; i++) {
+		const struct kvs_segment *segment = &log->segments[i];
+		if (segment->state == KVS_SEGMENT_SURVIVOR && i != except &&
+		    segment->used_bytes >= best_used &&
+		    log->region->segment_bytes - segment->used_bytes >= record_bytes) {
+			best = i;
+			best_used = segment->used_bytes;
+		}
+	}
+	if (best == KVS_SEGMENT_NONE) {
+		return false;
+	}
+	log->survivor = (struct kvs_log_position){ .segment = best, .offset = best_used };
+	return true;
+}
+
 // Moves the first prepared segment of the list to the top; false if there is none.
 static bool segments_prepared_to_top(struct kvs_log *log)
 {

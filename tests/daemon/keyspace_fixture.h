@@ -33,8 +33,9 @@ static uint64_t fixture_monotonic_ns(void)
 	return ns += 2000000; // every look is two milliseconds later: scans are always due
 }
 
-static inline void fixture_open_sized(struct fixture *f, bool persisted, uint64_t seed,
-				      uint64_t memory_bytes, bool block_on_stuck)
+// Everything before recovery, which fixture_serve() ends.
+static inline void fixture_begin(struct fixture *f, bool persisted, uint64_t seed,
+				 uint64_t memory_bytes, bool block_on_stuck)
 {
 	static const struct seam seam = { .monotonic_ns = fixture_monotonic_ns,
 					  .wall_ms = fixture_wall };
@@ -57,9 +58,20 @@ static inline void fixture_open_sized(struct fixture *f, bool persisted, uint64_
 					     .value_bytes_max = 1u << 20 };
 	f->keyspace = keyspace_create(&keyspace);
 	ok(f->keyspace != NULL, "keyspace");
-	keyspace_recover_finish(f->keyspace, 0, false);
-	kvs_region_go_alive(&f->region);
 	f->persisted = persisted;
+}
+
+static inline void fixture_serve(struct fixture *f, uint64_t last_seq)
+{
+	keyspace_recover_finish(f->keyspace, last_seq, last_seq > 0);
+	kvs_region_go_alive(&f->region);
+}
+
+static inline void fixture_open_sized(struct fixture *f, bool persisted, uint64_t seed,
+				      uint64_t memory_bytes, bool block_on_stuck)
+{
+	fixture_begin(f, persisted, seed, memory_bytes, block_on_stuck);
+	fixture_serve(f, 0);
 }
 
 static inline void fixture_open(struct fixture *f, bool persisted, uint64_t seed)

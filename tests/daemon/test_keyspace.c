@@ -202,7 +202,7 @@ static void write_batch(struct rig *rig)
 
 struct recount {
 	struct rig *rig;
-	uint64_t segment_live[FIXTURE_MEMORY_BYTES / FIXTURE_SEGMENT_BYTES];
+	uint64_t segment_live[4 * FIXTURE_MEMORY_BYTES / FIXTURE_SEGMENT_BYTES];
 	uint64_t live_bytes;
 	uint64_t keys;
 	uint64_t keys_with_expiry;

@@ -110,6 +110,45 @@ static void test_full(void)
 	fixture_close(&f);
 }
 
+static bool copy(struct kvs_log *log, uint32_t bytes, uint32_t *segment)
+{
+	uint64_t offset = 0;
+	bool good = kvs_log_append_survivor(log, bytes, 1, &offset) != NULL;
+	*segment = kvs_log_segment_of(log, offset);
+	return good;
+}
+
+// What is to fill up ends of survivor segments finds the one in which it fits best.
+static void test_survivors(struct fixture *f)
+{
+	struct kvs_log *log = &f->log;
+	const uint32_t rooms[] = { 4096, 1024, 2048 };
+	uint32_t segment[3], at = 0;
+	unsigned wrong = 0;
+	for (unsigned i = 0; i < 3; i++) {
+		kvs_log_close_survivor(log);
+		wrong += !copy(log, SEGMENT - rooms[i], &segment[i]);
+	}
+	ok(wrong == 0 && segment[0] != segment[1] && segment[1] != segment[2], "three survivors");
+	ok(!kvs_log_reopen_survivor(log, 4104, KVS_SEGMENT_NONE), "none has room for more");
+	ok(log->survivor.segment == segment[2], "and none was opened");
+	ok(kvs_log_reopen_survivor(log, 1024, KVS_SEGMENT_NONE) && copy(log, 1024, &at) &&
+		   at == segment[1],
+	   "the fullest that has room, filled up");
+	ok(kvs_log_reopen_survivor(log, 1024, segment[2]) && copy(log, 1024, &at) &&
+		   at == segment[0],
+	   "not the one that is excepted");
+	ok(kvs_log_reopen_survivor(log, 2048, KVS_SEGMENT_NONE) && copy(log, 2048, &at) &&
+		   at == segment[2],
+	   "the next");
+	uint64_t bound = f->region.memory_bytes;
+	f->region.memory_bytes = kvs_log_memory_for(log, 7);
+	ok_u64(kvs_log_segments_free(log), 7, "G: the bound under which so many are free");
+	f->region.memory_bytes--;
+	ok_u64(kvs_log_segments_free(log), 6, "G: and not a byte less");
+	f->region.memory_bytes = bound;
+}
+
 int main(void)
 {
 	uint64_t random = tap_seed(13);
@@ -117,6 +156,7 @@ int main(void)
 	fixture_open(&f, MEMORY, SEGMENT);
 	test_follow(&f, &random);
 	test_batches(&f);
+	test_survivors(&f);
 	fixture_close(&f);
 	test_full();
 	return tap_done();

@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: MIT
 """What a kvd accepted, the same kvd with the same options must be able to start with (E, F, G).
 
-Memory filled to -OOM, a store full of removals, many FLUSHALLs, and versions over lives that ended
-without a commit.
+Memory filled to -OOM with values of all sizes, a store full of removals, of flushed large values
+and of what was overwritten, many FLUSHALLs, and versions over lives that ended without a commit.
 """
+import hashlib
 import os
+import random
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from kvdtest import Kvd, ReplyError, Tap  # noqa: E402
+from kvdtest import Kvd, KvdFailed, ReplyError, Tap, seed  # noqa: E402
 
 SMALL = ('--memory', '32MiB', '--segment', '256KiB', '--persist', 'lazy', '--lazy-interval', '50ms')
 
@@ -53,6 +55,144 @@ def many_removals(tap):
                       'E, G: removals in the store take no room of the keys that are there')
 
 
+def start_again(kvd, hard):
+    """Ends kvd and starts it. None, or why it did not."""
+    if hard:
+        kvd.kill()
+    else:
+        kvd.stop()
+    try:
+        kvd.start()
+        return None
+    except KvdFailed as error:
+        return error
+
+
+def large_values(tap):
+    """Large values that come behind what was flushed or overwritten."""
+    big = os.urandom(4 << 20)
+
+    def flushed(connection):
+        connection.pipeline([('SET', 'a%d' % i, big) for i in range(11)])
+        connection.pipeline([('KVD.SYNC',), ('FLUSHALL',), ('KVD.SYNC',)])
+        connection.pipeline([('SET', 'b%d' % i, big) for i in range(11)])
+
+    def overwritten(connection):
+        for value in (os.urandom(900), b'x' * 900):
+            connection.pipeline([('SET', 'k%06d' % i, value) for i in range(20000)])
+            connection.command('KVD.SYNC')
+        connection.pipeline([('SET', 'B%d' % i, big) for i in range(5)])
+
+    def shrunk(connection):
+        for value in (os.urandom(900), b'x'):
+            connection.pipeline([('SET', 'k%06d' % i, value) for i in range(45000)])
+            connection.command('KVD.SYNC')
+        connection.pipeline([('SET', 'B%d' % i, big) for i in range(8)])
+
+    for fill, what in ((flushed, 'a FLUSHALL'), (overwritten, 'overwritten values'),
+                       (shrunk, 'values that were larger once')):
+        with Kvd('--memory', '64MiB') as kvd:
+            with kvd.connect() as connection:
+                fill(connection)
+                connection.command('KVD.SYNC')
+                keys = connection.command('DBSIZE')
+            error = start_again(kvd, True)
+            got = error
+            if error is None:
+                with kvd.connect() as connection:
+                    got = connection.command('DBSIZE')
+            tap.equal(got, keys, 'E, G: large values behind ' + what)
+
+
+class Model:
+    """Random writes, and what must be there after them."""
+
+    def __init__(self, rng, sizes):
+        self.rng = rng
+        self.sizes = sizes
+        self.values = {}
+        self.refused = 0
+        self.count = 0
+
+    def _value(self):
+        self.count += 1
+        digest = hashlib.md5(b'%d' % self.count).digest()
+        size = self.sizes(self.rng)
+        return (digest * (size // 16 + 1))[:size]
+
+    def write(self, connection):
+        rng = self.rng
+        key = b'k%d' % rng.randint(0, 400)
+        pick = rng.random()
+        if pick < 0.85:
+            value = self._value()
+            self._done(connection.command('SET', key, value), {key: value})
+        elif pick < 0.95:
+            connection.command('DEL', key)
+            self.values.pop(key, None)
+        elif pick < 0.97:
+            connection.command('PEXPIRE', key, 1)
+            self.values.pop(key, None)
+        elif pick < 0.999:
+            values = {b'k%d' % rng.randint(0, 400): b'v%d' % rng.random() for _ in range(5)}
+            flat = [part for pair in values.items() for part in pair]
+            self._done(connection.command('MSET', *flat), values)
+        else:
+            connection.command('FLUSHALL')
+            self.values.clear()
+
+    def _done(self, reply, values):
+        if reply == 'OK':
+            self.values.update(values)
+        else:
+            self.refused += 1
+
+    def wrong(self, connection):
+        return sum(connection.command('GET', key) != self.values.get(key)
+                   for key in (b'k%d' % i for i in range(401)))
+
+
+def full_of_all_sizes(tap):
+    """Several lives in a row, each filled to -OOM, ended by SIGTERM or SIGKILL in turn."""
+    def mid(rng):
+        return rng.choice((rng.randint(1, 130000), 60000, 100000, 120000))
+
+    def mixed(rng):
+        return rng.choice((10, rng.randint(0, 5000), rng.randint(0, 60000),
+                           rng.randint(100000, 1500000) if rng.random() < 0.2 else 10))
+
+    def half(rng):
+        return rng.randint(1, 500000)
+
+    rng = seed()
+    for memory, segment, sizes in (('16MiB', '0', mixed), ('16MiB', '0', mid),
+                                   ('32MiB', '1MiB', half), ('64MiB', '0', half)):
+        options = ('--memory', memory, '--segment', segment, '--write-wait', '50ms', '--persist',
+                   rng.choice(('lazy', 'group')), '--compact-floor', rng.choice(('1MiB', '64MiB')))
+        model = Model(random.Random(rng.random()), sizes)
+        told = None
+        with Kvd(*options) as kvd:
+            for life in range(4):
+                with kvd.connect() as connection:
+                    limit = model.refused + 15
+                    for _ in range(2500):
+                        model.write(connection)
+                        if model.refused >= limit:
+                            break
+                    connection.command('KVD.SYNC')
+                error = start_again(kvd, rng.random() < 0.5)
+                if error is not None:
+                    told = 'life %d: %s' % (life, error)
+                    break
+                with kvd.connect() as connection:
+                    wrong = model.wrong(connection)
+                if wrong:
+                    told = 'life %d: %d keys are wrong' % (life, wrong)
+                    break
+        tap.equal(told, None, 'E, G: %s in %s, %d writes refused' %
+                  (sizes.__name__, ' '.join(options), model.refused))
+
+
 def many_flushes(tap):
     with Kvd(*SMALL) as kvd:
         with kvd.connect() as connection:
@@ -82,6 +222,8 @@ def main():
     tap = Tap()
     full_memory(tap)
     many_removals(tap)
+    large_values(tap)
+    full_of_all_sizes(tap)
     many_flushes(tap)
     versions_over_lives(tap)
     return tap.done()
