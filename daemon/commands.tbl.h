@@ -77,6 +77,11 @@ X(config_help, "config|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server"
 X(config_resetstat, "config|resetstat", commands_config_resetstat, 2, F_ADMIN, 0, 0, 0, "server",
   "2.0.0",
   "", "Starts the counts that INFO shows again from zero.")
+X(config_rewrite, "config|rewrite", commands_config_rewrite, 2, F_ADMIN | COMMAND_SLOW_OK, 0, 0, 0,
+  "server", "2.8.0",
+  "", "Writes what was set into the configuration file, and leaves the rest of it as it is.")
+X(config_set, "config|set", commands_config_set, -4, F_ADMIN, 0, 0, 0, "server", "2.0.0",
+  "parameter value [parameter value ...]", "Sets options while kvd runs, all of them or none.")
 X(copy, "copy", commands_rename_copy, -3, F_OOM, 1, 2, 1, "generic", "6.2.0",
   "source destination [DB destination-db] [REPLACE]",
   "Stores a value and its time to live under another key too, which must be absent or REPLACEd.")

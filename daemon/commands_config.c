@@ -1,87 +1,71 @@
 // SPDX-License-Identifier: MIT
 //
-// CONFIG GET: kvd's own options, and the names that Redis clients, benchmarks and exporters ask
-// for, answered with what is true of kvd. Options are set on the command line or in the file, not
-// here.
+// CONFIG: kvd's own options, and the names that Redis clients, benchmarks and exporters ask for,
+// answered with what is true of kvd. Both kinds have one index: own options first.
 #include "daemon/commands.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
+#include "daemon/config_live.h"
+#include "daemon/config_names.h"
+#include "daemon/config_rewrite.h"
+#include "daemon/config_set.h"
 #include "daemon/glob.h"
-#include "daemon/listener.h"
-#include "daemon/loop.h"
+#include "daemon/log.h"
 
 #define CONFIG_VALUE_BYTES 4096
-#define CONFIG_MATCHES_MAX 128
+#define CONFIG_ERROR_BYTES 512
+#define CONFIG_ALL_MAX 256
 
-/// A Redis option and its value here; computed ones have none.
-struct config_alias {
-	const char *name;
-	const char *value;
-};
-
-static const struct config_alias config_aliases[] = {
-	{ "activedefrag", "no" },
-	{ "appendfsync", "everysec" },
-	{ "appendonly", "no" },
-	{ "bind", "" },
-	{ "cluster-enabled", "no" },
-	{ "databases", "1" },
-	{ "hz", "0" },
-	{ "io-threads", "1" },
-	{ "lazyfree-lazy-user-del", "yes" },
-	{ "maxmemory", NULL },
-	{ "maxmemory-policy", "noeviction" },
-	{ "notify-keyspace-events", "" },
-	{ "port", "0" },
-	{ "proto-max-bulk-len", NULL },
-	{ "requirepass", "" },
-	{ "save", "" },
-	{ "slowlog-log-slower-than", "-1" },
-	{ "slowlog-max-len", "0" },
-	{ "tcp-keepalive", "0" },
-	{ "timeout", "0" },
-	{ "unixsocket", NULL },
-	{ "unixsocketperm", NULL },
-};
-#define CONFIG_ALIASES (sizeof(config_aliases) / sizeof(config_aliases[0]))
-
-/// Names of both kinds under one index: own options first.
-static const char *config_any_name(size_t index)
+static size_t config_all_count(void)
 {
-	size_t own = config_count();
-	return index < own ? config_name(index) : config_aliases[index - own].name;
+	return config_count() + config_names_count();
 }
 
-static void config_any_value(const struct kvd *kvd, size_t index, char *out, size_t out_bytes)
+static const char *config_all_name(size_t index)
+{
+	size_t own = config_count();
+	return index < own ? config_name(index) : config_names_name(index - own);
+}
+
+static void config_all_value(const struct kvd *kvd, size_t index, char *out, size_t out_bytes)
 {
 	size_t own = config_count();
 	if (index < own) {
 		config_value(&kvd->config, index, out, out_bytes);
-		return;
-	}
-	const struct config_alias *alias = &config_aliases[index - own];
-	if (alias->value) {
-		(void)snprintf(out, out_bytes, "%s", alias->value);
-	} else if (strcmp(alias->name, "maxmemory") == 0) {
-		(void)snprintf(out, out_bytes, "%llu",
-			       (unsigned long long)kvd->config.memory_bytes);
-	} else if (strcmp(alias->name, "proto-max-bulk-len") == 0) {
-		(void)snprintf(out, out_bytes, "%zu", keyspace_value_bytes_max(kvd->keyspace));
-	} else if (strcmp(alias->name, "unixsocket") == 0) {
-		(void)snprintf(out, out_bytes, "%s", listener_path(kvd->listener));
 	} else {
-		(void)snprintf(out, out_bytes, "%llo", (unsigned long long)kvd->config.socket_mode);
+		config_names_value(kvd, index - own, out, out_bytes);
 	}
 }
+
+/// Index of the option that an argument names, config_all_count() if there is none.
+static size_t config_all_find(const struct resp_arg *arg)
+{
+	size_t own = config_find(arg->data, arg->bytes);
+	return own < config_count() ? own : own + config_names_find(arg->data, arg->bytes);
+}
+
+// ---- GET ----
 
 /// The options that a call asks for, each once. A name without wildcards is answered as it was
 /// typed.
 struct config_matches {
-	size_t index[CONFIG_MATCHES_MAX];
-	const struct resp_arg *typed[CONFIG_MATCHES_MAX]; // NULL = found by a pattern
+	size_t index[CONFIG_ALL_MAX];
+	const struct resp_arg *typed[CONFIG_ALL_MAX]; // NULL = found by a pattern
 	size_t count;
+	bool known[CONFIG_ALL_MAX];
 };
+
+static void config_match_add(struct config_matches *matches, size_t index,
+			     const struct resp_arg *typed)
+{
+	if (index < CONFIG_ALL_MAX && !matches->known[index]) {
+		matches->known[index] = true;
+		matches->typed[matches->count] = typed;
+		matches->index[matches->count++] = index;
+	}
+}
 
 static void config_match(struct config_matches *matches, const struct resp_arg *pattern)
 {
@@ -90,19 +74,20 @@ static void config_match(struct config_matches *matches, const struct resp_arg *
 		exact = exact && pattern->data[i] != '*' && pattern->data[i] != '?' &&
 			pattern->data[i] != '[';
 	}
-	size_t all = config_count() + CONFIG_ALIASES;
-	for (size_t index = 0; index < all && matches->count < CONFIG_MATCHES_MAX; index++) {
-		const char *name = config_any_name(index);
-		bool known = false;
-		for (size_t i = 0; i < matches->count; i++) {
-			known = known || matches->index[i] == index;
+	if (exact) {
+		size_t index = config_all_find(pattern);
+		if (index < config_all_count()) {
+			config_match_add(matches, index, pattern);
 		}
-		bool wanted =
-			exact ? commands_arg_is(pattern, name)
-			      : glob_match(pattern->data, pattern->bytes, name, strlen(name), true);
-		if (wanted && !known) {
-			matches->typed[matches->count] = exact ? pattern : NULL;
-			matches->index[matches->count++] = index;
+		return;
+	}
+	for (size_t index = 0; index < config_all_count(); index++) {
+		const char *name = config_all_name(index);
+		bool hidden =
+			index >= config_count() && config_names_hidden(index - config_count());
+		if (!hidden &&
+		    glob_match(pattern->data, pattern->bytes, name, strlen(name), true)) {
+			config_match_add(matches, index, NULL);
 		}
 	}
 }
@@ -119,19 +104,171 @@ void commands_config_get(struct call *call)
 	reply_map(call->session, matches.count);
 	for (size_t i = 0; i < matches.count; i++) {
 		char value[CONFIG_VALUE_BYTES];
-		config_any_value(call->kvd, matches.index[i], value, sizeof(value));
+		config_all_value(call->kvd, matches.index[i], value, sizeof(value));
 		if (matches.typed[i]) {
 			reply_bulk(call->session, matches.typed[i]->data, matches.typed[i]->bytes);
 		} else {
-			reply_text(call->session, config_any_name(matches.index[i]));
+			reply_text(call->session, config_all_name(matches.index[i]));
 		}
 		reply_text(call->session, value);
+	}
+}
+
+// ---- SET ----
+
+/// Which option the pair at argv[i] is about. False: answered.
+static bool config_set_find(struct call *call, uint32_t i, size_t *found)
+{
+	char name[COMMANDS_EXCERPT_BYTES];
+	char error[CONFIG_ERROR_BYTES];
+	size_t own = config_count();
+	size_t index = config_all_find(&call->argv[i]);
+	(void)commands_excerpt(&call->argv[i], name);
+	if (index == config_all_count()) {
+		commands_errorf(call,
+				"ERR Unknown option or number of arguments for CONFIG SET - '%s'",
+				name);
+		return false;
+	}
+	bool settable = index < own || config_names_settable(index - own, error, sizeof(error));
+	for (uint32_t k = 2; settable && k < i; k += 2) {
+		if (config_all_find(&call->argv[k]) == index) {
+			(void)snprintf(error, sizeof(error), "duplicate parameter");
+			settable = false;
+		}
+	}
+	if (!settable) {
+		commands_errorf(call,
+				"ERR CONFIG SET failed (possibly related to argument '%s') - %s",
+				name, error);
+	}
+	*found = index;
+	return settable;
+}
+
+/// An own option. One that cannot change may be set to what it is.
+static bool config_set_own(const struct kvd *kvd, struct config_change *change, size_t index,
+			   const char *text, char *error, size_t error_bytes)
+{
+	char now[CONFIG_VALUE_BYTES];
+	config_value(&kvd->config, index, now, sizeof(now));
+	if (!config_option(index)->dynamic && strcmp(now, text) == 0) {
+		return true;
+	}
+	// Redis knows one level more.
+	bool verbose = config_option(index)->offset == offsetof(struct config, log_level) &&
+		       strcasecmp(text, "verbose") == 0;
+	return config_change_set(change, index, verbose ? "info" : text, error, error_bytes);
+}
+
+/// Checks one pair and notes an own option in `change`. False: `error` says why.
+static bool config_set_one(const struct call *call, struct config_change *change, size_t index,
+			   const struct resp_arg *value, char *error, size_t error_bytes)
+{
+	size_t own = config_count();
+	char *text = strndup(value->data, value->bytes);
+	bool good = false;
+	if (!text) {
+		(void)snprintf(error, error_bytes, "out of memory");
+	} else if (value->bytes >= CONFIG_VALUE_BYTES || strlen(text) != value->bytes) {
+		(void)snprintf(error, error_bytes, "argument is too long, or has a NUL in it");
+	} else if (index < own) {
+		good = config_set_own(call->kvd, change, index, text, error, error_bytes);
+	} else {
+		good = config_names_check(call->kvd, index - own, text, error, error_bytes);
+	}
+	free(text);
+	return good;
+}
+
+/// Everything was checked: Redis's names are kept, kvd's own options are in force.
+static void config_set_commit(struct call *call, const size_t *found, struct config_change *change)
+{
+	size_t own = config_count();
+	for (uint32_t i = 2; i < call->argc; i += 2) {
+		size_t index = found[(i - 2) / 2];
+		const struct resp_arg *value = &call->argv[i + 1];
+		char *text = index >= own ? strndup(value->data, value->bytes) : NULL;
+		if (text) {
+			config_names_put(call->kvd, index - own, text);
+		}
+		free(text);
+	}
+	config_change_commit(change, &call->kvd->config);
+	for (size_t i = 0; i < own; i++) {
+		if (change->set[i]) {
+			call->kvd->config_changed[i] = true;
+			log_notice("%s was set by client %llu (pid %d, uid %u)", config_name(i),
+				   (unsigned long long)call->session->id, (int)call->session->pid,
+				   (unsigned)call->session->uid);
+		}
+	}
+	config_live_apply(call->kvd);
+}
+
+void commands_config_set(struct call *call)
+{
+	struct config_change change;
+	size_t found[CONFIG_ALL_MAX];
+	char error[CONFIG_ERROR_BYTES] = "";
+	char name[COMMANDS_EXCERPT_BYTES] = "";
+	if (call->argc % 2 != 0 || call->argc / 2 > CONFIG_ALL_MAX) {
+		commands_error(call, COMMANDS_TEXT_SYNTAX);
+		return;
+	}
+	for (uint32_t i = 2; i < call->argc; i += 2) {
+		if (!config_set_find(call, i, &found[(i - 2) / 2])) {
+			return;
+		}
+	}
+	config_change_begin(&change, &call->kvd->config);
+	bool good = true;
+	for (uint32_t i = 2; good && i < call->argc; i += 2) {
+		size_t index = found[(i - 2) / 2];
+		(void)snprintf(name, sizeof(name), "%s", config_all_name(index));
+		good = config_set_one(call, &change, index, &call->argv[i + 1], error,
+				      sizeof(error));
+	}
+	size_t blamed;
+	if (good && !config_live_check(call->kvd, &change, &blamed, error, sizeof(error))) {
+		good = false;
+		if (blamed < config_count()) {
+			(void)snprintf(name, sizeof(name), "%s", config_name(blamed));
+		}
+	}
+	if (!good) {
+		config_change_abort(&change);
+		commands_errorf(call,
+				"ERR CONFIG SET failed (possibly related to argument '%s') - %s",
+				name, error);
+		return;
+	}
+	config_set_commit(call, found, &change);
+	reply_ok(call->session);
+}
+
+// ---- the rest ----
+
+void commands_config_rewrite(struct call *call)
+{
+	char error[CONFIG_ERROR_BYTES];
+	const struct kvd *kvd = call->kvd;
+	if (!kvd->config.config_path || !*kvd->config.config_path) {
+		commands_error(call, "ERR The server is running without a config file");
+	} else if (!config_rewrite(kvd->seam, &kvd->config, kvd->config_changed, error,
+				   sizeof(error))) {
+		log_warning("CONFIG REWRITE: %s", error);
+		commands_errorf(call, "ERR Rewriting config file: %s", error);
+	} else {
+		log_notice("%s was rewritten by client %llu (pid %d, uid %u)",
+			   kvd->config.config_path, (unsigned long long)call->session->id,
+			   (int)call->session->pid, (unsigned)call->session->uid);
+		reply_ok(call->session);
 	}
 }
 
 void commands_config_resetstat(struct call *call)
 {
 	stats_reset(call->kvd->stats);
-	loop_longest_reset(call->kvd->loop);
 	reply_ok(call->session);
 }

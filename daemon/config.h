@@ -11,6 +11,8 @@
 
 #include "shm/limits.h"
 
+#define CONFIG_OPTIONS_MAX 64u // rows that there may be
+
 struct config {
 #define CONFIG_STRING(field, name, dflt, dynamic, help) char *field;
 #define CONFIG_SIZE(field, name, dflt, min, max, dynamic, help) uint64_t field;

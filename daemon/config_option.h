@@ -7,7 +7,6 @@
 #include "daemon/config.h"
 
 #define CONFIG_VALUE_BYTES_MAX 64 // text of one value, in messages
-#define CONFIG_OPTIONS_MAX 64u	  // rows that there may be
 
 enum config_kind {
 	CONFIG_KIND_STRING,

@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "daemon/config_settle.h"
+#include "daemon/config_text.h"
 
 size_t config_find(const char *name, size_t name_bytes)
 {
@@ -101,10 +102,13 @@ bool config_change_set(struct config_change *change, size_t index, const char *t
 	if (option->kind == CONFIG_KIND_STRING) {
 		return change_set_string(change, index, text, error, error_bytes);
 	}
-	if (!config_option_parse(option, text, &number)) {
+	bool parsed = config_option_parse(option, text, &number);
+	bool negative = option->kind == CONFIG_KIND_NUMBER && text[0] == '-' &&
+			config_text_number(text + 1, &number);
+	if (!parsed && !negative) {
 		return change_refuse_value(option, error, error_bytes);
 	}
-	if (!config_option_in_range(option, number)) {
+	if (negative || !config_option_in_range(option, number)) {
 		return change_refuse_range(option, error, error_bytes);
 	}
 	config_option_put(&change->config, option, number);

@@ -346,6 +346,14 @@ void keyspace_set_writer(struct keyspace *keyspace, uint16_t writer)
 	keyspace->writer = writer & (KVS_WRITERS_MAX - 1);
 }
 
+void keyspace_set_revoke(struct keyspace *keyspace, uint64_t revoke_ms, uint64_t revoke_min_ms,
+			 bool block_on_stuck)
+{
+	keyspace->revoke_ns = revoke_ms * UINT64_C(1000000);
+	keyspace->revoke_min_ns = revoke_min_ms * UINT64_C(1000000);
+	keyspace->block_on_stuck = block_on_stuck;
+}
+
 uint64_t keyspace_last_seq(const struct keyspace *keyspace)
 {
 	return keyspace->log.next_seq - 1;

@@ -110,6 +110,10 @@ void keyspace_prefetch(struct keyspace *keyspace, const void *key, size_t key_by
 /// Who is writing now: index of the uid (see readers), stamped into records.
 void keyspace_set_writer(struct keyspace *keyspace, uint16_t writer);
 
+/// When views are taken back from now on, as in keyspace_options.
+void keyspace_set_revoke(struct keyspace *keyspace, uint64_t revoke_ms, uint64_t revoke_min_ms,
+			 bool block_on_stuck);
+
 /// Highest version handed out; all of it is applied when no batch is open.
 uint64_t keyspace_last_seq(const struct keyspace *keyspace);
 /// Highest version that is durable (under the memory policy: applied).

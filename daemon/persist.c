@@ -119,10 +119,12 @@ static bool lazy_due(struct persist *persist, uint64_t now_ns, uint64_t *wake_at
 	if (persist->work_since_ns == 0) {
 		persist->work_since_ns = now_ns;
 	}
-	uint64_t due_ns = persist->work_since_ns + persist->options.lazy_ms * NS_PER_MS;
+	// Relaxed: single values (partner: persist_tune()).
+	const struct persist_options *options = &persist->options;
+	uint64_t due_ns = persist->work_since_ns + kvs_load_relaxed(&options->lazy_ms) * NS_PER_MS;
 	struct kvs_log_position end = kvs_log_published(persist->options.log);
 	if (now_ns >= due_ns || persist_log_bytes(persist->options.log, persist->position, end) >=
-					persist->options.lazy_bytes) {
+					kvs_load_relaxed(&options->lazy_bytes)) {
 		return true;
 	}
 	*wake_at_ns = due_ns < now_ns + LAZY_LOOK_NS ? due_ns : now_ns + LAZY_LOOK_NS;
@@ -142,7 +144,8 @@ static void gather(struct persist *persist)
 	// Relaxed: a statistic of the loop's (partner: persist_request()).
 	uint64_t arrived = kvs_load_relaxed(&persist->requests_count) - seen;
 	bool company = arrived > 1 || persist->requests_gathered > 1;
-	uint64_t bound_ns = persist->options.group_delay_us * UINT64_C(1000);
+	// Relaxed: a single value (partner: persist_tune()).
+	uint64_t bound_ns = kvs_load_relaxed(&persist->options.group_delay_us) * UINT64_C(1000);
 	if (persist->options.policy == PERSIST_GROUP && company && bound_ns > 0) {
 		const struct seam *seam = persist->options.seam;
 		uint64_t end_ns = seam->monotonic_ns() + bound_ns;
@@ -372,6 +375,16 @@ void persist_request(struct persist *persist, uint64_t seq)
 void persist_notice(struct persist *persist)
 {
 	persist_bring(persist, PERSIST_SLEEP_IDLE);
+}
+
+void persist_tune(struct persist *persist, const struct persist_options *options)
+{
+	// Relaxed: each value stands for itself (partner: the persister, at each commit).
+	kvs_store_relaxed(&persist->options.lazy_ms, options->lazy_ms);
+	kvs_store_relaxed(&persist->options.lazy_bytes, options->lazy_bytes);
+	kvs_store_relaxed(&persist->options.group_delay_us, options->group_delay_us);
+	kvs_store_relaxed(&persist->options.compact_ratio_percent, options->compact_ratio_percent);
+	kvs_store_relaxed(&persist->options.compact_floor_bytes, options->compact_floor_bytes);
 }
 
 void persist_set_live_bytes(struct persist *persist, uint64_t live_bytes)

@@ -25,10 +25,11 @@ enum persist_policy {
 
 struct persist_options {
 	enum persist_policy policy;
-	uint32_t lazy_ms; // default 1000
+	// These five may change while it runs, see persist_tune().
+	uint64_t lazy_ms; // default 1000
 	uint64_t lazy_bytes; // default 16 MiB
-	uint32_t group_delay_us; // default 0: a bound on waiting for company, see gather()
-	uint32_t compact_ratio_percent; // default 200: log at most this share of live bytes
+	uint64_t group_delay_us; // default 0: a bound on waiting for company, see gather()
+	uint64_t compact_ratio_percent; // default 200: log at most this share of live bytes
 	uint64_t compact_floor_bytes; // default 64 MiB: below it nothing is compacted
 	const struct seam *seam;
 	struct store *store; // owned by the persister thread from start to stop
@@ -59,6 +60,10 @@ void persist_request(struct persist *persist, uint64_t seq);
 /// Records were appended since the last call; the loop calls it once a turn that wrote. Wakes the
 /// thread only if it sleeps for lack of work.
 void persist_notice(struct persist *persist);
+
+/// Takes the times, sizes and the ratio of `options`, from the next commit on.
+/// Thread must: be the loop's. Orders: nothing, relaxed words (partner: the persister's loads).
+void persist_tune(struct persist *persist, const struct persist_options *options);
 
 /// True while the last commit failed (state DEGRADED); text for the log and INFO, static or owned
 /// by the persister until the next call.

@@ -55,9 +55,11 @@ static uint64_t allowed_bytes(const struct persist *persist)
 	if (live == PERSIST_LIVE_UNKNOWN) {
 		return UINT64_MAX;
 	}
-	uint64_t bytes = live / 100 * persist->options.compact_ratio_percent;
-	return bytes > persist->options.compact_floor_bytes ? bytes
-							    : persist->options.compact_floor_bytes;
+	// Relaxed: single values (partner: persist_tune()).
+	const struct persist_options *options = &persist->options;
+	uint64_t bytes = live / 100 * kvs_load_relaxed(&options->compact_ratio_percent);
+	uint64_t floor_bytes = kvs_load_relaxed(&options->compact_floor_bytes);
+	return bytes > floor_bytes ? bytes : floor_bytes;
 }
 
 static uint64_t log_bytes(const struct persist *persist)

@@ -14,6 +14,7 @@
 #include <sysexits.h>
 
 #include "daemon/cleaner.h"
+#include "daemon/config_names.h"
 #include "daemon/events.h"
 #include "daemon/generation.h"
 #include "daemon/keyspace.h"
@@ -268,10 +269,10 @@ static int start_persist(struct service *service)
 	const struct kvs_log *log = keyspace_log(service->kvd.keyspace);
 	struct persist_options options = {
 		.policy = (enum persist_policy)config->persist_policy,
-		.lazy_ms = (uint32_t)config->lazy_ms,
+		.lazy_ms = config->lazy_ms,
 		.lazy_bytes = config->lazy_bytes,
-		.group_delay_us = (uint32_t)config->group_delay_us,
-		.compact_ratio_percent = (uint32_t)config->compact_ratio_percent,
+		.group_delay_us = config->group_delay_us,
+		.compact_ratio_percent = config->compact_ratio_percent,
 		.compact_floor_bytes = config->compact_floor_bytes,
 		.seam = service->kvd.seam,
 		.store = service->store,
@@ -414,6 +415,7 @@ static void service_unwind(struct service *service, size_t started)
 			service_steps[started].stop(service);
 		}
 	}
+	config_names_fini(&service->kvd);
 	config_fini(&service->kvd.config);
 	free(service);
 }

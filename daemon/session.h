@@ -212,6 +212,8 @@ void session_shared_destroy(struct session_shared *shared);
 /// caller's.
 struct session *session_open(struct session_shared *shared, int fd);
 size_t session_count(const struct session_shared *shared);
+/// Derives the limits of requests and buffers from kvd's configuration, at start and anew.
+void session_set_limits(struct session_shared *shared);
 
 /// The work of a turn, for all sessions: releases held replies, retries parked commands, reads,
 /// runs and answers those that are ready, each for its share of the time, tells the persister,

@@ -90,8 +90,6 @@ void session_output_replace(struct session *session, char *output, size_t bytes,
 
 // ---- session_limits.c ----
 
-/// Derives the limits of requests and buffers from kvd's configuration.
-void session_set_limits(struct session_shared *shared);
 /// The owner of a new session of `uid`, NULL if memory is short; it ends with its last session.
 struct session_owner *session_owner_join(struct session_shared *shared, uint32_t uid);
 void session_owner_leave(struct session_owner *owner);

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+//
+// Most options are read from kvd->config whenever they matter; what is here is the rest. Applying
+// is the same whichever option changed, so that none can be forgotten.
+#include "daemon/config_live.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "daemon/config_set.h"
+#include "daemon/events.h"
+#include "daemon/keyspace.h"
+#include "daemon/kvd.h"
+#include "daemon/listener.h"
+#include "daemon/log.h"
+#include "daemon/persist.h"
+#include "daemon/session.h"
+#include "daemon/stats.h"
+
+#define LIVE_FILES_OF_KVD 32u // descriptors that are no client's
+
+/// The option behind a field, if it was set.
+static bool live_is_set(const struct config_change *change, size_t offset, size_t *index)
+{
+	for (size_t i = 0; i < config_count(); i++) {
+		if (config_option(i)->offset == offset) {
+			*index = i;
+			return change->set[i];
+		}
+	}
+	return false;
+}
+
+static bool live_check_events(struct config_change *change, size_t index, char *error,
+			      size_t error_bytes)
+{
+	unsigned flags;
+	const char *text = change->config.notify_events;
+	if (!events_flags_parse(text, strlen(text), &flags)) {
+		(void)snprintf(error, error_bytes,
+			       "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.");
+		return false;
+	}
+	char canonical[EVENTS_FLAGS_BYTES];
+	events_flags_print(flags, canonical);
+	return config_change_set(change, index, canonical, error, error_bytes);
+}
+
+static bool live_check_percentiles(struct config_change *change, size_t index, char *error,
+				   size_t error_bytes)
+{
+	char canonical[256] = "";
+	const char *at = change->config.latency_percentiles;
+	while (*(at += strspn(at, " "))) {
+		char *end;
+		double percent = strtod(at, &end);
+		size_t used = strlen(canonical);
+		if (end == at || (*end && *end != ' ') || used > sizeof(canonical) - 32) {
+			(void)snprintf(error, error_bytes,
+				       "Invalid latency-tracking-info-percentiles parameters");
+			return false;
+		}
+		if (!(percent >= 0.0 && percent <= 100.0)) {
+			(void)snprintf(error, error_bytes,
+				       "latency-tracking-info-percentiles parameters should sit "
+				       "between [0.0,100.0]");
+			return false;
+		}
+		(void)snprintf(canonical + used, sizeof(canonical) - used, "%s%.17g",
+			       used ? " " : "", percent);
+		at = end;
+	}
+	return config_change_set(change, index, canonical, error, error_bytes);
+}
+
+static bool live_check_clients(const struct config_change *change, char *error, size_t error_bytes)
+{
+	struct rlimit files;
+	uint64_t wanted = change->config.clients_max + LIVE_FILES_OF_KVD;
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < wanted) {
+		(void)snprintf(error, error_bytes,
+			       "The operating system is not able to handle the specified number of "
+			       "clients, try with %lld",
+			       (long long)files.rlim_cur - (long long)LIVE_FILES_OF_KVD);
+		return false;
+	}
+	return true;
+}
+
+bool config_live_check(const struct kvd *kvd, struct config_change *change, size_t *index,
+		       char *error, size_t error_bytes)
+{
+	(void)kvd;
+	if (live_is_set(change, offsetof(struct config, notify_events), index) &&
+	    !live_check_events(change, *index, error, error_bytes)) {
+		return false;
+	}
+	if (live_is_set(change, offsetof(struct config, latency_percentiles), index) &&
+	    !live_check_percentiles(change, *index, error, error_bytes)) {
+		return false;
+	}
+	if (live_is_set(change, offsetof(struct config, clients_max), index) &&
+	    !live_check_clients(change, error, error_bytes)) {
+		return false;
+	}
+	*index = config_count(); // several together, or one of them
+	return config_change_check(change, error, error_bytes);
+}
+
+void config_live_apply(struct kvd *kvd)
+{
+	const struct config *config = &kvd->config;
+	unsigned flags;
+	log_init((enum log_level)config->log_level);
+	keyspace_set_revoke(kvd->keyspace, config->revoke_ms, config->revoke_min_ms,
+			    config->on_stuck == 1);
+	if (kvd->persist) {
+		struct persist_options options = {
+			.lazy_ms = config->lazy_ms,
+			.lazy_bytes = config->lazy_bytes,
+			.group_delay_us = config->group_delay_us,
+			.compact_ratio_percent = config->compact_ratio_percent,
+			.compact_floor_bytes = config->compact_floor_bytes,
+		};
+		persist_tune(kvd->persist, &options);
+	}
+	if (kvd->events &&
+	    events_flags_parse(config->notify_events, strlen(config->notify_events), &flags)) {
+		events_set_notified(kvd, flags);
+	}
+	if (kvd->listener) {
+		session_set_limits(listener_sessions(kvd->listener));
+	}
+	stats_settle_timing(kvd);
+}

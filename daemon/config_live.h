@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT
+//
+// What follows when options change while kvd runs: parts of kvd that keep values of their own are
+// told. Everything belongs to the loop's thread.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct config_change;
+struct kvd;
+
+/// Could kvd live with these values? Brings them into the form in which they are told back. False:
+/// `error` tells why not, and *index which option it is about.
+bool config_live_check(const struct kvd *kvd, struct config_change *change, size_t *index,
+		       char *error, size_t error_bytes);
+
+/// The options of kvd->config are others than before: every part works by them from now on.
+void config_live_apply(struct kvd *kvd);
