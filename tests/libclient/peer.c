@@ -127,16 +127,15 @@ static void peer_note(struct peer *peer)
 	peer->runs++;
 	for (uint32_t i = 0; i < peer->request.argc && at < sizeof(peer->last); i++) {
 		const struct resp_arg *arg = &peer->request.argv[i];
-		int added = snprintf(peer->last + at, sizeof(peer->last) - at, "%s%.*s",
-				     i ? " " : "", (int)(arg->bytes < 80 ? arg->bytes : 80),
-				     arg->data);
+		int added =
+			snprintf(peer->last + at, sizeof(peer->last) - at, "%s%.*s", i ? " " : "",
+				 (int)(arg->bytes < 80 ? arg->bytes : 80), arg->data);
 		at += (size_t)added;
 	}
 	const struct resp_arg *key = &peer->request.argv[1];
 	if (peer->request.argc > 1 && key->bytes > 1 && key->data[0] == '#') {
 		char digits[16];
-		(void)snprintf(digits, sizeof(digits), "%.*s", (int)key->bytes - 1,
-			       key->data + 1);
+		(void)snprintf(digits, sizeof(digits), "%.*s", (int)key->bytes - 1, key->data + 1);
 		unsigned long number = strtoul(digits, NULL, 10);
 		if (number < PEER_RAN_MAX && peer->ran[number] < 255) {
 			peer->ran[number]++;
@@ -199,8 +198,8 @@ static void peer_parse(struct peer *peer)
 						   .inline_bytes_max = KVS_INLINE_BYTES_MAX,
 						   .args_max = KVS_COMMAND_ARGS_MAX };
 	while (peer->in_bytes > 0) {
-		enum resp_result result = resp_parse_request(
-			&peer->state, peer->in, peer->in_bytes, &limits, &peer->request);
+		enum resp_result result = resp_parse_request(&peer->state, peer->in, peer->in_bytes,
+							     &limits, &peer->request);
 		if (result == RESP_MORE) {
 			return;
 		}
@@ -222,6 +221,9 @@ size_t peer_read(struct peer *peer, size_t bytes)
 		peer_grow(&peer->in, &peer->in_capacity, peer->in_bytes + part);
 		resp_request_moved(&peer->state, &peer->request, before, peer->in);
 		ssize_t got = recv(peer->fd, peer->in + peer->in_bytes, part, MSG_DONTWAIT);
+		if (got == 0) {
+			peer_hang_up(peer); // so that a connection behind it can be taken
+		}
 		if (got <= 0) {
 			break;
 		}
@@ -244,8 +246,8 @@ size_t peer_write(struct peer *peer, size_t bytes)
 	if (peer->fd < 0 || part == 0) {
 		return 0;
 	}
-	ssize_t sent = send(peer->fd, peer->out + peer->out_start, part,
-			    MSG_NOSIGNAL | MSG_DONTWAIT);
+	ssize_t sent =
+		send(peer->fd, peer->out + peer->out_start, part, MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (sent < 0) {
 		return 0;
 	}
@@ -293,7 +295,7 @@ void peer_settle(struct peer *peer, kvc_async *async)
 {
 	for (bool moved = true; moved;) {
 		moved = peer_turn(async) > 0;
-		moved = peer_accept(peer) || moved;
+		moved = peer_accept(peer) || moved; // perhaps one that is dead already
 		moved = peer_read(peer, PEER_ALL) > 0 || moved;
 		moved = peer_write(peer, PEER_ALL) > 0 || moved;
 	}

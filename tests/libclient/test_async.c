@@ -146,8 +146,7 @@ static int submit(kvc_async *async, unsigned number, kvc_done done)
 	void *user = (void *)(uintptr_t)number;
 	switch (number % 3) {
 	case 0:
-		return kvc_async_set(async, key, (size_t)bytes, "value", 5, NULL, done, user,
-				     NULL);
+		return kvc_async_set(async, key, (size_t)bytes, "value", 5, NULL, done, user, NULL);
 	case 1:
 		return kvc_async_increment(async, key, (size_t)bytes, 1, done, user, NULL);
 	default:
