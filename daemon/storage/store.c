@@ -288,7 +288,11 @@ int store_commit(struct store *store, uint64_t durable_seq)
 	if (result != STORE_OK) {
 		return result;
 	}
-	store->now.durable_seq = durable_seq;
+	// Never less than what is known to be there: a commit that was reported as failed may have
+	// arrived, and the one that follows may be shorter.
+	if (durable_seq > store->now.durable_seq) {
+		store->now.durable_seq = durable_seq;
+	}
 	int rc = store_meta_write(store, store->txn, &store->now);
 	if (rc != 0) {
 		return txn_fail(store, "writing its state", rc);

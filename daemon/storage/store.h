@@ -94,7 +94,8 @@ int store_refuse(struct store *store, uint64_t number, const char *what);
 int store_delete_oldest(struct store *store, uint64_t count);
 
 /// Commits: when this returns 0, everything appended survives a crash of the machine and everything
-/// up to `durable_seq` is in the store. Returns an enum store_error; on failure nothing happened.
+/// up to `durable_seq`, or to what was in it already if that is more, is in the store. Returns an
+/// enum store_error; on failure nothing happened, unless the device failed: see store_begin().
 int store_commit(struct store *store, uint64_t durable_seq);
 
 /// Forgets the open transaction, if any.

@@ -15,6 +15,7 @@ static unsigned calls;	   // of a commit, counted
 static unsigned fail_from; // this call fails, 0 = none
 static unsigned fail_upto; // and all up to this one
 static int fail_error;
+static bool fail_arrived; // the first that fails was carried out all the same
 
 static bool fails_now(void)
 {
@@ -22,13 +23,25 @@ static bool fails_now(void)
 	if (fail_from == 0 || calls < fail_from || calls > fail_upto) {
 		return false;
 	}
-	errno = fail_error;
 	return true;
+}
+
+// A call and what is told of it.
+static long call(long number, long a, long b, long c, long d)
+{
+	bool fails = fails_now();
+	bool arrives = !fails || (fail_arrived && calls == fail_from);
+	long result = arrives ? syscall(number, a, b, c, d) : 0;
+	if (fails) {
+		errno = fail_error;
+		return -1;
+	}
+	return result;
 }
 
 int fdatasync(int fd)
 {
-	return fails_now() ? -1 : (int)syscall(SYS_fdatasync, fd);
+	return (int)call(SYS_fdatasync, fd, 0, 0, 0);
 }
 
 // Both names that a library may call it by, whatever this file's own offsets are.
@@ -37,7 +50,7 @@ ssize_t shim_pwrite64(int fd, const void *bytes, size_t count, off64_t offset) _
 
 ssize_t shim_pwrite64(int fd, const void *bytes, size_t count, off64_t offset)
 {
-	return fails_now() ? -1 : syscall(SYS_pwrite64, fd, bytes, count, offset);
+	return call(SYS_pwrite64, fd, (long)(intptr_t)bytes, (long)count, offset);
 }
 
 ssize_t shim_pwrite(int fd, const void *bytes, size_t count, off64_t offset)
@@ -47,7 +60,7 @@ ssize_t shim_pwrite(int fd, const void *bytes, size_t count, off64_t offset)
 
 ssize_t writev(int fd, const struct iovec *pieces, int count)
 {
-	return fails_now() ? -1 : syscall(SYS_writev, fd, pieces, count);
+	return call(SYS_writev, fd, (long)(intptr_t)pieces, count, 0);
 }
 
 static bool disk_full; // as far as statvfs() tells
@@ -73,19 +86,24 @@ static int see(void *context, const struct kvs_record_view *view, const void *va
 	return 0;
 }
 
-static int commit(struct store *store, uint64_t seq)
+static int commit_range(struct store *store, uint64_t first, uint64_t last)
 {
 	static struct fixture_record record;
 	uint64_t place;
-	fixture_record(&record, seq, seq, 30000, 0);
 	int result = store_begin(store);
-	if (result == STORE_OK) {
+	for (uint64_t seq = first; seq <= last && result == STORE_OK; seq++) {
+		fixture_record(&record, seq, seq, 30000, 0);
 		result = store_append(store, &record.view, NULL, &place);
 	}
 	if (result == STORE_OK) {
-		result = store_commit(store, seq);
+		result = store_commit(store, last);
 	}
 	return result;
+}
+
+static int commit(struct store *store, uint64_t seq)
+{
+	return commit_range(store, seq, seq);
 }
 
 static bool holds(struct store *store, uint64_t last_seq)
@@ -136,6 +154,51 @@ static bool survives(unsigned from, unsigned upto, int error, bool reborn, bool 
 	store_close(store);
 	fixture_remove(dir);
 	return good;
+}
+
+// A commit of 1 to 3 that arrives and is told to have failed; what is tried next is shorter, as
+// when the bound of a commit has changed. Then kvd is killed.
+static bool survives_shorter(unsigned from, bool *failed, bool *arrived)
+{
+	char dir[FIXTURE_PATH_BYTES];
+	char why[600];
+	struct store_facts facts;
+	fixture_dir_fast(dir);
+	struct store *store = fixture_store(dir);
+	calls = 0;
+	fail_from = from;
+	fail_upto = from + 11;
+	fail_error = EIO;
+	fail_arrived = true;
+	*failed = commit_range(store, 1, 3) != STORE_OK;
+	fail_from = 0;
+	fail_arrived = false;
+	bool good = commit_range(store, 1, 2) == STORE_OK;
+	store_close(store);
+	good = good && store_probe(dir, why, sizeof(why)) == STORE_OK;
+	store = fixture_store(dir);
+	store_facts(store, &facts);
+	*arrived = facts.durable_seq == 3;
+	good = good && holds(store, *arrived ? 3 : 2);
+	good = good && commit_range(store, 3, 4) == STORE_OK && holds(store, 4);
+	store_close(store);
+	fixture_remove(dir);
+	return good;
+}
+
+static void test_shorter(void)
+{
+	bool failed;
+	bool arrived;
+	unsigned bad = 0;
+	unsigned arrivals = 0;
+	unsigned from = 1;
+	do {
+		bad += !survives_shorter(from, &failed, &arrived);
+		arrivals += failed && arrived;
+	} while (failed && from++ < 40);
+	ok(bad == 0 && from > 2, "E: a commit that is told to have failed, and a shorter one");
+	ok(arrivals > 0, "%u of %u had arrived", arrivals, from - 1);
 }
 
 /// What the person at the machine reads after EIO.
@@ -193,6 +256,7 @@ int main(int argc, char **argv)
 		}
 	}
 	ok(refused > 0, "%u commits were refused", refused);
+	test_shorter();
 	test_names();
 	return tap_done();
 }
