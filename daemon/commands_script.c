@@ -6,8 +6,12 @@
 
 void commands_script_flush(struct call *call)
 {
-	if (call->argc > 3 || (call->argc == 3 && !commands_arg_is(&call->argv[2], "sync") &&
-			       !commands_arg_is(&call->argv[2], "async"))) {
+	if (call->argc > 3) {
+		commands_error_subcommand(call);
+		return;
+	}
+	if (call->argc == 3 && !commands_arg_is(&call->argv[2], "sync") &&
+	    !commands_arg_is(&call->argv[2], "async")) {
 		commands_error(call, "ERR FUNCTION FLUSH only supports SYNC|ASYNC option");
 		return;
 	}
