@@ -341,6 +341,11 @@ X(unlink, "unlink", commands_generic_del, -2, F_WRITE | F_FAST, 1, -1, 1, "gener
 X(unsubscribe, "unsubscribe", commands_pubsub_unsubscribe, -1, F_SUBSCRIBE, 0, 0, 0, "pubsub",
   "2.0.0",
   "[channel [channel ...]]", "Stops listening to channels, or to all of them.")
+X(unwatch, "unwatch", commands_watch_unwatch, 1, F_OPEN, 0, 0, 0, "transactions", "2.2.0",
+  "", "Watches no key any more.")
+X(watch, "watch", commands_watch_watch, -2, F_OPEN | COMMAND_NO_QUEUE, 1, -1, 1, "transactions",
+  "2.2.0",
+  "key [key ...]", "Lets the next EXEC run only if none of the keys changes before.")
 
 #undef F_WRITE
 #undef F_OOM

@@ -4,6 +4,7 @@
 // whole. A command that fails inside leaves the others alone, as in Redis; but when the batch
 // itself finds no room, nothing was applied and EXEC says so in place of all replies.
 #include "daemon/commands.h"
+#include "daemon/commands_watch.h"
 
 void commands_multi_multi(struct call *call)
 {
@@ -81,6 +82,11 @@ void commands_multi_exec(struct call *call)
 	if (session->multi.dirty) {
 		session_multi_reset(session);
 		commands_error(call, "EXECABORT Transaction discarded because of previous errors.");
+		return;
+	}
+	if (commands_watch_changed(call)) {
+		session_multi_reset(session);
+		reply_null_array(session);
 		return;
 	}
 	size_t bytes;

@@ -14,6 +14,7 @@
 #include "daemon/lookup.h"
 #include "daemon/loop.h"
 #include "daemon/persist.h"
+#include "daemon/session_watch.h"
 #include "shm/limits.h"
 #include "shm/resp.h"
 
@@ -82,6 +83,7 @@ struct session {
 	uint64_t commands_count;	    // dispatch counts
 	uint64_t errors_count;		    // error replies; reply_error() counts
 	struct session_multi multi;
+	struct session_watch watch;
 	bool close_after_reply; // QUIT, protocol errors: nothing more is read or run
 	// set by the session for a command that was parked too long: answer -OOM, never PARK
 	bool no_wait;
@@ -155,7 +157,7 @@ bool session_set_policy(struct session *session, enum persist_policy policy);
 /// request): the transaction is then dirty.
 bool session_multi_queue(struct session *session, const struct command *command,
 			 const struct resp_arg *argv, uint32_t argc);
-/// Leaves MULTI state and frees what was queued.
+/// Leaves MULTI state and frees what was queued; no key is watched any more.
 void session_multi_reset(struct session *session);
 
 /// Gives up to SESSION_FDS_MAX descriptors (owned by the session from here) to be sent with the

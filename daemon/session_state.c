@@ -71,6 +71,7 @@ void session_multi_reset(struct session *session)
 	free(multi->queued);
 	session_uncharge(session, multi->bytes + multi->capacity * sizeof(*multi->queued));
 	*multi = (struct session_multi){ 0 };
+	session_watch_reset(session);
 }
 
 bool session_send_fds(struct session *session, const int *fds, unsigned count)
