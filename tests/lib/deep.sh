@@ -5,7 +5,7 @@
 # it uses. shellcheck shell=bash disable=SC2154
 
 # A deep run is a function deep_NAME PART PARTS.
-deep_names=(arm64 model torture fuzz)
+deep_names=(arm64 model torture fuzz oracle)
 
 # fuzz_program PROGRAM SECONDS: first its corpus, then new input for so long.
 fuzz_program() {
@@ -74,6 +74,13 @@ deep_torture() {
     export KVD_TEST_SEED=$((KVD_TEST_SEED + $1 - 1))
     export KVD_TEST_SECONDS=${KVD_DEEP_SECONDS:-600}
     suite "$root/build" torture --timeout-multiplier 0
+}
+
+# The oracle reads KVD_ORACLE_PART: sequences of its own for each part.
+deep_oracle() {
+    build "$root/build" || return
+    export KVD_ORACLE_PART=$1/$2 KVD_ORACLE_SECONDS=${KVD_DEEP_SECONDS:-1800}
+    suite "$root/build" system --timeout-multiplier 0 oracle
 }
 
 # Foreign headers and libraries for arm64, unpacked, not installed: apt with a state of its own.

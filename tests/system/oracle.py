@@ -5,7 +5,8 @@
 # connections, in RESP2 and RESP3, one by one and pipelined, and what comes back must be the same
 # bytes. What may differ stands in oracle_exceptions.py, what is sent in oracle_grammar.py. A
 # sequence that fails is shrunk to what is needed and printed with its seed. Environment:
-# KVD_ORACLE_SEQUENCES (how many), KVD_ORACLE_ONE (the seed of a sequence that failed),
+# KVD_ORACLE_SEQUENCES (how many), KVD_ORACLE_SECONDS (instead: for so long), KVD_ORACLE_PART (I/N:
+# the I-th of N runs, which have no sequence in common), KVD_ORACLE_ONE (the seed of a sequence that failed),
 # KVD_ORACLE_FAILURES (after how many different ones it stops), KVD_ORACLE_WITHOUT (commands left
 # out, which makes other sequences), KVD_TEST_SEED, KVD_REDIS_SERVER.
 import os
@@ -22,8 +23,11 @@ from oracle_grammar import GRAMMAR, NOT_SENT  # noqa: E402
 from oracle_run import Difference, Run, Side, shown  # noqa: E402
 from oracle_sequence import Step, sequence  # noqa: E402
 
-SEQUENCES = int(os.environ.get('KVD_ORACLE_SEQUENCES', '700'))
+SEQUENCES = int(os.environ.get('KVD_ORACLE_SEQUENCES', '600'))
 FAILURES_SHOWN = int(os.environ.get('KVD_ORACLE_FAILURES', '5'))
+PART, PARTS = map(int, os.environ.get('KVD_ORACLE_PART', '1/1').split('/'))
+SECONDS = float(os.environ.get('KVD_ORACLE_SECONDS', '0'))
+SEQUENCES_MAX = 10_000_000  # in a run by time
 SHRINK_S = 30
 PATIENCE_S = 5       # for what kvd owes
 PATIENCE_SHRINK_S = 0.5
@@ -101,9 +105,12 @@ def report(tap, kvd, redis, number, steps, difference):
 
 
 def sequences(tap, kvd, redis, numbers, names):
-    failed, known, commands = 0, set(), 0
+    failed, done, known, commands = 0, 0, set(), 0
     started = time.monotonic()
-    for done, number in enumerate(numbers, 1):
+    for number in numbers:
+        if SECONDS and time.monotonic() - started > SECONDS:
+            break
+        done += 1
         steps = sequence(number, names)
         commands += sum(len(step.commands) for step in steps)
         difference = differs(kvd, redis, steps, PATIENCE_S)
@@ -113,10 +120,10 @@ def sequences(tap, kvd, redis, numbers, names):
                 known.add(difference.signature)
                 report(tap, kvd, redis, number, steps, difference)
             if len(known) >= FAILURES_SHOWN:
-                tap.diag(f'stopped at sequence {done} of {len(numbers)}')
+                tap.diag(f'stopped after {done} sequences')
                 break
     tap.diag(f'{commands} commands in {time.monotonic() - started:.1f} s')
-    tap.equal(failed, 0, f'{len(numbers)} sequences of commands are answered alike')
+    tap.equal(failed, 0, f'{done} sequences of commands are answered alike')
 
 
 def main():
@@ -130,8 +137,8 @@ def main():
     names = set(table) & set(GRAMMAR) - set(os.environ.get('KVD_ORACLE_WITHOUT', '').split())
     with Redis(program) as server, Kvd('--persist', 'memory', '--memory', '64MiB') as daemon:
         kvd, redis = Side(daemon.socket), Side(server.socket)
-        first = rng.randrange(1 << 40)
-        numbers = range(first, first + SEQUENCES)
+        first = rng.randrange(1 << 40) + PART - 1
+        numbers = range(first, first + (SEQUENCES_MAX if SECONDS else SEQUENCES) * PARTS, PARTS)
         if 'KVD_ORACLE_ONE' in os.environ:
             numbers = [int(os.environ['KVD_ORACLE_ONE'])]
         sequences(tap, kvd, redis, numbers, names)

@@ -103,7 +103,7 @@ GRAMMAR = {
     'client|no-evict': (1, '( on | off | <word> )'),
     'client|pause': (0.3, '( abc | -1 | 0 nope | 1 2 3 )'),
     'client|reply': (0.5, '( ON | OFF | SKIP | SKIP | <word> )'),
-    'client|setname': (1, '( me | n-1 | "" | <value> )'),
+    'client|setname': (1, '( me | n-1 | "" | <word> | <number> )'),
     'client|tracking': (4, '( on | on | off | <word> ) { BCAST NOLOOP OPTIN OPTOUT ( PREFIX '
                            '<prefix> ) ( PREFIX <prefix> ) ( REDIRECT <id> ) }'),
     'client|trackinginfo': (1, ''),
@@ -111,7 +111,7 @@ GRAMMAR = {
     'client|unpause': (0.3, ''),
     'echo': (2, '<value>'),
     'hello': (3, '[ ( 2 | 3 | 3 | 1 | 4 | <word> ) { ( AUTH default x ) ( AUTH nobody x ) '
-                 '( SETNAME me ) ( SETNAME <value> ) <word> } ]'),
+                 '( SETNAME me ) ( SETNAME <number> ) <word> } ]'),
     'ping': (4, '[ <value> ]'),
     'quit': (0.2, ''),
     'reset': (1, ''),

@@ -10,7 +10,7 @@ import socket
 import time
 
 from kvdtest import TIMEOUT_S
-from oracle_exceptions import alike
+from oracle_exceptions import alike, parse
 
 CLOSED = b'<closed>'
 CLOSING = (b'QUIT', b'CLIENT', b'RESET')
@@ -45,7 +45,7 @@ class Line:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.connect(path)
         self.data = b''
-        self.closed = False
+        self.closed = self.told = False
         self.id = int(self.ask(b'CLIENT ID\r\n')[1:])
         self.queued = []  # of MULTI, for the exceptions
 
@@ -85,9 +85,9 @@ class Line:
             out.append(self.data[at:end])
             at = end
         self.data = self.data[at:]
-        if self.closed and len(out) != limit:
+        if self.closed and not self.told and len(out) != limit:
             out.append(CLOSED + self.data)
-            self.data = b''
+            self.data, self.told = b'', True
         return out
 
     def take(self):
@@ -153,20 +153,26 @@ def align(kvd, redis):
     redis.reset()
 
 
-PATTERN_MESSAGES = (b'*4\r\n$8\r\npmessage\r\n', b'>4\r\n$8\r\npmessage\r\n')
+PUSHED = re.compile(rb'[*>][34]\r\n\$\d+\r\n(pmessage|[ps]?unsubscribe)\r\n', re.S)
 
 
 def settled(frames):
-    """Without an order that is by chance: of the patterns which one message matches."""
-    out, run = [], []
-    for frame in frames + [b'']:
-        if frame.startswith(PATTERN_MESSAGES) and (
-                not run or frame.split(b'\r\n', 5)[5] == run[0].split(b'\r\n', 5)[5]):
-            run.append(frame)
-            continue
-        out += sorted(run)
-        run = [frame] if frame.startswith(PATTERN_MESSAGES) else []
-        if not run:
+    """Without an order that is by chance: of the patterns which one message matches, and of the
+    channels that are left all at once (the counts stay where they are)."""
+    out, run, same = [], [], None
+    for frame in [*frames, b'']:
+        match = PUSHED.match(frame)
+        words = parse(frame) if match else None
+        kind = words and (words[0], *(words[2:] if words[0] == b'pmessage' else []))
+        if run and kind != same:
+            words_sorted = sorted(word[1] or b'' for word in run)
+            out += [repr([name, *word[:1], *word[2:]]).encode()
+                    for name, word in zip(words_sorted, run)]
+            run = []
+        if match:
+            run.append(words)
+            same = kind
+        else:
             out.append(frame)
     return out[:-1]
 
@@ -271,7 +277,7 @@ def executed_alike(queued, mine, theirs):
     """EXEC: each element may differ as its command may."""
     if mine[:1] != b'*' or mine.split(b'\r\n')[0] != theirs.split(b'\r\n')[0]:
         return False
-    return all(a == b or alike(queued, a, b) for a, b in zip(pieces(mine), pieces(theirs)))
+    return all(a == b or alike(queued, a, b, True) for a, b in zip(pieces(mine), pieces(theirs)))
 
 
 def shown(frames):

@@ -82,7 +82,7 @@ class Script:
         elif what == 1:
             words.append(self.words.word())
         elif what == 2 and len(words) > 1:
-            words[rng.randrange(1, len(words))] = self.words.value()[:511]  # kvd's longest key
+            words[rng.randrange(1, len(words))] = self.words.value()
         elif what == 3 and len(words) > 2:
             a, b = rng.sample(range(1, len(words)), 2)
             words[a], words[b] = words[b], words[a]
@@ -93,7 +93,10 @@ class Script:
                              for c in words[0])
         else:
             words = [rng.choice([b'nosuch', b'', b'x' * 200, b'get|', b'NoSuch\r\nx'])] + words[1:]
-        return words[:1] + [word or b'-' for word in words[1:]]  # kvd has no empty keys
+        # kvd has no empty and no longer keys, and no long names of connections.
+        longest = 100 if words[0].lower() in (b'client', b'hello') else 511
+        return words[:1] + [(word or b'-')[:longest] if isinstance(word, bytes) else word
+                            for word in words[1:]]
 
     def one(self):
         words = self.words.command()
