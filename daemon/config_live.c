@@ -68,7 +68,7 @@ static bool live_check_percentiles(struct config_change *change, size_t index, c
 				       "between [0.0,100.0]");
 			return false;
 		}
-		(void)snprintf(canonical + used, sizeof(canonical) - used, "%s%.17g",
+		(void)snprintf(canonical + used, sizeof(canonical) - used, "%s%.10g",
 			       used ? " " : "", percent);
 		at = end;
 	}
