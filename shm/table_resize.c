@@ -163,10 +163,13 @@ static bool table_split(struct kvs_table *table)
 	return true;
 }
 
-static uint64_t chain_count(const struct kvs_table *table, const struct kvs_bucket *bucket)
+// Entries of a chain, and its buckets added to *buckets.
+static uint64_t chain_count(const struct kvs_table *table, const struct kvs_bucket *bucket,
+			    uint64_t *buckets)
 {
 	uint64_t count = 0;
 	for (; bucket != NULL; bucket = kvs_table_next(table, bucket)) {
+		(*buckets)++;
 		for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
 			count += kvs_load_relaxed(&bucket->entry[i]) != 0;
 		}
@@ -180,7 +183,13 @@ static bool table_merge(struct kvs_table *table)
 	uint64_t small = UINT64_C(1) << (63 - __builtin_clzll(last_index));
 	struct kvs_bucket *last = kvs_table_primary(table, last_index);
 	struct kvs_bucket *base = kvs_table_primary(table, last_index - small);
-	if (kvs_table_secure(table, chain_count(table, last) / KVS_BUCKET_ENTRIES + 1) != 0) {
+	uint64_t chains = 0;
+	uint64_t moving = chain_count(table, last, &chains);
+	(void)chain_count(table, base, &chains);
+	if (chains > KVS_CHAIN_BUCKETS_WRITE) {
+		return false; // keys made to collide: readers would call the chain damage
+	}
+	if (kvs_table_secure(table, moving / KVS_BUCKET_ENTRIES + 1) != 0) {
 		return false;
 	}
 	for (const struct kvs_bucket *at = last; at != NULL; at = kvs_table_next(table, at)) {

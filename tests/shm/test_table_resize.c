@@ -3,7 +3,7 @@
 // shm/table_resize.c: growth and shrinkage keep every key, at each labelled step as well as at the
 // end, and turns of direction are counted. What happens between two stores is
 // tests/shm/step_growth.c.
-#include "shm/table_write.h"
+#include "shm/table_internal.h"
 
 #include "tests/shm/fixture.h"
 #include "tests/tap/tap.h"
@@ -166,6 +166,56 @@ static void test_bound(void)
 	fixture_close(&f);
 }
 
+static unsigned chain_length(const struct kvs_table *table, uint64_t index)
+{
+	unsigned buckets = 1;
+	const struct kvs_bucket *bucket = kvs_table_primary(table, index);
+	while ((bucket = kvs_table_next(table, bucket)) != NULL) {
+		buckets++;
+	}
+	return buckets;
+}
+
+// Who knows the seed makes keys collide. Two chains that a writer may make are not merged to one
+// that a reader would call damage.
+static void test_colliding(void)
+{
+	struct fixture f;
+	fixture_open(&f, MEMORY, SEGMENT);
+	f.step_after_write = true;
+	fill(&f, 0, 12000);
+	f.step_after_write = false;
+	uint64_t entry = kvs_load_relaxed(&kvs_table_primary(&f.table, 0)->entry[0]);
+	empty(&f, 0, 12000);
+	const uint64_t small = 2048;
+	const uint64_t base = 399;
+	uint64_t last = base + small;
+	ok(f.table.buckets > last && f.table.buckets < 2 * small && entry != 0,
+	   "%" PRIu64 " buckets", f.table.buckets);
+	unsigned inserted = 0;
+	while (inserted < 3650) {
+		uint64_t index = inserted < 2000 ? base : last;
+		inserted += kvs_table_insert(&f.table, index, entry);
+	}
+	while (kvs_table_step(&f.table)) {
+	}
+	ok_u64(f.table.buckets, last + 1, "%u colliding entries: shrinking stops at the second",
+	       inserted);
+	ok(chain_length(&f.table, base) <= KVS_CHAIN_BUCKETS_WRITE &&
+		   chain_length(&f.table, base) > KVS_CHAIN_BUCKETS_WRITE / 2,
+	   "H: no chain is longer than a write may make it");
+	while (chain_length(&f.table, last) > 1) {
+		kvs_table_remove(&f.table, last,
+				 kvs_table_slot_of(&f.table, last, kvs_entry_offset(entry)));
+	}
+	while (kvs_table_step(&f.table)) {
+	}
+	ok(f.table.buckets < last, "and goes on when there are fewer");
+	ok(chain_length(&f.table, base) <= KVS_CHAIN_BUCKETS_WRITE + 1,
+	   "H: as long as that at most");
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	struct fixture f;
@@ -184,5 +234,6 @@ int main(void)
 	kvs_map_close(&w.map);
 	fixture_close(&f);
 	test_bound();
+	test_colliding();
 	return tap_done();
 }
