@@ -10,6 +10,9 @@
 #include <string.h>
 
 #define BATCH_BLOCK_BYTES (64u << 10)
+// Ops of one batch that may meet in one bucket: a chain was looked at before any of them joined it.
+#define BATCH_MEET_MAX ((KVS_CHAIN_BUCKETS_MAX - KVS_CHAIN_BUCKETS_WRITE - 1) * KVS_BUCKET_ENTRIES)
+#define BATCH_MEET_PLACES 65536u
 #define BATCH_KEEP_BYTES (1u << 20) // arena kept for the next batch
 
 struct keyspace_block {
@@ -243,6 +246,24 @@ static int batch_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t l
 	return result;
 }
 
+// Do the keys spread, so that no chain becomes longer than readers follow? Only a large batch of
+// keys made to collide does not.
+static bool batch_spreads(const struct keyspace *keyspace)
+{
+	const struct keyspace_batch *batch = &keyspace->batch;
+	if (batch->count <= BATCH_MEET_MAX) {
+		return true;
+	}
+	uint32_t *meet = calloc(BATCH_MEET_PLACES, sizeof(*meet));
+	bool spreads = meet != NULL;
+	for (uint32_t i = 0; i < batch->count && spreads; i++) {
+		uint64_t index = kvs_bucket_index(batch->ops[i].hash, keyspace->table.buckets);
+		spreads = ++meet[index % BATCH_MEET_PLACES] <= BATCH_MEET_MAX;
+	}
+	free(meet);
+	return spreads;
+}
+
 // Vouches for everything the batch needs: log space, overflow buckets, large runs.
 static int batch_reserve(struct keyspace *keyspace)
 {
@@ -270,7 +291,7 @@ static int batch_reserve(struct keyspace *keyspace)
 		}
 	}
 	// Overflow buckets first: they may take memory that the check below must not count on.
-	if (kvs_table_secure(&keyspace->table, batch->count) != 0) {
+	if (!batch_spreads(keyspace) || kvs_table_secure(&keyspace->table, batch->count) != 0) {
 		return KEYSPACE_FULL;
 	}
 	int result = batch_make_room(keyspace, bytes, largest, large_bytes);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // What still goes through when memory is full, as in Redis: changed times to live, removals, and
-// batches that leave no more behind than they find. And FLUSHALLs that follow each other faster
-// than readers let go of the table.
+// batches that leave no more behind than they find. FLUSHALLs that follow each other faster than
+// readers let go of the table. And keys that collide.
 #include "shm/epoch.h"
 #include "tests/daemon/keyspace_fixture.h"
 
@@ -183,6 +183,33 @@ static void test_flushes(bool reading, bool block)
 	fixture_close(&f);
 }
 
+// Who knows the seed makes the keys of one transaction meet in one bucket.
+static void test_colliding(void)
+{
+	struct fixture f;
+	fixture_open(&f, true, 14);
+	uint64_t mask = f.keyspace->table.buckets - 1;
+	const unsigned counts[] = { 3000, 8000 };
+	uint64_t index = 0;
+	for (unsigned i = 0; i < 2; i++) {
+		keyspace_batch_begin(f.keyspace);
+		for (unsigned found = 0; found < counts[i]; index++) {
+			char key[256]; // xxhash's inlining looks as far, says the compiler
+			int length = snprintf(key, sizeof(key), "%" PRIx64, index);
+			uint64_t hash = keyspace_hash(f.keyspace, key, (size_t)length);
+			if ((hash & mask) == 7) {
+				(void)keyspace_set(f.keyspace, key, (size_t)length, "v", 1, 0,
+						   NULL);
+				found++;
+			}
+		}
+		ok_int(keyspace_batch_commit(f.keyspace), i == 0 ? KEYSPACE_OK : KEYSPACE_FULL,
+		       "H: %u keys of one bucket in a batch", counts[i]);
+	}
+	ok_u64(keyspace_count(f.keyspace), counts[0], "I: all of the first, none of the second");
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	test_expiry(false, FIXTURE_MEMORY_BYTES);
@@ -194,5 +221,6 @@ int main(void)
 	test_flushes(false, false);
 	test_flushes(true, false);
 	test_flushes(true, true);
+	test_colliding();
 	return tap_done();
 }
