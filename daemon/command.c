@@ -9,6 +9,7 @@
 
 #include "daemon/commands.h"
 #include "daemon/seam.h"
+#include "daemon/tracking.h"
 
 #define COMMAND_NAME_BYTES_MAX 31u
 
@@ -239,6 +240,10 @@ void commands_run(struct call *call)
 	bool timed = stats_timed(stats, numbers, call);
 	uint64_t start_ns = timed ? call->kvd->seam->monotonic_ns() : 0;
 	call->command->run(call);
+	if (__builtin_expect(call->session->tracking != NULL, 0) &&
+	    call->command->flags & COMMAND_READONLY) {
+		tracking_read(call);
+	}
 	if (call->refused) {
 		return;
 	}
@@ -323,6 +328,9 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 	}
 	if (__builtin_expect(kvd->events_pending, 0)) {
 		events_tell(kvd, session);
+	}
+	if (__builtin_expect(session->tracking != NULL, 0)) {
+		tracking_command_over(&call);
 	}
 	return outcome;
 }

@@ -36,9 +36,15 @@ X(bitpos, "bitpos", commands_bit_bitpos, -3, F_READ, 1, 1, 1, "bitmap", "2.8.7",
   "Finds the first 1 or the first 0 among the bits of a value, or of a part of it.")
 X(client, "client", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "connection", "2.4.0",
   "", "Container of the connection's own commands.")
+X(client_caching, "client|caching", commands_tracking_caching, 3, F_CONN, 0, 0, 0, "connection",
+  "6.0.0",
+  "YES|NO", "Tells whether the keys that the next command reads are to be remembered.")
 X(client_getname, "client|getname", commands_client_getname, 2, F_CONN, 0, 0, 0, "connection",
   "2.6.9",
   "", "Returns the name of this connection.")
+X(client_getredir, "client|getredir", commands_tracking_getredir, 2, F_CONN, 0, 0, 0, "connection",
+  "6.0.0",
+  "", "Returns the number of the connection that gets the invalidations of this one.")
 X(client_help, "client|help", commands_command_help, 2, F_ANY, 0, 0, 0, "connection", "5.0.0",
   "", "Lists the subcommands.")
 X(client_id, "client|id", commands_client_id, 2, F_CONN, 0, 0, 0, "connection", "5.0.0",
@@ -54,6 +60,14 @@ X(client_setinfo, "client|setinfo", commands_client_setinfo, 4, F_CONN, 0, 0, 0,
 X(client_setname, "client|setname", commands_client_setname, 3, F_CONN, 0, 0, 0, "connection",
   "2.6.9",
   "name", "Gives this connection a name, an empty one takes it away.")
+X(client_tracking, "client|tracking", commands_tracking_tracking, -3, F_CONN, 0, 0, 0,
+  "connection", "6.0.0",
+  "ON|OFF [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] "
+  "[NOLOOP]",
+  "Lets kvd tell this connection when keys change that it keeps copies of.")
+X(client_trackinginfo, "client|trackinginfo", commands_tracking_info, 2, F_CONN, 0, 0, 0,
+  "connection", "6.2.0",
+  "", "Tells how this connection tracks keys.")
 X(command, "command", commands_command_all, -1, F_ANY | COMMAND_CONTAINER, 0, 0, 0, "server",
   "2.8.13",
   "", "Describes all commands.")

@@ -286,6 +286,9 @@ void commands_scan_flush(struct call *call)
 		return;
 	}
 	if (commands_wrote(call, keyspace_flush(call->kvd->keyspace), 0)) {
+		if (__builtin_expect(call->kvd->events_wanted & EVENT_FLUSH, 0)) {
+			events_add(call->kvd, EVENT_FLUSH, "flush", "", 0);
+		}
 		reply_ok(call->session);
 	}
 }

@@ -235,6 +235,9 @@ void events_tell(struct kvd *kvd, struct session *origin)
 	if (origin) {
 		session_reply_complete(origin);
 	}
+	if (events->tracked && tracking_clients_count(kvd) == 0) {
+		events_set_tracked(kvd, false); // the last of them is gone
+	}
 	events_tell_queue(kvd, &events->removals, NULL);
 	events_tell_queue(kvd, &events->commands, origin);
 	if (events->lost) {

@@ -121,6 +121,20 @@ struct lookup_link *lookup_any(struct lookup *table, uint64_t random)
 	return NULL;
 }
 
+struct lookup_link *lookup_take(struct lookup *table, size_t *cursor)
+{
+	for (; table->count > 0 && *cursor <= table->grown; ++*cursor) {
+		struct lookup_link **bucket = lookup_bucket(table, *cursor);
+		if (*bucket) {
+			struct lookup_link *link = *bucket;
+			*bucket = link->next;
+			table->count--;
+			return link;
+		}
+	}
+	return NULL;
+}
+
 void lookup_free(struct lookup *table)
 {
 	for (size_t i = 0; table->grown > 0 && i <= table->grown / LOOKUP_CHUNK; i++) {

@@ -36,5 +36,9 @@ struct lookup_link *lookup_more(const struct lookup_link *link);
 /// Some entry, chosen by a random number; NULL if the table is empty.
 struct lookup_link *lookup_any(struct lookup *table, uint64_t random);
 
+/// Takes out some entry; NULL if there is none. Begin with *cursor 0 and add nothing between calls:
+/// emptying a table costs as much as it has buckets.
+struct lookup_link *lookup_take(struct lookup *table, size_t *cursor);
+
 /// Frees the buckets; what was in them is the caller's.
 void lookup_free(struct lookup *table);

@@ -33,6 +33,7 @@
 #include "daemon/stats.h"
 #include "daemon/storage/dirlock.h"
 #include "daemon/storage/store.h"
+#include "daemon/tracking.h"
 #include "shm/epoch_scan.h"
 #include "shm/log.h"
 #include "shm/region.h"
@@ -178,7 +179,8 @@ static void stop_keyspace(struct service *service)
 
 static int start_events(struct service *service)
 {
-	if (!events_create(&service->kvd) || !pubsub_create(&service->kvd)) {
+	if (!events_create(&service->kvd) || !pubsub_create(&service->kvd) ||
+	    !tracking_create(&service->kvd)) {
 		(void)snprintf(service->why, sizeof(service->why),
 			       "cannot listen to changes of keys: %s", remedy_of_errno(ENOMEM));
 		return EX_OSERR;
@@ -188,6 +190,7 @@ static int start_events(struct service *service)
 
 static void stop_events(struct service *service)
 {
+	tracking_destroy(&service->kvd);
 	pubsub_destroy(&service->kvd);
 	events_destroy(&service->kvd);
 }

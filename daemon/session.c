@@ -306,7 +306,8 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 
 uint64_t session_shared_next_ns(const struct session_shared *shared)
 {
-	if (!TAILQ_EMPTY(&shared->ready) || !TAILQ_EMPTY(&shared->dead)) {
+	if (!TAILQ_EMPTY(&shared->ready) || !TAILQ_EMPTY(&shared->dead) ||
+	    tracking_busy(shared->kvd)) {
 		return 0;
 	}
 	uint64_t next_ns = session_halves_next_ns(shared);

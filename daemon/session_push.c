@@ -99,7 +99,9 @@ void session_push_frame(struct session *session, const char *frame, size_t bytes
 
 void session_reply_complete(struct session *session)
 {
-	session->reply_end = session->output_position + session->output_end;
+	if (session->reply_end == 0) {
+		session->reply_end = session->output_position + session->output_end;
+	}
 }
 
 bool session_take(struct session *session, size_t bytes)

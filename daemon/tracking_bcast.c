@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: MIT
+//
+// Broadcasting: a prefix collects the keys that changed in a turn and sends them together, each
+// once, in order. Who asked not to hear of its own changes gets a list of its own.
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/session_push.h"
+#include "daemon/tracking_parts.h"
+#include "shm/hash.h"
+#include "shm/resp.h"
+
+#define TRACKING_CHANGES_MAX 4096u // collected by a prefix; then they are sent before the turn ends
+
+static struct tracking_prefix *tracking_prefix_find(const struct tracking *tracking,
+						    const char *name, size_t bytes, uint64_t hash)
+{
+	struct lookup_link *link = lookup_first(&tracking->prefixes, hash);
+	while (link) {
+		struct tracking_prefix *prefix = (struct tracking_prefix *)(void *)link;
+		if (prefix->name_bytes == bytes && memcmp(prefix->name, name, bytes) == 0) {
+			return prefix;
+		}
+		link = lookup_more(link);
+	}
+	return NULL;
+}
+
+static struct tracking_prefix *tracking_prefix_add(struct tracking *tracking, const char *name,
+						   size_t bytes, uint64_t hash)
+{
+	struct tracking_prefix *prefix = calloc(1, sizeof(*prefix) + bytes);
+	if (prefix) {
+		TAILQ_INIT(&prefix->members);
+		prefix->name_bytes = bytes;
+		memcpy(prefix->name, name, bytes);
+		TAILQ_INSERT_TAIL(&tracking->all_prefixes, prefix, order);
+		lookup_add(&tracking->prefixes, &prefix->link, hash);
+	}
+	return prefix;
+}
+
+static int tracking_compare(const char *a, size_t a_bytes, const char *b, size_t b_bytes)
+{
+	int order = memcmp(a, b, a_bytes < b_bytes ? a_bytes : b_bytes);
+	return order != 0 ? order : (a_bytes > b_bytes) - (a_bytes < b_bytes);
+}
+
+static void tracking_member_enter(struct tracking_client *client, struct tracking_member *member)
+{
+	const struct tracking_prefix *prefix = member->prefix;
+	struct tracking_member *at = TAILQ_FIRST(&client->prefixes);
+	while (at && tracking_compare(at->prefix->name, at->prefix->name_bytes, prefix->name,
+				      prefix->name_bytes) < 0) {
+		at = TAILQ_NEXT(at, of_client);
+	}
+	if (at) {
+		TAILQ_INSERT_BEFORE(at, member, of_client);
+	} else {
+		TAILQ_INSERT_TAIL(&client->prefixes, member, of_client);
+	}
+	client->prefixes_count++;
+}
+
+/// What a client's prefix is charged: as if it were its own.
+static size_t tracking_prefix_charge(size_t bytes)
+{
+	return sizeof(struct tracking_member) + sizeof(struct tracking_prefix) + bytes;
+}
+
+static bool tracking_is_member(const struct tracking_client *client,
+			       const struct tracking_prefix *prefix)
+{
+	const struct tracking_member *at;
+	TAILQ_FOREACH (at, &client->prefixes, of_client) {
+		if (at->prefix == prefix) {
+			return true;
+		}
+	}
+	return false;
+}
+
+bool tracking_add_prefix(struct session *session, const char *name, size_t bytes)
+{
+	struct tracking *tracking = session->kvd->tracking;
+	struct tracking_client *client = session->tracking;
+	uint64_t hash = kvs_hash(tracking->seed, name, bytes);
+	struct tracking_prefix *prefix = tracking_prefix_find(tracking, name, bytes, hash);
+	if (prefix && tracking_is_member(client, prefix)) {
+		return true;
+	}
+	if (!session_take(session, tracking_prefix_charge(bytes))) {
+		return false;
+	}
+	struct tracking_member *member = calloc(1, sizeof(*member));
+	if (member && !prefix) {
+		prefix = tracking_prefix_add(tracking, name, bytes, hash);
+	}
+	if (!member || !prefix) {
+		free(member);
+		session_give(session, tracking_prefix_charge(bytes));
+		return false;
+	}
+	member->prefix = prefix;
+	member->client = client;
+	TAILQ_INSERT_TAIL(&prefix->members, member, of_prefix);
+	tracking_member_enter(client, member);
+	return true;
+}
+
+static void tracking_prefix_drop(struct tracking *tracking, struct tracking_prefix *prefix)
+{
+	if (prefix->changes_count > 0) {
+		TAILQ_REMOVE(&tracking->changed_prefixes, prefix, changed);
+	}
+	lookup_remove(&tracking->prefixes, &prefix->link);
+	TAILQ_REMOVE(&tracking->all_prefixes, prefix, order);
+	free(prefix->changes);
+	free(prefix->bytes);
+	free(prefix);
+}
+
+void tracking_bcast_leave(struct kvd *kvd, struct tracking_client *client)
+{
+	struct tracking_member *member;
+	while ((member = TAILQ_FIRST(&client->prefixes)) != NULL) {
+		struct tracking_prefix *prefix = member->prefix;
+		session_give(client->session, tracking_prefix_charge(prefix->name_bytes));
+		TAILQ_REMOVE(&client->prefixes, member, of_client);
+		TAILQ_REMOVE(&prefix->members, member, of_prefix);
+		free(member);
+		if (TAILQ_EMPTY(&prefix->members)) {
+			tracking_prefix_drop(kvd->tracking, prefix);
+		}
+	}
+	client->prefixes_count = 0;
+}
+
+void tracking_each_prefix(const struct session *session,
+			  bool (*visit)(void *context, const char *prefix, size_t bytes),
+			  void *context)
+{
+	const struct tracking_member *at;
+	if (!session->tracking) {
+		return;
+	}
+	TAILQ_FOREACH (at, &session->tracking->prefixes, of_client) {
+		if (!visit(context, at->prefix->name, at->prefix->name_bytes)) {
+			return;
+		}
+	}
+}
+
+size_t tracking_prefixes_count(const struct session *session)
+{
+	return session->tracking ? session->tracking->prefixes_count : 0;
+}
+
+// ---- collecting and sending ----
+
+static bool tracking_changes_room(struct tracking_prefix *prefix, size_t key_bytes)
+{
+	if (prefix->changes_count == prefix->changes_capacity) {
+		size_t capacity = prefix->changes_capacity ? prefix->changes_capacity * 2 : 16;
+		struct tracking_change *changes =
+			reallocarray(prefix->changes, capacity, sizeof(*changes));
+		if (!changes) {
+			return false;
+		}
+		prefix->changes = changes;
+		prefix->changes_capacity = capacity;
+	}
+	if (prefix->bytes_capacity - prefix->bytes_end < key_bytes) {
+		size_t capacity = prefix->bytes_capacity * 2 + key_bytes + 256;
+		char *bytes = realloc(prefix->bytes, capacity);
+		if (!bytes) {
+			return false;
+		}
+		prefix->bytes = bytes;
+		prefix->bytes_capacity = capacity;
+	}
+	return true;
+}
+
+/// By key; of one key, the later change behind.
+static int tracking_change_order(const void *left, const void *right, void *bytes)
+{
+	const struct tracking_change *a = left;
+	const struct tracking_change *b = right;
+	const char *base = bytes;
+	int order = tracking_compare(base + a->start, a->key_bytes, base + b->start, b->key_bytes);
+	return order != 0 ? order : (a->start > b->start) - (a->start < b->start);
+}
+
+/// Sorts the changes and leaves the last of each key.
+static void tracking_changes_settle(struct tracking_prefix *prefix)
+{
+	struct tracking_change *changes = prefix->changes;
+	size_t kept = 0;
+	qsort_r(changes, prefix->changes_count, sizeof(*changes), tracking_change_order,
+		prefix->bytes);
+	for (size_t i = 0; i < prefix->changes_count; i++) {
+		const struct tracking_change *next =
+			i + 1 < prefix->changes_count ? &changes[i + 1] : NULL;
+		bool again = next && next->key_bytes == changes[i].key_bytes &&
+			     memcmp(prefix->bytes + next->start, prefix->bytes + changes[i].start,
+				    next->key_bytes) == 0;
+		if (!again) {
+			changes[kept++] = changes[i];
+		}
+	}
+	prefix->changes_count = kept;
+}
+
+/// The changed keys as a RESP array, without those that `except` (0 = nobody) changed. Its length;
+/// 0: there are none. *out is the caller's to free.
+static size_t tracking_changes_frame(const struct tracking_prefix *prefix, uint64_t except,
+				     char **out)
+{
+	size_t most = RESP_NUMBER_BYTES_MAX;
+	size_t count = 0;
+	for (size_t i = 0; i < prefix->changes_count; i++) {
+		if (!except || prefix->changes[i].origin_id != except) {
+			most += prefix->changes[i].key_bytes + RESP_NUMBER_BYTES_MAX + 2;
+			count++;
+		}
+	}
+	*out = count > 0 ? malloc(most) : NULL;
+	if (!*out) {
+		return 0;
+	}
+	size_t at = resp_format_number(*out, '*', (int64_t)count);
+	for (size_t i = 0; i < prefix->changes_count; i++) {
+		const struct tracking_change *change = &prefix->changes[i];
+		if (except && change->origin_id == except) {
+			continue;
+		}
+		at += resp_format_number(*out + at, '$', (int64_t)change->key_bytes);
+		memcpy(*out + at, prefix->bytes + change->start, change->key_bytes);
+		memcpy(*out + at + change->key_bytes, "\r\n", 2);
+		at += change->key_bytes + 2;
+	}
+	return at;
+}
+
+static void tracking_prefix_send(struct tracking *tracking, struct tracking_prefix *prefix)
+{
+	char *all = NULL;
+	tracking_changes_settle(prefix);
+	size_t all_bytes = tracking_changes_frame(prefix, 0, &all);
+	struct tracking_member *member;
+	TAILQ_FOREACH (member, &prefix->members, of_prefix) {
+		struct tracking_client *client = member->client;
+		if (all_bytes == 0) {
+			tracking_send(client, NULL, 0); // no memory for the list: all of them
+		} else if (client->flags & TRACKING_NOLOOP) {
+			char *others = NULL;
+			size_t bytes = tracking_changes_frame(prefix, client->session->id, &others);
+			if (bytes > 0) {
+				tracking_send(client, others, bytes);
+			}
+			free(others);
+		} else {
+			tracking_send(client, all, all_bytes);
+		}
+	}
+	free(all);
+	free(prefix->changes);
+	free(prefix->bytes);
+	prefix->changes = NULL;
+	prefix->bytes = NULL;
+	prefix->changes_count = prefix->changes_capacity = 0;
+	prefix->bytes_end = prefix->bytes_capacity = 0;
+	TAILQ_REMOVE(&tracking->changed_prefixes, prefix, changed);
+}
+
+void tracking_bcast_changed(struct kvd *kvd, const char *key, size_t key_bytes,
+			    const struct session *origin)
+{
+	struct tracking *tracking = kvd->tracking;
+	struct tracking_prefix *prefix;
+	TAILQ_FOREACH (prefix, &tracking->all_prefixes, order) {
+		if (prefix->name_bytes > key_bytes ||
+		    memcmp(prefix->name, key, prefix->name_bytes) != 0) {
+			continue;
+		}
+		if (!tracking_changes_room(prefix, key_bytes)) {
+			struct tracking_member *member;
+			TAILQ_FOREACH (member, &prefix->members, of_prefix) {
+				tracking_send(member->client, NULL, 0);
+			}
+			continue;
+		}
+		if (prefix->changes_count == 0) {
+			TAILQ_INSERT_TAIL(&tracking->changed_prefixes, prefix, changed);
+		}
+		prefix->changes[prefix->changes_count++] = (struct tracking_change){
+			.start = prefix->bytes_end,
+			.key_bytes = key_bytes,
+			.origin_id = origin ? origin->id : 0,
+		};
+		memcpy(prefix->bytes + prefix->bytes_end, key, key_bytes);
+		prefix->bytes_end += key_bytes;
+		if (prefix->changes_count >= TRACKING_CHANGES_MAX) {
+			tracking_prefix_send(tracking, prefix);
+		}
+	}
+}
+
+void tracking_bcast_send(struct kvd *kvd)
+{
+	struct tracking_prefix *prefix;
+	while ((prefix = TAILQ_FIRST(&kvd->tracking->changed_prefixes)) != NULL) {
+		tracking_prefix_send(kvd->tracking, prefix);
+	}
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: MIT
+//
+// What was read by whom: for each key the ids of the sessions that may hold a copy. Ids are never
+// used again, so a session that ends needs no search: its ids are dropped when they are met. One
+// change of a key forgets the key; who wants to hear of it again reads it again.
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/command.h"
+#include "daemon/session_push.h"
+#include "daemon/tracking_parts.h"
+#include "shm/hash.h"
+#include "shm/limits.h"
+
+#define TRACKING_FREED_AT_ONCE 512u // keys of a dropped table that are freed in one turn
+#define TRACKING_LET_GO_MIN 16u	    // keys let go of at least by one command over the bound
+
+struct tracking_key {
+	struct lookup_link link;
+	uint32_t count;
+	uint32_t capacity; // 1: the id stands in `one`
+	union {
+		uint64_t one;
+		uint64_t *many; // in rising order
+	} ids;
+	size_t bytes;
+	char key[];
+};
+
+#define TRACKING_KEY(link) ((struct tracking_key *)(void *)(link)) // the link stands first
+
+static uint64_t *tracking_ids(struct tracking_key *entry)
+{
+	return entry->capacity > 1 ? entry->ids.many : &entry->ids.one;
+}
+
+static void tracking_key_free(struct tracking_key *entry)
+{
+	if (entry->capacity > 1) {
+		free(entry->ids.many);
+	}
+	free(entry);
+}
+
+static struct tracking_key *tracking_key_find(const struct tracking *tracking, const char *key,
+					      size_t bytes, uint64_t hash)
+{
+	struct lookup_link *link = lookup_first(&tracking->keys, hash);
+	while (link) {
+		struct tracking_key *entry = TRACKING_KEY(link);
+		if (entry->bytes == bytes && memcmp(entry->key, key, bytes) == 0) {
+			return entry;
+		}
+		link = lookup_more(link);
+	}
+	return NULL;
+}
+
+/// Does a session still remember keys here?
+static struct tracking_client *tracking_holder(const struct kvd *kvd, uint64_t id)
+{
+	const struct session *session = session_find(kvd, id);
+	struct tracking_client *client = session ? session->tracking : NULL;
+	return client && !(client->flags & TRACKING_BCAST) ? client : NULL;
+}
+
+/// Makes room for one more id: ids of the departed go first.
+static bool tracking_ids_room(const struct kvd *kvd, struct tracking_key *entry)
+{
+	if (entry->count < entry->capacity) {
+		return true;
+	}
+	uint64_t *ids = tracking_ids(entry);
+	uint32_t kept = 0;
+	for (uint32_t i = 0; i < entry->count; i++) {
+		if (tracking_holder(kvd, ids[i])) {
+			ids[kept++] = ids[i];
+		}
+	}
+	kvd->tracking->items -= entry->count - kept;
+	entry->count = kept;
+	if (kept < entry->capacity - entry->capacity / 4) {
+		return true;
+	}
+	uint32_t capacity = entry->capacity * 2;
+	uint64_t *many = reallocarray(entry->capacity > 1 ? entry->ids.many : NULL, capacity,
+				      sizeof(*many));
+	if (!many) {
+		return false;
+	}
+	if (entry->capacity == 1) {
+		many[0] = entry->ids.one;
+	}
+	entry->ids.many = many;
+	entry->capacity = capacity;
+	return true;
+}
+
+/// Enters an id at its place. False: memory is short.
+static bool tracking_ids_add(const struct kvd *kvd, struct tracking_key *entry, uint64_t id)
+{
+	const uint64_t *have = tracking_ids(entry);
+	uint32_t low = 0;
+	uint32_t high = entry->count;
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		if (have[middle] == id) {
+			return true;
+		}
+		if (have[middle] < id) {
+			low = middle + 1;
+		} else {
+			high = middle;
+		}
+	}
+	if (!tracking_ids_room(kvd, entry)) {
+		return false;
+	}
+	uint64_t *ids = tracking_ids(entry);
+	uint32_t at = entry->count;
+	while (at > 0 && ids[at - 1] > id) { // nearly always none: ids rise
+		ids[at] = ids[at - 1];
+		at--;
+	}
+	ids[at] = id;
+	entry->count++;
+	kvd->tracking->items++;
+	return true;
+}
+
+static struct tracking_key *tracking_key_add(struct tracking *tracking, const char *key,
+					     size_t bytes, uint64_t hash)
+{
+	struct tracking_key *entry = malloc(sizeof(*entry) + bytes);
+	if (entry) {
+		entry->count = 0;
+		entry->capacity = 1;
+		entry->bytes = bytes;
+		memcpy(entry->key, key, bytes);
+		lookup_add(&tracking->keys, &entry->link, hash);
+	}
+	return entry;
+}
+
+/// Tells everybody who read a key, and forgets it.
+static void tracking_key_end(struct kvd *kvd, struct tracking_key *entry,
+			     const struct session *origin)
+{
+	char value[2 * 24 + KVS_KEY_BYTES_MAX];
+	size_t bytes = resp_format_number(value, '*', 1);
+	bytes += resp_format_number(value + bytes, '$', (int64_t)entry->bytes);
+	memcpy(value + bytes, entry->key, entry->bytes);
+	memcpy(value + bytes + entry->bytes, "\r\n", 2);
+	bytes += entry->bytes + 2;
+	const uint64_t *ids = tracking_ids(entry);
+	for (uint32_t i = 0; i < entry->count; i++) {
+		struct tracking_client *client = tracking_holder(kvd, ids[i]);
+		if (client &&
+		    !(client->flags & TRACKING_NOLOOP && origin == client->session)) {
+			tracking_send(client, value, bytes);
+		}
+	}
+	kvd->tracking->items -= entry->count;
+	lookup_remove(&kvd->tracking->keys, &entry->link);
+	tracking_key_free(entry);
+}
+
+void tracking_key_changed(struct kvd *kvd, const char *key, size_t key_bytes,
+			  const struct session *origin)
+{
+	struct tracking *tracking = kvd->tracking;
+	if (tracking->keys.count == 0) {
+		return;
+	}
+	uint64_t hash = kvs_hash(tracking->seed, key, key_bytes);
+	struct tracking_key *entry = tracking_key_find(tracking, key, key_bytes, hash);
+	if (entry) {
+		tracking_key_end(kvd, entry, origin);
+	}
+}
+
+/// Remembers one key; one that cannot be remembered counts as changed at once.
+static void tracking_remember(struct session *session, const char *key, size_t bytes)
+{
+	struct kvd *kvd = session->kvd;
+	struct tracking *tracking = kvd->tracking;
+	uint64_t hash = kvs_hash(tracking->seed, key, bytes);
+	struct tracking_key *entry = tracking_key_find(tracking, key, bytes, hash);
+	if (!entry) {
+		entry = tracking_key_add(tracking, key, bytes, hash);
+	}
+	if (!entry || !tracking_ids_add(kvd, entry, session->id)) {
+		session_kill(session, "out of memory: what it caches cannot be remembered");
+	}
+}
+
+void tracking_read(const struct call *call)
+{
+	const struct command *command = call->command;
+	unsigned flags = call->session->tracking->flags;
+	bool said = (flags & TRACKING_CACHING) != 0;
+	if (flags & TRACKING_BCAST || (flags & TRACKING_OPTIN && !said) ||
+	    (flags & TRACKING_OPTOUT && said) || command->first_key == 0) {
+		return;
+	}
+	uint32_t last = command->last_key < 0 ? call->argc - 1 : (uint32_t)command->last_key;
+	for (uint32_t i = (uint32_t)command->first_key; i <= last;
+	     i += (uint32_t)command->key_step) {
+		tracking_remember(call->session, call->argv[i].data, call->argv[i].bytes);
+	}
+}
+
+void tracking_command_over(const struct call *call)
+{
+	struct session *session = call->session;
+	struct kvd *kvd = call->kvd;
+	struct tracking *tracking = kvd->tracking;
+	uint64_t most = kvd->config.tracking_keys_max;
+	if (most > 0 && tracking->keys.count > most) {
+		session_reply_complete(session);
+		size_t let_go = call->argc > TRACKING_LET_GO_MIN ? call->argc : TRACKING_LET_GO_MIN;
+		while (let_go-- > 0 && tracking->keys.count > most) {
+			tracking->random =
+				tracking->random * UINT64_C(6364136223846793005) + 1442695040888963407;
+			struct lookup_link *link =
+				lookup_any(&tracking->keys, tracking->random >> 24);
+			tracking_key_end(kvd, TRACKING_KEY(link), NULL);
+		}
+	}
+	// CLIENT CACHING holds for one command, or for one transaction.
+	bool is_client = strncmp(call->command->name, "client", 6) == 0;
+	if (session->tracking && !session->multi.active && !is_client) {
+		session->tracking->flags &= ~(unsigned)TRACKING_CACHING;
+	}
+}
+
+// ---- forgetting ----
+
+static bool tracking_free_from(struct lookup *keys, size_t *cursor, size_t most)
+{
+	while (most-- > 0) {
+		struct lookup_link *link = lookup_take(keys, cursor);
+		if (!link) {
+			lookup_free(keys);
+			return true;
+		}
+		tracking_key_free(TRACKING_KEY(link));
+	}
+	return false;
+}
+
+void tracking_keys_drop(struct tracking *tracking)
+{
+	size_t cursor = 0;
+	tracking->items = 0;
+	struct tracking_doomed *doomed =
+		tracking->keys.count > TRACKING_FREED_AT_ONCE ? calloc(1, sizeof(*doomed)) : NULL;
+	if (!doomed) {
+		(void)tracking_free_from(&tracking->keys, &cursor, SIZE_MAX);
+		return;
+	}
+	doomed->keys = tracking->keys;
+	tracking->keys = (struct lookup){ 0 };
+	STAILQ_INSERT_TAIL(&tracking->doomed, doomed, link);
+}
+
+void tracking_keys_free_some(struct tracking *tracking)
+{
+	struct tracking_doomed *doomed = STAILQ_FIRST(&tracking->doomed);
+	if (doomed && tracking_free_from(&doomed->keys, &doomed->cursor, TRACKING_FREED_AT_ONCE)) {
+		STAILQ_REMOVE_HEAD(&tracking->doomed, link);
+		free(doomed);
+	}
+}
+
+void tracking_keys_fini(struct tracking *tracking)
+{
+	size_t cursor = 0;
+	(void)tracking_free_from(&tracking->keys, &cursor, SIZE_MAX);
+	while (!STAILQ_EMPTY(&tracking->doomed)) {
+		tracking_keys_free_some(tracking);
+	}
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+//
+// Tracking from inside: tracking.c (clients and messages), tracking_keys.c (the table of what was
+// read), tracking_bcast.c (prefixes).
+#pragma once
+
+#include <sys/queue.h>
+
+#include "daemon/kvd.h"
+#include "daemon/lookup.h"
+#include "daemon/session.h"
+#include "daemon/tracking.h"
+
+/// A client's interest in a prefix.
+struct tracking_member {
+	struct tracking_prefix *prefix;
+	struct tracking_client *client;
+	TAILQ_ENTRY(tracking_member) of_prefix;
+	TAILQ_ENTRY(tracking_member) of_client; // by name
+};
+TAILQ_HEAD(tracking_members, tracking_member);
+
+struct tracking_client {
+	TAILQ_ENTRY(tracking_client) link;
+	struct session *session;
+	unsigned flags; // enum tracking_flags
+	uint64_t redirect;
+	struct tracking_members prefixes;
+	size_t prefixes_count;
+};
+
+/// A key that changed in this turn.
+struct tracking_change {
+	size_t start; // in tracking_prefix.bytes
+	size_t key_bytes;
+	uint64_t origin_id; // who changed it last, 0 = no session
+};
+
+struct tracking_prefix {
+	struct lookup_link link;
+	TAILQ_ENTRY(tracking_prefix) order; // all of them
+	TAILQ_ENTRY(tracking_prefix) changed; // those with changes
+	struct tracking_members members;
+	struct tracking_change *changes;
+	size_t changes_count, changes_capacity;
+	char *bytes; // of the changed keys
+	size_t bytes_end, bytes_capacity;
+	size_t name_bytes;
+	char name[];
+};
+TAILQ_HEAD(tracking_prefixes, tracking_prefix);
+
+/// A table of keys that is being freed.
+struct tracking_doomed {
+	STAILQ_ENTRY(tracking_doomed) link;
+	struct lookup keys;
+	size_t cursor;
+};
+
+struct tracking {
+	uint64_t seed;	 // of hashes
+	uint64_t random; // chooses which key is let go of
+	TAILQ_HEAD(, tracking_client) clients;
+	size_t clients_count;
+	struct lookup keys;
+	uint64_t items;
+	STAILQ_HEAD(, tracking_doomed) doomed;
+	struct lookup prefixes;
+	struct tracking_prefixes all_prefixes;
+	struct tracking_prefixes changed_prefixes;
+};
+
+/// Sends an invalidation to whoever gets a client's messages: `value` is a whole RESP value, the
+/// keys; NULL means all keys.
+void tracking_send(struct tracking_client *client, const char *value, size_t bytes);
+
+// ---- tracking_keys.c ----
+
+void tracking_key_changed(struct kvd *kvd, const char *key, size_t key_bytes,
+			  const struct session *origin);
+/// Forgets all keys; they are freed little by little.
+void tracking_keys_drop(struct tracking *tracking);
+/// Frees a piece of what was dropped.
+void tracking_keys_free_some(struct tracking *tracking);
+/// Frees everything.
+void tracking_keys_fini(struct tracking *tracking);
+
+// ---- tracking_bcast.c ----
+
+void tracking_bcast_changed(struct kvd *kvd, const char *key, size_t key_bytes,
+			    const struct session *origin);
+/// Sends what the prefixes collected.
+void tracking_bcast_send(struct kvd *kvd);
+void tracking_bcast_leave(struct kvd *kvd, struct tracking_client *client);
