@@ -9,6 +9,7 @@
 
 #include "daemon/commands.h"
 #include "daemon/seam.h"
+#include "daemon/session_rest.h"
 #include "daemon/tracking.h"
 
 #define COMMAND_NAME_BYTES_MAX 31u
@@ -307,6 +308,10 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 		return COMMAND_DONE;
 	}
 	uint32_t flags = call.command->flags;
+	if (__builtin_expect(kvd->paused_until_ns != 0, 0) &&
+	    session_paused(session, call.command)) {
+		return COMMAND_POSTPONE;
+	}
 	if (session->multi.active && !(flags & COMMAND_NO_QUEUE)) {
 		session->commands_count++;
 		command_queue(&call);

@@ -33,6 +33,8 @@ enum command_flags {
 	COMMAND_CONTAINER = 1 << 15, // has subcommands: rows named "name|sub"
 	COMMAND_PUBSUB = 1 << 16,
 	COMMAND_SUBSCRIBER = 1 << 17, // a RESP2 subscriber may send it
+	COMMAND_MAY_REPLICATE = 1 << 18, // waits for the end of a pause as writes do
+	COMMAND_UNPAUSES = 1 << 19,	 // never waits for it
 };
 
 /// One call: arguments point into the session's input buffer.
@@ -70,9 +72,10 @@ const struct command *command_table(size_t *count);
 enum command_outcome {
 	COMMAND_DONE, // replied
 	COMMAND_PARK, // memory is short now: call again with the same arguments when there is room
+	COMMAND_POSTPONE, // CLIENT PAUSE: the same when the pause is over
 };
 
 /// Runs one request of `session`: lookup, arity, MULTI queueing, memory admission, the command
-/// itself, statistics. Exactly one reply is appended, unless PARK.
+/// itself, statistics. Exactly one reply is appended, unless PARK or POSTPONE.
 enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 				      const struct resp_arg *argv, uint32_t argc);

@@ -38,6 +38,7 @@ struct session_shared *session_shared_create(struct kvd *kvd, struct listener *l
 	TAILQ_INIT(&shared->ready);
 	TAILQ_INIT(&shared->parked);
 	TAILQ_INIT(&shared->held);
+	TAILQ_INIT(&shared->resting);
 	TAILQ_INIT(&shared->dead);
 	TAILQ_INIT(&shared->halves);
 	TAILQ_INIT(&shared->pushed);
@@ -186,6 +187,7 @@ static void session_close(struct session *session)
 		TAILQ_REMOVE(&shared->ready, session, ready_link);
 	}
 	session_set_parked(session, false);
+	session_rest_forget(session);
 	session_hold_free(session);
 	session_multi_reset(session);
 	session_io_free(session);
@@ -282,6 +284,7 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 {
 	struct kvd *kvd = shared->kvd;
 	bool moved = session_settle_turns(shared);
+	session_rest_turn(shared, now_ns);
 	session_retry_parked(shared, now_ns, moved);
 	session_work_ready(shared);
 	session_close_halves(shared, now_ns);
@@ -313,6 +316,8 @@ uint64_t session_shared_next_ns(const struct session_shared *shared)
 	uint64_t next_ns = session_halves_next_ns(shared);
 	uint64_t push_ns = session_push_next_ns(shared);
 	next_ns = push_ns < next_ns ? push_ns : next_ns;
+	uint64_t rest_ns = session_rest_next_ns(shared);
+	next_ns = rest_ns < next_ns ? rest_ns : next_ns;
 	if (!TAILQ_EMPTY(&shared->parked)) {
 		uint64_t retry_ns = shared->parked_tried_ns + SESSION_PARK_RETRY_NS;
 		next_ns = retry_ns < next_ns ? retry_ns : next_ns;

@@ -104,16 +104,21 @@ struct session {
 	TAILQ_ENTRY(session) dead_link;
 	TAILQ_ENTRY(session) half_link; // those in the middle of a request
 	TAILQ_ENTRY(session) pushed_link; // those to whom something was pushed in this turn
+	TAILQ_ENTRY(session) rest_link; // those that rest for a while, see session_rest.h
 	TAILQ_ENTRY(session) soft_link; // subscribers with much unread, by since when
 	struct lookup_link id_link;
 	struct session_owner *owner;	// all sessions of its uid
 	bool is_ready, is_parked, is_held, is_half, is_pushed, is_soft;
+	bool is_resting; // nothing is read or run
+	bool reply_off, reply_skip, reply_skip_next; // CLIENT REPLY
+	bool reply_settles; // one of them is set: session_reply_settle() after the command
 	bool input_ended;   // EOF was read: answer what came before, then close
 	bool dead;	    // broken or over a limit: closed at the end of the turn
 	bool output_full;   // the socket took no more: EPOLLOUT is armed
 	bool hung_up;	    // the other side is gone altogether: nobody can read replies
 	bool output_broken; // replies cannot be sent: dropped, but what came is still done
 	uint64_t parked_since_ns;
+	uint64_t rest_until_ns; // nor sent until then; 0 = it waits for the end of a pause
 	uint64_t half_ns; // when bytes of the half frame last came
 	uint64_t soft_since_ns; // when a subscriber's unread output came over the soft bound
 

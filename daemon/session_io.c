@@ -254,7 +254,7 @@ void session_output_replace(struct session *session, char *output, size_t bytes,
 	session->output_end = end;
 }
 
-static void session_fds_close(struct session *session)
+void session_fds_close(struct session *session)
 {
 	for (unsigned i = 0; i < session->fds_count; i++) {
 		close(session->fds[i]);
@@ -324,7 +324,10 @@ static void session_send_failed(struct session *session)
 
 void session_send(struct session *session)
 {
-	size_t limit = (size_t)(session_sendable(session) - session->output_position);
+	// While it sleeps it is not answered either.
+	bool quiet = session->is_resting && session->rest_until_ns != 0;
+	size_t limit = quiet ? session->output_sent
+			     : (size_t)(session_sendable(session) - session->output_position);
 	session->output_full = false;
 	while (session->output_sent < limit && !session->output_broken && !session->dead &&
 	       !session->output_full) {
@@ -360,7 +363,7 @@ void session_send(struct session *session)
 	if (session->hung_up && session->input_ended && !session->is_ready) {
 		done = true; // nobody is there to read the rest
 	}
-	if (done && !session->is_parked && !session->is_ready &&
+	if (done && !session->is_parked && !session->is_ready && !session->is_resting &&
 	    (session->close_after_reply || session->input_ended)) {
 		session_kill(session, NULL);
 	}

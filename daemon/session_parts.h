@@ -7,6 +7,7 @@
 
 #include "daemon/kvd.h"
 #include "daemon/session.h"
+#include "daemon/session_rest.h"
 #include "shm/counters.h"
 
 #define SESSION_BUFFER_BYTES \
@@ -37,6 +38,7 @@ struct session_shared {
 	struct session_list ready;
 	struct session_list parked;
 	struct session_list held;
+	struct session_list resting;
 	struct session_list dead;
 	struct session_list halves; // by the time of their last byte
 	struct session_list pushed;
@@ -84,6 +86,8 @@ void session_send(struct session *session);
 void session_update_interest(struct session *session);
 /// Frees both buffers and closes descriptors that were not sent.
 void session_io_free(struct session *session);
+/// Closes descriptors that are not to be sent.
+void session_fds_close(struct session *session);
 /// Puts another buffer under the unsent output (session_hold.c, replacing replies). Takes ownership
 /// of `output`, which was charged.
 void session_output_replace(struct session *session, char *output, size_t bytes, size_t end);

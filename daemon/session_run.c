@@ -17,7 +17,8 @@
 
 bool session_may_run(const struct session *session)
 {
-	return !session->dead && !session->is_parked && !session->close_after_reply &&
+	return !session->dead && !session->is_parked && !session->is_resting &&
+	       !session->close_after_reply &&
 	       session->spans_end - session->spans_first < SESSION_HOLD_SPANS_MAX;
 }
 
@@ -37,8 +38,11 @@ static enum command_outcome session_dispatch(struct session *session,
 	session->reply_end = 0;
 	enum command_outcome outcome =
 		command_dispatch(session->kvd, session, request->argv, request->argc);
-	if (outcome == COMMAND_PARK) {
+	if (outcome != COMMAND_DONE) {
 		return outcome;
+	}
+	if (__builtin_expect(session->reply_settles, 0)) {
+		session_reply_settle(session);
 	}
 	uint64_t wait_seq = session->command_hold_seq;
 	uint64_t seq = keyspace_last_seq(keyspace);
@@ -163,14 +167,22 @@ static bool session_run_window(struct session *session, unsigned n, uint64_t unt
 	keyspace_tick(session->kvd->keyspace);
 	for (unsigned i = 0; i < n; i++) {
 		size_t output_before = session->output_end;
-		if (session_dispatch(session, &window[i]) == COMMAND_PARK) {
-			session_park(session);
+		enum command_outcome outcome = session_dispatch(session, &window[i]);
+		if (__builtin_expect(outcome != COMMAND_DONE, 0)) {
+			if (outcome == COMMAND_PARK) {
+				session_park(session);
+			} else {
+				session_postpone(session);
+			}
 			session_unparse(session);
 			return false;
 		}
 		size_t input_bytes = window[i].consumed;
 		session->input_start += input_bytes;
-		if (__builtin_expect(session->dead || session->close_after_reply, 0)) {
+		if (__builtin_expect(session->dead || session->close_after_reply ||
+					     session->is_resting,
+				     0)) {
+			session_unparse(session);
 			return false;
 		}
 		bool slow =
@@ -299,7 +311,11 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 		return true;
 	}
 	keyspace_tick(session->kvd->keyspace);
-	if (session_dispatch(session, request) == COMMAND_PARK) {
+	enum command_outcome outcome = session_dispatch(session, request);
+	if (outcome == COMMAND_POSTPONE) {
+		return false; // it waits for the end of the pause, too
+	}
+	if (outcome == COMMAND_PARK) {
 		if (!session->no_wait) {
 			return false;
 		}
