@@ -6,6 +6,7 @@
 #include "daemon/listener.h"
 #include "daemon/pubsub.h"
 #include "daemon/text.h"
+#include "daemon/tracking.h"
 
 #define CLIENT_LIST_BYTES_MAX (16u << 20)
 
@@ -80,7 +81,7 @@ void commands_client_setinfo(struct call *call)
 
 /// The letters of Redis for what a connection is in the middle of. Its U, for a Unix socket, would
 /// stand at every one of them and hide N, for nothing special.
-static void client_flags(const struct session *session, char flags[4])
+static void client_flags(const struct session *session, char flags[8])
 {
 	size_t n = 0;
 	size_t subscriptions = pubsub_count(session, PUBSUB_CHANNEL) +
@@ -92,8 +93,15 @@ static void client_flags(const struct session *session, char flags[4])
 	if (session->multi.active) {
 		flags[n++] = 'x';
 	}
-	if (session->tracking) {
+	unsigned tracking = tracking_flags(session);
+	if (tracking & TRACKING_ON) {
 		flags[n++] = 't';
+	}
+	if (tracking & TRACKING_BROKEN) {
+		flags[n++] = 'R';
+	}
+	if (tracking & TRACKING_BCAST) {
+		flags[n++] = 'B';
 	}
 	if (n == 0) {
 		flags[n++] = 'N';
@@ -106,7 +114,7 @@ static void client_describe(struct text *text, const struct kvd *kvd, const stru
 	uint64_t now_ns = kvd->seam->monotonic_ns();
 	const char *path = listener_path(kvd->listener);
 	size_t output = session_output_used(session);
-	char flags[4];
+	char flags[8];
 	client_flags(session, flags);
 	text_printf(text, "id=%llu addr=%s:0 laddr=%s:0 fd=%d name=%s age=%llu idle=%llu flags=%s ",
 		    (unsigned long long)session->id, path, path, session->source.fd, session->name,
@@ -120,12 +128,12 @@ static void client_describe(struct text *text, const struct kvd *kvd, const stru
 	text_printf(text, "argv-mem=0 multi-mem=%zu rbs=%zu rbp=%zu obl=%zu oll=0 omem=%zu ",
 		    session->multi.bytes, session->output_bytes, session->output_bytes, output,
 		    output > session->output_bytes ? output : 0);
-	text_printf(text, "tot-mem=%zu events=%s cmd=%s user=default redir=-1 resp=%u ",
+	text_printf(text, "tot-mem=%zu events=%s cmd=%s user=default redir=%lld resp=%u ",
 		    sizeof(*session) + session->input_bytes + session->output_bytes +
 			    session->multi.bytes,
 		    session->output_full ? "rw" : "r",
 		    session->last_command ? session->last_command->name : "NULL",
-		    session->resp_version);
+		    (long long)tracking_redirect(session), session->resp_version);
 	text_printf(text, "lib-name=%s lib-ver=%s pid=%d uid=%u attached=%d\n", session->lib_name,
 		    session->lib_version, session->pid, session->uid,
 		    session->reader_client != NULL);
@@ -156,13 +164,15 @@ static bool client_list_ids(struct call *call, struct text *text)
 	return true;
 }
 
-/// CLIENT LIST TYPE …: false if there is no such type (answered). All clients here are normal.
-static bool client_list_type(struct call *call, bool *normal)
+/// CLIENT LIST TYPE …: false if there is no such type (answered). Clients here are normal or
+/// subscribers.
+static bool client_list_type(struct call *call, bool *normal, bool *pubsub)
 {
 	static const char *const types[] = { "normal", "slave", "replica", "pubsub", "master" };
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
 		if (commands_arg_is(&call->argv[3], types[i])) {
 			*normal = i == 0;
+			*pubsub = i == 3;
 			return true;
 		}
 	}
@@ -175,21 +185,22 @@ static bool client_list_type(struct call *call, bool *normal)
 void commands_client_list(struct call *call)
 {
 	struct text text;
-	bool all = true;
+	bool normal = true;
+	bool pubsub = true;
 	bool good = true;
 	text_init(&text, CLIENT_LIST_BYTES_MAX);
 	if (call->argc == 4 && commands_arg_is(&call->argv[2], "type")) {
-		good = client_list_type(call, &all);
+		good = client_list_type(call, &normal, &pubsub);
 	} else if (call->argc > 3 && commands_arg_is(&call->argv[2], "id")) {
-		all = false;
+		normal = pubsub = false;
 		good = client_list_ids(call, &text);
 	} else if (call->argc != 2) {
 		commands_error(call, COMMANDS_TEXT_SYNTAX);
 		good = false;
 	}
-	if (good && all) {
-		for (const struct session *at = session_first(call->kvd); at;
-		     at = session_next(at)) {
+	for (const struct session *at = session_first(call->kvd); good && at;
+	     at = session_next(at)) {
+		if (at->pubsub ? pubsub : normal) {
 			client_describe(&text, call->kvd, at);
 		}
 	}

@@ -11,8 +11,10 @@
 
 #include "daemon/listener.h"
 #include "daemon/persist.h"
+#include "daemon/pubsub.h"
 #include "daemon/readers.h"
 #include "daemon/text.h"
+#include "daemon/tracking.h"
 #include "shm/map.h"
 
 #define INFO_BYTES_MAX (256u << 10)
@@ -85,7 +87,7 @@ static void info_clients(const struct kvd *kvd, struct text *text)
 	info_number(text, "cluster_connections", 0);
 	info_number(text, "maxclients", kvd->config.clients_max);
 	info_number(text, "blocked_clients", 0);
-	info_number(text, "tracking_clients", 0);
+	info_number(text, "tracking_clients", tracking_clients_count(kvd));
 	info_number(text, "attached_clients", info_counter(kvd, KVS_COUNTER_clients_attached));
 }
 
@@ -173,13 +175,16 @@ static void info_stats(const struct kvd *kvd, struct text *text)
 	info_since(kvd, text, "evicted_keys", KVS_COUNTER_keys_evicted);
 	info_since(kvd, text, "keyspace_hits", KVS_COUNTER_socket_hits);
 	info_since(kvd, text, "keyspace_misses", KVS_COUNTER_socket_misses);
-	info_number(text, "pubsub_channels", 0);
-	info_number(text, "pubsub_patterns", 0);
+	info_number(text, "pubsub_channels", pubsub_names_count(kvd, PUBSUB_CHANNEL));
+	info_number(text, "pubsub_patterns", pubsub_names_count(kvd, PUBSUB_PATTERN));
+	info_number(text, "pubsubshard_channels", pubsub_names_count(kvd, PUBSUB_SHARD));
 	info_number(text, "latest_fork_usec", 0);
 	info_number(text, "total_forks", 0);
 	info_number(text, "migrate_cached_sockets", 0);
 	info_number(text, "slave_expires_tracked_keys", 0);
-	info_number(text, "tracking_total_keys", 0);
+	info_number(text, "tracking_total_keys", tracking_keys_count(kvd));
+	info_number(text, "tracking_total_items", tracking_items_count(kvd));
+	info_number(text, "tracking_total_prefixes", tracking_all_prefixes_count(kvd));
 	info_number(text, "unexpected_error_replies", 0);
 	info_since(kvd, text, "total_error_replies", KVS_COUNTER_commands_failed);
 }

@@ -179,12 +179,25 @@ static void stop_keyspace(struct service *service)
 
 static int start_events(struct service *service)
 {
+	const char *letters = service->kvd.config.notify_events;
+	unsigned flags = 0;
+	if (letters && !events_flags_parse(letters, strlen(letters), &flags)) {
+		(void)snprintf(service->why, sizeof(service->why),
+			       "notify-keyspace-events = %s: not one of the letters "
+			       "Ag$lshzxeKEtmdn",
+			       letters);
+		return EX_USAGE;
+	}
 	if (!events_create(&service->kvd) || !pubsub_create(&service->kvd) ||
 	    !tracking_create(&service->kvd)) {
 		(void)snprintf(service->why, sizeof(service->why),
 			       "cannot listen to changes of keys: %s", remedy_of_errno(ENOMEM));
+		tracking_destroy(&service->kvd);
+		pubsub_destroy(&service->kvd);
+		events_destroy(&service->kvd);
 		return EX_OSERR;
 	}
+	events_set_notified(&service->kvd, flags);
 	return 0;
 }
 
