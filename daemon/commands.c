@@ -131,6 +131,7 @@ bool commands_store(struct call *call, uint32_t key_index, uint32_t value_index,
 {
 	const struct resp_arg *key = &call->argv[key_index];
 	const struct resp_arg *value = &call->argv[value_index];
+	commands_event_new(call, key_index);
 	int result = keyspace_set(call->kvd->keyspace, key->data, key->bytes, value->data,
 				  value->bytes, expiry_ms, seq);
 	return commands_wrote(call, result, value->bytes);

@@ -105,13 +105,22 @@ static inline bool commands_lookup(struct call *call, uint32_t index, struct key
 	return found;
 }
 
+/// Tells that a key was set, and, if its end was given with it, that too.
+static inline void commands_event_set(struct call *call, uint32_t key_index, bool expires)
+{
+	commands_event(call, key_index, EVENT_STRING, "set");
+	if (expires) {
+		commands_event(call, key_index, EVENT_GENERIC, "expire");
+	}
+}
+
 /// Deals with the answer of a keyspace write. True: it was applied (or found nothing to do). False:
 /// the command must return at once; whatever it answered so far is taken back, and either the value
 /// exceeds its limit and the error was answered, or call->refused is set and the dispatcher (or
 /// EXEC) decides.
 bool commands_wrote(struct call *call, int result, size_t value_bytes);
 
-/// keyspace_set() of two arguments with commands_wrote().
+/// keyspace_set() of two arguments with commands_wrote(); tells that the key is new, if it is.
 bool commands_store(struct call *call, uint32_t key_index, uint32_t value_index, uint64_t expiry_ms,
 		    uint64_t *seq);
 
@@ -119,7 +128,8 @@ bool commands_store(struct call *call, uint32_t key_index, uint32_t value_index,
 bool commands_length_fits(struct call *call, uint64_t start, uint64_t bytes);
 
 /// Writes `bytes` bytes over a value from byte `start` on, behind zeroes if it is shorter, keeping
-/// its expiry; `old` is the value there is now, empty if the key is absent. With commands_wrote().
+/// its expiry; `old` is the value there is now, empty if the key is absent. With commands_wrote();
+/// tells that the key is new, if it is.
 bool commands_overwrite(struct call *call, uint32_t key_index, const struct keyspace_value *old,
 			uint64_t start, const void *data, size_t bytes);
 

@@ -44,10 +44,13 @@ void commands_bit_setbit(struct call *call)
 	uint64_t before = bits_get(&byte, 1, offset % 8, 1);
 	bits_set(&byte, offset % 8, 1, (uint64_t)bit);
 	// What says the same already is not written again.
-	if ((!grows && before == (uint64_t)bit) ||
-	    commands_overwrite(call, 1, &old, offset / 8, &byte, 1)) {
-		reply_integer(call->session, (int64_t)before);
+	if (grows || before != (uint64_t)bit) {
+		if (!commands_overwrite(call, 1, &old, offset / 8, &byte, 1)) {
+			return;
+		}
+		commands_event(call, 1, EVENT_STRING, "setbit");
 	}
+	reply_integer(call->session, (int64_t)before);
 }
 
 void commands_bit_getbit(struct call *call)

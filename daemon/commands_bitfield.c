@@ -237,8 +237,10 @@ static void bitfield_change(struct call *call, const struct bitfield_plan *plan)
 	}
 	bitfield_run(call, plan, &state);
 	// A value that grew stays grown, even if every operation failed by overflow.
-	if (state.grows || state.changes > 0) {
-		(void)commands_overwrite(call, 1, &old, plan->start, state.window, bytes);
+	bool writes = state.grows || state.changes > 0;
+	if (writes && commands_overwrite(call, 1, &old, plan->start, state.window, bytes) &&
+	    state.changes > 0) {
+		commands_event(call, 1, EVENT_STRING, "setbit");
 	}
 	free(state.window);
 }

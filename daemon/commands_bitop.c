@@ -88,9 +88,11 @@ static void bitop_store(struct call *call, enum bitop op, size_t length)
 		free(to);
 		return;
 	}
+	commands_event_new(call, 2);
 	int result = keyspace_set(call->kvd->keyspace, key->data, key->bytes, to, length, 0, NULL);
 	free(to);
 	if (commands_wrote(call, result, length)) {
+		commands_event_set(call, 2, false);
 		reply_integer(call->session, (int64_t)length);
 	}
 }
@@ -115,6 +117,9 @@ void commands_bitop_bitop(struct call *call)
 	const struct resp_arg *key = &call->argv[2];
 	int result = keyspace_delete(call->kvd->keyspace, key->data, key->bytes);
 	if (commands_wrote(call, result, 0)) {
+		if (result == KEYSPACE_OK) {
+			commands_event(call, 2, EVENT_GENERIC, "del");
+		}
 		reply_integer(call->session, 0);
 	}
 }

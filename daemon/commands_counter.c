@@ -32,9 +32,11 @@ static void counter_add(struct call *call, int64_t by)
 	char text[RESP_NUMBER_BYTES_MAX];
 	size_t bytes = resp_format_int(text, number);
 	const struct resp_arg *key = &call->argv[1];
+	commands_event_new(call, 1);
 	int result = keyspace_set(call->kvd->keyspace, key->data, key->bytes, text, bytes,
 				  expiry_ms, NULL);
 	if (commands_wrote(call, result, bytes)) {
+		commands_event(call, 1, EVENT_STRING, "incrby");
 		reply_integer(call->session, number);
 	}
 }
@@ -129,9 +131,11 @@ void commands_counter_incrbyfloat(struct call *call)
 	}
 	char text[COUNTER_FLOAT_BYTES_MAX];
 	size_t bytes = counter_float_text(number, text);
+	commands_event_new(call, 1);
 	int result = keyspace_set(call->kvd->keyspace, key->data, key->bytes, text, bytes,
 				  old.expiry_ms, NULL);
 	if (commands_wrote(call, result, bytes)) {
+		commands_event(call, 1, EVENT_STRING, "incrbyfloat");
 		reply_bulk(call->session, text, bytes);
 	}
 }

@@ -86,10 +86,11 @@ static void expire_set(struct call *call, bool seconds, bool relative)
 		reply_integer(call->session, 0);
 		return;
 	}
-	int result = when_ms <= (int64_t)keyspace_now_ms(keyspace)
-			     ? keyspace_delete(keyspace, key->data, key->bytes)
-			     : keyspace_expire(keyspace, key->data, key->bytes, (uint64_t)when_ms);
+	bool over = when_ms <= (int64_t)keyspace_now_ms(keyspace);
+	int result = over ? keyspace_delete(keyspace, key->data, key->bytes)
+			  : keyspace_expire(keyspace, key->data, key->bytes, (uint64_t)when_ms);
 	if (commands_wrote(call, result, 0)) {
+		commands_event(call, 1, EVENT_GENERIC, over ? "del" : "expire");
 		reply_integer(call->session, 1);
 	}
 }
@@ -124,6 +125,7 @@ void commands_expire_persist(struct call *call)
 	}
 	if (commands_wrote(call, keyspace_expire(call->kvd->keyspace, key->data, key->bytes, 0),
 			   0)) {
+		commands_event(call, 1, EVENT_GENERIC, "persist");
 		reply_integer(call->session, 1);
 	}
 }

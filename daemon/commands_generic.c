@@ -19,7 +19,10 @@ void commands_generic_del(struct call *call)
 			}
 			return;
 		}
-		removed += result == KEYSPACE_OK;
+		if (result == KEYSPACE_OK) {
+			commands_event(call, i, EVENT_GENERIC, "del");
+			removed++;
+		}
 	}
 	if (!together || commands_batch_commit(call)) {
 		reply_integer(call->session, removed);
@@ -70,7 +73,11 @@ static bool generic_pairs(struct call *call)
 static bool generic_set_pairs(struct call *call)
 {
 	if (call->argc == 3) {
-		return commands_store(call, 1, 2, 0, NULL);
+		bool stored = commands_store(call, 1, 2, 0, NULL);
+		if (stored) {
+			commands_event_set(call, 1, false);
+		}
+		return stored;
 	}
 	// Looked at beforehand: inside EXEC the batch is not this command's to take back.
 	size_t limit = keyspace_value_bytes_max(call->kvd->keyspace);
@@ -85,6 +92,7 @@ static bool generic_set_pairs(struct call *call)
 			commands_batch_abort(call);
 			return false;
 		}
+		commands_event_set(call, i, false);
 	}
 	return commands_batch_commit(call);
 }

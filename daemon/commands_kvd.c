@@ -90,6 +90,7 @@ static void kvd_write(struct call *call, struct kvd_write *write, uint32_t first
 	uint64_t seq = 0;
 	uint64_t expiry_ms = write->keep_ttl && found ? old.expiry_ms : write->expiry_ms;
 	if (commands_store(call, 1, value_index, expiry_ms, &seq)) {
+		commands_event_set(call, 1, write->has_expiry);
 		reply_integer(call->session, (int64_t)seq);
 	}
 }

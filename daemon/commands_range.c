@@ -29,6 +29,7 @@ bool commands_overwrite(struct call *call, uint32_t key_index, const struct keys
 		{ data, bytes },
 		{ rest > 0 ? at + end : NULL, rest },
 	};
+	commands_event_new(call, key_index);
 	int result = keyspace_set_pieces(call->kvd->keyspace, key->data, key->bytes, pieces,
 					 KEYSPACE_PIECES_MAX, old->expiry_ms, NULL);
 	return commands_wrote(call, result, end + rest);
@@ -59,6 +60,7 @@ void commands_range_setrange(struct call *call)
 	uint64_t end = (uint64_t)start + data->bytes;
 	uint64_t length = end > old.value_bytes ? end : old.value_bytes;
 	if (commands_overwrite(call, 1, &old, (uint64_t)start, data->data, data->bytes)) {
+		commands_event(call, 1, EVENT_STRING, "setrange");
 		reply_integer(call->session, (int64_t)length);
 	}
 }

@@ -29,6 +29,9 @@ static bool rename_move(struct call *call)
 		commands_batch_abort(call);
 		return false;
 	}
+	commands_event(call, 2, EVENT_NEW, "new"); // as in Redis, even if it replaces another
+	commands_event(call, 1, EVENT_GENERIC, "rename_from");
+	commands_event(call, 2, EVENT_GENERIC, "rename_to");
 	return commands_batch_commit(call);
 }
 
@@ -106,15 +109,20 @@ void commands_rename_copy(struct call *call)
 		commands_error(call, "ERR source and destination objects are the same");
 		return;
 	}
-	// The source is looked up last: its bytes must stay where they are until they are copied.
-	bool taken = commands_peek(call, 2, &other);
-	if (!commands_lookup(call, 1, &value) || (taken && !replace)) {
+	if (!commands_lookup(call, 1, &value) || (commands_peek(call, 2, &other) && !replace)) {
 		reply_integer(call->session, 0);
 		return;
 	}
+	// Anew: if the other had expired, removing it may have moved what was found.
+	if (!commands_peek(call, 1, &value)) {
+		reply_integer(call->session, 0);
+		return;
+	}
+	commands_event(call, 2, EVENT_NEW, "new"); // as in Redis, even if it replaces another
 	int result = keyspace_set(call->kvd->keyspace, to->data, to->bytes, value.value,
 				  value.value_bytes, value.expiry_ms, NULL);
 	if (commands_wrote(call, result, value.value_bytes)) {
+		commands_event(call, 2, EVENT_GENERIC, "copy_to");
 		reply_integer(call->session, 1);
 	}
 }

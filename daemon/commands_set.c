@@ -132,8 +132,11 @@ void commands_set_set(struct call *call)
 			return;
 		}
 	}
-	if (commands_store(call, 1, 2, expiry_ms, NULL) && !(request.flags & SET_GET)) {
-		reply_ok(call->session);
+	if (commands_store(call, 1, 2, expiry_ms, NULL)) {
+		commands_event_set(call, 1, request.expiry != NULL);
+		if (!(request.flags & SET_GET)) {
+			reply_ok(call->session);
+		}
 	}
 }
 
@@ -143,6 +146,7 @@ void commands_set_setnx(struct call *call)
 	if (commands_peek(call, 1, &old)) {
 		reply_integer(call->session, 0);
 	} else if (commands_store(call, 1, 2, 0, NULL)) {
+		commands_event_set(call, 1, false);
 		reply_integer(call->session, 1);
 	}
 }
@@ -155,7 +159,9 @@ void commands_set_getset(struct call *call)
 	} else {
 		reply_null(call->session);
 	}
-	(void)commands_store(call, 1, 2, 0, NULL);
+	if (commands_store(call, 1, 2, 0, NULL)) {
+		commands_event_set(call, 1, false);
+	}
 }
 
 void commands_set_delifeq(struct call *call)
@@ -168,6 +174,7 @@ void commands_set_delifeq(struct call *call)
 	}
 	int result = keyspace_delete(call->kvd->keyspace, key->data, key->bytes);
 	if (commands_wrote(call, result, 0)) {
+		commands_event(call, 1, EVENT_GENERIC, "del");
 		reply_integer(call->session, 1);
 	}
 }
@@ -177,6 +184,7 @@ static void set_with_expiry(struct call *call, bool seconds)
 	uint64_t expiry_ms;
 	if (commands_arg_expiry(call, &call->argv[2], seconds, true, &expiry_ms) &&
 	    commands_store(call, 1, 3, expiry_ms, NULL)) {
+		commands_event_set(call, 1, true);
 		reply_ok(call->session);
 	}
 }
@@ -212,9 +220,14 @@ void commands_set_getex(struct call *call)
 	struct keyspace *keyspace = call->kvd->keyspace;
 	const struct resp_arg *key = &call->argv[1];
 	if (request.expiry && expiry_ms <= keyspace_now_ms(keyspace)) {
-		(void)commands_wrote(call, keyspace_delete(keyspace, key->data, key->bytes), 0);
+		if (commands_wrote(call, keyspace_delete(keyspace, key->data, key->bytes), 0)) {
+			commands_event(call, 1, EVENT_GENERIC, "del");
+		}
 	} else if (request.expiry || (request.flags & SET_PERSIST && had_expiry)) {
-		(void)commands_wrote(
-			call, keyspace_expire(keyspace, key->data, key->bytes, expiry_ms), 0);
+		int result = keyspace_expire(keyspace, key->data, key->bytes, expiry_ms);
+		if (commands_wrote(call, result, 0)) {
+			commands_event(call, 1, EVENT_GENERIC,
+				       request.expiry ? "expire" : "persist");
+		}
 	}
 }

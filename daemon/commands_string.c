@@ -24,7 +24,10 @@ void commands_string_getdel(struct call *call)
 	// Answered first, since the bytes may be gone after the delete.
 	reply_bulk(call->session, value.value, value.value_bytes);
 	const struct resp_arg *key = &call->argv[1];
-	(void)commands_wrote(call, keyspace_delete(call->kvd->keyspace, key->data, key->bytes), 0);
+	int result = keyspace_delete(call->kvd->keyspace, key->data, key->bytes);
+	if (commands_wrote(call, result, 0)) {
+		commands_event(call, 1, EVENT_GENERIC, "del");
+	}
 }
 
 void commands_string_append(struct call *call)
@@ -34,6 +37,7 @@ void commands_string_append(struct call *call)
 	struct keyspace_value head;
 	if (!commands_peek(call, 1, &head)) {
 		if (commands_store(call, 1, 2, 0, NULL)) {
+			commands_event(call, 1, EVENT_STRING, "append");
 			reply_integer(call->session, (int64_t)tail->bytes);
 		}
 		return;
@@ -47,6 +51,7 @@ void commands_string_append(struct call *call)
 	int result = keyspace_set_pieces(call->kvd->keyspace, key->data, key->bytes, pieces, 2,
 					 head.expiry_ms, NULL);
 	if (commands_wrote(call, result, bytes)) {
+		commands_event(call, 1, EVENT_STRING, "append");
 		reply_integer(call->session, (int64_t)bytes);
 	}
 }

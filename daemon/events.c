@@ -296,9 +296,7 @@ void events_flags_print(unsigned flags, char out[EVENTS_FLAGS_BYTES])
 		out[n++] = 'A';
 	}
 	for (size_t k = 0; k < EVENTS_LETTERS; k++) {
-		// Beside A neither its own letters are shown nor n, which it does not contain:
-		// as Redis does.
-		unsigned hidden = all ? EVENT_ALL | EVENT_NEW : 0;
+		unsigned hidden = all ? EVENT_ALL : 0; // n is not in A; Redis forgets to show it
 		if (flags & events_letters[k].flag & ~hidden) {
 			out[n++] = events_letters[k].letter;
 		}
