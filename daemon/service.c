@@ -24,16 +24,15 @@
 #include "daemon/loop.h"
 #include "daemon/notify.h"
 #include "daemon/persist.h"
-#include "daemon/pubsub.h"
 #include "daemon/readers.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
+#include "daemon/service_events.h"
 #include "daemon/service_recover.h"
 #include "daemon/service_region.h"
 #include "daemon/stats.h"
 #include "daemon/storage/dirlock.h"
 #include "daemon/storage/store.h"
-#include "daemon/tracking.h"
 #include "shm/epoch_scan.h"
 #include "shm/log.h"
 #include "shm/region.h"
@@ -179,33 +178,12 @@ static void stop_keyspace(struct service *service)
 
 static int start_events(struct service *service)
 {
-	const char *letters = service->kvd.config.notify_events;
-	unsigned flags = 0;
-	if (letters && !events_flags_parse(letters, strlen(letters), &flags)) {
-		(void)snprintf(service->why, sizeof(service->why),
-			       "notify-keyspace-events = %s: not one of the letters "
-			       "Ag$lshzxeKEtmdn",
-			       letters);
-		return EX_USAGE;
-	}
-	if (!events_create(&service->kvd) || !pubsub_create(&service->kvd) ||
-	    !tracking_create(&service->kvd)) {
-		(void)snprintf(service->why, sizeof(service->why),
-			       "cannot listen to changes of keys: %s", remedy_of_errno(ENOMEM));
-		tracking_destroy(&service->kvd);
-		pubsub_destroy(&service->kvd);
-		events_destroy(&service->kvd);
-		return EX_OSERR;
-	}
-	events_set_notified(&service->kvd, flags);
-	return 0;
+	return service_events_start(&service->kvd, service->why, sizeof(service->why));
 }
 
 static void stop_events(struct service *service)
 {
-	tracking_destroy(&service->kvd);
-	pubsub_destroy(&service->kvd);
-	events_destroy(&service->kvd);
+	service_events_stop(&service->kvd);
 }
 
 static int start_store(struct service *service)

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+//
+// Starting and stopping what tells clients of messages and of changes: events, subscriptions,
+// tracking.
+#pragma once
+
+#include <stddef.h>
+
+struct kvd;
+
+/// Returns 0, or an exit code with `why` filled; then nothing is left behind.
+int service_events_start(struct kvd *kvd, char *why, size_t why_bytes);
+void service_events_stop(struct kvd *kvd);
