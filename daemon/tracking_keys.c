@@ -221,7 +221,8 @@ void tracking_command_over(const struct call *call)
 		size_t let_go = call->argc > TRACKING_LET_GO_MIN ? call->argc : TRACKING_LET_GO_MIN;
 		while (let_go-- > 0 && tracking->keys.count > most) {
 			tracking->random =
-				tracking->random * UINT64_C(6364136223846793005) + 1442695040888963407;
+				tracking->random * UINT64_C(6364136223846793005) +
+				UINT64_C(1442695040888963407);
 			struct lookup_link *link =
 				lookup_any(&tracking->keys, tracking->random >> 24);
 			tracking_key_end(kvd, TRACKING_KEY(link), NULL);
