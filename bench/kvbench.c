@@ -14,6 +14,7 @@ static const struct {
 	{ "get_vs_lmdb", get_vs_lmdb_main, "a hit through the mapping beside LMDB's" },
 	{ "set_group", set_group_main, "durable SETs a second, and the size of the store" },
 	{ "set_vs_peers", set_vs_peers_main, "writes beside redis-server and memcached" },
+	{ "publish", publish_main, "a message to many subscribers, beside redis-server" },
 	{ "overhead", overhead_main, "bytes of memory an entry beyond key and value" },
 	{ "idle_cpu", idle_cpu_main, "processor time of an idle kvd" },
 };
