@@ -195,8 +195,6 @@ static void update_gauges(const struct keyspace *keyspace)
 	const struct kvs_log *log = &keyspace->log;
 	const struct kvs_region *region = keyspace->region;
 	const struct kvs_table *table = &keyspace->table;
-	uint64_t segments = (uint64_t)(log->full_count + log->retired_count)
-			    << region->segment_shift;
 	keyspace_counter_set(keyspace, KVS_COUNTER_keys, keyspace->keys);
 	keyspace_counter_set(keyspace, KVS_COUNTER_keys_with_expiry, keyspace->keys_with_expiry);
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_limit_bytes, keyspace->memory_bytes);
@@ -204,7 +202,7 @@ static void update_gauges(const struct keyspace *keyspace)
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_large_bytes, region->large_bytes);
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_live_bytes, keyspace->live_bytes);
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_used_bytes,
-			     segments + region->table_bytes + region->large_bytes);
+			     keyspace_used_bytes(keyspace));
 	keyspace_counter_set(keyspace, KVS_COUNTER_segments_free, kvs_log_segments_free(log));
 	keyspace_counter_set(keyspace, KVS_COUNTER_segments_full, log->full_count);
 	keyspace_counter_set(keyspace, KVS_COUNTER_segments_retired, log->retired_count);

@@ -290,6 +290,21 @@ static bool command_acceptable(struct call *call, const struct command *containe
 	return command_keys_fit(call);
 }
 
+/// Does it need memory while more is in use than `maxmemory` allows? Asked before it is queued,
+/// too, and for all that EXEC would run.
+static bool command_is_over_bound(const struct call *call)
+{
+	const struct session_multi *multi = &call->session->multi;
+	uint32_t flags = call->command->flags;
+	if (call->command == &command_rows[COMMANDS_ROW_exec]) {
+		for (uint32_t i = 0; i < multi->count; i++) {
+			flags |= multi->queued[i].command->flags;
+		}
+	}
+	return (flags & COMMAND_DENYOOM) &&
+	       keyspace_used_bytes(call->kvd->keyspace) > call->kvd->config.maxmemory_bytes;
+}
+
 enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 				      const struct resp_arg *argv, uint32_t argc)
 {
@@ -305,6 +320,11 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 	session->last_command = call.command;
 	if (!command_acceptable(&call, container)) {
 		session->commands_count++;
+		return COMMAND_DONE;
+	}
+	if (__builtin_expect(config_is_bounded(&kvd->config), 0) && command_is_over_bound(&call)) {
+		session->commands_count++;
+		command_reject(&call, COMMANDS_TEXT_OOM);
 		return COMMAND_DONE;
 	}
 	uint32_t flags = call.command->flags;

@@ -44,6 +44,12 @@ static inline size_t config_request_bytes_max(size_t value_bytes_max, uint64_t m
 	return (value_bytes_max > batch_bytes ? value_bytes_max : batch_bytes) + framing_bytes;
 }
 
+/// Is the memory that commands may use bounded below `memory`? Before it is settled it is not.
+static inline bool config_is_bounded(const struct config *config)
+{
+	return config->maxmemory_bytes - 1 < config->memory_bytes - 1;
+}
+
 /// Least bound on buffers with which one such request can be served: as it comes, its copy in a
 /// transaction, its reply.
 static inline uint64_t config_buffers_bytes_min(size_t request_bytes_max)

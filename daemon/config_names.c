@@ -82,8 +82,6 @@ static void names_compute(const struct kvd *kvd, const char *name, char *out, si
 		size_t value_bytes = keyspace_value_bytes_max(kvd->keyspace);
 		(void)snprintf(out, out_bytes, "%zu",
 			       config_request_bytes_max(value_bytes, config->memory_bytes));
-	} else if (strcmp(name, "maxmemory") == 0) {
-		(void)snprintf(out, out_bytes, "%llu", (unsigned long long)config->memory_bytes);
 	} else if (strcmp(name, "proto-max-bulk-len") == 0) {
 		(void)snprintf(out, out_bytes, "%zu", keyspace_value_bytes_max(kvd->keyspace));
 	} else if (strcmp(name, "unixsocket") == 0) {

@@ -54,8 +54,6 @@ X("logfile", START, TEXT, "", 0, 0, NULL, NULL)
 X("lua-time-limit", KEPT, INT, "5000", 0, INT64_MAX, NULL, NULL)
 X("masterauth", FIXED, TEXT, "", 0, 0, NULL, "kvd has no master")
 X("masteruser", FIXED, TEXT, "", 0, 0, NULL, "kvd has no master")
-X("maxmemory", FIXED, MEM, NULL, 0, INT64_MAX, NULL,
-  "kvd's memory is fixed at its start: give it another --memory")
 X("maxmemory-clients", FIXED, PERCENT, "0", -100, INT64_MAX, NULL,
   "see client-buffers-max and client-uid-share")
 X("maxmemory-eviction-tenacity", KEPT, INT, "10", 0, 100, NULL, NULL)

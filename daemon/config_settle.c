@@ -116,6 +116,23 @@ static bool memory_settle(struct settle *s)
 	return true;
 }
 
+static bool maxmemory_settle(struct settle *s)
+{
+	struct config *config = s->config;
+	char given[CONFIG_SIZE_TEXT_BYTES];
+	char memory[CONFIG_SIZE_TEXT_BYTES];
+	if (config->maxmemory_bytes > config->memory_bytes) {
+		return refuse(s,
+			      "maxmemory: %s exceeds memory (%s), which is fixed when kvd starts",
+			      size_text(config->maxmemory_bytes, given),
+			      size_text(config->memory_bytes, memory));
+	}
+	if (config->maxmemory_bytes == 0) {
+		config->maxmemory_bytes = config->memory_bytes;
+	}
+	return true;
+}
+
 static bool buffers_settle(struct settle *s)
 {
 	struct config *config = s->config;
@@ -189,12 +206,12 @@ bool config_settle(struct config *config, const struct config_chosen *chosen, ch
 		.error = error,
 		.error_bytes = error_bytes,
 	};
-	return socket_settle(&s) && memory_settle(&s) && buffers_settle(&s) && segment_settle(&s) &&
-	       revoke_settle(&s);
+	return socket_settle(&s) && memory_settle(&s) && maxmemory_settle(&s) &&
+	       buffers_settle(&s) && segment_settle(&s) && revoke_settle(&s);
 }
 
 bool config_settle_running(struct config *config, char *error, size_t error_bytes)
 {
 	struct settle s = { .config = config, .error = error, .error_bytes = error_bytes };
-	return buffers_settle(&s) && revoke_settle(&s);
+	return maxmemory_settle(&s) && buffers_settle(&s) && revoke_settle(&s);
 }

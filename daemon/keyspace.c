@@ -292,6 +292,15 @@ int keyspace_flush(struct keyspace *keyspace)
 	return submit(keyspace, &op, NULL);
 }
 
+uint64_t keyspace_used_bytes(const struct keyspace *keyspace)
+{
+	const struct kvs_log *log = &keyspace->log;
+	const struct kvs_region *region = keyspace->region;
+	uint64_t segments = (uint64_t)(log->full_count + log->retired_count)
+			    << region->segment_shift;
+	return segments + region->table_bytes + region->large_bytes;
+}
+
 uint64_t keyspace_count(const struct keyspace *keyspace)
 {
 	return keyspace->keys;

@@ -87,6 +87,9 @@ void keyspace_batch_abort(struct keyspace *keyspace);
 /// each command flagged `denyoom`, so that commands need not undo.
 int keyspace_admit(struct keyspace *keyspace, size_t bytes);
 
+/// Bytes that the table, the log's segments in use and large values take.
+uint64_t keyspace_used_bytes(const struct keyspace *keyspace);
+
 /// Keys that exist now (expired ones that nobody touched yet count, as in Redis).
 uint64_t keyspace_count(const struct keyspace *keyspace);
 uint64_t keyspace_count_with_expiry(const struct keyspace *keyspace);

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+#
+# CONFIG SET maxmemory: a bound that writes meet at once, as in Redis with noeviction, while reads
+# and removals go on.
+from kvdtest import Kvd, ReplyError, Tap
+
+OOM = ReplyError("OOM command not allowed when used memory > 'maxmemory'.")
+MEMORY = 64 << 20
+
+
+def info_maxmemory(c):
+    fields = dict(line.split(b':', 1) for line in c.command('INFO', 'memory').split(b'\r\n')
+                  if b':' in line)
+    return int(fields[b'maxmemory'])
+
+
+def test_bound(tap, c):
+    tap.equal(c.command('CONFIG', 'GET', 'maxmemory'), [b'maxmemory', b'%d' % MEMORY],
+              'by default it is the memory')
+    c.command('SET', 'a', '1')
+    tap.equal(c.command('CONFIG', 'SET', 'maxmemory', '1'), 'OK', 'it can be set')
+    tap.equal((c.command('CONFIG', 'GET', 'maxmemory'), info_maxmemory(c)),
+              ([b'maxmemory', b'1'], 1), 'and is told')
+    tap.equal([c.command(*words) for words in
+               (('SET', 'b', '2'), ('INCR', 'a'), ('MSET', 'b', '2'), ('SETRANGE', 'a', 1, 'x'))],
+              [OOM] * 4, 'G: over the bound writes are refused')
+    tap.equal([c.command('GET', 'a'), c.command('EXPIRE', 'a', 1000), c.command('DEL', 'a'),
+               c.command('EXISTS', 'b')], [b'1', 1, 1, 0], 'reads, EXPIRE and DEL are not')
+    tap.ok(str(c.command('CONFIG', 'SET', 'maxmemory', MEMORY + 1)).startswith('ERR CONFIG SET'),
+           'more than the memory is refused')
+    tap.equal(c.command('CONFIG', 'SET', 'maxmemory', '0'), 'OK', 'zero takes the bound away')
+    tap.equal((c.command('SET', 'b', '2'), info_maxmemory(c)), ('OK', MEMORY), 'writes go on')
+
+
+def test_multi(tap, c, other):
+    other.command('CONFIG', 'SET', 'maxmemory', '1')
+    tap.equal([c.command('MULTI'), c.command('SET', 'x', '1'), c.command('GET', 'b')],
+              ['OK', OOM, 'QUEUED'], 'a write is refused before it is queued')
+    tap.ok(str(c.command('EXEC')).startswith('EXECABORT'), 'and spoils the transaction')
+    other.command('CONFIG', 'SET', 'maxmemory', '0')
+    c.command('MULTI')
+    c.command('SET', 'x', '1')
+    other.command('CONFIG', 'SET', 'maxmemory', '1')
+    tap.equal(c.command('EXEC'),
+              ReplyError(f'EXECABORT Transaction discarded because of: {OOM}'),
+              'EXEC is refused, whole, if the bound came meanwhile')
+    c.command('MULTI')
+    c.command('GET', 'b')
+    c.command('DEL', 'b')
+    tap.equal(c.command('EXEC'), [b'2', 1], 'EXEC without such writes is not')
+
+
+def main():
+    tap = Tap()
+    with Kvd('--memory', MEMORY) as kvd:
+        test_bound(tap, kvd.connect())
+        test_multi(tap, kvd.connect(), kvd.connect())
+    with Kvd('--memory', MEMORY, '--maxmemory', '1') as kvd:
+        tap.equal(kvd.connect().command('SET', 'a', '1'), OOM, 'it can be given at the start')
+    tap.done()
+
+
+if __name__ == '__main__':
+    main()
