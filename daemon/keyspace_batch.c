@@ -246,21 +246,30 @@ static int batch_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t l
 	return result;
 }
 
+struct batch_place {
+	uint64_t hash; // of the key that came last
+	uint32_t count;
+};
+
 // Do the keys spread, so that no chain becomes longer than readers follow? Only a large batch of
-// keys made to collide does not.
+// keys made to collide does not. A key that comes again and again takes one place.
 static bool batch_spreads(const struct keyspace *keyspace)
 {
 	const struct keyspace_batch *batch = &keyspace->batch;
 	if (batch->count <= BATCH_MEET_MAX) {
 		return true;
 	}
-	uint32_t *meet = calloc(BATCH_MEET_PLACES, sizeof(*meet));
-	bool spreads = meet != NULL;
+	struct batch_place *places = calloc(BATCH_MEET_PLACES, sizeof(*places));
+	bool spreads = places != NULL;
 	for (uint32_t i = 0; i < batch->count && spreads; i++) {
-		uint64_t index = kvs_bucket_index(batch->ops[i].hash, keyspace->table.buckets);
-		spreads = ++meet[index % BATCH_MEET_PLACES] <= BATCH_MEET_MAX;
+		uint64_t hash = batch->ops[i].hash;
+		uint64_t index = kvs_bucket_index(hash, keyspace->table.buckets);
+		struct batch_place *place = &places[index % BATCH_MEET_PLACES];
+		place->count += place->count == 0 || place->hash != hash;
+		place->hash = hash;
+		spreads = place->count <= BATCH_MEET_MAX;
 	}
-	free(meet);
+	free(places);
 	return spreads;
 }
 
