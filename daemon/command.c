@@ -118,6 +118,12 @@ static const struct command *command_of_request(const struct resp_arg *argv, uin
 	return may_be_sub && memchr(argv[0].data, '|', argv[0].bytes) ? NULL : command;
 }
 
+const struct command *commands_of_request(const struct resp_arg *argv, uint32_t argc)
+{
+	const struct command *container;
+	return command_of_request(argv, argc, &container);
+}
+
 /// Refuses a request before it ran: inside MULTI the transaction is spoilt.
 static void command_reject(struct call *call, const char *text)
 {

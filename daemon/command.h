@@ -35,6 +35,7 @@ enum command_flags {
 	COMMAND_SUBSCRIBER = 1 << 17, // a RESP2 subscriber may send it
 	COMMAND_MAY_REPLICATE = 1 << 18, // waits for the end of a pause as writes do
 	COMMAND_UNPAUSES = 1 << 19,	 // never waits for it
+	COMMAND_CATEGORY_ADMIN = 1 << 20, // counts as such in ACL CAT, though not flagged so
 };
 
 /// One call: arguments point into the session's input buffer.

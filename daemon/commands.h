@@ -168,6 +168,13 @@ static inline uint64_t commands_reply_mark(const struct session *session)
 }
 void commands_reply_rewind(struct session *session, uint64_t mark);
 
+/// The command or subcommand that a request names, NULL if there is none.
+const struct command *commands_of_request(const struct resp_arg *argv, uint32_t argc);
+
+/// ACL CAT: all categories; the commands of one.
+void commands_reply_categories(struct call *call);
+void commands_reply_category(struct call *call, const struct resp_arg *category);
+
 /// CLIENT SETNAME and HELLO SETNAME; false: the error was answered.
 bool commands_client_name(struct call *call, const struct resp_arg *name);
 

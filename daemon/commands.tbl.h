@@ -15,11 +15,29 @@
 #define F_SUBSCRIBE (F_CONN | COMMAND_PUBSUB | COMMAND_SUBSCRIBER)
 #define F_OPEN (F_CONN | COMMAND_FAST | COMMAND_ALLOW_BUSY)
 
+X(acl, "acl", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "6.0.0",
+  "", "Container of the commands about users: there is one, whom the socket lets in.")
+X(acl_cat, "acl|cat", commands_server_acl_cat, -2, F_CONN, 0, 0, 0, "server", "6.0.0",
+  "[category]", "Lists the categories of commands, or the commands of one.")
+X(acl_help, "acl|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "6.0.0",
+  "", "Lists the subcommands.")
+X(acl_list, "acl|list", commands_server_acl_list, 2, F_ADMIN, 0, 0, 0, "server", "6.0.0",
+  "", "Tells what the only user may do: everything.")
+X(acl_users, "acl|users", commands_server_acl_users, 2, F_ADMIN, 0, 0, 0, "server", "6.0.0",
+  "", "Lists the only user.")
+X(acl_whoami, "acl|whoami", commands_server_acl_whoami, 2, F_CONN, 0, 0, 0, "server", "6.0.0",
+  "", "Returns default.")
 X(append, "append", commands_string_append, 3, F_OOM | F_FAST, 1, 1, 1, "string", "2.0.0",
   "key value", "Adds bytes to the end of a value; creates the key if it is absent.")
 X(auth, "auth", commands_connection_auth, -2, F_OPEN | COMMAND_NO_AUTH, 0, 0, 0, "connection",
   "1.0.0",
   "[username] password", "Accepted for the user default only: the kernel tells kvd who connects.")
+X(bgrewriteaof, "bgrewriteaof", commands_server_bgrewriteaof, 1,
+  COMMAND_ADMIN | COMMAND_NOSCRIPT, 0, 0, 0, "server", "1.0.0",
+  "", "Is refused: there is no such file.")
+X(bgsave, "bgsave", commands_server_bgsave, -1, COMMAND_ADMIN | COMMAND_NOSCRIPT, 0, 0, 0,
+  "server", "1.0.0",
+  "[SCHEDULE]", "Asks for a commit of all that was written; LASTSAVE tells when it was done.")
 X(bitcount, "bitcount", commands_bit_bitcount, -2, F_READ, 1, 1, 1, "bitmap", "2.6.0",
   "key [start end [BYTE|BIT]]", "Counts the bits of a value, or of a part of it, that are 1.")
 X(bitfield, "bitfield", commands_bitfield_bitfield, -2, F_OOM, 1, 1, 1, "bitmap", "3.2.0",
@@ -51,9 +69,20 @@ X(client_id, "client|id", commands_client_id, 2, F_CONN, 0, 0, 0, "connection", 
   "", "Returns the number of this connection, never reused by this kvd.")
 X(client_info, "client|info", commands_client_info, 2, F_CONN, 0, 0, 0, "connection", "6.2.0",
   "", "Describes this connection in one line.")
+X(client_kill, "client|kill", commands_client_kill, -3, F_ADMIN, 0, 0, 0, "connection", "2.4.0",
+  "addr|[ID client-id] [TYPE NORMAL|MASTER|REPLICA|PUBSUB] [USER username] [ADDR addr] "
+  "[LADDR addr] [SKIPME yes|no]", "Closes connections.")
 X(client_list, "client|list", commands_client_list, -2, F_ADMIN, 0, 0, 0, "connection", "2.4.0",
   "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id ...]",
   "Describes the open connections, one a line.")
+X(client_no_evict, "client|no-evict", commands_client_no_evict, 3, F_ADMIN, 0, 0, 0, "connection",
+  "7.0.0",
+  "ON|OFF", "Marks this connection; kvd's bounds on buffers hold for all.")
+X(client_pause, "client|pause", commands_client_pause, -3, F_ADMIN, 0, 0, 0, "connection",
+  "2.9.50",
+  "timeout [WRITE|ALL]", "Lets all commands, or those that write, wait for so many milliseconds.")
+X(client_reply, "client|reply", commands_client_reply, 3, F_CONN, 0, 0, 0, "connection", "3.2.0",
+  "ON|OFF|SKIP", "Drops the replies of this connection, or the next one.")
 X(client_setinfo, "client|setinfo", commands_client_setinfo, 4, F_CONN, 0, 0, 0, "connection",
   "7.2.0",
   "LIB-NAME name|LIB-VER version", "Tells which client library speaks; CLIENT LIST shows it.")
@@ -68,6 +97,12 @@ X(client_tracking, "client|tracking", commands_tracking_tracking, -3, F_CONN, 0,
 X(client_trackinginfo, "client|trackinginfo", commands_tracking_info, 2, F_CONN, 0, 0, 0,
   "connection", "6.2.0",
   "", "Tells how this connection tracks keys.")
+X(client_unblock, "client|unblock", commands_client_unblock, -3, F_ADMIN, 0, 0, 0, "connection",
+  "5.0.0",
+  "client-id [TIMEOUT|ERROR]", "Finds nobody who is blocked.")
+X(client_unpause, "client|unpause", commands_client_unpause, 2, F_ADMIN | COMMAND_UNPAUSES,
+  0, 0, 0, "connection", "6.2.0",
+  "", "Ends a pause.")
 X(command, "command", commands_command_all, -1, F_ANY | COMMAND_CONTAINER, 0, 0, 0, "server",
   "2.8.13",
   "", "Describes all commands.")
@@ -75,6 +110,12 @@ X(command_count, "command|count", commands_command_count, 2, F_ANY, 0, 0, 0, "se
   "", "Returns the number of commands.")
 X(command_docs, "command|docs", commands_command_docs, -2, F_ANY, 0, 0, 0, "server", "7.0.0",
   "[command-name ...]", "Returns help for all or some commands.")
+X(command_getkeys, "command|getkeys", commands_getkeys_getkeys, -4, F_ANY, 0, 0, 0, "server",
+  "2.8.13",
+  "command [arg ...]", "Returns the keys among the arguments of a command.")
+X(command_getkeysandflags, "command|getkeysandflags", commands_getkeys_getkeysandflags, -4, F_ANY,
+  0, 0, 0, "server", "7.0.0",
+  "command [arg ...]", "Returns the keys, and what the command does with each.")
 X(command_help, "command|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "5.0.0",
   "", "Lists the subcommands.")
 X(command_info, "command|info", commands_command_info, -2, F_ANY, 0, 0, 0, "server", "2.8.13",
@@ -101,6 +142,8 @@ X(copy, "copy", commands_rename_copy, -3, F_OOM, 1, 2, 1, "generic", "6.2.0",
   "Stores a value and its time to live under another key too, which must be absent or REPLACEd.")
 X(dbsize, "dbsize", commands_scan_dbsize, 1, F_READ | F_FAST, 0, 0, 0, "server", "1.0.0",
   "", "Returns the number of keys.")
+X(debug, "debug", commands_debug_debug, -2, F_ADMIN, 0, 0, 0, "server", "1.0.0",
+  "subcommand [arg ...]", "For test suites: see DEBUG HELP.")
 X(decr, "decr", commands_counter_decr, 2, F_OOM | F_FAST, 1, 1, 1, "string", "1.0.0",
   "key", "Subtracts one from the integer in a value; an absent key counts as 0.")
 X(decrby, "decrby", commands_counter_decrby, 3, F_OOM | F_FAST, 1, 1, 1, "string", "1.0.0",
@@ -210,6 +253,9 @@ X(kvd_sync, "kvd.sync", commands_kvd_sync, 1, F_CONN | COMMAND_NO_MULTI, 0, 0, 0
 X(kvd_watermarks, "kvd.watermarks", commands_kvd_watermarks, 1, F_CONN | F_FAST, 0, 0, 0, "kvd",
   "0.1.0",
   "", "Returns the newest applied and the newest durable version.")
+X(lastsave, "lastsave", commands_server_lastsave, 1,
+  F_ANY | COMMAND_FAST | COMMAND_CATEGORY_ADMIN, 0, 0, 0, "server", "1.0.0",
+  "", "Returns when something was last committed, in seconds since 1970.")
 X(latency, "latency", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "2.8.13",
   "", "Container of the commands about long waits.")
 X(latency_doctor, "latency|doctor", commands_latency_doctor, 2, F_ADMIN, 0, 0, 0, "server",
@@ -233,8 +279,27 @@ X(latency_reset, "latency|reset", commands_latency_reset, -2, F_ADMIN, 0, 0, 0, 
 X(lcs, "lcs", commands_lcs_lcs, -3, F_READ, 1, 2, 1, "string", "7.0.0",
   "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
   "Finds the longest sequence of bytes that two values have in common, gaps allowed.")
+X(lolwut, "lolwut", commands_server_lolwut, -1, F_READ | F_FAST, 0, 0, 0, "server", "5.0.0",
+  "[VERSION version]", "Draws something.")
+X(memory, "memory", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "4.0.0",
+  "", "Container of the commands about memory.")
+X(memory_doctor, "memory|doctor", commands_memory_doctor, 2, 0, 0, 0, 0, "server", "4.0.0",
+  "", "Says in words whether memory is short.")
+X(memory_help, "memory|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "4.0.0",
+  "", "Lists the subcommands.")
+X(memory_malloc_stats, "memory|malloc-stats", commands_memory_malloc_stats, 2, 0, 0, 0, 0,
+  "server", "4.0.0",
+  "", "Has nothing to tell: records are not allocated one by one.")
+X(memory_purge, "memory|purge", commands_memory_purge, 2, 0, 0, 0, 0, "server", "4.0.0",
+  "", "Has nothing to do: what is free is used again at once.")
+X(memory_stats, "memory|stats", commands_memory_stats, 2, 0, 0, 0, 0, "server", "4.0.0",
+  "", "Tells where the memory is.")
+X(memory_usage, "memory|usage", commands_memory_usage, -3, F_READ, 2, 2, 1, "server", "4.0.0",
+  "key [SAMPLES count]", "Returns the bytes that a key and its value take.")
 X(mget, "mget", commands_generic_mget, -2, F_READ | F_FAST, 1, -1, 1, "string", "1.0.0",
   "key [key ...]", "Returns several values, null for each key that is absent.")
+X(move, "move", commands_server_move, 3, F_WRITE | F_FAST, 1, 1, 1, "generic", "1.0.0",
+  "key db", "Is refused: there is one database.")
 X(mset, "mset", commands_generic_mset, -3, F_OOM, 1, -1, 2, "string", "1.0.1",
   "key value [key value ...]", "Sets several values as one atomic batch.")
 X(msetnx, "msetnx", commands_generic_msetnx, -3, F_OOM, 1, -1, 2, "string", "1.0.1",
@@ -243,6 +308,22 @@ X(msetnx, "msetnx", commands_generic_msetnx, -3, F_OOM, 1, -1, 2, "string", "1.0
 X(multi, "multi", commands_multi_multi, 1, F_OPEN | COMMAND_NO_QUEUE, 0, 0, 0, "transactions",
   "1.2.0",
   "", "Queues the commands that follow until EXEC or DISCARD.")
+X(object, "object", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "generic", "2.2.3",
+  "", "Container of the commands about values.")
+X(object_encoding, "object|encoding", commands_object_encoding, 3, F_READ, 2, 2, 1, "generic",
+  "2.2.3",
+  "key", "Returns how Redis would keep a value.")
+X(object_freq, "object|freq", commands_object_freq, 3, F_READ, 2, 2, 1, "generic", "4.0.0",
+  "key", "Is refused: nobody counts.")
+X(object_help, "object|help", commands_command_help, 2, F_ANY, 0, 0, 0,
+  "generic", "6.2.0",
+  "", "Lists the subcommands.")
+X(object_idletime, "object|idletime", commands_object_idletime, 3, F_READ, 2, 2, 1, "generic",
+  "2.2.3",
+  "key", "Returns the seconds since a value was written; reading leaves no trace.")
+X(object_refcount, "object|refcount", commands_object_refcount, 3, F_READ, 2, 2, 1, "generic",
+  "2.2.3",
+  "key", "Returns 1.")
 X(persist, "persist", commands_expire_persist, 2, F_WRITE | F_FAST, 1, 1, 1, "generic", "2.2.0",
   "key", "Takes away a key's time to live.")
 X(pexpire, "pexpire", commands_expire_pexpire, -3, F_WRITE | F_FAST, 1, 1, 1, "generic", "2.6.0",
@@ -299,6 +380,15 @@ X(rename, "rename", commands_rename_rename, 3, F_WRITE, 1, 2, 1, "generic", "1.0
   "Gives a key another name, with its value and time to live; a key of that name goes.")
 X(renamenx, "renamenx", commands_rename_renamenx, 3, F_WRITE | F_FAST, 1, 2, 1, "generic", "1.0.0",
   "key newkey", "Gives a key another name if no key has it.")
+X(reset, "reset", commands_connection_reset, 1,
+  F_OPEN | COMMAND_NO_AUTH | COMMAND_NO_QUEUE | COMMAND_SUBSCRIBER, 0, 0, 0, "connection", "6.2.0",
+  "", "Makes this connection as it was when it was new.")
+X(role, "role", commands_server_role, 1,
+  F_CONN | COMMAND_FAST | COMMAND_CATEGORY_ADMIN, 0, 0, 0, "server", "2.8.12",
+  "", "Returns master, for kvd has no other.")
+X(save, "save", commands_server_save, 1, COMMAND_ADMIN | COMMAND_NOSCRIPT | COMMAND_NO_MULTI,
+  0, 0, 0, "server", "1.0.0",
+  "", "Answers when all that was written is durable.")
 X(scan, "scan", commands_scan_scan, -2, F_READ, 0, 0, 0, "generic", "2.8.0",
   "cursor [MATCH pattern] [COUNT count] [TYPE type]",
   "Goes through the keys piece by piece: start with 0, go on with the cursor returned until it is "
@@ -342,6 +432,9 @@ X(substr, "substr", commands_range_getrange, 4, F_READ, 1, 1, 1, "string", "1.0.
 X(sunsubscribe, "sunsubscribe", commands_pubsub_sunsubscribe, -1, F_SUBSCRIBE, 0, 0, 0, "pubsub",
   "7.0.0",
   "[shardchannel [shardchannel ...]]", "Stops listening to shard channels, or to all of them.")
+X(swapdb, "swapdb", commands_server_swapdb, 3, F_WRITE | F_FAST | COMMAND_DANGEROUS, 0, 0, 0,
+  "server", "4.0.0",
+  "index1 index2", "Accepts database 0 twice, the only one.")
 X(time, "time", commands_info_time, 1, F_ANY | F_FAST, 0, 0, 0, "server", "2.6.0",
   "", "Returns kvd's clock: seconds and microseconds.")
 X(touch, "touch", commands_generic_exists, -2, F_READ | F_FAST, 1, -1, 1, "generic", "3.2.1",
@@ -357,6 +450,8 @@ X(unsubscribe, "unsubscribe", commands_pubsub_unsubscribe, -1, F_SUBSCRIBE, 0, 0
   "[channel [channel ...]]", "Stops listening to channels, or to all of them.")
 X(unwatch, "unwatch", commands_watch_unwatch, 1, F_OPEN, 0, 0, 0, "transactions", "2.2.0",
   "", "Watches no key any more.")
+X(wait, "wait", commands_server_wait, 3, COMMAND_NOSCRIPT, 0, 0, 0, "generic", "3.0.0",
+  "numreplicas timeout", "Returns 0 at once: there are no replicas.")
 X(watch, "watch", commands_watch_watch, -2, F_OPEN | COMMAND_NO_QUEUE, 1, -1, 1, "transactions",
   "2.2.0",
   "key [key ...]", "Lets the next EXEC run only if none of the keys changes before.")

@@ -15,27 +15,56 @@ struct command_flag_name {
 
 // In the order in which Redis lists them.
 static const struct command_flag_name command_flag_names[] = {
-	{ COMMAND_WRITE, "write" },	  { COMMAND_READONLY, "readonly" },
-	{ COMMAND_DENYOOM, "denyoom" },	  { COMMAND_ADMIN, "admin" },
-	{ COMMAND_NOSCRIPT, "noscript" }, { COMMAND_LOADING, "loading" },
-	{ COMMAND_STALE, "stale" },	  { COMMAND_SKIP_SLOWLOG, "skip_slowlog" },
-	{ COMMAND_FAST, "fast" },	  { COMMAND_NO_AUTH, "no_auth" },
-	{ COMMAND_NO_MULTI, "no_multi" }, { COMMAND_ALLOW_BUSY, "allow_busy" },
+	{ COMMAND_WRITE, "write" },
+	{ COMMAND_READONLY, "readonly" },
+	{ COMMAND_DENYOOM, "denyoom" },
+	{ COMMAND_ADMIN, "admin" },
+	{ COMMAND_PUBSUB, "pubsub" },
+	{ COMMAND_NOSCRIPT, "noscript" },
+	{ COMMAND_LOADING, "loading" },
+	{ COMMAND_STALE, "stale" },
+	{ COMMAND_SKIP_SLOWLOG, "skip_slowlog" },
+	{ COMMAND_FAST, "fast" },
+	{ COMMAND_NO_AUTH, "no_auth" },
+	{ COMMAND_MAY_REPLICATE, "may_replicate" },
+	{ COMMAND_NO_MULTI, "no_multi" },
+	{ COMMAND_ALLOW_BUSY, "allow_busy" },
 };
 #define COMMAND_FLAG_NAMES (sizeof(command_flag_names) / sizeof(command_flag_names[0]))
 
 #define COMMAND_CATEGORIES_MAX 8
+
+// All that a command of kvd can be in, in Redis's order.
+static const char *const command_all_categories[] = {
+	"keyspace", "read", "write",	 "string",     "bitmap",      "pubsub",	   "admin",
+	"fast",	    "slow", "dangerous", "connection", "transaction", "scripting",
+};
+#define COMMAND_ALL_CATEGORIES (sizeof(command_all_categories) / sizeof(command_all_categories[0]))
+
+/// Is a command about keys as such, whatever their values?
+static bool command_is_keyspace(const struct command *command)
+{
+	static const char *const others[] = { "lolwut", "memory|usage", "object", "wait" };
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		if (strcmp(command->name, others[i]) == 0) {
+			return false;
+		}
+	}
+	bool server = strcmp(command->group, "server") == 0;
+	bool keys = (command->flags & (COMMAND_WRITE | COMMAND_READONLY)) != 0;
+	return strcmp(command->group, "generic") == 0 || (server && keys);
+}
 
 /// Redis's ACL categories follow from group and flags. Returns their number.
 static size_t command_categories(const struct command *command,
 				 const char *out[COMMAND_CATEGORIES_MAX])
 {
 	size_t n = 0;
-	bool server = strcmp(command->group, "server") == 0;
-	bool keys = (command->flags & (COMMAND_WRITE | COMMAND_READONLY)) != 0;
 	bool bare = command->run == commands_command_none;
-	bool about_commands = strncmp(command->name, "command", 7) == 0;
-	if (strcmp(command->group, "generic") == 0 || (server && keys)) {
+	bool about_commands =
+		strncmp(command->name, "command", 7) == 0 || strcmp(command->name, "wait") == 0;
+	bool admin = (command->flags & (COMMAND_ADMIN | COMMAND_CATEGORY_ADMIN)) != 0;
+	if (command_is_keyspace(command)) {
 		out[n++] = "@keyspace";
 	}
 	if (command->flags & COMMAND_READONLY) {
@@ -50,17 +79,22 @@ static size_t command_categories(const struct command *command,
 	if (strcmp(command->group, "bitmap") == 0) {
 		out[n++] = "@bitmap";
 	}
-	if (command->flags & COMMAND_ADMIN) {
+	if (command->flags & COMMAND_PUBSUB) {
+		out[n++] = "@pubsub";
+	}
+	if (admin) {
 		out[n++] = "@admin";
 	}
 	out[n++] = command->flags & COMMAND_FAST ? "@fast" : "@slow";
-	if (command->flags & (COMMAND_ADMIN | COMMAND_DANGEROUS)) {
+	if (admin || command->flags & COMMAND_DANGEROUS) {
 		out[n++] = "@dangerous";
 	}
 	if ((strcmp(command->group, "connection") == 0 && !bare) || about_commands) {
 		out[n++] = "@connection";
 	} else if (strcmp(command->group, "transactions") == 0) {
 		out[n++] = "@transaction";
+	} else if (strcmp(command->group, "scripting") == 0 && !bare) {
+		out[n++] = "@scripting";
 	}
 	return n;
 }
@@ -279,6 +313,41 @@ static bool command_listed(const struct command *command, const struct resp_arg 
 		}
 	}
 	return false; // MODULE: there are none
+}
+
+void commands_reply_categories(struct call *call)
+{
+	reply_array(call->session, COMMAND_ALL_CATEGORIES);
+	for (size_t i = 0; i < COMMAND_ALL_CATEGORIES; i++) {
+		reply_text(call->session, command_all_categories[i]);
+	}
+}
+
+void commands_reply_category(struct call *call, const struct resp_arg *category)
+{
+	size_t i = 0;
+	while (i < COMMAND_ALL_CATEGORIES &&
+	       !commands_arg_is(category, command_all_categories[i])) {
+		i++;
+	}
+	if (i == COMMAND_ALL_CATEGORIES) {
+		char name[COMMANDS_EXCERPT_BYTES];
+		commands_errorf(call, "ERR Unknown category '%s'",
+				commands_excerpt(category, name));
+		return;
+	}
+	size_t count;
+	size_t listed = 0;
+	const struct command *table = command_table(&count);
+	const struct resp_arg filter = { .data = "aclcat", .bytes = 6 };
+	size_t mark = reply_deferred_begin(call->session);
+	for (i = 0; i < count; i++) {
+		if (command_listed(&table[i], &filter, category)) {
+			reply_text(call->session, table[i].name);
+			listed++;
+		}
+	}
+	reply_deferred_end(call->session, mark, listed);
 }
 
 void commands_command_list(struct call *call)

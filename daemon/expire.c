@@ -93,6 +93,9 @@ uint64_t expire_turn(struct keyspace *keyspace, uint64_t now_ns)
 		state->expire_soonest_ms = UINT64_MAX;
 		return UINT64_MAX;
 	}
+	if (state->expire_off) {
+		return UINT64_MAX;
+	}
 	if (now_ns < state->expire_due_ns) {
 		return state->expire_due_ns;
 	}

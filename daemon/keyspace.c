@@ -355,6 +355,11 @@ void keyspace_set_writer(struct keyspace *keyspace, uint16_t writer)
 	keyspace->writer = writer & (KVS_WRITERS_MAX - 1);
 }
 
+void keyspace_set_active_expire(struct keyspace *keyspace, bool on)
+{
+	keyspace->cleaner.expire_off = !on;
+}
+
 void keyspace_set_revoke(struct keyspace *keyspace, uint64_t revoke_ms, uint64_t revoke_min_ms,
 			 bool block_on_stuck)
 {

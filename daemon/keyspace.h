@@ -113,6 +113,9 @@ void keyspace_prefetch(struct keyspace *keyspace, const void *key, size_t key_by
 /// Who is writing now: index of the uid (see readers), stamped into records.
 void keyspace_set_writer(struct keyspace *keyspace, uint16_t writer);
 
+/// Are keys removed when their time comes? Otherwise only when somebody asks for them.
+void keyspace_set_active_expire(struct keyspace *keyspace, bool on);
+
 /// When views are taken back from now on, as in keyspace_options.
 void keyspace_set_revoke(struct keyspace *keyspace, uint64_t revoke_ms, uint64_t revoke_min_ms,
 			 bool block_on_stuck);

@@ -30,6 +30,7 @@ struct kvd {
 	uint64_t started_ns;
 	uint64_t instance_id;
 	char run_id[41]; // 40 hex digits, as Redis
+	uint64_t durable_wall_ms; // when something last became durable, or at start
 	uint64_t paused_until_ns; // CLIENT PAUSE, monotonic; 0 = nothing is paused
 	bool paused_all; // reading commands are, too
 	bool stopping;

@@ -18,6 +18,7 @@
 #include "daemon/pubsub.h"
 #include "daemon/readers.h"
 #include "daemon/remedy.h"
+#include "daemon/seam.h"
 #include "daemon/session_parts.h"
 #include "daemon/session_push.h"
 #include "daemon/tracking.h"
@@ -241,6 +242,9 @@ static bool session_settle_turns(struct session_shared *shared)
 		(void)persist_degraded(kvd->persist, &why);
 	}
 	session_settle_all(shared, durable, failed, why ? why : "the store cannot be written");
+	if (moved) {
+		kvd->durable_wall_ms = kvd->seam->wall_ms();
+	}
 	shared->settled_durable_seq = durable;
 	shared->settled_failed_seq = failed;
 	return moved;

@@ -84,6 +84,7 @@ struct session {
 	uint64_t errors_count;		    // error replies; reply_error() counts
 	struct session_multi multi;
 	struct session_watch watch;
+	bool no_evict; // CLIENT NO-EVICT, only shown
 	bool close_after_reply; // QUIT, protocol errors: nothing more is read or run
 	// set by the session for a command that was parked too long: answer -OOM, never PARK
 	bool no_wait;
