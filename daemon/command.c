@@ -235,6 +235,11 @@ static enum command_outcome command_no_room(struct call *call, int result)
 		command_reject(call, text);
 		return COMMAND_DONE;
 	}
+	if (result == KEYSPACE_SPENT) {
+		command_reject(call, "ERR versions are used up: save the data with kvctl dump, and "
+				     "load it into a kvd with another --dir");
+		return COMMAND_DONE;
+	}
 	stats_add(stats, KVS_COUNTER_writes_refused, 1);
 	command_reject(call, COMMANDS_TEXT_OOM);
 	return COMMAND_DONE;

@@ -20,10 +20,11 @@ struct kvs_map;
 /// Answers besides 0. Positive: the caller handles them. Every write function returns one of these.
 enum keyspace_result {
 	KEYSPACE_OK = 0,
-	KEYSPACE_ABSENT = 1, // no such key
-	KEYSPACE_WAIT = 2, // no space this moment, but some is on its way: try again later
-	KEYSPACE_FULL = 3, // memory is full: -OOM
+	KEYSPACE_ABSENT = 1,	// no such key
+	KEYSPACE_WAIT = 2,	// no space this moment, but some is on its way: try again later
+	KEYSPACE_FULL = 3,	// memory is full: -OOM
 	KEYSPACE_TOO_LARGE = 4, // value, or batch, over its limit
+	KEYSPACE_SPENT = 5,	// the 2^48 versions are used up
 };
 
 /// A value as the writer sees it. Pointers hold until the next call that writes, cleans or flushes.

@@ -336,6 +336,9 @@ static uint64_t op_large_bytes(const struct keyspace *keyspace, const struct key
 
 static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op)
 {
+	if (!keyspace_has_versions(keyspace, 1)) {
+		return KEYSPACE_SPENT;
+	}
 	// What names a run goes to the store with all its bytes: the queue's bound holds for it
 	// too.
 	if (op->run_offset != 0 && keyspace_queue_is_full(keyspace, op->value_bytes)) {

@@ -280,6 +280,9 @@ static int batch_reserve(struct keyspace *keyspace)
 	uint64_t bytes = 0;
 	uint64_t largest = 0;
 	uint64_t large_bytes = 0;
+	if (!keyspace_has_versions(keyspace, batch->count)) {
+		return KEYSPACE_SPENT;
+	}
 	if (keyspace_queue_is_full(keyspace, batch->bytes)) {
 		return KEYSPACE_WAIT;
 	}

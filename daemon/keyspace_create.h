@@ -51,11 +51,12 @@ void keyspace_recover_thin(struct keyspace *keyspace);
 /// have accepted; 0 = none. Then recovery has failed.
 uint64_t keyspace_recover_left(const struct keyspace *keyspace);
 
-/// Ends recovery. `last_seq` is the highest seq in the store (0 = none). `had_lives`: a kvd has
-/// served from this folder before, so versions go on with a gap that is larger than what it can
-/// have handed out without a commit: none is ever handed out again, provided that the caller makes
-/// keyspace_last_seq() durable in the store's meta before the first reply.
-void keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool had_lives);
+/// Ends recovery. `last_seq` is the highest seq in the store (0 = none). `unended`: a kvd that
+/// served from this folder did not end in order, so versions go on with a gap that is larger than
+/// what it can have handed out without a commit: none is ever handed out again, provided that the
+/// caller makes keyspace_last_seq() durable in the store's meta before the first reply. False if
+/// there are no versions left: then every write returns KEYSPACE_SPENT.
+bool keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool unended);
 
 /// The log, for the persister.
 const struct kvs_log *keyspace_log(const struct keyspace *keyspace);

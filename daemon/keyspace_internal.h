@@ -164,6 +164,12 @@ static inline void keyspace_note_expired(struct keyspace *keyspace, const void *
 	}
 }
 
+/// Are so many versions left?
+static inline bool keyspace_has_versions(const struct keyspace *keyspace, uint64_t count)
+{
+	return keyspace->log.next_seq + count - 1 <= KVS_SEQ_MAX;
+}
+
 // ---- keyspace_apply.c: one op, from description to publication ----
 
 /// Finds the entry of a key, tombstones included. HIT or ABSENT; damage counts as absent and is

@@ -233,7 +233,7 @@ uint64_t keyspace_recover_left(const struct keyspace *keyspace)
 	return keyspace->recover_left_bytes;
 }
 
-void keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool had_lives)
+bool keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool unended)
 {
 	keyspace_recover_sweep(keyspace);
 	recover_facts_free(keyspace->recover_facts);
@@ -241,7 +241,8 @@ void keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool 
 	struct kvs_watermarks *marks = keyspace_marks(keyspace);
 	uint64_t gap = keyspace->region->memory_bytes / 64;
 	gap = gap > RECOVER_VERSION_GAP ? gap : RECOVER_VERSION_GAP;
-	keyspace->log.next_seq = had_lives ? last_seq + gap : last_seq + 1;
+	uint64_t next_seq = unended ? last_seq + gap : last_seq + 1;
+	keyspace->log.next_seq = next_seq < KVS_SEQ_MAX ? next_seq : KVS_SEQ_MAX + 1;
 	keyspace->log.segments[keyspace->log.head.segment].first_seq = keyspace->log.next_seq;
 	kvs_store_relaxed(&keyspace->region->directory[keyspace->log.head.segment].first_seq,
 			  keyspace->log.next_seq);
@@ -252,6 +253,7 @@ void keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool 
 	keyspace_publish_applied(keyspace);
 	(void)keyspace_recover_drain(keyspace);
 	keyspace_recover_settle(keyspace);
+	return keyspace_has_versions(keyspace, 1);
 }
 
 int keyspace_start_prepare(struct keyspace *keyspace)

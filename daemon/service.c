@@ -28,6 +28,7 @@
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/service_events.h"
+#include "daemon/service_persist.h"
 #include "daemon/service_recover.h"
 #include "daemon/service_region.h"
 #include "daemon/stats.h"
@@ -189,7 +190,7 @@ static void stop_events(struct service *service)
 static int start_store(struct service *service)
 {
 	if (!is_persisted(service)) {
-		keyspace_recover_finish(service->kvd.keyspace, 0, false);
+		(void)keyspace_recover_finish(service->kvd.keyspace, 0, false);
 		if (service_store_exists(service->kvd.config.dir)) {
 			log_warning("%s/store holds data that --persist memory neither reads nor "
 				    "updates: "
@@ -254,78 +255,6 @@ static void stop_readers(struct service *service)
 	stats_destroy(service->kvd.stats);
 }
 
-static int start_persist(struct service *service)
-{
-	const struct config *config = &service->kvd.config;
-	if (!is_persisted(service)) {
-		return 0;
-	}
-	const struct kvs_log *log = keyspace_log(service->kvd.keyspace);
-	struct persist_options options = {
-		.policy = (enum persist_policy)config->persist_policy,
-		.lazy_ms = config->lazy_ms,
-		.lazy_bytes = config->lazy_bytes,
-		.group_delay_us = config->group_delay_us,
-		.compact_ratio_percent = config->compact_ratio_percent,
-		.compact_floor_bytes = config->compact_floor_bytes,
-		.seam = service->kvd.seam,
-		.store = service->store,
-		.log = log,
-		.map = keyspace_map(service->kvd.keyspace),
-		.slot = readers_own_slot(service->kvd.readers),
-		.region_base = service->region.base,
-		.start_position = kvs_load_acquire(&log->published), // partner: kvs_log_publish()
-		.wake_fd = loop_wake_fd(service->kvd.loop),
-	};
-	int error = persist_start(&service->kvd.persist, &options);
-	if (error != 0) {
-		(void)snprintf(service->why, sizeof(service->why),
-			       "cannot start the persister: %s; %s", strerror(-error),
-			       remedy_of_errno(-error));
-		return EX_OSERR;
-	}
-	return 0;
-}
-
-static void stop_persist(struct service *service)
-{
-	if (service->kvd.persist == NULL) {
-		return;
-	}
-	int error = persist_stop(service->kvd.persist);
-	if (error != 0) {
-		LOG_AT(LOG_LEVEL_ERROR,
-		       "the last commit failed: %s; writes since version %llu are lost; %s before "
-		       "kvd starts again",
-		       strerror(-error),
-		       (unsigned long long)keyspace_durable_seq(service->kvd.keyspace),
-		       remedy_of_errno(-error));
-		service->stop_code = EX_IOERR;
-	}
-	service->kvd.persist = NULL;
-}
-
-// Says once that the store cannot be written, and once that it can again.
-static void service_watch_store(struct service *service)
-{
-	const char *why = NULL;
-	bool degraded = persist_degraded(service->kvd.persist, &why);
-	if (degraded == service->degraded) {
-		return;
-	}
-	service->degraded = degraded;
-	if (degraded) {
-		log_error("DEGRADED: %s/store cannot be written: %s; writes stay visible, none is "
-			  "durable until this passes; kvd tries again by itself",
-			  service->kvd.config.dir, why ? why : "unknown");
-		notify_status("degraded: the store cannot be written");
-	} else {
-		log_notice("the store in %s can be written again: everything is durable up to now",
-			   service->kvd.config.dir);
-		notify_status("serving");
-	}
-}
-
 // The writer's share of every turn.
 static void service_turn(void *context, uint64_t now_ns)
 {
@@ -337,7 +266,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	if (service->kvd.persist == NULL) {
 		return;
 	}
-	service_watch_store(service);
+	service_persist_watch(&service->kvd, &service->degraded);
 	persist_set_live_bytes(service->kvd.persist, keyspace_live_bytes(keyspace));
 	uint64_t last_seq = keyspace_last_seq(keyspace);
 	if (last_seq != service->noticed_seq) {
@@ -363,20 +292,33 @@ static int start_listener(struct service *service)
 	if (error != 0) {
 		return exit_code_of(-error);
 	}
+	return 0;
+}
+
+// Begins the life that clients see: only what can be served costs versions.
+static int start_life(struct service *service)
+{
+	if (is_persisted(service)) {
+		int code = service_persist_start(&service->kvd, service->store, &service->region,
+						 service->why, sizeof(service->why));
+		if (code != 0) {
+			return code;
+		}
+	}
 	// Readers of an older region learn of this one before anybody can get a reply, and not
 	// before their calls find a socket to queue at.
 	generation_advance(&service->generation);
 	return 0;
 }
 
-// The last to start is the first to stop, in two halves: no new clients, then, when everything is
+// The last to start are the first to stop, in two halves: no new clients, then, when everything is
 // durable, the answers that waited for it.
 static void stop_listener(struct service *service)
 {
 	notify_stopping();
 	service->kvd.stopping = true;
 	listener_shut(service->kvd.listener);
-	stop_persist(service);
+	service->stop_code = service_persist_stop(&service->kvd, service->store);
 	kvs_store_release(&service->region.header->lifecycle, KVS_REGION_RETIRED);
 	listener_close(service->kvd.listener);
 	service->kvd.listener = NULL;
@@ -397,8 +339,8 @@ static const struct service_step service_steps[] = {
 	{ start_store, stop_store },
 	{ start_generation, stop_generation },
 	{ start_readers, stop_readers },
-	{ start_persist, stop_persist },
 	{ start_listener, stop_listener },
+	{ start_life, NULL }, // stop_listener() ends it
 };
 #define SERVICE_STEPS (sizeof(service_steps) / sizeof(service_steps[0]))
 
@@ -484,6 +426,6 @@ int service_stop(struct service *service)
 		       (unsigned long long)seq,
 		       is_persisted(service) ? "durable" : "gone (memory policy)");
 	}
-	service_unwind(service, SERVICE_STEPS - 1);
+	service_unwind(service, SERVICE_STEPS - 2);
 	return code;
 }

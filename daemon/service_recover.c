@@ -90,8 +90,7 @@ static void recover_progress(void *context, uint64_t done_bytes, uint64_t total_
 	notify_status("reading the store: %u %%", percent);
 }
 
-// The exit code of a store's error: damage is not the same as a full disk or a wrong owner.
-static int recover_exit_code(int error)
+int service_store_exit_code(int error)
 {
 	switch (error) {
 	case STORE_DAMAGED:
@@ -125,7 +124,7 @@ static int recover_result(const struct recovery *recovery, struct store *store, 
 		return EX_OSERR;
 	default:
 		(void)snprintf(why, why_bytes, "%s", store_why(store));
-		return recover_exit_code(result);
+		return service_store_exit_code(result);
 	}
 }
 
@@ -174,23 +173,6 @@ static int recover_load(struct recovery *recovery, struct store *store, char *wh
 	return code;
 }
 
-// Before anybody can see a version of this life, the store knows where its versions begin: a life
-// that ends without a commit must not be repeated by the next.
-static int recover_begin_life(const struct kvd *kvd, struct store *store, char *why,
-			      size_t why_bytes)
-{
-	store_set_instance(store, kvd->instance_id);
-	int result = store_begin(store);
-	if (result == STORE_OK) {
-		result = store_commit(store, keyspace_last_seq(kvd->keyspace));
-	}
-	if (result != STORE_OK) {
-		(void)snprintf(why, why_bytes, "%s", store_why(store));
-		return recover_exit_code(result);
-	}
-	return 0;
-}
-
 bool service_store_exists(const char *dir)
 {
 	char path[4096];
@@ -204,13 +186,13 @@ int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why
 {
 	int probed = store_probe(kvd->config.dir, why, why_bytes);
 	if (probed != STORE_OK) {
-		return recover_exit_code(probed);
+		return service_store_exit_code(probed);
 	}
 	bool had_lives = service_store_exists(kvd->config.dir);
 	struct store_options options = { .dir = kvd->config.dir, .instance_id = kvd->instance_id };
 	int opened = store_open(store, &options, why, why_bytes);
 	if (opened != STORE_OK) {
-		return recover_exit_code(opened);
+		return service_store_exit_code(opened);
 	}
 	uint64_t began_ns = kvd->seam->monotonic_ns();
 	struct recovery recovery = { .kvd = kvd, .said_ns = began_ns };
@@ -226,8 +208,13 @@ int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why
 	if (recovery.highest_seq > last_seq) {
 		last_seq = recovery.highest_seq;
 	}
-	keyspace_recover_finish(kvd->keyspace, last_seq, had_lives);
-	code = recover_begin_life(kvd, *store, why, why_bytes);
+	bool left = keyspace_recover_finish(kvd->keyspace, last_seq, had_lives && !facts.ended);
+	if (!left) {
+		log_error("the versions of %s/store are used up: it is served, and every write is "
+			  "refused; save the data with kvctl dump, and load it into a kvd with "
+			  "another --dir",
+			  kvd->config.dir);
+	}
 	if (recovery.records > 0) {
 		uint64_t took_ms = (kvd->seam->monotonic_ns() - began_ns) / 1000000;
 		LOG_AT(LOG_LEVEL_NOTICE, "read %llu records, %llu keys, from %s/store in %llu ms",
@@ -235,9 +222,5 @@ int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why
 		       (unsigned long long)keyspace_count(kvd->keyspace), kvd->config.dir,
 		       (unsigned long long)took_ms);
 	}
-	if (code != 0) {
-		store_close(*store);
-		*store = NULL;
-	}
-	return code;
+	return 0;
 }

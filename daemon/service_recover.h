@@ -12,5 +12,8 @@ struct store;
 /// Is there a store in the data folder?
 bool service_store_exists(const char *dir);
 
+/// The exit code of an enum store_error: damage is not the same as a full disk or a wrong owner.
+int service_store_exit_code(int error);
+
 /// Returns 0 with *store open and the keyspace filled, or an exit code with `why` filled.
 int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why_bytes);

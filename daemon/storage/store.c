@@ -282,7 +282,7 @@ int store_delete_oldest(struct store *store, uint64_t count)
 	return STORE_OK;
 }
 
-int store_commit(struct store *store, uint64_t durable_seq)
+static int commit(struct store *store, uint64_t durable_seq, bool ends)
 {
 	int result = flush_block(store);
 	if (result != STORE_OK) {
@@ -293,6 +293,7 @@ int store_commit(struct store *store, uint64_t durable_seq)
 	if (durable_seq > store->now.durable_seq) {
 		store->now.durable_seq = durable_seq;
 	}
+	store->now.ended = ends;
 	int rc = store_meta_write(store, store->txn, &store->now);
 	if (rc != 0) {
 		return txn_fail(store, "writing its state", rc);
@@ -307,4 +308,14 @@ int store_commit(struct store *store, uint64_t durable_seq)
 	}
 	store->committed = store->now;
 	return STORE_OK;
+}
+
+int store_commit(struct store *store, uint64_t durable_seq)
+{
+	return commit(store, durable_seq, false);
+}
+
+int store_commit_last(struct store *store, uint64_t durable_seq)
+{
+	return commit(store, durable_seq, true);
 }

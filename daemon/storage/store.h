@@ -43,6 +43,7 @@ struct store_facts {
 	uint64_t oldest_block; // == next_block: no block
 	uint64_t next_block;
 	uint64_t log_bytes; // what the blocks take in the file
+	bool ended; // the last commit was store_commit_last()
 };
 
 /// Opens or creates. On failure `why` gets one line that names the thing and the remedy. Returns an
@@ -97,6 +98,9 @@ int store_delete_oldest(struct store *store, uint64_t count);
 /// up to `durable_seq`, or to what was in it already if that is more, is in the store. Returns an
 /// enum store_error; on failure nothing happened, unless the device failed: see store_begin().
 int store_commit(struct store *store, uint64_t durable_seq);
+
+/// The same for the last commit of a life that ends in order: facts say so until the next commit.
+int store_commit_last(struct store *store, uint64_t durable_seq);
 
 /// Forgets the open transaction, if any.
 void store_abort(struct store *store);

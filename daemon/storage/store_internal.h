@@ -13,6 +13,10 @@
 #define STORE_META_KEY "state"
 #define STORE_WHY_BYTES 512u
 
+enum store_meta_flag {
+	STORE_META_ENDED = 1, // the last life ended in order
+};
+
 /// The one record of `meta`.
 struct store_meta {
 	char marker[8];	  // STORE_META_MARKER
@@ -23,7 +27,7 @@ struct store_meta {
 	uint64_t oldest_block;
 	uint64_t next_block;
 	uint64_t log_bytes;
-	uint64_t reserved;
+	uint64_t flags; // enum store_meta_flag
 };
 static_assert(sizeof(struct store_meta) == 64, "fixed");
 

@@ -105,6 +105,7 @@ int store_meta_read(struct store *store, MDB_txn *txn, struct store_facts *facts
 		.oldest_block = meta.oldest_block,
 		.next_block = meta.next_block,
 		.log_bytes = meta.log_bytes,
+		.ended = (meta.flags & STORE_META_ENDED) != 0,
 	};
 	return STORE_OK;
 }
@@ -118,6 +119,7 @@ int store_meta_write(struct store *store, MDB_txn *txn, const struct store_facts
 		.oldest_block = facts->oldest_block,
 		.next_block = facts->next_block,
 		.log_bytes = facts->log_bytes,
+		.flags = facts->ended ? STORE_META_ENDED : 0,
 	};
 	memcpy(meta.marker, STORE_META_MARKER, sizeof(meta.marker));
 	meta.crc = kvs_crc32c(0, (const char *)&meta + 16, sizeof(meta) - 16);

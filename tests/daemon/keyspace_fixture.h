@@ -63,7 +63,7 @@ static inline void fixture_begin(struct fixture *f, bool persisted, uint64_t see
 
 static inline void fixture_serve(struct fixture *f, uint64_t last_seq)
 {
-	keyspace_recover_finish(f->keyspace, last_seq, last_seq > 0);
+	(void)keyspace_recover_finish(f->keyspace, last_seq, last_seq > 0);
 	kvs_region_go_alive(&f->region);
 }
 

@@ -70,7 +70,7 @@ static void begin_store(struct life *life, const struct life_options *options)
 	}
 	struct store_facts facts;
 	store_facts(life->store, &facts);
-	keyspace_recover_finish(life->keyspace, facts.durable_seq, true);
+	(void)keyspace_recover_finish(life->keyspace, facts.durable_seq, true);
 	kvs_region_go_alive(&life->region);
 }
 

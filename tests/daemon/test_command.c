@@ -107,7 +107,7 @@ static void rig_open(struct rig *rig)
 					     .revoke_min_ms = 50,
 					     .value_bytes_max = 1u << 20 };
 	rig->kvd.keyspace = keyspace_create(&keyspace);
-	keyspace_recover_finish(rig->kvd.keyspace, 0, false);
+	(void)keyspace_recover_finish(rig->kvd.keyspace, 0, false);
 	kvs_region_go_alive(&rig->region);
 	ok_int(loop_create(&rig->kvd.loop, &seam_system), 0, "loop");
 	rig->kvd.stats = stats_create(&rig->kvd);

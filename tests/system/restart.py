@@ -218,6 +218,90 @@ def versions_over_lives(tap):
                'a version that a lost life handed out is never handed out again: %s' % seen)
 
 
+def versions_after_order(tap):
+    """A stop costs no versions, nor does a start that serves nobody."""
+    def next_version(kvd):
+        with kvd.connect() as connection:
+            return connection.command('KVD.SET', b'k', b'v')
+
+    with Kvd('--persist', 'lazy', '--lazy-interval', '1h') as kvd:
+        first = next_version(kvd)
+        kvd.stop()
+        kvd.start()
+        tap.equal(next_version(kvd), first + 1, 'versions go on after a stop')
+        kvd.stop()
+        place = os.path.join(kvd.root, 'no socket')
+        os.mkdir(place)
+        for _ in range(3):
+            kvd.spawn('--socket', place)
+            status = kvd.wait()
+        tap.ok(status not in (0, None), 'a socket that cannot be is refused: %s' % status)
+        kvd.socket = os.path.join(kvd.dir, 'kvd.sock')
+        kvd.start('--persist', 'lazy')
+        tap.equal(next_version(kvd), first + 2, 'and that costs no version')
+        kvd.stop()
+        kvd.start()
+        kvd.kill()
+        kvd.start()
+        tap.ok(next_version(kvd) > first + 2 + (1 << 27), 'a kill does, before any write too')
+
+
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+def set_durable_seq(kvd, seq):
+    """Writes the store's state as after very many lives (daemon/storage/store_internal.h)."""
+    path = os.path.join(kvd.dir, 'store', 'data.mdb')
+    with open(path, 'r+b') as file:
+        data = bytearray(file.read())
+        at = data.find(b'kvd-sto1')
+        while at >= 0:
+            if at + 64 <= len(data):
+                data[at + 24:at + 32] = seq.to_bytes(8, sys.byteorder)
+                crc = crc32c(data[at + 16:at + 64])
+                data[at + 12:at + 16] = crc.to_bytes(4, sys.byteorder)
+            at = data.find(b'kvd-sto1', at + 1)
+        file.seek(0)
+        file.write(data)
+
+
+def versions_used_up(tap):
+    most = (1 << 48) - 1
+    with Kvd('--persist', 'group') as kvd:
+        with kvd.connect() as connection:
+            connection.command('SET', b'k', b'v')
+        kvd.stop()
+        set_durable_seq(kvd, most - 4)
+        kvd.start()
+        with kvd.connect() as connection:
+            tap.equal(connection.command('KVD.SET', b'a', b'v'), most - 3, 'near the last version')
+            tap.equal(connection.command('MSET', b'b', b'v', b'c', b'v'), 'OK', 'up to the last')
+            told = connection.pipeline([('MSET', b'd', b'v', b'e', b'v'), ('EXISTS', b'd')])
+            tap.ok('versions are used up' in str(told[0]) and told[1] == 0,
+                   'I: what needs more is refused as a whole: %s' % told[0])
+            tap.equal(connection.command('SET', b'd', b'v'), 'OK', 'the last')
+            for command in (('SET', b'f', b'v'), ('DEL', b'a'), ('FLUSHALL',), ('INCR', b'n'),
+                            ('EXPIRE', b'a', b'100')):
+                reply = connection.command(*command)
+                tap.ok('versions are used up' in str(reply), '%s is refused' % command[0])
+        for hard in (False, True, False):
+            error = start_again(kvd, hard)
+            tap.equal(error, None, 'E: the store is served after %s' %
+                      ('a kill' if hard else 'a stop'))
+            with kvd.connect() as connection:
+                tap.equal(connection.command('MGET', b'k', b'a', b'b', b'd'), [b'v'] * 4,
+                          'E: with all that is in it')
+                tap.ok('versions are used up' in str(connection.command('SET', b'f', b'v')),
+                       'and nothing is written')
+        tap.ok('kvctl dump' in kvd.log(), 'the log names the remedy')
+
+
 def main():
     tap = Tap()
     full_memory(tap)
@@ -226,6 +310,8 @@ def main():
     full_of_all_sizes(tap)
     many_flushes(tap)
     versions_over_lives(tap)
+    versions_after_order(tap)
+    versions_used_up(tap)
     return tap.done()
 
 

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+//
+// What a life costs: one commit when it begins, which also takes back the word that the last one
+// ended in order, and one when it ends, which gives it. A kvd that is killed has given none: then
+// the next cannot know which versions were handed out, and leaves a gap.
+#include "daemon/service_persist.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sysexits.h>
+
+#include "daemon/keyspace.h"
+#include "daemon/keyspace_create.h"
+#include "daemon/kvd.h"
+#include "daemon/log.h"
+#include "daemon/loop.h"
+#include "daemon/notify.h"
+#include "daemon/persist.h"
+#include "daemon/readers.h"
+#include "daemon/remedy.h"
+#include "daemon/service_recover.h"
+#include "daemon/storage/store.h"
+#include "shm/log.h"
+#include "shm/region.h"
+
+// A life that ends without a commit must not be repeated by the next.
+static int begin_life(const struct kvd *kvd, struct store *store, char *why, size_t why_bytes)
+{
+	store_set_instance(store, kvd->instance_id);
+	int result = store_begin(store);
+	if (result == STORE_OK) {
+		result = store_commit(store, keyspace_last_seq(kvd->keyspace));
+	}
+	if (result != STORE_OK) {
+		(void)snprintf(why, why_bytes, "%s", store_why(store));
+		return service_store_exit_code(result);
+	}
+	return 0;
+}
+
+int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_region *region,
+			  char *why, size_t why_bytes)
+{
+	const struct config *config = &kvd->config;
+	int code = begin_life(kvd, store, why, why_bytes);
+	if (code != 0) {
+		return code;
+	}
+	const struct kvs_log *log = keyspace_log(kvd->keyspace);
+	struct persist_options options = {
+		.policy = (enum persist_policy)config->persist_policy,
+		.lazy_ms = config->lazy_ms,
+		.lazy_bytes = config->lazy_bytes,
+		.group_delay_us = config->group_delay_us,
+		.compact_ratio_percent = config->compact_ratio_percent,
+		.compact_floor_bytes = config->compact_floor_bytes,
+		.seam = kvd->seam,
+		.store = store,
+		.log = log,
+		.map = keyspace_map(kvd->keyspace),
+		.slot = readers_own_slot(kvd->readers),
+		.region_base = region->base,
+		.start_position = kvs_load_acquire(&log->published), // partner: kvs_log_publish()
+		.wake_fd = loop_wake_fd(kvd->loop),
+	};
+	int error = persist_start(&kvd->persist, &options);
+	if (error != 0) {
+		(void)snprintf(why, why_bytes, "cannot start the persister: %s; %s",
+			       strerror(-error), remedy_of_errno(-error));
+		return EX_OSERR;
+	}
+	return 0;
+}
+
+// Without this word the next life only leaves a gap: a failure is no more than a line in the log.
+static void end_life(const struct kvd *kvd, struct store *store)
+{
+	int result = store_begin(store);
+	if (result == STORE_OK) {
+		result = store_commit_last(store, keyspace_last_seq(kvd->keyspace));
+	}
+	if (result != STORE_OK) {
+		LOG_AT(LOG_LEVEL_NOTICE,
+		       "all is durable, but not that kvd ended in order: %s; the next start leaves "
+		       "a gap in the versions",
+		       store_why(store));
+	}
+}
+
+int service_persist_stop(struct kvd *kvd, struct store *store)
+{
+	if (kvd->persist == NULL) {
+		return 0;
+	}
+	int error = persist_stop(kvd->persist);
+	kvd->persist = NULL;
+	if (error != 0) {
+		LOG_AT(LOG_LEVEL_ERROR,
+		       "the last commit failed: %s; writes since version %llu are lost; %s before "
+		       "kvd starts again",
+		       strerror(-error), (unsigned long long)keyspace_durable_seq(kvd->keyspace),
+		       remedy_of_errno(-error));
+		return EX_IOERR;
+	}
+	if (keyspace_durable_seq(kvd->keyspace) == keyspace_last_seq(kvd->keyspace)) {
+		end_life(kvd, store);
+	}
+	return 0;
+}
+
+void service_persist_watch(struct kvd *kvd, bool *degraded)
+{
+	const char *why = NULL;
+	bool is_degraded = persist_degraded(kvd->persist, &why);
+	if (is_degraded == *degraded) {
+		return;
+	}
+	*degraded = is_degraded;
+	if (is_degraded) {
+		log_error("DEGRADED: %s/store cannot be written: %s; writes stay visible, none is "
+			  "durable until this passes; kvd tries again by itself",
+			  kvd->config.dir, why ? why : "unknown");
+		notify_status("degraded: the store cannot be written");
+	} else {
+		log_notice("the store in %s can be written again: everything is durable up to now",
+			   kvd->config.dir);
+		notify_status("serving");
+	}
+}

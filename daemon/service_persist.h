@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+//
+// The life of a store in one kvd: begun when kvd can serve, followed while it does, ended in order.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct kvd;
+struct kvs_region;
+struct store;
+
+/// Begins a life: makes durable where its versions begin, then starts the persister. Returns 0, or
+/// an exit code with `why` filled.
+/// Call with: nobody having seen a version of this life. Thread must: own the store; the persister
+/// has it until service_persist_stop().
+int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_region *region,
+			  char *why, size_t why_bytes);
+
+/// Makes all durable and says in the store that this life ended in order: then the next one goes on
+/// with the versions where this one stopped. Returns 0, or an exit code; what failed is logged.
+int service_persist_stop(struct kvd *kvd, struct store *store);
+
+/// Says once that the store cannot be written, and once that it can again; `degraded` is what was
+/// said last.
+void service_persist_watch(struct kvd *kvd, bool *degraded);
