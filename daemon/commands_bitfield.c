@@ -182,7 +182,9 @@ static void bitfield_write(struct call *call, struct bitfield_state *state,
 			return;
 		}
 		if (op->overflow == BITFIELD_SAT) {
-			after = after > most ? most : least;
+			// A number further below than an int64_t can say counts as above, as in Redis.
+			bool far = op->verb == BITFIELD_SET && most - after > INT64_MAX;
+			after = after > most || far ? most : least;
 		} else {
 			after = bitfield_as(op, (uint64_t)after);
 		}
