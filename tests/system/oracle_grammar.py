@@ -175,6 +175,7 @@ GRAMMAR = {
 NOT_SENT = {
     'kvd.': "kvd's own, Redis has none of them",
     'client|setinfo': 'of Redis 7.2, after the one to compare with',
+    'config|rewrite': 'Redis has no file to write to here',
     'latency|histogram': 'times of commands',
     'delifeq': "Valkey's, Redis 7.0 has it not",
 }
