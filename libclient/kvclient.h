@@ -171,6 +171,25 @@ enum kvc_get_flags {
  * it; with KVC_GET_SNAPSHOT KVC_BUSY if writers never paused long enough. */
 KVC_API int kvc_get_many(kvc_reader *reader, struct kvc_item *items, size_t count, uint32_t flags);
 
+/* Stands for one version of one key as a reader saw it; for caches above this library. Plain bytes:
+ * copy and keep it as you like, use it with any reader in this process. Zeroed it is KVC_CHANGED. */
+struct kvc_token {
+	uint64_t opaque[10];
+};
+
+/* As kvc_get and kvc_view, and fill *token. It stands for nothing (KVC_CHANGED for ever) unless the
+ * result is KVC_OK or KVC_TRUNCATED and came from the mapping. */
+KVC_API int kvc_get_token(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
+			  size_t buffer_bytes, struct kvc_meta *meta, struct kvc_token *token);
+KVC_API int kvc_view_token(kvc_reader *reader, const void *key, size_t key_bytes,
+			   struct kvc_view *view, struct kvc_token *token);
+
+/* Is what *token stands for still the key's value? KVC_OK: it is, as surely as if it had been read
+ * now; never said of anything older. KVC_CHANGED: it may have changed (also when only the table or
+ * the attachment did): read it again. A few loads: no system call, no search, no lock. Brings
+ * *token up to date. As any use of a reader: one thread at a time. */
+KVC_API int kvc_check(kvc_reader *reader, struct kvc_token *token);
+
 /* Watermarks as this reader sees them: highest applied and durable version. A value is durable
  * when its version is at most *durable. Ask where it matters: this line changes with every
  * write, so a get does not look at it. */

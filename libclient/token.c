@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+//
+// Tokens: what a reader saw, remembered as the word in the table that led to it, so that "is it
+// still so?" is a look at that word instead of a search. KVC_OK may be said only if the record that
+// the token stands for is the key's present one; the other answer may be said at any time.
+//
+// Why an equal word is proof. A token remembers the place of the entry, the entry word W, the root
+// (side and turns), an epoch e that was announced before W was loaded, and the record's seq. When
+// the check loads W from that place again, then
+//
+// 1. the place belongs to the table of now. The side of the root is the token's, and between two
+//    switches of the side stands a grace period, which raises the epoch and empties the other side;
+//    `turns` tells the switch itself. (Bucket counts are no matter: what a split or a merge moves
+//    is cleared at its old place before the next write, so that an old place holds no old entry
+//    once any later write is acknowledged.)
+// 2. whatever record W names is some key's present one: every other entry has been replaced or
+//    cleared, in place, by one store each.
+// 3. W names the record that it named. Its memory could have been given to another only after W was
+//    unlinked, with a stamp s >= e, and then an epoch above s was published before the reuse. The
+//    word is loaded with acquire, the epoch after it: if that is still e, there was no reuse. If
+//    not, the record's own seq, which no write ever gets again, is compared; the open section keeps
+//    its memory in place meanwhile, and if kvd took it back the section's end says so.
+//
+// Another region, or another life of the same, has other identities, which are compared first.
+#include <assert.h>
+#include <string.h>
+
+#include "libclient/internal.h"
+
+/// What the opaque words are.
+struct token {
+	uint64_t hash_seed, gen, incarnation; // of the region, and kvd's life
+	uint64_t offset;		      // of the entry, from the start of the region
+	uint64_t range;			      // that it lies in
+	uint64_t entry;			      // 0 = a token that stands for nothing
+	uint64_t root;
+	uint64_t epoch;
+	uint64_t seq;
+	uint64_t expiry_ms; // 0 = never
+};
+static_assert(sizeof(struct token) == sizeof(struct kvc_token), "the public size");
+
+// Fills the token if `key` is still at `seq`. In an open section in the mapping.
+static void token_fill(const kvc_reader *reader, const void *key, size_t key_bytes, uint64_t seq,
+		       struct token *token)
+{
+	const struct kvs_map *map = reader->map;
+	struct kvs_hit hit;
+	// Acquire: as in kvs_table_find(), which loads it again; the two must agree with it.
+	uint64_t root = kvs_load_acquire(&reader->hot->table_root);
+	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
+	if (kvs_table_find(map, hash, key, key_bytes, &hit) != KVS_FIND_HIT ||
+	    hit.view.seq != seq || !hit.value ||
+	    kvs_load_acquire(&reader->hot->table_root) != root) {
+		return;
+	}
+	uint64_t offset = (uint64_t)((const unsigned char *)hit.slot - map->base);
+	for (unsigned range = KVS_RANGE_TABLE_0; range <= KVS_RANGE_OVERFLOW_1; range++) {
+		if (offset - map->ranges[range].offset < map->ranges[range].bytes_max) {
+			*token = (struct token){
+				.hash_seed = reader->hash_seed,
+				.gen = reader->gen,
+				.incarnation = reader->incarnation,
+				.offset = offset,
+				.range = range,
+				.entry = hit.entry,
+				.root = root,
+				.epoch = kvs_load_relaxed(&reader->slot->word) >> KVS_EPOCH_SHIFT,
+				.seq = seq,
+				.expiry_ms = hit.view.expiry_ms,
+			};
+		}
+	}
+}
+
+int kvc_view_token(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_view *view,
+		   struct kvc_token *token)
+{
+	struct token found = { .entry = 0 };
+	if (!token) {
+		return KVC_INVALID;
+	}
+	int status = kvc_view(reader, key, key_bytes, view);
+	if (status == KVC_OK && !(view->meta.flags & KVC_META_SOCKET)) {
+		token_fill(reader, key, key_bytes, view->meta.version, &found);
+	}
+	memcpy(token, &found, sizeof(found));
+	return status;
+}
+
+int kvc_get_token(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
+		  size_t buffer_bytes, struct kvc_meta *meta, struct kvc_token *token)
+{
+	if (!token || (!buffer && buffer_bytes > 0)) {
+		return KVC_INVALID;
+	}
+	for (unsigned i = 0; i < KVC_ATTEMPTS_MAX; i++) {
+		struct kvc_view view;
+		struct kvc_sink sink = { .buffer = buffer, .buffer_bytes = buffer_bytes };
+		int status = kvc_begin(reader);
+		if (status != KVC_OK) {
+			return status;
+		}
+		status = kvc_view_token(reader, key, key_bytes, &view, token);
+		if (status == KVC_OK) {
+			status = kvc_sink_fill(&sink, view.value, view.value_bytes);
+			if (meta) {
+				*meta = view.meta;
+			}
+		}
+		if (kvc_end(reader) == KVC_OK && status != KVC_REVOKED) {
+			return status;
+		}
+	}
+	memset(token, 0, sizeof(*token));
+	return kvc_get(reader, key, key_bytes, buffer, buffer_bytes, meta);
+}
+
+// The proof above, in its order. In an open section in the mapping that announced `word`.
+static bool token_is_current(const kvc_reader *reader, struct token *token, uint64_t word)
+{
+	const struct kvs_map *map = reader->map;
+	const struct kvs_hot *hot = reader->hot;
+	// Acquire: the buckets that the root counts are filled (partner: the writer's root store).
+	uint64_t root = kvs_load_acquire(&hot->table_root);
+	if (token->hash_seed != reader->hash_seed || token->gen != reader->gen ||
+	    token->incarnation != reader->incarnation ||
+	    (root ^ token->root) >> KVS_ROOT_SIDE_SHIFT != 0) {
+		return false;
+	}
+	// Another client in this process may have mapped less. Acquire: partner kvs_map_extend().
+	uint64_t start = token->offset - map->ranges[token->range].offset;
+	if (start >= kvs_load_acquire(&map->ready[token->range])) {
+		return false;
+	}
+	const unsigned char *at = map->base + token->offset;
+	// Acquire: partner is the writer's publishing store; the epoch below is loaded after it.
+	if (kvs_load_acquire((const uint64_t *)(const void *)at) != token->entry) {
+		return false;
+	}
+	if (kvs_load_relaxed(&hot->epoch_word) >> KVS_EPOCH_SHIFT == token->epoch) {
+		return true;
+	}
+	struct kvs_hit hit;
+	if (kvs_table_load(map, token->entry, &hit) != KVS_FIND_HIT || hit.view.seq != token->seq) {
+		return false;
+	}
+	token->epoch = word >> KVS_EPOCH_SHIFT; // announced before the entry was loaded
+	return true;
+}
+
+int kvc_check(kvc_reader *reader, struct kvc_token *opaque)
+{
+	struct token token;
+	if (!reader || !opaque) {
+		return KVC_INVALID;
+	}
+	memcpy(&token, opaque, sizeof(token));
+	if (token.entry == 0 || token.range > KVS_RANGE_OVERFLOW_1 ||
+	    (token.expiry_ms != 0 && kvc_expired(token.expiry_ms, 0))) {
+		return KVC_CHANGED;
+	}
+	bool nested = kvs_load_relaxed(&reader->depth) != 0;
+	if (nested &&
+	    (!reader->section_mapped || reader->section_lost || kvc_reader_is_foreign(reader))) {
+		return KVC_CHANGED;
+	}
+	uint64_t word =
+		nested ? kvs_load_relaxed(&reader->slot->word) : kvc_reader_enter_word(reader);
+	if (word == 0) {
+		return KVC_CHANGED; // something about the attachment has: a get sees to it
+	}
+	bool current = token_is_current(reader, &token, word);
+	bool good = nested ? kvs_epoch_still_good(reader->slot, reader->hot)
+			   : kvs_epoch_leave_last(reader->slot, reader->hot, word);
+	if (!current || !good) {
+		return KVC_CHANGED;
+	}
+	memcpy(opaque, &token, sizeof(token));
+	return KVC_OK;
+}
