@@ -224,14 +224,30 @@ static __attribute__((noinline)) int get_thorough(kvc_reader *reader, uint64_t h
 	return status;
 }
 
-// memcpy() for values of a few dozen bytes, without the call. Overlapping pieces, so that there is
-// no loop over the rest.
-static inline void get_copy_short(unsigned char *to, const unsigned char *from, size_t bytes)
+struct get_piece {
+	unsigned char bytes[16];
+};
+
+// memcpy() for 16 to GET_SHORT_BYTES bytes, without the call: pieces from both ends that overlap in
+// the middle, so that there is no loop.
+static inline __attribute__((always_inline)) void get_copy_short(void *to, const void *from,
+								 size_t bytes)
 {
-	for (size_t at = 0; at + 16 < bytes; at += 16) {
-		memcpy(to + at, from + at, 16);
+	struct get_piece *out = to, *out_end = (struct get_piece *)((char *)to + bytes);
+	const struct get_piece *in = from;
+	const struct get_piece *in_end = (const struct get_piece *)((const char *)from + bytes);
+	if (bytes > 64) {
+		out[2] = in[2];
+		out[3] = in[3];
+		out_end[-4] = in_end[-4];
+		out_end[-3] = in_end[-3];
 	}
-	memcpy(to + bytes - 16, from + bytes - 16, 16);
+	if (bytes > 32) {
+		out[1] = in[1];
+		out_end[-2] = in_end[-2];
+	}
+	out[0] = in[0];
+	out_end[-1] = in_end[-1];
 }
 
 // The usual get. `brief` is a constant: see kvs_table_quick().
@@ -282,12 +298,14 @@ static __attribute__((noinline)) int get_any(kvc_reader *reader, const void *key
 KVC_HOT int kvc_get(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
 		    size_t buffer_bytes, struct kvc_meta *meta)
 {
-	if (kvc_unlikely(!reader || !key || key_bytes - 1 >= KVS_KEY_BYTES_MAX ||
-			 (!buffer && buffer_bytes > 0))) {
+	if (kvc_unlikely(!reader || !key || (!buffer && buffer_bytes > 0))) {
 		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
 	}
-	if (kvs_quick_is_short(key_bytes)) {
+	if (kvc_likely(kvs_quick_is_short(key_bytes))) {
 		return get_quick(reader, key, key_bytes, buffer, buffer_bytes, meta, true);
+	}
+	if (key_bytes - 1 >= KVS_KEY_BYTES_MAX) {
+		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
 	}
 	return get_any(reader, key, key_bytes, buffer, buffer_bytes, meta);
 }

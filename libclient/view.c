@@ -209,12 +209,15 @@ static __attribute__((noinline)) int view_any(kvc_reader *reader, const void *ke
 KVC_HOT int kvc_view(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_view *view)
 {
 	// In line only in an open section in the mapping.
-	if (kvc_unlikely(!reader || !view || !key || key_bytes - 1 >= KVS_KEY_BYTES_MAX ||
+	if (kvc_unlikely(!reader || !view || !key ||
 			 kvs_load_relaxed(reader->sentinel) != reader->section_generation)) {
 		return view_detour(reader, key, key_bytes, view);
 	}
-	if (kvs_quick_is_short(key_bytes)) {
+	if (kvc_likely(kvs_quick_is_short(key_bytes))) {
 		return view_quick(reader, key, key_bytes, view, true);
+	}
+	if (key_bytes - 1 >= KVS_KEY_BYTES_MAX) {
+		return view_detour(reader, key, key_bytes, view);
 	}
 	return view_any(reader, key, key_bytes, view);
 }

@@ -125,6 +125,8 @@ kvs_table_quick(const struct kvs_hot *hot, const struct kvs_quick_aim *aim, uint
 		return false;
 	}
 	const unsigned char *at = aim->base + offset;
+	// Where the value ends is in the header; its line need not wait for that.
+	__builtin_prefetch(at + KVS_CACHE_LINE_BYTES);
 	const struct kvs_record *record = (const struct kvs_record *)(const void *)at;
 	// Relaxed, not for order but so that each word is loaded exactly once.
 	uint64_t seq_flags = kvs_load_relaxed(&record->seq_flags);

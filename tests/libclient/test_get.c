@@ -80,6 +80,36 @@ static void test_values(struct fake *fake, kvc_reader *reader)
 	ok(memcmp(buffer, "ssssssssss", 10) == 0 && meta.flags == KVC_META_SOCKET, "and says so");
 }
 
+// Every length that is copied in its own way, of keys too, into buffers of every size around it:
+// the bytes, and not one beyond them.
+static void test_lengths(struct fake *fake, kvc_reader *reader)
+{
+	static char value[300], buffer[320];
+	unsigned wrong = 0;
+	for (size_t i = 0; i < sizeof(value); i++) {
+		value[i] = (char)(i * 7 + 1);
+	}
+	for (size_t key_bytes = 1; key_bytes <= 20; key_bytes++) {
+		for (size_t bytes = 0; bytes <= 260; bytes += bytes < 140 ? 1 : 40) {
+			char key[32];
+			(void)snprintf(key, sizeof(key), "%.*s", (int)key_bytes,
+				       "abcdefghijklmnopqrstuvwxyz");
+			fake_put(fake, key, value, bytes, 0);
+			for (size_t room = bytes > 2 ? bytes - 2 : 0; room <= bytes + 2; room++) {
+				size_t copied = room < bytes ? room : bytes;
+				struct kvc_meta meta;
+				memset(buffer, '#', sizeof(buffer));
+				int status = kvc_get(reader, key, key_bytes, buffer, room, &meta);
+				wrong += status != (room < bytes ? KVC_TRUNCATED : KVC_OK);
+				wrong += meta.value_bytes != bytes;
+				wrong += memcmp(buffer, value, copied) != 0;
+				wrong += buffer[copied] != '#';
+			}
+		}
+	}
+	ok_u64(wrong, 0, "B: keys of 1 to 20 bytes, values of 0 to 260, rooms around them");
+}
+
 static void test_arguments(kvc_reader *reader)
 {
 	char key[600];
@@ -264,6 +294,7 @@ int main(void)
 	kvc *client = fake_client(&fake, &reader, 0);
 	ok_int(kvc_is_mapped(client), 1, "mapped");
 	test_values(&fake, reader);
+	test_lengths(&fake, reader);
 	test_arguments(reader);
 	test_alloc(&fake, reader);
 	test_expiry(&fake, reader);
