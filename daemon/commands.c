@@ -11,6 +11,7 @@
 void commands_error(struct call *call, const char *text)
 {
 	call->failed = true;
+	stats_count_error(call->kvd->stats, text);
 	reply_error(call->session, text);
 }
 

@@ -384,6 +384,7 @@ int service_start(struct service **out, const struct config *config)
 	service->kvd.config = *config;
 	service->kvd.started_ns = seam_system.monotonic_ns();
 	service->kvd.started_wall_ms = seam_system.wall_ms();
+	service->kvd.durable_wall_ms = service->kvd.started_wall_ms;
 	service->lock_fd = -1;
 	service->generation.fd = -1;
 	unsigned char random[20];

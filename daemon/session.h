@@ -220,6 +220,8 @@ void session_shared_destroy(struct session_shared *shared);
 /// caller's.
 struct session *session_open(struct session_shared *shared, int fd);
 size_t session_count(const struct session_shared *shared);
+/// What all of them hold: input, output, queued commands.
+uint64_t session_buffer_bytes(const struct session_shared *shared);
 /// Derives the limits of requests and buffers from kvd's configuration, at start and anew.
 void session_set_limits(struct session_shared *shared);
 

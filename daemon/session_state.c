@@ -114,6 +114,11 @@ struct session *session_find(const struct kvd *kvd, uint64_t id)
 	return session && !session->dead ? session : NULL;
 }
 
+uint64_t session_buffer_bytes(const struct session_shared *shared)
+{
+	return shared->buffer_bytes;
+}
+
 size_t session_count(const struct session_shared *shared)
 {
 	return shared->count;

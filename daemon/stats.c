@@ -139,6 +139,26 @@ void stats_reset(struct stats *stats)
 			kvs_counter_infos[i].is_gauge ? 0 : stats_get(stats, (enum kvs_counter)i);
 	}
 	stats_forget_times(stats);
+	memset(stats->errors, 0, sizeof(stats->errors));
+	stats->errors_count = 0;
+}
+
+void stats_count_error(struct stats *stats, const char *text)
+{
+	size_t bytes = strcspn(text, " ");
+	unsigned i = 0;
+	while (i < stats->errors_count && (strlen(stats->errors[i].code) != bytes ||
+					   strncmp(stats->errors[i].code, text, bytes) != 0)) {
+		i++;
+	}
+	if (i == STATS_ERRORS_MAX || bytes >= STATS_ERROR_CODE_BYTES) {
+		return;
+	}
+	if (i == stats->errors_count) {
+		memcpy(stats->errors[i].code, text, bytes);
+		stats->errors_count++;
+	}
+	stats->errors[i].count++;
 }
 
 void stats_turn(const struct kvd *kvd)

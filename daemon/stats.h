@@ -43,6 +43,15 @@ static inline double stats_usec_per_call(const struct stats_command *numbers)
 		       : 0.0;
 }
 
+#define STATS_ERRORS_MAX 32u // codes that are told apart
+#define STATS_ERROR_CODE_BYTES 24u
+
+/// How often an error began with this code.
+struct stats_error {
+	char code[STATS_ERROR_CODE_BYTES];
+	uint64_t count;
+};
+
 /// A moment's totals, for rates.
 struct stats_sample {
 	uint64_t time_ms;
@@ -55,6 +64,8 @@ struct stats {
 	uint64_t *counters; // words in the region's first page; kvd is their only writer
 	uint64_t base[KVS_COUNTERS_COUNT]; // values at CONFIG RESETSTAT, for INFO
 	struct stats_command commands[STATS_COMMANDS_MAX];
+	struct stats_error errors[STATS_ERRORS_MAX];
+	unsigned errors_count;
 	struct stats_sample samples[STATS_RATE_SAMPLES];
 	uint64_t samples_taken;
 	uint64_t timing_clock; // counts calls: every STATS_TIMED_EVERY-th is timed
@@ -88,6 +99,9 @@ static inline uint64_t stats_since_reset(const struct stats *stats, enum kvs_cou
 {
 	return stats_get(stats, counter) - stats->base[counter];
 }
+
+/// Counts an error reply by the code that its text begins with.
+void stats_count_error(struct stats *stats, const char *text);
 
 /// How exactly commands are timed follows from the options of SLOWLOG and LATENCY: call it when one
 /// of them was changed.
