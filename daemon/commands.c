@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "daemon/glob.h"
+#include "daemon/session_refs.h"
 
 void commands_error(struct call *call, const char *text)
 {
@@ -107,6 +108,7 @@ void commands_reply_rewind(struct session *session, uint64_t mark)
 	if (mark >= session->output_position &&
 	    mark - session->output_position <= session->output_end) {
 		session->output_end = mark - session->output_position;
+		session_refs_forget(session, mark, UINT64_MAX);
 	}
 }
 

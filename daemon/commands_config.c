@@ -12,6 +12,7 @@
 #include "daemon/config_rewrite.h"
 #include "daemon/config_set.h"
 #include "daemon/glob.h"
+#include "daemon/loop.h"
 #include "daemon/log.h"
 
 #define CONFIG_VALUE_BYTES 4096
@@ -270,5 +271,6 @@ void commands_config_rewrite(struct call *call)
 void commands_config_resetstat(struct call *call)
 {
 	stats_reset(call->kvd->stats);
+	loop_longest_reset(call->kvd->loop);
 	reply_ok(call->session);
 }

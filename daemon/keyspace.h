@@ -42,6 +42,11 @@ struct keyspace_value {
 int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
 		 struct keyspace_value *value);
 
+/// Lets bytes of a large value, which `at` points into, stay where they are, whatever becomes of
+/// their key; false if they stand elsewhere. keyspace_unpin() with *pin ends it, once.
+bool keyspace_pin(struct keyspace *keyspace, const void *at, uint64_t *pin);
+void keyspace_unpin(struct keyspace *keyspace, uint64_t pin);
+
 /// Stores key = value. `expiry_ms` 0 = no expiry (any former one is gone). `value` may point into
 /// the region (a value from keyspace_get()). *seq (may be NULL) gets the new version. Returns OK,
 /// WAIT, FULL or TOO_LARGE.

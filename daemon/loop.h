@@ -74,7 +74,7 @@ uint64_t loop_now_ns(const struct loop *loop);
 /// have waited whose request came just then.
 struct loop_longest {
 	uint64_t wall_ns; // whatever else the machine did meanwhile included
-	uint64_t thread_ns; // at most so much processor time of this thread: 200 us too much at worst
+	uint64_t thread_ns; // processor time of this thread, up to 200 us too much
 };
 struct loop_longest loop_longest(const struct loop *loop);
 /// Begins anew (CONFIG RESETSTAT).

@@ -9,9 +9,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "daemon/session.h"
+#include "daemon/session_refs.h"
 
 #define REPLY_ERROR_BYTES_MAX 1024
+#define REPLY_REFER_BYTES (64u << 10) // from here on a value is not copied, if it can be pinned
 
 #define REPLY_LITERAL(session, text) reply_raw(session, text, sizeof(text) - 1)
 
@@ -97,8 +98,26 @@ static void reply_framed(struct session *session, char prefix, const char *head,
 	session_output_add(session, at + 2);
 }
 
+/// A large value that stays where it stands and is sent from there. False if it must be copied.
+static bool reply_refer(struct session *session, const void *data, size_t bytes)
+{
+	uint64_t start = session->output_position + session->output_end;
+	reply_number(session, '$', (int64_t)bytes);
+	if (session_refs_add(session, data, bytes)) {
+		REPLY_LITERAL(session, "\r\n");
+		return true;
+	}
+	if (!session->dead) {
+		session->output_end = (size_t)(start - session->output_position);
+	}
+	return false;
+}
+
 void reply_bulk(struct session *session, const void *data, size_t bytes)
 {
+	if (__builtin_expect(bytes >= REPLY_REFER_BYTES, 0) && reply_refer(session, data, bytes)) {
+		return;
+	}
 	reply_framed(session, '$', "", 0, data, bytes);
 }
 
@@ -203,6 +222,8 @@ static void reply_deferred_fill(struct session *session, size_t mark, char kind,
 	char *out = session->output;
 	size_t head = resp_format_number(out + mark, kind, (int64_t)count);
 	memmove(out + mark + head, out + body, session->output_end - body);
+	session_refs_shift(session, session->output_position + body,
+			   (int64_t)head - RESP_NUMBER_BYTES_MAX);
 	session->output_end -= RESP_NUMBER_BYTES_MAX - head;
 }
 

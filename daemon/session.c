@@ -309,12 +309,13 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 		(void)session_settle_turns(shared);
 	}
 	session_close_dead(shared);
+	(void)reclaim_turn(&shared->reclaim);
 }
 
 uint64_t session_shared_next_ns(const struct session_shared *shared)
 {
 	if (!TAILQ_EMPTY(&shared->ready) || !TAILQ_EMPTY(&shared->dead) ||
-	    tracking_busy(shared->kvd)) {
+	    tracking_busy(shared->kvd) || shared->reclaim.first) {
 		return 0;
 	}
 	uint64_t next_ns = session_halves_next_ns(shared);
@@ -360,5 +361,6 @@ void session_shared_destroy(struct session_shared *shared)
 		resp_request_free(&shared->window[i]);
 	}
 	lookup_free(&shared->by_id);
+	reclaim_finish(&shared->reclaim);
 	free(shared);
 }

@@ -24,6 +24,7 @@ struct listener;
 struct pubsub_client;
 struct reader_client;
 struct session_owner;
+struct session_ref;
 struct session_shared;
 struct tracking_client;
 
@@ -134,6 +135,10 @@ struct session {
 	size_t output_sent, output_end, output_bytes;
 	uint64_t output_position; // stream position of output[0]
 
+	struct session_ref *refs; // queue [refs_first, refs_end), see session_refs.h
+	size_t refs_first, refs_end, refs_capacity;
+	uint64_t refs_bytes; // of all that are not sent
+
 	struct session_span *spans; // queue [spans_first, spans_end)
 	size_t spans_first, spans_end, spans_capacity;
 	struct session_hold *holds;
@@ -191,6 +196,9 @@ void session_kill(struct session *session, const char *why);
 /// Makes room for `bytes` more; false if the session is dead or would exceed its output limit (it
 /// is then marked for closing).
 bool session_output_grow(struct session *session, size_t bytes);
+
+/// Would `bytes` more be within its output limit? If not the session is marked for closing.
+bool session_output_fits(struct session *session, size_t bytes);
 
 /// Where up to `bytes` can be written, NULL if they cannot; session_output_add() tells how many
 /// were.

@@ -11,6 +11,7 @@
 #include "daemon/keyspace.h"
 #include "daemon/log.h"
 #include "daemon/session_parts.h"
+#include "daemon/session_refs.h"
 
 #define SESSION_ERROR_BYTES_MAX 256
 
@@ -133,6 +134,10 @@ static size_t session_rewrite(struct session *session, char *out, uint64_t durab
 		size_t start = (size_t)(span->start - base);
 		size_t stop = (size_t)(span->end - base);
 		bool fails = session_span_failed(span, durable, failed);
+		if (fails) { // whatever of it would be sent from where it stands
+			session_refs_forget(session, span->start + (uint64_t)delta,
+					    span->end + (uint64_t)delta);
+		}
 		size_t keep = (fails ? start : stop) - from;
 		memcpy(out + end, session->output + from, keep);
 		end += keep;
@@ -147,6 +152,7 @@ static size_t session_rewrite(struct session *session, char *out, uint64_t durab
 				fds_position, old_end + (uint64_t)(delta - change), change);
 			fds_end = session_shifted(fds_end, old_end + (uint64_t)(delta - change),
 						  change);
+			session_refs_shift(session, old_end + (uint64_t)(delta - change), change);
 			span->seq = 0;
 		}
 		span->end += (uint64_t)delta;

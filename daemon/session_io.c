@@ -16,8 +16,10 @@
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
 #include "daemon/session_push.h"
+#include "daemon/session_refs.h"
 
 #define SESSION_BIG_FIRST_BYTES (256u << 10)
+#define SESSION_IO_BYTES_MAX (256u << 10) // of one read, or sent in one turn: 100 us of copying
 
 static char *session_buffer_take(struct session *session)
 {
@@ -46,7 +48,7 @@ static void session_buffer_give(struct session *session, char *buffer, size_t by
 	if (bytes == SESSION_BUFFER_BYTES && shared->spares_count < SESSION_SPARES_MAX) {
 		shared->spares[shared->spares_count++] = buffer;
 	} else {
-		free(buffer);
+		reclaim_free(&shared->reclaim, buffer, bytes);
 	}
 }
 
@@ -181,6 +183,7 @@ enum session_read_result session_read(struct session *session)
 		.iov_base = session->input + session->input_end,
 		.iov_len = session->input_bytes - session->input_end,
 	};
+	piece.iov_len = piece.iov_len < SESSION_IO_BYTES_MAX ? piece.iov_len : SESSION_IO_BYTES_MAX;
 	// No room for control data: the kernel drops descriptors that a client sends, and says so.
 	struct msghdr message = { .msg_iov = &piece, .msg_iovlen = 1 };
 	ssize_t n = session->kvd->seam->recvmsg(session->source.fd, &message, MSG_DONTWAIT);
@@ -205,6 +208,22 @@ enum session_read_result session_read(struct session *session)
 	return (size_t)n == piece.iov_len ? SESSION_READ_MORE : SESSION_READ_SHORT;
 }
 
+bool session_output_fits(struct session *session, size_t bytes)
+{
+	uint64_t limit = session->kvd->config.output_bytes_max;
+	size_t unsent = session_output_used(session);
+	if (unsent + bytes <= limit && unsent + bytes >= bytes) {
+		return true;
+	}
+	log_warning("client %llu (pid %d) does not read its replies: closed at %zu bytes, "
+		    "limit %llu (client-output-max)",
+		    (unsigned long long)session->id, (int)session->pid, unsent,
+		    (unsigned long long)limit);
+	session_count_up(session->shared, KVS_COUNTER_clients_dropped_output, 1);
+	session_kill(session, NULL);
+	return false;
+}
+
 bool session_output_grow(struct session *session, size_t bytes)
 {
 	if (session->dead) {
@@ -220,15 +239,7 @@ bool session_output_grow(struct session *session, size_t bytes)
 			return true;
 		}
 	}
-	uint64_t limit = session->kvd->config.output_bytes_max;
-	size_t unsent = session->output_end - session->output_sent;
-	if (unsent + bytes > limit || unsent + bytes < bytes) {
-		log_warning("client %llu (pid %d) does not read its replies: closed at %zu bytes, "
-			    "limit %llu (client-output-max)",
-			    (unsigned long long)session->id, (int)session->pid, unsent,
-			    (unsigned long long)limit);
-		session_count_up(session->shared, KVS_COUNTER_clients_dropped_output, 1);
-		session_kill(session, NULL);
+	if (!session_output_fits(session, bytes)) {
 		return false;
 	}
 	size_t want = session->output_end + bytes;
@@ -262,17 +273,13 @@ void session_fds_close(struct session *session)
 	session->fds_count = 0;
 }
 
-/// One sendmsg of [output_sent, end), with the descriptors if `with_fds`.
-static ssize_t session_send_piece(struct session *session, size_t end, bool with_fds)
+/// One sendmsg, with the descriptors if `with_fds`.
+static ssize_t session_send_piece(struct session *session, struct iovec piece, bool with_fds)
 {
 	union {
 		char bytes[CMSG_SPACE(sizeof(int) * SESSION_FDS_MAX)];
 		struct cmsghdr align;
 	} control;
-	struct iovec piece = {
-		.iov_base = session->output + session->output_sent,
-		.iov_len = end - session->output_sent,
-	};
 	struct msghdr message = { .msg_iov = &piece, .msg_iovlen = 1 };
 	if (with_fds) {
 		memset(&control, 0, sizeof(control));
@@ -292,7 +299,8 @@ static ssize_t session_send_piece(struct session *session, size_t end, bool with
 	return n;
 }
 
-/// Drops what was sent; the buffer goes back when it is empty.
+/// Drops what was sent; the buffer goes back when it is empty. What is left of a large one is moved
+/// only when that is little: then it is done once.
 static void session_output_trim(struct session *session)
 {
 	if (session->output_sent == session->output_end) {
@@ -300,7 +308,8 @@ static void session_output_trim(struct session *session)
 		session_buffer_give(session, session->output, session->output_bytes);
 		session->output = NULL;
 		session->output_bytes = session->output_sent = session->output_end = 0;
-	} else if (session->output_sent > session->output_bytes / 2) {
+	} else if (session->output_sent > session->output_bytes / 2 &&
+		   session->output_end - session->output_sent <= SESSION_IO_BYTES_MAX) {
 		size_t unsent = session->output_end - session->output_sent;
 		memmove(session->output, session->output + session->output_sent, unsent);
 		session->output_position += session->output_sent;
@@ -322,36 +331,61 @@ static void session_send_failed(struct session *session)
 	session->output_broken = true; // EPIPE, ECONNRESET: quiet
 }
 
+/// Sends one piece, of at most `most` bytes and in front of `limit` in the output. Returns how much
+/// went; output_full is set if the socket takes no more.
+static size_t session_send_some(struct session *session, size_t limit, size_t most)
+{
+	size_t end = limit;
+	bool with_fds = false;
+	struct session_ref *ref = session_refs_next(session);
+	size_t ref_at = ref ? (size_t)(ref->position - session->output_position) : SIZE_MAX;
+	end = end < ref_at ? end : ref_at;
+	if (session->fds_count > 0) {
+		size_t at = (size_t)(session->fds_position - session->output_position);
+		size_t stop = (size_t)(session->fds_end - session->output_position);
+		with_fds = session->output_sent == at;
+		size_t bound = with_fds ? stop : at;
+		end = bound < end ? bound : end;
+	}
+	struct iovec piece = { .iov_base = session->output + session->output_sent,
+			       .iov_len = end - session->output_sent };
+	if (session->output_sent == ref_at) {
+		piece = (struct iovec){ (void *)(uintptr_t)ref->data, ref->bytes };
+	}
+	piece.iov_len = piece.iov_len < most ? piece.iov_len : most;
+	ssize_t n = session_send_piece(session, piece, with_fds);
+	if (n < 0) {
+		session_send_failed(session);
+		return 0;
+	}
+	session_count_up(session->shared, KVS_COUNTER_output_bytes, (uint64_t)n);
+	session->output_full = (size_t)n < piece.iov_len;
+	if (session->output_sent == ref_at) {
+		session_refs_sent(session, (size_t)n);
+	} else {
+		session->output_sent += (size_t)n;
+	}
+	return (size_t)n;
+}
+
 void session_send(struct session *session)
 {
 	// While it sleeps it is not answered either.
 	bool quiet = session->is_resting && session->rest_until_ns != 0;
 	size_t limit = quiet ? session->output_sent
 			     : (size_t)(session_sendable(session) - session->output_position);
+	size_t most = SESSION_IO_BYTES_MAX;
 	session->output_full = false;
 	while (session->output_sent < limit && !session->output_broken && !session->dead &&
 	       !session->output_full) {
-		size_t end = limit;
-		bool with_fds = false;
-		if (session->fds_count > 0) {
-			size_t at = (size_t)(session->fds_position - session->output_position);
-			size_t stop = (size_t)(session->fds_end - session->output_position);
-			with_fds = session->output_sent == at;
-			end = with_fds ? stop : at;
-			end = end < limit ? end : limit;
+		most -= session_send_some(session, limit, most);
+		if (most == 0) {
+			session->output_full = true; // others first; the socket says when to go on
 		}
-		ssize_t n = session_send_piece(session, end, with_fds);
-		if (n < 0) {
-			session_send_failed(session);
-			break;
-		}
-		session_count_up(session->shared, KVS_COUNTER_output_bytes, (uint64_t)n);
-		bool is_short = session->output_sent + (size_t)n < end;
-		session->output_sent += (size_t)n;
-		session->output_full = is_short;
 	}
 	if (session->output_broken) {
 		session_fds_close(session);
+		session_refs_free(session);
 		session_hold_free(session);
 		session->output_sent = session->output_end;
 	}
@@ -386,6 +420,7 @@ void session_update_interest(struct session *session)
 void session_io_free(struct session *session)
 {
 	session_fds_close(session);
+	session_refs_free(session);
 	session_buffer_give(session, session->input, session->input_bytes);
 	session_buffer_give(session, session->output, session->output_bytes);
 	session->input = session->output = NULL;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "daemon/kvd.h"
+#include "daemon/reclaim.h"
 #include "daemon/session.h"
 #include "daemon/session_rest.h"
 #include "shm/counters.h"
@@ -44,6 +45,7 @@ struct session_shared {
 	struct session_list pushed;
 	struct session_list soft;
 	struct lookup by_id;
+	struct reclaim reclaim; // large buffers on their way back
 	LIST_HEAD(, session_owner) owners;
 	size_t count;
 	uint64_t last_id;

@@ -136,5 +136,5 @@ size_t session_input_free(const struct session *session)
 
 size_t session_output_used(const struct session *session)
 {
-	return session->output_end - session->output_sent;
+	return session->output_end - session->output_sent + session->refs_bytes;
 }

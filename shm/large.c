@@ -140,6 +140,21 @@ void kvs_large_hold(struct kvs_large *large, uint64_t offset)
 	}
 }
 
+bool kvs_large_hold_at(struct kvs_large *large, uint64_t offset, uint64_t *run_offset)
+{
+	struct kvs_large_run *run = large_find(large, offset);
+	struct kvs_large_run *at = large->sentinel.next;
+	for (; run == NULL && at != &large->sentinel && at->offset <= offset; at = at->next) {
+		run = offset - at->offset < at->bytes ? at : NULL;
+	}
+	if (run == NULL) {
+		return false;
+	}
+	run->holds++;
+	*run_offset = run->offset;
+	return true;
+}
+
 void kvs_large_settle(struct kvs_large *large, uint64_t offset)
 {
 	struct kvs_large_run *run = large_find(large, offset);

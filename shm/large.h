@@ -46,6 +46,9 @@ int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offs
 
 /// A write on its way names an existing run as well: it cannot go meanwhile.
 void kvs_large_hold(struct kvs_large *large, uint64_t offset);
+/// Holds the run in which `offset` lies, whose start goes to *run_offset: a reader needs its bytes.
+/// Ends with kvs_large_drop(). False if none is there.
+bool kvs_large_hold_at(struct kvs_large *large, uint64_t offset, uint64_t *run_offset);
 /// That write was published: the hold becomes a reference by a current record.
 void kvs_large_settle(struct kvs_large *large, uint64_t offset);
 /// The write was given up, or a record that named the run is not current any more. Both return true

@@ -23,6 +23,7 @@
 #include "tests/tap/tap.h"
 
 struct stub stub;
+unsigned char stub_large[STUB_LARGE_BYTES];
 
 static struct seam stub_seam;
 static struct kvs_map stub_map;
@@ -58,6 +59,22 @@ void keyspace_tick(struct keyspace *keyspace)
 {
 	(void)keyspace;
 	stub.ticks++;
+}
+
+bool keyspace_pin(struct keyspace *keyspace, const void *at, uint64_t *pin)
+{
+	(void)keyspace;
+	const unsigned char *byte = at;
+	bool good = byte >= stub_large && byte < stub_large + STUB_LARGE_BYTES;
+	stub.pins += good;
+	*pin = 77;
+	return good;
+}
+
+void keyspace_unpin(struct keyspace *keyspace, uint64_t pin)
+{
+	(void)keyspace;
+	stub.pins -= pin == 77;
 }
 
 size_t keyspace_value_bytes_max(const struct keyspace *keyspace)
@@ -112,6 +129,13 @@ static void stub_big(struct session *session, const struct resp_arg *arg)
 	free(body);
 }
 
+static void stub_refer(struct session *session, const struct resp_arg *arg)
+{
+	int64_t bytes = 0;
+	resp_parse_int(arg->data, arg->bytes, &bytes);
+	reply_bulk(session, stub_large, (size_t)bytes);
+}
+
 static void stub_fds(struct session *session)
 {
 	int fds[3];
@@ -159,6 +183,11 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 		reply_ok(session);
 	} else if (stub_is(argv, "BIG") && argc == 2) {
 		stub_big(session, &argv[1]);
+	} else if (stub_is(argv, "REF") && argc == 2) {
+		stub_refer(session, &argv[1]);
+	} else if (stub_is(argv, "WREF") && argc == 2) {
+		stub.last_seq++;
+		stub_refer(session, &argv[1]);
 	} else if (stub_is(argv, "SLOW")) {
 		stub.now_ns += 100000;
 		reply_status(session, "SLOW");
@@ -207,6 +236,9 @@ void stub_start(enum persist_policy policy)
 	memset(&stub, 0, sizeof(stub));
 	memset(stub_region, 0, sizeof(stub_region));
 	stub.now_ns = 1000000000;
+	for (size_t i = 0; i < STUB_LARGE_BYTES; i++) {
+		stub_large[i] = (unsigned char)(i * 7 + (i >> 9));
+	}
 	stub_seam = seam_system;
 	stub_seam.monotonic_ns = stub_monotonic_ns;
 	stub_seam.epoll_wait = stub_epoll_wait;

@@ -4,7 +4,8 @@
 // when told to, and a dispatcher with a handful of commands that write nothing but a sequence
 // number. Commands of the stub (case-sensitive): PING, ECHO x, BIG n (a bulk of n bytes), SET k v
 // (a write), SLOW (takes 100 µs), PARK (a write that needs memory), SYNC, QUIT, FDS (sends three
-// descriptors), ATTACH [PAGE] (if kvd.readers is set).
+// descriptors), REF n (a bulk of n bytes that can be pinned), WREF n (the same by a
+// write), ATTACH [PAGE] (if kvd.readers is set).
 #pragma once
 
 #include "daemon/kvd.h"
@@ -21,6 +22,7 @@ struct stub {
 	unsigned parks;	   // how often it was asked while memory was short
 	uint64_t commands; // dispatched and answered
 	uint64_t ticks;	   // looks at the wall clock
+	uint64_t pins;	   // of stub_large
 	unsigned long epoll_calls;
 	int epoll_timeout_ms; // of the last call
 	struct kvd kvd;
@@ -28,6 +30,10 @@ struct stub {
 };
 
 extern struct stub stub;
+
+/// A large value that can be pinned; its bytes are made by stub_start().
+#define STUB_LARGE_BYTES 3000000u
+extern unsigned char stub_large[STUB_LARGE_BYTES];
 
 /// Loop and sessions, no listener. `policy` is the server's.
 void stub_start(enum persist_policy policy);

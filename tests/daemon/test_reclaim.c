@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+//
+// Giving memory back in parts: every turn takes some pages, in the end nothing is left.
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "daemon/reclaim.h"
+#include "shm/limits.h"
+#include "tests/tap/tap.h"
+
+#define BIG_BYTES (9u << 20)
+
+/// How many of the pages behind the first, of so many bytes, are there?
+static size_t pages_in(const void *memory, size_t bytes)
+{
+	static unsigned char there[BIG_BYTES / KVS_PAGE_BYTES];
+	uintptr_t start = ((uintptr_t)memory + KVS_PAGE_BYTES) & ~(uintptr_t)(KVS_PAGE_BYTES - 1);
+	size_t pages = bytes / KVS_PAGE_BYTES - 2;
+	size_t count = 0;
+	if (mincore((void *)start, pages * KVS_PAGE_BYTES, there) != 0) {
+		return SIZE_MAX;
+	}
+	for (size_t i = 0; i < pages; i++) {
+		count += there[i] & 1;
+	}
+	return count;
+}
+
+int main(void)
+{
+	struct reclaim reclaim = { 0 };
+	reclaim_free(&reclaim, NULL, 0);
+	reclaim_free(&reclaim, malloc(100), 100);
+	ok(!reclaim.first && !reclaim_turn(&reclaim), "little memory goes at once");
+	char *big = malloc(BIG_BYTES);
+	memset(big, 'x', BIG_BYTES);
+	size_t before = pages_in(big, BIG_BYTES);
+	reclaim_free(&reclaim, big, BIG_BYTES);
+	ok_u64(reclaim.waiting_bytes, BIG_BYTES, "G: much memory waits");
+	unsigned turns = 1;
+	ok(reclaim_turn(&reclaim), "G: one turn does not end it");
+	size_t after = pages_in(big, BIG_BYTES);
+	ok(after < before && before - after <= RECLAIM_TURN_BYTES / KVS_PAGE_BYTES,
+	   "G: one turn gives some pages back, and no more than its part");
+	while (reclaim_turn(&reclaim)) {
+		turns++;
+	}
+	ok_u64(turns + 1, BIG_BYTES / RECLAIM_TURN_BYTES + 1, "G: so many turns for so much");
+	ok_u64(reclaim.waiting_bytes, 0, "then nothing waits");
+	for (int i = 0; i < 3; i++) {
+		char *again = malloc(BIG_BYTES);
+		again[BIG_BYTES - 1] = 'y';
+		reclaim_free(&reclaim, again, BIG_BYTES);
+	}
+	(void)reclaim_turn(&reclaim);
+	ok_u64(reclaim.waiting_bytes / BIG_BYTES, 2, "several pieces wait together");
+	reclaim_finish(&reclaim);
+	ok(!reclaim.first && reclaim.waiting_bytes == 0, "at the end all of it goes");
+	return tap_done();
+}
