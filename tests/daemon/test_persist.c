@@ -3,6 +3,7 @@
 // The persister's thread: when it commits, what it leaves out, what it says when the disk is full
 // and that it goes on by itself, and where records stand after compaction has moved them. E: what
 // was reported durable is in the store.
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -287,6 +288,59 @@ static void test_compaction(const char *dir)
 	ok_int(store_probe(dir, why, sizeof(why)), STORE_OK, "the probe finds nothing wrong");
 }
 
+// A line of a thread's file in /proc, "" if there is none.
+static void thread_line(const char *thread, const char *file, const char *start, char line[256])
+{
+	char path[320];
+	(void)snprintf(path, sizeof(path), "/proc/self/task/%s/%s", thread, file);
+	FILE *lines = fopen(path, "re");
+	bool found = false;
+	while (lines != NULL && !found && fgets(line, 256, lines) != NULL) {
+		found = strncmp(line, start, strlen(start)) == 0;
+	}
+	if (lines != NULL) {
+		(void)fclose(lines);
+	}
+	if (!found) {
+		line[0] = '\0';
+	}
+}
+
+// The persister's thread gets no signal: they are the loop's, and SIGXFSZ is nobody's death.
+static void test_signals(const char *dir)
+{
+	struct life life;
+	struct life_options options = options_of(dir, PERSIST_GROUP);
+	life_begin(&life, &options);
+	uint64_t seq = set(&life, 1, 1, 64);
+	persist_request(life.persist, seq);
+	ok(life_wait(&life, seq), "it runs");
+	uint64_t blocked = 0;
+	unsigned threads = 0;
+	DIR *tasks = opendir("/proc/self/task");
+	const struct dirent *task;
+	while (tasks != NULL && (task = readdir(tasks)) != NULL) {
+		char line[256];
+		thread_line(task->d_name, "comm", "kvd-persist", line);
+		if (line[0] != '\0') {
+			threads++;
+			thread_line(task->d_name, "status", "SigBlk:", line);
+			blocked = line[0] != '\0' ? strtoull(line + 7, NULL, 16) : 0;
+		}
+	}
+	if (tasks != NULL) {
+		(void)closedir(tasks);
+	}
+	ok_u64(threads, 1, "one thread of that name");
+	static const int signals[] = { SIGXFSZ, SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGUSR1 };
+	unsigned open = 0;
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		open += (blocked >> (signals[i] - 1) & 1) == 0;
+	}
+	ok_u64(open, 0, "D: no signal reaches it (%" PRIx64 ")", blocked);
+	ok_int(life_end(&life), 0, "stopped");
+}
+
 int main(int argc, char **argv)
 {
 	int code;
@@ -294,7 +348,7 @@ int main(int argc, char **argv)
 		return code;
 	}
 	static void (*const tests[])(const char *dir) = { test_group, test_lazy, test_full,
-							  test_compaction };
+							  test_compaction, test_signals };
 	for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
 		char dir[FIXTURE_PATH_BYTES];
 		fixture_dir(dir);

@@ -21,6 +21,7 @@
 #include "shm/record.h"
 #include "shm/region.h"
 #include "tests/daemon/wire_stub.h"
+#include "tests/lib/membarrier.h"
 #include "tests/tap/tap.h"
 
 static struct kvs_region region;
@@ -223,6 +224,27 @@ static void test_detached(void)
 	munmap(page, KVS_PAGE_BYTES);
 }
 
+// An announcement may be on its way while the kernel refuses the barrier.
+static void test_unordered(void)
+{
+	int fd = stub_connect(NULL);
+	struct kvs_reader_page *page = attach(fd);
+	domain.fenced = false;
+	membarrier_failures = 2;
+	close(fd);
+	stub_turns();
+	ok(page && membarrier_failures == 1 && domain.pages_count == 2,
+	   "B: a page that seems idle stays while the barrier fails");
+	stub.now_ns += 20000000;
+	stub_turns();
+	ok(membarrier_failures == 0 && domain.pages_count == 2, "at each look");
+	stub.now_ns += 2000000000;
+	stub_turns();
+	ok_u64(domain.pages_count, 1, "and goes when it succeeds");
+	domain.fenced = true;
+	munmap(page, KVS_PAGE_BYTES);
+}
+
 static int listen_fd;
 static struct sockaddr_un address = { .sun_family = AF_UNIX };
 
@@ -353,6 +375,7 @@ int main(void)
 	test_attach();
 	test_pages();
 	test_detached();
+	test_unordered();
 	test_deaths();
 	test_tables();
 	stop();

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "shm/epoch.h"
+#include "tests/lib/membarrier.h"
 #include "tests/tap/tap.h"
 
 static struct kvs_hot hot;
@@ -171,6 +172,73 @@ static void test_second_revocation(void)
 	leave(slot);
 }
 
+// Each of its lies costs a deadline at most, and another one right after it none.
+static void test_persistent_liar(struct kvs_slot *liar)
+{
+	unsigned wrong = 0;
+	for (unsigned i = 0; i < 50; i++) {
+		wrong += !scan();
+	}
+	uint64_t claimed = domain.epoch - 40;
+	liar->word = claimed << KVS_EPOCH_SHIFT | 1;
+	uint64_t stamp = kvs_epoch_stamp(&domain);
+	wrong += !scan() || kvs_epoch_passed(&domain, stamp);
+	now_ns += 1000000;
+	ok(kvs_epoch_revoke(&domain, stamp, now_ns, 10, 10) == 1 && wrong == 0,
+	   "H: a claimed epoch is revoked");
+	for (unsigned i = 1; i < 40; i++) {
+		liar->word = (claimed + i) << KVS_EPOCH_SHIFT | 1;
+		stamp = kvs_epoch_stamp(&domain);
+		wrong += !scan() || !kvs_epoch_passed(&domain, stamp);
+	}
+	ok_u64(wrong, 0, "H: with it go all that it could have claimed");
+
+	for (unsigned i = 0; i < 200; i++) {
+		liar->word = 0;
+		wrong += !scan();
+	}
+	claimed = domain.epoch - 100;
+	size_t revoked = 0;
+	unsigned scans = 0;
+	for (; scans < 90 && revoked == 0; scans++) {
+		liar->word = (claimed + scans) << KVS_EPOCH_SHIFT | 1;
+		stamp = kvs_epoch_stamp(&domain);
+		now_ns += 1000;
+		wrong += !scan();
+		revoked = kvs_epoch_revoke(&domain, stamp, now_ns, 50000, 50000);
+	}
+	ok(revoked == 1 && wrong == 0 && scans <= 52,
+	   "H: one that claims to have begun anew at each scan is as old as it was (%u scans)",
+	   scans);
+	liar->word = 0;
+}
+
+// What the kernel refuses is not taken for done.
+static void test_barrier(struct kvs_slot *slot)
+{
+	bool fenced = domain.fenced;
+	domain.fenced = false;
+	uint64_t stamp = kvs_epoch_stamp(&domain);
+	unsigned calls = membarrier_calls;
+	membarrier_failures = 1;
+	ok(!scan() && !kvs_epoch_passed(&domain, stamp) && membarrier_calls == calls + 1,
+	   "B: a scan whose barrier failed lets nothing pass");
+	ok(scan() && kvs_epoch_passed(&domain, stamp), "the next one does");
+	(void)kvs_epoch_enter(slot, &hot, true);
+	stamp = kvs_epoch_stamp(&domain);
+	(void)scan();
+	now_ns += 1000000;
+	membarrier_failures = 1;
+	ok(kvs_epoch_revoke(&domain, stamp, now_ns, 10, 10) == 0 &&
+		   !kvs_epoch_passed(&domain, stamp),
+	   "B: nor does a revocation");
+	ok(scan() && kvs_epoch_passed(&domain, stamp) && !leave(slot), "the next scan does");
+	membarrier_failures = 1;
+	ok(!kvs_epoch_detach(&domain, domain.pages[1]), "B: a page is not idle either");
+	ok(kvs_epoch_detach(&domain, domain.pages[1]), "until it succeeds");
+	domain.fenced = fenced;
+}
+
 static void test_lying_page(uint64_t *random)
 {
 	uint64_t stamp = kvs_epoch_stamp(&domain);
@@ -188,6 +256,7 @@ static void test_lying_page(uint64_t *random)
 	liar->word = 0;
 	(void)scan();
 	ok(kvs_epoch_passed(&domain, stamp), "H: but not for ever");
+	test_persistent_liar(liar);
 	unsigned char *bytes = (unsigned char *)&pages[2];
 	for (unsigned round = 0; round < 2000; round++) {
 		for (unsigned i = 0; i < 64; i++) {
@@ -252,6 +321,7 @@ int main(void)
 	test_late_store(&pages[0].slot[1]);
 	test_second_revocation();
 	test_lying_page(&random);
+	test_barrier(&pages[1].slot[5]);
 	test_pages(&pages[0].slot[0]);
 	test_restart();
 	kvs_epoch_fini(&domain);
