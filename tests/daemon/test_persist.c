@@ -294,14 +294,14 @@ static void thread_line(const char *thread, const char *file, const char *start,
 	char path[320];
 	(void)snprintf(path, sizeof(path), "/proc/self/task/%s/%s", thread, file);
 	FILE *lines = fopen(path, "re");
-	bool found = false;
-	while (lines != NULL && !found && fgets(line, 256, lines) != NULL) {
-		found = strncmp(line, start, strlen(start)) == 0;
+	bool is_found = false;
+	while (lines != NULL && !is_found && fgets(line, 256, lines) != NULL) {
+		is_found = strncmp(line, start, strlen(start)) == 0;
 	}
 	if (lines != NULL) {
 		(void)fclose(lines);
 	}
-	if (!found) {
+	if (!is_found) {
 		line[0] = '\0';
 	}
 }
