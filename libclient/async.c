@@ -90,9 +90,8 @@ static bool async_has_work(const kvc_async *async)
 		return true;
 	}
 	if (async->head < async->tail) {
-		const struct kvc_request *request = kvc_queue_at(async, async->head);
-		if (request->settled && !request->told) {
-			return true;
+		if (kvc_queue_at(async, async->head)->settled) {
+			return true; // to be told, or those behind it
 		}
 	}
 	if (kvc_stream_unsent(stream) == 0) {

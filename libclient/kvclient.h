@@ -172,7 +172,7 @@ enum kvc_get_flags {
 KVC_API int kvc_get_many(kvc_reader *reader, struct kvc_item *items, size_t count, uint32_t flags);
 
 /* Stands for one version of one key as a reader saw it; for caches above this library. Plain bytes:
- * copy and keep it as you like, use it with any reader in this process. Zeroed it is KVC_CHANGED. */
+ * copy and keep it, use it with any reader in this process. Zeroed it stands for nothing. */
 struct kvc_token {
 	uint64_t opaque[10];
 };

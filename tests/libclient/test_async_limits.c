@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -142,6 +143,29 @@ static void test_cancel(struct peer *peer, kvc_async *async)
 	ok_u64(kvc_async_pending(async), 0, "nothing is owed");
 }
 
+// What was cancelled before it was sent leaves no trace in the count of what was.
+static void test_cancel_again(struct peer *peer, kvc_async *async)
+{
+	unsigned wrong = 0;
+	for (unsigned round = 0; round < 40; round++) {
+		struct seen seen = { 0 };
+		uint64_t id, large;
+		for (unsigned i = 0; i < round; i++) {
+			(void)set(async, 0, 1, see, &seen, &id);
+			wrong += kvc_async_cancel(async, id) != KVC_OK;
+			peer_turn(async);
+		}
+		(void)set(async, 0, 300000, see, &seen, &large);
+		(void)set(async, 1, 1, see, &seen, &id);
+		peer_turn(async);
+		wrong += kvc_async_cancel(async, id) != KVC_OK;
+		wrong += kvc_async_cancel(async, large) != KVC_UNKNOWN;
+		peer_settle(peer, async);
+		wrong += seen.calls != round + 2;
+	}
+	ok_u64(wrong, 0, "any number of them, in front of others");
+}
+
 /// A completion that cancels another.
 struct canceller {
 	uint64_t own, other;
@@ -208,6 +232,24 @@ static void test_deadlines(struct peer *peer, kvc_async *async)
 	(void)set(async, 0, 1, see, &seen[0], NULL);
 	peer_settle(peer, async);
 	ok_int(seen[0].status, KVC_OK, "the next one connects anew");
+}
+
+// A thousand that fail at once are not told at once.
+static void test_many_fail(struct peer *peer)
+{
+	struct seen seen = { 0 };
+	kvc_async *async = peer_open(peer, NULL);
+	peer_hang_up(peer);
+	peer_listen(peer, false);
+	for (unsigned i = 0; i < 1000; i++) {
+		(void)set(async, i, 1, see, &seen, NULL);
+	}
+	(void)kvc_async_dispatch(async);
+	ok(seen.calls == 256 && peer_is_due(async), "1000 fail: a dispatch tells %u", seen.calls);
+	peer_turn(async);
+	ok(seen.calls == 1000 && seen.status == KVC_UNREACHABLE, "the next ones the rest");
+	(void)kvc_async_close(async);
+	peer_listen(peer, true);
 }
 
 static void close_inside(kvc_async *async, void *user, const struct kvc_result *result)
@@ -311,6 +353,7 @@ static void test_fork(struct peer *peer, kvc_async *async)
 		(void)poll(&never, 1, 60000); // holds the parent's socket until it is ended
 		_exit(0);
 	}
+	(void)shutdown(peer->fd, SHUT_RDWR); // the child holds a copy of this end too
 	peer_hang_up(peer);
 	peer_turn(async);
 	ok(!peer_is_due(async), "a socket that a child still holds is not reported for ever");
@@ -377,11 +420,13 @@ int main(void)
 	test_pressure(&peer);
 	kvc_async *async = peer_open(&peer, NULL);
 	test_cancel(&peer, async);
+	test_cancel_again(&peer, async);
 	test_cancel_inside(&peer, async);
 	test_deadlines(&peer, async);
 	test_fork(&peer, async);
 	ok_int(kvc_async_close(async), KVC_OK, "close");
 	peer_hang_up(&peer);
+	test_many_fail(&peer);
 	test_close(&peer);
 	test_random(&peer, &random);
 	peer_stop(&peer);
