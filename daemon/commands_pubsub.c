@@ -6,6 +6,7 @@
 
 #include "daemon/glob.h"
 #include "daemon/pubsub.h"
+#include "daemon/session_rest.h"
 
 /// What confirms a subscription and its end, by kind.
 static const char *const pubsub_words[PUBSUB_KINDS][2] = {
@@ -25,6 +26,7 @@ static size_t pubsub_counted(const struct session *session, enum pubsub_kind kin
 static void pubsub_confirm(struct session *session, enum pubsub_kind kind, bool ended,
 			   const char *name, size_t bytes)
 {
+	session_reply_pushes(session);
 	reply_push(session, 3);
 	reply_text(session, pubsub_words[kind][ended]);
 	if (name) {

@@ -136,6 +136,13 @@ void session_set_reply_mode(struct session *session, enum session_reply_mode mod
 	session->reply_settles = true;
 }
 
+void session_reply_pushes(struct session *session)
+{
+	if (session->reply_settles && session->reply_end == 0 && !session->multi.active) {
+		session->reply_end = session->output_position + session->output_end;
+	}
+}
+
 /// Drops the reply of the running command, but not what was pushed behind it.
 static void reply_drop(struct session *session)
 {

@@ -38,6 +38,10 @@ enum session_reply_mode {
 /// CLIENT REPLY: the reply of the running command follows the new mode already.
 void session_set_reply_mode(struct session *session, enum session_reply_mode mode);
 
+/// What the running command sends from here on is pushed, not its reply: CLIENT REPLY leaves it.
+/// Inside EXEC it stays part of the reply.
+void session_reply_pushes(struct session *session);
+
 // ---- for the other files of a session ----
 
 /// The session's next command waits for the end of the pause.
