@@ -44,6 +44,7 @@ struct session_shared *session_shared_create(struct kvd *kvd, struct listener *l
 	TAILQ_INIT(&shared->halves);
 	TAILQ_INIT(&shared->pushed);
 	TAILQ_INIT(&shared->soft);
+	TAILQ_INIT(&shared->leaving);
 	LIST_INIT(&shared->owners);
 	session_set_limits(shared);
 	shared->noticed_seq = keyspace_last_seq(kvd->keyspace);

@@ -110,7 +110,7 @@ struct session {
 	TAILQ_ENTRY(session) soft_link; // subscribers with much unread, by since when
 	struct lookup_link id_link;
 	struct session_owner *owner;	// all sessions of its uid
-	bool is_ready, is_parked, is_held, is_half, is_pushed, is_soft;
+	bool is_ready, is_parked, is_held, is_half, is_pushed, is_soft, is_leaving;
 	bool is_resting; // nothing is read or run
 	bool reply_off, reply_skip, reply_skip_next; // CLIENT REPLY
 	bool reply_settles; // one of them is set: session_reply_settle() after the command
@@ -123,6 +123,7 @@ struct session {
 	uint64_t rest_until_ns; // nor sent until then; 0 = it waits for the end of a pause
 	uint64_t half_ns; // when bytes of the half frame last came
 	uint64_t soft_since_ns; // when a subscriber's unread output came over the soft bound
+	uint64_t frame_start; // stream position at which a frame begins that was pushed
 
 	char *input; // [input_start, input_end) is not consumed yet
 	size_t input_start, input_end, input_bytes;

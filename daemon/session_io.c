@@ -259,6 +259,7 @@ void session_output_replace(struct session *session, char *output, size_t bytes,
 {
 	session_buffer_give(session, session->output, session->output_bytes);
 	session->output_position += session->output_sent;
+	session->frame_start = 0; // positions behind it may have moved
 	session->output = output;
 	session->output_bytes = bytes;
 	session->output_sent = 0;

@@ -44,6 +44,7 @@ struct session_shared {
 	struct session_list halves; // by the time of their last byte
 	struct session_list pushed;
 	struct session_list soft;
+	struct session_list leaving; // cut off, with a last word on its way
 	struct lookup by_id;
 	struct reclaim reclaim; // large buffers on their way back
 	LIST_HEAD(, session_owner) owners;

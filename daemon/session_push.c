@@ -2,35 +2,69 @@
 //
 // A subscriber that reads too slowly is not waited for: what it leaves unread grows up to a bound,
 // or stays over a lower one for a time, then it is closed. Before that is decided, what its socket
-// takes is sent: a burst within one turn is not slowness.
+// takes is sent: a burst within one turn is not slowness. It gets the rest of the frame that it is
+// reading, and why it is closed, if it reads on within seconds.
 #include "daemon/session_push.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "daemon/log.h"
 #include "daemon/reply.h"
 #include "daemon/session_parts.h"
 
+#define SESSION_LEAVING_NS UINT64_C(5000000000) // to read why it is closed
+
 bool session_push_possible(const struct session *session)
 {
 	return !session->dead && !session->close_after_reply && !session->output_broken;
 }
 
+/// Remembers where a frame begins that is not sent yet: behind the newest of which nothing is.
+static void session_push_mark(struct session *session)
+{
+	if (session->frame_start < session->output_position + session->output_sent) {
+		session->frame_start = session->output_position + session->output_end;
+	}
+}
+
 void session_push_begin(struct session *session, size_t count)
 {
+	session_push_mark(session);
 	reply_push(session, count);
 }
 
-/// Closes a subscriber that does not keep up.
-static void session_push_cut_off(struct session *session, const char *bound)
+/// Leaves of the unread output what belongs to the frame under way, puts an error behind it, and
+/// lets the client have that for a moment. False if where that frame ends is not known.
+static bool session_push_farewell(struct session *session)
 {
-	log_warning("client %llu (pid %d, uid %u) does not keep up with its subscriptions: closed "
-		    "with %zu bytes unread (%s)",
-		    (unsigned long long)session->id, (int)session->pid, (unsigned)session->uid,
-		    session_output_used(session), bound);
-	session_count_up(session->shared, KVS_COUNTER_clients_dropped_output, 1);
-	session_turn_out(session, "-ERR closed: messages were not read fast enough "
-				  "(subscriber-output-max, subscriber-output-soft)\r\n");
+	static const char text[] = "-ERR closed: messages were not read fast enough "
+				   "(subscriber-output-max, subscriber-output-soft)\r\n";
+	uint64_t sent = session->output_position + session->output_sent;
+	uint64_t end = session->output_position + session->output_end;
+	if (session->frame_start < sent || session->frame_start > end || session->fds_count > 0 ||
+	    session->holds_first < session->holds_end || session->reply_end > 0) {
+		return false;
+	}
+	size_t kept = (size_t)(session->frame_start - sent);
+	size_t bytes = kept + sizeof(text) - 1;
+	if (!session_take(session, bytes)) {
+		return false;
+	}
+	char *out = malloc(bytes);
+	if (!out) {
+		session_give(session, bytes);
+		return false;
+	}
+	memcpy(out, session->output + session->output_sent, kept);
+	memcpy(out + kept, text, sizeof(text) - 1);
+	session_output_replace(session, out, bytes, bytes);
+	session->close_after_reply = true;
+	session->is_leaving = true;
+	session->soft_since_ns = loop_now_ns(session->kvd->loop);
+	TAILQ_INSERT_TAIL(&session->shared->leaving, session, soft_link);
+	session_send(session);
+	return true;
 }
 
 static void session_push_set_soft(struct session *session, bool soft)
@@ -43,6 +77,20 @@ static void session_push_set_soft(struct session *session, bool soft)
 		TAILQ_REMOVE(&shared->soft, session, soft_link);
 	}
 	session->is_soft = soft;
+}
+
+/// Closes a subscriber that does not keep up.
+static void session_push_cut_off(struct session *session, const char *bound)
+{
+	log_warning("client %llu (pid %d, uid %u) does not keep up with its subscriptions: closed "
+		    "with %zu bytes unread (%s)",
+		    (unsigned long long)session->id, (int)session->pid, (unsigned)session->uid,
+		    session_output_used(session), bound);
+	session_count_up(session->shared, KVS_COUNTER_clients_dropped_output, 1);
+	session_push_set_soft(session, false);
+	if (!session_push_farewell(session)) {
+		session_kill(session, NULL);
+	}
 }
 
 /// Is there as much unread as `bound`, 0 = no bound?
@@ -64,9 +112,10 @@ static void session_push_check(struct session *session)
 	if (session->dead) {
 		return;
 	}
-	session_push_set_soft(session, soft);
 	if (hard) {
 		session_push_cut_off(session, "subscriber-output-max");
+	} else {
+		session_push_set_soft(session, soft);
 	}
 }
 
@@ -91,6 +140,7 @@ void session_push_frame(struct session *session, const char *frame, size_t bytes
 	if (!out) {
 		return;
 	}
+	session_push_mark(session);
 	memcpy(out, frame, bytes);
 	out[0] = session->resp_version >= 3 ? '>' : '*';
 	session_output_add(session, bytes);
@@ -130,6 +180,12 @@ static uint64_t session_push_soft_due_ns(const struct session_shared *shared)
 		      : UINT64_MAX;
 }
 
+static uint64_t session_push_leaving_due_ns(const struct session_shared *shared)
+{
+	const struct session *oldest = TAILQ_FIRST(&shared->leaving);
+	return oldest ? oldest->soft_since_ns + SESSION_LEAVING_NS : UINT64_MAX;
+}
+
 void session_push_turn(struct session_shared *shared, uint64_t now_ns)
 {
 	struct session *session;
@@ -150,11 +206,21 @@ void session_push_turn(struct session_shared *shared, uint64_t now_ns)
 						      "subscriber-output-soft-time");
 		}
 	}
+	while (session_push_leaving_due_ns(shared) <= now_ns) {
+		session = TAILQ_FIRST(&shared->leaving);
+		session_push_forget(session);
+		session_kill(session, NULL);
+	}
 }
 
 uint64_t session_push_next_ns(const struct session_shared *shared)
 {
-	return TAILQ_EMPTY(&shared->pushed) ? session_push_soft_due_ns(shared) : 0;
+	uint64_t soft_ns = session_push_soft_due_ns(shared);
+	uint64_t leaving_ns = session_push_leaving_due_ns(shared);
+	if (!TAILQ_EMPTY(&shared->pushed)) {
+		return 0;
+	}
+	return soft_ns < leaving_ns ? soft_ns : leaving_ns;
 }
 
 void session_push_forget(struct session *session)
@@ -162,6 +228,10 @@ void session_push_forget(struct session *session)
 	if (session->is_pushed) {
 		TAILQ_REMOVE(&session->shared->pushed, session, pushed_link);
 		session->is_pushed = false;
+	}
+	if (session->is_leaving) {
+		TAILQ_REMOVE(&session->shared->leaving, session, soft_link);
+		session->is_leaving = false;
 	}
 	session_push_set_soft(session, false);
 }

@@ -56,6 +56,7 @@ static enum command_outcome session_dispatch(struct session *session,
 	uint64_t end = session->output_position + session->output_end;
 	if (__builtin_expect(session->reply_end > 0, 0)) {
 		end = session->reply_end;
+		session->reply_end = 0;
 	}
 	if (session->fds_count > 0 && session->fds_end == 0) {
 		session->fds_end = end;
