@@ -159,6 +159,7 @@ static void reply_drop(struct session *session)
 	memmove(at, at + (to - from), (size_t)(end - to));
 	session->output_end -= (size_t)(to - from);
 	session->reply_end = session->reply_end > 0 ? from : 0;
+	session->frame_start = 0; // what it named may have moved
 }
 
 void session_reply_settle(struct session *session)
