@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 #
-# Gets Redis's own test suite out of Debian's source package. The package sources are derived from
-# those the machine has, in a folder of our own: what the system has configured is only read.
+# Gets Redis's own test suite, and the hiredis that it brings, out of Debian's source package. The
+# package sources are derived from those the machine has, in a folder of our own: what the system
+# has configured is only read.
 import glob
 import os
 import re
@@ -12,6 +13,7 @@ import tempfile
 
 PACKAGE = 'redis'
 WANTED = '7.0.'  # what the list of known differences was written for
+PARTS = ('tests/', 'deps/hiredis/')
 LIMIT_S = 240
 
 
@@ -124,11 +126,11 @@ def download(folder):
 
 
 def unpack(archive, target):
-    """The folder tests/ of the archive becomes target/tests."""
+    """The folder tests/ of the archive becomes target/tests, and so do the other PARTS."""
     with tarfile.open(archive) as tar:
         for member in tar.getmembers():
             top, _, rest = member.name.partition('/')
-            if top.startswith(f'{PACKAGE}-') and rest.startswith('tests/') and member.isfile() \
+            if top.startswith(f'{PACKAGE}-') and rest.startswith(PARTS) and member.isfile() \
                     and '..' not in rest.split('/'):
                 path = os.path.join(target, rest)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -138,7 +140,7 @@ def unpack(archive, target):
 
 def suite(build):
     """Folder in which Redis's tests/ stands, below the build folder; downloaded once. NotHad."""
-    target = os.path.join(build, 'redis-suite')
+    target = os.path.join(build, 'redis-source')
     if os.path.isdir(target):
         return target
     os.makedirs(build, exist_ok=True)
@@ -146,7 +148,7 @@ def suite(build):
     try:
         os.chmod(folder, 0o755)  # apt may download as another user
         archive = download(folder)
-        fresh = tempfile.mkdtemp(prefix='redis-suite.', dir=build)
+        fresh = tempfile.mkdtemp(prefix='redis-source.', dir=build)
         unpack(archive, fresh)
         if not os.path.isfile(os.path.join(fresh, 'tests', 'test_helper.tcl')):
             shutil.rmtree(fresh)
