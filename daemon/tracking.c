@@ -12,6 +12,8 @@
 #include "daemon/session_push.h"
 #include "daemon/tracking_parts.h"
 
+#define TRACKING_LET_GO_TURN 256u // keys let go of in one turn when their bound was lowered
+
 bool tracking_create(struct kvd *kvd)
 {
 	struct tracking *tracking = calloc(1, sizeof(*tracking));
@@ -159,14 +161,16 @@ void tracking_turn(struct kvd *kvd)
 {
 	if (kvd->tracking) {
 		tracking_bcast_send(kvd);
+		tracking_keys_let_go(kvd, TRACKING_LET_GO_TURN); // the bound was lowered
 		tracking_keys_free_some(kvd->tracking);
 	}
 }
 
 bool tracking_busy(const struct kvd *kvd)
 {
-	return kvd->tracking && (!STAILQ_EMPTY(&kvd->tracking->doomed) ||
-				 !TAILQ_EMPTY(&kvd->tracking->changed_prefixes));
+	return kvd->tracking &&
+	       (!STAILQ_EMPTY(&kvd->tracking->doomed) ||
+		!TAILQ_EMPTY(&kvd->tracking->changed_prefixes) || tracking_keys_are_many(kvd));
 }
 
 size_t tracking_clients_count(const struct kvd *kvd)

@@ -210,23 +210,31 @@ void tracking_read(const struct call *call)
 	}
 }
 
+bool tracking_keys_are_many(const struct kvd *kvd)
+{
+	uint64_t most = kvd->config.tracking_keys_max;
+	return most > 0 && kvd->tracking->keys.count > most;
+}
+
+void tracking_keys_let_go(struct kvd *kvd, size_t let_go)
+{
+	struct tracking *tracking = kvd->tracking;
+	while (let_go-- > 0 && tracking_keys_are_many(kvd)) {
+		tracking->random = tracking->random * UINT64_C(6364136223846793005) +
+				   UINT64_C(1442695040888963407);
+		struct lookup_link *link = lookup_any(&tracking->keys, tracking->random >> 24);
+		tracking_key_end(kvd, TRACKING_KEY(link), NULL);
+	}
+}
+
 void tracking_command_over(const struct call *call)
 {
 	struct session *session = call->session;
 	struct kvd *kvd = call->kvd;
-	struct tracking *tracking = kvd->tracking;
-	uint64_t most = kvd->config.tracking_keys_max;
-	if (most > 0 && tracking->keys.count > most) {
+	if (tracking_keys_are_many(kvd)) {
 		session_reply_complete(session);
-		size_t let_go = call->argc > TRACKING_LET_GO_MIN ? call->argc : TRACKING_LET_GO_MIN;
-		while (let_go-- > 0 && tracking->keys.count > most) {
-			tracking->random =
-				tracking->random * UINT64_C(6364136223846793005) +
-				UINT64_C(1442695040888963407);
-			struct lookup_link *link =
-				lookup_any(&tracking->keys, tracking->random >> 24);
-			tracking_key_end(kvd, TRACKING_KEY(link), NULL);
-		}
+		tracking_keys_let_go(kvd, call->argc > TRACKING_LET_GO_MIN ? call->argc
+									   : TRACKING_LET_GO_MIN);
 	}
 	// CLIENT CACHING holds for one command, or for one transaction.
 	bool is_client = strncmp(call->command->name, "client", 6) == 0;

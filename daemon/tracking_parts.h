@@ -78,6 +78,10 @@ void tracking_send(struct tracking_client *client, const char *value, size_t byt
 
 void tracking_key_changed(struct kvd *kvd, const char *key, size_t key_bytes,
 			  const struct session *origin);
+/// Are more keys remembered than may be?
+bool tracking_keys_are_many(const struct kvd *kvd);
+/// Forgets up to so many of those that are too many, chosen by chance, and tells who read them.
+void tracking_keys_let_go(struct kvd *kvd, size_t let_go);
 /// Forgets all keys; they are freed little by little.
 void tracking_keys_drop(struct tracking *tracking);
 /// Frees a piece of what was dropped.
