@@ -14,6 +14,7 @@ FOREIGN = (
     (r'bsd/.*', ('daemon/',)),
     (r'ini\.h', ('daemon/config.c',)),
     (r'xxhash\.h', ('shm/',)),
+    (r'systemd/.*', ('libclient/examples/',)),
 )
 LIBC = re.compile(
     r'(arpa/inet|assert|ctype|dirent|endian|errno|fcntl|float|ftw|fnmatch|getopt|glob|grp|inttypes|'
