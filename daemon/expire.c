@@ -10,7 +10,7 @@
 
 #include "daemon/keyspace_internal.h"
 
-#define EXPIRE_INTERVAL_NS 100000000u // the clock may be set, and keys may be written, meanwhile
+#define EXPIRE_INTERVAL_NS 1000000000u // a look at the clock, which may be set: 20 us a second
 #define EXPIRE_SLICE_NS 200000u
 #define EXPIRE_WALK_INTERVAL_NS 10000000u
 #define EXPIRE_BUSY_INTERVAL_NS 2000000u // while a quarter of what is seen has expired
@@ -48,6 +48,9 @@ void expire_expect(struct keyspace *keyspace, uint64_t expiry_ms)
 	struct cleaner_state *state = &keyspace->cleaner;
 	if (expiry_ms < state->expire_soonest_ms) {
 		state->expire_soonest_ms = expiry_ms;
+		if (state->expire_cursor == 0) {
+			state->expire_due_ns = 0; // the turn that wrote it looks when that is
+		}
 	}
 	if (expiry_ms < state->expire_walk_ms) {
 		state->expire_walk_ms = expiry_ms;

@@ -9,7 +9,7 @@
 #define KEYS 400u
 #define TURNS_MAX 100000u
 #define MS_NS UINT64_C(1000000)
-#define INTERVAL_NS (100 * MS_NS)
+#define INTERVAL_NS (1000 * MS_NS)
 
 static uint64_t now_ns = 1000 * MS_NS;
 
@@ -56,7 +56,17 @@ static void test_due(struct fixture *f)
 	uint64_t due_ns = expire_turn(f->keyspace, now_ns);
 	ok(due_ns == now_ns + INTERVAL_NS, "nothing due soon: a look at the clock a while later");
 	ok(f->keyspace->cleaner.expire_cursor == 0, "and nothing is walked");
-	pass(59960 * MS_NS);
+	pass(300 * MS_NS);
+	ok(set_one(f, KEYS, fixture_wall_ms + 20), "a key that goes before that look is written");
+	due_ns = expire_turn(f->keyspace, now_ns);
+	ok(due_ns == now_ns + 20 * MS_NS, "then the next turn is at its time");
+	pass(20 * MS_NS);
+	(void)walk(f);
+	while (f->keyspace->cleaner.expire_cursor != 0) {
+		(void)walk(f);
+	}
+	ok_int(f->keyspace->keys, KEYS, "and takes it away");
+	pass((start_ms + 59960 - fixture_wall_ms) * MS_NS);
 	due_ns = expire_turn(f->keyspace, now_ns);
 	ok(due_ns == now_ns + 40 * MS_NS, "the next turn is when the soonest key's time comes");
 	pass(40 * MS_NS);
