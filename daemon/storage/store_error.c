@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "daemon/remedy.h"
@@ -22,7 +24,32 @@ static bool disk_is_full(const char *path)
 	return (uint64_t)facts.f_bavail * facts.f_frsize < SPACE_BYTES_SUSPICIOUS;
 }
 
-static int error_of_code(const struct store *store, int rc)
+// The limit of this process on the size of files, if the store has come up against it: the write
+// that meets it is short, too.
+static bool file_is_at_limit(const char *store_path)
+{
+	char path[4096];
+	struct rlimit limit;
+	struct stat facts;
+	int length = snprintf(path, sizeof(path), "%s/data.mdb", store_path);
+	return length > 0 && (size_t)length < sizeof(path) &&
+	       getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+	       stat(path, &facts) == 0 && (rlim_t)facts.st_size >= limit.rlim_cur;
+}
+
+// What LMDB tells of a short write is EIO, whatever made it short.
+static int code_of_short_write(const struct store *store, int rc)
+{
+	if (rc != EIO) {
+		return rc;
+	}
+	if (file_is_at_limit(store->path)) {
+		return EFBIG;
+	}
+	return disk_is_full(store->path) ? ENOSPC : EIO;
+}
+
+static int error_of_code(int rc)
 {
 	switch (rc) {
 	case ENOSPC:
@@ -30,8 +57,7 @@ static int error_of_code(const struct store *store, int rc)
 	case EFBIG:
 		return STORE_NO_SPACE;
 	case EIO:
-		// LMDB reports a short write, which is what a full disk gives first, as EIO.
-		return disk_is_full(store->path) ? STORE_NO_SPACE : STORE_IO;
+		return STORE_IO;
 	case MDB_MAP_FULL:
 		return STORE_MAP_FULL;
 	case ENOMEM:
@@ -80,11 +106,9 @@ static const char *remedy_of(int error, int rc)
 
 int store_fail(struct store *store, const char *what, int rc)
 {
-	int error = error_of_code(store, rc);
+	rc = code_of_short_write(store, rc);
+	int error = error_of_code(rc);
 	const char *kind = error == STORE_DAMAGED ? "the store is damaged: " : "";
-	if (error == STORE_NO_SPACE && rc == EIO) {
-		rc = ENOSPC; // a full disk is to be called one
-	}
 	(void)snprintf(store->why, sizeof(store->why), "%s: %s%s: %s; %s", store->path, kind, what,
 		       mdb_strerror(rc), remedy_of(error, rc));
 	if (error == STORE_IO || error == STORE_DAMAGED) {

@@ -5,6 +5,8 @@
 // or for a while. E: a commit that reported failure may be repeated, none that reported success is
 // ever lost, and a store left behind in any of these states opens again.
 #include <errno.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -221,6 +223,17 @@ static void test_names(void)
 		   strstr(store_why(store), "dmesg"),
 	   "a failing device too: %s", store_why(store));
 	fail_from = 0;
+	struct rlimit limit;
+	ok(getrlimit(RLIMIT_FSIZE, &limit) == 0, "the limit on file sizes");
+	rlim_t before = limit.rlim_cur;
+	(void)signal(SIGXFSZ, SIG_IGN);
+	limit.rlim_cur = store_file_bytes(store) + 10000; // within a page of the commit
+	ok(setrlimit(RLIMIT_FSIZE, &limit) == 0 && commit(store, 1) == STORE_NO_SPACE &&
+		   strstr(store_why(store), "ulimit -f"),
+	   "a write that a limit cut short, too: %s", store_why(store));
+	limit.rlim_cur = before;
+	ok(setrlimit(RLIMIT_FSIZE, &limit) == 0 && commit(store, 1) == STORE_OK,
+	   "it goes on when the limit is raised");
 	store_close(store);
 	fixture_remove(dir);
 }
