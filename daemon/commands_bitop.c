@@ -29,31 +29,56 @@ static bool bitop_parse(struct call *call, enum bitop *op)
 	return true;
 }
 
+static inline __attribute__((always_inline)) uint64_t bitop_word(enum bitop op, uint64_t a,
+								 uint64_t b)
+{
+	switch (op) {
+	case BITOP_AND:
+		return a & b;
+	case BITOP_OR:
+		return a | b;
+	case BITOP_XOR:
+		return a ^ b;
+	default:
+		return ~b;
+	}
+}
+
+/// A word at a time; each operation gets a loop of its own, since `op` is known where it is called.
+static inline __attribute__((always_inline)) void
+bitop_each(enum bitop op, unsigned char *to, const unsigned char *from, size_t bytes)
+{
+	size_t i = 0;
+	for (; bytes - i >= sizeof(uint64_t); i += sizeof(uint64_t)) {
+		uint64_t a;
+		uint64_t b;
+		memcpy(&a, to + i, sizeof(a));
+		memcpy(&b, from + i, sizeof(b));
+		a = bitop_word(op, a, b);
+		memcpy(to + i, &a, sizeof(a));
+	}
+	for (; i < bytes; i++) {
+		to[i] = (unsigned char)bitop_word(op, to[i], from[i]);
+	}
+}
+
 /// One source into the result, whose `length` bytes are what the sources before it gave.
 static void bitop_combine(enum bitop op, unsigned char *to, size_t length,
 			  const unsigned char *from, size_t bytes)
 {
 	switch (op) {
 	case BITOP_AND:
-		for (size_t i = 0; i < bytes; i++) {
-			to[i] &= from[i];
-		}
+		bitop_each(BITOP_AND, to, from, bytes);
 		memset(to + bytes, 0, length - bytes);
 		break;
 	case BITOP_OR:
-		for (size_t i = 0; i < bytes; i++) {
-			to[i] |= from[i];
-		}
+		bitop_each(BITOP_OR, to, from, bytes);
 		break;
 	case BITOP_XOR:
-		for (size_t i = 0; i < bytes; i++) {
-			to[i] ^= from[i];
-		}
+		bitop_each(BITOP_XOR, to, from, bytes);
 		break;
 	default:
-		for (size_t i = 0; i < bytes; i++) {
-			to[i] = (unsigned char)~from[i];
-		}
+		bitop_each(BITOP_NOT, to, from, bytes);
 		break;
 	}
 }
