@@ -12,7 +12,7 @@ import time
 from kvdtest import _die_with_parent
 
 ESCAPES = {'n': '\n', 't': '\t', 'r': '\r', 'f': '\f', 'v': '\v', 'a': '\a', 'b': '\b'}
-DENIED_TAGS = '-needs:debug -needs:repl -needs:save -needs:pfdebug -large-memory'
+DENIED_TAGS = '-needs:repl -needs:save -needs:pfdebug -large-memory'
 
 
 def _braced(text, at):

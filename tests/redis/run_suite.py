@@ -19,7 +19,7 @@ UNITS = ('type/string', 'type/incr', 'expire', 'keyspace', 'scan', 'protocol', '
          'quit', 'pubsub', 'tracking', 'multi', 'introspection', 'introspection-2', 'other',
          'querybuf', 'slowlog', 'latency-monitor')
 AT_A_TIME = 4
-PASSED_MIN = 320
+PASSED_MIN = 390
 UNIT_LIMIT_S = 180  # of all its tests
 QUIET_S = 20        # of one
 ALONE_S = 5         # of one that is expected to fail, perhaps by hanging
