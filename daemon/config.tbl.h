@@ -91,6 +91,9 @@ CONFIG_DURATION_MS(revoke_min_ms, "revoke-min", 50, 1, 3600000, 1,
 		   "the same when free segments are below the reserve")
 CONFIG_CHOICE(on_stuck, "on-stuck", "revoke|block", 0, 1,
 	      "what to do about a reader past its deadline")
+CONFIG_NUMBER(idle_timeout_s, "timeout", 0, 0, INT32_MAX, 1,
+	      "a client that says nothing for so many seconds is closed, but no subscriber and "
+	      "nobody who reads the shared memory; 0 = never")
 CONFIG_INTEGER(slowlog_us, "slowlog-log-slower-than", 10000, -1, INT64_MAX, 1,
 	       "commands that take as many microseconds are kept for SLOWLOG; 0 = all, -1 = none")
 CONFIG_NUMBER(slowlog_entries, "slowlog-max-len", 128, 0, 65536, 1,

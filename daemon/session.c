@@ -293,6 +293,7 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 	session_retry_parked(shared, now_ns, moved);
 	session_work_ready(shared);
 	session_close_halves(shared, now_ns);
+	session_close_idle(shared, now_ns);
 	tracking_turn(kvd);
 	session_push_turn(shared, now_ns);
 	uint64_t last_seq = keyspace_last_seq(kvd->keyspace);
@@ -324,6 +325,8 @@ uint64_t session_shared_next_ns(const struct session_shared *shared)
 	next_ns = push_ns < next_ns ? push_ns : next_ns;
 	uint64_t rest_ns = session_rest_next_ns(shared);
 	next_ns = rest_ns < next_ns ? rest_ns : next_ns;
+	uint64_t idle_ns = session_idle_next_ns(shared);
+	next_ns = idle_ns < next_ns ? idle_ns : next_ns;
 	if (!TAILQ_EMPTY(&shared->parked)) {
 		uint64_t retry_ns = shared->parked_tried_ns + SESSION_PARK_RETRY_NS;
 		next_ns = retry_ns < next_ns ? retry_ns : next_ns;

@@ -62,6 +62,7 @@ struct session_shared {
 	uint64_t settled_durable_seq; // watermarks for which held replies were last looked at
 	uint64_t settled_failed_seq;
 	uint64_t parked_tried_ns;
+	uint64_t idle_due_ns; // when idle clients are looked for next
 };
 
 static inline void session_count_up(struct session_shared *shared, enum kvs_counter counter,
@@ -119,6 +120,12 @@ void session_say(const struct seam *seam, int fd, const char *text);
 /// Closes those whose half frame has waited too long; the next time to look, UINT64_MAX = none.
 void session_close_halves(struct session_shared *shared, uint64_t now_ns);
 uint64_t session_halves_next_ns(const struct session_shared *shared);
+
+// ---- session_idle.c ----
+
+/// Closes those who say nothing for too long; the next time to look, UINT64_MAX = none.
+void session_close_idle(struct session_shared *shared, uint64_t now_ns);
+uint64_t session_idle_next_ns(const struct session_shared *shared);
 
 // ---- session_run.c ----
 
