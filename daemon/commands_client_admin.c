@@ -212,7 +212,8 @@ void commands_client_unblock(struct call *call)
 void commands_client_reply(struct call *call)
 {
 	const struct resp_arg *mode = &call->argv[2];
-	if (commands_arg_is(mode, "on")) {
+	bool on = commands_arg_is(mode, "on");
+	if (on) {
 		session_set_reply_mode(call->session, SESSION_REPLY_ON);
 	} else if (commands_arg_is(mode, "off")) {
 		session_set_reply_mode(call->session, SESSION_REPLY_OFF);
@@ -222,7 +223,9 @@ void commands_client_reply(struct call *call)
 		commands_error(call, COMMANDS_TEXT_SYNTAX);
 		return;
 	}
-	reply_ok(call->session); // dropped behind the command, with the others
+	if (on || call->in_exec) {
+		reply_ok(call->session); // EXEC's array has its place for it
+	}
 }
 
 void commands_client_no_evict(struct call *call)

@@ -90,6 +90,9 @@ X("save", FIXED, TEXT, "", 0, 0, NULL,
 X("set-max-intset-entries", KEPT, INT, "512", 0, INT64_MAX, NULL, NULL)
 X("shutdown-on-sigint", FIXED, TEXT, "default", 0, 0, NULL, "a stop makes everything durable")
 X("shutdown-on-sigterm", FIXED, TEXT, "default", 0, 0, NULL, "a stop makes everything durable")
+X("slave-priority", KEPT, INT, "100", 0, INT32_MAX, NULL, NULL)
+X("slave-read-only", KEPT, BOOL, "yes", 0, 0, NULL, NULL)
+X("slave-serve-stale-data", KEPT, BOOL, "yes", 0, 0, NULL, NULL)
 X("slaveof", START, TEXT, "", 0, 0, NULL, NULL)
 X("stop-writes-on-bgsave-error", FIXED, BOOL, "no", 0, 0, NULL,
   "writes that wait for a commit are answered with what became of it")

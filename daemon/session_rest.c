@@ -164,7 +164,7 @@ static void reply_drop(struct session *session)
 
 void session_reply_settle(struct session *session)
 {
-	if (session->reply_off || session->reply_skip || session->reply_skip_next) {
+	if (session->reply_off || session->reply_skip) {
 		reply_drop(session);
 	}
 	session->reply_skip = session->reply_skip_next;
