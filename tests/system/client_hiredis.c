@@ -8,6 +8,7 @@
 #include <hiredis/hiredis.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -309,6 +310,15 @@ static redisAsyncContext *connect_async(const char *path, struct poller *poller,
 		}                         \
 	} while (0)
 
+/// Sends a command whose reply is noted as `what`.
+static void ask_async(redisAsyncContext *ac, const char *what, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	ASYNC(redisvAsyncCommand(ac, on_reply, (void *)(uintptr_t)what, format, args));
+	va_end(args);
+}
+
 static void events(const char *path, const char *resp)
 {
 	struct poller poller, listening;
@@ -320,11 +330,11 @@ static void events(const char *path, const char *resp)
 	}
 	poller_run(&poller, ac, &seen.replies, PIPELINED);
 	say_text("1000 callbacks, in order", seen.in_order == PIPELINED ? "yes" : "no");
-	ASYNC(redisAsyncCommand(ac, on_reply, "an error", "INCR"));
-	ASYNC(redisAsyncCommand(ac, on_reply, "and what follows", "GET events"));
-	ASYNC(redisAsyncCommand(ac, on_reply, "multi", "MULTI"));
-	ASYNC(redisAsyncCommand(ac, on_reply, "queued", "INCR events"));
-	ASYNC(redisAsyncCommand(ac, on_reply, "exec", "EXEC"));
+	ask_async(ac, "an error", "INCR");
+	ask_async(ac, "and what follows", "GET events");
+	ask_async(ac, "multi", "MULTI");
+	ask_async(ac, "queued", "INCR events");
+	ask_async(ac, "exec", "EXEC");
 	poller_run(&poller, ac, &seen.replies, PIPELINED + 5);
 	if (resp[0] == '3') {
 		ASYNC(redisAsyncCommand(listener, NULL, NULL, "HELLO 3"));
@@ -332,8 +342,8 @@ static void events(const char *path, const char *resp)
 	ASYNC(redisAsyncCommand(listener, on_message, NULL, "SUBSCRIBE news sport"));
 	ASYNC(redisAsyncCommand(listener, on_message, NULL, "PSUBSCRIBE n*"));
 	poller_run(&listening, listener, &heard.messages, 3);
-	ASYNC(redisAsyncCommand(ac, on_reply, "publish", "PUBLISH news hello"));
-	ASYNC(redisAsyncCommand(ac, on_reply, "publish", "PUBLISH sport %b", "\0\n", (size_t)2));
+	ask_async(ac, "publish", "PUBLISH news hello");
+	ask_async(ac, "publish", "PUBLISH sport %b", "\0\n", (size_t)2);
 	poller_run(&poller, ac, &seen.replies, PIPELINED + 7);
 	poller_run(&listening, listener, &heard.messages, 6);
 	ASYNC(redisAsyncCommand(listener, NULL, NULL, "UNSUBSCRIBE news"));
