@@ -12,6 +12,7 @@ import time
 from kvdtest import _die_with_parent
 
 ESCAPES = {'n': '\n', 't': '\t', 'r': '\r', 'f': '\f', 'v': '\v', 'a': '\a', 'b': '\b'}
+BLANKS = ' \t\n\r\v\f'  # fewer than Python's
 DENIED_TAGS = '-needs:repl -needs:save -needs:pfdebug -large-memory'
 
 
@@ -36,14 +37,14 @@ def tcl_list(text):
     elements = []
     at = 0
     while at < len(text):
-        if text[at].isspace():
+        if text[at] in BLANKS:
             at += 1
         elif text[at] == '{':
             end = _braced(text, at)
             elements.append(text[at + 1:end])
             at = end + 1
         else:
-            end = re.compile(r'(\\.|[^\\\s])*', re.S).match(text, at).end()
+            end = re.compile(rf'(\\.|[^\\{BLANKS}])*', re.S).match(text, at).end()
             elements.append(re.sub(r'\\(.)', lambda m: ESCAPES.get(m.group(1), m.group(1)),
                                    text[at:end], flags=re.S))
             at = end

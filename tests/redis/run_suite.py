@@ -49,7 +49,7 @@ class Bridge:
 
     def __init__(self, kvd):
         self.process = subprocess.Popen(
-            [KVCTL_PROGRAM, '--socket', kvd.socket, 'bridge', '--listen', '127.0.0.1:0'],
+            [KVCTL_PROGRAM, '--quiet', '--socket', kvd.socket, 'bridge', '--listen', '127.0.0.1:0'],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=_die_with_parent)
         self.port = int(self.process.stdout.readline().rsplit(b':', 1)[1])
 
