@@ -13,6 +13,7 @@
 #include "daemon/reply.h"
 #include "daemon/session_parts.h"
 
+#define SESSION_SPARE_SHARE 8u // of a uid's buffers, not for subscriptions
 #define SESSION_LEAVING_NS UINT64_C(5000000000) // to read why it is closed
 
 bool session_push_possible(const struct session *session)
@@ -156,7 +157,9 @@ void session_reply_complete(struct session *session)
 
 bool session_take(struct session *session, size_t bytes)
 {
-	return session_has_room(session, bytes) && session_charge(session, bytes);
+	// Some stays for requests and replies: at the bound itself the largest holder is closed.
+	uint64_t spare = session->shared->owner_bytes_max / SESSION_SPARE_SHARE;
+	return session_has_room(session, bytes + spare) && session_charge(session, bytes);
 }
 
 void session_give(struct session *session, size_t bytes)
