@@ -235,8 +235,9 @@ static void commit_failed(struct persist *persist)
 	if (requested > failed) {
 		failed = requested; // they would wait for an attempt that comes too late for them
 	}
+	persist_count_waiting(persist);
 	// Release: the text is there (partner: persist_degraded(), persist_failed_seq()).
-	kvs_store_release(&persist->degraded, 1);
+	kvs_store_release(&persist->degraded, PERSIST_UNWRITABLE);
 	kvs_store_release(&persist->failed_seq, failed);
 	kvs_count(kvs_counter_word(persist->options.region_base, KVS_COUNTER_commits_failed), 1);
 	tell_loop(persist);
@@ -255,14 +256,14 @@ static void publish_durable(struct persist *persist)
 
 static void commit_succeeded(struct persist *persist, bool idle)
 {
-	if (!idle) {
-		publish_durable(persist);
-	}
 	persist->backoff_ns = 0;
 	persist->retry_at_ns = 0;
 	persist->stop_failures = 0;
-	if (!persist->compact.broken) {
-		kvs_store_release(&persist->degraded, 0);
+	// Release: its own text is what persist_degraded() tells from now on.
+	kvs_store_release(&persist->degraded,
+			  persist->compact.broken ? PERSIST_UNCOMPACTED : PERSIST_GOOD);
+	if (!idle) {
+		publish_durable(persist); // last: who sees it sees that all is well, too
 	}
 	if (persist->round_open && same_position(persist->position, persist->round_end)) {
 		persist->round_open = false;
@@ -396,15 +397,23 @@ void persist_set_live_bytes(struct persist *persist, uint64_t live_bytes)
 bool persist_degraded(struct persist *persist, const char **why)
 {
 	// Acquire: partner commit_failed()'s release.
-	if (kvs_load_acquire(&persist->degraded) == 0) {
+	uint64_t trouble = kvs_load_acquire(&persist->degraded);
+	if (trouble == PERSIST_GOOD) {
 		*why = "";
 		return false;
 	}
 	pthread_mutex_lock(&persist->mutex);
-	strlcpy(persist->why_told, persist->why, sizeof(persist->why_told));
+	strlcpy(persist->why_told,
+		trouble == PERSIST_UNCOMPACTED ? persist->why_uncompacted : persist->why,
+		sizeof(persist->why_told));
 	pthread_mutex_unlock(&persist->mutex);
 	*why = persist->why_told;
 	return true;
+}
+
+bool persist_uncompacted(const struct persist *persist)
+{
+	return kvs_load_acquire(&persist->degraded) == PERSIST_UNCOMPACTED; // partner: as above
 }
 
 uint64_t persist_failed_seq(const struct persist *persist)

@@ -68,6 +68,9 @@ void persist_tune(struct persist *persist, const struct persist_options *options
 /// True while the last commit failed (state DEGRADED); text for the log and INFO, static or owned
 /// by the persister until the next call.
 bool persist_degraded(struct persist *persist, const char **why);
+/// DEGRADED only in that nothing is compacted any more, for an old block cannot be read: commits go
+/// on, and the file grows.
+bool persist_uncompacted(const struct persist *persist);
 
 /// seq up to which a failed commit's writes must be answered -IOERR (0 = none): every waiter with a
 /// seq in (durable, failed] gets it once.

@@ -250,9 +250,15 @@ static void count_commit(struct persist *persist)
 			  facts.next_block - facts.oldest_block);
 	kvs_store_relaxed(kvs_counter_word(base, KVS_COUNTER_store_live_bytes),
 			  live == PERSIST_LIVE_UNKNOWN ? 0 : live);
-	kvs_store_relaxed(kvs_counter_word(base, KVS_COUNTER_unpersisted_bytes),
-			  persist_log_bytes(persist->options.log, persist->position,
-					    kvs_log_published(persist->options.log)));
+	persist_count_waiting(persist);
+}
+
+void persist_count_waiting(const struct persist *persist)
+{
+	const struct kvs_log *log = persist->options.log;
+	kvs_store_relaxed(
+		kvs_counter_word(persist->options.region_base, KVS_COUNTER_unpersisted_bytes),
+		persist_log_bytes(log, persist->position, kvs_log_published(log)));
 }
 
 // Fills a transaction. On failure it is gone.
@@ -306,9 +312,9 @@ int persist_commit(struct persist *persist, bool idle)
 		// all: go on without compaction, and say so.
 		persist->compact.broken = true;
 		pthread_mutex_lock(&persist->mutex);
-		strlcpy(persist->why, store_why(persist->options.store), sizeof(persist->why));
+		strlcpy(persist->why_uncompacted, store_why(persist->options.store),
+			sizeof(persist->why_uncompacted));
 		pthread_mutex_unlock(&persist->mutex);
-		kvs_store_release(&persist->degraded, 1);
 		persist_compact_reset(persist);
 		result = attempt(persist, idle);
 	}

@@ -35,6 +35,13 @@ enum persist_sleep {
 	PERSIST_SLEEP_IDLE = 3,	   // anything
 };
 
+/// What is wrong.
+enum persist_trouble {
+	PERSIST_GOOD = 0,
+	PERSIST_UNWRITABLE = 1,	 // the last commit failed
+	PERSIST_UNCOMPACTED = 2, // commits succeed, compaction rests for good
+};
+
 /// What the table says about a key.
 enum persist_current {
 	PERSIST_CURRENT_UNKNOWN, // no answer this time: be careful
@@ -104,12 +111,13 @@ struct persist {
 	uint64_t stopping;	 // written by the loop, release
 	uint64_t sleeping;	 // enum persist_sleep; see persist_sleep()
 	uint64_t failed_seq;	 // written by the persister, release
-	uint64_t degraded;	 // written by the persister, release
+	uint64_t degraded;	 // enum persist_trouble; written by the persister, release
 	uint64_t moves_waiting;	 // compaction rests until moves are taken
 
-	pthread_mutex_t mutex; // guards the next three
+	pthread_mutex_t mutex; // guards the next four
 	pthread_cond_t wake;
 	char why[PERSIST_WHY_BYTES];
+	char why_uncompacted[PERSIST_WHY_BYTES];
 	struct persist_moves moves;
 
 	char why_told[PERSIST_WHY_BYTES]; // the loop's copy
@@ -145,6 +153,9 @@ uint64_t persist_log_bytes(const struct kvs_log *log, struct kvs_log_position fr
 /// commits. `idle`: nothing is new, only compaction. Returns STORE_OK or an enum store_error, in
 /// which case nothing happened.
 int persist_commit(struct persist *persist, bool idle);
+
+/// Brings the gauge of what waits for its commit up to date.
+void persist_count_waiting(const struct persist *persist);
 
 /// Looks `count` candidates up in the table, all in one read section. Fills current and
 /// current_seq.

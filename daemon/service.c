@@ -47,7 +47,7 @@ struct service {
 	int lock_fd;
 	int stop_code;
 	bool store_is_new;    // nothing was there to recover from
-	bool degraded;	      // the last commit failed, as far as the log knows
+	enum service_persist_said said; // of the store, in the log
 	uint64_t noticed_seq; // last seq the persister was told of
 	char why[1024];	      // of a step that failed
 };
@@ -266,7 +266,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	if (service->kvd.persist == NULL) {
 		return;
 	}
-	service_persist_watch(&service->kvd, &service->degraded);
+	service_persist_watch(&service->kvd, &service->said);
 	persist_set_live_bytes(service->kvd.persist, keyspace_live_bytes(keyspace));
 	uint64_t last_seq = keyspace_last_seq(keyspace);
 	if (last_seq != service->noticed_seq) {

@@ -108,22 +108,36 @@ int service_persist_stop(struct kvd *kvd, struct store *store)
 	return 0;
 }
 
-void service_persist_watch(struct kvd *kvd, bool *degraded)
+void service_persist_watch(struct kvd *kvd, enum service_persist_said *said)
 {
 	const char *why = NULL;
-	bool is_degraded = persist_degraded(kvd->persist, &why);
-	if (is_degraded == *degraded) {
+	enum service_persist_said now = SERVICE_STORE_GOOD;
+	if (persist_degraded(kvd->persist, &why)) {
+		now = persist_uncompacted(kvd->persist) ? SERVICE_STORE_GROWS
+							: SERVICE_STORE_UNWRITABLE;
+	}
+	if (now == *said) {
 		return;
 	}
-	*degraded = is_degraded;
-	if (is_degraded) {
+	enum service_persist_said before = *said;
+	*said = now;
+	if (now == SERVICE_STORE_UNWRITABLE) {
 		log_error("DEGRADED: %s/store cannot be written: %s; writes stay visible, none is "
 			  "durable until this passes; kvd tries again by itself",
 			  kvd->config.dir, why ? why : "unknown");
 		notify_status("degraded: the store cannot be written");
-	} else {
+		return;
+	}
+	if (before == SERVICE_STORE_UNWRITABLE) {
 		log_notice("the store in %s can be written again: everything is durable up to now",
 			   kvd->config.dir);
 		notify_status("serving");
+	}
+	if (now == SERVICE_STORE_GROWS) {
+		log_error("DEGRADED: %s/store is not compacted any more: %s; what is written is "
+			  "durable, and the file grows; save the data with kvctl dump before kvd "
+			  "stops, it cannot start with this store",
+			  kvd->config.dir, why ? why : "unknown");
+		notify_status("degraded: the store is damaged and grows");
 	}
 }

@@ -21,6 +21,8 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 /// with the versions where this one stopped. Returns 0, or an exit code; what failed is logged.
 int service_persist_stop(struct kvd *kvd, struct store *store);
 
-/// Says once that the store cannot be written, and once that it can again; `degraded` is what was
-/// said last.
-void service_persist_watch(struct kvd *kvd, bool *degraded);
+/// What was said last of a store, 0 at first.
+enum service_persist_said { SERVICE_STORE_GOOD, SERVICE_STORE_GROWS, SERVICE_STORE_UNWRITABLE };
+
+/// Says once that the store cannot be written, or is not compacted, and once that it is good again.
+void service_persist_watch(struct kvd *kvd, enum service_persist_said *said);

@@ -204,6 +204,77 @@ static void test_full(const char *dir)
 	(void)setrlimit(RLIMIT_FSIZE, &before);
 }
 
+// Turns a byte of block `number` round, behind LMDB's back.
+static bool damage_block(const char *dir, uint64_t number)
+{
+	char path[FIXTURE_PATH_BYTES + 32];
+	static _Alignas(8) unsigned char page[4096];
+	(void)snprintf(path, sizeof(path), "%s/store/data.mdb", dir);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	unsigned done = 0;
+	for (off_t at = 0; fd >= 0 && pread(fd, page, sizeof(page), at) == (ssize_t)sizeof(page);
+	     at += (off_t)sizeof(page)) {
+		struct store_block_header header;
+		memcpy(&header, page + 16, sizeof(header));
+		if (header.marker == STORE_BLOCK_MARKER && header.number == number) {
+			unsigned char byte = page[1000] ^ 1;
+			done += pwrite(fd, &byte, 1, at + 1000) == 1;
+		}
+	}
+	if (fd >= 0) {
+		(void)close(fd);
+	}
+	return done > 0;
+}
+
+// An old block cannot be read: what is new is written all the same, and nothing else is said.
+static void test_uncompacted(const char *dir)
+{
+	struct life life;
+	struct life_options options = options_of(dir, PERSIST_GROUP);
+	struct rlimit before;
+	const char *why = "";
+	if (getrlimit(RLIMIT_FSIZE, &before) != 0) {
+		tap_skip("no file size limit here");
+		return;
+	}
+	options.floor_bytes = 400u << 10;
+	life_begin(&life, &options);
+	uint64_t seq = 0;
+	for (unsigned i = 0; i < 100; i++) {
+		seq = set(&life, i, i, 3000);
+	}
+	persist_request(life.persist, seq);
+	ok(life_wait(&life, seq) && damage_block(dir, 1), "the first block is damaged");
+	bool durable = true;
+	for (unsigned i = 0; i < 200; i++) {
+		seq = set(&life, i % 10, i, 3000);
+		persist_set_live_bytes(life.persist, keyspace_live_bytes(life.keyspace));
+		persist_request(life.persist, seq);
+		durable = durable && life_wait(&life, seq);
+	}
+	ok(durable, "E: writes are durable");
+	bool degraded = persist_degraded(life.persist, &why);
+	ok(degraded && persist_uncompacted(life.persist) && strstr(why, "damaged") != NULL,
+	   "only compaction rests: %s", why);
+	struct rlimit tight = { .rlim_cur = 100, .rlim_max = before.rlim_max };
+	bool limited = setrlimit(RLIMIT_FSIZE, &tight) == 0;
+	seq = set(&life, 1, 1, 3000);
+	persist_request(life.persist, seq);
+	ok(limited && !life_wait(&life, seq) && persist_degraded(life.persist, &why) &&
+		   !persist_uncompacted(life.persist) && strstr(why, "LimitFSIZE") != NULL,
+	   "what else fails is told: %s", why);
+	ok(life_counter(&life, KVS_COUNTER_unpersisted_bytes) > 3000, "and how much waits");
+	(void)setrlimit(RLIMIT_FSIZE, &before);
+	seq = set(&life, 1, 2, 3000);
+	persist_request(life.persist, seq);
+	ok(life_wait(&life, seq) && persist_uncompacted(life.persist) &&
+		   persist_degraded(life.persist, &why) && strstr(why, "damaged") != NULL,
+	   "and after that the damage again: %s", why);
+	ok_u64(life_counter(&life, KVS_COUNTER_unpersisted_bytes), 0, "nothing waits");
+	ok_int(life_end(&life), 0, "stopped");
+}
+
 #define COMPACTION_KEYS 10000u
 #define SEQS_MASK 0xffffu // seqs stay below it here
 
@@ -347,7 +418,8 @@ int main(int argc, char **argv)
 	if (fixture_is_probe(argc, argv, &code)) {
 		return code;
 	}
-	static void (*const tests[])(const char *dir) = { test_group, test_lazy, test_full,
+	static void (*const tests[])(const char *dir) = { test_group,	   test_lazy,
+							  test_full,	   test_uncompacted,
 							  test_compaction, test_signals };
 	for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
 		char dir[FIXTURE_PATH_BYTES];
