@@ -86,8 +86,8 @@ static void prepare(struct run *run)
 	memcpy(run->request + head + run->message_bytes, "\r\n", 2);
 	run->request_bytes = (size_t)head + run->message_bytes + 2;
 	head = snprintf(run->frames, sizeof(run->frames),
-			"*3\r\n$7\r\nmessage\r\n$%zu\r\n%s\r\n$%zu\r\n", sizeof(PUBLISH_CHANNEL) - 1,
-			PUBLISH_CHANNEL, run->message_bytes);
+			"*3\r\n$7\r\nmessage\r\n$%zu\r\n%s\r\n$%zu\r\n",
+			sizeof(PUBLISH_CHANNEL) - 1, PUBLISH_CHANNEL, run->message_bytes);
 	memcpy(run->frames + head, message, run->message_bytes);
 	memcpy(run->frames + head + run->message_bytes, "\r\n", 2);
 	run->frame_bytes = (size_t)head + run->message_bytes + 2;
@@ -282,7 +282,8 @@ int publish_main(int argc, char **argv)
 		(void)fprintf(stderr,
 			      "usage: kvbench publish [--subscribers 100] [--bytes 64] "
 			      "[--run-ms 2000] [--repeats 5] [--json]\n"
-			      "Messages to a channel with so many subscribers, beside redis-server.\n");
+			      "Messages to a channel with so many subscribers, beside "
+			      "redis-server.\n");
 		return 2;
 	}
 	measure(&run);

@@ -13,6 +13,8 @@
 #include "tests/daemon/wire_stub.h"
 #include "tests/tap/tap.h"
 
+#define PMESSAGE "*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n" // what the pattern * hears
+
 static void (*key_ended)(void *context, const void *key, size_t key_bytes);
 static void *key_ended_context;
 
@@ -94,12 +96,9 @@ static void test_queue(void)
 	ok(stub.kvd.events_pending && stub_expect(fd, ""), "nothing goes out before its time");
 	tell(NULL);
 	ok(!stub.kvd.events_pending &&
-		   stub_expect(fd, "*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$22\r\n__keyevent@0__:expired"
-				   "\r\n$4\r\ngone\r\n"
-				   "*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$18\r\n__keyevent@0__:set\r\n"
-				   "$1\r\na\r\n"
-				   "*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$18\r\n__keyevent@0__:del\r\n"
-				   "$1\r\nb\r\n"),
+		   stub_expect(fd, PMESSAGE "$22\r\n__keyevent@0__:expired\r\n$4\r\ngone\r\n"
+			       PMESSAGE "$18\r\n__keyevent@0__:set\r\n$1\r\na\r\n"
+			       PMESSAGE "$18\r\n__keyevent@0__:del\r\n$1\r\nb\r\n"),
 	   "keys that ended first, then what was not taken back");
 	tell(NULL);
 	ok(stub_expect(fd, ""), "once");

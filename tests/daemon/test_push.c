@@ -217,7 +217,8 @@ static void test_soft_bound(void)
 	ok(session->is_soft && !session->is_leaving, "the time begins anew");
 	stub.now_ns += 200000000;
 	stub_turns();
-	ok(session->is_leaving && told_and_closed(fd, 35 + MESSAGE_BYTES + 2), "G: then it is cut off");
+	ok(session->is_leaving && told_and_closed(fd, 35 + MESSAGE_BYTES + 2),
+	   "G: then it is cut off");
 	stop();
 	close(fd);
 }
