@@ -70,6 +70,7 @@ static void dispatch_receive(kvc_async *async, struct kvc_budget *budget)
 	struct kvc_stream *stream = &async->stream;
 	unsigned fills = budget->fills;
 	async->more_input = false;
+	stream->drained = false;
 	while (!budget->stopped && kvc_stream_is_open(stream)) {
 		const struct kvc_reply *reply;
 		kvc_queue_tell(async, budget);
@@ -122,7 +123,8 @@ static bool dispatch_connect(kvc_async *async)
 static void dispatch_send(kvc_async *async)
 {
 	struct kvc_stream *stream = &async->stream;
-	if (kvc_stream_is_open(stream) && !kvc_io_is_ours(&stream->client->conn)) {
+	if (kvc_stream_unsent(stream) > 0 && kvc_stream_is_open(stream) &&
+	    !kvc_io_is_ours(&stream->client->conn)) {
 		kvc_error_set(stream->client->conn.error_text,
 			      "somebody has closed the descriptor of the connection");
 		dispatch_broken(async, KVC_UNKNOWN);

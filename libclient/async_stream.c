@@ -175,11 +175,15 @@ int kvc_stream_next(struct kvc_stream *stream, bool pushes, unsigned *fills,
 		if (status != KVC_TIMEOUT) {
 			return status;
 		}
+		if (stream->drained && !stream->send_broken) {
+			return KVC_TIMEOUT;
+		}
 		if (*fills == 0) {
 			return KVC_BUSY;
 		}
 		(*fills)--;
 		status = kvc_io_fill(conn, 0);
+		stream->drained = status == KVC_OK && conn->in_end < conn->in_capacity;
 		if (status == KVC_TIMEOUT && stream->send_broken) {
 			return KVC_UNKNOWN; // nothing can be asked, nothing is being said
 		}

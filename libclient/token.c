@@ -116,15 +116,25 @@ int kvc_get_token(kvc_reader *reader, const void *key, size_t key_bytes, void *b
 	return kvc_get(reader, key, key_bytes, buffer, buffer_bytes, meta);
 }
 
-// The proof above, in its order. In an open section in the mapping that announced `word`.
-static bool token_is_current(const kvc_reader *reader, struct token *token, uint64_t word)
+// Step 3 where the epoch has moved on: the record says itself which it is.
+static __attribute__((noinline)) bool token_is_same_record(const kvc_reader *reader,
+							   const struct token *token)
+{
+	struct kvs_hit hit;
+	return kvs_table_load(reader->map, token->entry, &hit) == KVS_FIND_HIT &&
+	       hit.view.seq == token->seq;
+}
+
+// The proof above, in its order. In an open section in the mapping.
+static inline __attribute__((always_inline)) bool token_is_current(const kvc_reader *reader,
+								   const struct token *token)
 {
 	const struct kvs_map *map = reader->map;
 	const struct kvs_hot *hot = reader->hot;
 	// Acquire: the buckets that the root counts are filled (partner: the writer's root store).
 	uint64_t root = kvs_load_acquire(&hot->table_root);
 	if (token->hash_seed != reader->hash_seed || token->gen != reader->gen ||
-	    token->incarnation != reader->incarnation ||
+	    token->incarnation != reader->incarnation || token->range > KVS_RANGE_OVERFLOW_1 ||
 	    (root ^ token->root) >> KVS_ROOT_SIDE_SHIFT != 0) {
 		return false;
 	}
@@ -138,44 +148,41 @@ static bool token_is_current(const kvc_reader *reader, struct token *token, uint
 	if (kvs_load_acquire((const uint64_t *)(const void *)at) != token->entry) {
 		return false;
 	}
-	if (kvs_load_relaxed(&hot->epoch_word) >> KVS_EPOCH_SHIFT == token->epoch) {
-		return true;
-	}
-	struct kvs_hit hit;
-	if (kvs_table_load(map, token->entry, &hit) != KVS_FIND_HIT || hit.view.seq != token->seq) {
-		return false;
-	}
-	token->epoch = word >> KVS_EPOCH_SHIFT; // announced before the entry was loaded
-	return true;
+	return kvs_load_relaxed(&hot->epoch_word) >> KVS_EPOCH_SHIFT == token->epoch ||
+	       token_is_same_record(reader, token);
 }
 
-int kvc_check(kvc_reader *reader, struct kvc_token *opaque)
+// In a section of the caller's, or where something about the attachment has changed.
+static __attribute__((noinline)) int check_slow(kvc_reader *reader, struct token *token)
 {
-	struct token token;
-	if (!reader || !opaque) {
-		return KVC_INVALID;
+	if (kvs_load_relaxed(&reader->depth) == 0 || !reader->section_mapped ||
+	    reader->section_lost || kvc_reader_is_foreign(reader)) {
+		return KVC_CHANGED; // a get sees to it
 	}
-	memcpy(&token, opaque, sizeof(token));
-	if (token.entry == 0 || token.range > KVS_RANGE_OVERFLOW_1 ||
-	    (token.expiry_ms != 0 && kvc_expired(token.expiry_ms, 0))) {
+	if (!token_is_current(reader, token) || !kvs_epoch_still_good(reader->slot, reader->hot)) {
 		return KVC_CHANGED;
 	}
-	bool nested = kvs_load_relaxed(&reader->depth) != 0;
-	if (nested &&
-	    (!reader->section_mapped || reader->section_lost || kvc_reader_is_foreign(reader))) {
+	return KVC_OK; // the section's epoch may be older than the token's: that stays
+}
+
+KVC_HOT int kvc_check(kvc_reader *reader, struct kvc_token *opaque)
+{
+	struct token *token = (struct token *)(void *)opaque;
+	if (kvc_unlikely(!reader || !token || token->entry == 0)) {
+		return reader && token ? KVC_CHANGED : KVC_INVALID;
+	}
+	if (kvc_unlikely(token->expiry_ms != 0 && kvc_expired(token->expiry_ms, 0))) {
 		return KVC_CHANGED;
 	}
-	uint64_t word =
-		nested ? kvs_load_relaxed(&reader->slot->word) : kvc_reader_enter_word(reader);
-	if (word == 0) {
-		return KVC_CHANGED; // something about the attachment has: a get sees to it
+	uint64_t word = kvc_reader_enter_word(reader);
+	if (kvc_unlikely(word == 0)) {
+		return check_slow(reader, token);
 	}
-	bool current = token_is_current(reader, &token, word);
-	bool good = nested ? kvs_epoch_still_good(reader->slot, reader->hot)
-			   : kvs_epoch_leave_last(reader->slot, reader->hot, word);
-	if (!current || !good) {
+	bool current = token_is_current(reader, token);
+	bool good = kvs_epoch_leave_last(reader->slot, reader->hot, word);
+	if (kvc_unlikely(!current || !good)) {
 		return KVC_CHANGED;
 	}
-	memcpy(opaque, &token, sizeof(token));
+	token->epoch = word >> KVS_EPOCH_SHIFT; // announced before the entry was loaded
 	return KVC_OK;
 }

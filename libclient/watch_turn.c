@@ -157,6 +157,7 @@ static void turn_receive(kvc_async *async, struct kvc_budget *budget)
 	struct kvc_watching *watching = async->watching;
 	unsigned fills = WATCH_FILLS;
 	watching->more_input = false;
+	watching->stream.drained = false;
 	for (;;) {
 		const struct kvc_reply *reply;
 		if (!turn_tell_push(watching, budget) || !turn_tell_state(watching, budget)) {
