@@ -2,7 +2,8 @@
 //
 // WATCH: a transaction runs only if none of the watched keys has another version than when it was
 // watched. Versions are never handed out twice, so nothing has to be told of changes: a key that
-// expired, came into being or was written is seen when EXEC compares. An absent key has version 0.
+// expired, came into being or was written is seen when EXEC compares. An absent key has version 0;
+// that it came and went again is told like other events of keys.
 #include "daemon/commands_watch.h"
 #include "daemon/commands.h"
 
@@ -28,6 +29,9 @@ void commands_watch_watch(struct call *call)
 					SESSION_WATCH_MAX);
 			return;
 		}
+		if (seq == 0) {
+			events_set_watched(call->kvd, true);
+		}
 	}
 	reply_ok(session);
 }
@@ -42,12 +46,12 @@ bool commands_watch_changed(const struct call *call)
 {
 	const struct session_watch *watch = &call->session->watch;
 	for (uint32_t i = 0; i < watch->capacity; i++) {
-		const struct session_watched *watched = &watch->places[i];
+		const struct session_watched *watched = watch->places[i];
 		struct keyspace_value value;
-		if (watched->key) {
+		if (watched) {
 			bool found = keyspace_get(call->kvd->keyspace, watched->key,
 						  watched->key_bytes, &value) == KEYSPACE_OK;
-			if ((found ? value.seq : 0) != watched->seq) {
+			if (watched->touched || (found ? value.seq : 0) != watched->seq) {
 				return true;
 			}
 		}

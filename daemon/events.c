@@ -12,6 +12,7 @@
 #include "daemon/log.h"
 #include "daemon/pubsub.h"
 #include "daemon/session_push.h"
+#include "daemon/session_watch.h"
 #include "daemon/tracking.h"
 #include "shm/limits.h"
 
@@ -40,6 +41,7 @@ struct events {
 	struct events_queue commands;
 	unsigned notified; // enum event_class
 	bool tracked;
+	bool watched; // somebody watches a key that was absent
 	bool lost; // no memory for an event: every cached value counts as stale
 };
 
@@ -216,6 +218,10 @@ static void events_tell_queue(struct kvd *kvd, const struct events_queue *queue,
 					     item->message_bytes);
 			continue;
 		}
+		if (kvd->watched_absent.count > 0 && queue == &kvd->events->commands &&
+		    item->class & (EVENT_GENERIC | EVENT_STRING)) {
+			session_watch_touch(kvd, key, item->key_bytes);
+		}
 		if (item->class & EVENT_CHANGES && kvd->events->tracked) {
 			tracking_changed(kvd, item->class & EVENT_FLUSH ? NULL : key,
 					 item->key_bytes, origin);
@@ -237,6 +243,9 @@ void events_tell(struct kvd *kvd, struct session *origin)
 	}
 	if (events->tracked && tracking_clients_count(kvd) == 0) {
 		events_set_tracked(kvd, false); // the last of them is gone
+	}
+	if (events->watched && kvd->watched_absent.count == 0) {
+		events_set_watched(kvd, false);
 	}
 	events_tell_queue(kvd, &events->removals, NULL);
 	events_tell_queue(kvd, &events->commands, origin);
@@ -310,7 +319,8 @@ static void events_settle_wanted(struct kvd *kvd)
 	unsigned notified = events->notified;
 	bool heard = (notified & (EVENT_TO_KEYSPACE | EVENT_TO_KEYEVENT)) != 0;
 	kvd->events_wanted = (heard ? notified & ~(EVENT_TO_KEYSPACE | EVENT_TO_KEYEVENT) : 0) |
-			     (events->tracked ? (unsigned)EVENT_CHANGES : 0);
+			     (events->tracked ? (unsigned)EVENT_CHANGES : 0) |
+			     (events->watched ? (unsigned)(EVENT_GENERIC | EVENT_STRING) : 0);
 }
 
 void events_set_notified(struct kvd *kvd, unsigned flags)
@@ -322,6 +332,14 @@ void events_set_notified(struct kvd *kvd, unsigned flags)
 unsigned events_notified(const struct kvd *kvd)
 {
 	return kvd->events ? kvd->events->notified : 0;
+}
+
+void events_set_watched(struct kvd *kvd, bool watched)
+{
+	if (kvd->events && kvd->events->watched != watched) {
+		kvd->events->watched = watched;
+		events_settle_wanted(kvd);
+	}
 }
 
 void events_set_tracked(struct kvd *kvd, bool tracked)

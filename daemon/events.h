@@ -78,5 +78,8 @@ void events_flags_print(unsigned flags, char out[EVENTS_FLAGS_BYTES]);
 void events_set_notified(struct kvd *kvd, unsigned flags);
 unsigned events_notified(const struct kvd *kvd);
 
+/// Keys are watched that were absent: while there are any, what commands do to keys is wanted.
+void events_set_watched(struct kvd *kvd, bool watched);
+
 /// Tracking clients come and go: while there is one, every change is wanted.
 void events_set_tracked(struct kvd *kvd, bool tracked);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "daemon/config.h"
+#include "daemon/lookup.h"
 
 struct kvd {
 	const struct seam *seam;
@@ -23,6 +24,7 @@ struct kvd {
 	struct stats *stats; // what INFO and KVD.STATS tell beyond the counters
 	struct events *events; // changes of keys on their way to who listens; NULL in some tests
 	struct pubsub *pubsub; // who is subscribed to what; NULL in some tests
+	struct lookup watched_absent; // of all sessions, see session_watch.h
 	struct tracking *tracking; // what clients cache; NULL in some tests
 	unsigned events_wanted; // enum event_class: what anybody listens to, 0 = nobody does
 	bool events_pending; // something is queued: events_tell() when the command is over

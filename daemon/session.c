@@ -358,6 +358,7 @@ void session_shared_destroy(struct session_shared *shared)
 		session_kill(session, NULL);
 	}
 	session_close_dead(shared);
+	lookup_free(&shared->kvd->watched_absent);
 	for (size_t i = 0; i < shared->spares_count; i++) {
 		free(shared->spares[i]);
 	}

@@ -1,26 +1,32 @@
 // SPDX-License-Identifier: MIT
 //
 // The keys that a connection watches (WATCH), each with the version it had then: an open table of
-// copies, bounded in number and charged to the session like its other buffers.
+// copies, bounded in number and charged to the session like its other buffers. A key that was
+// absent has no version that would tell whether it came and went: those are also found by hash, so
+// that whoever writes one of them leaves a mark.
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "daemon/lookup.h"
+
+struct kvd;
 struct session;
 
 #define SESSION_WATCH_MAX 4096u // keys; EXEC looks at all of them in one go
 
 struct session_watched {
-	unsigned char *key; // NULL = free place
-	uint64_t hash;
+	struct lookup_link link; // in kvd->watched_absent if seq is 0; its hash is the key's
 	uint64_t seq; // version when it was watched, 0 = absent
+	bool touched; // was absent, and was written since
 	uint32_t key_bytes;
+	unsigned char key[];
 };
 
 struct session_watch {
-	struct session_watched *places; // a power of two of them, at most half full
+	struct session_watched **places; // a power of two of them, at most half full
 	uint32_t capacity;
 	uint32_t count;
 	size_t bytes; // charged
@@ -33,3 +39,7 @@ bool session_watch_add(struct session *session, const void *key, size_t key_byte
 
 /// Watches nothing any more.
 void session_watch_reset(struct session *session);
+
+/// A key was written: whoever watched it while it was absent will notice. Call it only while
+/// kvd->watched_absent.count is not 0.
+void session_watch_touch(struct kvd *kvd, const void *key, size_t key_bytes);
