@@ -257,6 +257,7 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 		state->last_write_ns = now_ns;
 	}
 	keyspace_follow_durable(keyspace);
+	(void)kvs_log_trim(&keyspace->log); // large values and the table take what was populated
 	prepare_turn(keyspace->prepare, &keyspace->log);
 	if (memory_is_low(keyspace)) {
 		if (cleaner_slice(keyspace, CLEANER_SLICE_BYTES, CLEANER_BUSY_LIVE_PERCENT)) {

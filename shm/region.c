@@ -139,11 +139,7 @@ static void region_advise(const struct kvs_region *region)
 static int region_fill_header(struct kvs_region *region, const struct kvs_region_options *options,
 			      const struct kvs_region_header *geometry)
 {
-	uint64_t directory_bytes = region_round((uint64_t)geometry->segments_count_max *
-							sizeof(struct kvs_segment_entry),
-						KVS_PAGE_BYTES);
-	if (kvs_region_populate(region, 0, KVS_PAGE_BYTES) != 0 ||
-	    kvs_region_populate(region, geometry->segment_directory_offset, directory_bytes) != 0) {
+	if (kvs_region_populate(region, 0, KVS_PAGE_BYTES) != 0) {
 		return -1;
 	}
 	struct kvs_region_header *header = region->header;

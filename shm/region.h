@@ -32,6 +32,7 @@ struct kvs_region {
 	uint64_t memory_bytes; // accounting bound
 	uint64_t table_bytes; // populated: both sides and their overflow buckets
 	uint64_t large_bytes; // populated large runs
+	uint64_t directory_bytes; // populated: entries of segments that were used
 	uint32_t segment_bytes;
 	uint32_t segment_shift;
 	uint32_t segments_count_max;

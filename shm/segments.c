@@ -9,10 +9,16 @@
 
 #include "shm/segments.h"
 
+// What takes memory and is no segment; one page is the header.
+static uint64_t fixed_bytes(const struct kvs_region *region)
+{
+	return region->table_bytes + region->large_bytes + region->directory_bytes + KVS_PAGE_BYTES;
+}
+
 uint32_t kvs_log_segments_allowed(const struct kvs_log *log)
 {
 	const struct kvs_region *region = log->region;
-	uint64_t taken = region->table_bytes + region->large_bytes + KVS_PAGE_BYTES;
+	uint64_t taken = fixed_bytes(region);
 	if (taken >= region->memory_bytes) {
 		return 0;
 	}
@@ -32,8 +38,7 @@ uint64_t kvs_log_memory_for(const struct kvs_log *log, uint32_t count)
 {
 	const struct kvs_region *region = log->region;
 	uint64_t segments = (uint64_t)log->full_count + log->retired_count + count;
-	return region->table_bytes + region->large_bytes + KVS_PAGE_BYTES +
-	       (segments << region->segment_shift);
+	return fixed_bytes(region) + (segments << region->segment_shift);
 }
 
 bool kvs_log_reopen_survivor(struct kvs_log *log, uint32_t record_bytes, uint32_t except)
@@ -70,11 +75,31 @@ static bool segments_prepared_to_top(struct kvs_log *log)
 	return false;
 }
 
+// Makes sure that the directory has the segment's entry. The lowest indexes are used first.
+static int segments_directory(struct kvs_region *region, uint32_t segment)
+{
+	uint64_t bytes = (segment + UINT64_C(1)) * sizeof(struct kvs_segment_entry);
+	uint64_t wanted = (bytes + KVS_PAGE_BYTES - 1) / KVS_PAGE_BYTES * KVS_PAGE_BYTES;
+	uint64_t have = region->directory_bytes;
+	if (wanted <= have) {
+		return 0;
+	}
+	uint64_t offset = region->header->segment_directory_offset;
+	int result = kvs_region_populate(region, offset + have, wanted - have);
+	if (result == 0) {
+		region->directory_bytes = wanted;
+	}
+	return result;
+}
+
 static int segments_populate(struct kvs_log *log, uint32_t segment)
 {
 	struct kvs_region *region = log->region;
-	int result = kvs_region_populate(region, kvs_region_segment_offset(region, segment),
-					 region->segment_bytes);
+	int result = segments_directory(region, segment);
+	if (result == 0) {
+		result = kvs_region_populate(region, kvs_region_segment_offset(region, segment),
+					     region->segment_bytes);
+	}
 	if (result == 0) {
 		log->segments[segment].prepared = true;
 		log->prepared_count++;
@@ -99,6 +124,9 @@ uint32_t kvs_segments_take(struct kvs_log *log, enum kvs_segment_state state)
 	}
 	if (!segments_prepared_to_top(log) &&
 	    segments_populate(log, log->free_list[log->free_list_count - 1]) != 0) {
+		return KVS_SEGMENT_NONE;
+	}
+	if (segments_directory(log->region, log->free_list[log->free_list_count - 1]) != 0) {
 		return KVS_SEGMENT_NONE;
 	}
 	uint32_t index = log->free_list[--log->free_list_count];
@@ -205,6 +233,9 @@ uint32_t kvs_log_prepare_begin(struct kvs_log *log, uint32_t ahead)
 		return KVS_SEGMENT_NONE;
 	}
 	uint32_t index = log->free_list[candidate];
+	if (segments_directory(log->region, index) != 0) {
+		return KVS_SEGMENT_NONE; // the machine is full
+	}
 	memmove(&log->free_list[candidate], &log->free_list[candidate + 1],
 		(log->free_list_count - candidate - 1) * sizeof(*log->free_list));
 	log->free_list_count--;
