@@ -11,9 +11,11 @@
 
 #include "daemon/log.h"
 #include "daemon/reply.h"
+#include "daemon/seam.h"
 #include "daemon/session_parts.h"
 
 #define SESSION_SPARE_SHARE 8u // of a uid's buffers, not for subscriptions
+#define SESSION_PUSH_CLOCK_EVERY 16u   // sends between two looks at the clock
 #define SESSION_LEAVING_NS UINT64_C(5000000000) // to read why it is closed
 
 bool session_push_possible(const struct session *session)
@@ -189,10 +191,22 @@ static uint64_t session_push_leaving_due_ns(const struct session_shared *shared)
 	return oldest ? oldest->soft_since_ns + SESSION_LEAVING_NS : UINT64_MAX;
 }
 
-void session_push_turn(struct session_shared *shared, uint64_t now_ns)
+/// Sends to those to whom something was pushed, for one share of the time; the rest is for the
+/// next turn, so that a message to thousands keeps nobody waiting.
+static void session_push_send_all(struct session_shared *shared)
 {
+	const struct seam *seam = shared->kvd->seam;
+	uint64_t until_ns = 0;
+	unsigned sent = 0;
 	struct session *session;
 	while ((session = TAILQ_FIRST(&shared->pushed)) != NULL) {
+		if (++sent % SESSION_PUSH_CLOCK_EVERY == 0) {
+			uint64_t now_ns = seam->monotonic_ns();
+			until_ns = until_ns > 0 ? until_ns : now_ns + SESSION_SLICE_NS;
+			if (now_ns >= until_ns) {
+				return;
+			}
+		}
 		TAILQ_REMOVE(&shared->pushed, session, pushed_link);
 		session->is_pushed = false;
 		// A full socket says itself when it takes more.
@@ -201,6 +215,12 @@ void session_push_turn(struct session_shared *shared, uint64_t now_ns)
 			session_send(session);
 		}
 	}
+}
+
+void session_push_turn(struct session_shared *shared, uint64_t now_ns)
+{
+	struct session *session;
+	session_push_send_all(shared);
 	while (session_push_soft_due_ns(shared) <= now_ns) {
 		session = TAILQ_FIRST(&shared->soft);
 		session_push_set_soft(session, false);

@@ -25,7 +25,6 @@ bool tracking_create(struct kvd *kvd)
 	kvd->seam->random_bytes(&tracking->random, sizeof(tracking->random));
 	TAILQ_INIT(&tracking->clients);
 	STAILQ_INIT(&tracking->doomed);
-	TAILQ_INIT(&tracking->all_prefixes);
 	TAILQ_INIT(&tracking->changed_prefixes);
 	return true;
 }

@@ -34,7 +34,10 @@ static struct tracking_prefix *tracking_prefix_add(struct tracking *tracking, co
 		TAILQ_INIT(&prefix->members);
 		prefix->name_bytes = bytes;
 		memcpy(prefix->name, name, bytes);
-		TAILQ_INSERT_TAIL(&tracking->all_prefixes, prefix, order);
+		if (bytes <= KVS_KEY_BYTES_MAX) { // no key has a longer one
+			tracking->lengths[bytes]++;
+			tracking->longest = bytes > tracking->longest ? bytes : tracking->longest;
+		}
 		lookup_add(&tracking->prefixes, &prefix->link, hash);
 	}
 	return prefix;
@@ -114,7 +117,9 @@ static void tracking_prefix_drop(struct tracking *tracking, struct tracking_pref
 		TAILQ_REMOVE(&tracking->changed_prefixes, prefix, changed);
 	}
 	lookup_remove(&tracking->prefixes, &prefix->link);
-	TAILQ_REMOVE(&tracking->all_prefixes, prefix, order);
+	if (prefix->name_bytes <= KVS_KEY_BYTES_MAX) {
+		tracking->lengths[prefix->name_bytes]--;
+	}
 	free(prefix->changes);
 	free(prefix->bytes);
 	free(prefix);
@@ -274,35 +279,49 @@ static void tracking_prefix_send(struct tracking *tracking, struct tracking_pref
 	TAILQ_REMOVE(&tracking->changed_prefixes, prefix, changed);
 }
 
+static void tracking_prefix_changed(struct tracking *tracking, struct tracking_prefix *prefix,
+				    const char *key, size_t key_bytes, uint64_t origin_id)
+{
+	if (!tracking_changes_room(prefix, key_bytes)) {
+		struct tracking_member *member;
+		TAILQ_FOREACH (member, &prefix->members, of_prefix) {
+			tracking_send(member->client, NULL, 0);
+		}
+		return;
+	}
+	if (prefix->changes_count == 0) {
+		TAILQ_INSERT_TAIL(&tracking->changed_prefixes, prefix, changed);
+	}
+	prefix->changes[prefix->changes_count++] = (struct tracking_change){
+		.start = prefix->bytes_end,
+		.key_bytes = key_bytes,
+		.origin_id = origin_id,
+	};
+	memcpy(prefix->bytes + prefix->bytes_end, key, key_bytes);
+	prefix->bytes_end += key_bytes;
+	if (prefix->changes_count >= TRACKING_CHANGES_MAX) {
+		tracking_prefix_send(tracking, prefix);
+	}
+}
+
 void tracking_bcast_changed(struct kvd *kvd, const char *key, size_t key_bytes,
 			    const struct session *origin)
 {
 	struct tracking *tracking = kvd->tracking;
-	struct tracking_prefix *prefix;
-	TAILQ_FOREACH (prefix, &tracking->all_prefixes, order) {
-		if (prefix->name_bytes > key_bytes ||
-		    memcmp(prefix->name, key, prefix->name_bytes) != 0) {
+	if (tracking->prefixes.count == 0) {
+		return;
+	}
+	size_t longest = key_bytes < tracking->longest ? key_bytes : tracking->longest;
+	// One lookup for each length that occurs, however many prefixes there are.
+	for (size_t bytes = 0; bytes <= longest; bytes++) {
+		if (tracking->lengths[bytes] == 0) {
 			continue;
 		}
-		if (!tracking_changes_room(prefix, key_bytes)) {
-			struct tracking_member *member;
-			TAILQ_FOREACH (member, &prefix->members, of_prefix) {
-				tracking_send(member->client, NULL, 0);
-			}
-			continue;
-		}
-		if (prefix->changes_count == 0) {
-			TAILQ_INSERT_TAIL(&tracking->changed_prefixes, prefix, changed);
-		}
-		prefix->changes[prefix->changes_count++] = (struct tracking_change){
-			.start = prefix->bytes_end,
-			.key_bytes = key_bytes,
-			.origin_id = origin ? origin->id : 0,
-		};
-		memcpy(prefix->bytes + prefix->bytes_end, key, key_bytes);
-		prefix->bytes_end += key_bytes;
-		if (prefix->changes_count >= TRACKING_CHANGES_MAX) {
-			tracking_prefix_send(tracking, prefix);
+		uint64_t hash = kvs_hash(tracking->seed, key, bytes);
+		struct tracking_prefix *prefix = tracking_prefix_find(tracking, key, bytes, hash);
+		if (prefix) {
+			tracking_prefix_changed(tracking, prefix, key, key_bytes,
+						origin ? origin->id : 0);
 		}
 	}
 }

@@ -10,6 +10,7 @@
 #include "daemon/lookup.h"
 #include "daemon/session.h"
 #include "daemon/tracking.h"
+#include "shm/limits.h"
 
 /// A client's interest in a prefix.
 struct tracking_member {
@@ -38,7 +39,6 @@ struct tracking_change {
 
 struct tracking_prefix {
 	struct lookup_link link;
-	TAILQ_ENTRY(tracking_prefix) order; // all of them
 	TAILQ_ENTRY(tracking_prefix) changed; // those with changes
 	struct tracking_members members;
 	struct tracking_change *changes;
@@ -66,7 +66,8 @@ struct tracking {
 	uint64_t items;
 	STAILQ_HEAD(, tracking_doomed) doomed;
 	struct lookup prefixes;
-	struct tracking_prefixes all_prefixes;
+	uint32_t lengths[KVS_KEY_BYTES_MAX + 1]; // how many prefixes are that long
+	size_t longest;				 // a bound on the lengths that there are
 	struct tracking_prefixes changed_prefixes;
 };
 
