@@ -14,9 +14,9 @@
 struct kvc_stream {
 	kvc *client; // for its options, its connection, and to notice a fork
 	int epoll_fd;
-	bool wants_out;	  // the socket is full: polled for room
-	bool send_broken; // nothing can be sent; what kvd said before it left may be read
-	bool drained; // the last receive left room: there was no more, and epoll tells of what comes
+	bool wants_out;	       // the socket is full: polled for room
+	bool send_broken;      // nothing can be sent; what kvd said before it left may be read
+	bool drained;	       // the last receive left room: epoll tells of what comes later
 	struct kvc_buffer out; // to be sent: out.data[out_start, out.bytes)
 	size_t out_start;
 };

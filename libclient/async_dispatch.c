@@ -196,11 +196,13 @@ int kvc_async_dispatch(kvc_async *async)
 int kvc_async_flush(kvc_async *async)
 {
 	int status = kvc_async_enter(async);
-	if (status == KVC_OK) {
-		dispatch_send(async);
-		status = kvc_async_leave(async, KVC_OK);
+	if (status != KVC_OK) {
+		return status;
 	}
-	return status;
+	if (!async->inside) { // else the dispatch ends with it
+		dispatch_send(async);
+	}
+	return kvc_async_leave(async, KVC_OK);
 }
 
 int kvc_async_timeout_ms(kvc_async *async)
