@@ -260,9 +260,38 @@ static void test_no_room(void)
 	close(fd);
 }
 
+static uint64_t slow_clock(void)
+{
+	return stub.now_ns += 150000;
+}
+
+static void test_slices(void)
+{
+	static int fd[64];
+	start();
+	for (size_t i = 0; i < 64; i++) {
+		struct session *session;
+		fd[i] = stub_connect(&session);
+		(void)subscribe(session, PUBSUB_CHANNEL, "c");
+	}
+	stub_turns();
+	counting_seam.monotonic_ns = slow_clock;
+	sends = 0;
+	(void)publish("c", "m");
+	(void)loop_turn(stub.kvd.loop, 0);
+	ok(sends > 16 && sends < 64, "a turn sends for its share of the time: %u", sends);
+	stub_turns();
+	ok_u64(sends, 64, "the next ones send the rest");
+	stop();
+	for (size_t i = 0; i < 64; i++) {
+		close(fd[i]);
+	}
+}
+
 int main(void)
 {
 	test_fan_out();
+	test_slices();
 	test_kinds();
 	test_hard_bound();
 	test_soft_bound();
