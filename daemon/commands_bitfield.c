@@ -182,7 +182,7 @@ static void bitfield_write(struct call *call, struct bitfield_state *state,
 			return;
 		}
 		if (op->overflow == BITFIELD_SAT) {
-			// A number further below than an int64_t can say counts as above, as in Redis.
+			// So far below that the distance overflows counts as above, as in Redis.
 			bool far = op->verb == BITFIELD_SET && most - after > INT64_MAX;
 			after = after > most || far ? most : least;
 		} else {
