@@ -411,15 +411,19 @@ X(setrange, "setrange", commands_range_setrange, 4, F_OOM, 1, 1, 1, "string", "2
   "Writes over a part of a value, which grows as needed; returns the length it has then.")
 X(slowlog, "slowlog", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "2.2.12",
   "", "Container of the commands about slow commands.")
-X(slowlog_get, "slowlog|get", commands_slowlog_get, -2, F_ANY | COMMAND_ADMIN, 0, 0, 0, "server", "2.2.12",
+X(slowlog_get, "slowlog|get", commands_slowlog_get, -2, F_ANY | COMMAND_ADMIN, 0, 0, 0, "server",
+  "2.2.12",
   "[count]", "Returns the newest commands that took long, 10 or so many, -1 for all.")
 X(slowlog_help, "slowlog|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "6.2.0",
   "", "Lists the subcommands.")
-X(slowlog_len, "slowlog|len", commands_slowlog_len, 2, F_ANY | COMMAND_ADMIN, 0, 0, 0, "server", "2.2.12",
+X(slowlog_len, "slowlog|len", commands_slowlog_len, 2, F_ANY | COMMAND_ADMIN, 0, 0, 0, "server",
+  "2.2.12",
   "", "Returns how many are kept.")
-X(slowlog_reset, "slowlog|reset", commands_slowlog_reset, 2, F_ANY | COMMAND_ADMIN, 0, 0, 0, "server", "2.2.12",
+X(slowlog_reset, "slowlog|reset", commands_slowlog_reset, 2, F_ANY | COMMAND_ADMIN, 0, 0, 0,
+  "server", "2.2.12",
   "", "Forgets them.")
-X(spublish, "spublish", commands_pubsub_spublish, 3, COMMAND_MAY_REPLICATE | F_ANY | F_FAST | COMMAND_PUBSUB, 0, 0, 0,
+X(spublish, "spublish", commands_pubsub_spublish, 3,
+  F_ANY | F_FAST | COMMAND_PUBSUB | COMMAND_MAY_REPLICATE, 0, 0, 0,
   "pubsub", "7.0.0",
   "shardchannel message", "As PUBLISH for shard channels, which patterns do not match.")
 X(ssubscribe, "ssubscribe", commands_pubsub_ssubscribe, -2, F_SUBSCRIBE, 0, 0, 0, "pubsub", "7.0.0",

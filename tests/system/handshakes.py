@@ -44,7 +44,8 @@ def unknown(reply):
 def ready(reply):
     """INFO, in which the ready check of a library finds no loading."""
     return isinstance(reply, bytes) and b'\r\nloading:0\r\n' in reply and \
-        b'\r\nrole:master\r\n' in reply and re.match(rb'(txt:)?# Server\r\nredis_version:7\.', reply)
+        b'\r\nrole:master\r\n' in reply and \
+        re.match(rb'(txt:)?# Server\r\nredis_version:7\.', reply)
 
 
 def table(reply):
