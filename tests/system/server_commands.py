@@ -31,41 +31,46 @@ class Raw(Connection):
 # and "" an empty word.
 CONVERSATIONS = {
     'WATCH': '''
-        WATCH|UNWATCH x|UNWATCH|SET a 1|WATCH a|MULTI|WATCH a|GET a|EXEC|WATCH a|SET a 2|MULTI|GET a
-        EXEC|MULTI|GET a|EXEC|WATCH nx|SET nx 1|MULTI|GET a|EXEC|WATCH nx|2:DEL nx|MULTI|GET a|EXEC
-        WATCH a|2:SET a 3|UNWATCH|MULTI|GET a|EXEC|WATCH a|2:SET a 3|MULTI|DISCARD|MULTI|GET a|EXEC
-        WATCH a|2:FLUSHALL|MULTI|PING|EXEC|WATCH a b c|2:SET q 1|MULTI|PING|UNWATCH|EXEC
-        WATCH a|SET a 2|MULTI|NOSUCH|EXEC|SET t 1|WATCH t|EXPIRE t 100|MULTI|PING|EXEC|WATCH t|TOUCH t
-        MULTI|PING|EXEC|SET t 1|WATCH t|PERSIST t|MULTI|PING|EXEC|WATCH t|APPEND t x|MULTI|PING|EXEC
-        EXEC|DISCARD|WATCH t|MULTI|WATCH t|UNWATCH|PING|EXEC''',
+        WATCH|UNWATCH x|UNWATCH|SET a 1|WATCH a|MULTI|WATCH a|GET a|EXEC|WATCH a|SET a 2|MULTI
+        GET a|EXEC|MULTI|GET a|EXEC|WATCH nx|SET nx 1|MULTI|GET a|EXEC|WATCH nx|2:DEL nx|MULTI
+        GET a|EXEC|WATCH a|2:SET a 3|UNWATCH|MULTI|GET a|EXEC|WATCH a|2:SET a 3|MULTI|DISCARD|MULTI
+        GET a|EXEC|WATCH a|2:FLUSHALL|MULTI|PING|EXEC|WATCH a b c|2:SET q 1|MULTI|PING|UNWATCH|EXEC
+        WATCH a|SET a 2|MULTI|NOSUCH|EXEC|SET t 1|WATCH t|EXPIRE t 100|MULTI|PING|EXEC|WATCH t
+        TOUCH t|MULTI|PING|EXEC|SET t 1|WATCH t|PERSIST t|MULTI|PING|EXEC|WATCH t|APPEND t x|MULTI
+        PING|EXEC|EXEC|DISCARD|WATCH t|MULTI|WATCH t|UNWATCH|PING|EXEC''',
     'WATCH of absent keys': '''
-        WATCH n|2:SET n 1|2:DEL n|MULTI|PING|EXEC|WATCH n|2:FLUSHALL|MULTI|PING|EXEC|WATCH n|2:DEL n
-        MULTI|PING|EXEC|WATCH n|2:MULTI|2:SET n 1|2:DEL n|2:EXEC|MULTI|PING|EXEC|WATCH n m
-        2:MSET n 1 m 2|2:RENAME n z|2:DEL m|MULTI|PING|EXEC|WATCH x|2:SET s 1|2:COPY s x|2:DEL x|MULTI
-        PING|EXEC|WATCH x|2:INCR x|2:EXPIRE x -1|MULTI|PING|EXEC|WATCH n|SETRANGE n 0 ""|MULTI|PING
-        EXEC|WATCH a b c d e f g h i j k l m o p q r t u|2:SETNX u 1|2:GETDEL u|MULTI|PING|EXEC''',
+        WATCH n|2:SET n 1|2:DEL n|MULTI|PING|EXEC|WATCH n|2:FLUSHALL|MULTI|PING|EXEC|WATCH n
+        2:DEL n|MULTI|PING|EXEC|WATCH n|2:MULTI|2:SET n 1|2:DEL n|2:EXEC|MULTI|PING|EXEC|WATCH n m
+        2:MSET n 1 m 2|2:RENAME n z|2:DEL m|MULTI|PING|EXEC|WATCH x|2:SET s 1|2:COPY s x|2:DEL x
+        MULTI|PING|EXEC|WATCH x|2:INCR x|2:EXPIRE x -1|MULTI|PING|EXEC|WATCH n|SETRANGE n 0 ""
+        MULTI|PING|EXEC|WATCH a b c d e f g h i j k l m o p q r t u|2:SETNX u 1|2:GETDEL u|MULTI
+        PING|EXEC''',
     'RESET': '''
         RESET x|MULTI|GET a|RESET|GET a|EXEC|CLIENT SETNAME foo|RESET|CLIENT GETNAME|WATCH a|RESET
         2:SET a 1|MULTI|PING|EXEC''',
     'CONFIG SET': '''
-        CONFIG SET|CONFIG SET a|CONFIG SET a b|CONFIG SET a b c|CONFIG SET hz 20 nope 3|CONFIG GET hz
-        CONFIG SET daemonize yes|CONFIG SET nope 1 daemonize yes|CONFIG SET daemonize yes nope 1
-        CONFIG SET hz 20 hz 30|CONFIG SET hz abc|CONFIG SET hz -1|CONFIG SET hz 20 maxmemory-samples 0
-        CONFIG GET hz|CONFIG SET HZ 20|CONFIG GET HZ|CONFIG GET hz HZ hz|CONFIG SET activerehashing x
-        CONFIG SET lazyfree-lazy-expire YES|CONFIG GET lazyfree-lazy-expire
-        CONFIG SET maxmemory-policy foo|CONFIG SET maxmemory foo|CONFIG SET maxmemory-clients 200%
-        CONFIG SET slowlog-log-slower-than -2|CONFIG SET slowlog-log-slower-than -1
-        CONFIG GET slowlog-log-slower-than|CONFIG SET slowlog-log-slower-than abc
+        CONFIG SET|CONFIG SET a|CONFIG SET a b|CONFIG SET a b c|CONFIG SET hz 20 nope 3
+        CONFIG GET hz|CONFIG SET daemonize yes|CONFIG SET nope 1 daemonize yes
+        CONFIG SET daemonize yes nope 1|CONFIG SET hz 20 hz 30|CONFIG SET hz abc|CONFIG SET hz -1
+        CONFIG SET hz 20 maxmemory-samples 0|CONFIG GET hz|CONFIG SET HZ 20|CONFIG GET HZ
+        CONFIG GET hz HZ hz|CONFIG SET activerehashing x|CONFIG SET lazyfree-lazy-expire YES
+        CONFIG GET lazyfree-lazy-expire|CONFIG SET maxmemory-policy foo|CONFIG SET maxmemory foo
+        CONFIG SET maxmemory-clients 200%|CONFIG SET slowlog-log-slower-than -2
+        CONFIG SET slowlog-log-slower-than -1|CONFIG GET slowlog-log-slower-than
+        CONFIG SET slowlog-log-slower-than abc
         CONFIG SET slowlog-max-len 10 latency-monitor-threshold 5|CONFIG GET slowlog-max-len
         CONFIG SET notify-keyspace-events KEAz|CONFIG GET notify-keyspace-events
         CONFIG SET notify-keyspace-events q|CONFIG SET notify-keyspace-events ""
-        CONFIG SET repl-backlog-size 1mb|CONFIG GET repl-backlog-size|CONFIG SET repl-backlog-size 1x
-        CONFIG SET latency-tracking-info-percentiles 101|CONFIG SET latency-tracking-info-percentiles a
-        CONFIG SET latency-tracking-info-percentiles 50|CONFIG GET latency-tracking-info-percentiles
-        CONFIG SET loglevel warning|CONFIG GET loglevel|CONFIG SET maxclients 100|CONFIG GET maxclients
-        CONFIG SET appendonly maybe|CONFIG GET key-load-delay|CONFIG GET key-load-dela?|CONFIG REWRITE
-        CONFIG SET timeout -1|CONFIG GET timeout|CONFIG HELP x|CONFIG SET oom-score-adj foo
-        CONFIG SET hz 10 latency-monitor-threshold -1|CONFIG GET hz|CONFIG RESETSTAT x''',
+        CONFIG SET repl-backlog-size 1mb|CONFIG GET repl-backlog-size
+        CONFIG SET repl-backlog-size 1x|CONFIG SET latency-tracking-info-percentiles 101
+        CONFIG SET latency-tracking-info-percentiles a
+        CONFIG SET latency-tracking-info-percentiles 50
+        CONFIG GET latency-tracking-info-percentiles|CONFIG SET loglevel warning
+        CONFIG GET loglevel|CONFIG SET maxclients 100|CONFIG GET maxclients
+        CONFIG SET appendonly maybe|CONFIG GET key-load-delay|CONFIG GET key-load-dela?
+        CONFIG REWRITE|CONFIG SET timeout -1|CONFIG GET timeout|CONFIG HELP x
+        CONFIG SET oom-score-adj foo|CONFIG SET hz 10 latency-monitor-threshold -1|CONFIG GET hz
+        CONFIG RESETSTAT x''',
     'CLIENT': '''
         CLIENT KILL|CLIENT KILL x|CLIENT KILL ID|CLIENT KILL ID 0|CLIENT KILL ID abc
         CLIENT KILL ID 10000|CLIENT KILL TYPE foo|CLIENT KILL TYPE master|CLIENT KILL USER nobody
@@ -78,22 +83,23 @@ CONVERSATIONS = {
         CLIENT REPLY ON|CLIENT UNBLOCK 5|CLIENT UNBLOCK abc|CLIENT UNBLOCK 5 foo
         CLIENT UNBLOCK 5 error|CLIENT UNBLOCK 5 TIMEOUT x''',
     'OBJECT and MEMORY': '''
-        SET i 12345|SET e abc|SET n -0|SET p 01|SET big 9223372036854775807|SET b2 9223372036854775808
-        SET r 012345678901234567890123456789012345678901234|OBJECT ENCODING i|OBJECT ENCODING e
-        OBJECT ENCODING r|OBJECT ENCODING n|OBJECT ENCODING p|OBJECT ENCODING big|OBJECT ENCODING b2
-        OBJECT ENCODING no|OBJECT FREQ e|OBJECT FREQ no|OBJECT IDLETIME e|OBJECT IDLETIME no
-        OBJECT REFCOUNT e|OBJECT REFCOUNT no|OBJECT|OBJECT FOO|OBJECT FOO a|OBJECT ENCODING
-        OBJECT HELP a|MEMORY USAGE|MEMORY USAGE no|MEMORY USAGE e SAMPLES|MEMORY USAGE e SAMPLES a
-        MEMORY USAGE e SAMPLES -1|MEMORY USAGE e FOO 1|MEMORY PURGE|MEMORY FOO|MEMORY PURGE x''',
+        SET i 12345|SET e abc|SET n -0|SET p 01|SET big 9223372036854775807
+        SET b2 9223372036854775808|SET r 012345678901234567890123456789012345678901234
+        OBJECT ENCODING i|OBJECT ENCODING e|OBJECT ENCODING r|OBJECT ENCODING n|OBJECT ENCODING p
+        OBJECT ENCODING big|OBJECT ENCODING b2|OBJECT ENCODING no|OBJECT FREQ e|OBJECT FREQ no
+        OBJECT IDLETIME e|OBJECT IDLETIME no|OBJECT REFCOUNT e|OBJECT REFCOUNT no|OBJECT|OBJECT FOO
+        OBJECT FOO a|OBJECT ENCODING|OBJECT HELP a|MEMORY USAGE|MEMORY USAGE no
+        MEMORY USAGE e SAMPLES|MEMORY USAGE e SAMPLES a|MEMORY USAGE e SAMPLES -1
+        MEMORY USAGE e FOO 1|MEMORY PURGE|MEMORY FOO|MEMORY PURGE x''',
     'SLOWLOG and LATENCY': '''
         SLOWLOG RESET|SLOWLOG LEN|SLOWLOG GET|SLOWLOG GET -2|SLOWLOG GET 1 2|SLOWLOG GET a|SLOWLOG
         SLOWLOG FOO|LATENCY LATEST|LATENCY HISTORY x|LATENCY RESET|LATENCY RESET x
         LATENCY GRAPH command|LATENCY HELP x|LATENCY HISTOGRAM nosuch''',
     'the server': '''
-        ROLE|ROLE x|WAIT 0 0|WAIT a 0|WAIT 0 a|WAIT 0 -1|SWAPDB 0 0|SWAPDB a 0|SWAPDB 0 a|SWAPDB 0 1
-        SET e 1|MOVE e 0|MOVE e 1|MOVE e a|MOVE no 0|MOVE no 1|ACL WHOAMI|ACL USERS|ACL LIST
-        ACL CAT nope|ACL FOO|BGSAVE foo|LASTSAVE x|FUNCTION FLUSH|FUNCTION FLUSH x|FUNCTION LIST
-        FUNCTION KILL|FUNCTION DELETE x|INFO nosuch''',
+        ROLE|ROLE x|WAIT 0 0|WAIT a 0|WAIT 0 a|WAIT 0 -1|SWAPDB 0 0|SWAPDB a 0|SWAPDB 0 a
+        SWAPDB 0 1|SET e 1|MOVE e 0|MOVE e 1|MOVE e a|MOVE no 0|MOVE no 1|ACL WHOAMI|ACL USERS
+        ACL LIST|ACL CAT nope|ACL FOO|BGSAVE foo|LASTSAVE x|FUNCTION FLUSH|FUNCTION FLUSH x
+        FUNCTION LIST|FUNCTION KILL|FUNCTION DELETE x|INFO nosuch''',
     'DEBUG': '''
         DEBUG|DEBUG FOO|DEBUG SLEEP 0|DEBUG SLEEP 0.01|DEBUG PROTOCOL string|DEBUG PROTOCOL integer
         DEBUG PROTOCOL double|DEBUG PROTOCOL bignum|DEBUG PROTOCOL null|DEBUG PROTOCOL array
@@ -103,11 +109,12 @@ CONVERSATIONS = {
     'COMMAND GETKEYS': '''
         COMMAND GETKEYS nosuch a|COMMAND GETKEYS ping a|COMMAND GETKEYS get a b|COMMAND GETKEYS get
         COMMAND GETKEYS mset a 1 b 2|COMMAND GETKEYS mset a 1 b|COMMAND GETKEYS config get a
-        COMMAND GETKEYS memory usage a|COMMAND GETKEYS object foo a|COMMAND GETKEYS object encoding a
-        COMMAND GETKEYSANDFLAGS set a b get|COMMAND GETKEYSANDFLAGS set a b
-        COMMAND GETKEYSANDFLAGS bitfield a get u8 0|COMMAND GETKEYSANDFLAGS bitfield a set u8 0 1
-        COMMAND GETKEYSANDFLAGS rename a b|COMMAND GETKEYSANDFLAGS mset a 1 b 2
-        COMMAND GETKEYSANDFLAGS del a b|COMMAND GETKEYSANDFLAGS copy a b|COMMAND GETKEYS lcs a b idx
+        COMMAND GETKEYS memory usage a|COMMAND GETKEYS object foo a
+        COMMAND GETKEYS object encoding a|COMMAND GETKEYSANDFLAGS set a b get
+        COMMAND GETKEYSANDFLAGS set a b|COMMAND GETKEYSANDFLAGS bitfield a get u8 0
+        COMMAND GETKEYSANDFLAGS bitfield a set u8 0 1|COMMAND GETKEYSANDFLAGS rename a b
+        COMMAND GETKEYSANDFLAGS mset a 1 b 2|COMMAND GETKEYSANDFLAGS del a b
+        COMMAND GETKEYSANDFLAGS copy a b|COMMAND GETKEYS lcs a b idx
         COMMAND GETKEYSANDFLAGS append a b|COMMAND GETKEYSANDFLAGS strlen a
         COMMAND GETKEYSANDFLAGS msetnx a 1|COMMAND GETKEYSANDFLAGS bitop and a b c''',
 }
@@ -199,11 +206,12 @@ def test_slowlog(tap, kvd):
 def test_replies(tap, kvd):
     c = kvd.connect()
     c.send(b''.join(Connection.encode(*words) for words in (
-        ['CLIENT', 'REPLY', 'OFF'], ['PING'], ['NOSUCH'], ['CLIENT', 'REPLY', 'ON'], ['ECHO', 'a'])))
+        ['CLIENT', 'REPLY', 'OFF'], ['PING'], ['NOSUCH'], ['CLIENT', 'REPLY', 'ON'],
+        ['ECHO', 'a'])))
     tap.equal([c.reply(), c.reply()], ['OK', b'a'], 'CLIENT REPLY OFF and ON')
     c.send(b''.join(Connection.encode(*words) for words in (
-        ['CLIENT', 'REPLY', 'SKIP'], ['PING'], ['ECHO', 'b'], ['MULTI'], ['CLIENT', 'REPLY', 'SKIP'],
-        ['PING'], ['EXEC'], ['ECHO', 'skipped'], ['ECHO', 'c'])))
+        ['CLIENT', 'REPLY', 'SKIP'], ['PING'], ['ECHO', 'b'], ['MULTI'],
+        ['CLIENT', 'REPLY', 'SKIP'], ['PING'], ['EXEC'], ['ECHO', 'skipped'], ['ECHO', 'c'])))
     tap.equal([c.reply() for _ in range(6)], [b'b', 'OK', 'QUEUED', 'QUEUED', ['OK', 'PONG'], b'c'],
               'CLIENT REPLY SKIP, outside and inside a transaction')
 
