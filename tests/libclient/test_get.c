@@ -231,6 +231,7 @@ static int strict_child(struct fake *fake)
 	char buffer[8];
 	struct kvc_meta meta;
 	struct kvc_view view;
+	struct kvc_token token;
 	int bad = 0;
 	if (!fake_client(fake, &reader, 0) ||
 	    kvc_get(reader, "n", 1, buffer, sizeof(buffer), NULL) != KVC_OK) {
@@ -243,6 +244,9 @@ static int strict_child(struct fake *fake)
 		bad += kvc_get(reader, "n", 1, buffer, sizeof(buffer), &meta) != KVC_OK;
 		bad += kvc_get(reader, "nn", 2, buffer, sizeof(buffer), NULL) != KVC_NOT_FOUND;
 		bad += kvc_get(reader, "later", 5, buffer, sizeof(buffer), NULL) != KVC_OK;
+		bad += kvc_get_token(reader, "later", 5, buffer, sizeof(buffer), NULL, &token) !=
+		       KVC_OK;
+		bad += kvc_check(reader, &token) != KVC_OK;
 		bad += kvc_begin(reader) != KVC_OK;
 		bad += kvc_view(reader, "n", 1, &view) != KVC_OK;
 		bad += kvc_end(reader) != KVC_OK;
@@ -266,7 +270,8 @@ static void test_no_system_call(struct fake *fake)
 		tap_skip("C: no system call (no seccomp here)");
 		return;
 	}
-	ok(WIFEXITED(status) && WEXITSTATUS(status) == 0, "C: hits and misses make no system call");
+	ok(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+	   "C: hits, misses and checks make no system call");
 }
 
 static void test_growth(struct fake *fake, kvc_reader *reader)
