@@ -35,7 +35,8 @@ void commands_error_subcommand(struct call *call)
 		container[i] = full[i] >= 'a' ? (char)(full[i] - 'a' + 'A') : full[i];
 	}
 	commands_errorf(call,
-			"ERR unknown subcommand or wrong number of arguments for '%s'. Try %s HELP.",
+			"ERR unknown subcommand or wrong number of arguments for '%s'. "
+			"Try %s HELP.",
 			commands_excerpt(&call->argv[1], name), container);
 }
 

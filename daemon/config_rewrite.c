@@ -148,7 +148,7 @@ static bool rewrite_replace(struct rewrite *r, const struct seam *seam)
 	int fd = seam->open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, old.st_mode & 0777);
 	bool good = fd >= 0 || rewrite_fail(r, "cannot make a file beside");
 	if (good) {
-		// The mode passed open() through the umask; the owner is kept where kvd may do that.
+		// The mode passed open() through the umask; the owner stays where kvd may do that.
 		good = fchmod(fd, old.st_mode & 0777) == 0 ||
 		       rewrite_fail(r, "cannot set the mode of");
 		int owned = fchown(fd, old.st_uid, old.st_gid);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Options that change while kvd runs: several at once, all of them or none. The values are collected
+// Options that change while kvd runs: several at once, all of them or none. Values are collected
 // in a copy of the configuration, checked together, and only then take the place of the old ones;
 // telling the parts of kvd that keep values of their own is config_live.c's.
 #pragma once

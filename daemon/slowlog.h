@@ -35,7 +35,7 @@ struct slowlog {
 
 void slowlog_init(struct slowlog *slowlog);
 
-/// Notes a command of `session` at `time_s`; the oldest entries beyond `count_max` go. What might be
+/// Notes a command of `session` at `time_s`; the oldest entries beyond `count_max` go. What may be
 /// a password is left out. Without memory nothing is noted.
 void slowlog_add(struct slowlog *slowlog, const struct session *session,
 		 const struct resp_arg *argv, uint32_t argc, uint64_t micros, uint64_t time_s,
