@@ -130,6 +130,7 @@ void *keyspace_recover_append(struct keyspace *keyspace, uint32_t record_bytes, 
 void keyspace_recover_thin(struct keyspace *keyspace)
 {
 	keyspace->recover_current_only = true;
+	keyspace_counter_set(keyspace, KVS_COUNTER_recovered_records, 0); // they come again
 	recover_purge(keyspace);
 	kvs_log_close_survivor(&keyspace->log);
 	while (recover_reclaim(keyspace, KEYSPACE_CLEAN_PERCENT_RESERVE)) {

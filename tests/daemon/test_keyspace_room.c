@@ -189,7 +189,7 @@ static void test_colliding(void)
 	struct fixture f;
 	fixture_open(&f, true, 14);
 	uint64_t mask = f.keyspace->table.buckets - 1;
-	const unsigned counts[] = { 3000, 8000 };
+	const unsigned counts[] = { 500, 4200 };
 	uint64_t index = 0;
 	for (unsigned i = 0; i < 2; i++) {
 		keyspace_batch_begin(f.keyspace);
