@@ -10,6 +10,7 @@
 #include "daemon/commands.h"
 #include "daemon/seam.h"
 #include "daemon/session_rest.h"
+#include "daemon/session_task.h"
 #include "daemon/tracking.h"
 
 #define COMMAND_NAME_BYTES_MAX 31u
@@ -245,6 +246,18 @@ static enum command_outcome command_no_room(struct call *call, int result)
 	return COMMAND_DONE;
 }
 
+/// Is a command that can be cut over? What it kept between its slices is freed then.
+static bool command_is_over(struct call *call)
+{
+	if (call->again) {
+		return false;
+	}
+	call->state_free(call->state);
+	call->state_free = NULL;
+	call->state = NULL;
+	return true;
+}
+
 void commands_run(struct call *call)
 {
 	struct stats *stats = call->kvd->stats;
@@ -252,6 +265,10 @@ void commands_run(struct call *call)
 	bool timed = stats_timed(stats, numbers, call);
 	uint64_t start_ns = timed ? call->kvd->seam->monotonic_ns() : 0;
 	call->command->run(call);
+	if (__builtin_expect(call->state_free != NULL, 0) && !command_is_over(call)) {
+		call->slept_ns += timed ? call->kvd->seam->monotonic_ns() - start_ns : 0;
+		return;
+	}
 	if (__builtin_expect(call->session->tracking != NULL, 0) &&
 	    call->command->flags & COMMAND_READONLY) {
 		tracking_read(call);
@@ -316,6 +333,29 @@ static bool command_is_over_bound(const struct call *call)
 	       keyspace_used_bytes(call->kvd->keyspace) > call->kvd->config.maxmemory_bytes;
 }
 
+/// Runs a command that passed all checks, or a slice of it.
+static enum command_outcome command_go(struct call *call)
+{
+	struct session *session = call->session;
+	enum command_outcome outcome = COMMAND_DONE;
+	commands_run(call);
+	if (__builtin_expect(call->again || call->refused == KEYSPACE_AGAIN, 0)) {
+		bool kept = session->task || session_task_begin(session, call);
+		outcome = kept ? COMMAND_AGAIN : COMMAND_DONE;
+	} else if (__builtin_expect(call->refused, 0)) {
+		outcome = command_no_room(call, call->refused);
+	} else {
+		session->commands_count++;
+	}
+	if (__builtin_expect(call->kvd->events_pending, 0)) {
+		events_tell(call->kvd, session);
+	}
+	if (__builtin_expect(session->tracking != NULL, 0) && outcome != COMMAND_AGAIN) {
+		tracking_command_over(call);
+	}
+	return outcome;
+}
+
 enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 				      const struct resp_arg *argv, uint32_t argc)
 {
@@ -327,6 +367,7 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 		.argv = argv,
 		.argc = argc,
 		.mark = commands_reply_mark(session),
+		.until_ns = session->until_ns,
 	};
 	session->last_command = call.command;
 	if (!command_acceptable(&call, container)) {
@@ -355,18 +396,14 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 		}
 	}
 	stats_sample(kvd->stats, keyspace_now_ms(kvd->keyspace));
-	enum command_outcome outcome = COMMAND_DONE;
-	commands_run(&call);
-	if (__builtin_expect(call.refused, 0)) {
-		outcome = command_no_room(&call, call.refused);
-	} else {
-		session->commands_count++;
-	}
-	if (__builtin_expect(kvd->events_pending, 0)) {
-		events_tell(kvd, session);
-	}
-	if (__builtin_expect(session->tracking != NULL, 0)) {
-		tracking_command_over(&call);
-	}
-	return outcome;
+	return command_go(&call);
+}
+
+enum command_outcome command_continue(struct session *session)
+{
+	struct call *call = &session->task->call;
+	call->again = false;
+	call->refused = 0;
+	call->until_ns = session->until_ns;
+	return command_go(call);
 }

@@ -50,6 +50,13 @@ struct call {
 	bool in_exec; // runs inside EXEC's batch: begins none of its own
 	bool failed; // it answered with an error
 	uint64_t slept_ns; // it also lets its connection rest so long (DEBUG SLEEP)
+	// A command that may take long looks at commands_slice_over(); when its share of the turn is
+	// used up it notes in `state` how far it came, sets `again`, returns, and is called again in
+	// the next turn. What it answered so far stays.
+	bool again;
+	uint64_t until_ns; // 0 = it may not be cut: inside EXEC
+	void *state; // its own, NULL at first
+	void (*state_free)(void *state); // set with it; called once, over or given up
 	int refused; // KEYSPACE_WAIT, _FULL, _TOO_LARGE: no room, nothing was changed or answered
 };
 
@@ -72,11 +79,15 @@ const struct command *command_table(size_t *count);
 
 enum command_outcome {
 	COMMAND_DONE, // replied
+	COMMAND_AGAIN, // more to do: command_continue() in the next turn; see session->task
 	COMMAND_PARK, // memory is short now: call again with the same arguments when there is room
 	COMMAND_POSTPONE, // CLIENT PAUSE: the same when the pause is over
 };
 
 /// Runs one request of `session`: lookup, arity, MULTI queueing, memory admission, the command
-/// itself, statistics. Exactly one reply is appended, unless PARK or POSTPONE.
+/// itself, statistics. Exactly one reply is appended, unless PARK or POSTPONE; with AGAIN it is not
+/// complete yet.
 enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 				      const struct resp_arg *argv, uint32_t argc);
+/// The next slice of session->task.
+enum command_outcome command_continue(struct session *session);

@@ -147,6 +147,13 @@ void commands_batch_abort(struct call *call);
 /// Memory that a command might add, for keyspace_admit().
 size_t commands_write_bytes(const struct resp_arg *argv, uint32_t argc);
 
+/// Has a command that may be cut used up its connection's share of the turn? It then sets
+/// call->again and returns.
+static inline bool commands_slice_over(const struct call *call)
+{
+	return call->until_ns != 0 && call->kvd->seam->monotonic_ns() >= call->until_ns;
+}
+
 /// Runs one command that passed all checks and counts it.
 void commands_run(struct call *call);
 

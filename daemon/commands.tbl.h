@@ -225,8 +225,7 @@ X(info, "info", commands_info_info, -1, F_ANY | COMMAND_DANGEROUS, 0, 0, 0, "ser
   "[section ...]", "Tells how kvd is doing, in sections of name:value lines.")
 X(keys, "keys", commands_scan_keys, 2, F_READ | COMMAND_DANGEROUS | COMMAND_SLOW_OK, 0, 0, 0,
   "generic", "1.0.0",
-  "pattern", "Lists all keys that match a pattern. Everyone waits meanwhile: use SCAN on large "
-  "sets.")
+  "pattern", "Lists all keys that match a pattern; others are served and may write meanwhile.")
 X(kvd_attach, "kvd.attach", commands_kvd_attach, -1, F_CONN | COMMAND_NO_MULTI, 0, 0, 0, "kvd",
   "0.1.0",
   "[PAGE]", "Passes the descriptors with which a process reads the shared region; PAGE asks for "

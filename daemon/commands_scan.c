@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Commands over all keys: SCAN in bounded pieces, KEYS in one go, RANDOMKEY, DBSIZE, FLUSHALL.
+// Commands over all keys: SCAN in bounded pieces, KEYS in slices, RANDOMKEY, DBSIZE, FLUSHALL.
 #include "daemon/commands.h"
 
 #include <stdlib.h>
@@ -8,15 +8,13 @@
 #include "daemon/glob.h"
 #include "daemon/keyspace_view.h"
 
-#define SCAN_COUNT_MAX 10000 // keys looked at by one SCAN, whatever COUNT asks: about a millisecond
-#define SCAN_EMPTY_FACTOR 10 // cursor positions visited at least for each key wanted, as Redis
-#define SCAN_CLOCK_EVERY 256 // positions between two looks at the clock
+#define SCAN_COUNT_MAX 10000 // keys looked at by one SCAN, whatever COUNT asks
+#define SCAN_CLOCK_EVERY 16  // positions between two looks at the clock
 #define SCAN_SLICE_NS 200000u
 
 /// Keys found by a scan, as places in the region: they stay good while the command only reads.
 struct scan {
-	const char *pattern; // NULL = all
-	size_t pattern_bytes;
+	struct glob *pattern; // NULL = all
 	struct session *session; // KEYS: answered as found; NULL: collected
 	struct resp_arg *found;
 	size_t found_count;
@@ -31,8 +29,7 @@ static void scan_visit(void *context, const void *key, size_t key_bytes,
 	struct scan *scan = context;
 	(void)value;
 	scan->seen++;
-	if (scan->pattern &&
-	    !glob_match(scan->pattern, scan->pattern_bytes, key, key_bytes, false)) {
+	if (scan->pattern && !glob_fits(scan->pattern, key, key_bytes)) {
 		return;
 	}
 	if (scan->session) {
@@ -82,6 +79,21 @@ struct scan_options {
 	bool nothing; // a TYPE that no key has
 };
 
+/// Makes a pattern ready; false: the error was answered.
+static bool scan_pattern(struct call *call, struct scan *scan, const struct resp_arg *pattern)
+{
+	if (!commands_arg_pattern(call, pattern)) {
+		return false;
+	}
+	glob_free(scan->pattern);
+	bool all = pattern->bytes == 1 && pattern->data[0] == '*';
+	scan->pattern = all ? NULL : glob_prepare(pattern->data, pattern->bytes);
+	if (!all && !scan->pattern) {
+		commands_error(call, COMMANDS_TEXT_OOM);
+	}
+	return all || scan->pattern;
+}
+
 static bool scan_parse(struct call *call, struct scan *scan, struct scan_options *options)
 {
 	for (uint32_t i = 2; i < call->argc; i += 2) {
@@ -100,12 +112,9 @@ static bool scan_parse(struct call *call, struct scan *scan, struct scan_options
 				return false;
 			}
 		} else if (commands_arg_is(word, "match")) {
-			if (!commands_arg_pattern(call, value)) {
+			if (!scan_pattern(call, scan, value)) {
 				return false;
 			}
-			bool all = value->bytes == 1 && value->data[0] == '*';
-			scan->pattern = all ? NULL : value->data;
-			scan->pattern_bytes = value->bytes;
 		} else if (commands_arg_is(word, "type")) {
 			options->nothing = !commands_arg_is(value, "string");
 		} else {
@@ -116,8 +125,7 @@ static bool scan_parse(struct call *call, struct scan *scan, struct scan_options
 	return true;
 }
 
-/// Scans until `count` keys were seen, or so many positions that a table with that many keys would
-/// have been through, or, in a sparse table, for the time of one slice. Returns the next cursor.
+/// Scans until `count` keys were seen, but no longer than one slice. Returns the next cursor.
 static uint64_t scan_run(struct call *call, struct scan *scan, uint64_t cursor, uint64_t count)
 {
 	const struct seam *seam = call->kvd->seam;
@@ -127,7 +135,7 @@ static uint64_t scan_run(struct call *call, struct scan *scan, uint64_t cursor, 
 		if (!cursor || scan->seen >= count) {
 			return cursor;
 		}
-		if (visits >= count * SCAN_EMPTY_FACTOR && visits % SCAN_CLOCK_EVERY == 0 &&
+		if (visits % SCAN_CLOCK_EVERY == 0 &&
 		    seam->monotonic_ns() - start_ns >= SCAN_SLICE_NS) {
 			return cursor;
 		}
@@ -144,6 +152,7 @@ void commands_scan_scan(struct call *call)
 		return;
 	}
 	if (!scan_parse(call, &scan, &options)) {
+		glob_free(scan.pattern);
 		return;
 	}
 	uint64_t count = options.count < SCAN_COUNT_MAX ? (uint64_t)options.count : SCAN_COUNT_MAX;
@@ -169,26 +178,64 @@ void commands_scan_scan(struct call *call)
 		}
 	}
 	free(scan.found);
+	glob_free(scan.pattern);
+}
+
+/// KEYS on its way.
+struct scan_keys {
+	struct scan scan;
+	struct keyspace *keyspace;
+	uint64_t cursor;
+};
+
+static void scan_keys_free(void *state)
+{
+	struct scan_keys *keys = state;
+	keyspace_scan_over(keys->keyspace);
+	glob_free(keys->scan.pattern);
+	free(keys);
+}
+
+static struct scan_keys *scan_keys_begin(struct call *call)
+{
+	struct scan scan = { 0 };
+	if (!scan_pattern(call, &scan, &call->argv[1])) {
+		return NULL;
+	}
+	struct scan_keys *keys = calloc(1, sizeof(*keys));
+	if (!keys) {
+		glob_free(scan.pattern);
+		commands_error(call, COMMANDS_TEXT_OOM);
+		return NULL;
+	}
+	keys->keyspace = call->kvd->keyspace;
+	keys->scan = scan;
+	keys->scan.session = call->session;
+	keyspace_scan_begins(keys->keyspace);
+	call->state = keys;
+	call->state_free = scan_keys_free;
+	(void)reply_deferred_begin(call->session);
+	return keys;
 }
 
 void commands_scan_keys(struct call *call)
 {
-	const struct resp_arg *pattern = &call->argv[1];
-	if (!commands_arg_pattern(call, pattern)) {
+	struct scan_keys *keys = call->state;
+	if (!keys) {
+		keys = scan_keys_begin(call);
+	}
+	if (!keys) {
 		return;
 	}
-	bool all = pattern->bytes == 1 && pattern->data[0] == '*';
-	struct scan scan = {
-		.pattern = all ? NULL : pattern->data,
-		.pattern_bytes = pattern->bytes,
-		.session = call->session,
-	};
-	size_t mark = reply_deferred_begin(call->session);
-	uint64_t cursor = 0;
 	do {
-		cursor = keyspace_view_scan(call->kvd->keyspace, cursor, scan_visit, &scan);
-	} while (cursor && !call->session->dead);
-	reply_deferred_end(call->session, mark, scan.found_count);
+		keys->cursor = keyspace_view_scan(keys->keyspace, keys->cursor, scan_visit,
+						  &keys->scan);
+	} while (keys->cursor && !call->session->dead && !commands_slice_over(call));
+	call->again = keys->cursor && !call->session->dead;
+	if (!call->again) {
+		size_t mark = (size_t)(call->mark - call->session->output_position);
+		reply_deferred_end(call->session, mark, keys->scan.found_count);
+	}
 }
 
 #define RANDOM_FEW 2048u    // keys, of which one is chosen by going through the whole table

@@ -25,6 +25,7 @@ enum keyspace_result {
 	KEYSPACE_FULL = 3,	// memory is full: -OOM
 	KEYSPACE_TOO_LARGE = 4, // value, or batch, over its limit
 	KEYSPACE_SPENT = 5,	// the 2^48 versions are used up
+	KEYSPACE_AGAIN = 6,	// a large value is being copied: ask again with the same
 };
 
 /// A value as the writer sees it. Pointers hold until the next call that writes, cleans or flushes.
@@ -112,6 +113,10 @@ uint64_t keyspace_scan(struct keyspace *keyspace, uint64_t cursor,
 void keyspace_listen(struct keyspace *keyspace,
 		     void (*ended)(void *context, const void *key, size_t key_bytes),
 		     void *context);
+
+/// Between these the table does not shrink: a walk in several pieces then sees no key twice.
+void keyspace_scan_begins(struct keyspace *keyspace);
+void keyspace_scan_over(struct keyspace *keyspace);
 
 /// Prefetches for a key about to be used: pass 0 the bucket, pass 1 the record.
 void keyspace_prefetch(struct keyspace *keyspace, const void *key, size_t key_bytes, int pass);

@@ -275,6 +275,9 @@ void keyspace_table_steps(struct keyspace *keyspace, unsigned steps)
 			    keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE)) {
 			return;
 		}
+		if (keyspace->scans > 0 && !kvs_table_wants_growth(&keyspace->table)) {
+			return;
+		}
 		if (!kvs_table_step(&keyspace->table)) {
 			return;
 		}

@@ -126,6 +126,7 @@ struct keyspace {
 	uint64_t memory_bytes;	    // as configured; the region's is higher if recovery needed more
 	uint64_t recover_swept_seq; // FLUSHALL whose victims recovery has removed
 	uint64_t recover_left_bytes;	     // current, but more than this memory can have accepted
+	unsigned scans; // walks in several pieces: the table does not shrink meanwhile
 	struct recover_facts *recover_facts; // removals met so far, only during recovery
 	bool recover_current_only; // second reading: the facts tell the newest version of each key
 };

@@ -84,3 +84,13 @@ uint64_t keyspace_view_skip(const struct keyspace *keyspace, uint64_t cursor, ui
 {
 	return kvs_table_skip(&keyspace->region->map, cursor, limit);
 }
+
+void keyspace_scan_begins(struct keyspace *keyspace)
+{
+	keyspace->scans++;
+}
+
+void keyspace_scan_over(struct keyspace *keyspace)
+{
+	keyspace->scans--;
+}

@@ -220,6 +220,17 @@ static void reply_deferred_fill(struct session *session, size_t mark, char kind,
 		return; // there was no room: the session is dead
 	}
 	char *out = session->output;
+	if (session->output_sent == mark) { // nothing before it is left: the gap goes there
+		char number[RESP_NUMBER_BYTES_MAX];
+		size_t bytes = resp_format_number(number, kind, (int64_t)count);
+		size_t gap = RESP_NUMBER_BYTES_MAX - bytes;
+		memcpy(out + mark + gap, number, bytes);
+		session->output_sent += gap;
+		if (session->command_start == session->output_position + mark) {
+			session->command_start += gap;
+		}
+		return;
+	}
 	size_t head = resp_format_number(out + mark, kind, (int64_t)count);
 	memmove(out + mark + head, out + body, session->output_end - body);
 	session_refs_shift(session, session->output_position + body,

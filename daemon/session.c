@@ -84,6 +84,12 @@ static struct session *session_of_source(struct loop_source *source)
 	return (struct session *)(void *)((char *)source - offsetof(struct session, source));
 }
 
+/// Is a command that changes nothing on its way?
+static bool session_only_reads(const struct session *session)
+{
+	return session->task && (session->task->call.command->flags & COMMAND_READONLY);
+}
+
 static void session_socket_ready(struct loop_source *source, uint32_t events)
 {
 	struct session *session = session_of_source(source);
@@ -92,7 +98,8 @@ static void session_socket_ready(struct loop_source *source, uint32_t events)
 	}
 	if (events & (EPOLLHUP | EPOLLERR)) {
 		session->hung_up = true;
-		if (!session_may_run(session) || session->input_ended) {
+		if (!session_may_run(session) || session->input_ended ||
+		    session_only_reads(session)) {
 			session_kill(session, NULL); // nothing to read, nobody to answer
 			return;
 		}
@@ -190,6 +197,9 @@ static void session_close(struct session *session)
 	}
 	session_set_parked(session, false);
 	session_rest_forget(session);
+	if (session->task) {
+		session_task_end(session);
+	}
 	session_hold_free(session);
 	session_multi_reset(session);
 	session_io_free(session);

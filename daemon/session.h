@@ -26,6 +26,7 @@ struct reader_client;
 struct session_owner;
 struct session_ref;
 struct session_shared;
+struct session_task;
 struct tracking_client;
 
 #define SESSION_FDS_MAX 3
@@ -121,6 +122,8 @@ struct session {
 	bool output_broken; // replies cannot be sent: dropped, but what came is still done
 	uint64_t parked_since_ns;
 	uint64_t rest_until_ns; // nor sent until then; 0 = it waits for the end of a pause
+	struct session_task *task; // a command that goes on in the next turn, NULL = none
+	uint64_t until_ns;	   // when this session's share of the turn is used up
 	uint64_t half_ns; // when bytes of the half frame last came
 	uint64_t soft_since_ns; // when a subscriber's unread output came over the soft bound
 	uint64_t frame_start; // stream position at which a frame begins that was pushed

@@ -99,6 +99,9 @@ uint64_t session_sendable(const struct session *session)
 	if (session->holds_first < session->holds_end) {
 		return session->holds[session->holds_first].start;
 	}
+	if (session->task) {
+		return session->command_start; // its reply is not complete
+	}
 	return session->output_position + session->output_end;
 }
 
@@ -161,6 +164,10 @@ static size_t session_rewrite(struct session *session, char *out, uint64_t durab
 	memcpy(out + end, session->output + from, session->output_end - from);
 	session->fds_position = fds_position;
 	session->fds_end = fds_end;
+	if (session->task) { // behind all of them
+		session->command_start += (uint64_t)delta;
+		session->task->call.mark += (uint64_t)delta;
+	}
 	return end + session->output_end - from;
 }
 

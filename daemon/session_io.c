@@ -38,7 +38,7 @@ static char *session_buffer_take(struct session *session)
 	return buffer;
 }
 
-static void session_buffer_give(struct session *session, char *buffer, size_t bytes)
+void session_buffer_give(struct session *session, char *buffer, size_t bytes)
 {
 	struct session_shared *shared = session->shared;
 	if (!buffer) {

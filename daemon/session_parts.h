@@ -9,6 +9,7 @@
 #include "daemon/reclaim.h"
 #include "daemon/session.h"
 #include "daemon/session_rest.h"
+#include "daemon/session_task.h"
 #include "shm/counters.h"
 
 #define SESSION_BUFFER_BYTES \
@@ -52,6 +53,7 @@ struct session_shared {
 	uint64_t last_id;
 	struct resp_limits limits;
 	struct resp_request window[SESSION_WINDOW];
+	size_t window_ends[SESSION_WINDOW]; // where in the input each request ends
 	char *spares[SESSION_SPARES_MAX];
 	size_t spares_count;
 	uint64_t buffer_bytes; // of all sessions but the dead: input, output, queued commands
@@ -84,6 +86,8 @@ enum session_read_result {
 enum session_read_result session_read(struct session *session);
 /// Gives back the input buffer, or the part of it that the rest does not need.
 void session_input_trim(struct session *session);
+/// Gives a buffer of `bytes` back that was taken for the session, NULL is fine.
+void session_buffer_give(struct session *session, char *buffer, size_t bytes);
 /// Sends what may be sent; arms EPOLLOUT if the socket is full.
 void session_send(struct session *session);
 /// Sets the epoll interest that fits the session's state.

@@ -26,13 +26,15 @@ bool session_push_possible(const struct session *session)
 /// Remembers where a frame begins that is not sent yet: behind the newest of which nothing is.
 static void session_push_mark(struct session *session)
 {
-	if (session->frame_start < session->output_position + session->output_sent) {
+	uint64_t sent = session->output_position + session->output_sent;
+	if (!session->task && session->frame_start < sent) {
 		session->frame_start = session->output_position + session->output_end;
 	}
 }
 
 void session_push_begin(struct session *session, size_t count)
 {
+	session_task_aside(session); // behind the reply of a command that is under way
 	session_push_mark(session);
 	reply_push(session, count);
 }
@@ -45,7 +47,8 @@ static bool session_push_farewell(struct session *session)
 				   "(subscriber-output-max, subscriber-output-soft)\r\n";
 	uint64_t sent = session->output_position + session->output_sent;
 	uint64_t end = session->output_position + session->output_end;
-	if (session->frame_start < sent || session->frame_start > end || session->fds_count > 0 ||
+	if (session->task || session->frame_start < sent || session->frame_start > end ||
+	    session->fds_count > 0 || session->refs_first < session->refs_end ||
 	    session->holds_first < session->holds_end || session->reply_end > 0) {
 		return false;
 	}
@@ -124,6 +127,7 @@ static void session_push_check(struct session *session)
 
 void session_push_end(struct session *session)
 {
+	session_task_back(session);
 	if (session->dead) {
 		return;
 	}
@@ -139,8 +143,10 @@ void session_push_end(struct session *session)
 
 void session_push_frame(struct session *session, const char *frame, size_t bytes)
 {
+	session_task_aside(session);
 	char *out = session_output_room(session, bytes);
 	if (!out) {
+		session_task_back(session);
 		return;
 	}
 	session_push_mark(session);

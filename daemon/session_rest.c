@@ -8,6 +8,7 @@
 #include "daemon/command.h"
 #include "daemon/listener.h"
 #include "daemon/session_parts.h"
+#include "daemon/session_refs.h"
 
 void session_pause(struct kvd *kvd, uint64_t until_ns, bool all)
 {
@@ -155,6 +156,8 @@ static void reply_drop(struct session *session)
 	if (session->fds_count > 0 && session->fds_end == 0) {
 		session_fds_close(session); // they would have come with it
 	}
+	session_refs_forget(session, from, to);
+	session_refs_shift(session, to, -(int64_t)(to - from));
 	char *at = session->output + (from - session->output_position);
 	memmove(at, at + (to - from), (size_t)(end - to));
 	session->output_end -= (size_t)(to - from);

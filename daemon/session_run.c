@@ -27,30 +27,33 @@ static bool session_only_read(const struct session *session)
 	return session->last_command && (session->last_command->flags & COMMAND_READONLY);
 }
 
-/// Runs one request whose bytes stay where they are. Notes what its reply has to wait for.
-static enum command_outcome session_dispatch(struct session *session,
-					     const struct resp_request *request)
+/// A command, or a slice of it, has run; `seq_before` was the newest version before. If it is over:
+/// notes what its reply has to wait for.
+static void session_settle_command(struct session *session, enum command_outcome outcome,
+				   uint64_t seq_before)
 {
-	struct keyspace *keyspace = session->kvd->keyspace;
-	uint64_t seq_before = keyspace_last_seq(keyspace);
-	session->command_start = session->output_position + session->output_end;
-	session->command_hold_seq = 0;
-	session->reply_end = 0;
-	enum command_outcome outcome =
-		command_dispatch(session->kvd, session, request->argv, request->argc);
+	uint64_t seq = keyspace_last_seq(session->kvd->keyspace);
+	uint64_t wrote_seq = seq != seq_before ? seq : 0;
+	if (__builtin_expect(session->task != NULL, 0)) {
+		struct session_task *task = session->task;
+		task->seq = wrote_seq > 0 ? wrote_seq : task->seq;
+		wrote_seq = task->seq;
+		if (outcome != COMMAND_AGAIN) {
+			session_task_end(session);
+		}
+	}
 	if (outcome != COMMAND_DONE) {
-		return outcome;
+		return;
 	}
 	if (__builtin_expect(session->reply_settles, 0)) {
 		session_reply_settle(session);
 	}
 	uint64_t wait_seq = session->command_hold_seq;
-	uint64_t seq = keyspace_last_seq(keyspace);
-	if (seq != seq_before) {
-		session->last_write_seq = seq;
+	if (wrote_seq > 0) {
+		session->last_write_seq = wrote_seq;
 		// A read that found its key expired logged that, but promises nothing.
 		if (session->policy >= PERSIST_GROUP && !session_only_read(session)) {
-			wait_seq = seq;
+			wait_seq = wrote_seq;
 		}
 	}
 	uint64_t end = session->output_position + session->output_end;
@@ -64,6 +67,19 @@ static enum command_outcome session_dispatch(struct session *session,
 	if (wait_seq > 0 && end > session->command_start) {
 		session_hold_add(session, session->command_start, end, wait_seq);
 	}
+}
+
+/// Runs one request whose bytes stay where they are.
+static enum command_outcome session_dispatch(struct session *session,
+					     const struct resp_request *request)
+{
+	uint64_t seq_before = keyspace_last_seq(session->kvd->keyspace);
+	session->command_start = session->output_position + session->output_end;
+	session->command_hold_seq = 0;
+	session->reply_end = 0;
+	enum command_outcome outcome =
+		command_dispatch(session->kvd, session, request->argv, request->argc);
+	session_settle_command(session, outcome, seq_before);
 	return outcome;
 }
 
@@ -113,7 +129,8 @@ static unsigned session_parse_window(struct session *session, enum resp_result *
 		*ending = resp_parse_request(&session->parse, session->input + at,
 					     session->input_end - at, &shared->limits, &window[n]);
 		if (*ending == RESP_COMPLETE) {
-			at += window[n++].consumed;
+			at += window[n].consumed;
+			shared->window_ends[n++] = at;
 		} else if (*ending == RESP_EMPTY) {
 			at += window[n].consumed;
 		} else {
@@ -164,13 +181,16 @@ static void session_park(struct session *session)
 /// wall clock serves them all, as long as they are small: together they take microseconds.
 static bool session_run_window(struct session *session, unsigned n, uint64_t until_ns)
 {
-	const struct resp_request *window = session->shared->window;
+	struct resp_request *window = session->shared->window;
+	const size_t *ends = session->shared->window_ends;
 	keyspace_tick(session->kvd->keyspace);
 	for (unsigned i = 0; i < n; i++) {
 		size_t output_before = session->output_end;
 		enum command_outcome outcome = session_dispatch(session, &window[i]);
 		if (__builtin_expect(outcome != COMMAND_DONE, 0)) {
-			if (outcome == COMMAND_PARK) {
+			if (outcome == COMMAND_AGAIN) {
+				session_task_keep(session, &window[i], ends[i]);
+			} else if (outcome == COMMAND_PARK) {
 				session_park(session);
 			} else {
 				session_postpone(session);
@@ -179,7 +199,7 @@ static bool session_run_window(struct session *session, unsigned n, uint64_t unt
 			return false;
 		}
 		size_t input_bytes = window[i].consumed;
-		session->input_start += input_bytes;
+		session->input_start = ends[i];
 		if (__builtin_expect(session->dead || session->close_after_reply ||
 					     session->is_resting,
 				     0)) {
@@ -247,12 +267,14 @@ static void session_trim_requests(struct session *session)
 /// End of what a session does in one turn: buffers, its hold, its replies.
 static void session_settle_turn(struct session *session)
 {
-	if (session->close_after_reply || session->dead) {
+	if ((session->close_after_reply && !session->task) || session->dead) {
 		session->input_start = session->input_end;
 		session_unparse(session);
 	}
 	session_trim_requests(session);
-	session_input_trim(session);
+	if (!session->task) { // its request stands there
+		session_input_trim(session);
+	}
 	session->hold_open = false;
 	if (session->last_write_seq > session->shared->noticed_seq) {
 		SEAM_CRASH(reply_queued);
@@ -266,13 +288,35 @@ static void session_settle_turn(struct session *session)
 	session_watch_half(session);
 }
 
+/// The next slice of a command that has more to do. False if it still has.
+static bool session_go_on(struct session *session)
+{
+	uint64_t seq_before = keyspace_last_seq(session->kvd->keyspace);
+	size_t input_end = session->task->input_end;
+	keyspace_tick(session->kvd->keyspace);
+	enum command_outcome outcome = command_continue(session);
+	session_settle_command(session, outcome, seq_before);
+	if (outcome == COMMAND_PARK) {
+		session_park(session); // it begins anew when there is room
+	} else if (outcome == COMMAND_DONE) {
+		session->input_start = input_end;
+	}
+	return outcome != COMMAND_AGAIN;
+}
+
 void session_work(struct session *session)
 {
 	const struct seam *seam = session->kvd->seam;
 	uint64_t until_ns = seam->monotonic_ns() + SESSION_SLICE_NS;
 	bool drained = false;
+	session->until_ns = until_ns;
 	keyspace_set_writer(session->kvd->keyspace, session->writer);
-	while (session_may_run(session)) {
+	if (__builtin_expect(session->task != NULL, 0) && !session_go_on(session)) {
+		session_set_ready(session);
+		session_settle_turn(session);
+		return;
+	}
+	while (session_may_run(session) && !session->task) {
 		enum resp_result ending = RESP_MORE;
 		if (session->input_start < session->input_end) {
 			ending = session_step(session, until_ns);
@@ -288,6 +332,9 @@ void session_work(struct session *session)
 			break;
 		}
 	}
+	if (session->task) {
+		session_set_ready(session);
+	}
 	session_settle_turn(session);
 }
 
@@ -297,6 +344,7 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 	session->no_wait = now_ns - session->parked_since_ns >= wait_ns;
 	struct resp_request *request = &session->shared->window[0];
 	struct resp_request_state state = { 0 };
+	session->until_ns = session->kvd->seam->monotonic_ns() + SESSION_SLICE_NS;
 	keyspace_set_writer(session->kvd->keyspace, session->writer);
 	enum resp_result result;
 	do {
@@ -323,7 +371,11 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 		reply_error(session, "OOM command not allowed when used memory > 'maxmemory'.");
 	}
 	session->no_wait = false;
-	session->input_start += request->consumed;
+	if (outcome == COMMAND_AGAIN) {
+		session_task_keep(session, request, session->input_start + request->consumed);
+	} else {
+		session->input_start += request->consumed;
+	}
 	session_set_parked(session, false);
 	session_set_ready(session);
 	return true;

@@ -210,9 +210,14 @@ static bool table_merge(struct kvs_table *table)
 	return true;
 }
 
+bool kvs_table_wants_growth(const struct kvs_table *table)
+{
+	return table->entries * 16 > table->buckets * KVS_TABLE_LOAD_GROW_X16;
+}
+
 bool kvs_table_step(struct kvs_table *table)
 {
-	if (table->entries * 16 > table->buckets * KVS_TABLE_LOAD_GROW_X16) {
+	if (kvs_table_wants_growth(table)) {
 		return table_split(table);
 	}
 	if (table->buckets > table->buckets_min &&

@@ -89,6 +89,9 @@ void kvs_table_remove(struct kvs_table *table, uint64_t hash, uint64_t *slot);
 /// Compares no key and touches no record.
 uint64_t *kvs_table_slot_of(const struct kvs_table *table, uint64_t hash, uint64_t entry_offset);
 
+/// Would kvs_table_step() split a bucket now?
+bool kvs_table_wants_growth(const struct kvs_table *table);
+
 /// One step towards the right size, if one is due: splits or merges one bucket. Returns true if it
 /// did.
 /// Call with: slots from earlier finds forgotten. Thread must: be the writer. Orders: root is

@@ -118,6 +118,16 @@ static bool reference_match(const char *pattern, const char *pattern_end, const 
 	return same && reference_match(pattern, pattern_end, string + 1, string_end);
 }
 
+/// Matches the pattern as it is, and made ready beforehand: both say the same.
+static bool both_match(const char *pattern, size_t n, const char *string, size_t m, bool *same)
+{
+	bool matches = glob_match(pattern, n, string, m, false);
+	struct glob *glob = glob_prepare(pattern, n);
+	*same = glob != NULL && glob_fits(glob, string, m) == matches;
+	glob_free(glob);
+	return matches;
+}
+
 static void test_generated(void)
 {
 	static const char pattern_bytes[] = "ab**?[]^-\\c\xff";
@@ -137,7 +147,9 @@ static void test_generated(void)
 		}
 		bool expected = reference_match(pattern, pattern + n, string, string + m);
 		matched += expected;
-		if (glob_match(pattern, n, string, m, false) != expected && different++ < 5) {
+		bool same;
+		bool got = both_match(pattern, n, string, m, &same);
+		if ((got != expected || !same) && different++ < 5) {
 			tap_diag("'%.*s' against '%.*s': expected %d", (int)n, pattern, (int)m,
 				 string, expected);
 		}
@@ -162,6 +174,21 @@ static void test_bounded(void)
 		(double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9;
 	ok(!matches, "G: 200 stars before a byte that is not there");
 	ok(seconds < 1.0, "G: decided in %.6f s of CPU", seconds);
+	char classes[4096];
+	memset(classes, 'b', sizeof(classes));
+	memcpy(classes, "*[", 2);
+	memcpy(classes + sizeof(classes) - 2, "]c", 2);
+	struct glob *glob = glob_prepare(classes, sizeof(classes));
+	matches = false;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &start);
+	for (int i = 0; i < 1000; i++) {
+		matches = glob_fits(glob, string, sizeof(string)) || matches;
+	}
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+	seconds = (double)(end.tv_sec - start.tv_sec) +
+		  (double)(end.tv_nsec - start.tv_nsec) / 1e9;
+	glob_free(glob);
+	ok(!matches && seconds < 1.0, "G: a class of 4 KiB against 1000 strings in %.6f s", seconds);
 }
 
 int main(void)
@@ -172,6 +199,10 @@ int main(void)
 			      c->nocase) == c->matches,
 		   "'%s' %s '%s'", c->pattern, c->matches ? "matches" : "does not match",
 		   c->string);
+		bool same;
+		(void)both_match(c->pattern, strlen(c->pattern), c->string, strlen(c->string),
+				 &same);
+		ok(same, "and so it does made ready");
 	}
 	test_generated();
 	test_bounded();

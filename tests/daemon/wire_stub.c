@@ -18,6 +18,7 @@
 #include "daemon/readers.h"
 #include "daemon/reply.h"
 #include "daemon/seam.h"
+#include "daemon/session_task.h"
 #include "shm/counters.h"
 #include "shm/map.h"
 #include "tests/tap/tap.h"
@@ -167,12 +168,78 @@ static enum command_outcome stub_park(struct session *session)
 	return COMMAND_DONE;
 }
 
+static void stub_state_free(void *state)
+{
+	free(state);
+	stub.states--;
+}
+
+static const struct command stub_cut = { .name = "cut", .flags = COMMAND_READONLY };
+static const struct command stub_wcut = { .name = "wcut", .flags = COMMAND_WRITE };
+
+/// One slice of CUT or WCUT: the next integer.
+static enum command_outcome stub_cut_slice(struct call *call)
+{
+	int64_t *done = call->state;
+	int64_t all = 0;
+	resp_parse_int(call->argv[1].data, call->argv[1].bytes, &all);
+	bool writes = call->command == &stub_wcut;
+	if (writes && *done == all / 2 && stub.memory_short && !call->session->no_wait) {
+		uint64_t mark = call->mark - call->session->output_position;
+		call->session->output_end = (size_t)mark;
+		stub.parks++;
+		return COMMAND_PARK;
+	}
+	if (*done == 0) {
+		reply_array(call->session, (size_t)all);
+	}
+	reply_integer(call->session, ++*done);
+	stub.last_seq += writes;
+	if (*done < all && !call->session->dead) {
+		stub.cuts++;
+		return COMMAND_AGAIN;
+	}
+	stub.commands++;
+	return COMMAND_DONE;
+}
+
+enum command_outcome command_continue(struct session *session)
+{
+	return stub_cut_slice(&session->task->call);
+}
+
+static enum command_outcome stub_cut_begin(struct kvd *kvd, struct session *session,
+					   const struct resp_arg *argv, uint32_t argc)
+{
+	struct call call = {
+		.kvd = kvd,
+		.session = session,
+		.command = stub_is(argv, "CUT") ? &stub_cut : &stub_wcut,
+		.argv = argv,
+		.argc = argc,
+		.mark = session->output_position + session->output_end,
+		.state = calloc(1, sizeof(int64_t)),
+		.state_free = stub_state_free,
+	};
+	stub.states++;
+	session->last_command = call.command;
+	enum command_outcome outcome = stub_cut_slice(&call);
+	if (outcome != COMMAND_AGAIN || !session_task_begin(session, &call)) {
+		stub_state_free(call.state);
+	}
+	return outcome;
+}
+
 enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 				      const struct resp_arg *argv, uint32_t argc)
 {
 	if (stub_is(argv, "PARK") && stub_park(session) == COMMAND_PARK) {
 		return COMMAND_PARK;
 	}
+	if ((stub_is(argv, "CUT") || stub_is(argv, "WCUT")) && argc == 2) {
+		return stub_cut_begin(kvd, session, argv, argc);
+	}
+	session->last_command = NULL;
 	stub.commands++;
 	if (stub_is(argv, "PING")) {
 		reply_status(session, "PONG");
@@ -287,14 +354,14 @@ int stub_connect(struct session **session)
 void stub_turns(void)
 {
 	for (int i = 0; i < 100000; i++) {
-		uint64_t before = stub.commands;
+		uint64_t before = stub.commands + stub.cuts;
 		uint64_t bytes = stub_counter(KVS_COUNTER_input_bytes) +
 				 stub_counter(KVS_COUNTER_output_bytes);
 		size_t sessions = session_count(stub.sessions);
 		if (loop_turn(stub.kvd.loop, 0) != 0) {
 			abort();
 		}
-		bool moved = stub.commands != before || session_count(stub.sessions) != sessions ||
+		bool moved = stub.commands + stub.cuts != before || session_count(stub.sessions) != sessions ||
 			     bytes != stub_counter(KVS_COUNTER_input_bytes) +
 					      stub_counter(KVS_COUNTER_output_bytes);
 		if (!moved && session_shared_next_ns(stub.sessions) != 0) {

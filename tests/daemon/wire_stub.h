@@ -5,7 +5,8 @@
 // number. Commands of the stub (case-sensitive): PING, ECHO x, BIG n (a bulk of n bytes), SET k v
 // (a write), SLOW (takes 100 µs), PARK (a write that needs memory), SYNC, QUIT, FDS (sends three
 // descriptors), REF n (a bulk of n bytes that can be pinned), WREF n (the same by a
-// write), ATTACH [PAGE] (if kvd.readers is set).
+// write), CUT n (an array of n integers, each in a turn of its own), WCUT n (the same by a write
+// that needs memory), ATTACH [PAGE] (if kvd.readers is set).
 #pragma once
 
 #include "daemon/kvd.h"
@@ -23,6 +24,8 @@ struct stub {
 	uint64_t commands; // dispatched and answered
 	uint64_t ticks;	   // looks at the wall clock
 	uint64_t pins;	   // of stub_large
+	uint64_t cuts;	   // CUT stopped so often
+	uint64_t states;   // that CUT and WCUT keep now
 	unsigned long epoll_calls;
 	int epoll_timeout_ms; // of the last call
 	struct kvd kvd;

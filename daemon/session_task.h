@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+//
+// A command that takes longer than its connection's share of a turn: it stops, others are served,
+// and it goes on in the next turn where it stopped. Until it is over its connection is read no
+// further, its request stays where it is, nothing of its reply is sent, and what others push to the
+// connection waits behind the reply.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "daemon/command.h"
+#include "shm/resp.h"
+
+struct session;
+
+struct session_task {
+	struct call call;
+	struct resp_request request; // argv of the call; its bytes stand in the session's input
+	size_t request_bytes;	     // charged for the arguments
+	size_t input_end;	     // where the request ends in the input
+	uint64_t seq;		     // the newest version it wrote, 0 = none
+	bool swapped;		     // `aside` is the output just now
+	struct {
+		char *output;
+		size_t output_sent, output_end, output_bytes;
+	} aside; // pushed meanwhile
+};
+
+/// The command of `call` is to go on in the next turn. False if memory is short: then the session
+/// is dead.
+bool session_task_begin(struct session *session, const struct call *call);
+/// Keeps its request too, which ends at `input_end` of the input; `request` is empty afterwards.
+void session_task_keep(struct session *session, struct resp_request *request, size_t input_end);
+/// It is over, or given up: frees what it holds; what was pushed meanwhile follows its reply.
+void session_task_end(struct session *session);
+
+/// Between these, output goes to what waits behind the reply of the task, if there is one.
+void session_task_aside(struct session *session);
+void session_task_back(struct session *session);
