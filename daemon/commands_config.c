@@ -12,8 +12,8 @@
 #include "daemon/config_rewrite.h"
 #include "daemon/config_set.h"
 #include "daemon/glob.h"
-#include "daemon/loop.h"
 #include "daemon/log.h"
+#include "daemon/loop.h"
 
 #define CONFIG_VALUE_BYTES 4096
 #define CONFIG_ERROR_BYTES 512

@@ -19,8 +19,8 @@ struct session;
 
 struct session_watched {
 	struct lookup_link link; // in kvd->watched_absent if seq is 0; its hash is the key's
-	uint64_t seq; // version when it was watched, 0 = absent
-	bool touched; // was absent, and was written since
+	uint64_t seq;		 // version when it was watched, 0 = absent
+	bool touched;		 // was absent, and was written since
 	uint32_t key_bytes;
 	unsigned char key[];
 };
