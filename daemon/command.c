@@ -258,6 +258,26 @@ static bool command_is_over(struct call *call)
 	return true;
 }
 
+/// Remembers what a tracking client has read; behind changes that are still to be told, in its
+/// place among them.
+static void command_track(struct call *call)
+{
+	const struct command *command = call->command;
+	if (command->first_key == 0 || !tracking_wants_reads(call->session)) {
+		return;
+	}
+	uint32_t last = command->last_key < 0 ? call->argc - 1 : (uint32_t)command->last_key;
+	for (uint32_t i = (uint32_t)command->first_key; i <= last;
+	     i += (uint32_t)command->key_step) {
+		const struct resp_arg *key = &call->argv[i];
+		if (call->kvd->events_pending) {
+			events_add(call->kvd, EVENT_READ, NULL, key->data, key->bytes);
+		} else {
+			tracking_remember(call->session, key->data, key->bytes);
+		}
+	}
+}
+
 void commands_run(struct call *call)
 {
 	struct stats *stats = call->kvd->stats;
@@ -271,7 +291,7 @@ void commands_run(struct call *call)
 	}
 	if (__builtin_expect(call->session->tracking != NULL, 0) &&
 	    call->command->flags & COMMAND_READONLY) {
-		tracking_read(call);
+		command_track(call);
 	}
 	if (call->refused) {
 		return;

@@ -222,6 +222,12 @@ static void events_tell_queue(struct kvd *kvd, const struct events_queue *queue,
 		    item->class & (EVENT_GENERIC | EVENT_STRING)) {
 			session_watch_touch(kvd, key, item->key_bytes);
 		}
+		if (item->class & EVENT_READ) {
+			if (origin && tracking_wants_reads(origin)) {
+				tracking_remember(origin, key, item->key_bytes);
+			}
+			continue;
+		}
 		if (item->class & EVENT_CHANGES && kvd->events->tracked) {
 			tracking_changed(kvd, item->class & EVENT_FLUSH ? NULL : key,
 					 item->key_bytes, origin);

@@ -33,6 +33,7 @@ enum event_class {
 	EVENT_FLUSH = 1 << 14,	    // all keys are gone: only tracking hears of it
 	EVENT_MESSAGE = 1 << 15,    // no event: a message that waits for the end of its command
 	EVENT_SHARD_MESSAGE = 1 << 16,
+	EVENT_READ = 1 << 17, // no event: a tracking client read a key behind what is queued
 };
 #define EVENT_ALL                                                                                  \
 	(EVENT_GENERIC | EVENT_STRING | EVENT_LIST | EVENT_SET | EVENT_HASH | EVENT_ZSET |         \

@@ -49,8 +49,10 @@ void tracking_each_prefix(const struct session *session,
 			  void *context);
 size_t tracking_prefixes_count(const struct session *session);
 
-/// A command that only reads is about to answer with these keys. Only for a session that tracks.
-void tracking_read(const struct call *call);
+/// Are keys that a session reads now to be remembered?
+bool tracking_wants_reads(const struct session *session);
+/// Remembers one of them.
+void tracking_remember(struct session *session, const char *key, size_t bytes);
 /// The command is over, its reply complete: what was read beyond tracking-table-max-keys is let
 /// go of. Only for a session that tracks.
 void tracking_command_over(const struct call *call);

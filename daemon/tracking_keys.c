@@ -73,7 +73,7 @@ static bool tracking_ids_room(const struct kvd *kvd, struct tracking_key *entry)
 	uint64_t *ids = tracking_ids(entry);
 	uint32_t kept = 0;
 	for (uint32_t i = 0; i < entry->count; i++) {
-		if (tracking_holder(kvd, ids[i])) {
+		if (session_find(kvd, ids[i])) {
 			ids[kept++] = ids[i];
 		}
 	}
@@ -179,8 +179,7 @@ void tracking_key_changed(struct kvd *kvd, const char *key, size_t key_bytes,
 	}
 }
 
-/// Remembers one key; one that cannot be remembered counts as changed at once.
-static void tracking_remember(struct session *session, const char *key, size_t bytes)
+void tracking_remember(struct session *session, const char *key, size_t bytes)
 {
 	struct kvd *kvd = session->kvd;
 	struct tracking *tracking = kvd->tracking;
@@ -194,20 +193,12 @@ static void tracking_remember(struct session *session, const char *key, size_t b
 	}
 }
 
-void tracking_read(const struct call *call)
+bool tracking_wants_reads(const struct session *session)
 {
-	const struct command *command = call->command;
-	unsigned flags = call->session->tracking->flags;
+	unsigned flags = tracking_flags(session);
 	bool said = (flags & TRACKING_CACHING) != 0;
-	if (flags & TRACKING_BCAST || (flags & TRACKING_OPTIN && !said) ||
-	    (flags & TRACKING_OPTOUT && said) || command->first_key == 0) {
-		return;
-	}
-	uint32_t last = command->last_key < 0 ? call->argc - 1 : (uint32_t)command->last_key;
-	for (uint32_t i = (uint32_t)command->first_key; i <= last;
-	     i += (uint32_t)command->key_step) {
-		tracking_remember(call->session, call->argv[i].data, call->argv[i].bytes);
-	}
+	return flags & TRACKING_ON && !(flags & TRACKING_BCAST) &&
+	       !(flags & TRACKING_OPTIN && !said) && !(flags & TRACKING_OPTOUT && said);
 }
 
 bool tracking_keys_are_many(const struct kvd *kvd)

@@ -203,8 +203,9 @@ class Talk:
             return letter, [['HELLO', self.rng.choice('2333')]]
         if kind < 0.88 and letter in 'ab' and letter not in self.listens:
             # Redis 7.0 would put messages and what is redirected to the client itself among the
-            # replies of its EXEC, and remembers what was read behind a write of the same one.
-            inside = [self.write() for _ in range(self.rng.randrange(4))]
+            # replies of its EXEC.
+            inside = [self.rng.choice([self.write, self.read])()
+                      for _ in range(self.rng.randrange(5))]
             return letter, [['MULTI'], *inside, ['EXEC']]
         if kind < 0.9 and letter != 'd':
             self.listens.discard(letter)
