@@ -15,6 +15,7 @@
 #include "tests/lib/harness.h"
 #include "tests/tap/tap.h"
 
+#define MANY 20000u	// more changes than a socket and a server keep for one client
 #define PATIENCE 20000u // milliseconds, in all, for one thing to happen
 
 /// The server, one of two kinds.
@@ -199,6 +200,65 @@ static void test_changes(kvc_async *watcher, kvc_async *other, struct told *key,
 	ok(until(watcher, key, "=*"), "is told to all");
 }
 
+struct counts {
+	unsigned changed, lost, ready;
+};
+
+static void count(kvc_async *async, void *user, enum kvc_watch_event event, const void *key,
+		  size_t key_bytes)
+{
+	struct counts *counts = user;
+	(void)async;
+	(void)key;
+	(void)key_bytes;
+	counts->changed += event == KVC_WATCH_CHANGED;
+	counts->lost += event == KVC_WATCH_LOST;
+	counts->ready += event == KVC_WATCH_READY;
+}
+
+static void turn(kvc_async *async)
+{
+	struct pollfd poll_fd = { .fd = kvc_async_fd(async), .events = POLLIN };
+	(void)poll(&poll_fd, 1, kvc_async_timeout_ms(async));
+	(void)kvc_async_dispatch(async);
+}
+
+// A watcher that does not read: the server cuts it off, and it is told so when it reads again.
+static void test_overflow(const struct server *server, kvc_async *other)
+{
+	struct counts counts = { .changed = 0 };
+	kvc_watch *watch;
+	kvc_async *slow = open_async(server);
+	(void)kvc_watch_open(slow, "many:", 5, KVC_WATCH_PREFIX, count, &counts, &watch);
+	while (counts.ready == 0) {
+		turn(slow);
+	}
+	if (server->kvd) {
+		command(other, "CONFIG", "SET", "client-output-max", "100000");
+	} else {
+		command(other, "CONFIG", "SET", "client-output-buffer-limit", "normal 100kb 0 0");
+	}
+	for (unsigned i = 0; i < MANY;) {
+		char key[100];
+		(void)snprintf(key, sizeof(key), "many:%090u", i);
+		const void *argv[] = { "SET", key, "" };
+		const size_t bytes[] = { 3, strlen(key), 0 };
+		i += kvc_async_command(other, 3, argv, bytes, NULL, NULL, NULL) == KVC_OK;
+		while (kvc_async_pending(other) > 100) {
+			turn(other);
+		}
+	}
+	while (kvc_async_pending(other) > 0) {
+		turn(other);
+	}
+	while (counts.ready == 1) {
+		turn(slow);
+	}
+	ok(counts.lost == 1 && counts.changed < MANY, "cut off after %u of %u changes: lost, ready",
+	   counts.changed, MANY);
+	(void)kvc_async_close(slow);
+}
+
 int main(int argc, char **argv)
 {
 	struct server server = { .pid = 0 };
@@ -226,6 +286,7 @@ int main(int argc, char **argv)
 	command(other, "SET", "elsewhere", "a", NULL);
 	ok(until(watcher, &all, "=elsewhere"), "any change is told");
 	ok_int(kvc_watch_close(three), KVC_OK, "no more of that");
+	test_overflow(&server, other);
 	server_kill(&server);
 	ok(until(watcher, &key, "L"), "the server dies: lost");
 	server_again(&server);
