@@ -70,7 +70,8 @@ CONVERSATIONS = {
         CONFIG SET appendonly maybe|CONFIG GET key-load-delay|CONFIG GET key-load-dela?
         CONFIG REWRITE|CONFIG SET timeout -1|CONFIG GET timeout|CONFIG HELP x
         CONFIG SET oom-score-adj foo|CONFIG SET hz 10 latency-monitor-threshold -1|CONFIG GET hz
-        CONFIG RESETSTAT x''',
+        CONFIG RESETSTAT x
+        CONFIG SET latency-monitor-threshold 0''',
     'CLIENT': '''
         CLIENT KILL|CLIENT KILL x|CLIENT KILL ID|CLIENT KILL ID 0|CLIENT KILL ID abc
         CLIENT KILL ID 10000|CLIENT KILL TYPE foo|CLIENT KILL TYPE master|CLIENT KILL USER nobody
