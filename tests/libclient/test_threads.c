@@ -108,7 +108,7 @@ static void *churn_readers(void *context)
 // Empties the fullest-of-garbage segments until there is room again.
 static void make_room(struct fixture *f)
 {
-	for (unsigned tries = 0; tries < 1000 && f->log.free_list_count < 8; tries++) {
+	for (unsigned tries = 0; tries < 1000 && kvs_log_segments_free(&f->log) < 8; tries++) {
 		uint32_t best = KVS_SEGMENT_NONE;
 		for (uint32_t i = 0; i < f->log.touched_count; i++) {
 			const struct kvs_segment *s = &f->log.segments[i];
@@ -139,10 +139,10 @@ static uint64_t write_values(struct shared *shared, uint64_t *reused)
 		key_name(key, n);
 		value_fill(value, n, n / KEYS);
 		pthread_mutex_lock(&shared->fake.mutex);
-		uint64_t freed = f->log.free_list_count;
+		uint64_t freed = kvs_log_segments_free(&f->log);
 		if (freed < 4) {
 			make_room(f);
-			*reused += f->log.free_list_count - freed;
+			*reused += kvs_log_segments_free(&f->log) - freed;
 		}
 		refused += fixture_set(f, key, 6, value, sizeof(value)) == 0;
 		pthread_mutex_unlock(&shared->fake.mutex);
