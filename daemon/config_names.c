@@ -78,6 +78,13 @@ static void names_compute(const struct kvd *kvd, const char *name, char *out, si
 		const char *when = config->persist_policy >= PERSIST_GROUP ? "always" : "everysec";
 		(void)snprintf(out, out_bytes, "%s",
 			       config->persist_policy == PERSIST_MEMORY ? "no" : when);
+	} else if (strcmp(name, "client-output-buffer-limit") == 0) {
+		(void)snprintf(out, out_bytes,
+			       "normal %llu 0 0 slave 0 0 0 pubsub %llu %llu %llu",
+			       (unsigned long long)config->output_bytes_max,
+			       (unsigned long long)config->subscriber_output_max,
+			       (unsigned long long)config->subscriber_soft_bytes,
+			       (unsigned long long)config->subscriber_soft_ms / 1000);
 	} else if (strcmp(name, "client-query-buffer-limit") == 0) {
 		size_t value_bytes = keyspace_value_bytes_max(kvd->keyspace);
 		(void)snprintf(out, out_bytes, "%zu",

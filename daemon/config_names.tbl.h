@@ -25,6 +25,8 @@ X("auto-aof-rewrite-min-size", KEPT, MEM, "67108864", 0, INT64_MAX, NULL, NULL)
 X("auto-aof-rewrite-percentage", KEPT, INT, "100", 0, INT32_MAX, NULL, NULL)
 X("bind", FIXED, TEXT, "", 0, 0, NULL, NO_TCP)
 X("busy-reply-threshold", KEPT, INT, "5000", 0, INT64_MAX, NULL, NULL)
+X("client-output-buffer-limit", FIXED, TEXT, NULL, 0, 0, NULL,
+  "see client-output-max, subscriber-output-max and subscriber-output-soft")
 X("client-query-buffer-limit", FIXED, MEM, NULL, 1 << 20, INT64_MAX, NULL,
   "it follows from value-max")
 X("cluster-enabled", START, BOOL, "no", 0, 0, NULL, NULL)
