@@ -17,12 +17,12 @@ from kvdtest import BUILD_ROOT, KVCTL_PROGRAM, SOURCE_ROOT, Kvd, Tap, _die_with_
 
 UNITS = ('type/string', 'type/incr', 'expire', 'keyspace', 'scan', 'protocol', 'info-command',
          'quit', 'pubsub', 'tracking', 'multi', 'introspection', 'introspection-2', 'other',
-         'querybuf', 'slowlog', 'latency-monitor')
+         'querybuf', 'slowlog', 'latency-monitor', 'bitops', 'bitfield', 'pause')
 AT_A_TIME = 4
-PASSED_MIN = 390
+PASSED_MIN = 455
 UNIT_LIMIT_S = 180  # of all its tests
 QUIET_S = 20        # of one
-ALONE_S = 5         # of one that is expected to fail, perhaps by hanging
+ALONE_S = 3         # of one that is expected to fail, perhaps by hanging
 DETAIL_LINES_MAX = 8
 SKIP = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'skip.md')
 
