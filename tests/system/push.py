@@ -187,8 +187,12 @@ class Talk:
         kind = self.rng.random()
         if kind < 0.2:
             return letter, [self.read()]
-        if kind < 0.4:
+        if kind < 0.37:
             return letter, [self.write()]
+        if kind < 0.4:
+            key = self.key()
+            return letter, [['CLIENT', 'TRACKING', 'ON', *self.rng.choice([[], ['NOLOOP']])],
+                            ['GET', key], ['SET', key, '1']]
         if kind < 0.5:
             return letter, [['PUBLISH', self.rng.choice(CHANNELS[:4]), 'm']]
         if kind < 0.53:

@@ -56,7 +56,9 @@ def order(tap, policy):
             count += 1
         tap.ok(str(reply).startswith('OOM'), f'{policy}: memory is full after {count} values')
         c.command('SUBSCRIBE', '__keyevent@0__:set')
-        for command in (['MULTI'], ['PUBLISH', 'news', 'lost'], ['SET', 'k', b'k' * 100000]):
+        # With a removal in it only the whole batch tells that there is no room.
+        for command in (['MULTI'], ['PUBLISH', 'news', 'lost'], ['DEL', 'nothing'],
+                        ['SET', 'k', b'k' * 100000]):
             c.command(*command)
         refused = c.command('EXEC')
         tap.ok('OOM' in str(refused), f'{policy}: an EXEC that finds no room: {refused}')
@@ -119,6 +121,11 @@ def expiry(tap, rng):
                 break
             heard.append(frame[2])
         tap.equal(len(heard), info(c, 'expired_keys'), 'as many events as keys expired')
+        c.pipeline([('SET', f'p{n // 2}', 'v', *(('PXAT', 1) if n % 2 == 0 else ()))
+                    for n in range(100)])
+        ended = [listener.reply()[2] for _ in range(50)]
+        tap.equal(sorted(ended), sorted(f'p{n}'.encode() for n in range(50)),
+                  'keys that had ended when they were replaced')
         lives = {key: heard.count(key) for key in heard}
         tap.ok(len(lives) > 100 and max(lives.values()) <= 3,
                f'{len(heard)} ends of {len(lives)} keys, each life once')
