@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // An asynchronous handle at its edges: full queues, cancellation in every state of a request,
-// deadlines under a clock of the test's own, closing and forking from inside completions, and all
-// of it at random. Whatever happens, every completion is called once.
-#include <poll.h>
-#include <signal.h>
+// deadlines under a clock of the test's own, closing from inside completions, and all of it at
+// random. Whatever happens, every completion is called once.
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "libclient/kvclient.h"
 #include "tests/libclient/peer.h"
@@ -289,81 +284,6 @@ static void test_close(struct peer *peer)
 	ok(seen[0].status == KVC_CANCELLED && seen[0].calls == 2, "which is told by it");
 }
 
-// What a child finds, and does, with the handle it inherited. Its exit code.
-static int in_child(struct peer *peer, kvc_async *async, int parents_fd)
-{
-	struct seen seen = { 0 };
-	total_calls = 0;
-	peer_hang_up(peer); // its copy
-	bool empty = kvc_async_pending(async) == 0;
-	bool other = kvc_async_fd(async) != parents_fd && kvc_async_fd(async) >= 0;
-	(void)set(async, 7, 1, see, &seen, NULL);
-	peer_settle(peer, async);
-	bool works = seen.calls == 1 && seen.status == KVC_OK && total_calls == 1;
-	bool closes = kvc_async_close(async) == KVC_OK && total_calls == 1;
-	return empty && other && works && closes ? 0 : 1;
-}
-
-static bool child_was_good(pid_t child)
-{
-	int status;
-	return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
-struct forker {
-	struct peer *peer;
-	int fd;
-	pid_t child;
-	unsigned calls;
-};
-
-static void fork_inside(kvc_async *async, void *user, const struct kvc_result *result)
-{
-	struct forker *forker = user;
-	(void)result;
-	if (forker->calls++ == 0) {
-		forker->child = fork();
-		if (forker->child == 0) {
-			_exit(in_child(forker->peer, async, forker->fd));
-		}
-	}
-}
-
-static void test_fork(struct peer *peer, kvc_async *async)
-{
-	struct seen seen = { 0 };
-	struct forker forker = { .peer = peer, .fd = kvc_async_fd(async) };
-	(void)set(async, 1, 1, see, &seen, NULL);
-	peer_turn(async);
-	pid_t child = fork();
-	if (child == 0) {
-		_exit(in_child(peer, async, forker.fd));
-	}
-	ok(child_was_good(child), "a child has no requests, another descriptor, and can go on");
-	peer_settle(peer, async);
-	ok(seen.calls == 1 && seen.status == KVC_OK, "the parent's request is the parent's");
-	(void)set(async, 1, 1, fork_inside, &forker, NULL);
-	(void)set(async, 2, 1, fork_inside, &forker, NULL);
-	peer_settle(peer, async);
-	ok(child_was_good(forker.child), "the same from inside a completion");
-	ok_u64(forker.calls, 2, "the parent goes on");
-	child = fork();
-	if (child == 0) {
-		struct pollfd never = { .fd = -1 };
-		(void)poll(&never, 1, 60000); // holds the parent's socket until it is ended
-		_exit(0);
-	}
-	(void)shutdown(peer->fd, SHUT_RDWR); // the child holds a copy of this end too
-	peer_hang_up(peer);
-	peer_turn(async);
-	ok(!peer_is_due(async), "a socket that a child still holds is not reported for ever");
-	(void)kill(child, SIGKILL);
-	(void)waitpid(child, NULL, 0);
-	(void)set(async, 1, 1, see, &seen, NULL);
-	peer_settle(peer, async);
-	ok(seen.calls == 2 && seen.status == KVC_OK, "and the handle connects anew");
-}
-
 static struct seen fates[RANDOM_REQUESTS];
 
 // Everything at random, by both ends. Every accepted request is told once.
@@ -423,7 +343,6 @@ int main(void)
 	test_cancel_again(&peer, async);
 	test_cancel_inside(&peer, async);
 	test_deadlines(&peer, async);
-	test_fork(&peer, async);
 	ok_int(kvc_async_close(async), KVC_OK, "close");
 	peer_hang_up(&peer);
 	test_many_fail(&peer);

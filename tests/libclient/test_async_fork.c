@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+//
+// An asynchronous handle and fork(): the requests are the parent's, wherever the fork happens, and
+// the child may go on with a connection of its own.
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "libclient/kvclient.h"
+#include "tests/libclient/peer.h"
+#include "tests/tap/tap.h"
+
+struct seen {
+	unsigned calls;
+	int status;
+};
+
+static unsigned total_calls;
+
+static void see(kvc_async *async, void *user, const struct kvc_result *result)
+{
+	struct seen *seen = user;
+	(void)async;
+	total_calls++;
+	seen->calls++;
+	seen->status = result->status;
+}
+
+static void set(kvc_async *async, kvc_done done, void *user)
+{
+	(void)kvc_async_set(async, "k", 1, "v", 1, NULL, done, user, NULL);
+}
+
+// What a child finds, and does, with the handle it inherited. Its exit code.
+static int in_child(struct peer *peer, kvc_async *async, int parents_fd)
+{
+	struct seen seen = { 0 };
+	total_calls = 0;
+	peer_hang_up(peer); // its copy
+	bool empty = kvc_async_pending(async) == 0;
+	bool other = kvc_async_fd(async) != parents_fd && kvc_async_fd(async) >= 0;
+	set(async, see, &seen);
+	peer_settle(peer, async);
+	bool works = seen.calls == 1 && seen.status == KVC_OK && total_calls == 1;
+	bool closes = kvc_async_close(async) == KVC_OK && total_calls == 1;
+	return empty && other && works && closes ? 0 : 1;
+}
+
+static bool child_was_good(pid_t child)
+{
+	int status;
+	return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+struct forker {
+	struct peer *peer;
+	int fd;
+	pid_t child;
+	unsigned calls;
+};
+
+static void fork_inside(kvc_async *async, void *user, const struct kvc_result *result)
+{
+	struct forker *forker = user;
+	(void)result;
+	if (forker->calls++ == 0) {
+		forker->child = fork();
+		if (forker->child == 0) {
+			_exit(in_child(forker->peer, async, forker->fd));
+		}
+	}
+}
+
+static void test_fork(struct peer *peer, kvc_async *async)
+{
+	struct seen seen = { 0 };
+	struct forker forker = { .peer = peer, .fd = kvc_async_fd(async) };
+	set(async, see, &seen);
+	peer_settle(peer, async); // connected: a child must not take this connection for its own
+	seen.calls = 0;
+	set(async, see, &seen);
+	peer_turn(async);
+	pid_t child = fork();
+	if (child == 0) {
+		_exit(in_child(peer, async, forker.fd));
+	}
+	ok(child_was_good(child), "a child has no requests, another descriptor, and can go on");
+	peer_settle(peer, async);
+	ok(seen.calls == 1 && seen.status == KVC_OK, "the parent's request is the parent's");
+	set(async, fork_inside, &forker);
+	set(async, fork_inside, &forker);
+	peer_settle(peer, async);
+	ok(child_was_good(forker.child), "the same from inside a completion");
+	ok_u64(forker.calls, 2, "the parent goes on");
+	child = fork();
+	if (child == 0) {
+		struct pollfd never = { .fd = -1 };
+		(void)poll(&never, 1, 60000); // holds the parent's socket until it is ended
+		_exit(0);
+	}
+	(void)shutdown(peer->fd, SHUT_RDWR); // the child holds a copy of this end too
+	peer_hang_up(peer);
+	peer_turn(async);
+	ok(!peer_is_due(async), "a socket that a child still holds is not reported for ever");
+	(void)kill(child, SIGKILL);
+	(void)waitpid(child, NULL, 0);
+	set(async, see, &seen);
+	peer_settle(peer, async);
+	ok(seen.calls == 2 && seen.status == KVC_OK, "and the handle connects anew");
+}
+
+static void told(kvc_async *async, void *user, enum kvc_watch_event event, const void *key,
+		 size_t key_bytes)
+{
+	char *events = user;
+	size_t at = strlen(events);
+	(void)async;
+	(void)key;
+	(void)key_bytes;
+	events[at] = event == KVC_WATCH_READY ? 'R' : event == KVC_WATCH_LOST ? 'L' : '=';
+}
+
+// A watch goes on in the child, which is told what it has missed.
+static void test_watch(struct peer *peer)
+{
+	char events[16] = "";
+	kvc_watch *watch;
+	kvc_async *async = peer_open(peer, NULL);
+	peer_hang_up(peer);
+	(void)kvc_watch_open(async, "k", 1, 0, told, events, &watch);
+	peer_settle(peer, async);
+	pid_t child = fork();
+	if (child == 0) {
+		peer_hang_up(peer); // its copy
+		(void)kvc_async_dispatch(async);
+		peer_settle(peer, async);
+		(void)kvc_watch_close(watch);
+		_exit(strcmp(events, "RLR") == 0 && kvc_async_close(async) == KVC_OK ? 0 : 1);
+	}
+	ok(child_was_good(child), "a watch is lost in the child, and ready again");
+	peer_settle(peer, async);
+	ok_str(events, "R", "the parent's goes on as if nothing had been");
+	(void)kvc_async_close(async);
+	peer_hang_up(peer);
+}
+
+int main(void)
+{
+	static struct peer peer;
+	peer_start(&peer);
+	kvc_async *async = peer_open(&peer, NULL);
+	test_fork(&peer, async);
+	ok_int(kvc_async_close(async), KVC_OK, "close");
+	test_watch(&peer);
+	peer_stop(&peer);
+	return tap_done();
+}
