@@ -221,7 +221,8 @@ def test_info(tap, c):
     tap.equal([name for name in INFO_FIELDS if name not in fields], [],
               'INFO has all fields probed for')
     tap.equal(titles, ['Server', 'Clients', 'Memory', 'Persistence', 'Stats', 'Replication', 'CPU',
-                       'Modules', 'Errorstats', 'Cluster', 'Keyspace', 'Kvd'], 'INFO: its default sections')
+                       'Modules', 'Errorstats', 'Cluster', 'Keyspace', 'Kvd'],
+              'INFO: its default sections')
     tap.ok(fields['db0'].startswith(f"keys={c.command('DBSIZE')},expires=1"), 'INFO: db0')
     tap.equal(info(c, 'memory', 'CPU')[1], ['Memory', 'CPU'], 'INFO: sections asked for')
     tap.equal(info(c, 'nosuch'), ({}, []), 'INFO: no such section')
