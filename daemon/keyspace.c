@@ -50,6 +50,7 @@ void keyspace_destroy(struct keyspace *keyspace)
 	}
 	prepare_stop(keyspace->prepare);
 	keyspace_batch_fini(keyspace);
+	keyspace_stage_fini(keyspace);
 	recover_facts_free(keyspace->recover_facts);
 	kvs_large_fini(&keyspace->large);
 	kvs_log_fini(&keyspace->log);
@@ -181,6 +182,19 @@ static int submit(struct keyspace *keyspace, struct keyspace_op *op, uint64_t *s
 	return result;
 }
 
+// The same for a new value, which may be large.
+static int submit_value(struct keyspace *keyspace, struct keyspace_op *op, uint64_t *seq)
+{
+	if (__builtin_expect(keyspace_is_large(keyspace, op->value_bytes), 0) &&
+	    !keyspace->batch.open && keyspace->slice != NULL) {
+		int result = keyspace_stage_op(keyspace, op);
+		if (result != KEYSPACE_OK) {
+			return result;
+		}
+	}
+	return submit(keyspace, op, seq);
+}
+
 int keyspace_set(struct keyspace *keyspace, const void *key, size_t key_bytes, const void *value,
 		 size_t value_bytes, uint64_t expiry_ms, uint64_t *seq)
 {
@@ -192,7 +206,7 @@ int keyspace_set(struct keyspace *keyspace, const void *key, size_t key_bytes, c
 	op.value = value;
 	op.value_bytes = (uint32_t)value_bytes;
 	op.expiry_ms = expiry_ms;
-	return submit(keyspace, &op, seq);
+	return submit_value(keyspace, &op, seq);
 }
 
 int keyspace_set_pieces(struct keyspace *keyspace, const void *key, size_t key_bytes,
@@ -213,7 +227,7 @@ int keyspace_set_pieces(struct keyspace *keyspace, const void *key, size_t key_b
 	op.pieces_count = count;
 	op.value_bytes = (uint32_t)bytes;
 	op.expiry_ms = expiry_ms;
-	return submit(keyspace, &op, seq);
+	return submit_value(keyspace, &op, seq);
 }
 
 int keyspace_delete(struct keyspace *keyspace, const void *key, size_t key_bytes)

@@ -48,6 +48,20 @@ int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
 bool keyspace_pin(struct keyspace *keyspace, const void *at, uint64_t *pin);
 void keyspace_unpin(struct keyspace *keyspace, uint64_t pin);
 
+/// Who writes now, and until when: a large value is copied up to that time, then the write answers
+/// KEYSPACE_AGAIN and goes on where it stopped when it is asked again with the same arguments.
+/// What it copies from must not have changed then: the region, or memory of the owner.
+struct keyspace_slice {
+	uint64_t owner; // not 0
+	const uint64_t *until_ns;
+	char *const *memory; // its bytes stay while the write is under way
+	const size_t *memory_bytes;
+};
+/// NULL = large values are copied in one go, as they are inside a batch.
+void keyspace_set_slice(struct keyspace *keyspace, const struct keyspace_slice *slice);
+/// The owner asks no more: what was copied so far is dropped.
+void keyspace_stage_drop(struct keyspace *keyspace, uint64_t owner);
+
 /// Stores key = value. `expiry_ms` 0 = no expiry (any former one is gone). `value` may point into
 /// the region (a value from keyspace_get()). *seq (may be NULL) gets the new version. Returns OK,
 /// WAIT, FULL or TOO_LARGE.

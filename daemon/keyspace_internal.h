@@ -4,6 +4,8 @@
 // prepare.c) and for nobody else.
 #pragma once
 
+#include <sys/queue.h>
+
 #include "daemon/keyspace.h"
 #include "daemon/seam.h"
 #include "shm/counters.h"
@@ -126,6 +128,8 @@ struct keyspace {
 	uint64_t memory_bytes;	    // as configured; the region's is higher if recovery needed more
 	uint64_t recover_swept_seq; // FLUSHALL whose victims recovery has removed
 	uint64_t recover_left_bytes;	     // current, but more than this memory can have accepted
+	const struct keyspace_slice *slice; // of who writes now, NULL = not sliced
+	LIST_HEAD(, keyspace_stage) stages; // large values that are being copied
 	unsigned scans; // walks in several pieces: the table does not shrink meanwhile
 	struct recover_facts *recover_facts; // removals met so far, only during recovery
 	bool recover_current_only; // second reading: the facts tell the newest version of each key
@@ -202,6 +206,13 @@ void keyspace_publish_applied(struct keyspace *keyspace);
 void keyspace_table_steps(struct keyspace *keyspace, unsigned steps);
 /// Writes one op on its own: room, append, publish. OK, WAIT or FULL.
 int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op);
+
+// ---- keyspace_stage.c ----
+
+/// Copies a slice of the op's large value into a run of its own. OK: all of it is there and the op
+/// names it, or it has to be copied in one go; AGAIN, WAIT or FULL.
+int keyspace_stage_op(struct keyspace *keyspace, struct keyspace_op *op);
+void keyspace_stage_fini(struct keyspace *keyspace);
 
 // ---- keyspace_room.c: durability follow-up and making room ----
 

@@ -132,6 +132,10 @@ struct session *session_open(struct session_shared *shared, int fd)
 		return NULL;
 	}
 	session->id = ++shared->last_id;
+	session->slice = (struct keyspace_slice){ .owner = session->id,
+						  .until_ns = &session->until_ns,
+						  .memory = &session->input,
+						  .memory_bytes = &session->input_bytes };
 	session->kvd = kvd;
 	session->shared = shared;
 	session->listener = shared->listener;
@@ -209,6 +213,7 @@ static void session_close(struct session *session)
 	}
 	loop_remove(shared->kvd->loop, &session->source);
 	close(session->source.fd);
+	keyspace_set_slice(shared->kvd->keyspace, NULL);
 	shared->count--;
 	session_count_up(shared, KVS_COUNTER_clients_connected, UINT64_MAX); // minus one
 	session_owner_leave(session->owner);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "daemon/keyspace.h"
 #include "daemon/lookup.h"
 #include "daemon/loop.h"
 #include "daemon/persist.h"
@@ -122,6 +123,7 @@ struct session {
 	bool output_broken; // replies cannot be sent: dropped, but what came is still done
 	uint64_t parked_since_ns;
 	uint64_t rest_until_ns; // nor sent until then; 0 = it waits for the end of a pause
+	struct keyspace_slice slice; // how the keyspace knows this session, and its share
 	struct session_task *task; // a command that goes on in the next turn, NULL = none
 	uint64_t until_ns;	   // when this session's share of the turn is used up
 	uint64_t half_ns; // when bytes of the half frame last came

@@ -311,6 +311,7 @@ void session_work(struct session *session)
 	bool drained = false;
 	session->until_ns = until_ns;
 	keyspace_set_writer(session->kvd->keyspace, session->writer);
+	keyspace_set_slice(session->kvd->keyspace, &session->slice);
 	if (__builtin_expect(session->task != NULL, 0) && !session_go_on(session)) {
 		session_set_ready(session);
 		session_settle_turn(session);
@@ -346,6 +347,7 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 	struct resp_request_state state = { 0 };
 	session->until_ns = session->kvd->seam->monotonic_ns() + SESSION_SLICE_NS;
 	keyspace_set_writer(session->kvd->keyspace, session->writer);
+	keyspace_set_slice(session->kvd->keyspace, &session->slice);
 	enum resp_result result;
 	do {
 		result = resp_parse_request(&state, session->input + session->input_start,

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/keyspace.h"
 #include "daemon/session_parts.h"
 
 bool session_task_begin(struct session *session, const struct call *call)
@@ -75,6 +76,7 @@ void session_task_end(struct session *session)
 	if (task->call.state_free) {
 		task->call.state_free(task->call.state);
 	}
+	keyspace_stage_drop(session->kvd->keyspace, session->id);
 	resp_request_free(&task->request);
 	session_uncharge(session, task->request_bytes);
 	if (task->aside.output_end > 0 && !session->dead) {

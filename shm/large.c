@@ -95,6 +95,18 @@ static struct kvs_large_run *large_gap(struct kvs_large *large, uint64_t bytes)
 
 int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset)
 {
+	int result = kvs_large_reserve(large, value_bytes, offset);
+	if (result == 0) {
+		result = kvs_region_populate(large->region, *offset, kvs_large_bytes(value_bytes));
+		if (result != 0 && kvs_large_drop(large, *offset)) {
+			kvs_large_free(large, *offset);
+		}
+	}
+	return result;
+}
+
+int kvs_large_reserve(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset)
+{
 	uint64_t bytes = kvs_large_bytes(value_bytes);
 	struct kvs_large_run *before = large_gap(large, bytes);
 	if (before == NULL) {
@@ -107,11 +119,6 @@ int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offs
 	run->offset = before->offset + before->bytes;
 	run->bytes = bytes;
 	run->holds = 1;
-	int result = kvs_region_populate(large->region, run->offset, bytes);
-	if (result != 0) {
-		free(run);
-		return result;
-	}
 	run->previous = before;
 	run->next = before->next;
 	before->next->previous = run;

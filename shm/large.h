@@ -44,6 +44,9 @@ static inline uint64_t kvs_large_bytes(uint64_t value_bytes)
 /// Returns 0, -ENOSPC (no gap) or -ENOMEM (machine full). The memory bound is the caller's.
 int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset);
 
+/// The same without pages: the caller populates all of it before it is named by a record.
+int kvs_large_reserve(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset);
+
 /// A write on its way names an existing run as well: it cannot go meanwhile.
 void kvs_large_hold(struct kvs_large *large, uint64_t offset);
 /// Holds the run in which `offset` lies, whose start goes to *run_offset: a reader needs its bytes.

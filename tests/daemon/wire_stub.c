@@ -56,6 +56,18 @@ void keyspace_set_writer(struct keyspace *keyspace, uint16_t writer)
 	(void)writer;
 }
 
+void keyspace_set_slice(struct keyspace *keyspace, const struct keyspace_slice *slice)
+{
+	(void)keyspace;
+	(void)slice;
+}
+
+void keyspace_stage_drop(struct keyspace *keyspace, uint64_t owner)
+{
+	(void)keyspace;
+	(void)owner;
+}
+
 void keyspace_tick(struct keyspace *keyspace)
 {
 	(void)keyspace;
