@@ -113,7 +113,7 @@ void config_live_apply(struct kvd *kvd)
 {
 	const struct config *config = &kvd->config;
 	unsigned flags;
-	log_init((enum log_level)config->log_level);
+	log_set_least((enum log_level)config->log_level);
 	keyspace_set_revoke(kvd->keyspace, config->revoke_ms, config->revoke_min_ms,
 			    config->on_stuck == 1);
 	if (kvd->persist) {

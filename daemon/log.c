@@ -20,7 +20,7 @@
 #define LOG_WINDOW_NS UINT64_C(5000000000)
 #define LOG_LINES_A_WINDOW 10u // per call site
 
-static enum log_level log_least_level = LOG_LEVEL_NOTICE;
+static uint32_t log_least_level = LOG_LEVEL_NOTICE; // enum log_level
 static bool log_journal;
 
 static const struct {
@@ -32,15 +32,22 @@ static const struct {
 	[LOG_LEVEL_ERROR] = { "error", "<3>" },
 };
 
+void log_set_least(enum log_level least)
+{
+	// Release where relaxed would do: partner: log_least(), a value that stands for itself.
+	kvs_store_release_32(&log_least_level, (uint32_t)least);
+}
+
 void log_init(enum log_level least)
 {
-	log_least_level = least;
+	log_set_least(least);
 	log_journal = getenv("JOURNAL_STREAM") != NULL;
 }
 
 enum log_level log_least(void)
 {
-	return log_least_level;
+	// Relaxed: a single value (partner: log_set_least()).
+	return (enum log_level)kvs_load_relaxed_32(&log_least_level);
 }
 
 /// May this site write now? *suppressed tells how many lines it lost since it last could.
@@ -83,7 +90,7 @@ static size_t log_head(char *line, size_t bytes, enum log_level level)
 void log_write(struct log_site *site, enum log_level level, const char *format, ...)
 {
 	uint64_t suppressed = 0;
-	if (level < log_least_level || !log_allow(site, &suppressed)) {
+	if (level < log_least() || !log_allow(site, &suppressed)) {
 		return;
 	}
 	char line[LOG_LINE_BYTES_MAX];

@@ -25,6 +25,8 @@ struct log_site {
 
 /// Least level that is written; looks at $JOURNAL_STREAM once. Call before threads start.
 void log_init(enum log_level least);
+/// Another least level, at any time.
+void log_set_least(enum log_level least);
 enum log_level log_least(void);
 
 /// Use the macros. One line, no newline at the end; control characters are replaced.
