@@ -15,16 +15,19 @@ from oracle_exceptions import alike, parse
 CLOSED = b'<closed>'
 CLOSING = (b'QUIT', b'CLIENT', b'RESET')
 LARGE = 60000
+ENDLESS_S = 0.3
 
 
 def frame_end(data, at):
-    """Where the frame at `at` ends, -1 if that is still to come."""
-    pending = 1
+    """Where the frame at `at` ends, -1 if that is still to come. Redis puts what EXEC pushes to its
+    own connection between the elements of EXEC's array, where it counts for nothing."""
+    pending, start = 1, at
     while pending:
         end = data.find(b'\r\n', at)
         if end < 0:
             return -1
         kind, count = data[at:at + 1], 0
+        inserted = kind == b'>' and at > start
         if kind in b'$=!*~>%':
             count = int(data[at + 1:end])
         at = end + 2
@@ -34,7 +37,7 @@ def frame_end(data, at):
                 return -1
         elif kind in b'*~>%':
             pending += max(count, 0) * (2 if kind == b'%' else 1)
-        pending -= 1
+        pending -= 0 if inserted else 1
     return at
 
 
@@ -78,11 +81,11 @@ class Line:
 
     def frames(self, limit=None):
         out, at = [], 0
-        while at < len(self.data) and len(out) != limit:
+        while at < len(self.data) and (limit is None or len(out) < limit):
             end = frame_end(self.data, at)
             if end < 0:
                 break
-            out.append(self.data[at:end])
+            out += lifted(self.data[at:end])
             at = end
         self.data = self.data[at:]
         if self.closed and not self.told and len(out) != limit:
@@ -91,22 +94,30 @@ class Line:
         return out
 
     def take(self):
-        """All that is here, and the rest of a frame that has begun."""
+        """All that is here, and the rest of a frame that has begun. One that does not go on is no
+        frame, but what SUBSCRIBE in EXEC answers in RESP3: an array with pushes for elements."""
         while not self.closed and self.receive():
             pass
         out = self.frames()
-        while self.data and self.receive(TIMEOUT_S):
+        while self.data and self.receive(ENDLESS_S):
             out += self.frames()
+        if self.data:
+            out.append(self.data)
+            self.data = b''
         return out
 
-    def wait(self, count, timeout):
-        """So many frames, or fewer if they do not come."""
+    def wait(self, count, timeout, last=b''):
+        """So many frames, or fewer if they do not come; the last may be as long as `last` and no
+        frame at all."""
         out = self.frames(count)
         deadline = time.monotonic() + timeout
         while len(out) < count and CLOSED not in out[-1:]:
             more = self.receive(max(0, deadline - time.monotonic()))
             out += self.frames(count - len(out))
-            if not more:
+            if len(out) == count - 1 and self.data[:len(last)] == last != b'':
+                out.append(last)
+                self.data = self.data[len(last):]
+            elif not more:
                 break
         return out
 
@@ -153,6 +164,17 @@ def align(kvd, redis):
     redis.reset()
 
 
+def lifted(frame):
+    """What EXEC pushed to its own connection comes before its array."""
+    if frame[:1] != b'*' or b'\r\n>' not in frame:
+        return [frame]
+    parts = pieces(frame)
+    pushes = [part for part in parts if part[:1] == b'>']
+    return [*pushes, frame[:frame.find(b'\r\n') + 2] + b''.join(
+        part for part in parts if part[:1] != b'>')]
+
+
+MESSAGE = re.compile(rb'>[234]\r\n\$\d+\r\n([ps]?message|invalidate)\r\n')
 PUSHED = re.compile(rb'[*>][34]\r\n\$\d+\r\n(pmessage|[ps]?unsubscribe)\r\n', re.S)
 
 
@@ -186,7 +208,8 @@ class Difference(Exception):
         self.mine, self.theirs = mine, theirs
         names = command or (step.commands[-1] if step else None)
         self.signature = (names.name() if names else b'', *(
-            re.sub(rb'[0-9]+', b'0', b''.join(frames)[:24]) for frames in (mine, theirs)))
+            re.sub(rb'[0-9]+', b'0', data[:24] if data[:1] in b'-+' else data[:1])
+            for data in (b''.join(mine), b''.join(theirs))))
 
 
 class Run:
@@ -222,9 +245,9 @@ class Run:
         frames = self.lead(step)
         for i, expected in sorted(frames.items()):
             if expected:
-                got = self.kvd.lines[i].wait(len(expected), self.patience)
+                got = self.kvd.lines[i].wait(len(expected), self.patience, expected[-1])
                 if got != expected:
-                    self.compare(step, i, settled(got), settled(expected))
+                    self.differ(step, i, got, expected)
         self.remember(step, theirs)
 
     def lead(self, step):
@@ -244,9 +267,18 @@ class Run:
     @staticmethod
     def remember(step, line):
         for command in step.commands:
-            if command.name() in (b'MULTI', b'RESET'):
-                line.queued = []
             line.queued = line.queued[-200:] + [command.words]
+            if command.name() in (b'EXEC', b'DISCARD', b'RESET'):
+                line.queued = []
+
+    def differ(self, step, i, mine, theirs):
+        """Replies and messages apart: what a command sends to its own connection comes behind its
+        reply, for it is told when nothing can take it back any more; in Redis it comes before."""
+        for message in (False, True):
+            a, b = ([frame for frame in frames if bool(MESSAGE.match(frame)) == message]
+                    for frames in (mine, theirs))
+            if a != b:
+                self.compare(step, i, settled(a), settled(b))
 
     def compare(self, step, i, mine, theirs):
         if len(mine) != len(theirs):

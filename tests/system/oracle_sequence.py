@@ -10,6 +10,9 @@ from oracle_words import KEYS, Words
 LISTENING = {'subscribe': 0.03, 'psubscribe': 0.03, 'ssubscribe': 0.03, 'client|tracking': 0.2,
              'client|reply': 0.3, 'quit': 0.3}
 LISTENING_MORE = 8
+# Between MULTI and EXEC these make Redis break its own array.
+NOT_QUEUED = {'client|reply', 'subscribe', 'psubscribe', 'ssubscribe', 'unsubscribe',
+              'punsubscribe', 'sunsubscribe'}
 TRANSACTION = 0.07
 PAST = 0.015
 ODD = 0.06
@@ -71,6 +74,7 @@ class Script:
                    for name, factor in LISTENING.items()}
         self.rng = rng
         self.words = Words(rng, names, connections, weights)
+        self.queueing = False
         self.has_transactions = {'multi', 'exec', 'watch'} <= set(names)
 
     def odd(self, words):
@@ -99,9 +103,11 @@ class Script:
                             for word in words[1:]]
 
     def one(self):
-        words = self.words.command()
+        words = self.words.command(NOT_QUEUED if self.queueing else ())
         if self.rng.random() < ODD:
             words = self.odd(words)
+        self.queueing = words[0].upper() == b'MULTI' or (
+            self.queueing and words[0].upper() not in (b'EXEC', b'DISCARD', b'RESET', b'QUIT'))
         inline = self.rng.random() < INLINE and len(b''.join(
             word for word in words if isinstance(word, bytes))) < 1000
         return Command(words, inline)
@@ -113,8 +119,10 @@ class Script:
             out.append(Command([b'WATCH', *rng.sample(KEYS, rng.choice([1, 1, 2, 4]))]))
             out += [self.one() for _ in range(rng.choice([0, 0, 1, 3]))]
         out.append(Command([b'MULTI']))
+        self.queueing = True
         out += [self.one() for _ in range(rng.choice([0, 1, 2, 3, 5, 8]))]
         out.append(Command([rng.choice([b'EXEC'] * 6 + [b'DISCARD'])]))
+        self.queueing = False
         return out
 
     def past(self):

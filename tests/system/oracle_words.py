@@ -95,8 +95,10 @@ class Words:
         self.weights = [GRAMMAR[name][0] * factors.get(name, 1) for name in self.names]
         self.forms = {name: parse(GRAMMAR[name][1].split()) for name in self.names}
 
-    def command(self, name=None):
-        name = name or self.rng.choices(self.names, self.weights)[0]
+    def command(self, without=()):
+        name = self.rng.choices(self.names, self.weights)[0]
+        while name in without:
+            name = self.rng.choices(self.names, self.weights)[0]
         return [part.encode() for part in name.split('|')] + self.fill(self.forms[name])
 
     def fill(self, form):
