@@ -167,7 +167,8 @@ def every_key(run, count):
     run.case('KEYS *', send(request('KEYS', '*')))
     run.case('KEYS that match nothing', send(request('KEYS', 'nothing')))
     run.case('KEYS a*a*a*a*b, which goes back', send(request('KEYS', '*0*0*0*0*b')))
-    run.case('KEYS with classes of 4 KiB', send(request('KEYS', '*[' + 'x' * 4000 + ']*[' + 'y' * 90 + ']')))
+    classes = '*[' + 'x' * 4000 + ']*[' + 'y' * 90 + ']'
+    run.case('KEYS with classes of 4 KiB', send(request('KEYS', classes)))
     run.case('SCAN COUNT 1000000', send(request('SCAN', '0', 'COUNT', '1000000')))
     run.case('SCAN COUNT 1000000 MATCH 4 KiB',
              send(request('SCAN', '0', 'COUNT', '1000000', 'MATCH', '*[' + 'x' * 4000 + ']')))

@@ -5,6 +5,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "daemon/glob.h"
 #include "daemon/session_refs.h"
@@ -167,4 +168,34 @@ size_t commands_write_bytes(const struct resp_arg *argv, uint32_t argc)
 		bytes += argv[i].bytes;
 	}
 	return bytes;
+}
+
+#define COMMANDS_COPY_BYTES (128u << 10) // between two looks at the clock
+
+void commands_reply_arg(struct call *call, const struct resp_arg *arg)
+{
+	struct session *session = call->session;
+	size_t *done = call->state;
+	if (!done) {
+		done = call->until_ns && arg->bytes > COMMANDS_COPY_BYTES ? calloc(1, sizeof(*done))
+									  : NULL;
+		if (!done) {
+			reply_bulk(session, arg->data, arg->bytes);
+			return;
+		}
+		call->state = done;
+		call->state_free = free;
+		reply_bulk_head(session, arg->bytes);
+	}
+	while (*done < arg->bytes && !session->dead) {
+		size_t bytes = arg->bytes - *done;
+		bytes = bytes < COMMANDS_COPY_BYTES ? bytes : COMMANDS_COPY_BYTES;
+		reply_raw(session, arg->data + *done, bytes);
+		*done += bytes;
+		if (*done < arg->bytes && commands_slice_over(call)) {
+			call->again = !session->dead;
+			return;
+		}
+	}
+	reply_raw(session, "\r\n", 2);
 }

@@ -154,6 +154,10 @@ static inline bool commands_slice_over(const struct call *call)
 	return call->until_ns != 0 && call->kvd->seam->monotonic_ns() >= call->until_ns;
 }
 
+/// Answers with an argument, a large one in slices: the command returns at once and, if call->again
+/// is set, calls it again.
+void commands_reply_arg(struct call *call, const struct resp_arg *arg);
+
 /// Runs one command that passed all checks and counts it.
 void commands_run(struct call *call);
 

@@ -21,13 +21,13 @@ void commands_connection_ping(struct call *call)
 	} else if (call->argc == 1) {
 		reply_status(call->session, "PONG");
 	} else {
-		reply_bulk(call->session, call->argv[1].data, call->argv[1].bytes);
+		commands_reply_arg(call, &call->argv[1]);
 	}
 }
 
 void commands_connection_echo(struct call *call)
 {
-	reply_bulk(call->session, call->argv[1].data, call->argv[1].bytes);
+	commands_reply_arg(call, &call->argv[1]);
 }
 
 void commands_connection_quit(struct call *call)

@@ -98,6 +98,13 @@ static void reply_framed(struct session *session, char prefix, const char *head,
 	session_output_add(session, at + 2);
 }
 
+void reply_bulk_head(struct session *session, size_t bytes)
+{
+	if (session_output_room(session, RESP_NUMBER_BYTES_MAX + bytes + 2)) {
+		reply_number(session, '$', (int64_t)bytes);
+	}
+}
+
 /// A large value that stays where it stands and is sent from there. False if it must be copied.
 static bool reply_refer(struct session *session, const void *data, size_t bytes)
 {

@@ -20,6 +20,8 @@ void reply_errorf(struct session *session, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 void reply_integer(struct session *session, int64_t number);
 void reply_bulk(struct session *session, const void *data, size_t bytes);
+/// The length of a bulk whose bytes and line end follow by reply_raw(), with room for them.
+void reply_bulk_head(struct session *session, size_t bytes);
 void reply_text(struct session *session, const char *text); // bulk of a C string
 void reply_null(struct session *session); // $-1 or _
 void reply_null_array(struct session *session); // *-1 or _

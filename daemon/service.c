@@ -5,6 +5,7 @@
 #include "daemon/service.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,6 +61,9 @@ static bool is_persisted(const struct service *service)
 static int start_process(struct service *service)
 {
 	struct rlimit files;
+	// Large buffers in mappings of their own, always: they grow without being copied, and go
+	// back to the kernel page by page. By itself malloc() stops doing that after the first.
+	(void)mallopt(M_MMAP_THRESHOLD, 1 << 20);
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGXFSZ, SIG_IGN); // a file size limit is an error of a write, not the end
 	// Other processes of this uid must not ptrace their way around the read-only mapping.
