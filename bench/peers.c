@@ -4,6 +4,7 @@
 #include "bench/peers.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,20 +19,34 @@
 
 #define PEER_START_NS UINT64_C(10000000000)
 
+// The first line of `program --version`. False: there is no such program.
 static bool peer_version(const char *program, char *out, size_t out_bytes)
 {
-	char command[64];
-	(void)snprintf(command, sizeof(command), "%s --version 2>/dev/null", program);
-	FILE *pipe = popen(command, "re");
-	if (!pipe) {
-		bench_die("popen: %s", strerror(errno));
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) != 0) {
+		bench_die("pipe2: %s", strerror(errno));
 	}
-	bool read = fgets(out, (int)out_bytes, pipe) != NULL;
-	if (pclose(pipe) != 0 || !read) {
-		return false;
+	pid_t pid = fork();
+	if (pid == 0) {
+		(void)dup2(ends[1], STDOUT_FILENO);
+		(void)execlp(program, program, "--version", (char *)NULL);
+		_exit(127);
 	}
+	(void)close(ends[1]);
+	size_t bytes = 0;
+	ssize_t got = 1;
+	while (got > 0 && bytes < out_bytes - 1) {
+		got = read(ends[0], out + bytes, out_bytes - 1 - bytes);
+		bytes += got > 0 ? (size_t)got : 0;
+	}
+	(void)close(ends[0]);
+	out[bytes] = '\0';
 	out[strcspn(out, "\n")] = '\0';
-	return true;
+	int status = 0;
+	if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+		bench_die("%s --version: %s", program, strerror(errno));
+	}
+	return bytes > 0;
 }
 
 static bool peer_listens(const char *path)

@@ -50,9 +50,9 @@ struct call {
 	bool in_exec; // runs inside EXEC's batch: begins none of its own
 	bool failed; // it answered with an error
 	uint64_t slept_ns; // it also lets its connection rest so long (DEBUG SLEEP)
-	// A command that may take long looks at commands_slice_over(); when its share of the turn is
-	// used up it notes in `state` how far it came, sets `again`, returns, and is called again in
-	// the next turn. What it answered so far stays.
+	// A command that may take long looks at commands_slice_over(); when its share of the turn
+	// is used up it notes in `state` how far it came, sets `again`, returns, and is called
+	// again in the next turn. What it answered so far stays.
 	bool again;
 	uint64_t until_ns; // 0 = it may not be cut: inside EXEC
 	void *state; // its own, NULL at first

@@ -275,7 +275,7 @@ static void scan_draw_visit(void *context, const void *key, size_t key_bytes,
 	}
 }
 
-/// Goes through the table in plain order, from `cursor` to its end but not further than RANDOM_WALK.
+/// Goes through the table in plain order, from `cursor` to its end, at most RANDOM_WALK far.
 static void scan_draw_walk(struct keyspace *keyspace, struct scan_draw *draw, uint64_t cursor)
 {
 	uint64_t end = cursor + RANDOM_WALK;

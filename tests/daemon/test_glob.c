@@ -188,7 +188,7 @@ static void test_bounded(void)
 	seconds = (double)(end.tv_sec - start.tv_sec) +
 		  (double)(end.tv_nsec - start.tv_nsec) / 1e9;
 	glob_free(glob);
-	ok(!matches && seconds < 1.0, "G: a class of 4 KiB against 1000 strings in %.6f s", seconds);
+	ok(!matches && seconds < 1.0, "G: a class of 4 KiB, 1000 strings: %.6f s", seconds);
 }
 
 int main(void)

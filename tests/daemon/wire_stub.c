@@ -373,7 +373,8 @@ void stub_turns(void)
 		if (loop_turn(stub.kvd.loop, 0) != 0) {
 			abort();
 		}
-		bool moved = stub.commands + stub.cuts != before || session_count(stub.sessions) != sessions ||
+		bool moved = stub.commands + stub.cuts != before ||
+			     session_count(stub.sessions) != sessions ||
 			     bytes != stub_counter(KVS_COUNTER_input_bytes) +
 					      stub_counter(KVS_COUNTER_output_bytes);
 		if (!moved && session_shared_next_ns(stub.sessions) != 0) {

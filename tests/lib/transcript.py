@@ -83,7 +83,8 @@ def noted(function):
             say.entries.append(OVER)
         except Exception as error:  # an error reply in the library's own words
             where = traceback.extract_tb(error.__traceback__)
-            say.entries.append(('ended', f'{error!r} at line {where[min(2, len(where) - 1)].lineno}'))
+            line = where[min(2, len(where) - 1)].lineno
+            say.entries.append(('ended', f'{error!r} at line {line}'))
         return say.entries
     return conversation
 
