@@ -22,7 +22,7 @@ enum command_flags {
 	COMMAND_NO_MULTI = 1 << 5, // not allowed inside MULTI
 	COMMAND_NO_QUEUE = 1 << 6, // runs at once inside MULTI (EXEC, DISCARD, …)
 	COMMAND_LOADING = 1 << 7,
-	COMMAND_SLOW_OK = 1 << 8, // may run over 200 µs (KEYS): says so in its help
+	COMMAND_SLOW_OK = 1 << 8, // may take long: the clock is looked at behind each
 	// The rest only shows in COMMAND's replies, so that clients see what Redis would tell them.
 	COMMAND_NOSCRIPT = 1 << 9,
 	COMMAND_STALE = 1 << 10,

@@ -38,7 +38,8 @@ X(bgrewriteaof, "bgrewriteaof", commands_server_bgrewriteaof, 1,
 X(bgsave, "bgsave", commands_server_bgsave, -1, COMMAND_ADMIN | COMMAND_NOSCRIPT, 0, 0, 0,
   "server", "1.0.0",
   "[SCHEDULE]", "Asks for a commit of all that was written; LASTSAVE tells when it was done.")
-X(bitcount, "bitcount", commands_bit_bitcount, -2, F_READ, 1, 1, 1, "bitmap", "2.6.0",
+X(bitcount, "bitcount", commands_bit_bitcount, -2, F_READ | COMMAND_SLOW_OK, 1, 1, 1, "bitmap",
+  "2.6.0",
   "key [start end [BYTE|BIT]]", "Counts the bits of a value, or of a part of it, that are 1.")
 X(bitfield, "bitfield", commands_bitfield_bitfield, -2, F_OOM, 1, 1, 1, "bitmap", "3.2.0",
   "key [GET encoding offset|[OVERFLOW WRAP|SAT|FAIL] SET encoding offset value|[OVERFLOW "
@@ -46,10 +47,10 @@ X(bitfield, "bitfield", commands_bitfield_bitfield, -2, F_OOM, 1, 1, 1, "bitmap"
   "Reads, sets and adds to integers of any width at any bit of a value.")
 X(bitfield_ro, "bitfield_ro", commands_bitfield_ro, -2, F_READ | F_FAST, 1, 1, 1, "bitmap", "6.0.0",
   "key [GET encoding offset ...]", "Reads integers of any width at any bit of a value.")
-X(bitop, "bitop", commands_bitop_bitop, -4, F_OOM, 2, -1, 1, "bitmap", "2.6.0",
+X(bitop, "bitop", commands_bitop_bitop, -4, F_OOM | COMMAND_SLOW_OK, 2, -1, 1, "bitmap", "2.6.0",
   "AND|OR|XOR|NOT destkey key [key ...]",
   "Combines values bit by bit and stores the result; returns its length in bytes.")
-X(bitpos, "bitpos", commands_bit_bitpos, -3, F_READ, 1, 1, 1, "bitmap", "2.8.7",
+X(bitpos, "bitpos", commands_bit_bitpos, -3, F_READ | COMMAND_SLOW_OK, 1, 1, 1, "bitmap", "2.8.7",
   "key bit [start [end [BYTE|BIT]]]",
   "Finds the first 1 or the first 0 among the bits of a value, or of a part of it.")
 X(client, "client", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "connection", "2.4.0",
@@ -157,7 +158,8 @@ X(discard, "discard", commands_multi_discard, 1, F_OPEN | COMMAND_NO_QUEUE, 0, 0
   "", "Drops what MULTI queued.")
 X(echo, "echo", commands_connection_echo, 2, F_ANY | F_FAST, 0, 0, 0, "connection", "1.0.0",
   "message", "Returns its argument.")
-X(exec, "exec", commands_multi_exec, 1, F_CONN | COMMAND_SKIP_SLOWLOG | COMMAND_NO_QUEUE, 0, 0, 0,
+X(exec, "exec", commands_multi_exec, 1,
+  F_CONN | COMMAND_SKIP_SLOWLOG | COMMAND_NO_QUEUE | COMMAND_SLOW_OK, 0, 0, 0,
   "transactions", "1.2.0",
   "", "Runs what MULTI queued as one atomic batch.")
 X(exists, "exists", commands_generic_exists, -2, F_READ | F_FAST, 1, -1, 1, "generic", "1.0.0",
@@ -275,7 +277,7 @@ X(latency_latest, "latency|latest", commands_latency_latest, 2, F_ADMIN, 0, 0, 0
   "", "Returns the last and the longest of each event.")
 X(latency_reset, "latency|reset", commands_latency_reset, -2, F_ADMIN, 0, 0, 0, "server", "2.8.13",
   "[event ...]", "Forgets events, all of them if none is named.")
-X(lcs, "lcs", commands_lcs_lcs, -3, F_READ, 1, 2, 1, "string", "7.0.0",
+X(lcs, "lcs", commands_lcs_lcs, -3, F_READ | COMMAND_SLOW_OK, 1, 2, 1, "string", "7.0.0",
   "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
   "Finds the longest sequence of bytes that two values have in common, gaps allowed.")
 X(lolwut, "lolwut", commands_server_lolwut, -1, F_READ | F_FAST, 0, 0, 0, "server", "5.0.0",

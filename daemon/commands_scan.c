@@ -249,8 +249,13 @@ struct scan_draw {
 	uint64_t places; // a key is drawn from so many places, filled or not; 0 = from those seen
 	uint64_t seen;
 	uint64_t wanted;
-	struct resp_arg key;
+	unsigned probes; // so many were made
+	unsigned walks;	 // so many were begun
+	uint64_t cursor; // of the walk, up to end; equal = it is over
+	uint64_t end;
 	bool found;
+	size_t key_bytes;
+	unsigned char key[KVS_KEY_BYTES_MAX]; // a copy: the record may be gone in the next slice
 };
 
 static uint64_t scan_random(struct scan_draw *draw)
@@ -270,21 +275,59 @@ static void scan_draw_visit(void *context, const void *key, size_t key_bytes,
 	bool wanted = draw->places > 0 ? draw->seen - 1 == draw->wanted
 				       : scan_random(draw) % draw->seen == 0;
 	if (wanted) {
-		draw->key = (struct resp_arg){ key, key_bytes };
+		memcpy(draw->key, key, key_bytes);
+		draw->key_bytes = key_bytes;
 		draw->found = true;
 	}
 }
 
-/// Goes through the table in plain order, from `cursor` to its end, at most RANDOM_WALK far.
-static void scan_draw_walk(struct keyspace *keyspace, struct scan_draw *draw, uint64_t cursor)
+/// A step of a walk through the table in plain order, to its end but not further than RANDOM_WALK.
+static void scan_draw_walk(struct keyspace *keyspace, struct scan_draw *draw)
 {
-	uint64_t end = cursor + RANDOM_WALK;
+	uint64_t cursor = keyspace_view_skip(keyspace, draw->cursor, draw->end - draw->cursor);
+	bool more = keyspace_view_scan(keyspace, cursor, scan_draw_visit, draw) != 0;
+	draw->cursor = more && cursor + 1 < draw->end ? cursor + 1 : draw->end;
+}
+
+/// One step. True if it is decided.
+static bool scan_draw_step(struct keyspace *keyspace, struct scan_draw *draw)
+{
+	if (draw->probes < RANDOM_PROBES) {
+		draw->probes++;
+		draw->seen = 0;
+		draw->wanted = scan_random(draw) % RANDOM_PLACES;
+		(void)keyspace_view_scan(keyspace, scan_random(draw), scan_draw_visit, draw);
+		return draw->found;
+	}
+	if (draw->cursor < draw->end) {
+		scan_draw_walk(keyspace, draw);
+		return false;
+	}
+	if (draw->found || draw->walks == 2) {
+		return true;
+	}
 	draw->places = 0;
 	draw->seen = 0;
-	do {
-		cursor = keyspace_view_skip(keyspace, cursor, end - cursor);
-	} while (keyspace_view_scan(keyspace, cursor, scan_draw_visit, draw) != 0 &&
-		 ++cursor < end);
+	draw->cursor = draw->walks++ == 0 ? 0 : scan_random(draw);
+	draw->end = draw->cursor + RANDOM_WALK;
+	return false;
+}
+
+static struct scan_draw *scan_draw_begin(struct call *call)
+{
+	struct scan_draw *draw = calloc(1, sizeof(*draw));
+	if (!draw) {
+		commands_error(call, COMMANDS_TEXT_OOM);
+		return NULL;
+	}
+	call->kvd->seam->random_bytes(&draw->random, sizeof(draw->random));
+	draw->places = RANDOM_PLACES;
+	uint64_t count = keyspace_view_count(call->kvd->keyspace);
+	draw->probes = count > RANDOM_FEW ? 0 : RANDOM_PROBES;
+	draw->walks = count > 0 ? 0 : 2;
+	call->state = draw;
+	call->state_free = free;
+	return draw;
 }
 
 /// Every key has the same chance. Of many, a position of the table is drawn, and a place of as many
@@ -294,28 +337,16 @@ static void scan_draw_walk(struct keyspace *keyspace, struct scan_draw *draw, ui
 /// that is empty the answer is null as if there were none.
 void commands_scan_randomkey(struct call *call)
 {
-	struct keyspace *keyspace = call->kvd->keyspace;
-	uint64_t count = keyspace_view_count(keyspace);
-	struct scan_draw draw = { 0 };
-	call->kvd->seam->random_bytes(&draw.random, sizeof(draw.random));
-	if (count > RANDOM_FEW) {
-		draw.places = RANDOM_PLACES;
-		for (unsigned i = 0; i < RANDOM_PROBES && !draw.found; i++) {
-			draw.seen = 0;
-			draw.wanted = scan_random(&draw) % RANDOM_PLACES;
-			(void)keyspace_view_scan(keyspace, scan_random(&draw), scan_draw_visit,
-						 &draw);
+	struct scan_draw *draw = call->state ? call->state : scan_draw_begin(call);
+	while (draw && !scan_draw_step(call->kvd->keyspace, draw)) {
+		if (commands_slice_over(call)) {
+			call->again = true;
+			return;
 		}
 	}
-	if (count > 0 && !draw.found) {
-		scan_draw_walk(keyspace, &draw, 0);
-	}
-	if (count > 0 && !draw.found) {
-		scan_draw_walk(keyspace, &draw, scan_random(&draw));
-	}
-	if (draw.found) {
-		reply_bulk(call->session, draw.key.data, draw.key.bytes);
-	} else {
+	if (draw && draw->found) {
+		reply_bulk(call->session, draw->key, draw->key_bytes);
+	} else if (draw) {
 		reply_null(call->session);
 	}
 }
