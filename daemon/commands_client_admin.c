@@ -245,7 +245,9 @@ void commands_connection_reset(struct call *call)
 	tracking_leave(session);
 	pubsub_leave(session);
 	session_multi_reset(session);
-	session_set_reply_mode(session, SESSION_REPLY_ON);
+	if (!session->reply_skip) { // that is for the answer to this command
+		session_set_reply_mode(session, SESSION_REPLY_ON);
+	}
 	session->resp_version = 2;
 	session->name[0] = 0;
 	session->no_evict = false;
