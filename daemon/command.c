@@ -354,7 +354,7 @@ static bool command_is_over_bound(const struct call *call)
 }
 
 /// Runs a command that passed all checks, or a slice of it.
-static enum command_outcome command_go(struct call *call)
+static inline __attribute__((always_inline)) enum command_outcome command_go(struct call *call)
 {
 	struct session *session = call->session;
 	enum command_outcome outcome = COMMAND_DONE;

@@ -29,8 +29,8 @@ static bool session_only_read(const struct session *session)
 
 /// A command, or a slice of it, has run; `seq_before` was the newest version before. If it is over:
 /// notes what its reply has to wait for.
-static void session_settle_command(struct session *session, enum command_outcome outcome,
-				   uint64_t seq_before)
+static inline __attribute__((always_inline)) void
+session_settle_command(struct session *session, enum command_outcome outcome, uint64_t seq_before)
 {
 	uint64_t seq = keyspace_last_seq(session->kvd->keyspace);
 	uint64_t wrote_seq = seq != seq_before ? seq : 0;
