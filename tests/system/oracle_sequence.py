@@ -10,13 +10,17 @@ from oracle_words import KEYS, Words
 LISTENING = {'subscribe': 0.03, 'psubscribe': 0.03, 'ssubscribe': 0.03, 'client|tracking': 0.2,
              'client|reply': 0.3, 'quit': 0.3}
 LISTENING_MORE = 8
-# Between MULTI and EXEC these make Redis break its own array.
-NOT_QUEUED = {'client|reply', 'subscribe', 'psubscribe', 'ssubscribe', 'unsubscribe',
-              'punsubscribe', 'sunsubscribe'}
+# Between MULTI and EXEC these make Redis break its own array, or (tracking) depend on when a change
+# is told: in kvd after the whole transaction.
+NOT_QUEUED = {'client|kill', 'client|reply', 'client|tracking', 'subscribe', 'psubscribe',
+              'ssubscribe', 'unsubscribe', 'punsubscribe', 'sunsubscribe'}
 TRANSACTION = 0.07
 PAST = 0.015
 ODD = 0.06
 INLINE = 0.04
+
+
+TIMED = (b'set', b'setex', b'psetex', b'getex', b'expire', b'pexpire', b'expireat', b'pexpireat')
 
 
 class Command:
@@ -81,6 +85,8 @@ class Script:
         """The same with a mistake in it."""
         rng, words = self.rng, list(words)
         what = rng.randrange(7)
+        if words[0] in TIMED and what in (2, 3):
+            what = 1  # a time so short that two servers' clocks would decide
         if what == 0 and len(words) > 1:
             words.pop()
         elif what == 1:
@@ -142,7 +148,7 @@ class Script:
             chance = self.rng.random()
             if chance < TRANSACTION and self.has_transactions:
                 out += self.transaction()
-            elif chance < TRANSACTION + PAST:
+            elif chance < TRANSACTION + PAST and not self.queueing:
                 out += self.past()
             else:
                 out.append(self.one())
