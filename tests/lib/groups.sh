@@ -35,6 +35,14 @@ groups_processes() {
     done
 }
 
+# Their command lines, from /proc: a minimal machine has no ps.
+groups_names() {
+    local pid
+    groups_processes | while read -r pid; do
+        tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | cut -c 1-80
+    done | paste -sd ';'
+}
+
 # groups_wait TENTHS: until none of them runs, so long at the most.
 groups_wait() {
     local tenths
@@ -92,7 +100,7 @@ run_group() {
     status=$?
     elapsed_ms=$(((${EPOCHREALTIME/./} - ${started/./}) / 1000))
     if ! groups_wait 20; then
-        left=$(groups_processes | xargs ps -o args= -p | cut -c 1-80 | paste -sd ';')
+        left=$(groups_names)
         results one "$group" 'leaves nothing running' fail "$left"
         groups_kill
     fi
