@@ -143,6 +143,7 @@ EXCEPTIONS = [
     (r'KEYS |PUBSUB (SHARD)?CHANNELS', any_order, 'tables differ, and so their order'),
     (r'DBSIZE $', near(8), 'keys whose time is over leave at other moments'),
     (r'RANDOMKEY $', null_or_same_kind, 'random'),
+    (r'CONFIG SET \S+ [^ ]*\x00', anything, 'Redis reads a value up to its first zero byte'),
     (r'SCAN \x00', anything, 'Redis reads a cursor up to its first zero byte'),
     (r'SCAN ', same_kind, 'tables differ; oracle_edges.py follows scans to their end'),
     (r'HELLO', hello, 'kvd names itself and its version'),

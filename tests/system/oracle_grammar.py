@@ -96,8 +96,8 @@ GRAMMAR = {
     'client|help': (0.1, ''),
     'client|id': (1, ''),
     'client|info': (2, ''),
-    'client|kill': (0.5, '( <word> | ID <id> | ID <number> | TYPE pubsub | NOPE x | ID <id> '
-                         'SKIPME ( yes | no ) | SKIPME maybe )'),
+    'client|kill': (0.5, '( <word> | ID <id> | ID 99999999 | ID 0 | ID x | TYPE pubsub | NOPE x | '
+                         'ID <id> SKIPME ( yes | no ) | SKIPME maybe )'),
     'client|list': (1, '[ ( TYPE ( normal | pubsub | master | replica | x ) | ID <id> + | ID x ) '
                        ']'),
     'client|no-evict': (1, '( on | off | <word> )'),

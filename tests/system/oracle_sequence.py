@@ -10,10 +10,13 @@ from oracle_words import KEYS, Words
 LISTENING = {'subscribe': 0.03, 'psubscribe': 0.03, 'ssubscribe': 0.03, 'client|tracking': 0.2,
              'client|reply': 0.3, 'quit': 0.3}
 LISTENING_MORE = 8
-# Between MULTI and EXEC these make Redis break its own array, or (tracking) depend on when a change
-# is told: in kvd after the whole transaction.
-NOT_QUEUED = {'client|kill', 'client|reply', 'client|tracking', 'subscribe', 'psubscribe',
-              'ssubscribe', 'unsubscribe', 'punsubscribe', 'sunsubscribe'}
+# Who listens hears of keys whose time is over, at moments that differ: in a sequence there are
+# either listeners or such keys.
+LISTENERS = ('subscribe', 'psubscribe', 'ssubscribe', 'client|tracking')
+# Between MULTI and EXEC these make Redis break its own array, or (tracking, options of events)
+# depend on when a change is told: in kvd after the whole transaction.
+NOT_QUEUED = {'client|kill', 'client|reply', 'client|tracking', 'config|set', 'hello', 'subscribe',
+              'psubscribe', 'ssubscribe', 'unsubscribe', 'punsubscribe', 'sunsubscribe'}
 TRANSACTION = 0.07
 PAST = 0.015
 ODD = 0.06
@@ -73,10 +76,13 @@ class Step:
 class Script:
     """What one connection sends, in order."""
 
-    def __init__(self, rng, names, connections, listening):
+    def __init__(self, rng, names, connections, listening, quiet):
         weights = {name: factor if not listening else LISTENING_MORE
                    for name, factor in LISTENING.items()}
+        if quiet:
+            weights.update((name, 0) for name in LISTENERS)
         self.rng = rng
+        self.quiet = quiet
         self.words = Words(rng, names, connections, weights)
         self.queueing = False
         self.has_transactions = {'multi', 'exec', 'watch'} <= set(names)
@@ -110,7 +116,8 @@ class Script:
 
     def one(self):
         words = self.words.command(NOT_QUEUED if self.queueing else ())
-        if self.rng.random() < ODD:
+        # CLIENT KILL with a word too few ends connections that are not ours.
+        if self.rng.random() < ODD and words[1:2] != [b'kill']:
             words = self.odd(words)
         self.queueing = words[0].upper() == b'MULTI' or (
             self.queueing and words[0].upper() not in (b'EXEC', b'DISCARD', b'RESET', b'QUIT'))
@@ -148,7 +155,7 @@ class Script:
             chance = self.rng.random()
             if chance < TRANSACTION and self.has_transactions:
                 out += self.transaction()
-            elif chance < TRANSACTION + PAST and not self.queueing:
+            elif chance < TRANSACTION + PAST and self.quiet and not self.queueing:
                 out += self.past()
             else:
                 out.append(self.one())
@@ -159,10 +166,10 @@ def sequence(seed, names, length=80):
     """Steps of the sequence `seed`."""
     rng = random.Random(seed)
     connections = rng.choice([1, 1, 2, 3, 4])
-    scripts = {}
+    scripts, quiet = {}, rng.random() < 0.5
     for i in range(connections):
-        listening = i > 0 and rng.random() < 0.4
-        script = Script(rng, names, connections, listening)
+        listening = i > 0 and not quiet and rng.random() < 0.6
+        script = Script(rng, names, connections, listening, quiet)
         scripts[i] = script.commands(rng.randrange(5, length) // (2 if listening else 1))
     largest = rng.choice([1, 1, 4, 40])
     steps = []
