@@ -20,18 +20,23 @@ void commands_script_flush(struct call *call)
 
 void commands_script_list(struct call *call)
 {
+	bool name_seen = false;
+	bool code_seen = false; // each option once
 	for (uint32_t i = 2; i < call->argc; i++) {
-		bool named = commands_arg_is(&call->argv[i], "libraryname");
+		bool named = !name_seen && commands_arg_is(&call->argv[i], "libraryname");
+		bool code = !code_seen && commands_arg_is(&call->argv[i], "withcode");
 		if (named && i + 1 == call->argc) {
 			commands_error(call, "ERR library name argument was not given");
 			return;
 		}
-		if (!named && !commands_arg_is(&call->argv[i], "withcode")) {
+		if (!named && !code) {
 			char word[COMMANDS_EXCERPT_BYTES];
 			commands_errorf(call, "ERR Unknown argument %s",
 					commands_excerpt(&call->argv[i], word));
 			return;
 		}
+		name_seen |= named;
+		code_seen |= code;
 		i += named;
 	}
 	reply_array(call->session, 0);
