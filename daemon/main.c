@@ -17,7 +17,11 @@ int main(int argc, char **argv)
 	}
 	struct config config;
 	char error[512];
-	switch (config_parse(&config, argc, argv, error, sizeof(error))) {
+	enum config_action action = config_parse(&config, argc, argv, error, sizeof(error));
+	if (action != CONFIG_RUN) {
+		config_fini(&config);
+	}
+	switch (action) {
 	case CONFIG_HELP:
 		config_help();
 		return 0;

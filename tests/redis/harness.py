@@ -13,6 +13,7 @@ from kvdtest import _die_with_parent
 
 ESCAPES = {'n': '\n', 't': '\t', 'r': '\r', 'f': '\f', 'v': '\v', 'a': '\a', 'b': '\b'}
 BLANKS = ' \t\n\r\v\f'  # fewer than Python's
+WRAPPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'client.tcl')
 DENIED_TAGS = '-needs:repl -needs:save -needs:pfdebug -large-memory'
 
 
@@ -67,7 +68,7 @@ class Client:
         for name in skip:
             options += ['--skiptest', name]
         self.process = subprocess.Popen(
-            ['tclsh', 'tests/test_helper.tcl', '--host', '127.0.0.1', '--port', str(port), *options,
+            ['tclsh', WRAPPER, 'tests/test_helper.tcl', '--host', '127.0.0.1', '--port', str(port), *options,
              '--client', str(listener.getsockname()[1])],
             cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_die_with_parent)
