@@ -68,8 +68,8 @@ class Client:
         for name in skip:
             options += ['--skiptest', name]
         self.process = subprocess.Popen(
-            ['tclsh', WRAPPER, 'tests/test_helper.tcl', '--host', '127.0.0.1', '--port', str(port), *options,
-             '--client', str(listener.getsockname()[1])],
+            ['tclsh', WRAPPER, 'tests/test_helper.tcl', '--host', '127.0.0.1',
+             '--port', str(port), *options, '--client', str(listener.getsockname()[1])],
             cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_die_with_parent)
         listener.settimeout(20)

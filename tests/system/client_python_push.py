@@ -101,8 +101,8 @@ def restrictions(say, connect):
     p = r.pubsub()
     p.subscribe('news')
     say('subscribed', short(following(p, 1)))
-    for command in (['GET', 'a'], ['SET', 'a', 'b'], ['NOSUCH'], ['MULTI'], ['PUBLISH', 'news', 'x'],
-                    ['HELLO', '2']):
+    for command in (['GET', 'a'], ['SET', 'a', 'b'], ['NOSUCH'], ['MULTI'],
+                    ['PUBLISH', 'news', 'x'], ['HELLO', '2']):
         p.execute_command(*command)
         say.error(f'while it listens: {command[0]}', p.parse_response)
     p.execute_command('QUIT')

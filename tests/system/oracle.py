@@ -6,9 +6,9 @@
 # bytes. What may differ stands in oracle_exceptions.py, what is sent in oracle_grammar.py. A
 # sequence that fails is shrunk to what is needed and printed with its seed. Environment:
 # KVD_ORACLE_SEQUENCES (how many), KVD_ORACLE_SECONDS (instead: for so long), KVD_ORACLE_PART (I/N:
-# the I-th of N runs, which have no sequence in common), KVD_ORACLE_ONE (the seed of a sequence that failed),
-# KVD_ORACLE_FAILURES (after how many different ones it stops), KVD_ORACLE_WITHOUT (commands left
-# out, which makes other sequences), KVD_TEST_SEED, KVD_REDIS_SERVER.
+# the I-th of N runs, which have no sequence in common), KVD_ORACLE_ONE (the seed of a sequence
+# that failed), KVD_ORACLE_FAILURES (after how many different ones it stops), KVD_ORACLE_WITHOUT
+# (commands left out, which makes other sequences), KVD_TEST_SEED, KVD_REDIS_SERVER.
 import os
 import re
 import sys

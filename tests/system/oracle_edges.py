@@ -111,6 +111,6 @@ def table(tap, kvd, redis, names):
         if facts(replies[0]) != facts(replies[1]):
             different.append((name, *map(facts, replies)))
     if not tap.ok(not different,
-                  f'COMMAND INFO agrees on arity, flags, keys, categories of {len(names)} commands'):
+                  f'COMMAND INFO agrees on arity, flags, keys, categories: {len(names)} commands'):
         for name, a, b in different[:10]:
             tap.diag(f'{name}: kvd   {a}\n{" " * len(name)}  redis {b}')

@@ -123,8 +123,9 @@ def clients(mine, theirs):
         return False
     tables = []
     for data in (mine, theirs):
+        text = parse(data).decode('latin-1').removeprefix('txt:').rstrip('\n')
         lines = [dict(field.partition('=')[::2] for field in line.split(' '))
-                 for line in parse(data).decode('latin-1').removeprefix('txt:').rstrip('\n').split('\n')]
+                 for line in text.split('\n')]
         tables.append({line.get('id'): line for line in lines})
     for line in [*tables[0].values(), *tables[1].values()]:
         if line.get('multi', '-1') != '-1':
