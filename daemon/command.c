@@ -143,10 +143,21 @@ static void command_reject(struct call *call, const char *text)
 	stats_add(call->kvd->stats, KVS_COUNTER_commands_failed, 1);
 }
 
+/// A web page can make a browser send what it likes to a port, behind an HTTP header. Redis closes
+/// such a connection at its first line; so must whoever may stand behind `kvctl bridge`.
+static bool command_is_http(const struct call *call)
+{
+	return commands_arg_is(&call->argv[0], "post") || commands_arg_is(&call->argv[0], "host:");
+}
+
 static void command_reject_unknown(struct call *call, const struct command *container)
 {
 	char name[COMMANDS_EXCERPT_BYTES];
 	char text[512];
+	if (command_is_http(call)) {
+		session_kill(call->session, "it speaks HTTP: a web page may be behind it");
+		return;
+	}
 	if (container) {
 		char upper[COMMAND_NAME_BYTES_MAX + 1] = "";
 		for (size_t i = 0; container->name[i]; i++) {

@@ -339,7 +339,7 @@ void commands_reply_category(struct call *call, const struct resp_arg *category)
 	size_t listed = 0;
 	const struct command *table = command_table(&count);
 	const struct resp_arg filter = { .data = "aclcat", .bytes = 6 };
-	size_t mark = reply_deferred_begin(call->session);
+	uint64_t mark = reply_deferred_begin(call->session);
 	for (i = 0; i < count; i++) {
 		if (command_listed(&table[i], &filter, category)) {
 			reply_text(call->session, table[i].name);
@@ -371,7 +371,7 @@ void commands_command_list(struct call *call)
 	size_t count;
 	size_t listed = 0;
 	const struct command *table = command_table(&count);
-	size_t mark = reply_deferred_begin(call->session);
+	uint64_t mark = reply_deferred_begin(call->session);
 	for (size_t i = 0; i < count; i++) {
 		if (command_listed(&table[i], filter, value)) {
 			reply_text(call->session, table[i].name);

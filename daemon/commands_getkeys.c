@@ -110,7 +110,7 @@ static void getkeys(struct call *call, bool flags)
 	}
 	uint32_t last = command->last_key < 0 ? argc - (uint32_t)-command->last_key
 					      : (uint32_t)command->last_key;
-	size_t mark = reply_deferred_begin(call->session);
+	uint64_t mark = reply_deferred_begin(call->session);
 	uint32_t count = 0;
 	for (uint32_t i = (uint32_t)command->first_key; i <= last && i < argc;
 	     i += (uint32_t)command->key_step) {

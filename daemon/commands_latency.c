@@ -33,7 +33,7 @@ void commands_latency_history(struct call *call)
 		return;
 	}
 	const struct latency_series *series = call->kvd->stats->latency.series[event];
-	size_t mark = reply_deferred_begin(call->session);
+	uint64_t mark = reply_deferred_begin(call->session);
 	size_t count = 0;
 	for (unsigned i = 0; i < LATENCY_SAMPLES; i++) {
 		struct latency_sample sample = latency_sample(series, i);
@@ -50,7 +50,7 @@ void commands_latency_history(struct call *call)
 void commands_latency_latest(struct call *call)
 {
 	const struct latency *latency = &call->kvd->stats->latency;
-	size_t mark = reply_deferred_begin(call->session);
+	uint64_t mark = reply_deferred_begin(call->session);
 	size_t count = 0;
 	for (unsigned event = 0; event < LATENCY_EVENTS; event++) {
 		const struct latency_series *series = latency->series[event];
@@ -198,7 +198,7 @@ static void latency_reply_histogram(struct session *session, const struct comman
 	reply_text(session, "calls");
 	reply_integer(session, (int64_t)numbers->calls);
 	reply_text(session, "histogram_usec");
-	size_t mark = reply_deferred_begin(session);
+	uint64_t mark = reply_deferred_begin(session);
 	size_t pairs = 0;
 	uint64_t below = 0;
 	uint64_t told = 0;
@@ -243,7 +243,7 @@ void commands_latency_histogram(struct call *call)
 {
 	size_t count;
 	const struct command *table = command_table(&count);
-	size_t mark = reply_deferred_begin(call->session);
+	uint64_t mark = reply_deferred_begin(call->session);
 	size_t told = 0;
 	for (size_t i = 0; call->argc == 2 && i < count; i++) {
 		if (!strchr(table[i].name, '|')) {

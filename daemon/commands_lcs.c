@@ -84,7 +84,7 @@ static void lcs_reply(struct call *call, const struct lcs *lcs, const struct lcs
 		struct lcs_matches matches = { .session = session, .options = options };
 		reply_map(session, 2);
 		reply_text(session, "matches");
-		size_t mark = reply_deferred_begin(session);
+		uint64_t mark = reply_deferred_begin(session);
 		lcs_walk(lcs, NULL, lcs_reply_match, &matches);
 		reply_deferred_end(session, mark, matches.count);
 		reply_text(session, "len");

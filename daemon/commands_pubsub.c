@@ -174,7 +174,7 @@ static void pubsub_list(struct call *call, enum pubsub_kind kind)
 			return;
 		}
 	}
-	size_t mark = reply_deferred_begin(call->session);
+	uint64_t mark = reply_deferred_begin(call->session);
 	pubsub_each(call->kvd, kind, pubsub_list_name, &listing);
 	reply_deferred_end(call->session, mark, listing.count);
 }

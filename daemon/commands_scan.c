@@ -233,8 +233,7 @@ void commands_scan_keys(struct call *call)
 	} while (keys->cursor && !call->session->dead && !commands_slice_over(call));
 	call->again = keys->cursor && !call->session->dead;
 	if (!call->again) {
-		size_t mark = (size_t)(call->mark - call->session->output_position);
-		reply_deferred_end(call->session, mark, keys->scan.found_count);
+		reply_deferred_end(call->session, call->mark, keys->scan.found_count);
 	}
 }
 

@@ -210,47 +210,51 @@ void reply_verbatim(struct session *session, const char *text, size_t bytes)
 	}
 }
 
-size_t reply_deferred_begin(struct session *session)
+uint64_t reply_deferred_begin(struct session *session)
 {
 	char *out = session_output_room(session, RESP_NUMBER_BYTES_MAX);
-	size_t mark = session->output_end;
+	uint64_t mark = session->output_position + session->output_end;
 	if (out) {
 		session_output_add(session, RESP_NUMBER_BYTES_MAX);
 	}
 	return mark;
 }
 
-static void reply_deferred_fill(struct session *session, size_t mark, char kind, size_t count)
+static void reply_deferred_fill(struct session *session, uint64_t mark, char kind, size_t count)
 {
-	size_t body = mark + RESP_NUMBER_BYTES_MAX;
+	if (mark < session->output_position + session->output_sent) {
+		return; // nobody reads any more, and it was dropped between two slices
+	}
+	size_t at = (size_t)(mark - session->output_position);
+	size_t body = at + RESP_NUMBER_BYTES_MAX;
 	if (session->output_end < body) {
 		return; // there was no room: the session is dead
 	}
 	char *out = session->output;
-	if (session->output_sent == mark) { // nothing before it is left: the gap goes there
+	if (session->output_sent == at) { // nothing before it is left: the gap goes there
 		char number[RESP_NUMBER_BYTES_MAX];
 		size_t bytes = resp_format_number(number, kind, (int64_t)count);
 		size_t gap = RESP_NUMBER_BYTES_MAX - bytes;
-		memcpy(out + mark + gap, number, bytes);
+		memcpy(out + at + gap, number, bytes);
 		session->output_sent += gap;
-		if (session->command_start == session->output_position + mark) {
+		if (session->command_start == mark) {
 			session->command_start += gap;
 		}
 		return;
 	}
-	size_t head = resp_format_number(out + mark, kind, (int64_t)count);
-	memmove(out + mark + head, out + body, session->output_end - body);
+	size_t head = resp_format_number(out + at, kind, (int64_t)count);
+	memmove(out + at + head, out + body, session->output_end - body);
 	session_refs_shift(session, session->output_position + body,
 			   (int64_t)head - RESP_NUMBER_BYTES_MAX);
 	session->output_end -= RESP_NUMBER_BYTES_MAX - head;
 }
 
-void reply_deferred_end(struct session *session, size_t mark, size_t count)
+void reply_deferred_end(struct session *session, uint64_t mark, size_t count)
 {
 	reply_deferred_fill(session, mark, '*', count);
 }
 
-void reply_deferred_map_end(struct session *session, size_t mark, size_t pairs)
+void reply_deferred_map_end(struct session *session, uint64_t mark, size_t pairs)
 {
 	bool map = session->resp_version >= 3;
 	reply_deferred_fill(session, mark, map ? '%' : '*', map ? pairs : 2 * pairs);

@@ -35,7 +35,7 @@ void reply_verbatim(struct session *session, const char *text, size_t bytes); //
 void reply_raw(struct session *session, const void *data, size_t bytes); // already framed
 
 /// Array whose length is known later: begin returns a mark, end fills it in.
-size_t reply_deferred_begin(struct session *session);
-void reply_deferred_end(struct session *session, size_t mark, size_t count);
+uint64_t reply_deferred_begin(struct session *session);
+void reply_deferred_end(struct session *session, uint64_t mark, size_t count);
 /// The same as a map of so many pairs.
-void reply_deferred_map_end(struct session *session, size_t mark, size_t pairs);
+void reply_deferred_map_end(struct session *session, uint64_t mark, size_t pairs);

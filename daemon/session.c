@@ -145,6 +145,7 @@ struct session *session_open(struct session_shared *shared, int fd)
 	session->writer = kvd->readers ? readers_writer_index(kvd->readers, peer.uid) : 0;
 	session->connected_ns = session->active_ns = loop_now_ns(kvd->loop);
 	session->resp_version = 2;
+	session->output_position = 1; // 0 means "nowhere"
 	session->policy = (enum persist_policy)kvd->config.persist_policy;
 	session->source = (struct loop_source){ .fd = fd, .ready = session_socket_ready };
 	int error = loop_add(kvd->loop, &session->source, EPOLLIN);

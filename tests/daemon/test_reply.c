@@ -79,9 +79,9 @@ static void test_versions(void)
 static void test_deferred(void)
 {
 	reply_integer(session, 1);
-	size_t outer = reply_deferred_begin(session);
+	uint64_t outer = reply_deferred_begin(session);
 	reply_integer(session, 2);
-	size_t inner = reply_deferred_begin(session);
+	uint64_t inner = reply_deferred_begin(session);
 	for (int i = 0; i < 12; i++) {
 		reply_integer(session, 3);
 	}
@@ -91,7 +91,7 @@ static void test_deferred(void)
 		 "3\r\n:3\r\n"
 		 ":3\r\n"),
 	   "arrays whose length comes last nest");
-	size_t empty = reply_deferred_begin(session);
+	uint64_t empty = reply_deferred_begin(session);
 	reply_deferred_end(session, empty, 0);
 	ok(wrote("*0\r\n"), "an empty one");
 }
@@ -100,7 +100,7 @@ static void test_growth(void)
 {
 	char chunk[1000];
 	memset(chunk, 'x', sizeof(chunk));
-	size_t mark = reply_deferred_begin(session);
+	uint64_t mark = reply_deferred_begin(session);
 	for (int i = 0; i < 500; i++) {
 		reply_bulk(session, chunk, sizeof(chunk));
 	}

@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -96,6 +97,40 @@ def unfinished_requests(tap):
                    f'G: who never finishes a request is told: {said}')
             tap.equal(idle.command('PING'), 'PONG', 'G: who has begun none may be silent')
         tap.ok('(frame-timeout)' in kvd.log(), 'the log tells who it was')
+
+
+def web_pages(tap):
+    """HTTP, behind whose header the body would be commands: closed at the first line, unanswered."""
+    with Kvd('--persist', 'memory') as kvd:
+        for head in (b'POST / HTTP/1.1\r\n', b'GET / HTTP/1.1\r\nHost: localhost\r\n'):
+            with kvd.connect() as client:
+                client.send(head + b'\r\nSET page was-here\r\n')
+                rest = b''
+                try:
+                    while data := client.sock.recv(65536):
+                        rest += data
+                except ConnectionResetError:
+                    pass
+                tap.ok(b'OK' not in rest, f'{head.split()[0].decode()} of HTTP: the connection ends')
+        with kvd.connect() as client:
+            tap.equal(client.command('EXISTS', 'page'), 0, 'and nothing of the body was run')
+
+
+def nobody_reads(tap):
+    """KEYS goes on in the next turn, and meanwhile its client shut the way back."""
+    with Kvd('--persist', 'memory') as kvd:
+        with kvd.connect() as client:
+            client.pipeline([('SET', f'key:{i}', 'v') for i in range(100000)])
+            client.command('SET', 'big', 'x' * 400000)
+        for delay_ms in (0, 1, 2, 4, 8, 16, 30, 50):
+            with kvd.connect() as client:
+                client.send(client.encode('GET', 'big') * 3 + client.encode('KEYS', '*7'))
+                time.sleep(delay_ms / 1000)  # where it is cut is chance, and all places are right
+                client.sock.shutdown(socket.SHUT_RD)
+                with kvd.connect() as other:
+                    other.command('PING')
+        with kvd.connect() as client:
+            tap.equal(client.command('DBSIZE'), 100001, 'KEYS for nobody does no harm')
 
 
 def start(*args, wrapper=()):
@@ -283,6 +318,8 @@ def main():
     too_many_clients(tap)
     no_descriptors(tap)
     unfinished_requests(tap)
+    web_pages(tap)
+    nobody_reads(tap)
     root = tempfile.mkdtemp(prefix='kvd-test-', dir=os.environ.get('TMPDIR') or '/tmp')
     try:
         things_in_the_way(tap, root)
