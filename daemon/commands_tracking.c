@@ -4,28 +4,46 @@
 // are noticed, is Redis 7.0's.
 #include "daemon/commands.h"
 
+#include <stdlib.h>
+
 #include "daemon/tracking.h"
+
+#define TRACKING_TEXT_NO_ROOM "ERR no room for tracking (client-buffers-max, client-uid-share)"
 
 struct tracking_request {
 	unsigned flags;
 	int64_t redirect;
 	uint32_t prefixes_count;
+	const struct resp_arg **prefixes; // in order of their names
 };
 
-/// The name of the n-th PREFIX option, from 0.
-static const struct resp_arg *tracking_prefix_arg(const struct call *call, uint32_t n)
+static int tracking_prefix_order(const void *left, const void *right)
 {
-	uint32_t i = 3;
-	for (;; i++) {
+	const struct resp_arg *a = *(const struct resp_arg *const *)left;
+	const struct resp_arg *b = *(const struct resp_arg *const *)right;
+	return tracking_compare(a->data, a->bytes, b->data, b->bytes);
+}
+
+/// Sets request->prefixes from the PREFIX options. False: out of memory.
+static bool tracking_prefixes_collect(const struct call *call, struct tracking_request *request)
+{
+	uint32_t found = 0;
+	if (request->prefixes_count == 0) {
+		return true;
+	}
+	request->prefixes = calloc(request->prefixes_count, sizeof(const struct resp_arg *));
+	if (!request->prefixes) {
+		return false;
+	}
+	for (uint32_t i = 3; i < call->argc && found < request->prefixes_count; i++) {
 		if (commands_arg_is(&call->argv[i], "prefix")) {
-			i++;
-			if (n-- == 0) {
-				return &call->argv[i];
-			}
+			request->prefixes[found++] = &call->argv[++i];
 		} else if (commands_arg_is(&call->argv[i], "redirect")) {
 			i++;
 		}
 	}
+	qsort(request->prefixes, found, sizeof(const struct resp_arg *), tracking_prefix_order);
+	return true;
 }
 
 static bool tracking_parse_redirect(struct call *call, const struct resp_arg *arg,
@@ -106,64 +124,67 @@ static const char *tracking_conflict(const struct tracking_request *request, uns
 	return NULL;
 }
 
-static bool tracking_overlap(const char *a, size_t a_bytes, const char *b, size_t b_bytes)
+static bool tracking_overlap(const struct resp_arg *a, const struct resp_arg *b)
 {
-	return memcmp(a, b, a_bytes < b_bytes ? a_bytes : b_bytes) == 0;
+	return memcmp(a->data, b->data, a->bytes < b->bytes ? a->bytes : b->bytes) == 0;
 }
 
-struct tracking_collision {
-	struct call *call;
-	const struct resp_arg *prefix;
-	bool found;
-};
-
-static bool tracking_collides(void *context, const char *name, size_t bytes)
+/// The first in the command that overlaps another one of it, or one that the session has.
+static const struct resp_arg *tracking_overlapping(const struct call *call,
+						   const struct tracking_request *request)
 {
-	struct tracking_collision *collision = context;
-	const struct resp_arg *prefix = collision->prefix;
-	if (!tracking_overlap(name, bytes, prefix->data, prefix->bytes)) {
-		return true;
+	const struct resp_arg *first = NULL;
+	const struct resp_arg *shortest = NULL;
+	for (uint32_t i = 0; i < request->prefixes_count; i++) {
+		const struct resp_arg *prefix = request->prefixes[i];
+		const char *name;
+		size_t bytes;
+		// All that begin with the shortest of them come next behind it.
+		bool again = shortest && tracking_overlap(shortest, prefix);
+		if (!again) {
+			shortest = prefix;
+		} else if (!first || shortest < first) {
+			first = shortest;
+		}
+		if ((again || tracking_find_overlap(call->session, prefix->data, prefix->bytes,
+						    &name, &bytes)) &&
+		    (!first || prefix < first)) {
+			first = prefix;
+		}
 	}
+	return first;
+}
+
+/// Names the pair that Redis finds: it takes the prefixes as they come in the command, and compares
+/// each with those that the session has, then with those that come later.
+static void tracking_say_overlap(struct call *call, const struct tracking_request *request,
+				 const struct resp_arg *prefix)
+{
 	char a[COMMANDS_EXCERPT_BYTES];
 	char b[COMMANDS_EXCERPT_BYTES];
-	const struct resp_arg existing = { .data = name, .bytes = bytes };
-	commands_errorf(collision->call,
-			"ERR Prefix '%s' overlaps with an existing prefix '%s'. Prefixes for a "
-			"single client must not overlap.",
-			commands_excerpt(prefix, a), commands_excerpt(&existing, b));
-	collision->found = true;
-	return false;
-}
-
-/// False: two prefixes would report the same key (answered).
-static bool tracking_prefixes_fit(struct call *call, uint32_t count)
-{
-	for (uint32_t i = 0; i < count; i++) {
-		struct tracking_collision collision = {
-			.call = call,
-			.prefix = tracking_prefix_arg(call, i),
-		};
-		tracking_each_prefix(call->session, tracking_collides, &collision);
-		if (collision.found) {
-			return false;
-		}
-		for (uint32_t k = i + 1; k < count; k++) {
-			const struct resp_arg *other = tracking_prefix_arg(call, k);
-			char a[COMMANDS_EXCERPT_BYTES];
-			char b[COMMANDS_EXCERPT_BYTES];
-			if (!tracking_overlap(collision.prefix->data, collision.prefix->bytes,
-					      other->data, other->bytes)) {
-				continue;
-			}
-			commands_errorf(call,
-					"ERR Prefix '%s' overlaps with another provided prefix "
-					"'%s'. Prefixes for a single client must not overlap.",
-					commands_excerpt(collision.prefix, a),
-					commands_excerpt(other, b));
-			return false;
+	const char *name;
+	size_t bytes;
+	const struct resp_arg *other = NULL;
+	if (tracking_find_overlap(call->session, prefix->data, prefix->bytes, &name, &bytes)) {
+		const struct resp_arg existing = { .data = name, .bytes = bytes };
+		commands_errorf(call,
+				"ERR Prefix '%s' overlaps with an existing prefix '%s'. Prefixes "
+				"for a single client must not overlap.",
+				commands_excerpt(prefix, a), commands_excerpt(&existing, b));
+		return;
+	}
+	for (uint32_t i = 0; i < request->prefixes_count; i++) {
+		const struct resp_arg *at = request->prefixes[i];
+		if (at > prefix && (!other || at < other) && tracking_overlap(prefix, at)) {
+			other = at;
 		}
 	}
-	return true;
+	if (other) {
+		commands_errorf(call,
+				"ERR Prefix '%s' overlaps with another provided prefix '%s'. "
+				"Prefixes for a single client must not overlap.",
+				commands_excerpt(prefix, a), commands_excerpt(other, b));
+	}
 }
 
 static void tracking_on(struct call *call, const struct tracking_request *request)
@@ -177,15 +198,35 @@ static void tracking_on(struct call *call, const struct tracking_request *reques
 		good = good && tracking_add_prefix(session, "", 0);
 	}
 	for (uint32_t i = 0; i < request->prefixes_count && good; i++) {
-		const struct resp_arg *prefix = tracking_prefix_arg(call, i);
+		const struct resp_arg *prefix = request->prefixes[i];
 		good = tracking_add_prefix(session, prefix->data, prefix->bytes);
 	}
 	if (good) {
 		reply_ok(session);
 	} else {
-		commands_error(call, "ERR no room for tracking (client-buffers-max, "
-				     "client-uid-share)");
+		commands_error(call, TRACKING_TEXT_NO_ROOM);
 	}
+}
+
+static void tracking_on_unless_overlapping(struct call *call, struct tracking_request *request)
+{
+	size_t most = TRACKING_PREFIXES_MAX;
+	if (request->prefixes_count > 0 &&
+	    tracking_prefixes_count(call->session) + request->prefixes_count > most) {
+		commands_errorf(call, "ERR A client can have at most %zu prefixes", most);
+		return;
+	}
+	if (!tracking_prefixes_collect(call, request)) {
+		commands_error(call, TRACKING_TEXT_NO_ROOM);
+		return;
+	}
+	const struct resp_arg *overlapping = tracking_overlapping(call, request);
+	if (overlapping) {
+		tracking_say_overlap(call, request, overlapping);
+	} else {
+		tracking_on(call, request);
+	}
+	free(request->prefixes);
 }
 
 void commands_tracking_tracking(struct call *call)
@@ -206,8 +247,8 @@ void commands_tracking_tracking(struct call *call)
 	const char *conflict = tracking_conflict(&request, tracking_flags(call->session));
 	if (conflict) {
 		commands_error(call, conflict);
-	} else if (tracking_prefixes_fit(call, request.prefixes_count)) {
-		tracking_on(call, &request);
+	} else {
+		tracking_on_unless_overlapping(call, &request);
 	}
 }
 

@@ -49,7 +49,6 @@ bool tracking_start(struct session *session, unsigned flags, uint64_t redirect)
 			return false;
 		}
 		client->session = session;
-		TAILQ_INIT(&client->prefixes);
 		TAILQ_INSERT_TAIL(&tracking->clients, client, link);
 		tracking->clients_count++;
 		session->tracking = client;

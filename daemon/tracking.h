@@ -14,6 +14,9 @@ struct call;
 struct kvd;
 struct session;
 
+/// Prefixes that a client may have: what checking them takes stops everybody.
+#define TRACKING_PREFIXES_MAX 4096u
+
 enum tracking_flags {
 	TRACKING_BCAST = 1 << 0,
 	TRACKING_OPTIN = 1 << 1,
@@ -48,6 +51,12 @@ void tracking_each_prefix(const struct session *session,
 			  bool (*visit)(void *context, const char *prefix, size_t bytes),
 			  void *context);
 size_t tracking_prefixes_count(const struct session *session);
+/// Is there one among them that reports a key which this one reports, too? The first in order is
+/// *name, good until it is dropped.
+bool tracking_find_overlap(const struct session *session, const char *prefix, size_t bytes,
+			   const char **name, size_t *name_bytes);
+/// The order of names: by their bytes, then the shorter before the longer. <0, 0 or >0.
+int tracking_compare(const char *a, size_t a_bytes, const char *b, size_t b_bytes);
 
 /// Are keys that a session reads now to be remembered?
 bool tracking_wants_reads(const struct session *session);

@@ -43,44 +43,59 @@ static struct tracking_prefix *tracking_prefix_add(struct tracking *tracking, co
 	return prefix;
 }
 
-static int tracking_compare(const char *a, size_t a_bytes, const char *b, size_t b_bytes)
+int tracking_compare(const char *a, size_t a_bytes, const char *b, size_t b_bytes)
 {
 	int order = memcmp(a, b, a_bytes < b_bytes ? a_bytes : b_bytes);
 	return order != 0 ? order : (a_bytes > b_bytes) - (a_bytes < b_bytes);
 }
 
-static void tracking_member_enter(struct tracking_client *client, struct tracking_member *member)
+/// How many of its prefixes come before this one: its place.
+static size_t tracking_member_place(const struct tracking_client *client, const char *name,
+				    size_t bytes)
 {
-	const struct tracking_prefix *prefix = member->prefix;
-	struct tracking_member *at = TAILQ_FIRST(&client->prefixes);
-	while (at && tracking_compare(at->prefix->name, at->prefix->name_bytes, prefix->name,
-				      prefix->name_bytes) < 0) {
-		at = TAILQ_NEXT(at, of_client);
+	size_t low = 0;
+	size_t high = client->prefixes_count;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		const struct tracking_prefix *at = client->prefixes[middle]->prefix;
+		if (tracking_compare(at->name, at->name_bytes, name, bytes) < 0) {
+			low = middle + 1;
+		} else {
+			high = middle;
+		}
 	}
-	if (at) {
-		TAILQ_INSERT_BEFORE(at, member, of_client);
-	} else {
-		TAILQ_INSERT_TAIL(&client->prefixes, member, of_client);
+	return low;
+}
+
+static bool tracking_member_room(struct tracking_client *client)
+{
+	if (client->prefixes_count == client->prefixes_capacity) {
+		size_t capacity = client->prefixes_capacity ? client->prefixes_capacity * 2 : 4;
+		struct tracking_member **prefixes =
+			reallocarray(client->prefixes, capacity, sizeof(struct tracking_member *));
+		if (!prefixes) {
+			return false;
+		}
+		client->prefixes = prefixes;
+		client->prefixes_capacity = capacity;
 	}
+	return true;
+}
+
+static void tracking_member_enter(struct tracking_client *client, struct tracking_member *member,
+				  size_t place)
+{
+	memmove(&client->prefixes[place + 1], &client->prefixes[place],
+		(client->prefixes_count - place) * sizeof(struct tracking_member *));
+	client->prefixes[place] = member;
 	client->prefixes_count++;
 }
 
 /// What a client's prefix is charged: as if it were its own.
 static size_t tracking_prefix_charge(size_t bytes)
 {
-	return sizeof(struct tracking_member) + sizeof(struct tracking_prefix) + bytes;
-}
-
-static bool tracking_is_member(const struct tracking_client *client,
-			       const struct tracking_prefix *prefix)
-{
-	const struct tracking_member *at;
-	TAILQ_FOREACH (at, &client->prefixes, of_client) {
-		if (at->prefix == prefix) {
-			return true;
-		}
-	}
-	return false;
+	return 2 * sizeof(struct tracking_member *) + sizeof(struct tracking_member) +
+	       sizeof(struct tracking_prefix) + bytes;
 }
 
 bool tracking_add_prefix(struct session *session, const char *name, size_t bytes)
@@ -89,13 +104,15 @@ bool tracking_add_prefix(struct session *session, const char *name, size_t bytes
 	struct tracking_client *client = session->tracking;
 	uint64_t hash = kvs_hash(tracking->seed, name, bytes);
 	struct tracking_prefix *prefix = tracking_prefix_find(tracking, name, bytes, hash);
-	if (prefix && tracking_is_member(client, prefix)) {
+	size_t place = tracking_member_place(client, name, bytes);
+	if (prefix && place < client->prefixes_count && client->prefixes[place]->prefix == prefix) {
 		return true;
 	}
 	if (!session_take(session, tracking_prefix_charge(bytes))) {
 		return false;
 	}
-	struct tracking_member *member = calloc(1, sizeof(*member));
+	struct tracking_member *member =
+		tracking_member_room(client) ? calloc(1, sizeof(*member)) : NULL;
 	if (member && !prefix) {
 		prefix = tracking_prefix_add(tracking, name, bytes, hash);
 	}
@@ -107,7 +124,7 @@ bool tracking_add_prefix(struct session *session, const char *name, size_t bytes
 	member->prefix = prefix;
 	member->client = client;
 	TAILQ_INSERT_TAIL(&prefix->members, member, of_prefix);
-	tracking_member_enter(client, member);
+	tracking_member_enter(client, member, place);
 	return true;
 }
 
@@ -127,30 +144,28 @@ static void tracking_prefix_drop(struct tracking *tracking, struct tracking_pref
 
 void tracking_bcast_leave(struct kvd *kvd, struct tracking_client *client)
 {
-	struct tracking_member *member;
-	while ((member = TAILQ_FIRST(&client->prefixes)) != NULL) {
+	for (size_t i = 0; i < client->prefixes_count; i++) {
+		struct tracking_member *member = client->prefixes[i];
 		struct tracking_prefix *prefix = member->prefix;
 		session_give(client->session, tracking_prefix_charge(prefix->name_bytes));
-		TAILQ_REMOVE(&client->prefixes, member, of_client);
 		TAILQ_REMOVE(&prefix->members, member, of_prefix);
 		free(member);
 		if (TAILQ_EMPTY(&prefix->members)) {
 			tracking_prefix_drop(kvd->tracking, prefix);
 		}
 	}
-	client->prefixes_count = 0;
+	free(client->prefixes);
+	client->prefixes = NULL;
+	client->prefixes_count = client->prefixes_capacity = 0;
 }
 
 void tracking_each_prefix(const struct session *session,
 			  bool (*visit)(void *context, const char *prefix, size_t bytes),
 			  void *context)
 {
-	const struct tracking_member *at;
-	if (!session->tracking) {
-		return;
-	}
-	TAILQ_FOREACH (at, &session->tracking->prefixes, of_client) {
-		if (!visit(context, at->prefix->name, at->prefix->name_bytes)) {
+	for (size_t i = 0; i < tracking_prefixes_count(session); i++) {
+		const struct tracking_prefix *at = session->tracking->prefixes[i]->prefix;
+		if (!visit(context, at->name, at->name_bytes)) {
 			return;
 		}
 	}
@@ -159,6 +174,30 @@ void tracking_each_prefix(const struct session *session,
 size_t tracking_prefixes_count(const struct session *session)
 {
 	return session->tracking ? session->tracking->prefixes_count : 0;
+}
+
+bool tracking_find_overlap(const struct session *session, const char *prefix, size_t bytes,
+			   const char **name, size_t *name_bytes)
+{
+	size_t count = tracking_prefixes_count(session);
+	size_t place = count > 0 ? tracking_member_place(session->tracking, prefix, bytes) : 0;
+	// They do not overlap, but for the empty one that stands first where none was named: what
+	// begins this one is next before it, what begins with it is next behind.
+	const size_t candidates[] = { 0, place > 0 ? place - 1 : 0, place };
+	for (size_t i = 0; i < sizeof(candidates) / sizeof(candidates[0]); i++) {
+		if (candidates[i] >= count) {
+			continue;
+		}
+		const struct tracking_prefix *at =
+			session->tracking->prefixes[candidates[i]]->prefix;
+		size_t common = at->name_bytes < bytes ? at->name_bytes : bytes;
+		if (memcmp(at->name, prefix, common) == 0) {
+			*name = at->name;
+			*name_bytes = at->name_bytes;
+			return true;
+		}
+	}
+	return false;
 }
 
 // ---- collecting and sending ----

@@ -17,7 +17,6 @@ struct tracking_member {
 	struct tracking_prefix *prefix;
 	struct tracking_client *client;
 	TAILQ_ENTRY(tracking_member) of_prefix;
-	TAILQ_ENTRY(tracking_member) of_client; // by name
 };
 TAILQ_HEAD(tracking_members, tracking_member);
 
@@ -26,8 +25,8 @@ struct tracking_client {
 	struct session *session;
 	unsigned flags; // enum tracking_flags
 	uint64_t redirect;
-	struct tracking_members prefixes;
-	size_t prefixes_count;
+	struct tracking_member **prefixes; // by name, see tracking_compare()
+	size_t prefixes_count, prefixes_capacity;
 };
 
 /// A key that changed in this turn.

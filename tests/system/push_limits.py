@@ -192,6 +192,58 @@ def room(tap):
         tap.equal(info(other, 'pubsub_channels'), count, 'all of them')
 
 
+def prefixes(tap, rng):
+    """Many prefixes at once; none overlap, and the pair that is told is the one Redis tells."""
+    def ask(c, *names):
+        options = [word for name in names for word in ('PREFIX', name)]
+        return str(c.command('CLIENT', 'TRACKING', 'ON', 'BCAST', *options))
+
+    def redis(names, old):
+        for n, name in enumerate(names):
+            for kind, others in (('an existing', sorted(old)), ('another provided', names[n + 1:])):
+                for other in others:
+                    if name.startswith(other) or other.startswith(name):
+                        return (f"ERR Prefix '{name}' overlaps with {kind} prefix '{other}'. "
+                                'Prefixes for a single client must not overlap.')
+        return 'OK'
+
+    with Kvd('--persist', 'memory') as kvd, kvd.connect() as c, kvd.connect() as other:
+        c.command('HELLO', '3')
+        names = [f'p{n:04}' for n in range(4097)]
+        rng.shuffle(names)
+        tap.equal(ask(c, *names), 'ERR A client can have at most 4096 prefixes', 'G: 4097 at once')
+        tap.equal([ask(c, *names[:4000]), ask(c, *names[4000:4096])], ['OK', 'OK'], '4096')
+        tap.equal(ask(c, names[4096]), 'ERR A client can have at most 4096 prefixes', 'G: one more')
+        tap.equal(info(other, 'tracking_total_prefixes'), 4096, 'all of them are there')
+        other.command('SET', names[4095] + 'x', 'v')
+        tap.equal(c.reply(), Push([b'invalidate', [(names[4095] + 'x').encode()]]), 'each is heard')
+        c.command('CLIENT', 'TRACKING', 'OFF')
+        tap.equal(ask(c, *names[:4096]), 'OK', '4096 at once')
+        wrong = []
+        refused = 0
+        for _ in range(600):
+            c.command('CLIENT', 'TRACKING', 'OFF')
+            old = set()
+            if rng.random() < 0.1:
+                ask(c)
+                old.add('')
+            for _ in range(4):
+                given = [''.join(rng.choices('ab', k=rng.choice((0, 1, 2, 3, 4, 5, 6, 6, 6, 6))))
+                         for _ in range(rng.randrange(1, 6))]
+                expected = redis(given, old)
+                reply = ask(c, *given)
+                old |= set(given) if expected == 'OK' else set()
+                refused += expected != 'OK'
+                if reply != expected:
+                    wrong.append((given, sorted(old), reply, expected))
+            kept = c.command('CLIENT', 'TRACKINGINFO')
+            kept = kept[b'prefixes'] if isinstance(kept, dict) else kept[-1]
+            if kept != [name.encode() for name in sorted(old)]:
+                wrong.append((kept, sorted(old)))
+        tap.equal(wrong[:3], [], f'{refused} of 2400 overlap, as in Redis')
+        tap.ok(200 < refused < 2200, 'both happen')
+
+
 def mortality(tap, rng):
     """Connections end in the middle of everything; in the end nothing is left of them."""
     with Kvd('--persist', 'memory', '--notify-keyspace-events', 'AKE',
@@ -237,6 +289,7 @@ def main():
     table(tap)
     many_keys(tap)
     room(tap)
+    prefixes(tap, rng)
     mortality(tap, rng)
     tap.done()
 
