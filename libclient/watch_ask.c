@@ -11,6 +11,7 @@
 #include "libclient/watch.h"
 
 #define ASK_STALE_PREFIXES 16u // so many that nobody wants any more are put up with
+#define ASK_PREFIXES 64u       // in a request, so that nobody waits for kvd to take a thousand
 
 bool kvc_watch_covers(const char *prefix, size_t prefix_bytes, const char *key, size_t bytes)
 {
@@ -78,19 +79,32 @@ static bool ask_send(struct kvc_watching *watching)
 	return true;
 }
 
-static bool ask_prefixes(struct kvc_watching *watching, size_t first)
+static bool ask_piece(struct kvc_watching *watching, size_t first, size_t end)
 {
 	const struct kvc_prefixes *set = &watching->prefixes;
-	struct kvc_frame *frame = ask_begin(watching, 4 + 2 * (set->count - first));
+	struct kvc_frame *frame = ask_begin(watching, 4 + 2 * (end - first));
 	kvc_frame_text(frame, "CLIENT");
 	kvc_frame_text(frame, "TRACKING");
 	kvc_frame_text(frame, "ON");
 	kvc_frame_text(frame, "BCAST");
-	for (size_t i = first; i < set->count; i++) {
+	for (size_t i = first; i < end; i++) {
 		kvc_frame_text(frame, "PREFIX");
 		kvc_frame_arg(frame, set->item[i].key, set->item[i].bytes);
 	}
 	return ask_send(watching);
+}
+
+// Asks for the prefixes from `first` on; the reply to the last request confirms all of them.
+static bool ask_prefixes(struct kvc_watching *watching, size_t first)
+{
+	size_t count = watching->prefixes.count;
+	while (count - first > ASK_PREFIXES) {
+		if (!ask_piece(watching, first, first + ASK_PREFIXES)) {
+			return false;
+		}
+		first += ASK_PREFIXES;
+	}
+	return ask_piece(watching, first, count);
 }
 
 // Asks for everything that is watched; the reply confirms all of it.

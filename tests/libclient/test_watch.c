@@ -233,6 +233,16 @@ static void test_arguments(struct peer *peer)
 		(void)watch(async, key, 0, &told);
 	}
 	ok_int(kvc_watch_open(async, "k", 1, 0, tell, &told, &none), KVC_TOO_LARGE, "too many");
+	size_t runs = peer->runs;
+	for (unsigned i = 0; i < 100; i++) {
+		(void)peer_turn(async);
+		(void)peer_accept(peer);
+		(void)peer_read(peer, PEER_ALL);
+	}
+	ok_u64(peer->runs - runs, 1 + 1024 / 64, "asked for 64 at a time, behind HELLO");
+	(void)peer_write(peer, peer_owes(peer) - 1);
+	(void)peer_turn(async);
+	ok_u64(told.bytes, 0, "none is ready before the last reply");
 	peer_settle(peer, async);
 	ok_u64(told.bytes, 1024, "1024 are ready");
 	(void)kvc_async_close(async);
