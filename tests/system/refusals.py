@@ -100,7 +100,7 @@ def unfinished_requests(tap):
 
 
 def web_pages(tap):
-    """HTTP, behind whose header the body would be commands: closed at the first line, unanswered."""
+    """HTTP, behind whose header the body would be commands: closed at the first line."""
     with Kvd('--persist', 'memory') as kvd:
         for head in (b'POST / HTTP/1.1\r\n', b'GET / HTTP/1.1\r\nHost: localhost\r\n'):
             with kvd.connect() as client:
@@ -111,7 +111,8 @@ def web_pages(tap):
                         rest += data
                 except ConnectionResetError:
                     pass
-                tap.ok(b'OK' not in rest, f'{head.split()[0].decode()} of HTTP: the connection ends')
+                word = head.split()[0].decode()
+                tap.ok(b'OK' not in rest, f'{word} of HTTP: the connection ends')
         with kvd.connect() as client:
             tap.equal(client.command('EXISTS', 'page'), 0, 'and nothing of the body was run')
 
