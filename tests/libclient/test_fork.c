@@ -142,10 +142,13 @@ static void test_pipeline(struct family *f)
 }
 
 // The mutex held by another thread at the moment of the fork must not lock the child out.
+static uint64_t holds_mutex;
+
 static void *hold_mutex(void *context)
 {
 	struct family *f = context;
 	kvc_client_lock(f->client);
+	kvs_store_release(&holds_mutex, 1); // partner: the load in test_locked()
 	pthread_mutex_t *gate =
 		&f->fake->mutex; // released by the parent when its children are done
 	pthread_mutex_lock(gate);
@@ -166,8 +169,7 @@ static void test_locked(struct family *f)
 	pthread_t thread;
 	pthread_mutex_lock(&f->fake->mutex);
 	pthread_create(&thread, NULL, hold_mutex, f);
-	while (pthread_mutex_trylock(&f->client->mutex) == 0) {
-		pthread_mutex_unlock(&f->client->mutex);
+	while (kvs_load_acquire(&holds_mutex) == 0) {
 		sched_yield();
 	}
 	ok_int(in_child(fork, child_locked, f), 0,
