@@ -10,27 +10,11 @@ import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kvdtest import Tap  # noqa: E402
+from redispy import PROTOCOLS, Connect, redis  # noqa: E402
 from transcript import main, noted  # noqa: E402
 
-try:
-    import redis
-    from redis.backoff import ConstantBackoff
-    from redis.retry import Retry
-except ImportError:
-    Tap.skip_all('python3-redis is not installed')
-
-PROTOCOLS = (2, 3) if int(redis.__version__.split('.')[0]) >= 5 else (2,)
-
-
-class Connect:
-    """Makes clients of one server."""
-
-    def __init__(self, path, protocol):
-        self.path = path
-        self.protocol = {'protocol': protocol} if protocol != 2 else {}
-
-    def __call__(self, **options):
-        return redis.Redis(unix_socket_path=self.path, **self.protocol, **options)
+from redis.backoff import ConstantBackoff  # noqa: E402
+from redis.retry import Retry  # noqa: E402
 
 
 def values(say, connect):

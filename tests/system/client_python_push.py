@@ -11,29 +11,13 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kvdtest import TIMEOUT_S, Tap, wait_until  # noqa: E402
+from redispy import PROTOCOLS, Connect, redis  # noqa: E402
 from transcript import main, noted  # noqa: E402
 
 try:
-    import redis
-except ImportError:
-    Tap.skip_all('python3-redis is not installed')
-try:
-    import redis.asyncio
+    import redis.asyncio  # noqa: E402
 except ImportError:
     redis.asyncio = None
-
-PROTOCOLS = (2, 3) if int(redis.__version__.split('.')[0]) >= 5 else (2,)
-
-
-class Connect:
-    """Makes clients of one server."""
-
-    def __init__(self, path, protocol):
-        self.path = path
-        self.protocol = {'protocol': protocol} if protocol != 2 else {}
-
-    def __call__(self, **options):
-        return redis.Redis(unix_socket_path=self.path, **self.protocol, **options)
 
 
 def following(p, count):
