@@ -25,10 +25,17 @@ groups_begin
 '''
 
 
+def heeds_signals():
+    """Whoever started this may ignore SIGINT, as shells do for what runs in the background."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(folder, script):
     return subprocess.Popen(['/bin/bash', '-c', PRELUDE + script, 'check', SOURCE_ROOT],
                             env={**os.environ, 'TMPDIR': folder}, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            preexec_fn=heeds_signals)
 
 
 def marked(folder):
