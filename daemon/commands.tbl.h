@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Every command once, sorted by name: what runs it, its arity and flags as Redis has them, where
-// its keys are, and what help says. A subcommand is a row "command|subcommand". Expand with X(id,
-// name, run, arity, flags, first key, last key, key step, group, since, syntax, summary).
+// its keys are, and what help says. A subcommand is a row "command|subcommand"; a command that has
+// some is in a table of its own (commands_NAME.tbl.h), included here in its place. Expand with
+// X(id, name, run, arity, flags, first key, last key, key step, group, since, syntax, summary).
 // clang-format off
 
 #define F_WRITE COMMAND_WRITE
@@ -15,18 +16,7 @@
 #define F_SUBSCRIBE (F_CONN | COMMAND_PUBSUB | COMMAND_SUBSCRIBER)
 #define F_OPEN (F_CONN | COMMAND_FAST | COMMAND_ALLOW_BUSY)
 
-X(acl, "acl", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "6.0.0",
-  "", "Container of the commands about users: there is one, whom the socket lets in.")
-X(acl_cat, "acl|cat", commands_server_acl_cat, -2, F_CONN, 0, 0, 0, "server", "6.0.0",
-  "[category]", "Lists the categories of commands, or the commands of one.")
-X(acl_help, "acl|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "6.0.0",
-  "", "Lists the subcommands.")
-X(acl_list, "acl|list", commands_server_acl_list, 2, F_ADMIN, 0, 0, 0, "server", "6.0.0",
-  "", "Tells what the only user may do: everything.")
-X(acl_users, "acl|users", commands_server_acl_users, 2, F_ADMIN, 0, 0, 0, "server", "6.0.0",
-  "", "Lists the only user.")
-X(acl_whoami, "acl|whoami", commands_server_acl_whoami, 2, F_CONN, 0, 0, 0, "server", "6.0.0",
-  "", "Returns default.")
+#include "daemon/commands_acl.tbl.h"
 X(append, "append", commands_string_append, 3, F_OOM | F_FAST, 1, 1, 1, "string", "2.0.0",
   "key value", "Adds bytes to the end of a value; creates the key if it is absent.")
 X(auth, "auth", commands_connection_auth, -2, F_OPEN | COMMAND_NO_AUTH, 0, 0, 0, "connection",
@@ -53,91 +43,9 @@ X(bitop, "bitop", commands_bitop_bitop, -4, F_OOM | COMMAND_SLOW_OK, 2, -1, 1, "
 X(bitpos, "bitpos", commands_bit_bitpos, -3, F_READ | COMMAND_SLOW_OK, 1, 1, 1, "bitmap", "2.8.7",
   "key bit [start [end [BYTE|BIT]]]",
   "Finds the first 1 or the first 0 among the bits of a value, or of a part of it.")
-X(client, "client", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "connection", "2.4.0",
-  "", "Container of the connection's own commands.")
-X(client_caching, "client|caching", commands_tracking_caching, 3, F_CONN, 0, 0, 0, "connection",
-  "6.0.0",
-  "YES|NO", "Tells whether the keys that the next command reads are to be remembered.")
-X(client_getname, "client|getname", commands_client_getname, 2, F_CONN, 0, 0, 0, "connection",
-  "2.6.9",
-  "", "Returns the name of this connection.")
-X(client_getredir, "client|getredir", commands_tracking_getredir, 2, F_CONN, 0, 0, 0, "connection",
-  "6.0.0",
-  "", "Returns the number of the connection that gets the invalidations of this one.")
-X(client_help, "client|help", commands_command_help, 2, F_ANY, 0, 0, 0, "connection", "5.0.0",
-  "", "Lists the subcommands.")
-X(client_id, "client|id", commands_client_id, 2, F_CONN, 0, 0, 0, "connection", "5.0.0",
-  "", "Returns the number of this connection, never reused by this kvd.")
-X(client_info, "client|info", commands_client_info, 2, F_CONN, 0, 0, 0, "connection", "6.2.0",
-  "", "Describes this connection in one line.")
-X(client_kill, "client|kill", commands_client_kill, -3, F_ADMIN, 0, 0, 0, "connection", "2.4.0",
-  "addr|[ID client-id] [TYPE NORMAL|MASTER|REPLICA|PUBSUB] [USER username] [ADDR addr] "
-  "[LADDR addr] [SKIPME yes|no]", "Closes connections.")
-X(client_list, "client|list", commands_client_list, -2, F_ADMIN, 0, 0, 0, "connection", "2.4.0",
-  "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id ...]",
-  "Describes the open connections, one a line.")
-X(client_no_evict, "client|no-evict", commands_client_no_evict, 3, F_ADMIN, 0, 0, 0, "connection",
-  "7.0.0",
-  "ON|OFF", "Marks this connection; kvd's bounds on buffers hold for all.")
-X(client_pause, "client|pause", commands_client_pause, -3, F_ADMIN, 0, 0, 0, "connection",
-  "2.9.50",
-  "timeout [WRITE|ALL]", "Lets all commands, or those that write, wait for so many milliseconds.")
-X(client_reply, "client|reply", commands_client_reply, 3, F_CONN, 0, 0, 0, "connection", "3.2.0",
-  "ON|OFF|SKIP", "Drops the replies of this connection, or the next one.")
-X(client_setinfo, "client|setinfo", commands_client_setinfo, 4, F_CONN, 0, 0, 0, "connection",
-  "7.2.0",
-  "LIB-NAME name|LIB-VER version", "Tells which client library speaks; CLIENT LIST shows it.")
-X(client_setname, "client|setname", commands_client_setname, 3, F_CONN, 0, 0, 0, "connection",
-  "2.6.9",
-  "name", "Gives this connection a name, an empty one takes it away.")
-X(client_tracking, "client|tracking", commands_tracking_tracking, -3, F_CONN, 0, 0, 0,
-  "connection", "6.0.0",
-  "ON|OFF [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] "
-  "[NOLOOP]",
-  "Lets kvd tell this connection when keys change that it keeps copies of.")
-X(client_trackinginfo, "client|trackinginfo", commands_tracking_info, 2, F_CONN, 0, 0, 0,
-  "connection", "6.2.0",
-  "", "Tells how this connection tracks keys.")
-X(client_unblock, "client|unblock", commands_client_unblock, -3, F_ADMIN, 0, 0, 0, "connection",
-  "5.0.0",
-  "client-id [TIMEOUT|ERROR]", "Finds nobody who is blocked.")
-X(client_unpause, "client|unpause", commands_client_unpause, 2, F_ADMIN | COMMAND_UNPAUSES,
-  0, 0, 0, "connection", "6.2.0",
-  "", "Ends a pause.")
-X(command, "command", commands_command_all, -1, F_ANY | COMMAND_CONTAINER, 0, 0, 0, "server",
-  "2.8.13",
-  "", "Describes all commands.")
-X(command_count, "command|count", commands_command_count, 2, F_ANY, 0, 0, 0, "server", "2.8.13",
-  "", "Returns the number of commands.")
-X(command_docs, "command|docs", commands_command_docs, -2, F_ANY, 0, 0, 0, "server", "7.0.0",
-  "[command-name ...]", "Returns help for all or some commands.")
-X(command_getkeys, "command|getkeys", commands_getkeys_getkeys, -4, F_ANY, 0, 0, 0, "server",
-  "2.8.13",
-  "command [arg ...]", "Returns the keys among the arguments of a command.")
-X(command_getkeysandflags, "command|getkeysandflags", commands_getkeys_getkeysandflags, -4, F_ANY,
-  0, 0, 0, "server", "7.0.0",
-  "command [arg ...]", "Returns the keys, and what the command does with each.")
-X(command_help, "command|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "5.0.0",
-  "", "Lists the subcommands.")
-X(command_info, "command|info", commands_command_info, -2, F_ANY, 0, 0, 0, "server", "2.8.13",
-  "[command-name ...]", "Describes all or some commands.")
-X(command_list, "command|list", commands_command_list, -2, F_ANY, 0, 0, 0, "server", "7.0.0",
-  "[FILTERBY MODULE name|ACLCAT category|PATTERN pattern]",
-  "Lists the names of all or some commands.")
-X(config, "config", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "2.0.0",
-  "", "Container of the commands about options.")
-X(config_get, "config|get", commands_config_get, -3, F_ADMIN, 0, 0, 0, "server", "2.0.0",
-  "pattern [pattern ...]", "Returns options, kvd's own and those that Redis clients ask for.")
-X(config_help, "config|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "5.0.0",
-  "", "Lists the subcommands.")
-X(config_resetstat, "config|resetstat", commands_config_resetstat, 2, F_ADMIN, 0, 0, 0, "server",
-  "2.0.0",
-  "", "Starts the counts that INFO shows again from zero.")
-X(config_rewrite, "config|rewrite", commands_config_rewrite, 2, F_ADMIN | COMMAND_SLOW_OK, 0, 0, 0,
-  "server", "2.8.0",
-  "", "Writes what was set into the configuration file, and leaves the rest of it as it is.")
-X(config_set, "config|set", commands_config_set, -4, F_ADMIN, 0, 0, 0, "server", "2.0.0",
-  "parameter value [parameter value ...]", "Sets options while kvd runs, all of them or none.")
+#include "daemon/commands_client.tbl.h"
+#include "daemon/commands_command.tbl.h"
+#include "daemon/commands_config.tbl.h"
 X(copy, "copy", commands_rename_copy, -3, F_OOM, 1, 2, 1, "generic", "6.2.0",
   "source destination [DB destination-db] [REPLACE]",
   "Stores a value and its time to live under another key too, which must be absent or REPLACEd.")
@@ -179,25 +87,7 @@ X(flushall, "flushall", commands_scan_flush, -1, F_WRITE | COMMAND_DANGEROUS, 0,
 X(flushdb, "flushdb", commands_scan_flush, -1, F_WRITE | COMMAND_DANGEROUS, 0, 0, 0, "server",
   "1.0.0",
   "[ASYNC|SYNC]", "The same as FLUSHALL, for there is one database.")
-X(function, "function", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "scripting", "7.0.0",
-  "", "Container of the commands about functions, of which kvd has none.")
-X(function_delete, "function|delete", commands_script_delete, 3, COMMAND_NOSCRIPT, 0, 0, 0,
-  "scripting", "7.0.0",
-  "library-name", "Finds no library to remove.")
-X(function_flush, "function|flush", commands_script_flush, -2, COMMAND_NOSCRIPT, 0, 0, 0,
-  "scripting", "7.0.0",
-  "[ASYNC|SYNC]", "Removes all functions: there are none.")
-X(function_help, "function|help", commands_command_help, 2, F_ANY, 0, 0, 0, "scripting", "7.0.0",
-  "", "Lists the subcommands.")
-X(function_kill, "function|kill", commands_script_kill, 2, COMMAND_NOSCRIPT | COMMAND_ALLOW_BUSY,
-  0, 0, 0, "scripting", "7.0.0",
-  "", "Finds no function running.")
-X(function_list, "function|list", commands_script_list, -2, COMMAND_NOSCRIPT, 0, 0, 0, "scripting",
-  "7.0.0",
-  "[LIBRARYNAME library-name-pattern] [WITHCODE]", "Lists the libraries: there are none.")
-X(function_stats, "function|stats", commands_script_stats, 2,
-  COMMAND_NOSCRIPT | COMMAND_ALLOW_BUSY, 0, 0, 0, "scripting", "7.0.0",
-  "", "Tells that no function runs.")
+#include "daemon/commands_function.tbl.h"
 X(get, "get", commands_string_get, 2, F_READ | F_FAST, 1, 1, 1, "string", "1.0.0",
   "key", "Returns a value.")
 X(getbit, "getbit", commands_bit_getbit, 3, F_READ | F_FAST, 1, 1, 1, "bitmap", "2.2.0",
@@ -257,46 +147,13 @@ X(kvd_watermarks, "kvd.watermarks", commands_kvd_watermarks, 1, F_CONN | F_FAST,
 X(lastsave, "lastsave", commands_server_lastsave, 1,
   F_ANY | COMMAND_FAST | COMMAND_CATEGORY_ADMIN, 0, 0, 0, "server", "1.0.0",
   "", "Returns when something was last committed, in seconds since 1970.")
-X(latency, "latency", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "2.8.13",
-  "", "Container of the commands about long waits.")
-X(latency_doctor, "latency|doctor", commands_latency_doctor, 2, F_ADMIN, 0, 0, 0, "server",
-  "2.8.13",
-  "", "Says in words what was noticed.")
-X(latency_graph, "latency|graph", commands_latency_graph, 3, F_ADMIN, 0, 0, 0, "server", "2.8.13",
-  "event", "Draws the times of an event.")
-X(latency_help, "latency|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "2.8.13",
-  "", "Lists the subcommands.")
-X(latency_histogram, "latency|histogram", commands_latency_histogram, -2, F_ADMIN, 0, 0, 0,
-  "server", "7.0.0",
-  "[command ...]", "Tells how long commands took, of a sample of the calls.")
-X(latency_history, "latency|history", commands_latency_history, 3, F_ADMIN, 0, 0, 0, "server",
-  "2.8.13",
-  "event", "Returns when an event happened, and how long it took.")
-X(latency_latest, "latency|latest", commands_latency_latest, 2, F_ADMIN, 0, 0, 0, "server",
-  "2.8.13",
-  "", "Returns the last and the longest of each event.")
-X(latency_reset, "latency|reset", commands_latency_reset, -2, F_ADMIN, 0, 0, 0, "server", "2.8.13",
-  "[event ...]", "Forgets events, all of them if none is named.")
+#include "daemon/commands_latency.tbl.h"
 X(lcs, "lcs", commands_lcs_lcs, -3, F_READ | COMMAND_SLOW_OK, 1, 2, 1, "string", "7.0.0",
   "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]",
   "Finds the longest sequence of bytes that two values have in common, gaps allowed.")
 X(lolwut, "lolwut", commands_server_lolwut, -1, F_READ | F_FAST, 0, 0, 0, "server", "5.0.0",
   "[VERSION version]", "Draws something.")
-X(memory, "memory", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "4.0.0",
-  "", "Container of the commands about memory.")
-X(memory_doctor, "memory|doctor", commands_memory_doctor, 2, 0, 0, 0, 0, "server", "4.0.0",
-  "", "Says in words whether memory is short.")
-X(memory_help, "memory|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "4.0.0",
-  "", "Lists the subcommands.")
-X(memory_malloc_stats, "memory|malloc-stats", commands_memory_malloc_stats, 2, 0, 0, 0, 0,
-  "server", "4.0.0",
-  "", "Has nothing to tell: records are not allocated one by one.")
-X(memory_purge, "memory|purge", commands_memory_purge, 2, 0, 0, 0, 0, "server", "4.0.0",
-  "", "Has nothing to do: what is free is used again at once.")
-X(memory_stats, "memory|stats", commands_memory_stats, 2, 0, 0, 0, 0, "server", "4.0.0",
-  "", "Tells where the memory is.")
-X(memory_usage, "memory|usage", commands_memory_usage, -3, F_READ, 2, 2, 1, "server", "4.0.0",
-  "key [SAMPLES count]", "Returns the bytes that a key and its value take.")
+#include "daemon/commands_memory.tbl.h"
 X(mget, "mget", commands_generic_mget, -2, F_READ | F_FAST, 1, -1, 1, "string", "1.0.0",
   "key [key ...]", "Returns several values, null for each key that is absent.")
 X(move, "move", commands_server_move, 3, F_WRITE | F_FAST, 1, 1, 1, "generic", "1.0.0",
@@ -309,22 +166,7 @@ X(msetnx, "msetnx", commands_generic_msetnx, -3, F_OOM, 1, -1, 2, "string", "1.0
 X(multi, "multi", commands_multi_multi, 1, F_OPEN | COMMAND_NO_QUEUE, 0, 0, 0, "transactions",
   "1.2.0",
   "", "Queues the commands that follow until EXEC or DISCARD.")
-X(object, "object", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "generic", "2.2.3",
-  "", "Container of the commands about values.")
-X(object_encoding, "object|encoding", commands_object_encoding, 3, F_READ, 2, 2, 1, "generic",
-  "2.2.3",
-  "key", "Returns how Redis would keep a value.")
-X(object_freq, "object|freq", commands_object_freq, 3, F_READ, 2, 2, 1, "generic", "4.0.0",
-  "key", "Is refused: nobody counts.")
-X(object_help, "object|help", commands_command_help, 2, F_ANY, 0, 0, 0,
-  "generic", "6.2.0",
-  "", "Lists the subcommands.")
-X(object_idletime, "object|idletime", commands_object_idletime, 3, F_READ, 2, 2, 1, "generic",
-  "2.2.3",
-  "key", "Returns the seconds since a value was written; reading leaves no trace.")
-X(object_refcount, "object|refcount", commands_object_refcount, 3, F_READ, 2, 2, 1, "generic",
-  "2.2.3",
-  "key", "Returns 1.")
+#include "daemon/commands_object.tbl.h"
 X(persist, "persist", commands_expire_persist, 2, F_WRITE | F_FAST, 1, 1, 1, "generic", "2.2.0",
   "key", "Takes away a key's time to live.")
 X(pexpire, "pexpire", commands_expire_pexpire, -3, F_WRITE | F_FAST, 1, 1, 1, "generic", "2.6.0",
@@ -350,25 +192,7 @@ X(publish, "publish", commands_pubsub_publish, 3,
   F_ANY | F_FAST | COMMAND_PUBSUB | COMMAND_MAY_REPLICATE, 0, 0, 0,
   "pubsub", "2.0.0",
   "channel message", "Sends a message to whoever listens to a channel; returns to how many.")
-X(pubsub, "pubsub", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "pubsub", "2.8.0",
-  "", "Container of the commands about who listens.")
-X(pubsub_channels, "pubsub|channels", commands_pubsub_channels, -2, F_ANY | COMMAND_PUBSUB, 0, 0, 0,
-  "pubsub", "2.8.0",
-  "[pattern]", "Lists the channels that somebody listens to.")
-X(pubsub_help, "pubsub|help", commands_command_help, 2, F_ANY, 0, 0, 0, "pubsub", "6.2.0",
-  "", "Lists the subcommands.")
-X(pubsub_numpat, "pubsub|numpat", commands_pubsub_numpat, 2, F_ANY | COMMAND_PUBSUB, 0, 0, 0,
-  "pubsub", "2.8.0",
-  "", "Counts the patterns that somebody listens to.")
-X(pubsub_numsub, "pubsub|numsub", commands_pubsub_numsub, -2, F_ANY | COMMAND_PUBSUB, 0, 0, 0,
-  "pubsub", "2.8.0",
-  "[channel ...]", "Counts who listens to channels, patterns apart.")
-X(pubsub_shardchannels, "pubsub|shardchannels", commands_pubsub_shardchannels, -2,
-  F_ANY | COMMAND_PUBSUB, 0, 0, 0, "pubsub", "7.0.0",
-  "[pattern]", "Lists the shard channels that somebody listens to.")
-X(pubsub_shardnumsub, "pubsub|shardnumsub", commands_pubsub_shardnumsub, -2,
-  F_ANY | COMMAND_PUBSUB, 0, 0, 0, "pubsub", "7.0.0",
-  "[shardchannel ...]", "Counts who listens to shard channels.")
+#include "daemon/commands_pubsub.tbl.h"
 X(punsubscribe, "punsubscribe", commands_pubsub_punsubscribe, -1, F_SUBSCRIBE, 0, 0, 0, "pubsub",
   "2.0.0",
   "[pattern [pattern ...]]", "Stops listening to patterns, or to all of them.")
@@ -410,19 +234,7 @@ X(setnx, "setnx", commands_set_setnx, 3, F_OOM | F_FAST, 1, 1, 1, "string", "1.0
 X(setrange, "setrange", commands_range_setrange, 4, F_OOM, 1, 1, 1, "string", "2.2.0",
   "key offset value",
   "Writes over a part of a value, which grows as needed; returns the length it has then.")
-X(slowlog, "slowlog", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "2.2.12",
-  "", "Container of the commands about slow commands.")
-X(slowlog_get, "slowlog|get", commands_slowlog_get, -2, F_ANY | COMMAND_ADMIN, 0, 0, 0, "server",
-  "2.2.12",
-  "[count]", "Returns the newest commands that took long, 10 or so many, -1 for all.")
-X(slowlog_help, "slowlog|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "6.2.0",
-  "", "Lists the subcommands.")
-X(slowlog_len, "slowlog|len", commands_slowlog_len, 2, F_ANY | COMMAND_ADMIN, 0, 0, 0, "server",
-  "2.2.12",
-  "", "Returns how many are kept.")
-X(slowlog_reset, "slowlog|reset", commands_slowlog_reset, 2, F_ANY | COMMAND_ADMIN, 0, 0, 0,
-  "server", "2.2.12",
-  "", "Forgets them.")
+#include "daemon/commands_slowlog.tbl.h"
 X(spublish, "spublish", commands_pubsub_spublish, 3,
   F_ANY | F_FAST | COMMAND_PUBSUB | COMMAND_MAY_REPLICATE, 0, 0, 0,
   "pubsub", "7.0.0",

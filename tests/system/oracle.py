@@ -33,10 +33,12 @@ PATIENCE_S = 5       # for what kvd owes
 PATIENCE_SHRINK_S = 0.5
 
 
-def rows():
-    """Names in commands.tbl.h, subcommands as "command|subcommand"."""
-    with open(os.path.join(SOURCE_ROOT, 'daemon', 'commands.tbl.h'), encoding='utf-8') as table:
-        return re.findall(r'^X\(\w+,\s*"([^"]+)"', table.read(), re.M)
+def rows(table='daemon/commands.tbl.h'):
+    """Names in commands.tbl.h and its parts, subcommands as "command|subcommand"."""
+    with open(os.path.join(SOURCE_ROOT, table), encoding='utf-8') as lines:
+        found = re.findall(r'^(?:X\(\w+,\s*|#include )"([^"]+)"', lines.read(), re.M)
+    return [name for one in found
+            for name in (rows(one) if one.endswith('.tbl.h') else [one])]
 
 
 def differs(kvd, redis, steps, patience=PATIENCE_SHRINK_S):
