@@ -16,6 +16,7 @@ struct kvd {
 	struct config config; // effective options
 	bool config_changed[CONFIG_OPTIONS_MAX]; // set while kvd runs: CONFIG REWRITE's
 	struct config_names *config_names; // what is kept under Redis's names; NULL = nothing is
+	struct fdstore *fdstore; // descriptors that outlive kvd
 	struct loop *loop; // epoll, timers, wake-ups
 	struct listener *listener; // accepts; owns the sessions
 	struct keyspace *keyspace; // the single writer

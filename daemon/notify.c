@@ -4,55 +4,95 @@
 
 #include "daemon/notify.h"
 
+#include <errno.h>
 #include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "daemon/log.h"
+#include "daemon/seam.h"
 
-static void notify_send(const char *text, size_t bytes)
+#define NOTIFY_WAIT_S 2
+
+/// The address in $NOTIFY_SOCKET. Its length; 0 = there is none, negative: errno.
+static int notify_address(struct sockaddr_un *address)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
 	if (!path || (path[0] != '/' && path[0] != '@')) {
-		return;
+		return 0;
 	}
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	size_t path_bytes = strlen(path);
-	if (path_bytes >= sizeof(address.sun_path)) {
-		log_warning("NOTIFY_SOCKET is too long, the service manager is not told anything");
-		return;
+	if (path_bytes >= sizeof(address->sun_path)) {
+		return -ENAMETOOLONG;
 	}
-	memcpy(address.sun_path, path, path_bytes);
+	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	memcpy(address->sun_path, path, path_bytes);
 	if (path[0] == '@') {
-		address.sun_path[0] = '\0'; // abstract name
+		address->sun_path[0] = '\0'; // abstract name
 	}
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0) {
-		log_warning("cannot tell the service manager: %m");
-		return;
+	return (int)(offsetof(struct sockaddr_un, sun_path) + path_bytes);
+}
+
+int notify_send(const struct seam *seam, const char *text, size_t bytes, int fd)
+{
+	struct sockaddr_un address;
+	int address_bytes = notify_address(&address);
+	if (address_bytes <= 0) {
+		return address_bytes < 0 ? address_bytes : 1;
 	}
-	socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + path_bytes);
-	if (sendto(fd, text, bytes, MSG_NOSIGNAL, (const struct sockaddr *)&address, length) < 0) {
-		log_warning("cannot tell the service manager: %m");
+	int sender = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (sender < 0) {
+		return -errno;
 	}
-	close(fd);
+	const struct timeval wait = { .tv_sec = NOTIFY_WAIT_S };
+	(void)setsockopt(sender, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)); // a bound, no need
+	union {
+		struct cmsghdr header; // aligned
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct iovec piece = { .iov_base = (void *)(uintptr_t)text, .iov_len = bytes };
+	struct msghdr message = { .msg_name = &address,
+				  .msg_namelen = (socklen_t)address_bytes,
+				  .msg_iov = &piece,
+				  .msg_iovlen = 1 };
+	if (fd >= 0) {
+		message.msg_control = &control;
+		message.msg_controllen = sizeof(control.bytes);
+		control.header.cmsg_level = SOL_SOCKET;
+		control.header.cmsg_type = SCM_RIGHTS;
+		control.header.cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+	}
+	ssize_t sent;
+	do {
+		sent = seam->sendmsg(sender, &message, MSG_NOSIGNAL);
+	} while (sent < 0 && errno == EINTR);
+	int result = sent < 0 ? -errno : 0;
+	(void)close(sender);
+	return result;
+}
+
+static void notify_tell(const char *text)
+{
+	int error = notify_send(&seam_system, text, strlen(text), -1);
+	if (error < 0) {
+		log_warning("cannot tell the service manager: %s", strerror(-error));
+	}
 }
 
 void notify_ready(void)
 {
-	static const char text[] = "READY=1";
-	notify_send(text, sizeof(text) - 1);
+	notify_tell("READY=1");
 }
 
 void notify_stopping(void)
 {
-	static const char text[] = "STOPPING=1";
-	notify_send(text, sizeof(text) - 1);
+	notify_tell("STOPPING=1");
 }
 
 void notify_status(const char *format, ...)
@@ -67,5 +107,5 @@ void notify_status(const char *format, ...)
 		return;
 	}
 	text[head + strcspn(text + head, "\n")] = '\0';
-	notify_send(text, strlen(text));
+	notify_tell(text);
 }

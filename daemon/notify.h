@@ -4,6 +4,15 @@
 // $NOTIFY_SOCKET. Without that variable every function does nothing.
 #pragma once
 
+#include <stddef.h>
+
+struct seam;
+
 void notify_ready(void);    // READY=1: clients can connect
 void notify_stopping(void); // STOPPING=1
 void notify_status(const char *format, ...) __attribute__((format(printf, 1, 2))); // STATUS=…
+
+/// Sends `bytes` of `text`, NAME=value lines, and with them a copy of `fd` unless that is -1. Waits
+/// two seconds at most while the manager does not read. 0, 1 if there is no $NOTIFY_SOCKET, or a
+/// negative errno value; nothing is logged. Any thread, while nobody changes the environment.
+int notify_send(const struct seam *seam, const char *text, size_t bytes, int fd);

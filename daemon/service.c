@@ -17,6 +17,7 @@
 #include "daemon/cleaner.h"
 #include "daemon/config_names.h"
 #include "daemon/events.h"
+#include "daemon/fdstore.h"
 #include "daemon/generation.h"
 #include "daemon/keyspace.h"
 #include "daemon/keyspace_create.h"
@@ -87,6 +88,23 @@ static int start_process(struct service *service)
 		return EX_USAGE;
 	}
 	return 0;
+}
+
+// Before anything that opens a descriptor to keep.
+static int start_fdstore(struct service *service)
+{
+	service->kvd.fdstore = fdstore_create(service->kvd.seam);
+	if (service->kvd.fdstore == NULL) {
+		(void)snprintf(service->why, sizeof(service->why), "out of memory; %s",
+			       remedy_of_errno(ENOMEM));
+		return EX_OSERR;
+	}
+	return 0;
+}
+
+static void stop_fdstore(struct service *service)
+{
+	fdstore_destroy(service->kvd.fdstore);
 }
 
 // What could not be created or opened, and why: permissions and a full disk have their own codes.
@@ -335,6 +353,7 @@ struct service_step {
 
 static const struct service_step service_steps[] = {
 	{ start_process, NULL },
+	{ start_fdstore, stop_fdstore },
 	{ start_lock, stop_lock },
 	{ start_loop, stop_loop },
 	{ start_region, stop_region },
@@ -404,6 +423,7 @@ int service_start(struct service **out, const struct config *config)
 			return code;
 		}
 	}
+	fdstore_settle(service->kvd.fdstore);
 	notify_ready();
 	service_say_started(service);
 	*out = service;
