@@ -51,8 +51,9 @@ static void async_forget(kvc_async *async)
 	}
 	async->ring = NULL;
 	async->capacity = 0;
-	async->head = async->unsent = async->tail;
-	async->cancels = async->untold = 0;
+	async->head = async->unsent = async->awaited = async->tail;
+	async->cancelled_first = async->cancelled_last = 0;
+	async->gaps = async->untold = 0;
 	async->awake = async->busy = async->inside = async->blocked = false;
 	async->more_input = async->waits_to_try = false;
 	(void)async_open_fds(&async->stream.epoll_fd, &async->wake_fd);
@@ -84,7 +85,7 @@ int kvc_async_enter(kvc_async *async)
 static bool async_has_work(const kvc_async *async)
 {
 	const struct kvc_stream *stream = &async->stream;
-	if (async->more_input || async->cancels > 0 ||
+	if (async->more_input || async->cancelled_first != 0 ||
 	    (async->blocked && async->writable && kvc_queue_has_room(async)) ||
 	    kvc_watching_has_work(async)) {
 		return true;
@@ -175,7 +176,7 @@ int kvc_async_open(kvc_async **out, const struct kvc_options *options,
 	uint32_t flags = quiet.flags;
 	quiet.struct_bytes = sizeof(quiet);
 	quiet.flags |= KVC_OPEN_NO_CONNECT;
-	async->head = async->tail = async->unsent = 1;
+	async->head = async->tail = async->unsent = async->awaited = 1;
 	int status = async_options(async, async_options_given);
 	if (status == KVC_OK) {
 		status = kvc_open(&stream->client, &quiet);

@@ -27,10 +27,12 @@ struct kvc_request {
 	kvc_done done; // NULL = nobody wants to know
 	void *user;
 	uint64_t deadline_ns;
-	size_t bytes;	   // of its frame
-	size_t bytes_left; // not yet handed to the socket
-	int status;	   // once settled
-	bool settled;	   // no reply is awaited any more
+	size_t bytes;		 // of its frame
+	size_t bytes_left;	 // to be handed to the socket
+	size_t gap;		 // bytes of it in the stream that are not to be sent any more
+	uint64_t cancelled_next; // id, 0 = none
+	int status;		 // once settled
+	bool settled;		 // no reply is awaited any more
 	bool cancelled;
 	bool told; // its completion has been called
 };
@@ -60,10 +62,12 @@ struct kvc_async {
 	struct kvc_request *ring; // of ids [head, tail), at id mod capacity
 	uint64_t capacity;	  // power of two
 	uint64_t head, tail;
-	uint64_t unsent;   // the first id with bytes left
-	uint64_t cancels;  // cancelled and not told
-	size_t untold;	   // requests whose completion is owed
-	bool more_input;   // replies may be waiting in the input buffer
+	uint64_t unsent;  // the first id with bytes left
+	uint64_t awaited; // no id before it awaits a reply
+	size_t gaps;	  // bytes in the stream of requests that were cancelled
+	uint64_t cancelled_first, cancelled_last; // ids, linked: cancelled and not told; 0 = none
+	size_t untold;				  // requests whose completion is owed
+	bool more_input;			  // replies may be waiting in the input buffer
 	bool waits_to_try; // kvd's queue of connections is full: again at conn.next_attempt_ns
 	char broke_text[KVC_ERROR_TEXT_BYTES]; // why the last connection was given up
 
@@ -100,10 +104,8 @@ static inline size_t kvc_stream_unsent(const struct kvc_stream *stream)
 {
 	return stream->out.bytes - stream->out_start;
 }
-/// Takes `bytes` at `offset` out of what is to be sent.
-void kvc_stream_cut(struct kvc_stream *stream, size_t offset, size_t bytes);
-/// Sends what the socket takes. Returns how many bytes went.
-size_t kvc_stream_send(struct kvc_stream *stream);
+/// Sends what the socket takes of the first `bytes`. Returns how many went.
+size_t kvc_stream_send(struct kvc_stream *stream, size_t bytes);
 /// The next whole reply, good until the next call. TIMEOUT: not there yet. BUSY: no fills are left.
 /// UNREACHABLE: kvd turned the connection away. UNKNOWN, PROTOCOL, NO_MEMORY: it is over; the
 /// caller drops it. Pushes are skipped unless they are wanted.
@@ -121,15 +123,18 @@ static inline struct kvc_request *kvc_queue_at(const kvc_async *async, uint64_t 
 /// Appends conn.frame as a request. OK, BUSY, NO_MEMORY.
 int kvc_queue_submit(kvc_async *async, const struct kvc_form *form, kvc_done done, void *user,
 		     uint64_t *id);
-/// `bytes` more were sent.
-void kvc_queue_sent(kvc_async *async, size_t bytes);
+/// Sends what the socket takes.
+void kvc_queue_send(kvc_async *async);
+/// The oldest request that awaits a reply, NULL if none does.
+const struct kvc_request *kvc_queue_oldest(kvc_async *async);
 /// A reply to the oldest request that awaits one. False: nobody awaits it.
 bool kvc_queue_reply(kvc_async *async, struct kvc_budget *budget, const struct kvc_reply *reply);
 /// The connection is over: settles every request that hangs on it, `first` is what became of the
 /// oldest (KVC_OK: as of the others). With `whole` false kvd has taken none of them. Those that
 /// were not begun to be sent stay if nothing else was under way and `stale` allows it.
 void kvc_queue_break(kvc_async *async, int first, bool whole, bool stale);
-/// Calls completions that are owed: of what is settled, in order, and of what was cancelled.
+/// Calls completions that are owed: of what was cancelled, in that order, and of what is settled,
+/// in the order of submission.
 void kvc_queue_tell(kvc_async *async, struct kvc_budget *budget);
 /// All that are owed, as cancelled: the handle is being closed.
 void kvc_queue_finish(kvc_async *async);

@@ -13,15 +13,10 @@
 #define DISPATCH_FILLS 32u  // of input buffers in one turn, for each stream
 
 // The deadline that comes first: requests have them in the order of the ring. KVC_NEVER: none.
-static uint64_t dispatch_deadline_ns(const kvc_async *async)
+static uint64_t dispatch_deadline_ns(kvc_async *async)
 {
-	for (uint64_t id = async->head; id < async->tail; id++) {
-		const struct kvc_request *request = kvc_queue_at(async, id);
-		if (!request->settled) {
-			return request->deadline_ns;
-		}
-	}
-	return KVC_NEVER;
+	const struct kvc_request *oldest = kvc_queue_oldest(async);
+	return oldest ? oldest->deadline_ns : KVC_NEVER;
 }
 
 // As when a function that waits gives up: kvd is stuck, and what is behind the oldest waits for the
@@ -130,7 +125,7 @@ static void dispatch_send(kvc_async *async)
 		dispatch_broken(async, KVC_UNKNOWN);
 	}
 	if (dispatch_connect(async) && kvc_stream_unsent(stream) > 0) {
-		kvc_queue_sent(async, kvc_stream_send(stream));
+		kvc_queue_send(async);
 	}
 	if (stream->send_broken) {
 		async->more_input = true; // what kvd has said last, and its end

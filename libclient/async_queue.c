@@ -4,13 +4,19 @@
 // completion is called exactly once. A request leaves the ring at its head, when no reply of it is
 // awaited and its completion has been called; one that was cancelled stays behind without an owner
 // until its reply has been taken. What became of each when a connection ends follows from how much
-// of it was sent: kvd runs no half request.
+// of it was sent: kvd runs no half request. Cancelling costs the same however long the queue is:
+// the bytes of what was not begun to be sent stay where they are as a gap, which is closed when
+// what stands around it is sent.
 #include <stdlib.h>
 #include <string.h>
 
 #include "libclient/async.h"
 
 #define QUEUE_CAPACITY_MIN 16u
+#define QUEUE_GAPS_WINDOW (256u << 10) // bytes among which gaps are closed for one sending
+#define QUEUE_GAPS_REQUESTS 4096u      // and requests
+#define QUEUE_GAPS_FREE 64u	       // bytes in gaps for each request that nobody minds
+#define QUEUE_SENDS_MAX 16u	       // windows in one go
 
 // Makes room for one more. False: out of memory.
 static bool queue_reserve(kvc_async *async)
@@ -33,9 +39,14 @@ static bool queue_reserve(kvc_async *async)
 	return true;
 }
 
+static size_t queue_unsent(const kvc_async *async)
+{
+	return kvc_stream_unsent(&async->stream) - async->gaps;
+}
+
 static bool queue_is_full(const kvc_async *async, size_t bytes)
 {
-	size_t unsent = kvc_stream_unsent(&async->stream);
+	size_t unsent = queue_unsent(async);
 	return async->tail - async->head >= async->requests_max ||
 	       (unsent > 0 &&
 		bytes > async->bytes_max - (unsent < async->bytes_max ? unsent : async->bytes_max));
@@ -44,7 +55,39 @@ static bool queue_is_full(const kvc_async *async, size_t bytes)
 bool kvc_queue_has_room(const kvc_async *async)
 {
 	return async->tail - async->head <= async->requests_max / 2 &&
-	       kvc_stream_unsent(&async->stream) <= async->bytes_max / 2;
+	       queue_unsent(async) <= async->bytes_max / 2;
+}
+
+// Closes the gaps among the next bytes to go: what stands before one moves up to what stands behind
+// it. Looks at so many bytes (less than that are moved) and requests; returns how many bytes can be
+// sent.
+static size_t queue_close_gaps(kvc_async *async, size_t bytes_max, uint64_t requests_max)
+{
+	struct kvc_stream *stream = &async->stream;
+	if (async->gaps == 0) {
+		return kvc_stream_unsent(stream);
+	}
+	size_t span = 0;
+	uint64_t end = async->unsent;
+	for (; end < async->tail && span < bytes_max && end - async->unsent < requests_max; end++) {
+		const struct kvc_request *request = kvc_queue_at(async, end);
+		span += request->bytes_left + request->gap;
+	}
+	size_t from = stream->out_start + span, to = from;
+	for (uint64_t id = end; id-- > async->unsent;) {
+		struct kvc_request *request = kvc_queue_at(async, id);
+		from -= request->bytes_left + request->gap;
+		to -= request->bytes_left;
+		async->gaps -= request->gap;
+		request->gap = 0;
+		if (from != to) {
+			memmove(stream->out.data + to, stream->out.data + from,
+				request->bytes_left);
+		}
+	}
+	size_t ready = stream->out_start + span - to;
+	stream->out_start = to;
+	return ready;
 }
 
 int kvc_queue_submit(kvc_async *async, const struct kvc_form *form, kvc_done done, void *user,
@@ -58,6 +101,10 @@ int kvc_queue_submit(kvc_async *async, const struct kvc_form *form, kvc_done don
 	if (queue_is_full(async, bytes)) {
 		async->blocked = true;
 		return KVC_BUSY;
+	}
+	if (async->gaps > queue_unsent(async) + (async->tail - async->unsent) * QUEUE_GAPS_FREE) {
+		(void)queue_close_gaps(async, SIZE_MAX,
+				       UINT64_MAX); // paid for by what was cancelled
 	}
 	if (!queue_reserve(async) || !kvc_stream_append(&async->stream, frame)) {
 		return KVC_NO_MEMORY;
@@ -80,17 +127,36 @@ int kvc_queue_submit(kvc_async *async, const struct kvc_form *form, kvc_done don
 	return KVC_OK;
 }
 
-void kvc_queue_sent(kvc_async *async, size_t bytes)
+// `bytes` more were sent. Passes over what has nothing to be sent, too.
+static void queue_sent(kvc_async *async, size_t bytes)
 {
+	struct kvc_stream *stream = &async->stream;
 	for (; async->unsent < async->tail; async->unsent++) {
 		struct kvc_request *request = kvc_queue_at(async, async->unsent);
 		size_t part = bytes < request->bytes_left ? bytes : request->bytes_left;
 		request->bytes_left -= part;
 		bytes -= part;
 		if (request->bytes_left > 0) {
-			return;
+			break;
 		}
+		stream->out_start += request->gap;
+		async->gaps -= request->gap;
+		request->gap = 0;
 	}
+	if (kvc_stream_unsent(stream) == 0) {
+		kvc_stream_clear(stream);
+	}
+}
+
+void kvc_queue_send(kvc_async *async)
+{
+	size_t ready, sent;
+	unsigned left = QUEUE_SENDS_MAX;
+	do {
+		ready = queue_close_gaps(async, QUEUE_GAPS_WINDOW, QUEUE_GAPS_REQUESTS);
+		sent = kvc_stream_send(&async->stream, ready);
+		queue_sent(async, sent);
+	} while (sent == ready && queue_unsent(async) > 0 && --left > 0);
 }
 
 // Calls the completion of a request. Everything of the ring may be different afterwards.
@@ -114,9 +180,6 @@ static void queue_shrink(kvc_async *async)
 		}
 		async->head++;
 	}
-	if (async->unsent < async->head) {
-		async->unsent = async->head; // cancelled before it was sent
-	}
 }
 
 // The result of a request that got none from kvd.
@@ -130,18 +193,13 @@ static struct kvc_result queue_result(const kvc_async *async, int status)
 
 static void queue_tell_cancelled(kvc_async *async, struct kvc_budget *budget)
 {
-	for (uint64_t id = async->head; async->cancels > 0 && budget->calls > 0; id++) {
-		if (id >= async->tail) {
+	while (async->cancelled_first != 0 && budget->calls > 0) {
+		struct kvc_request *request = kvc_queue_at(async, async->cancelled_first);
+		struct kvc_result result = queue_result(async, KVC_CANCELLED);
+		async->cancelled_first = request->cancelled_next;
+		queue_call(async, request, &result);
+		if (!kvc_async_called(async, budget)) {
 			return;
-		}
-		struct kvc_request *request = kvc_queue_at(async, id);
-		if (request->cancelled && !request->told) {
-			struct kvc_result result = queue_result(async, KVC_CANCELLED);
-			async->cancels--;
-			queue_call(async, request, &result);
-			if (!kvc_async_called(async, budget)) {
-				return;
-			}
 		}
 	}
 }
@@ -181,19 +239,22 @@ static void queue_note_sync(struct kvc_conn *conn, enum kvc_want want, struct kv
 	}
 }
 
+const struct kvc_request *kvc_queue_oldest(kvc_async *async)
+{
+	async->awaited = async->awaited > async->head ? async->awaited : async->head;
+	while (async->awaited < async->tail && kvc_queue_at(async, async->awaited)->settled) {
+		async->awaited++;
+	}
+	return async->awaited < async->tail ? kvc_queue_at(async, async->awaited) : NULL;
+}
+
 bool kvc_queue_reply(kvc_async *async, struct kvc_budget *budget, const struct kvc_reply *reply)
 {
 	struct kvc_conn *conn = &async->stream.client->conn;
-	struct kvc_request *request = NULL;
-	for (uint64_t id = async->head; id < async->unsent; id++) {
-		request = kvc_queue_at(async, id);
-		if (!request->settled) {
-			break;
-		}
-	}
-	if (!request || request->settled) {
+	if (!kvc_queue_oldest(async) || async->awaited >= async->unsent) {
 		return false;
 	}
+	struct kvc_request *request = kvc_queue_at(async, async->awaited);
 	struct kvc_result result = { .status = KVC_OK };
 	conn->error_text[0] = '\0';
 	if (!kvc_form_take(&request->form, conn, reply, &result)) {
@@ -248,6 +309,7 @@ void kvc_queue_break(kvc_async *async, int first, bool whole, bool stale)
 	kvc_stream_drop(&async->stream);
 	if (!keep) {
 		kvc_stream_clear(&async->stream);
+		async->gaps = 0;
 		async->unsent = async->tail;
 		async->more_input = false;
 	}
@@ -267,17 +329,26 @@ void kvc_queue_finish(kvc_async *async)
 	}
 }
 
-// Takes the bytes of a request that was not begun to be sent out of the stream.
-static void queue_unsend(kvc_async *async, uint64_t id)
+// Leaves a gap for the bytes of a request that was not begun to be sent.
+static void queue_unsend(kvc_async *async, struct kvc_request *request)
 {
-	size_t offset = 0;
-	for (uint64_t before = async->unsent; before < id; before++) {
-		offset += kvc_queue_at(async, before)->bytes_left;
-	}
-	struct kvc_request *request = kvc_queue_at(async, id);
-	kvc_stream_cut(&async->stream, offset, request->bytes);
+	request->gap = request->bytes_left;
+	async->gaps += request->gap;
 	request->bytes_left = 0;
 	request->settled = true;
+	queue_sent(async, 0);
+}
+
+// Appends to those whose completion is to say that they were cancelled.
+static void queue_mark_cancelled(kvc_async *async, uint64_t id)
+{
+	kvc_queue_at(async, id)->cancelled = true;
+	if (async->cancelled_first == 0) {
+		async->cancelled_first = id;
+	} else {
+		kvc_queue_at(async, async->cancelled_last)->cancelled_next = id;
+	}
+	async->cancelled_last = id;
 }
 
 int kvc_async_cancel(kvc_async *async, uint64_t id)
@@ -293,15 +364,14 @@ int kvc_async_cancel(kvc_async *async, uint64_t id)
 	if (request->told || request->cancelled) {
 		return kvc_async_leave(async, KVC_NOT_FOUND);
 	}
-	request->cancelled = true;
-	async->cancels++;
+	queue_mark_cancelled(async, id);
 	if (request->settled) {
 		// Over already, only not told yet: what became of it is known.
 		return kvc_async_leave(async,
 				       request->status == KVC_UNREACHABLE ? KVC_OK : KVC_UNKNOWN);
 	}
 	if (request->bytes_left == request->bytes) {
-		queue_unsend(async, id);
+		queue_unsend(async, request);
 		return kvc_async_leave(async, KVC_OK);
 	}
 	return kvc_async_leave(async, KVC_UNKNOWN);

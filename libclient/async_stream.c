@@ -83,14 +83,6 @@ bool kvc_stream_append(struct kvc_stream *stream, const struct kvc_frame *frame)
 	return true;
 }
 
-void kvc_stream_cut(struct kvc_stream *stream, size_t offset, size_t bytes)
-{
-	char *at = stream->out.data + stream->out_start + offset;
-	char *end = stream->out.data + stream->out.bytes;
-	memmove(at, at + bytes, (size_t)(end - at) - bytes);
-	stream->out.bytes -= bytes;
-}
-
 static void stream_want_out(struct kvc_stream *stream, bool out)
 {
 	// A set that cannot be changed any more can only mean that the socket is not ours any more:
@@ -100,16 +92,15 @@ static void stream_want_out(struct kvc_stream *stream, bool out)
 	}
 }
 
-size_t kvc_stream_send(struct kvc_stream *stream)
+size_t kvc_stream_send(struct kvc_stream *stream, size_t bytes)
 {
 	struct kvc_conn *conn = &stream->client->conn;
 	size_t total = 0;
 	bool full = false;
-	for (unsigned i = 0;
-	     i < STREAM_SENDS_MAX && !full && !stream->send_broken && kvc_stream_unsent(stream) > 0;
+	for (unsigned i = 0; i < STREAM_SENDS_MAX && !full && !stream->send_broken && total < bytes;
 	     i++) {
-		ssize_t sent = send(conn->fd, stream->out.data + stream->out_start,
-				    kvc_stream_unsent(stream), MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t sent = send(conn->fd, stream->out.data + stream->out_start, bytes - total,
+				    MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (sent >= 0) {
 			stream->out_start += (size_t)sent;
 			total += (size_t)sent;

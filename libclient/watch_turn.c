@@ -209,7 +209,7 @@ void kvc_watching_turn(kvc_async *async, struct kvc_budget *budget)
 	if (watching->count > 0 && !kvc_stream_is_open(stream)) {
 		turn_connect(async);
 	}
-	(void)kvc_stream_send(stream);
+	(void)kvc_stream_send(stream, kvc_stream_unsent(stream));
 	turn_receive(async, budget);
 }
 

@@ -300,3 +300,23 @@ void peer_settle(struct peer *peer, kvc_async *async)
 		moved = peer_write(peer, PEER_ALL) > 0 || moved;
 	}
 }
+
+unsigned peer_calls;
+
+void peer_see(kvc_async *async, void *user, const struct kvc_result *result)
+{
+	struct peer_seen *seen = user;
+	(void)async;
+	peer_calls++;
+	seen->calls++;
+	seen->status = result->status;
+}
+
+int peer_set(kvc_async *async, unsigned number, size_t bytes, kvc_done done, void *user,
+	     uint64_t *id)
+{
+	static const char value[PEER_SET_BYTES];
+	char key[16];
+	int key_bytes = snprintf(key, sizeof(key), "#%u", number);
+	return kvc_async_set(async, key, (size_t)key_bytes, value, bytes, NULL, done, user, id);
+}

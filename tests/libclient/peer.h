@@ -62,3 +62,16 @@ bool peer_is_due(kvc_async *async);
 unsigned peer_turn(kvc_async *async);
 /// Both ends until nothing moves any more.
 void peer_settle(struct peer *peer, kvc_async *async);
+
+/// What a completion was called with.
+struct peer_seen {
+	unsigned calls;
+	int status;
+};
+extern unsigned peer_calls; // of peer_see() in this process
+/// A completion whose `user` is a struct peer_seen.
+void peer_see(kvc_async *async, void *user, const struct kvc_result *result);
+/// Submits a set of the key #N to `bytes` zeroes, at most PEER_SET_BYTES.
+#define PEER_SET_BYTES 300000u
+int peer_set(kvc_async *async, unsigned number, size_t bytes, kvc_done done, void *user,
+	     uint64_t *id);

@@ -13,22 +13,6 @@
 #include "tests/libclient/peer.h"
 #include "tests/tap/tap.h"
 
-struct seen {
-	unsigned calls;
-	int status;
-};
-
-static unsigned total_calls;
-
-static void see(kvc_async *async, void *user, const struct kvc_result *result)
-{
-	struct seen *seen = user;
-	(void)async;
-	total_calls++;
-	seen->calls++;
-	seen->status = result->status;
-}
-
 static void set(kvc_async *async, kvc_done done, void *user)
 {
 	(void)kvc_async_set(async, "k", 1, "v", 1, NULL, done, user, NULL);
@@ -37,15 +21,15 @@ static void set(kvc_async *async, kvc_done done, void *user)
 // What a child finds, and does, with the handle it inherited. Its exit code.
 static int in_child(struct peer *peer, kvc_async *async, int parents_fd)
 {
-	struct seen seen = { 0 };
-	total_calls = 0;
+	struct peer_seen seen = { 0 };
+	peer_calls = 0;
 	peer_hang_up(peer); // its copy
 	bool empty = kvc_async_pending(async) == 0;
 	bool other = kvc_async_fd(async) != parents_fd && kvc_async_fd(async) >= 0;
-	set(async, see, &seen);
+	set(async, peer_see, &seen);
 	peer_settle(peer, async);
-	bool works = seen.calls == 1 && seen.status == KVC_OK && total_calls == 1;
-	bool closes = kvc_async_close(async) == KVC_OK && total_calls == 1;
+	bool works = seen.calls == 1 && seen.status == KVC_OK && peer_calls == 1;
+	bool closes = kvc_async_close(async) == KVC_OK && peer_calls == 1;
 	return empty && other && works && closes ? 0 : 1;
 }
 
@@ -76,12 +60,12 @@ static void fork_inside(kvc_async *async, void *user, const struct kvc_result *r
 
 static void test_fork(struct peer *peer, kvc_async *async)
 {
-	struct seen seen = { 0 };
+	struct peer_seen seen = { 0 };
 	struct forker forker = { .peer = peer, .fd = kvc_async_fd(async) };
-	set(async, see, &seen);
+	set(async, peer_see, &seen);
 	peer_settle(peer, async); // connected: a child must not take this connection for its own
 	seen.calls = 0;
-	set(async, see, &seen);
+	set(async, peer_see, &seen);
 	peer_turn(async);
 	pid_t child = fork();
 	if (child == 0) {
@@ -107,7 +91,7 @@ static void test_fork(struct peer *peer, kvc_async *async)
 	ok(!peer_is_due(async), "a socket that a child still holds is not reported for ever");
 	(void)kill(child, SIGKILL);
 	(void)waitpid(child, NULL, 0);
-	set(async, see, &seen);
+	set(async, peer_see, &seen);
 	peer_settle(peer, async);
 	ok(seen.calls == 2 && seen.status == KVC_OK, "and the handle connects anew");
 }

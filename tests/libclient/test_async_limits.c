@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// An asynchronous handle at its edges: full queues, cancellation in every state of a request,
-// deadlines under a clock of the test's own, closing from inside completions, and all of it at
-// random. Whatever happens, every completion is called once.
+// An asynchronous handle at its edges: full queues, deadlines under a clock of the test's own,
+// closing from inside completions, and all of it with cancellation at random. Whatever happens,
+// every completion is called once.
 #include <string.h>
 
 #include "libclient/kvclient.h"
@@ -27,43 +27,18 @@ uint64_t __wrap_kvc_deadline_ns(uint32_t timeout_ms)
 	return __wrap_kvc_now_ns() + (uint64_t)timeout_ms * 1000000;
 }
 
-struct seen {
-	unsigned calls;
-	int status;
-};
-
-static unsigned total_calls;
-
-static void see(kvc_async *async, void *user, const struct kvc_result *result)
-{
-	struct seen *seen = user;
-	(void)async;
-	total_calls++;
-	seen->calls++;
-	seen->status = result->status;
-}
-
-static int set(kvc_async *async, unsigned number, size_t bytes, kvc_done done, void *user,
-	       uint64_t *id)
-{
-	static const char value[300000];
-	char key[16];
-	int key_bytes = snprintf(key, sizeof(key), "#%u", number);
-	return kvc_async_set(async, key, (size_t)key_bytes, value, bytes, NULL, done, user, id);
-}
-
 static unsigned notices;
 
 static void writable(kvc_async *async, void *user)
 {
-	struct seen *seen = user;
+	struct peer_seen *seen = user;
 	notices++;
-	(void)set(async, 0, 1, see, seen, NULL);
+	(void)peer_set(async, 0, 1, peer_see, seen, NULL);
 }
 
 static void test_pressure(struct peer *peer)
 {
-	static struct seen seen, late;
+	static struct peer_seen seen, late;
 	struct kvc_async_options options = { .struct_bytes = sizeof(options),
 					     .requests_max = 8,
 					     .bytes_max = 1000,
@@ -71,11 +46,13 @@ static void test_pressure(struct peer *peer)
 					     .user = &late };
 	kvc_async *async = peer_open(peer, &options);
 	for (unsigned i = 0; i < 8; i++) {
-		(void)set(async, i, 1, see, &seen, NULL);
+		(void)peer_set(async, i, 1, peer_see, &seen, NULL);
 	}
-	ok_int(set(async, 8, 1, see, &seen, NULL), KVC_BUSY, "the ninth of eight requests");
+	ok_int(peer_set(async, 8, 1, peer_see, &seen, NULL), KVC_BUSY,
+	       "the ninth of eight requests");
 	peer_turn(async);
-	ok_int(set(async, 8, 1, see, &seen, NULL), KVC_BUSY, "they count until they are answered");
+	ok_int(peer_set(async, 8, 1, peer_see, &seen, NULL), KVC_BUSY,
+	       "they count until they are answered");
 	ok_u64(notices, 0, "no room, no notice");
 	(void)peer_accept(peer);
 	peer_read(peer, PEER_ALL);
@@ -84,131 +61,32 @@ static void test_pressure(struct peer *peer)
 	ok(notices == 1 && seen.calls == 4, "half is free: one notice");
 	peer_settle(peer, async);
 	ok(notices == 1 && seen.calls == 8 && late.calls == 1, "no other; it could submit");
-	ok_int(set(async, 1, 2000, see, &seen, NULL), KVC_OK, "alone a request may be larger");
-	ok_int(set(async, 2, 1, see, &seen, NULL), KVC_BUSY, "behind it nothing has room");
+	ok_int(peer_set(async, 1, 2000, peer_see, &seen, NULL), KVC_OK,
+	       "alone a request may be larger");
+	ok_int(peer_set(async, 2, 1, peer_see, &seen, NULL), KVC_BUSY,
+	       "behind it nothing has room");
 	peer_settle(peer, async);
-	ok_int(set(async, 2, 500, see, &seen, NULL), KVC_OK, "half of the bytes");
-	ok_int(set(async, 3, 800, see, &seen, NULL), KVC_BUSY, "too many bytes");
-	ok_int(set(async, 3, 300, see, &seen, NULL), KVC_OK, "few enough");
+	ok_int(peer_set(async, 2, 500, peer_see, &seen, NULL), KVC_OK, "half of the bytes");
+	ok_int(peer_set(async, 3, 800, peer_see, &seen, NULL), KVC_BUSY, "too many bytes");
+	ok_int(peer_set(async, 3, 300, peer_see, &seen, NULL), KVC_OK, "few enough");
 	peer_settle(peer, async);
 	ok(seen.calls == 11 && notices == 3, "bytes count until they are sent");
 	(void)kvc_async_close(async);
 	peer_hang_up(peer);
 }
 
-static void test_cancel(struct peer *peer, kvc_async *async)
-{
-	struct seen seen[5] = { 0 };
-	uint64_t id[5];
-	memset(peer->ran, 0, sizeof(peer->ran));
-	for (unsigned i = 0; i < 5; i++) {
-		(void)set(async, i, 1, see, &seen[i], &id[i]);
-	}
-	ok(id[0] != 0 && id[4] == id[0] + 4, "ids");
-	ok_int(kvc_async_cancel(async, id[1]), KVC_OK, "before it was sent");
-	ok_int(kvc_async_cancel(async, id[4]), KVC_OK, "the last one too");
-	ok_int(kvc_async_cancel(async, id[1]), KVC_NOT_FOUND, "twice");
-	ok_u64(seen[1].calls, 0, "not told by cancelling");
-	peer_turn(async);
-	ok(seen[1].calls == 1 && seen[1].status == KVC_CANCELLED, "told by the next dispatch");
-	(void)peer_accept(peer);
-	peer_read(peer, PEER_ALL);
-	ok(peer->ran[0] == 1 && peer->ran[1] == 0 && peer->ran[2] == 1 && peer->ran[3] == 1 &&
-		   peer->ran[4] == 0,
-	   "and never sent, unlike the others");
-	ok_int(kvc_async_cancel(async, id[2]), KVC_UNKNOWN, "after it was sent");
-	peer_turn(async);
-	ok(seen[2].calls == 1 && seen[2].status == KVC_CANCELLED && seen[0].calls == 0,
-	   "told before the reply, and before those ahead of it");
-	peer_settle(peer, async);
-	ok(seen[0].status == KVC_OK && seen[3].status == KVC_OK && seen[0].calls == 1 &&
-		   seen[2].calls == 1 && seen[3].calls == 1,
-	   "its reply is nobody else's");
-	ok_int(kvc_async_cancel(async, id[3]), KVC_NOT_FOUND, "after its completion");
-	(void)set(async, 0, 300000, see, &seen[0], &id[0]);
-	(void)set(async, 1, 1, see, &seen[1], &id[1]);
-	peer_turn(async); // the socket does not take all of it
-	ok_int(kvc_async_cancel(async, id[0]), KVC_UNKNOWN, "sent in part");
-	ok_int(kvc_async_cancel(async, id[1]), KVC_OK, "behind that, not begun");
-	(void)set(async, 3, 1, see, &seen[3], NULL);
-	peer_settle(peer, async);
-	ok(seen[0].calls == 2 && seen[1].calls == 2 && seen[3].calls == 2 &&
-		   seen[3].status == KVC_OK,
-	   "the stream is still in step");
-	ok_u64(kvc_async_pending(async), 0, "nothing is owed");
-}
-
-// What was cancelled before it was sent leaves no trace in the count of what was.
-static void test_cancel_again(struct peer *peer, kvc_async *async)
-{
-	unsigned wrong = 0;
-	for (unsigned round = 0; round < 40; round++) {
-		struct seen seen = { 0 };
-		uint64_t id, large;
-		for (unsigned i = 0; i < round; i++) {
-			(void)set(async, 0, 1, see, &seen, &id);
-			wrong += kvc_async_cancel(async, id) != KVC_OK;
-			peer_turn(async);
-		}
-		(void)set(async, 0, 300000, see, &seen, &large);
-		(void)set(async, 1, 1, see, &seen, &id);
-		peer_turn(async);
-		wrong += kvc_async_cancel(async, id) != KVC_OK;
-		wrong += kvc_async_cancel(async, large) != KVC_UNKNOWN;
-		peer_settle(peer, async);
-		wrong += seen.calls != round + 2;
-	}
-	ok_u64(wrong, 0, "any number of them, in front of others");
-}
-
-/// A completion that cancels another.
-struct canceller {
-	uint64_t own, other;
-	int own_status, other_status;
-};
-
-static void cancel_other(kvc_async *async, void *user, const struct kvc_result *result)
-{
-	struct canceller *canceller = user;
-	(void)result;
-	canceller->own_status = kvc_async_cancel(async, canceller->own);
-	canceller->other_status = kvc_async_cancel(async, canceller->other);
-}
-
-static void test_cancel_inside(struct peer *peer, kvc_async *async)
-{
-	struct canceller canceller = { 0 };
-	struct seen seen[2] = { 0 };
-	(void)set(async, 0, 1, cancel_other, &canceller, &canceller.own);
-	(void)set(async, 1, 1, see, &seen[0], &canceller.other);
-	(void)set(async, 2, 1, see, &seen[1], NULL);
-	peer_settle(peer, async);
-	ok(canceller.own_status == KVC_NOT_FOUND && canceller.other_status == KVC_UNKNOWN &&
-		   seen[0].status == KVC_CANCELLED && seen[0].calls == 1 &&
-		   seen[1].status == KVC_OK,
-	   "from inside a completion");
-	(void)set(async, 0, 1, cancel_other, &canceller, &canceller.own);
-	(void)set(async, 1, 1, see, &seen[0], &canceller.other);
-	peer_turn(async);
-	peer_hang_up(peer);
-	peer_turn(async);
-	ok(canceller.other_status == KVC_UNKNOWN && seen[0].status == KVC_CANCELLED &&
-		   seen[0].calls == 2,
-	   "when the connection has broken, but it was not told yet");
-}
-
 static void test_deadlines(struct peer *peer, kvc_async *async)
 {
-	struct seen seen[4] = { 0 };
+	struct peer_seen seen[4] = { 0 };
 	peer_settle(peer, async);
-	(void)set(async, 0, 1, see, &seen[0], NULL);
-	(void)set(async, 1, 1, see, &seen[1], NULL);
+	(void)peer_set(async, 0, 1, peer_see, &seen[0], NULL);
+	(void)peer_set(async, 1, 1, peer_see, &seen[1], NULL);
 	peer_turn(async);
 	int left_ms = kvc_async_timeout_ms(async);
 	ok(left_ms > 59000 && left_ms <= 60000, "a dispatch is due in %d ms", left_ms);
 	clock_ahead_ns += UINT64_C(50000000000);
-	(void)set(async, 2, 300000, see, &seen[2], NULL);
-	(void)set(async, 3, 1, see, &seen[3], NULL);
+	(void)peer_set(async, 2, 300000, peer_see, &seen[2], NULL);
+	(void)peer_set(async, 3, 1, peer_see, &seen[3], NULL);
 	peer_turn(async);
 	left_ms = kvc_async_timeout_ms(async);
 	ok(left_ms > 9000 && left_ms <= 10000, "later in %d ms: the oldest counts", left_ms);
@@ -224,7 +102,7 @@ static void test_deadlines(struct peer *peer, kvc_async *async)
 	ok(strstr(kvc_async_error_text(async), "deadline") != NULL, "%s",
 	   kvc_async_error_text(async));
 	peer_hang_up(peer);
-	(void)set(async, 0, 1, see, &seen[0], NULL);
+	(void)peer_set(async, 0, 1, peer_see, &seen[0], NULL);
 	peer_settle(peer, async);
 	ok_int(seen[0].status, KVC_OK, "the next one connects anew");
 }
@@ -232,12 +110,12 @@ static void test_deadlines(struct peer *peer, kvc_async *async)
 // A thousand that fail at once are not told at once.
 static void test_many_fail(struct peer *peer)
 {
-	struct seen seen = { 0 };
+	struct peer_seen seen = { 0 };
 	kvc_async *async = peer_open(peer, NULL);
 	peer_hang_up(peer);
 	peer_listen(peer, false);
 	for (unsigned i = 0; i < 1000; i++) {
-		(void)set(async, i, 1, see, &seen, NULL);
+		(void)peer_set(async, i, 1, peer_see, &seen, NULL);
 	}
 	(void)kvc_async_dispatch(async);
 	ok(seen.calls == 256 && peer_is_due(async), "1000 fail: a dispatch tells %u", seen.calls);
@@ -249,22 +127,22 @@ static void test_many_fail(struct peer *peer)
 
 static void close_inside(kvc_async *async, void *user, const struct kvc_result *result)
 {
-	see(async, user, result);
+	peer_see(async, user, result);
 	if (result->status == KVC_OK) {
-		total_calls += kvc_async_close(async) != KVC_OK;
+		peer_calls += kvc_async_close(async) != KVC_OK;
 	}
 	// Closing already, or by this: nothing goes any more.
-	total_calls += kvc_async_close(async) != KVC_INVALID;
-	total_calls += set(async, 0, 1, see, user, NULL) != KVC_INVALID;
+	peer_calls += kvc_async_close(async) != KVC_INVALID;
+	peer_calls += peer_set(async, 0, 1, peer_see, user, NULL) != KVC_INVALID;
 }
 
 static void test_close(struct peer *peer)
 {
-	struct seen seen[3] = { 0 };
+	struct peer_seen seen[3] = { 0 };
 	kvc_async *async = peer_open(peer, NULL);
-	total_calls = 0;
+	peer_calls = 0;
 	for (unsigned i = 0; i < 3; i++) {
-		(void)set(async, i, 1, close_inside, &seen[i], NULL);
+		(void)peer_set(async, i, 1, close_inside, &seen[i], NULL);
 	}
 	(void)kvc_async_dispatch(async);
 	while (peer_owes(peer) == 0) {
@@ -275,16 +153,16 @@ static void test_close(struct peer *peer)
 	ok_int(kvc_async_dispatch(async), KVC_CANCELLED,
 	       "closed in a completion: dispatch says so");
 	ok(seen[0].status == KVC_OK && seen[1].status == KVC_CANCELLED &&
-		   seen[2].status == KVC_CANCELLED && total_calls == 3,
+		   seen[2].status == KVC_CANCELLED && peer_calls == 3,
 	   "the others are told, once, and nothing goes any more");
 	peer_hang_up(peer);
 	async = peer_open(peer, NULL);
-	(void)set(async, 0, 1, see, &seen[0], NULL);
+	(void)peer_set(async, 0, 1, peer_see, &seen[0], NULL);
 	ok_int(kvc_async_close(async), KVC_OK, "closed with a request under way");
 	ok(seen[0].status == KVC_CANCELLED && seen[0].calls == 2, "which is told by it");
 }
 
-static struct seen fates[RANDOM_REQUESTS];
+static struct peer_seen fates[RANDOM_REQUESTS];
 
 // Everything at random, by both ends. Every accepted request is told once.
 static void test_random(struct peer *peer, uint64_t *random)
@@ -299,8 +177,8 @@ static void test_random(struct peer *peer, uint64_t *random)
 		uint64_t dice = tap_random(random) % 100, more = tap_random(random);
 		if (dice < 40) {
 			size_t bytes = more % 50 == 0 ? more % 300000 : more % 200;
-			int status =
-				set(async, accepted, bytes, see, &fates[accepted], &ids[accepted]);
+			int status = peer_set(async, accepted, bytes, peer_see, &fates[accepted],
+					      &ids[accepted]);
 			accepted += status == KVC_OK;
 			busy += status == KVC_BUSY;
 			wrong += status != KVC_OK && status != KVC_BUSY;
@@ -339,9 +217,6 @@ int main(void)
 	peer_start(&peer);
 	test_pressure(&peer);
 	kvc_async *async = peer_open(&peer, NULL);
-	test_cancel(&peer, async);
-	test_cancel_again(&peer, async);
-	test_cancel_inside(&peer, async);
 	test_deadlines(&peer, async);
 	ok_int(kvc_async_close(async), KVC_OK, "close");
 	peer_hang_up(&peer);
