@@ -296,13 +296,15 @@ void commands_run(struct call *call)
 	bool timed = stats_timed(stats, numbers, call);
 	uint64_t start_ns = timed ? call->kvd->seam->monotonic_ns() : 0;
 	call->command->run(call);
-	if (__builtin_expect(call->state_free != NULL, 0) && !command_is_over(call)) {
+	bool goes_on = __builtin_expect(call->state_free != NULL, 0) && !command_is_over(call);
+	// What is read in slices is as of the first: a change that comes between is told.
+	if (__builtin_expect(call->session->tracking != NULL, 0) &&
+	    call->command->flags & COMMAND_READONLY && !call->session->task) {
+		command_track(call);
+	}
+	if (__builtin_expect(goes_on, 0)) {
 		call->slept_ns += timed ? call->kvd->seam->monotonic_ns() - start_ns : 0;
 		return;
-	}
-	if (__builtin_expect(call->session->tracking != NULL, 0) &&
-	    call->command->flags & COMMAND_READONLY) {
-		command_track(call);
 	}
 	if (call->refused) {
 		return;

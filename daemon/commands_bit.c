@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
 // Values as strings of bits: SETBIT, GETBIT, BITCOUNT, BITPOS. In which order arguments and key are
-// looked at differs from one to the other, as in Redis.
+// looked at differs from one to the other, as in Redis. Long stretches are gone through in slices,
+// all of them of the value as it was when the command began.
+#include <stdlib.h>
+
 #include "daemon/bits.h"
 #include "daemon/commands.h"
+#include "daemon/commands_slice.h"
 
 #define BIT_TEXT_OFFSET "ERR bit offset is not an integer or out of range"
 #define BIT_TEXT_VALUE "ERR bit is not an integer or out of range"
@@ -91,8 +95,91 @@ static bool bit_range(const struct keyspace_value *value, bool in_bits, int64_t 
 	return true;
 }
 
+/// A walk over the bits from `at` up to and including `last`.
+struct bit_walk {
+	struct session *session;
+	struct slice_bytes bytes; // empty until it is cut for the first time
+	const unsigned char *data;
+	uint64_t at;
+	uint64_t last;
+	uint64_t count; // of those that are 1
+	bool finds;	// the first that is `bit`, instead of counting
+	bool bit;
+	bool open_ended; // zeroes follow the last one
+};
+
+static void bit_walk_free(void *state)
+{
+	struct bit_walk *walk = state;
+	slice_bytes_drop(walk->session, &walk->bytes);
+	free(walk);
+}
+
+/// Keeps a walk over `value` until the next slice. False if memory is short: it is not cut then.
+static bool bit_walk_keep(struct call *call, const struct bit_walk *walk,
+			  const struct keyspace_value *value)
+{
+	struct bit_walk *kept = malloc(sizeof(*kept));
+	if (!kept) {
+		return false;
+	}
+	*kept = *walk;
+	if (!slice_bytes_take(call->session, value, &kept->bytes)) {
+		free(kept);
+		return false;
+	}
+	kept->data = kept->bytes.data;
+	call->state = kept;
+	call->state_free = bit_walk_free;
+	return true;
+}
+
+/// The next stretch; true if the result is known then.
+static bool bit_walk_step(struct bit_walk *walk, int64_t *result)
+{
+	uint64_t bits = COMMANDS_SLICE_BYTES * UINT64_C(8);
+	uint64_t last = walk->last - walk->at < bits ? walk->last : walk->at + bits - 1;
+	int64_t found = -1;
+	if (walk->finds) {
+		found = bits_find(walk->data, walk->at, last, walk->bit);
+	} else {
+		walk->count += bits_count(walk->data, walk->at, last);
+	}
+	walk->at = last + 1;
+	if (found < 0 && last != walk->last) {
+		return false;
+	}
+	*result = walk->finds ? found : (int64_t)walk->count;
+	if (found < 0 && walk->open_ended) {
+		*result = (int64_t)walk->last + 1;
+	}
+	return true;
+}
+
+/// Goes on until the walk or the slice is over; `value` is what is walked over in the first one.
+static void bit_walk_go(struct call *call, struct bit_walk *walk,
+			const struct keyspace_value *value)
+{
+	int64_t result = 0;
+	bool cut = call->until_ns != 0;
+	while (!bit_walk_step(walk, &result)) {
+		if (cut && commands_slice_over(call)) {
+			call->again = call->state || bit_walk_keep(call, walk, value);
+			if (call->again || call->session->dead) {
+				return;
+			}
+			cut = false;
+		}
+	}
+	reply_integer(call->session, result);
+}
+
 void commands_bit_bitcount(struct call *call)
 {
+	if (call->state) {
+		bit_walk_go(call, call->state, NULL);
+		return;
+	}
 	struct keyspace_value value;
 	int64_t start = 0;
 	int64_t end = -1;
@@ -120,13 +207,25 @@ void commands_bit_bitcount(struct call *call)
 	}
 	int64_t first;
 	int64_t last;
-	bool any = bit_range(&value, in_bits, start, end, &first, &last);
-	reply_integer(call->session,
-		      any ? (int64_t)bits_count(value.value, (uint64_t)first, (uint64_t)last) : 0);
+	if (!bit_range(&value, in_bits, start, end, &first, &last)) {
+		reply_integer(call->session, 0);
+		return;
+	}
+	struct bit_walk walk = {
+		.session = call->session,
+		.data = value.value,
+		.at = (uint64_t)first,
+		.last = (uint64_t)last,
+	};
+	bit_walk_go(call, &walk, &value);
 }
 
 void commands_bit_bitpos(struct call *call)
 {
+	if (call->state) {
+		bit_walk_go(call, call->state, NULL);
+		return;
+	}
 	struct keyspace_value value;
 	int64_t bit;
 	int64_t start = 0;
@@ -154,12 +253,18 @@ void commands_bit_bitpos(struct call *call)
 	}
 	int64_t first;
 	int64_t last;
-	int64_t found = -1;
-	if (bit_range(&value, in_bits, start, end, &first, &last)) {
-		found = bits_find(value.value, (uint64_t)first, (uint64_t)last, bit == 1);
-		if (found < 0 && bit == 0 && call->argc < 5) {
-			found = last + 1; // without an end zeroes follow the value
-		}
+	if (!bit_range(&value, in_bits, start, end, &first, &last)) {
+		reply_integer(call->session, -1);
+		return;
 	}
-	reply_integer(call->session, found);
+	struct bit_walk walk = {
+		.session = call->session,
+		.data = value.value,
+		.at = (uint64_t)first,
+		.last = (uint64_t)last,
+		.finds = true,
+		.bit = bit == 1,
+		.open_ended = bit == 0 && call->argc < 5, // without an end zeroes follow the value
+	};
+	bit_walk_go(call, &walk, &value);
 }

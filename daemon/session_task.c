@@ -91,3 +91,23 @@ void session_task_end(struct session *session)
 	session_buffer_give(session, task->aside.output, task->aside.output_bytes);
 	free(task);
 }
+
+void *session_task_alloc(struct session *session, size_t bytes)
+{
+	if (!session_charge(session, bytes)) {
+		return NULL;
+	}
+	void *memory = calloc(1, bytes);
+	if (!memory) {
+		session_uncharge(session, bytes);
+	}
+	return memory;
+}
+
+void session_task_free(struct session *session, void *memory, size_t bytes)
+{
+	if (memory) {
+		session_uncharge(session, bytes);
+		reclaim_free(&session->shared->reclaim, memory, bytes);
+	}
+}
