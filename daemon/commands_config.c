@@ -84,8 +84,8 @@ static void config_match(struct config_matches *matches, const struct resp_arg *
 	}
 	for (size_t index = 0; index < config_all_count(); index++) {
 		const char *name = config_all_name(index);
-		bool hidden =
-			index >= config_count() && config_names_hidden(index - config_count());
+		bool hidden = index < config_count() ? config_option(index)->flag
+						     : config_names_hidden(index - config_count());
 		if (!hidden &&
 		    glob_match(pattern->data, pattern->bytes, name, strlen(name), true)) {
 			config_match_add(matches, index, NULL);

@@ -132,7 +132,8 @@ static enum config_action arguments_parse(struct parser *p, int argc, char **arg
 		if (index == config_count()) {
 			return CONFIG_USAGE_ERROR;
 		}
-		const char *value = equals ? equals + 1 : argv[++i];
+		bool flag = config_option(index)->flag;
+		const char *value = equals ? equals + 1 : flag ? "yes" : argv[++i];
 		if (i == argc) {
 			(void)fail(p, "--%s needs a value", config_option(index)->name);
 			return CONFIG_USAGE_ERROR;
@@ -174,8 +175,9 @@ static int pair_set(void *context, const char *section, const char *name, const 
 	if (index == config_count()) {
 		return 0;
 	}
-	if (config_option(index)->offset == offsetof(struct config, config_path)) {
-		return fail(p, "config stands on the command line only");
+	if (config_option(index)->offset == offsetof(struct config, config_path) ||
+	    config_option(index)->flag) {
+		return fail(p, "%s stands on the command line only", config_option(index)->name);
 	}
 	return option_set(p, index, value, SOURCE_FILE);
 }
@@ -268,6 +270,29 @@ void config_fini(struct config *config)
 	memset(config, 0, sizeof(*config));
 }
 
+int config_arguments_without(int argc, char **argv, const char *name)
+{
+	int left = 1;
+	for (int i = 1; i < argc; i++) {
+		size_t bytes = strcspn(argv[i] + 2, "=");
+		if (strlen(name) == bytes && strncmp(argv[i] + 2, name, bytes) == 0) {
+			continue;
+		}
+		bool alone = argv[i][2 + bytes] == '=';
+		for (size_t at = 0; !alone && at < config_count(); at++) {
+			const struct config_option *option = config_option(at);
+			alone = option->flag && strlen(option->name) == bytes &&
+				strncmp(argv[i] + 2, option->name, bytes) == 0;
+		}
+		argv[left++] = argv[i];
+		if (!alone && i + 1 < argc) { // its value, whatever that looks like
+			argv[left++] = argv[++i];
+		}
+	}
+	argv[left] = NULL;
+	return left;
+}
+
 static const char *value_word(const struct config_option *option)
 {
 	static const char *const words[] = { "PATH", "SIZE", "TIME", "N", "N", "MODE", "CHOICE" };
@@ -286,10 +311,12 @@ void config_help(void)
 		char value[CONFIG_VALUE_BYTES_MAX] = "";
 		if (option->kind == CONFIG_KIND_STRING) {
 			(void)snprintf(value, sizeof(value), "%s", option->text);
-		} else if (option->dflt > 0 || option->kind != CONFIG_KIND_SIZE) {
+		} else if (!option->flag &&
+			   (option->dflt > 0 || option->kind != CONFIG_KIND_SIZE)) {
 			config_option_print(option, option->dflt, value, sizeof(value));
 		}
-		printf("  --%s %s\n        %s", option->name, value_word(option), option->help);
+		printf("  --%s%s%s\n        %s", option->name, option->flag ? "" : " ",
+		       option->flag ? "" : value_word(option), option->help);
 		if (*value) {
 			printf(" (default %s)", value);
 		}

@@ -20,6 +20,7 @@ struct config {
 #define CONFIG_NUMBER(field, name, dflt, min, max, dynamic, help) uint64_t field;
 #define CONFIG_INTEGER(field, name, dflt, min, max, dynamic, help) int64_t field;
 #define CONFIG_CHOICE(field, name, choices, dflt, dynamic, help) unsigned field;
+#define CONFIG_FLAG(field, name, help) unsigned field;
 #define CONFIG_MODE(field, name, dflt, dynamic, help) uint64_t field;
 #include "daemon/config.tbl.h"
 };
@@ -34,6 +35,10 @@ enum config_action { CONFIG_RUN, CONFIG_HELP, CONFIG_VERSION, CONFIG_USAGE_ERROR
 enum config_action config_parse(struct config *config, int argc, char **argv, char *error,
 				size_t error_bytes);
 void config_fini(struct config *config);
+
+/// Takes option `name`, a flag, out of a command line that config_parse() has accepted. Returns the
+/// new argc; argv[argc] is NULL.
+int config_arguments_without(int argc, char **argv, const char *name);
 
 /// Longest request that is accepted, framing included, for values of up to `value_bytes_max`.
 static inline size_t config_request_bytes_max(size_t value_bytes_max, uint64_t memory_bytes)

@@ -20,6 +20,9 @@
 #ifndef CONFIG_CHOICE
 #define CONFIG_CHOICE(field, name, choices, dflt, dynamic, help)
 #endif
+#ifndef CONFIG_FLAG // no|yes, default no; on the command line only, where its name means yes
+#define CONFIG_FLAG(field, name, help)
+#endif
 #ifndef CONFIG_MODE
 #define CONFIG_MODE(field, name, dflt, dynamic, help)
 #endif
@@ -33,6 +36,8 @@ CONFIG_STRING(socket_also_path, "socket-also", "", 0,
 	      ", where clients look, if neither dir nor socket is given")
 CONFIG_STRING(config_path, "config", "", 0,
 	      "read options from this file, one `name = value` a line")
+CONFIG_FLAG(supervise, "supervise",
+	    "run kvd as a child that is started again when it dies; see kvd(8)")
 CONFIG_MODE(socket_mode, "socket-mode", 0660, 0, "permissions of the socket, octal")
 CONFIG_SIZE(memory_bytes, "memory", 256 * CONFIG_MIB, KVS_MEMORY_BYTES_MIN,
 	    KVS_REGION_BYTES_MAX / 16, 0,
@@ -113,5 +118,6 @@ CONFIG_CHOICE(log_level, "loglevel", "debug|info|notice|warning|error", 2, 1,
 #undef CONFIG_NUMBER
 #undef CONFIG_INTEGER
 #undef CONFIG_CHOICE
+#undef CONFIG_FLAG
 #undef CONFIG_MODE
 #undef CONFIG_MIB

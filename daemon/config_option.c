@@ -14,7 +14,7 @@
 static const struct config_option config_options[] = {
 #define OPTION(field, opt, help_text, text, dflt, min, max, kind, dynamic) \
 	{ opt, help_text, text, dflt, min, max, offsetof(struct config, field), \
-	  CONFIG_KIND_##kind, dynamic },
+	  CONFIG_KIND_##kind, dynamic, false },
 #define CONFIG_STRING(field, opt, dflt_text, dynamic, help_text) \
 	OPTION(field, opt, help_text, dflt_text, 0, 0, 0, STRING, dynamic)
 #define CONFIG_SIZE(field, opt, dflt, min, max, dynamic, help_text) \
@@ -30,6 +30,9 @@ static const struct config_option config_options[] = {
 	OPTION(field, opt, help_text, NULL, dflt, 0, 0777, MODE, dynamic)
 #define CONFIG_CHOICE(field, opt, choices, dflt, dynamic, help_text) \
 	OPTION(field, opt, help_text, choices, dflt, 0, UINT32_MAX, CHOICE, dynamic)
+#define CONFIG_FLAG(field, opt, help_text) \
+	{ opt, help_text, "no|yes", 0, 0, UINT32_MAX, offsetof(struct config, field), \
+	  CONFIG_KIND_CHOICE, false, true },
 #include "daemon/config.tbl.h"
 #undef OPTION
 };

@@ -28,6 +28,7 @@ struct config_option {
 	size_t offset; // in struct config
 	enum config_kind kind;
 	bool dynamic; // may be set while kvd runs
+	bool flag;    // a choice of no|yes, on the command line only, where its name means yes
 };
 
 /// The row of an option, 0..config_count()-1.

@@ -28,6 +28,7 @@ struct fdstore_entry {
 
 struct fdstore {
 	const struct seam *seam;
+	pid_t parent; // of this process when it began
 	size_t count;
 	bool failed; // and that was logged
 	struct fdstore_entry entries[];
@@ -90,6 +91,7 @@ struct fdstore *fdstore_create(const struct seam *seam)
 	struct fdstore *store = calloc(1, sizeof(*store) + count * sizeof(store->entries[0]));
 	if (store != NULL) {
 		store->seam = seam;
+		store->parent = getppid();
 		fdstore_enter(store, count, getenv("LISTEN_FDNAMES"));
 	}
 	(void)unsetenv("LISTEN_PID"); // cannot fail for such names
@@ -138,6 +140,18 @@ int fdstore_take(struct fdstore *store, const char *name)
 	return -1;
 }
 
+int fdstore_take_any(struct fdstore *store, char name[FDSTORE_NAME_BYTES_MAX + 1])
+{
+	for (size_t i = 0; i < store->count; i++) {
+		struct fdstore_entry *entry = &store->entries[i];
+		if (entry->fd >= 0) {
+			(void)snprintf(name, FDSTORE_NAME_BYTES_MAX + 1, "%s", entry->name);
+			return fdstore_take(store, entry->name);
+		}
+	}
+	return -1;
+}
+
 static bool fdstore_is_known(const struct fdstore *store, const char *name)
 {
 	for (size_t i = 0; i < store->count; i++) {
@@ -178,7 +192,7 @@ bool fdstore_offered(const struct fdstore *store)
 	       (most == NULL || fdstore_number(most, UINT32_MAX) > 0);
 }
 
-static bool fdstore_is_name(const char *name)
+bool fdstore_is_name(const char *name)
 {
 	size_t bytes = strlen(name);
 	for (size_t i = 0; i < bytes; i++) {
@@ -211,6 +225,9 @@ static bool fdstore_send(struct fdstore *store, const char *verb, const char *wh
 	}
 	if (!fdstore_is_name(name)) {
 		return fdstore_fail(store, what, name, EINVAL);
+	}
+	if (getenv("NOTIFY_SOCKET")[0] == '@' && getppid() != store->parent) {
+		return fdstore_fail(store, what, name, ESRCH);
 	}
 	int bytes = snprintf(text, sizeof(text), "%s\nFDNAME=%s", verb, name);
 	int error = notify_send(store->seam, text, (size_t)bytes, fd);

@@ -40,6 +40,12 @@ void fdstore_destroy(struct fdstore *store);
 /// fdstore_drop().
 int fdstore_take(struct fdstore *store, const char *name);
 
+/// The next that nobody took, whatever its name, which is written to `name`; or -1.
+int fdstore_take_any(struct fdstore *store, char name[FDSTORE_NAME_BYTES_MAX + 1]);
+
+/// May descriptors be called so?
+bool fdstore_is_name(const char *name);
+
 /// Everybody who wants one has taken it: closes the rest, each with a line in the log, and has the
 /// keeper drop those names, unless somebody took another of the same name. Sockets stay as they are:
 /// they come from socket units and are for whoever asks for them by name later.
@@ -54,7 +60,9 @@ bool fdstore_offered(const struct fdstore *store);
 /// killed right after this call. What was kept under the name before stays beside it; the same
 /// file again changes nothing. Keep one file under one name only. True if it was sent. False
 /// without a keeper, for a bad name or descriptor, or if the keeper cannot be reached (waits for it
-/// two seconds at most): the first such failure is logged, none is fatal.
+/// two seconds at most): the first such failure is logged, none is fatal. A keeper at an abstract
+/// address that is no longer this process's parent gets nothing: the name may be a stranger's by
+/// now.
 bool fdstore_keep(struct fdstore *store, const char *name, int fd);
 
 /// Has the keeper close all that it keeps under `name`. What this process inherited and did not take

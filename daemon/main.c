@@ -1,13 +1,24 @@
 // SPDX-License-Identifier: MIT
 //
-// kvd's entry: what was asked for, then start, serve, stop.
+// kvd's entry: what was asked for, then start, serve, stop; or have a child do that, and watch it.
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
 
 #include "daemon/config.h"
+#include "daemon/log.h"
+#include "daemon/seam.h"
 #include "daemon/service.h"
 #include "daemon/storage/probe.h"
+#include "daemon/supervise.h"
+
+static int supervise(struct config *config, int argc, char **argv)
+{
+	log_init((enum log_level)config->log_level);
+	config_fini(config); // the child reads it all anew
+	(void)config_arguments_without(argc, argv, "supervise");
+	return supervise_run(&seam_system, argv);
+}
 
 int main(int argc, char **argv)
 {
@@ -33,6 +44,9 @@ int main(int argc, char **argv)
 		return EX_USAGE;
 	default:
 		break;
+	}
+	if (config.supervise) {
+		return supervise(&config, argc, argv);
 	}
 	struct service *service;
 	int code = service_start(&service, &config);

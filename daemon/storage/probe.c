@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "daemon/remedy.h"
+#include "daemon/self.h"
 #include "daemon/storage/pages.h"
 #include "daemon/storage/recover.h"
 #include "daemon/storage/store.h"
@@ -112,20 +113,6 @@ int store_probe_child(const char *dir)
 	return -result;
 }
 
-// This program's file by its name: under a debugger or valgrind /proc/self/exe itself would run the
-// tool instead. If the file is gone (a package was upgraded), the link still leads to it.
-static const char *own_program(char *path, size_t path_bytes)
-{
-	ssize_t length = readlink("/proc/self/exe", path, path_bytes);
-	if (length > 0 && (size_t)length < path_bytes) {
-		path[length] = '\0';
-		if (access(path, X_OK) == 0) {
-			return path;
-		}
-	}
-	return "/proc/self/exe";
-}
-
 // Starts the child with standard output in `write_fd` and no other descriptor but the standard
 // ones.
 static int start_child(const char *dir, int write_fd, pid_t *pid)
@@ -141,7 +128,7 @@ static int start_child(const char *dir, int write_fd, pid_t *pid)
 		rc = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
 	}
 	if (rc == 0) {
-		rc = posix_spawn(pid, own_program(path, sizeof(path)), &actions, NULL, arguments,
+		rc = posix_spawn(pid, self_program(path, sizeof(path)), &actions, NULL, arguments,
 				 environ);
 	}
 	(void)posix_spawn_file_actions_destroy(&actions);

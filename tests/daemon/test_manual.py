@@ -14,10 +14,10 @@ MANUAL = os.path.join(os.environ.get('KVD_SOURCE', SOURCE_ROOT), 'daemon', 'kvd.
 
 
 def read_help():
-    """name -> (argument, default or None)"""
+    """name -> (argument, '' for none, and default or None)"""
     text = subprocess.run([KVD_PROGRAM, '--help'], capture_output=True, check=True).stdout.decode()
     options = {}
-    for name, argument, body in re.findall(r'^  --([\w-]+) (\S+)\n {8}(.*)$', text, re.M):
+    for name, argument, body in re.findall(r'^  --([\w-]+) ?(\S*)\n {8}(.*)$', text, re.M):
         found = re.search(r'\(default (.*)\)$', body)
         options[name] = (argument, found.group(1) if found else None)
     return options
@@ -27,7 +27,8 @@ def read_manual():
     """name -> (argument, text)"""
     with open(MANUAL, encoding='utf-8') as manual:
         text = manual.read()
-    items = re.findall(r'^\.It Fl -([\w-]+) Ar (\S+)\n(.*?)(?=^\.It |^\.El)', text, re.M | re.S)
+    items = re.findall(r'^\.It Fl -([\w-]+)(?: Ar (\S+))?\n(.*?)(?=^\.It |^\.El)', text,
+                       re.M | re.S)
     return {name: (argument, re.sub(r'^\.\w+ ', '', body, flags=re.M).replace('\n', ' '))
             for name, argument, body in items}
 

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: MIT
+//
+// One loop over two descriptors, a signalfd and the keeper's socket. All signals are taken in order
+// from the first, so there are no handlers and nothing to interrupt; being blocked also is what
+// lets process 1 of a pid namespace get them.
+#include "daemon/supervise.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "daemon/fdstore.h"
+#include "daemon/keeper.h"
+#include "daemon/log.h"
+#include "daemon/notify.h"
+#include "daemon/remedy.h"
+#include "daemon/seam.h"
+#include "daemon/self.h"
+
+#define SUPERVISE_DELAY_MS_FIRST 10u
+#define SUPERVISE_DELAY_MS_MAX 5000u
+
+struct supervise {
+	const struct seam *seam;
+	char *const *arguments;
+	struct keeper *keeper;
+	int epoll_fd;
+	int signals_fd;
+	sigset_t signals_before;
+	struct sigaction child_before; // what SIGCHLD did
+	pid_t child;		       // 0 = there is none
+	uint64_t started_ns;
+	uint64_t start_at_ns; // when there is no child
+	unsigned deaths;      // in a row
+	bool told;	      // to stop
+	unsigned heard;	      // enum keeper_heard, of this child
+	bool over;
+	int code;
+};
+
+bool supervise_again(const struct supervise_end *end)
+{
+	static const int lasting[] = {
+		EX_USAGE,     EX_DATAERR,  EX_NOINPUT,	EX_NOUSER, EX_NOHOST,
+		EX_CANTCREAT, EX_TEMPFAIL, EX_PROTOCOL, EX_NOPERM, EX_CONFIG
+	};
+	if (end->told) {
+		return false;
+	}
+	if (!WIFEXITED(end->status)) {
+		return true;
+	}
+	int code = WEXITSTATUS(end->status);
+	if (code == 0 || end->stopping) {
+		return false;
+	}
+	for (size_t i = 0; !end->ready && i < sizeof(lasting) / sizeof(lasting[0]); i++) {
+		if (code == lasting[i]) {
+			return false;
+		}
+	}
+	return true;
+}
+
+int supervise_code(int status)
+{
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+uint64_t supervise_delay_ms(unsigned deaths)
+{
+	uint64_t delay_ms = SUPERVISE_DELAY_MS_FIRST;
+	if (deaths < 2) {
+		return 0;
+	}
+	for (unsigned i = 2; i < deaths && delay_ms < SUPERVISE_DELAY_MS_MAX; i++) {
+		delay_ms *= 2;
+	}
+	return delay_ms < SUPERVISE_DELAY_MS_MAX ? delay_ms : SUPERVISE_DELAY_MS_MAX;
+}
+
+static int supervise_watch(struct supervise *s, int fd)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data = { .fd = fd } };
+	return epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ? 0 : -errno;
+}
+
+static int supervise_signals(struct supervise *s)
+{
+	static const int taken[] = { SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 };
+	struct sigaction ordinary = { .sa_handler = SIG_DFL };
+	sigset_t set, blocked;
+	(void)sigemptyset(&set);
+	for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+		(void)sigaddset(&set, taken[i]);
+	}
+	blocked = set;
+	(void)sigaddset(&blocked, SIGPIPE); // the log may be a pipe that nobody reads any more
+	(void)sigaddset(&blocked, SIGXFSZ); // or a file that may not grow
+	if (sigprocmask(SIG_BLOCK, &blocked, &s->signals_before) != 0 ||
+	    sigaction(SIGCHLD, &ordinary, &s->child_before) !=
+		    0) { // ignored, none could be waited for
+		return -errno;
+	}
+	s->signals_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	return s->signals_fd < 0 ? -errno : supervise_watch(s, s->signals_fd);
+}
+
+static int supervise_open(struct supervise *s)
+{
+	int fd;
+	// The first three must be there, or what is opened next is taken for them.
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0) {
+		(void)close(fd);
+	}
+	// What is kept gives its holder the region for writing: as kvd itself, be opaque.
+	(void)prctl(PR_SET_DUMPABLE, 0);
+	(void)prctl(PR_SET_CHILD_SUBREAPER, 1);
+	struct fdstore *inherited = fdstore_create(s->seam);
+	int error = keeper_create(&s->keeper, s->seam, inherited);
+	fdstore_destroy(inherited);
+	if (error != 0) {
+		return error;
+	}
+	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (s->epoll_fd < 0) {
+		return -errno;
+	}
+	error = supervise_watch(s, keeper_fd(s->keeper));
+	return error != 0 ? error : supervise_signals(s);
+}
+
+static void supervise_close(struct supervise *s)
+{
+	keeper_destroy(s->keeper);
+	if (s->epoll_fd >= 0) {
+		(void)close(s->epoll_fd);
+	}
+	if (s->signals_fd >= 0) {
+		(void)close(s->signals_fd);
+		(void)sigaction(SIGCHLD, &s->child_before, NULL);
+		(void)sigprocmask(SIG_SETMASK, &s->signals_before, NULL);
+	}
+}
+
+/// Whose watchdog is the outer manager's, if there is one: the child's.
+static bool supervise_hand_watchdog(pid_t parent)
+{
+	char number[32];
+	const char *pid = getenv("WATCHDOG_PID");
+	(void)snprintf(number, sizeof(number), "%d", (int)parent);
+	if (pid == NULL || strcmp(pid, number) != 0) {
+		return true;
+	}
+	(void)snprintf(number, sizeof(number), "%d", (int)getpid());
+	return setenv("WATCHDOG_PID", number, 1) == 0;
+}
+
+/// The child's way to its program.
+__attribute__((noreturn)) static void supervise_become_child(const struct supervise *s,
+							     pid_t parent)
+{
+	char path[PATH_MAX];
+	// SIGTERM: what can be made durable is, though nobody is left to start it again.
+	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() != parent) { // died meanwhile, before it could have had an effect
+		_exit(EX_TEMPFAIL);
+	}
+	int error = keeper_hand_over(s->keeper);
+	if (error == 0 && !supervise_hand_watchdog(parent)) {
+		error = -ENOMEM;
+	}
+	if (error == 0 && (sigaction(SIGCHLD, &s->child_before, NULL) != 0 ||
+			   sigprocmask(SIG_SETMASK, &s->signals_before, NULL) != 0)) {
+		error = -errno;
+	}
+	if (error == 0) {
+		(void)execv(self_program(path, sizeof(path)), s->arguments);
+		(void)execv(SELF_PROGRAM_LINK, s->arguments);
+		error = -errno;
+	}
+	log_error("supervise: cannot run %s: %s; %s", SELF_PROGRAM_LINK, strerror(-error),
+		  error == -ENOENT ? "mount /proc (mount -t proc proc /proc)"
+				   : remedy_of_errno(-error));
+	_exit(EX_OSERR);
+}
+
+/// One more death: when to start again. Says so as the end of a sentence.
+static void supervise_plan(struct supervise *s, char *out, size_t bytes)
+{
+	uint64_t now_ns = s->seam->monotonic_ns();
+	s->deaths = now_ns - s->started_ns >= SUPERVISE_LIVED_NS ? 1 : s->deaths + 1;
+	uint64_t delay_ms = supervise_delay_ms(s->deaths);
+	s->start_at_ns = now_ns + delay_ms * UINT64_C(1000000);
+	if (delay_ms == 0) {
+		(void)snprintf(out, bytes, "starts again at once");
+	} else {
+		(void)snprintf(out, bytes, "starts again in %llu ms", (unsigned long long)delay_ms);
+	}
+}
+
+static void supervise_start(struct supervise *s)
+{
+	pid_t parent = getpid();
+	pid_t child = fork();
+	if (child == 0) {
+		supervise_become_child(s, parent);
+	}
+	s->started_ns = s->seam->monotonic_ns();
+	s->heard = 0;
+	if (child < 0) {
+		int error = errno;
+		char when[64];
+		s->code = EX_OSERR;
+		supervise_plan(s, when, sizeof(when));
+		LOG_AT(LOG_LEVEL_ERROR, "supervise: no process for kvd: %s; %s; it %s",
+		       strerror(error), remedy_of_errno(error), when);
+		return;
+	}
+	s->child = child;
+	keeper_listen_to(s->keeper, child);
+}
+
+static void supervise_hear(struct supervise *s)
+{
+	s->heard |= keeper_hear(s->keeper);
+}
+
+/// How it ended, as half a sentence.
+static void supervise_describe(int status, char *out, size_t bytes)
+{
+	if (WIFSIGNALED(status)) {
+		(void)snprintf(out, bytes, "was killed by signal %d (%s)%s", WTERMSIG(status),
+			       strsignal(WTERMSIG(status)),
+			       WCOREDUMP(status) ? ", core dumped" : "");
+	} else {
+		(void)snprintf(out, bytes, "ended with exit code %d", WEXITSTATUS(status));
+	}
+}
+
+static void supervise_bury(struct supervise *s, int status)
+{
+	const struct supervise_end end = { .status = status,
+					   .told = s->told,
+					   .stopping = (s->heard & KEEPER_HEARD_STOPPING) != 0,
+					   .ready = (s->heard & KEEPER_HEARD_READY) != 0 };
+	char how[128];
+	int pid = (int)s->child;
+	supervise_describe(status, how, sizeof(how));
+	s->child = 0;
+	keeper_listen_to(s->keeper, 0);
+	s->code = supervise_code(status);
+	if (!supervise_again(&end)) {
+		s->over = true;
+		if (s->code != 0) {
+			LOG_AT(LOG_LEVEL_NOTICE,
+			       "supervise: kvd (process %d) %s, and is not started "
+			       "again: %s",
+			       pid, how,
+			       end.told	      ? "a signal asked to stop"
+			       : end.stopping ? "it was stopping"
+					      : "what its last line says must be changed first");
+		}
+		return;
+	}
+	char when[64];
+	supervise_plan(s, when, sizeof(when));
+	LOG_AT(LOG_LEVEL_WARNING, "supervise: kvd (process %d) %s and %s, %zu descriptors are kept",
+	       pid, how, when, keeper_count(s->keeper));
+	notify_status("kvd %s and %s", how, when);
+}
+
+/// Waits for all that ended: the child, and orphans that came to this process.
+static void supervise_reap(struct supervise *s)
+{
+	for (;;) {
+		siginfo_t info = { .si_pid = 0 };
+		int status;
+		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) {
+			return;
+		}
+		bool own = info.si_pid == s->child;
+		if (own) {
+			supervise_hear(s); // to its last word
+		}
+		if (waitpid(info.si_pid, &status, 0) == info.si_pid && own) {
+			supervise_bury(s, status);
+		}
+	}
+}
+
+static void supervise_forward(struct supervise *s, int signal, bool everybody)
+{
+	if (signal == SIGHUP && everybody) { // the terminal is gone
+		signal = SIGTERM;
+		everybody = false;
+	}
+	if (signal == SIGTERM || signal == SIGINT) {
+		s->told = true;
+	}
+	if (s->child == 0 && s->told) {
+		LOG_AT(LOG_LEVEL_NOTICE, "supervise: ends while kvd is down: what it had not made "
+					 "durable is gone");
+		s->over = true;
+	}
+	// A key of the terminal is a signal to the child too.
+	if (s->child != 0 && !everybody && kill(s->child, signal) != 0) {
+		log_warning("supervise: cannot pass on signal %d: %s", signal, strerror(errno));
+	}
+}
+
+static void supervise_take_signals(struct supervise *s)
+{
+	struct signalfd_siginfo info;
+	while (!s->over &&
+	       s->seam->read(s->signals_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo == SIGCHLD) {
+			supervise_reap(s);
+		} else {
+			supervise_forward(s, (int)info.ssi_signo, info.ssi_code == SI_KERNEL);
+		}
+	}
+}
+
+/// Until when nothing need be done, in ms as epoll_wait() wants it.
+static int supervise_wait_ms(const struct supervise *s)
+{
+	uint64_t now_ns = s->seam->monotonic_ns();
+	if (s->child != 0) {
+		return -1;
+	}
+	return now_ns >= s->start_at_ns ? 0 : (int)((s->start_at_ns - now_ns + 999999) / 1000000);
+}
+
+static int supervise_turn(struct supervise *s)
+{
+	struct epoll_event events[2];
+	if (s->seam->epoll_wait(s->epoll_fd, events, 2, supervise_wait_ms(s)) < 0 &&
+	    errno != EINTR) {
+		return -errno;
+	}
+	supervise_hear(s);
+	supervise_take_signals(s);
+	if (!s->over && s->child == 0 && s->seam->monotonic_ns() >= s->start_at_ns) {
+		supervise_start(s);
+	}
+	return 0;
+}
+
+int supervise_run(const struct seam *seam, char *const arguments[])
+{
+	struct supervise s = {
+		.seam = seam, .arguments = arguments, .epoll_fd = -1, .signals_fd = -1
+	};
+	int error = supervise_open(&s);
+	while (error == 0 && !s.over) {
+		error = supervise_turn(&s);
+	}
+	if (error != 0) {
+		LOG_AT(LOG_LEVEL_ERROR, "supervise: %s; %s", strerror(-error),
+		       remedy_of_errno(-error));
+		s.code = EX_OSERR;
+	}
+	supervise_close(&s);
+	return s.code;
+}
