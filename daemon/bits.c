@@ -110,22 +110,31 @@ int64_t bits_find(const unsigned char *at, uint64_t first, uint64_t last, bool b
 	return -1;
 }
 
+__extension__ typedef unsigned __int128 bits_wide; // holds the nine bytes that 64 bits may touch
+
 uint64_t bits_get(const unsigned char *at, uint64_t limit, uint64_t first, unsigned bits)
 {
-	uint64_t number = 0;
-	for (uint64_t i = first; i < first + bits; i++) {
-		unsigned byte = i / 8 < limit ? at[i / 8] : 0;
-		number = number << 1 | ((byte >> (7 - i % 8)) & 1u);
+	uint64_t start = first / 8;
+	unsigned shift = (unsigned)(first % 8);
+	unsigned bytes = (shift + bits + 7) / 8;
+	bits_wide wide = 0;
+	for (unsigned k = 0; k < bytes; k++) {
+		wide = wide << 8 | (start + k < limit ? at[start + k] : 0u);
 	}
-	return number;
+	wide >>= bytes * 8 - shift - bits;
+	return (uint64_t)wide & (UINT64_MAX >> (64 - bits));
 }
 
 void bits_set(unsigned char *at, uint64_t first, unsigned bits, uint64_t number)
 {
-	for (unsigned k = 0; k < bits; k++) {
-		uint64_t i = first + k;
-		unsigned mask = 0x80u >> (i % 8);
-		bool one = (number >> (bits - 1 - k)) & 1;
-		at[i / 8] = (unsigned char)(one ? at[i / 8] | mask : at[i / 8] & ~mask);
+	uint64_t mask = UINT64_MAX >> (64 - bits);
+	unsigned shift = (unsigned)(first % 8);
+	unsigned bytes = (shift + bits + 7) / 8;
+	unsigned spare = bytes * 8 - shift - bits;
+	bits_wide wide = (bits_wide)(number & mask) << spare;
+	bits_wide wide_mask = (bits_wide)mask << spare;
+	at += first / 8;
+	for (unsigned k = bytes; k-- > 0; wide >>= 8, wide_mask >>= 8) {
+		at[k] = (unsigned char)((at[k] & ~(unsigned)wide_mask) | (unsigned)wide);
 	}
 }

@@ -2,11 +2,16 @@
 //
 // BITFIELD: integers of any width at any bit of a value, read and written by one command. The
 // arguments are gone through twice, first for mistakes and for how far the writes reach, then to do
-// them, in a copy of just the bytes between the first and the last one written.
+// them, in a copy of just the bytes between the first and the last one written. Many operations, or
+// a long copy, are done in slices; all are done to the same version of the value.
 #include <stdlib.h>
 
 #include "daemon/bits.h"
 #include "daemon/commands.h"
+#include "daemon/commands_slice.h"
+#include "daemon/session_task.h"
+
+#define BITFIELD_OPS_A_LOOK 64u // done between two looks at the clock
 
 #define BITFIELD_TEXT_OFFSET "ERR bit offset is not an integer or out of range"
 #define BITFIELD_TEXT_TYPE                                                                      \
@@ -33,14 +38,24 @@ struct bitfield_plan {
 	uint64_t end;
 };
 
-/// The value while the operations run: `window` stands for its bytes [start, end).
+enum bitfield_phase { BITFIELD_PLAN, BITFIELD_LOOK, BITFIELD_FILL, BITFIELD_RUN, BITFIELD_STORE };
+
+/// How far a call has come. While the operations run, `window` stands for the bytes [start, end) of
+/// the value that the plan names.
 struct bitfield_state {
-	const struct keyspace_value *old;
+	struct session *session;
+	bool read_only;
+	enum bitfield_phase phase;
+	struct bitfield_plan plan;
+	struct bitfield_op op; // the last one; it hands its kind of overflow on
+	uint32_t at;	       // argument behind it
+	struct keyspace_value old;
+	struct slice_bytes bytes; // of `old`, when it is only read
 	unsigned char *window;
-	uint64_t start;
-	uint64_t end;
+	uint64_t filled;
 	bool grows;
 	size_t changes;
+	unsigned restarts;
 };
 
 static bool bitfield_type(struct call *call, const struct resp_arg *arg, struct bitfield_op *op)
@@ -121,35 +136,45 @@ static bool bitfield_next(struct call *call, uint32_t *at, struct bitfield_op *o
 	return false;
 }
 
-/// False: an error was answered.
-static bool bitfield_plan(struct call *call, struct bitfield_plan *plan)
+/// Is the slice over? Then the call returns at once.
+static bool bitfield_cut(struct call *call)
 {
-	struct bitfield_op op = { .overflow = BITFIELD_WRAP };
-	uint32_t at = 2;
-	*plan = (struct bitfield_plan){ .start = UINT64_MAX };
-	while (bitfield_next(call, &at, &op)) {
-		uint64_t start = op.first / 8;
-		uint64_t end = (op.first + op.bits - 1) / 8 + 1;
+	call->again = commands_slice_over(call);
+	return call->again;
+}
+
+/// False: an error was answered, or it goes on in the next slice.
+static bool bitfield_plan(struct call *call, struct bitfield_state *state)
+{
+	struct bitfield_plan *plan = &state->plan;
+	while (bitfield_next(call, &state->at, &state->op)) {
+		const struct bitfield_op *op = &state->op;
+		uint64_t start = op->first / 8;
+		uint64_t end = (op->first + op->bits - 1) / 8 + 1;
 		plan->count++;
-		if (op.verb != BITFIELD_GET) {
+		if (op->verb != BITFIELD_GET) {
 			plan->writes = true;
 			plan->start = start < plan->start ? start : plan->start;
 			plan->end = end > plan->end ? end : plan->end;
 		}
+		if (plan->count % BITFIELD_OPS_A_LOOK == 0 && bitfield_cut(call)) {
+			return false;
+		}
 	}
+	state->phase = BITFIELD_LOOK;
 	return !call->failed;
 }
 
 static uint64_t bitfield_read(const struct bitfield_state *state, const struct bitfield_op *op)
 {
 	unsigned char bytes[9];
-	const unsigned char *old = state->old->value;
+	const unsigned char *old = state->old.value;
 	for (unsigned k = 0; k < sizeof(bytes); k++) {
 		uint64_t i = op->first / 8 + k;
-		if (i >= state->start && i < state->end) {
-			bytes[k] = state->window[i - state->start];
+		if (state->window && i >= state->plan.start && i < state->plan.end) {
+			bytes[k] = state->window[i - state->plan.start];
 		} else {
-			bytes[k] = i < state->old->value_bytes ? old[i] : 0;
+			bytes[k] = i < state->old.value_bytes ? old[i] : 0;
 		}
 	}
 	return bits_get(bytes, sizeof(bytes), op->first % 8, op->bits);
@@ -190,80 +215,232 @@ static void bitfield_write(struct call *call, struct bitfield_state *state,
 		}
 	}
 	reply_integer(call->session, (int64_t)(op->verb == BITFIELD_SET ? before : after));
-	bits_set(state->window, op->first - state->start * 8, op->bits, (uint64_t)after);
+	bits_set(state->window, op->first - state->plan.start * 8, op->bits, (uint64_t)after);
 	state->changes += state->grows || before != after;
 }
 
-static void bitfield_run(struct call *call, const struct bitfield_plan *plan,
-			 struct bitfield_state *state)
+/// Does the operations, and answers them. False: it goes on in the next slice.
+static bool bitfield_run(struct call *call, struct bitfield_state *state)
 {
-	struct bitfield_op op = { .overflow = BITFIELD_WRAP };
-	uint32_t at = 2;
-	reply_array(call->session, plan->count);
-	while (bitfield_next(call, &at, &op)) {
-		if (op.verb == BITFIELD_GET) {
+	for (unsigned count = 1; bitfield_next(call, &state->at, &state->op); count++) {
+		const struct bitfield_op *op = &state->op;
+		if (op->verb == BITFIELD_GET) {
 			reply_integer(call->session,
-				      (int64_t)bitfield_as(&op, bitfield_read(state, &op)));
+				      (int64_t)bitfield_as(op, bitfield_read(state, op)));
 		} else {
-			bitfield_write(call, state, &op);
+			bitfield_write(call, state, op);
 		}
+		if (count % BITFIELD_OPS_A_LOOK == 0 && bitfield_cut(call)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/// Before the first operation: it is the next to be read.
+static void bitfield_rewind(struct bitfield_state *state)
+{
+	state->op = (struct bitfield_op){ .overflow = BITFIELD_WRAP };
+	state->at = 2;
+}
+
+static void bitfield_begin_run(struct call *call, struct bitfield_state *state)
+{
+	state->phase = BITFIELD_RUN;
+	bitfield_rewind(state);
+	reply_array(call->session, state->plan.count);
+}
+
+/// The operations of a call that only reads.
+static void bitfield_get(struct call *call, struct bitfield_state *state)
+{
+	if (state->phase == BITFIELD_LOOK) {
+		if (!commands_lookup(call, 1, &state->old)) {
+			state->old = (struct keyspace_value){ 0 };
+		}
+		bitfield_begin_run(call, state);
+	}
+	(void)bitfield_run(call, state);
+}
+
+/// The value as it is now. If it is not the one that was worked on, all begins anew; where that
+/// happens again and again the last time is not cut.
+static void bitfield_look(struct call *call, struct bitfield_state *state)
+{
+	struct session *session = call->session;
+	struct keyspace_value now;
+	if (!commands_peek(call, 1, &now)) {
+		now = (struct keyspace_value){ 0 };
+	}
+	if (state->phase > BITFIELD_LOOK && now.seq != state->old.seq) {
+		commands_reply_rewind(session, call->mark);
+		keyspace_stage_drop(call->kvd->keyspace, session->id);
+		state->phase = BITFIELD_LOOK;
+		state->restarts++;
+	}
+	if (state->restarts >= COMMANDS_SLICE_RESTARTS_MAX) {
+		call->until_ns = 0;
+	}
+	if (state->phase == BITFIELD_LOOK) {
+		state->phase = BITFIELD_FILL;
+		state->filled = 0;
+		state->changes = 0;
+	}
+	state->old = now;
+	state->grows = state->plan.end > now.value_bytes;
+}
+
+/// Fills the window with what the value has there. False: it goes on in the next slice, or an error
+/// was answered.
+static bool bitfield_fill(struct call *call, struct bitfield_state *state)
+{
+	uint64_t start = state->plan.start;
+	uint64_t all = state->plan.end - start;
+	if (!state->window) {
+		state->window = session_task_alloc(call->session, all);
+	}
+	if (!state->window) {
+		commands_error(call, COMMANDS_TEXT_OOM);
+		return false;
+	}
+	while (state->filled < all) {
+		uint64_t at = start + state->filled;
+		uint64_t bytes = all - state->filled;
+		bytes = bytes < COMMANDS_SLICE_BYTES ? bytes : COMMANDS_SLICE_BYTES;
+		uint64_t there = at < state->old.value_bytes ? state->old.value_bytes - at : 0;
+		there = there < bytes ? there : bytes;
+		unsigned char *to = state->window + state->filled;
+		if (there > 0) {
+			memcpy(to, (const unsigned char *)state->old.value + at, there);
+		}
+		memset(to + there, 0, bytes - there);
+		state->filled += bytes;
+		if (state->filled < all && bitfield_cut(call)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/// Writes what has become of the window. The replies are there already and stay while a large value
+/// is copied.
+static void bitfield_store(struct call *call, struct bitfield_state *state)
+{
+	struct session *session = call->session;
+	// A value that grew stays grown, even if every operation failed by overflow.
+	if (!state->grows && state->changes == 0) {
+		return;
+	}
+	uint64_t mark = call->mark;
+	size_t bytes = state->plan.end - state->plan.start;
+	if (state->old.value_bytes <= keyspace_value_bytes_max(call->kvd->keyspace)) {
+		call->mark = commands_reply_mark(session);
+	} // else only the error is answered
+	commands_slice_write_begin(call, state->window, bytes);
+	bool wrote =
+		commands_overwrite(call, 1, &state->old, state->plan.start, state->window, bytes);
+	commands_slice_write_end(call);
+	call->mark = mark;
+	if (wrote && state->changes > 0) {
+		commands_event(call, 1, EVENT_STRING, "setbit");
+	}
+	call->again = call->refused == KEYSPACE_AGAIN;
+	if (call->refused && !call->again) {
+		commands_reply_rewind(session, mark);
 	}
 }
 
 /// The operations of a call that writes.
-static void bitfield_change(struct call *call, const struct bitfield_plan *plan)
+static void bitfield_change(struct call *call, struct bitfield_state *state)
 {
-	struct keyspace_value old = { 0 };
-	uint64_t bytes = plan->end - plan->start;
-	if (!commands_length_fits(call, plan->start, bytes)) {
+	const struct bitfield_plan *plan = &state->plan;
+	if (!state->window && !commands_length_fits(call, plan->start, plan->end - plan->start)) {
 		return;
 	}
-	if (!commands_peek(call, 1, &old)) {
-		old = (struct keyspace_value){ 0 };
+	bitfield_look(call, state);
+	if (state->phase == BITFIELD_FILL) {
+		if (!bitfield_fill(call, state)) {
+			return;
+		}
+		bitfield_begin_run(call, state);
 	}
-	struct bitfield_state state = {
-		.old = &old,
-		.window = calloc(1, bytes),
-		.start = plan->start,
-		.end = plan->end,
-		.grows = plan->end > old.value_bytes,
-	};
-	if (!state.window) {
-		commands_error(call, COMMANDS_TEXT_OOM);
+	if (state->phase == BITFIELD_RUN) {
+		if (!bitfield_run(call, state)) {
+			return;
+		}
+		state->phase = BITFIELD_STORE;
+	}
+	bitfield_store(call, state);
+}
+
+/// The next slice, or all of it.
+static void bitfield_go(struct call *call, struct bitfield_state *state)
+{
+	if (state->phase == BITFIELD_PLAN && !bitfield_plan(call, state)) {
 		return;
 	}
-	if (plan->start < old.value_bytes) {
-		uint64_t there = old.value_bytes - plan->start;
-		memcpy(state.window, (const unsigned char *)old.value + plan->start,
-		       there < bytes ? there : bytes);
+	if (!state->plan.writes) {
+		bitfield_get(call, state);
+	} else if (state->read_only) {
+		commands_error(call, "ERR BITFIELD_RO only supports the GET subcommand");
+	} else {
+		bitfield_change(call, state);
 	}
-	bitfield_run(call, plan, &state);
-	// A value that grew stays grown, even if every operation failed by overflow.
-	bool writes = state.grows || state.changes > 0;
-	if (writes && commands_overwrite(call, 1, &old, plan->start, state.window, bytes) &&
-	    state.changes > 0) {
-		commands_event(call, 1, EVENT_STRING, "setbit");
+}
+
+static void bitfield_release(struct bitfield_state *state)
+{
+	session_task_free(state->session, state->window, state->plan.end - state->plan.start);
+	slice_bytes_drop(state->session, &state->bytes);
+}
+
+static void bitfield_free(void *state)
+{
+	bitfield_release(state);
+	free(state);
+}
+
+/// Keeps what was done until the next slice, with the value if it is only read. False if memory is
+/// short.
+static bool bitfield_keep(struct call *call, struct bitfield_state *state)
+{
+	bool reads = state->phase == BITFIELD_RUN && !state->plan.writes;
+	if (reads && !state->bytes.data) {
+		if (!slice_bytes_take(call->session, &state->old, &state->bytes)) {
+			return false;
+		}
+		state->old.value = state->bytes.data;
 	}
-	free(state.window);
+	if (!call->state) {
+		struct bitfield_state *kept = malloc(sizeof(*kept));
+		if (!kept) {
+			return false;
+		}
+		*kept = *state;
+		call->state = kept;
+		call->state_free = bitfield_free;
+	}
+	return true;
 }
 
 static void bitfield_both(struct call *call, bool read_only)
 {
-	struct bitfield_plan plan;
-	if (!bitfield_plan(call, &plan)) {
-		return;
+	struct bitfield_state fresh = {
+		.session = call->session,
+		.read_only = read_only,
+		.plan = { .start = UINT64_MAX },
+	};
+	struct bitfield_state *state = call->state ? call->state : &fresh;
+	if (state == &fresh) {
+		bitfield_rewind(state);
 	}
-	if (plan.writes && read_only) {
-		commands_error(call, "ERR BITFIELD_RO only supports the GET subcommand");
-	} else if (plan.writes) {
-		bitfield_change(call, &plan);
-	} else {
-		struct keyspace_value value = { 0 };
-		if (!commands_lookup(call, 1, &value)) {
-			value = (struct keyspace_value){ 0 };
-		}
-		struct bitfield_state state = { .old = &value };
-		bitfield_run(call, &plan, &state);
+	bitfield_go(call, state);
+	bool kept = call->again && bitfield_keep(call, state);
+	if (call->again && !kept) {
+		commands_slice_fail(call);
+	}
+	if (!kept && state == &fresh) {
+		bitfield_release(state);
 	}
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Values that outlast a slice; see commands_slice.h. Large ones are pinned, as they are for replies;
-// those of the log would be moved by cleaning and are small enough to be copied at once.
+// Values that outlast a slice; see commands_slice.h. Large ones are pinned, as for replies; those
+// of the log would be moved by cleaning, and are small enough to be copied at once.
 #include "daemon/commands_slice.h"
 
 #include "daemon/session_task.h"
@@ -32,4 +32,29 @@ void slice_bytes_drop(struct session *session, struct slice_bytes *bytes)
 	}
 	session_task_free(session, bytes->copy, bytes->bytes);
 	*bytes = (struct slice_bytes){ 0 };
+}
+
+void commands_slice_write_begin(struct call *call, const void *memory, size_t bytes)
+{
+	struct keyspace_slice *slice = &call->session->slice;
+	slice->scratch = memory;
+	slice->scratch_bytes = bytes;
+	keyspace_set_slice(call->kvd->keyspace, call->until_ns != 0 ? slice : NULL);
+}
+
+void commands_slice_write_end(struct call *call)
+{
+	struct keyspace_slice *slice = &call->session->slice;
+	slice->scratch = NULL;
+	slice->scratch_bytes = 0;
+	keyspace_set_slice(call->kvd->keyspace, slice);
+}
+
+void commands_slice_fail(struct call *call)
+{
+	call->again = false;
+	call->refused = KEYSPACE_OK;
+	keyspace_stage_drop(call->kvd->keyspace, call->session->id);
+	commands_reply_rewind(call->session, call->mark);
+	commands_error(call, COMMANDS_TEXT_OOM);
 }

@@ -56,6 +56,8 @@ struct keyspace_slice {
 	const uint64_t *until_ns;
 	char *const *memory; // its bytes stay while the write is under way
 	const size_t *memory_bytes;
+	const void *scratch; // so do these, NULL = none
+	size_t scratch_bytes;
 };
 /// NULL = large values are copied in one go, as they are inside a batch.
 void keyspace_set_slice(struct keyspace *keyspace, const struct keyspace_slice *slice);

@@ -91,9 +91,11 @@ static bool stage_is_stable(const struct keyspace *keyspace, const struct kvs_pi
 	const struct keyspace_slice *slice = keyspace->slice;
 	uintptr_t at = (uintptr_t)piece->data;
 	uintptr_t own = (uintptr_t)*slice->memory;
+	uintptr_t scratch = (uintptr_t)slice->scratch;
 	uintptr_t region = (uintptr_t)keyspace->region->base;
 	return piece->data == NULL || piece->bytes <= STAGE_SMALL_BYTES ||
 	       (at >= own && at - own < *slice->memory_bytes) ||
+	       (at >= scratch && at - scratch < slice->scratch_bytes) ||
 	       (at >= region && at - region < keyspace->region->bytes);
 }
 

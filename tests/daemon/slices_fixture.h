@@ -14,7 +14,9 @@
 #include "daemon/commands.h"
 #include "daemon/keyspace_create.h"
 #include "daemon/loop.h"
+#include "daemon/pubsub.h"
 #include "daemon/session_task.h"
+#include "daemon/tracking.h"
 #include "shm/epoch_scan.h"
 #include "shm/region.h"
 #include "tests/tap/tap.h"
@@ -40,6 +42,14 @@ struct slices {
 static struct slices slices;
 static bool slices_hurried; // false: time stands still, nothing is cut
 static uint64_t slices_wall_now_ms = 1800000000000;
+
+// There is no listener to ask: the linker leads those who do here.
+struct session_shared *__wrap_listener_sessions(const struct listener *listener);
+struct session_shared *__wrap_listener_sessions(const struct listener *listener)
+{
+	(void)listener;
+	return slices.sessions;
+}
 
 static uint64_t slices_monotonic_ns(void)
 {
@@ -93,6 +103,7 @@ static inline void slices_open(void)
 	s->kvd.config.output_bytes_max = 64u << 20;
 	s->kvd.config.uid_share_percent = 100;
 	s->kvd.config.buffers_bytes_max = 256u << 20;
+	s->kvd.config.tracking_keys_max = 1000;
 	struct kvs_region_options options = { .memory_bytes = SLICES_MEMORY_BYTES,
 					      .memory_bytes_max = SLICES_MEMORY_BYTES,
 					      .segment_bytes = SLICES_SEGMENT_BYTES,
@@ -112,6 +123,7 @@ static inline void slices_open(void)
 	kvs_region_go_alive(&s->region);
 	ok_int(loop_create(&s->kvd.loop, &slices_seam), 0, "loop");
 	s->kvd.stats = stats_create(&s->kvd);
+	ok(events_create(&s->kvd) && pubsub_create(&s->kvd) && tracking_create(&s->kvd), "events");
 	s->sessions = session_shared_create(&s->kvd, NULL);
 	ok(loop_hook(s->kvd.loop, slices_turn, slices_next, s->sessions), "turns");
 	s->session = slices_connect(&s->fd);
@@ -123,6 +135,9 @@ static inline void slices_close(void)
 {
 	struct slices *s = &slices;
 	session_shared_destroy(s->sessions);
+	tracking_destroy(&s->kvd);
+	pubsub_destroy(&s->kvd);
+	events_destroy(&s->kvd);
 	close(s->fd);
 	close(s->other_fd);
 	stats_destroy(s->kvd.stats);
@@ -147,12 +162,18 @@ static inline void slices_receive(void)
 	s->reply[s->reply_bytes] = 0;
 }
 
-/// One turn; true while the command is not over.
+/// One turn, and as many as it takes until the request has come; true while it is not answered.
 static inline bool slices_step(void)
 {
-	(void)loop_turn(slices.kvd.loop, 0);
-	slices_receive();
-	bool more = slices.session->task != NULL;
+	bool more = false;
+	for (unsigned turns = 0; turns < SLICES_TURNS_MAX && !more; turns++) {
+		(void)loop_turn(slices.kvd.loop, 0);
+		slices_receive();
+		more = slices.session->task != NULL;
+		if (slices.reply_bytes > 0) {
+			break;
+		}
+	}
 	slices.cuts += more;
 	return more;
 }
@@ -243,4 +264,36 @@ static inline bool slices_is(const char *key, const void *value, size_t bytes)
 	struct keyspace_value got;
 	return keyspace_get(slices.kvd.keyspace, key, strlen(key), &got) == KEYSPACE_OK &&
 	       got.value_bytes == bytes && memcmp(got.value, value, bytes) == 0;
+}
+
+/// What may become of the key "key" between two turns.
+enum slices_change {
+	SLICES_NONE,
+	SLICES_SET,
+	SLICES_DEL,
+	SLICES_FLUSH,
+	SLICES_EXPIRE,
+	SLICES_CHANGES,
+};
+
+/// `others` (3 MB) are what it is set to, and what takes the place of what was freed.
+static inline void slices_change(enum slices_change change, const void *others, size_t bytes)
+{
+	struct keyspace *keyspace = slices.kvd.keyspace;
+	keyspace_set_slice(keyspace, NULL);
+	if (change == SLICES_SET) {
+		slices_set("key", others, bytes);
+	} else if (change == SLICES_DEL) {
+		(void)keyspace_delete(keyspace, "key", 3);
+	} else if (change == SLICES_FLUSH) {
+		(void)keyspace_flush(keyspace);
+	} else if (change == SLICES_EXPIRE) {
+		(void)keyspace_expire(keyspace, "key", 3, slices_wall_now_ms + 5);
+		slices_wall_now_ms += 10;
+	}
+	// Pages of runs go at once; the log has to go round once.
+	unsigned sets = bytes > SLICES_SEGMENT_BYTES / 4 ? 4 : 280;
+	for (unsigned i = 0; change != SLICES_NONE && i < sets; i++) {
+		slices_set(i % 4 == 0 ? "run" : "log", others, i % 4 == 0 ? 500000 : 200000);
+	}
 }

@@ -15,8 +15,12 @@ static struct fixture f;
 static const uint64_t past_ns; // the time is always over
 static char *memory;
 static size_t memory_bytes;
-static const struct keyspace_slice mine = { 1, &past_ns, &memory, &memory_bytes };
-static const struct keyspace_slice other = { 2, &past_ns, &memory, &memory_bytes };
+static const struct keyspace_slice mine = {
+	.owner = 1, .until_ns = &past_ns, .memory = &memory, .memory_bytes = &memory_bytes
+};
+static const struct keyspace_slice other = {
+	.owner = 2, .until_ns = &past_ns, .memory = &memory, .memory_bytes = &memory_bytes
+};
 
 static void start(bool persisted)
 {

@@ -7,38 +7,10 @@
 #define LARGE_BYTES 2000003u // pinned
 #define SMALL_BYTES 250001u  // in the log: copied
 
-enum change { CHANGE_NONE, CHANGE_SET, CHANGE_DEL, CHANGE_FLUSH, CHANGE_CLEAN, CHANGE_EXPIRE };
-#define CHANGES 6
-
 static unsigned char *value;
 static unsigned char *others;
 
-static void change_now(enum change change, size_t bytes)
-{
-	struct keyspace *keyspace = slices.kvd.keyspace;
-	keyspace_set_slice(keyspace, NULL);
-	if (change == CHANGE_SET) {
-		slices_set("key", others, bytes);
-	} else if (change == CHANGE_DEL) {
-		(void)keyspace_delete(keyspace, "key", 3);
-	} else if (change == CHANGE_FLUSH) {
-		(void)keyspace_flush(keyspace);
-	} else if (change == CHANGE_EXPIRE) {
-		(void)keyspace_expire(keyspace, "key", 3, slices_wall_now_ms + 5);
-		slices_wall_now_ms += 10;
-	} else if (change == CHANGE_CLEAN) {
-		(void)keyspace_delete(keyspace, "key", 3);
-	}
-	// What is freed is used again at once.
-	for (int i = 0; change != CHANGE_NONE && i < 300; i++) {
-		slices_set("log", others, 200000);
-		if (i % 50 == 0) {
-			slices_set("run", others, 3000000);
-		}
-	}
-}
-
-static unsigned ask_with(const char *line, size_t bytes, enum change change, unsigned at,
+static unsigned ask_with(const char *line, size_t bytes, enum slices_change change, unsigned at,
 			 const char *expected)
 {
 	slices_hurried = false;
@@ -50,7 +22,7 @@ static unsigned ask_with(const char *line, size_t bytes, enum change change, uns
 		more = slices_step();
 	}
 	if (more && at > 0) {
-		change_now(change, bytes);
+		slices_change(change, others, bytes);
 	}
 	const char *got = slices_finish();
 	if (!got || strcmp(got, expected) != 0) {
@@ -70,9 +42,9 @@ static void test_line(const char *line, size_t bytes)
 	ok_u64(slices.cuts, 0, "%s with time", line);
 	(void)slices_ask(true, line);
 	unsigned cuts = slices.cuts;
-	for (int change = 0; change < CHANGES; change++) {
+	for (int change = 0; change < SLICES_CHANGES; change++) {
 		for (unsigned at = 0; at <= 3; at++) {
-			wrong += ask_with(line, bytes, (enum change)change, at, expected);
+			wrong += ask_with(line, bytes, (enum slices_change)change, at, expected);
 		}
 	}
 	ok(cuts >= (bytes > 1000000 ? 10 : 1), "G: it is cut %u times", cuts);
