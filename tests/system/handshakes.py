@@ -139,6 +139,16 @@ CLIENTS = {
         [(('info',), ready)],
         [(('client', 'setname', 'jobs'), ok), (('get', 'nokey'), value(None))],
     ],
+    'ioredis 5.11': [
+        [(('client', 'setname', 'jobs'), ok)] +
+        setinfo('ioredis', '5.11.1', client='client') + [(('info',), ready)],
+        [(('get', 'nokey'), value(None))],
+    ],
+    'ioredis 6 with a name': [
+        [(('hello', '3'), greeting(3)), (('client', 'setname', 'jobs'), ok)] +
+        setinfo('ioredis', '6.0.0', first='LIB-VER', second='LIB-NAME', client='client') +
+        [(('info',), ready)],
+    ],
     'ioredis 6': [
         [(('hello', '3'), greeting(3))] +
         setinfo('ioredis', '6.0.0', client='client') + [(('info',), ready)],
