@@ -47,24 +47,24 @@ int fdstore_take_any(struct fdstore *store, char name[FDSTORE_NAME_BYTES_MAX + 1
 bool fdstore_is_name(const char *name);
 
 /// Everybody who wants one has taken it: closes the rest, each with a line in the log, and has the
-/// keeper drop those names, unless somebody took another of the same name. Sockets stay as they are:
-/// they come from socket units and are for whoever asks for them by name later.
+/// keeper drop those names, unless somebody took another of the same name. Sockets stay as they
+/// are: they come from socket units and are for whoever asks for them by name later.
 void fdstore_settle(struct fdstore *store);
 
-/// Is there a keeper at all ($NOTIFY_SOCKET, and $FDSTORE, where it is given, not 0)? systemd before
-/// 254 does not tell whether the unit has a FileDescriptorStoreMax=, so true is a hope.
+/// Is there a keeper at all ($NOTIFY_SOCKET, and $FDSTORE, where it is given, not 0)? systemd
+/// before 254 does not tell whether the unit has a FileDescriptorStoreMax=, so true is a hope.
 bool fdstore_offered(const struct fdstore *store);
 
-/// Hands the keeper a copy of `fd`, which stays the caller's, under `name`. The keeper has it before
-/// it learns of this process's end, whatever that is; so the next life gets it even if this one is
-/// killed right after this call. What was kept under the name before stays beside it; the same
-/// file again changes nothing. Keep one file under one name only. True if it was sent. False
+/// Hands the keeper a copy of `fd`, which stays the caller's, under `name`. The keeper has it
+/// before it learns of this process's end, whatever that is; so the next life gets it even if this
+/// one is killed right after this call. What was kept under the name before stays beside it; the
+/// same file again changes nothing. Keep one file under one name only. True if it was sent. False
 /// without a keeper, for a bad name or descriptor, or if the keeper cannot be reached (waits for it
 /// two seconds at most): the first such failure is logged, none is fatal. A keeper at an abstract
 /// address that is no longer this process's parent gets nothing: the name may be a stranger's by
 /// now.
 bool fdstore_keep(struct fdstore *store, const char *name, int fd);
 
-/// Has the keeper close all that it keeps under `name`. What this process inherited and did not take
-/// stays to be taken. Failures as above.
+/// Has the keeper close all that it keeps under `name`. What this process inherited and did not
+/// take stays to be taken. Failures as above.
 void fdstore_drop(struct fdstore *store, const char *name);

@@ -19,15 +19,15 @@ struct supervise_end {
 	bool ready;    // the child said READY=1
 };
 
-/// Is the child to be started again? Not if anybody wanted it to stop, nor if it ended in order, nor
-/// if it failed at its start for a reason that lasts: options, permissions, a damaged store.
+/// Is the child to be started again? Not if anybody wanted it to stop, nor if it ended in order,
+/// nor if it failed at its start for a reason that lasts: options, permissions, a damaged store.
 bool supervise_again(const struct supervise_end *end);
 
 /// The exit code to end with: the child's, or 128 and its signal, as a shell says it.
 int supervise_code(int status);
 
-/// How long to wait, in ms, when that is the `deaths`-th in a row: nothing for the first, then from
-/// 10 ms twice as long each time, up to 5 s. A child that lived for SUPERVISE_LIVED_NS ended a row.
+/// How long to wait, in ms, after the `deaths`-th in a row: nothing for the first, then from 10 ms
+/// twice as long each time, up to 5 s. A child that lived for SUPERVISE_LIVED_NS ended a row.
 uint64_t supervise_delay_ms(unsigned deaths);
 #define SUPERVISE_LIVED_NS UINT64_C(10000000000)
 
