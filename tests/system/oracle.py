@@ -148,6 +148,8 @@ def main():
         redis.close()
         oracle_edges.scans(tap, daemon, server, rng)
         oracle_edges.keys_in_multi(tap, daemon, server)
+        oracle_edges.watched(tap, daemon, server)
+        oracle_edges.ended(tap, daemon, server)
         oracle_edges.patterns(tap, daemon, server, rng)
         oracle_edges.table(tap, daemon, server, names)
         oracle_edges.raw_streams(tap, daemon, server)

@@ -34,6 +34,91 @@ def scans(tap, kvd, redis, rng):
     tap.equal(different, [], 'SCAN to its end finds the same keys, whatever the options')
 
 
+def transaction(path, before, between):
+    """The answer of EXEC behind these; `between` is said by another connection after WATCH."""
+    with Connection(path) as c, Connection(path) as other:
+        c.pipeline([('FLUSHALL',), *before, ('WATCH', 'a', 'b')])
+        other.pipeline(between)
+        return c.pipeline([('MULTI',), ('PING',), ('EXEC',)])[-1]
+
+
+def watched(tap, kvd, redis):
+    """Changes that are none, and one that Redis overlooks: EXEC runs, or not."""
+    value = ('SET', 'a', 'x')
+    for before, between in (
+            ([value], [('SETBIT', 'a', 7, 0)]), ([value], [('SETBIT', 'a', 7, 1)]),
+            ([value], [('SETBIT', 'a', 8, 0)]), ([], [('SETBIT', 'a', 0, 0)]),
+            ([value], [('BITFIELD', 'a', 'SET', 'u8', 0, 120)]),
+            ([value], [('BITFIELD', 'a', 'INCRBY', 'u8', 0, 0)]),
+            ([value], [('BITFIELD', 'a', 'OVERFLOW', 'FAIL', 'SET', 'u8', 0, 256)]),
+            ([value], [('APPEND', 'a', '')]), ([value], [('SETRANGE', 'a', 0, '')]),
+            ([value], [('PERSIST', 'a')]), ([value], [('GETEX', 'a', 'PERSIST')]),
+            ([value], [('EXPIRE', 'a', 100, 'XX')]), ([value], [('EXPIRE', 'a', 100)]),
+            ([value], [('RENAME', 'a', 'a')]), ([value], [('COPY', 'a', 'b')]),
+            ([value], [('SET', 'a', 'x')]), ([value], [('SET', 'a', 'x', 'NX')]),
+            ([value], [('MSETNX', 'a', 1, 'b', 1)]), ([value], [('INCRBYFLOAT', 'a', 1)]),
+            ([value], [('SET', 'a', 1, 'PXAT', 1), ('GET', 'a')]), ([], [('FLUSHALL',)]),
+            ([], [('SET', 'a', 1, 'PXAT', 1), ('GET', 'a')]), ([value], [('FLUSHALL',)]),
+            ([('SET', 'a', 1, 'PXAT', 1)], [('GET', 'a')]),
+            ([('SET', 'a', 1, 'PXAT', 1)], [('FLUSHALL',)]),
+            ([('SET', 'a', 1, 'PXAT', 1)], [('SET', 'a', 1)])):
+        tap.equal(*(transaction(path, before, between) for path in (kvd.socket, redis.socket)),
+                  f'WATCH behind {before}, then {between}')
+    for before in ([value], []):
+        longer = [('BITFIELD', 'a', 'OVERFLOW', 'FAIL', 'SET', 'u8', 80, 256)]
+        tap.equal([transaction(path, before, longer) for path in (kvd.socket, redis.socket)],
+                  [None, ['PONG']], 'a value that became longer because BITFIELD failed is '
+                                    'another one in kvd, and the same in Redis')
+
+
+# K is a key whose time is over, L one that is there, D one that never was.
+ON_ENDED = (
+    'APPEND K x|BITCOUNT K|BITFIELD K GET u8 0|BITFIELD K SET u8 0 1|BITFIELD_RO K GET u8 0|'
+    'BITOP AND D K L|BITOP NOT D K|BITOP OR K L|BITPOS K 1|COPY K D|COPY L K|COPY L K REPLACE|'
+    'DECR K|DEL K|DEL K K L|EXISTS K K|EXPIRE K 100|EXPIRE K -1|EXPIRETIME K|GET K|GETBIT K 1|'
+    'GETDEL K|GETEX K|GETEX K PERSIST|GETRANGE K 0 1|GETSET K y|INCR K|INCRBYFLOAT K 1.5|KEYS *|'
+    'LCS K L|LCS L K|LCS K K|MGET K L K|MOVE K 1|MSET K a|MSETNX K a L b|OBJECT ENCODING K|'
+    'OBJECT FREQ K|PERSIST K|PEXPIREAT K 1|PSETEX K 100000 v|PTTL K|RENAME K D|RENAME L K|'
+    'RENAMENX L K|SET K v|SET K v GET|SET K v KEEPTTL|SET K v NX|SET K v XX|SET K v XX GET|'
+    'SETBIT K 1 1|SETEX K 100000 v|SETNX K v|SETRANGE K 0 x|STRLEN K|SUBSTR K 0 1|TOUCH K|TTL K|'
+    'TYPE K|UNLINK K').split('|')
+END = ('SET', 'K', 'v', 'PXAT', '1'), ('SET', 'L', 'value')
+DELETE = ('SET', 'K', 'v'), ('SET', 'L', 'value'), ('GETEX', 'K', 'PXAT', '1')
+
+
+def events(path, before, commands):
+    """The last reply, and the events of both together, but for the end of a key: each server
+    notices that in its own time."""
+    with Connection(path) as c, Connection(path) as listener:
+        c.pipeline([('FLUSHALL',), ('CONFIG', 'SET', 'notify-keyspace-events', 'EAmn')])
+        listener.command('PSUBSCRIBE', '__keyevent@0__:*')
+        reply = c.pipeline([*before, *commands])[-1]
+        c.pipeline([('CONFIG', 'SET', 'notify-keyspace-events', ''),
+                    ('PUBLISH', '__keyevent@0__:', 'last')])
+        told = []
+        while told[-1:] != [(b'', b'last')]:
+            message = listener.reply()
+            told.append((message[2].partition(b':')[2], message[3]))
+        return str(reply), [event for event in told if event[0] != b'expired']
+
+
+def ended(tap, kvd, redis):
+    """What every command says, and tells, about a key whose time is over."""
+    for name, before in (('ended', END), ('deleted', DELETE)):
+        different = []
+        for command in ON_ENDED:
+            words = tuple(command.split())
+            block = ('MULTI',), words, ('EXEC',)
+            for setup, commands in ((before, (words,)), (before, block),
+                                    ((), (('MULTI',), *before, words, ('EXEC',)))):
+                mine, theirs = (events(path, setup, commands)
+                                for path in (kvd.socket, redis.socket))
+                if mine != theirs:
+                    different.append((setup, commands, mine, theirs))
+        tap.equal(different[:5], [], f'{len(ON_ENDED)} commands about a key that {name}: the '
+                                     'same replies and events, in transactions too')
+
+
 PATTERN_BYTES = 'ab*?[]^-\\:*'
 
 

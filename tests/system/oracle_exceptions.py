@@ -44,13 +44,18 @@ def same_kind(mine, theirs, kinds=b'+:$*_%~=,#('):
 
 def cut_error(mine, theirs):
     """The same error as far as it goes."""
-    return len(mine) > 128 and mine[:1] == b'-' and theirs.startswith(mine[:-2])
+    return len(mine) > 128 and mine[:1] == b'-' and theirs.startswith(mine[:-2].rstrip(b"'"))
 
 
 def null_or_same_kind(mine, theirs):
     """Both null or both a value."""
     nulls = (b'_', b'$-', b'*-')
     return mine.startswith(nulls) == theirs.startswith(nulls) and same_kind(mine, theirs)
+
+
+def null_or_alike(mine, theirs):
+    """Nothing in kvd, or a value of the same kind."""
+    return mine.startswith((b'_', b'$-')) or null_or_same_kind(mine, theirs)
 
 
 def anything(_mine, _theirs):
@@ -155,12 +160,13 @@ EXCEPTIONS = [
     (r'ACL (CAT|LIST) |LOLWUT|LASTSAVE|ROLE|MEMORY STATS ', same_kind,
      'other facts'),
     (r'FUNCTION (STATS|DUMP) $', same_kind, 'kvd has no engine for functions'),
-    (r'P?EXPIRE', cut_error, 'a long word in an error text is cut'),
+    (r'P?EXPIRE|CONFIG SET ', cut_error, 'a long word in an error text is cut'),
     (r'COMMAND DOCS \S', same_names, 'help is in words of our own'),
     (r'COMMAND (COUNT |LIST |DOCS $|INFO $|$)', same_kind, 'Redis has more commands'),
     (r'\w+ HELP $', any_text, 'help is in words of our own'),
     (r'(MEMORY|LATENCY) DOCTOR|LATENCY GRAPH', same_kind, 'advice is in words of our own'),
-    (r'INFO|MEMORY USAGE ', null_or_same_kind, 'other facts'),
+    (r'INFO', null_or_same_kind, 'other facts'),
+    (r'MEMORY USAGE ', null_or_alike, 'other facts, and Redis tells of keys whose time is over'),
     (r'CONFIG GET ', same_kind, 'kvd has options of its own'),
 ]
 
