@@ -269,6 +269,9 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 	next_ns = earlier(next_ns, limbo_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, expire_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, table_turn(keyspace, now_ns));
+	if (reclaim_turn(&keyspace->reclaim)) {
+		next_ns = now_ns;
+	}
 	state->next_ns = next_ns;
 	update_gauges(keyspace);
 }

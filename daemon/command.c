@@ -269,23 +269,27 @@ static bool command_is_over(struct call *call)
 	return true;
 }
 
-/// Remembers what a tracking client has read; behind changes that are still to be told, in its
-/// place among them.
+void commands_track(struct call *call, uint32_t index)
+{
+	const struct resp_arg *key = &call->argv[index];
+	if (call->kvd->events_pending) {
+		events_add(call->kvd, EVENT_READ, NULL, key->data, key->bytes);
+	} else {
+		tracking_remember(call->session, key->data, key->bytes);
+	}
+}
+
+/// Remembers what a tracking client has read.
 static void command_track(struct call *call)
 {
 	const struct command *command = call->command;
-	if (command->first_key == 0 || !tracking_wants_reads(call->session)) {
+	if (command->first_key == 0 || call->tracks || !tracking_wants_reads(call->session)) {
 		return;
 	}
 	uint32_t last = command->last_key < 0 ? call->argc - 1 : (uint32_t)command->last_key;
 	for (uint32_t i = (uint32_t)command->first_key; i <= last;
 	     i += (uint32_t)command->key_step) {
-		const struct resp_arg *key = &call->argv[i];
-		if (call->kvd->events_pending) {
-			events_add(call->kvd, EVENT_READ, NULL, key->data, key->bytes);
-		} else {
-			tracking_remember(call->session, key->data, key->bytes);
-		}
+		commands_track(call, i);
 	}
 }
 
@@ -383,8 +387,12 @@ static inline __attribute__((always_inline)) enum command_outcome command_go(str
 	if (__builtin_expect(call->kvd->events_pending, 0)) {
 		events_tell(call->kvd, session);
 	}
-	if (__builtin_expect(session->tracking != NULL, 0) && outcome != COMMAND_AGAIN) {
-		tracking_command_over(call);
+	if (__builtin_expect(session->tracking != NULL, 0)) {
+		if (outcome == COMMAND_AGAIN) {
+			tracking_slice_over(call->kvd);
+		} else {
+			tracking_command_over(call);
+		}
 	}
 	return outcome;
 }

@@ -55,6 +55,7 @@ struct call {
 	// again in the next turn. What it answered so far stays.
 	bool again;
 	uint64_t until_ns; // 0 = it may not be cut: inside EXEC
+	bool tracks; // it calls commands_track() itself for each key that it reads
 	void *state; // its own, NULL at first
 	void (*state_free)(void *state); // set with it; called once, over or given up
 	int refused; // KEYSPACE_WAIT, _FULL, _TOO_LARGE: no room, nothing was changed or answered

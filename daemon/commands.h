@@ -94,14 +94,20 @@ static inline void commands_event_new(struct call *call, uint32_t key_index)
 	}
 }
 
-/// keyspace_get() of an argument on behalf of a reader: counts a hit or a miss.
-static inline bool commands_lookup(struct call *call, uint32_t index, struct keyspace_value *value)
+/// A reader has looked for the key in an argument: counts a hit or a miss.
+static inline void commands_looked_up(struct call *call, uint32_t index, bool found)
 {
-	bool found = commands_peek(call, index, value);
 	stats_add(call->kvd->stats, found ? KVS_COUNTER_socket_hits : KVS_COUNTER_socket_misses, 1);
 	if (!found) {
 		commands_event(call, index, EVENT_MISS, "keymiss");
 	}
+}
+
+/// keyspace_get() of an argument on behalf of a reader.
+static inline bool commands_lookup(struct call *call, uint32_t index, struct keyspace_value *value)
+{
+	bool found = commands_peek(call, index, value);
+	commands_looked_up(call, index, found);
 	return found;
 }
 
@@ -157,6 +163,10 @@ static inline bool commands_slice_over(const struct call *call)
 /// Answers with an argument, a large one in slices: the command returns at once and, if call->again
 /// is set, calls it again.
 void commands_reply_arg(struct call *call, const struct resp_arg *arg);
+
+/// The session, which wants that (tracking_wants_reads()), has read the key in an argument: behind
+/// changes that are still to be told, in its place among them.
+void commands_track(struct call *call, uint32_t index);
 
 /// Runs one command that passed all checks and counts it.
 void commands_run(struct call *call);

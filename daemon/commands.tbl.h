@@ -70,7 +70,7 @@ X(exec, "exec", commands_multi_exec, 1,
   F_CONN | COMMAND_SKIP_SLOWLOG | COMMAND_NO_QUEUE | COMMAND_SLOW_OK, 0, 0, 0,
   "transactions", "1.2.0",
   "", "Runs what MULTI queued as one atomic batch.")
-X(exists, "exists", commands_generic_exists, -2, F_READ | F_FAST, 1, -1, 1, "generic", "1.0.0",
+X(exists, "exists", commands_many_exists, -2, F_READ | F_FAST, 1, -1, 1, "generic", "1.0.0",
   "key [key ...]", "Counts which of the keys exist; one named twice counts twice.")
 X(expire, "expire", commands_expire_expire, -3, F_WRITE | F_FAST, 1, 1, 1, "generic", "1.0.0",
   "key seconds [NX|XX|GT|LT]",
@@ -154,7 +154,7 @@ X(lcs, "lcs", commands_lcs_lcs, -3, F_READ | COMMAND_SLOW_OK, 1, 2, 1, "string",
 X(lolwut, "lolwut", commands_server_lolwut, -1, F_READ | F_FAST, 0, 0, 0, "server", "5.0.0",
   "[VERSION version]", "Draws something.")
 #include "daemon/commands_memory.tbl.h"
-X(mget, "mget", commands_generic_mget, -2, F_READ | F_FAST, 1, -1, 1, "string", "1.0.0",
+X(mget, "mget", commands_many_mget, -2, F_READ | F_FAST, 1, -1, 1, "string", "1.0.0",
   "key [key ...]", "Returns several values, null for each key that is absent.")
 X(move, "move", commands_server_move, 3, F_WRITE | F_FAST, 1, 1, 1, "generic", "1.0.0",
   "key db", "Is refused: there is one database.")
@@ -255,7 +255,7 @@ X(swapdb, "swapdb", commands_server_swapdb, 3, F_WRITE | F_FAST | COMMAND_DANGER
   "index1 index2", "Accepts database 0 twice, the only one.")
 X(time, "time", commands_info_time, 1, F_ANY | F_FAST, 0, 0, 0, "server", "2.6.0",
   "", "Returns kvd's clock: seconds and microseconds.")
-X(touch, "touch", commands_generic_exists, -2, F_READ | F_FAST, 1, -1, 1, "generic", "3.2.1",
+X(touch, "touch", commands_many_exists, -2, F_READ | F_FAST, 1, -1, 1, "generic", "3.2.1",
   "key [key ...]", "Counts which of the keys exist, as EXISTS does.")
 X(ttl, "ttl", commands_expire_ttl, 2, F_READ | F_FAST, 1, 1, 1, "generic", "1.0.0",
   "key", "Returns the time to live in seconds, -1 for none, -2 for an absent key.")

@@ -29,33 +29,10 @@ void commands_generic_del(struct call *call)
 	}
 }
 
-void commands_generic_exists(struct call *call)
-{
-	int64_t found = 0;
-	for (uint32_t i = 1; i < call->argc; i++) {
-		struct keyspace_value value;
-		found += commands_lookup(call, i, &value);
-	}
-	reply_integer(call->session, found);
-}
-
 void commands_generic_type(struct call *call)
 {
 	struct keyspace_value value;
 	reply_status(call->session, commands_lookup(call, 1, &value) ? "string" : "none");
-}
-
-void commands_generic_mget(struct call *call)
-{
-	reply_array(call->session, call->argc - 1);
-	for (uint32_t i = 1; i < call->argc; i++) {
-		struct keyspace_value value;
-		if (commands_lookup(call, i, &value)) {
-			reply_bulk(call->session, value.value, value.value_bytes);
-		} else {
-			reply_null(call->session);
-		}
-	}
 }
 
 /// MSET and MSETNX need pairs; the table's arity cannot say that.

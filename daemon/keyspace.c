@@ -52,6 +52,7 @@ void keyspace_destroy(struct keyspace *keyspace)
 	keyspace_batch_fini(keyspace);
 	keyspace_stage_fini(keyspace);
 	recover_facts_free(keyspace->recover_facts);
+	reclaim_finish(&keyspace->reclaim);
 	kvs_large_fini(&keyspace->large);
 	kvs_log_fini(&keyspace->log);
 	kvs_table_fini(&keyspace->table);

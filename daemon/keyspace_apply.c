@@ -245,12 +245,16 @@ void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op)
 	keyspace->changes++;
 	keyspace_counter_add(keyspace, KVS_COUNTER_writes_applied, 1);
 	if (op->kind == KEYSPACE_OP_FLUSH) {
+		keyspace_moments_flush(keyspace);
 		publish_flush(keyspace, op);
 		return;
 	}
 	struct kvs_hit hit;
 	bool found =
 		keyspace_find(keyspace, op->hash, op->key, op->key_bytes, &hit) == KVS_FIND_HIT;
+	if (__builtin_expect(!LIST_EMPTY(&keyspace->moments), 0)) {
+		keyspace_moments_see(keyspace, op, found ? &hit : NULL);
+	}
 	if (op->kind == KEYSPACE_OP_SET) {
 		publish_set(keyspace, op, &hit, found);
 	} else {

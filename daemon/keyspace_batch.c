@@ -346,6 +346,7 @@ int keyspace_batch_commit(struct keyspace *keyspace)
 		SEAM_CRASH(batch_half_published);
 	}
 	SEAM_CRASH(batch_published);
+	keyspace_moments_batch_over(keyspace);
 	keyspace_publish_applied(keyspace);
 	uint32_t count = batch->count;
 	if (count > 1) {

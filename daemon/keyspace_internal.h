@@ -7,6 +7,7 @@
 #include <sys/queue.h>
 
 #include "daemon/keyspace.h"
+#include "daemon/reclaim.h"
 #include "daemon/seam.h"
 #include "shm/counters.h"
 #include "shm/epoch_scan.h"
@@ -130,6 +131,8 @@ struct keyspace {
 	uint64_t recover_left_bytes;	     // current, but more than this memory can have accepted
 	const struct keyspace_slice *slice; // of who writes now, NULL = not sliced
 	LIST_HEAD(, keyspace_stage) stages; // large values that are being copied
+	LIST_HEAD(, keyspace_moment) moments; // that are open
+	struct reclaim reclaim; // memory of its own that goes back bit by bit
 	unsigned scans; // walks in several pieces: the table does not shrink meanwhile
 	struct recover_facts *recover_facts; // removals met so far, only during recovery
 	bool recover_current_only; // second reading: the facts tell the newest version of each key
@@ -213,6 +216,18 @@ int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op);
 /// names it, or it has to be copied in one go; AGAIN, WAIT or FULL.
 int keyspace_stage_op(struct keyspace *keyspace, struct keyspace_op *op);
 void keyspace_stage_fini(struct keyspace *keyspace);
+
+// ---- keyspace_moment.c: what the writer tells those who read many keys, if there are any ----
+
+/// `op` is about to be published; `hit` is the version before, NULL = none.
+void keyspace_moments_see(struct keyspace *keyspace, const struct keyspace_op *op,
+			  const struct kvs_hit *hit);
+/// A FLUSHALL is about to be.
+void keyspace_moments_flush(struct keyspace *keyspace);
+/// All of a batch is published.
+void keyspace_moments_batch_over(struct keyspace *keyspace);
+/// Do they still need what stands in this segment?
+bool keyspace_moments_hold(const struct keyspace *keyspace, uint32_t segment);
 
 // ---- keyspace_room.c: durability follow-up and making room ----
 

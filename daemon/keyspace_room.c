@@ -71,7 +71,13 @@ void keyspace_drain_limbo(struct keyspace *keyspace)
 	while (kvs_limbo_pop(&keyspace->limbo, keyspace->epochs->oldest, &item)) {
 		switch (item.kind) {
 		case KVS_LIMBO_SEGMENT:
-			kvs_log_free(&keyspace->log, (uint32_t)item.a);
+			if (keyspace_moments_hold(keyspace, (uint32_t)item.a)) {
+				// Soon: the present epoch is not over in this call.
+				kvs_limbo_push(&keyspace->limbo, kvs_epoch_stamp(keyspace->epochs),
+					       item.kind, item.a, item.b);
+			} else {
+				kvs_log_free(&keyspace->log, (uint32_t)item.a);
+			}
 			break;
 		case KVS_LIMBO_OVERFLOW:
 			kvs_table_free_overflow(&keyspace->table, (unsigned)item.b, item.a);

@@ -62,6 +62,11 @@ int tracking_compare(const char *a, size_t a_bytes, const char *b, size_t b_byte
 bool tracking_wants_reads(const struct session *session);
 /// Remembers one of them.
 void tracking_remember(struct session *session, const char *key, size_t bytes);
+/// What it has just read of one is no longer so: tells it, and does not remember.
+void tracking_tell(struct session *session, const char *key, size_t bytes);
+/// A slice of a command is over, which goes on: some of what was read beyond
+/// tracking-table-max-keys is let go of.
+void tracking_slice_over(struct kvd *kvd);
 /// The command is over, its reply complete: what was read beyond tracking-table-max-keys is let
 /// go of. Only for a session that tracks.
 void tracking_command_over(const struct call *call);

@@ -14,6 +14,9 @@
 
 #define TRACKING_FREED_AT_ONCE 512u // keys of a dropped table that are freed in one turn
 #define TRACKING_LET_GO_MIN 16u	    // keys let go of at least by one command over the bound
+#define TRACKING_LET_GO_MAX 1024u   // and at most: the rest in later turns
+
+#define TRACKING_VALUE_BYTES (2 * 24 + KVS_KEY_BYTES_MAX)
 
 struct tracking_key {
 	struct lookup_link link;
@@ -142,16 +145,22 @@ static struct tracking_key *tracking_key_add(struct tracking *tracking, const ch
 	return entry;
 }
 
+/// The value of an invalidation; returns its length.
+static size_t tracking_format(char value[TRACKING_VALUE_BYTES], const char *key, size_t key_bytes)
+{
+	size_t bytes = resp_format_number(value, '*', 1);
+	bytes += resp_format_number(value + bytes, '$', (int64_t)key_bytes);
+	memcpy(value + bytes, key, key_bytes);
+	memcpy(value + bytes + key_bytes, "\r\n", 2);
+	return bytes + key_bytes + 2;
+}
+
 /// Tells everybody who read a key, and forgets it.
 static void tracking_key_end(struct kvd *kvd, struct tracking_key *entry,
 			     const struct session *origin)
 {
-	char value[2 * 24 + KVS_KEY_BYTES_MAX];
-	size_t bytes = resp_format_number(value, '*', 1);
-	bytes += resp_format_number(value + bytes, '$', (int64_t)entry->bytes);
-	memcpy(value + bytes, entry->key, entry->bytes);
-	memcpy(value + bytes + entry->bytes, "\r\n", 2);
-	bytes += entry->bytes + 2;
+	char value[TRACKING_VALUE_BYTES];
+	size_t bytes = tracking_format(value, entry->key, entry->bytes);
 	const uint64_t *ids = tracking_ids(entry);
 	for (uint32_t i = 0; i < entry->count; i++) {
 		struct tracking_client *client = tracking_holder(kvd, ids[i]);
@@ -193,6 +202,12 @@ void tracking_remember(struct session *session, const char *key, size_t bytes)
 	}
 }
 
+void tracking_tell(struct session *session, const char *key, size_t bytes)
+{
+	char value[TRACKING_VALUE_BYTES];
+	tracking_send(session->tracking, value, tracking_format(value, key, bytes));
+}
+
 bool tracking_wants_reads(const struct session *session)
 {
 	unsigned flags = tracking_flags(session);
@@ -218,14 +233,20 @@ void tracking_keys_let_go(struct kvd *kvd, size_t let_go)
 	}
 }
 
+void tracking_slice_over(struct kvd *kvd)
+{
+	tracking_keys_let_go(kvd, TRACKING_LET_GO_MAX);
+}
+
 void tracking_command_over(const struct call *call)
 {
 	struct session *session = call->session;
 	struct kvd *kvd = call->kvd;
 	if (tracking_keys_are_many(kvd)) {
+		size_t let_go = call->argc > TRACKING_LET_GO_MIN ? call->argc : TRACKING_LET_GO_MIN;
 		session_reply_complete(session);
-		tracking_keys_let_go(kvd, call->argc > TRACKING_LET_GO_MIN ? call->argc
-									   : TRACKING_LET_GO_MIN);
+		tracking_keys_let_go(kvd,
+				     let_go < TRACKING_LET_GO_MAX ? let_go : TRACKING_LET_GO_MAX);
 	}
 	// CLIENT CACHING holds for one command, or for one transaction.
 	bool is_client = strncmp(call->command->name, "client", 6) == 0;
