@@ -9,6 +9,7 @@
 
 #include "daemon/glob.h"
 #include "daemon/session_refs.h"
+#include "daemon/session_task.h"
 
 void commands_error(struct call *call, const char *text)
 {
@@ -171,6 +172,68 @@ size_t commands_write_bytes(const struct resp_arg *argv, uint32_t argc)
 }
 
 #define COMMANDS_COPY_BYTES (128u << 10) // between two looks at the clock
+
+/// Stands before what commands_state() returns.
+struct commands_kept {
+	struct session *session;
+	size_t bytes;
+	void (*end)(void *state);
+	max_align_t state[];
+};
+
+static void commands_state_free(void *state)
+{
+	struct commands_kept *kept =
+		(void *)((char *)state - offsetof(struct commands_kept, state));
+	if (kept->end) {
+		kept->end(state);
+	}
+	session_task_free(kept->session, kept, kept->bytes);
+}
+
+void *commands_state(struct call *call, size_t bytes, void (*end)(void *state))
+{
+	if (!call->state) {
+		size_t all = sizeof(struct commands_kept) + bytes;
+		struct commands_kept *kept = session_task_alloc(call->session, all);
+		if (!kept) {
+			commands_error(call, COMMANDS_TEXT_OOM);
+			return NULL;
+		}
+		*kept = (struct commands_kept){ call->session, all, end };
+		call->state = kept->state;
+		call->state_free = commands_state_free;
+	}
+	return call->state;
+}
+
+struct commands_walk *commands_walk(struct call *call)
+{
+	return commands_state(call, sizeof(struct commands_walk), NULL);
+}
+
+bool commands_reply_text(struct call *call, const char *text, size_t bytes, size_t *done)
+{
+	struct session *session = call->session;
+	if (*done == 0) {
+		if (bytes <= COMMANDS_COPY_BYTES || call->until_ns == 0) {
+			reply_verbatim(session, text, bytes);
+			return true;
+		}
+		reply_verbatim_head(session, bytes);
+	}
+	while (*done < bytes) {
+		size_t piece = bytes - *done;
+		piece = piece < COMMANDS_COPY_BYTES ? piece : COMMANDS_COPY_BYTES;
+		reply_raw(session, text + *done, piece);
+		*done += piece;
+		if (*done < bytes && commands_cut(call)) {
+			return false;
+		}
+	}
+	reply_raw(session, "\r\n", 2);
+	return true;
+}
 
 void commands_reply_arg(struct call *call, const struct resp_arg *arg)
 {

@@ -160,6 +160,31 @@ static inline bool commands_slice_over(const struct call *call)
 	return call->until_ns != 0 && call->kvd->seam->monotonic_ns() >= call->until_ns;
 }
 
+/// The same for a loop: true if the command must return now, to be called again, or because nobody
+/// can be answered any more.
+static inline bool commands_cut(struct call *call)
+{
+	call->again = !call->session->dead && commands_slice_over(call);
+	return call->again || call->session->dead;
+}
+
+/// Answers with text that the command keeps, as reply_verbatim() does, in slices: from byte *done
+/// on, 0 at first. False: call->again is set, or nobody can be answered.
+bool commands_reply_text(struct call *call, const char *text, size_t bytes, size_t *done);
+
+/// What a command that is cut keeps from slice to slice: `bytes` of memory, zero at first, the same
+/// at every call; freed when the command is over, after `end`, if that is not NULL, let go of what
+/// it refers to. NULL if memory is short: the error was answered.
+void *commands_state(struct call *call, size_t bytes, void (*end)(void *state));
+
+/// How far a walk over arguments, rows, … came: enough for most commands.
+struct commands_walk {
+	uint64_t at;
+	uint64_t count;
+	unsigned phase;
+};
+struct commands_walk *commands_walk(struct call *call);
+
 /// Answers with an argument, a large one in slices: the command returns at once and, if call->again
 /// is set, calls it again.
 void commands_reply_arg(struct call *call, const struct resp_arg *arg);
@@ -191,10 +216,6 @@ void commands_reply_rewind(struct session *session, uint64_t mark);
 
 /// The command or subcommand that a request names, NULL if there is none.
 const struct command *commands_of_request(const struct resp_arg *argv, uint32_t argc);
-
-/// ACL CAT: all categories; the commands of one.
-void commands_reply_categories(struct call *call);
-void commands_reply_category(struct call *call, const struct resp_arg *category);
 
 /// CLIENT SETNAME and HELLO SETNAME; false: the error was answered.
 bool commands_client_name(struct call *call, const struct resp_arg *name);

@@ -113,7 +113,8 @@ X(incrbyfloat, "incrbyfloat", commands_counter_incrbyfloat, 3, F_OOM | F_FAST, 1
   "2.6.0",
   "key increment",
   "Adds a number with a fraction to the one in a value; an absent key counts as 0.")
-X(info, "info", commands_info_info, -1, F_ANY | COMMAND_DANGEROUS, 0, 0, 0, "server", "1.0.0",
+X(info, "info", commands_info_info, -1, F_ANY | COMMAND_DANGEROUS | COMMAND_SLOW_OK, 0, 0, 0,
+  "server", "1.0.0",
   "[section ...]", "Tells how kvd is doing, in sections of name:value lines.")
 X(keys, "keys", commands_scan_keys, 2, F_READ | COMMAND_DANGEROUS | COMMAND_SLOW_OK, 0, 0, 0,
   "generic", "1.0.0",
@@ -136,7 +137,7 @@ X(kvd_policy, "kvd.policy", commands_kvd_policy, -1, F_CONN | F_FAST, 0, 0, 0, "
 X(kvd_set, "kvd.set", commands_kvd_set, -3, F_OOM | F_FAST, 1, 1, 1, "kvd", "0.1.0",
   "key value [NX|XX|IFVERSION version] [PX milliseconds|KEEPTTL]",
   "Sets a value; returns its version, or null if the condition does not hold.")
-X(kvd_stats, "kvd.stats", commands_kvd_stats, 1, F_CONN, 0, 0, 0, "kvd", "0.1.0",
+X(kvd_stats, "kvd.stats", commands_kvd_stats, 1, F_CONN | COMMAND_SLOW_OK, 0, 0, 0, "kvd", "0.1.0",
   "", "Returns all counters and what else is known about this kvd as JSON.")
 X(kvd_sync, "kvd.sync", commands_kvd_sync, 1, F_CONN | COMMAND_NO_MULTI, 0, 0, 0, "kvd", "0.1.0",
   "", "Answers when all that this connection wrote is durable; at once when kvd keeps nothing on "

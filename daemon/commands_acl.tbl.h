@@ -6,14 +6,14 @@
 
 X(acl, "acl", commands_command_none, -2, COMMAND_CONTAINER, 0, 0, 0, "server", "6.0.0",
   "", "Container of the commands about users: there is one, whom the socket lets in.")
-X(acl_cat, "acl|cat", commands_server_acl_cat, -2, F_CONN, 0, 0, 0, "server", "6.0.0",
+X(acl_cat, "acl|cat", commands_acl_cat, -2, F_CONN | COMMAND_SLOW_OK, 0, 0, 0, "server", "6.0.0",
   "[category]", "Lists the categories of commands, or the commands of one.")
 X(acl_help, "acl|help", commands_command_help, 2, F_ANY, 0, 0, 0, "server", "6.0.0",
   "", "Lists the subcommands.")
-X(acl_list, "acl|list", commands_server_acl_list, 2, F_ADMIN, 0, 0, 0, "server", "6.0.0",
+X(acl_list, "acl|list", commands_acl_list, 2, F_ADMIN, 0, 0, 0, "server", "6.0.0",
   "", "Tells what the only user may do: everything.")
-X(acl_users, "acl|users", commands_server_acl_users, 2, F_ADMIN, 0, 0, 0, "server", "6.0.0",
+X(acl_users, "acl|users", commands_acl_users, 2, F_ADMIN, 0, 0, 0, "server", "6.0.0",
   "", "Lists the only user.")
-X(acl_whoami, "acl|whoami", commands_server_acl_whoami, 2, F_CONN, 0, 0, 0, "server", "6.0.0",
+X(acl_whoami, "acl|whoami", commands_acl_whoami, 2, F_CONN, 0, 0, 0, "server", "6.0.0",
   "", "Returns default.")
 // clang-format on

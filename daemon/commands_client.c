@@ -5,10 +5,12 @@
 
 #include "daemon/listener.h"
 #include "daemon/pubsub.h"
+#include "daemon/session_task.h"
 #include "daemon/text.h"
 #include "daemon/tracking.h"
 
-#define CLIENT_LIST_BYTES_MAX (16u << 20)
+#define CLIENT_LINE_BYTES_MAX (64u << 10)
+#define CLIENT_LINES_EVERY 4u // ids between two looks at the clock
 
 void commands_client_id(struct call *call)
 {
@@ -142,26 +144,10 @@ static void client_describe(struct text *text, const struct kvd *kvd, const stru
 void commands_client_info(struct call *call)
 {
 	struct text text;
-	text_init(&text, CLIENT_LIST_BYTES_MAX);
+	text_init(&text, CLIENT_LINE_BYTES_MAX);
 	client_describe(&text, call->kvd, call->session);
 	reply_verbatim(call->session, text.data ? text.data : "", text.bytes);
 	text_fini(&text);
-}
-
-/// CLIENT LIST ID …: false if an id is not a number (answered).
-static bool client_list_ids(struct call *call, struct text *text)
-{
-	for (uint32_t i = 3; i < call->argc; i++) {
-		int64_t id;
-		if (!commands_arg_int(call, &call->argv[i], &id, "ERR Invalid client ID")) {
-			return false;
-		}
-		const struct session *session = session_find(call->kvd, (uint64_t)id);
-		if (session) {
-			client_describe(text, call->kvd, session);
-		}
-	}
-	return true;
 }
 
 /// CLIENT LIST TYPE …: false if there is no such type (answered). Clients here are normal or
@@ -182,30 +168,116 @@ static bool client_list_type(struct call *call, bool *normal, bool *pubsub)
 	return false;
 }
 
-void commands_client_list(struct call *call)
-{
+/// The lines, collected in slices and answered when their length is known.
+struct client_listing {
+	struct session *asker;
+	struct session_walk walk;
 	struct text text;
-	bool normal = true;
-	bool pubsub = true;
-	bool good = true;
-	text_init(&text, CLIENT_LIST_BYTES_MAX);
+	size_t charged; // for the text
+	size_t sent;
+	uint32_t arg; // next id
+	bool normal, pubsub, ids;
+	bool begun, complete;
+};
+
+static void client_listing_end(void *state)
+{
+	struct client_listing *listing = state;
+	session_walk_end(&listing->walk);
+	session_task_free(listing->asker, listing->text.data, listing->charged);
+}
+
+/// What the call asks for. False: answered.
+static bool client_listing_begin(struct call *call, struct client_listing *listing)
+{
+	listing->begun = true;
+	listing->asker = call->session;
+	listing->normal = listing->pubsub = true;
+	text_init(&listing->text, call->kvd->config.output_bytes_max);
 	if (call->argc == 4 && commands_arg_is(&call->argv[2], "type")) {
-		good = client_list_type(call, &normal, &pubsub);
-	} else if (call->argc > 3 && commands_arg_is(&call->argv[2], "id")) {
-		normal = pubsub = false;
-		good = client_list_ids(call, &text);
-	} else if (call->argc != 2) {
-		commands_error(call, COMMANDS_TEXT_SYNTAX);
-		good = false;
+		return client_list_type(call, &listing->normal, &listing->pubsub);
 	}
-	for (const struct session *at = session_first(call->kvd); good && at;
-	     at = session_next(at)) {
-		if (at->pubsub ? pubsub : normal) {
-			client_describe(&text, call->kvd, at);
+	if (call->argc > 3 && commands_arg_is(&call->argv[2], "id")) {
+		listing->ids = true;
+		listing->arg = 3;
+		return true;
+	}
+	if (call->argc != 2) {
+		commands_error(call, COMMANDS_TEXT_SYNTAX);
+		return false;
+	}
+	return true;
+}
+
+/// A line more. False: there is no room for it, the session is dead.
+static bool client_listing_add(struct call *call, struct client_listing *listing,
+			       const struct session *session)
+{
+	client_describe(&listing->text, call->kvd, session);
+	size_t more = listing->text.capacity - listing->charged;
+	if (more > 0 && session_task_charge(call->session, more)) {
+		listing->charged += more;
+		more = 0;
+	}
+	return more == 0;
+}
+
+/// CLIENT LIST ID …: false if it is cut, or an id is not a number (answered).
+static bool client_listing_ids(struct call *call, struct client_listing *listing)
+{
+	for (; listing->arg < call->argc; listing->arg++) {
+		int64_t id;
+		if (listing->arg % CLIENT_LINES_EVERY == 0 && commands_cut(call)) {
+			return false;
+		}
+		if (!commands_arg_int(call, &call->argv[listing->arg], &id,
+				      "ERR Invalid client ID")) {
+			return false;
+		}
+		const struct session *session = session_find(call->kvd, (uint64_t)id);
+		if (session && !client_listing_add(call, listing, session)) {
+			return false;
 		}
 	}
-	if (good) {
-		reply_verbatim(call->session, text.data ? text.data : "", text.bytes);
+	return true;
+}
+
+/// All of the right type. False: cut.
+static bool client_listing_all(struct call *call, struct client_listing *listing)
+{
+	for (;;) {
+		if (commands_cut(call)) {
+			return false;
+		}
+		const struct session *session =
+			session_walk_next(call->session->shared, &listing->walk);
+		if (!session) {
+			return true;
+		}
+		if ((session->pubsub ? listing->pubsub : listing->normal) &&
+		    !client_listing_add(call, listing, session)) {
+			return false;
+		}
 	}
-	text_fini(&text);
+}
+
+void commands_client_list(struct call *call)
+{
+	struct client_listing *listing = commands_state(call, sizeof(*listing), client_listing_end);
+	if (!listing || (!listing->begun && !client_listing_begin(call, listing))) {
+		return;
+	}
+	if (!listing->complete) {
+		listing->complete = listing->ids ? client_listing_ids(call, listing)
+						 : client_listing_all(call, listing);
+		if (!listing->complete) {
+			return;
+		}
+	}
+	if (listing->text.truncated) {
+		commands_error(call, "ERR the list is longer than client-output-max allows");
+		return;
+	}
+	const char *text = listing->text.data ? listing->text.data : "";
+	(void)commands_reply_text(call, text, listing->text.bytes, &listing->sent);
 }

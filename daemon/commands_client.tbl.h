@@ -21,10 +21,12 @@ X(client_id, "client|id", commands_client_id, 2, F_CONN, 0, 0, 0, "connection", 
   "", "Returns the number of this connection, never reused by this kvd.")
 X(client_info, "client|info", commands_client_info, 2, F_CONN, 0, 0, 0, "connection", "6.2.0",
   "", "Describes this connection in one line.")
-X(client_kill, "client|kill", commands_client_kill, -3, F_ADMIN, 0, 0, 0, "connection", "2.4.0",
+X(client_kill, "client|kill", commands_client_kill, -3, F_ADMIN | COMMAND_SLOW_OK, 0, 0, 0,
+  "connection", "2.4.0",
   "addr|[ID client-id] [TYPE NORMAL|MASTER|REPLICA|PUBSUB] [USER username] [ADDR addr] "
   "[LADDR addr] [SKIPME yes|no]", "Closes connections.")
-X(client_list, "client|list", commands_client_list, -2, F_ADMIN, 0, 0, 0, "connection", "2.4.0",
+X(client_list, "client|list", commands_client_list, -2, F_ADMIN | COMMAND_SLOW_OK, 0, 0, 0,
+  "connection", "2.4.0",
   "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id ...]",
   "Describes the open connections, one a line.")
 X(client_no_evict, "client|no-evict", commands_client_no_evict, 3, F_ADMIN, 0, 0, 0, "connection",

@@ -13,6 +13,8 @@
 
 // ---- KILL ----
 
+#define KILL_OPTIONS_EVERY 32u // words between two looks at the clock
+
 enum kill_type { KILL_ANY, KILL_NORMAL, KILL_PUBSUB, KILL_NOBODY };
 
 /// Whom CLIENT KILL means: all that is given must hold.
@@ -108,47 +110,87 @@ static bool kill_matches(const struct session *session, const struct kill_filter
 	return typed && (filter->id == 0 || session->id == filter->id);
 }
 
-void commands_client_kill(struct call *call)
+/// Filters are read, then connections closed, both in slices.
+struct kill_work {
+	struct kill_filter filter;
+	struct session_walk walk;
+	uint32_t arg; // next of the new form's, 0 = nothing was done yet
+	int64_t killed;
+	bool me;
+};
+
+static void kill_end(void *state)
 {
-	struct kill_filter filter = { .skip_me = true };
-	bool old_form = call->argc == 3;
-	if (old_form) {
-		filter.addr = &call->argv[2];
-		filter.skip_me = false;
-	}
-	for (uint32_t i = 2; !old_form && i < call->argc; i += 2) {
+	struct kill_work *work = state;
+	session_walk_end(&work->walk);
+}
+
+/// Reads the pairs of the new form. False: cut, or answered.
+static bool kill_options(struct call *call, struct kill_work *work)
+{
+	for (; work->arg < call->argc; work->arg += 2) {
+		uint32_t i = work->arg;
+		if (i % KILL_OPTIONS_EVERY == 0 && commands_cut(call)) {
+			return false;
+		}
 		if (i + 1 == call->argc) {
 			commands_error(call, COMMANDS_TEXT_SYNTAX);
-			return;
+			return false;
 		}
-		if (!kill_option(call, &call->argv[i], &call->argv[i + 1], &filter)) {
-			return;
+		if (!kill_option(call, &call->argv[i], &call->argv[i + 1], &work->filter)) {
+			return false;
 		}
 	}
-	int64_t killed = 0;
-	bool me = false;
-	struct session *session = session_first(call->kvd);
-	while (session) {
-		struct session *next = session_next(session);
-		if (kill_matches(session, &filter) &&
-		    !(session == call->session && filter.skip_me)) {
-			killed++;
-			if (session == call->session) {
-				me = true; // when it has its answer
-			} else {
-				session_kill(session, "CLIENT KILL");
-			}
+	return true;
+}
+
+/// Closes whom the filter means. False: cut.
+static bool kill_sessions(struct call *call, struct kill_work *work)
+{
+	for (;;) {
+		if (commands_cut(call)) {
+			return false;
 		}
-		session = next;
+		struct session *session = session_walk_next(call->session->shared, &work->walk);
+		if (!session) {
+			return true;
+		}
+		bool self = session == call->session;
+		if (!kill_matches(session, &work->filter) || (self && work->filter.skip_me)) {
+			continue;
+		}
+		work->killed++;
+		if (self) {
+			work->me = true; // when it has its answer
+		} else {
+			session_kill(session, "CLIENT KILL");
+		}
+	}
+}
+
+void commands_client_kill(struct call *call)
+{
+	struct kill_work *work = commands_state(call, sizeof(*work), kill_end);
+	bool old_form = call->argc == 3;
+	if (!work) {
+		return;
+	}
+	if (work->arg == 0) {
+		work->arg = old_form ? 3 : 2;
+		work->filter.skip_me = !old_form;
+		work->filter.addr = old_form ? &call->argv[2] : NULL;
+	}
+	if (!kill_options(call, work) || !kill_sessions(call, work)) {
+		return;
 	}
 	if (!old_form) {
-		reply_integer(call->session, killed);
-	} else if (killed > 0) {
+		reply_integer(call->session, work->killed);
+	} else if (work->killed > 0) {
 		reply_ok(call->session);
 	} else {
 		commands_error(call, "ERR No such client");
 	}
-	call->session->close_after_reply = call->session->close_after_reply || me;
+	call->session->close_after_reply = call->session->close_after_reply || work->me;
 }
 
 // ---- PAUSE ----

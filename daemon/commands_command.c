@@ -3,10 +3,11 @@
 // COMMAND and the HELP of all containers: the table (commands.tbl.h) told in the shapes that
 // Redis's clients expect.
 #include "daemon/commands.h"
+#include "daemon/commands_acl.h"
 
 #include <stdio.h>
 
-#include "daemon/glob.h"
+#define COMMAND_NAMES_EVERY 16u // that are looked up between two looks at the clock
 
 struct command_flag_name {
 	uint32_t flag;
@@ -30,73 +31,6 @@ static const struct command_flag_name command_flag_names[] = {
 	{ COMMAND_ALLOW_BUSY, "allow_busy" },
 };
 #define COMMAND_FLAG_NAMES (sizeof(command_flag_names) / sizeof(command_flag_names[0]))
-
-#define COMMAND_CATEGORIES_MAX 8
-
-// All that a command of kvd can be in, in Redis's order.
-static const char *const command_all_categories[] = {
-	"keyspace", "read", "write",	 "string",     "bitmap",      "pubsub",	   "admin",
-	"fast",	    "slow", "dangerous", "connection", "transaction", "scripting",
-};
-#define COMMAND_ALL_CATEGORIES (sizeof(command_all_categories) / sizeof(command_all_categories[0]))
-
-/// Is a command about keys as such, whatever their values?
-static bool command_is_keyspace(const struct command *command)
-{
-	static const char *const others[] = { "lolwut", "memory|usage", "object", "wait" };
-	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
-		if (strcmp(command->name, others[i]) == 0) {
-			return false;
-		}
-	}
-	bool server = strcmp(command->group, "server") == 0;
-	bool keys = (command->flags & (COMMAND_WRITE | COMMAND_READONLY)) != 0;
-	return strcmp(command->group, "generic") == 0 || (server && keys);
-}
-
-/// Redis's ACL categories follow from group and flags. Returns their number.
-static size_t command_categories(const struct command *command,
-				 const char *out[COMMAND_CATEGORIES_MAX])
-{
-	size_t n = 0;
-	bool bare = command->run == commands_command_none;
-	bool about_commands =
-		strncmp(command->name, "command", 7) == 0 || strcmp(command->name, "wait") == 0;
-	bool admin = (command->flags & (COMMAND_ADMIN | COMMAND_CATEGORY_ADMIN)) != 0;
-	if (command_is_keyspace(command)) {
-		out[n++] = "@keyspace";
-	}
-	if (command->flags & COMMAND_READONLY) {
-		out[n++] = "@read";
-	}
-	if (command->flags & COMMAND_WRITE) {
-		out[n++] = "@write";
-	}
-	if (strcmp(command->group, "string") == 0) {
-		out[n++] = "@string";
-	}
-	if (strcmp(command->group, "bitmap") == 0) {
-		out[n++] = "@bitmap";
-	}
-	if (command->flags & COMMAND_PUBSUB) {
-		out[n++] = "@pubsub";
-	}
-	if (admin) {
-		out[n++] = "@admin";
-	}
-	out[n++] = command->flags & COMMAND_FAST ? "@fast" : "@slow";
-	if (admin || command->flags & COMMAND_DANGEROUS) {
-		out[n++] = "@dangerous";
-	}
-	if ((strcmp(command->group, "connection") == 0 && !bare) || about_commands) {
-		out[n++] = "@connection";
-	} else if (strcmp(command->group, "transactions") == 0) {
-		out[n++] = "@transaction";
-	} else if (strcmp(command->group, "scripting") == 0 && !bare) {
-		out[n++] = "@scripting";
-	}
-	return n;
-}
 
 static void command_reply_flags(struct session *session, const struct command *command)
 {
@@ -153,11 +87,28 @@ static bool command_is_sub(const struct command *command)
 	return strchr(command->name, '|') != NULL;
 }
 
+/// What a call names: all commands without subcommands, or those in its arguments. The `i`-th of
+/// them; NULL = it is none.
+static const struct command *command_named(const struct call *call, uint64_t i)
+{
+	size_t count;
+	const struct command *table = command_table(&count);
+	if (call->argc > 2) {
+		return command_find(call->argv[i + 2].data, call->argv[i + 2].bytes);
+	}
+	return command_is_sub(&table[i]) ? NULL : &table[i];
+}
+
+static uint64_t command_named_count(const struct call *call)
+{
+	return call->argc > 2 ? call->argc - 2 : COMMANDS_ROWS_COUNT;
+}
+
 /// One element of COMMAND INFO; `with_subcommands` is false for the subcommands themselves.
 static void command_reply_info(struct session *session, const struct command *command)
 {
-	const char *categories[COMMAND_CATEGORIES_MAX];
-	size_t count = command_categories(command, categories);
+	const char *categories[COMMANDS_CATEGORIES_MAX];
+	size_t count = commands_categories(command, categories);
 	reply_array(session, 10);
 	reply_text(session, command->name);
 	reply_integer(session, command->arity);
@@ -193,18 +144,6 @@ static size_t command_count_top(void)
 	return top;
 }
 
-void commands_command_all(struct call *call)
-{
-	size_t count;
-	const struct command *table = command_table(&count);
-	reply_array(call->session, command_count_top());
-	for (size_t i = 0; i < count; i++) {
-		if (!command_is_sub(&table[i])) {
-			command_reply_info(call->session, &table[i]);
-		}
-	}
-}
-
 void commands_command_none(struct call *call)
 {
 	commands_error(call, COMMANDS_TEXT_SYNTAX); // containers only run their subcommands
@@ -217,20 +156,27 @@ void commands_command_count(struct call *call)
 
 void commands_command_info(struct call *call)
 {
-	if (call->argc == 2) {
-		commands_command_all(call);
-		return;
+	struct commands_walk *walk = commands_walk(call);
+	if (walk && walk->phase == 0) {
+		walk->phase = 1;
+		reply_array(call->session, call->argc > 2 ? call->argc - 2 : command_count_top());
 	}
-	reply_array(call->session, call->argc - 2);
-	for (uint32_t i = 2; i < call->argc; i++) {
-		const struct command *command =
-			command_find(call->argv[i].data, call->argv[i].bytes);
+	for (; walk && walk->at < command_named_count(call); walk->at++) {
+		if (commands_cut(call)) {
+			return;
+		}
+		const struct command *command = command_named(call, walk->at);
 		if (command) {
 			command_reply_info(call->session, command);
-		} else {
+		} else if (call->argc > 2) {
 			reply_null(call->session);
 		}
 	}
+}
+
+void commands_command_all(struct call *call)
+{
+	commands_command_info(call);
 }
 
 static void command_reply_docs(struct session *session, const struct command *command)
@@ -266,119 +212,27 @@ static void command_reply_docs(struct session *session, const struct command *co
 
 void commands_command_docs(struct call *call)
 {
-	size_t count;
-	const struct command *table = command_table(&count);
-	if (call->argc == 2) {
-		reply_map(call->session, command_count_top());
-		for (size_t i = 0; i < count; i++) {
-			if (!command_is_sub(&table[i])) {
-				command_reply_docs(call->session, &table[i]);
-			}
+	struct commands_walk *walk = commands_walk(call);
+	uint64_t named = command_named_count(call);
+	for (; walk && walk->phase == 0 && walk->at < named; walk->at++) {
+		if (walk->at % COMMAND_NAMES_EVERY == 0 && commands_cut(call)) {
+			return;
 		}
-		return;
+		walk->count += command_named(call, walk->at) != NULL;
 	}
-	size_t known = 0;
-	for (uint32_t i = 2; i < call->argc; i++) {
-		known += command_find(call->argv[i].data, call->argv[i].bytes) != NULL;
+	if (walk && walk->phase == 0) {
+		reply_map(call->session, walk->count);
+		*walk = (struct commands_walk){ .phase = 1 };
 	}
-	reply_map(call->session, known);
-	for (uint32_t i = 2; i < call->argc; i++) {
-		const struct command *command =
-			command_find(call->argv[i].data, call->argv[i].bytes);
+	for (; walk && walk->at < named; walk->at++) {
+		if (commands_cut(call)) {
+			return;
+		}
+		const struct command *command = command_named(call, walk->at);
 		if (command) {
 			command_reply_docs(call->session, command);
 		}
 	}
-}
-
-/// Does a command pass COMMAND LIST's filter?
-static bool command_listed(const struct command *command, const struct resp_arg *filter,
-			   const struct resp_arg *value)
-{
-	if (!filter) {
-		return true;
-	}
-	if (commands_arg_is(filter, "pattern")) {
-		return glob_match(value->data, value->bytes, command->name, strlen(command->name),
-				  true);
-	}
-	if (commands_arg_is(filter, "aclcat")) {
-		const char *categories[COMMAND_CATEGORIES_MAX];
-		size_t count = command_categories(command, categories);
-		for (size_t i = 0; i < count; i++) {
-			if (commands_arg_is(value, categories[i] + 1)) {
-				return true;
-			}
-		}
-	}
-	return false; // MODULE: there are none
-}
-
-void commands_reply_categories(struct call *call)
-{
-	reply_array(call->session, COMMAND_ALL_CATEGORIES);
-	for (size_t i = 0; i < COMMAND_ALL_CATEGORIES; i++) {
-		reply_text(call->session, command_all_categories[i]);
-	}
-}
-
-void commands_reply_category(struct call *call, const struct resp_arg *category)
-{
-	size_t i = 0;
-	while (i < COMMAND_ALL_CATEGORIES &&
-	       !commands_arg_is(category, command_all_categories[i])) {
-		i++;
-	}
-	if (i == COMMAND_ALL_CATEGORIES) {
-		char name[COMMANDS_EXCERPT_BYTES];
-		commands_errorf(call, "ERR Unknown category '%s'",
-				commands_excerpt(category, name));
-		return;
-	}
-	size_t count;
-	size_t listed = 0;
-	const struct command *table = command_table(&count);
-	const struct resp_arg filter = { .data = "aclcat", .bytes = 6 };
-	uint64_t mark = reply_deferred_begin(call->session);
-	for (i = 0; i < count; i++) {
-		if (command_listed(&table[i], &filter, category)) {
-			reply_text(call->session, table[i].name);
-			listed++;
-		}
-	}
-	reply_deferred_end(call->session, mark, listed);
-}
-
-void commands_command_list(struct call *call)
-{
-	const struct resp_arg *filter = NULL;
-	const struct resp_arg *value = NULL;
-	if (call->argc > 2) {
-		bool known = call->argc == 5 && commands_arg_is(&call->argv[2], "filterby") &&
-			     (commands_arg_is(&call->argv[3], "module") ||
-			      commands_arg_is(&call->argv[3], "aclcat") ||
-			      commands_arg_is(&call->argv[3], "pattern"));
-		if (!known) {
-			commands_error(call, COMMANDS_TEXT_SYNTAX);
-			return;
-		}
-		filter = &call->argv[3];
-		value = &call->argv[4];
-		if (!commands_arg_pattern(call, value)) {
-			return;
-		}
-	}
-	size_t count;
-	size_t listed = 0;
-	const struct command *table = command_table(&count);
-	uint64_t mark = reply_deferred_begin(call->session);
-	for (size_t i = 0; i < count; i++) {
-		if (command_listed(&table[i], filter, value)) {
-			reply_text(call->session, table[i].name);
-			listed++;
-		}
-	}
-	reply_deferred_end(call->session, mark, listed);
 }
 
 /// Upper-case copy for help.

@@ -18,6 +18,7 @@
 #define CONFIG_VALUE_BYTES 4096
 #define CONFIG_ERROR_BYTES 512
 #define CONFIG_ALL_MAX 256
+#define CONFIG_CLOCK_EVERY 16u // options between two looks at the clock
 
 static size_t config_all_count(void)
 {
@@ -49,9 +50,11 @@ static size_t config_all_find(const struct resp_arg *arg)
 
 // ---- GET ----
 
-/// The options that a call asks for, each once. A name without wildcards is answered as it was
-/// typed.
+/// The options that a call asks for, each once, looked for in slices. A name without wildcards is
+/// answered as it was typed.
 struct config_matches {
+	uint32_t arg;  // next pattern, 0 at first
+	size_t option; // next option that it is held against
 	size_t index[CONFIG_ALL_MAX];
 	const struct resp_arg *typed[CONFIG_ALL_MAX]; // NULL = found by a pattern
 	size_t count;
@@ -68,11 +71,13 @@ static void config_match_add(struct config_matches *matches, size_t index,
 	}
 }
 
-static void config_match(struct config_matches *matches, const struct resp_arg *pattern)
+/// One pattern, or the rest of it. False: cut.
+static bool config_match(struct call *call, struct config_matches *matches)
 {
+	const struct resp_arg *pattern = &call->argv[matches->arg];
 	bool exact = true;
-	for (size_t i = 0; i < pattern->bytes; i++) {
-		exact = exact && pattern->data[i] != '*' && pattern->data[i] != '?' &&
+	for (size_t i = 0; exact && i < pattern->bytes; i++) {
+		exact = pattern->data[i] != '*' && pattern->data[i] != '?' &&
 			pattern->data[i] != '[';
 	}
 	if (exact) {
@@ -80,36 +85,48 @@ static void config_match(struct config_matches *matches, const struct resp_arg *
 		if (index < config_all_count()) {
 			config_match_add(matches, index, pattern);
 		}
-		return;
+		return !commands_cut(call);
 	}
-	for (size_t index = 0; index < config_all_count(); index++) {
+	for (; matches->option < config_all_count(); matches->option++) {
+		size_t index = matches->option;
 		const char *name = config_all_name(index);
+		if (index % CONFIG_CLOCK_EVERY == 0 && commands_cut(call)) {
+			return false;
+		}
 		bool hidden = index < config_count() ? config_option(index)->flag
 						     : config_names_hidden(index - config_count());
-		if (!hidden &&
+		if (!hidden && !matches->known[index] &&
 		    glob_match(pattern->data, pattern->bytes, name, strlen(name), true)) {
 			config_match_add(matches, index, NULL);
 		}
 	}
+	return true;
 }
 
 void commands_config_get(struct call *call)
 {
-	struct config_matches matches = { .count = 0 };
-	for (uint32_t i = 2; i < call->argc; i++) {
-		if (!commands_arg_pattern(call, &call->argv[i])) {
+	struct config_matches *matches = commands_state(call, sizeof(*matches), NULL);
+	if (!matches) {
+		return;
+	}
+	matches->arg = matches->arg ? matches->arg : 2;
+	for (; matches->arg < call->argc; matches->arg++) {
+		bool fits = commands_arg_pattern(call, &call->argv[matches->arg]);
+		if (!fits || !config_match(call, matches)) {
 			return;
 		}
-		config_match(&matches, &call->argv[i]);
+		matches->option = 0;
 	}
-	reply_map(call->session, matches.count);
-	for (size_t i = 0; i < matches.count; i++) {
+	// All at once: these are the values of one moment.
+	reply_map(call->session, matches->count);
+	for (size_t i = 0; i < matches->count; i++) {
 		char value[CONFIG_VALUE_BYTES];
-		config_all_value(call->kvd, matches.index[i], value, sizeof(value));
-		if (matches.typed[i]) {
-			reply_bulk(call->session, matches.typed[i]->data, matches.typed[i]->bytes);
+		config_all_value(call->kvd, matches->index[i], value, sizeof(value));
+		if (matches->typed[i]) {
+			reply_bulk(call->session, matches->typed[i]->data,
+				   matches->typed[i]->bytes);
 		} else {
-			reply_text(call->session, config_all_name(matches.index[i]));
+			reply_text(call->session, config_all_name(matches->index[i]));
 		}
 		reply_text(call->session, value);
 	}
@@ -117,8 +134,9 @@ void commands_config_get(struct call *call)
 
 // ---- SET ----
 
-/// Which option the pair at argv[i] is about. False: answered.
-static bool config_set_find(struct call *call, uint32_t i, size_t *found)
+/// Which option the pair at argv[i] is about, behind the `n` that were found before. False:
+/// answered.
+static bool config_set_find(struct call *call, uint32_t i, size_t *found, size_t n)
 {
 	char name[COMMANDS_EXCERPT_BYTES];
 	char error[CONFIG_ERROR_BYTES];
@@ -132,8 +150,8 @@ static bool config_set_find(struct call *call, uint32_t i, size_t *found)
 		return false;
 	}
 	bool settable = index < own || config_names_settable(index - own, error, sizeof(error));
-	for (uint32_t k = 2; settable && k < i; k += 2) {
-		if (config_all_find(&call->argv[k]) == index) {
+	for (size_t k = 0; settable && k < n; k++) {
+		if (found[k] == index) {
 			(void)snprintf(error, sizeof(error), "duplicate parameter");
 			settable = false;
 		}
@@ -143,7 +161,7 @@ static bool config_set_find(struct call *call, uint32_t i, size_t *found)
 				"ERR CONFIG SET failed (possibly related to argument '%s') - %s",
 				name, error);
 	}
-	*found = index;
+	found[n] = index;
 	return settable;
 }
 
@@ -218,7 +236,7 @@ void commands_config_set(struct call *call)
 		return;
 	}
 	for (uint32_t i = 2; i < call->argc; i += 2) {
-		if (!config_set_find(call, i, &found[(i - 2) / 2])) {
+		if (!config_set_find(call, i, found, (i - 2) / 2)) {
 			return;
 		}
 	}

@@ -4,6 +4,8 @@
 // them, in Redis's words.
 #include "daemon/commands.h"
 
+#define GETKEYS_EVERY 32u // arguments between two looks at the clock
+
 struct getkeys_use {
 	const char *command; // "" = the rest
 	const char *first;   // flags of its first key, and
@@ -46,23 +48,9 @@ static const struct getkeys_use getkeys_uses[] = {
 	{ "watch", "RO", NULL },
 };
 
-/// What a command, here with its own arguments, does with its `nth` key: words with spaces between.
-static const char *getkeys_flags(const struct command *command, const struct resp_arg *argv,
-				 uint32_t argc, uint32_t nth)
+/// What a command does with its first key and with the others: words with spaces between.
+static const char *getkeys_flags(const struct command *command, uint64_t nth)
 {
-	for (uint32_t i = 3; i < argc; i++) {
-		if (strcmp(command->name, "set") == 0 && commands_arg_is(&argv[i], "get")) {
-			return "RW access update";
-		}
-		bool bits = strcmp(command->name, "bitfield") == 0;
-		if (bits && (commands_arg_is(&argv[i - 1], "set") ||
-			     commands_arg_is(&argv[i - 1], "incrby"))) {
-			return "RW access update";
-		}
-		if (bits && i + 1 == argc) {
-			return "RO access";
-		}
-	}
 	for (size_t i = 0; i < sizeof(getkeys_uses) / sizeof(getkeys_uses[0]); i++) {
 		const struct getkeys_use *use = &getkeys_uses[i];
 		if (strcmp(command->name, use->command) == 0) {
@@ -70,6 +58,28 @@ static const char *getkeys_flags(const struct command *command, const struct res
 		}
 	}
 	return command->flags & COMMAND_WRITE ? "RW update" : "RO access";
+}
+
+/// The only two that do with their key what their arguments say, looked at in slices. NULL: cut.
+static const char *getkeys_flags_by_arguments(struct call *call, const struct command *command,
+					      struct commands_walk *walk)
+{
+	bool set = strcmp(command->name, "set") == 0;
+	bool bits = strcmp(command->name, "bitfield") == 0;
+	uint32_t argc = set || bits ? call->argc - 2 : 0;
+	for (walk->count = walk->count ? walk->count : 3; walk->count < argc; walk->count++) {
+		const struct resp_arg *arg = &call->argv[2 + walk->count];
+		if (walk->count % GETKEYS_EVERY == 0 && commands_cut(call)) {
+			return NULL;
+		}
+		bool changes =
+			set ? commands_arg_is(arg, "get")
+			    : commands_arg_is(arg - 1, "set") || commands_arg_is(arg - 1, "incrby");
+		if (changes) {
+			return "RW access update";
+		}
+	}
+	return bits && argc > 3 ? "RO access" : getkeys_flags(command, walk->at);
 }
 
 static void getkeys_reply_flags(struct session *session, const char *words)
@@ -89,42 +99,68 @@ static void getkeys_reply_flags(struct session *session, const char *words)
 	}
 }
 
-/// The keys of the command in argv[2] and on, with their flags if `flags`.
-static void getkeys(struct call *call, bool flags)
+/// The command in argv[2] and on, if it can be asked about. NULL: answered.
+static const struct command *getkeys_command(struct call *call)
 {
-	const struct resp_arg *argv = call->argv + 2;
 	uint32_t argc = call->argc - 2;
-	const struct command *command = commands_of_request(argv, argc);
+	const struct command *command = commands_of_request(call->argv + 2, argc);
 	if (!command) {
 		commands_error(call, "ERR Invalid command specified");
-		return;
+		return NULL;
 	}
 	if (command->first_key == 0) {
 		commands_error(call, "ERR The command has no key arguments");
-		return;
+		return NULL;
 	}
 	if (command->arity > 0 ? argc != (uint32_t)command->arity
 			       : argc < (uint32_t)-command->arity) {
 		commands_error(call, "ERR Invalid number of arguments specified for command");
-		return;
+		return NULL;
 	}
+	return command;
+}
+
+/// How many keys a command has among so many arguments.
+static uint64_t getkeys_count(const struct command *command, uint32_t argc)
+{
+	uint32_t first = (uint32_t)command->first_key;
 	uint32_t last = command->last_key < 0 ? argc - (uint32_t)-command->last_key
 					      : (uint32_t)command->last_key;
-	uint64_t mark = reply_deferred_begin(call->session);
-	uint32_t count = 0;
-	for (uint32_t i = (uint32_t)command->first_key; i <= last && i < argc;
-	     i += (uint32_t)command->key_step) {
+	last = last < argc ? last : argc - 1;
+	return last < first ? 0 : (last - first) / (uint32_t)command->key_step + 1;
+}
+
+/// Its keys, with what it does with them if `flags`.
+static void getkeys(struct call *call, bool flags)
+{
+	const struct command *command = getkeys_command(call);
+	struct commands_walk *walk = command ? commands_walk(call) : NULL;
+	if (!walk) {
+		return;
+	}
+	uint64_t count = getkeys_count(command, call->argc - 2);
+	if (walk->phase == 0) {
+		walk->phase = 1;
+		reply_array(call->session, count);
+	}
+	for (; walk->at < count; walk->at++) {
+		if (walk->at % GETKEYS_EVERY == 0 && commands_cut(call)) {
+			return;
+		}
+		const char *words = flags ? getkeys_flags_by_arguments(call, command, walk) : NULL;
+		if (flags && !words) {
+			return;
+		}
 		if (flags) {
 			reply_array(call->session, 2);
 		}
-		reply_bulk(call->session, argv[i].data, argv[i].bytes);
+		uint64_t at =
+			2 + (uint64_t)command->first_key + walk->at * (uint64_t)command->key_step;
+		reply_bulk(call->session, call->argv[at].data, call->argv[at].bytes);
 		if (flags) {
-			getkeys_reply_flags(call->session,
-					    getkeys_flags(command, argv, argc, count));
+			getkeys_reply_flags(call->session, words);
 		}
-		count++;
 	}
-	reply_deferred_end(call->session, mark, count);
 }
 
 void commands_getkeys_getkeys(struct call *call)

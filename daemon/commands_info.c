@@ -2,8 +2,8 @@
 //
 // INFO and TIME. INFO's fields are a frozen list: clients and exporters look for Redis's names, so
 // those that mean something here keep them, and what only kvd has stands in its own section.
-#include "daemon/commands.h"
 #include "daemon/commands_info.h"
+#include "daemon/commands.h"
 
 #include <inttypes.h>
 #include <sys/resource.h>
@@ -20,6 +20,8 @@
 #include "shm/map.h"
 
 #define INFO_BYTES_MAX (256u << 10)
+#define INFO_ARGS_EVERY 16u	    // arguments between two looks at the clock
+#define INFO_ROWS_EVERY 8u	    // of a section with a row for each command
 #define INFO_REDIS_VERSION "7.0.15" // the one whose commands these are
 
 static const char *const info_policies[] = { "memory", "lazy", "group", "sync" };
@@ -308,55 +310,103 @@ static void info_kvd(const struct kvd *kvd, struct text *text)
 static const struct info_section {
 	const char *name; // as asked for
 	const char *title;
-	void (*write)(const struct kvd *kvd, struct text *text);
+	void (*write)(const struct kvd *kvd, struct text *text); // NULL: row by row
+	void (*write_row)(const struct kvd *kvd, struct text *text, size_t command);
 	bool by_default;
 } info_sections[] = {
-	{ "server", "Server", info_server, true },
-	{ "clients", "Clients", info_clients, true },
-	{ "memory", "Memory", info_memory, true },
-	{ "persistence", "Persistence", info_persistence, true },
-	{ "stats", "Stats", info_stats, true },
-	{ "replication", "Replication", info_replication, true },
-	{ "cpu", "CPU", info_cpu, true },
-	{ "modules", "Modules", info_modules, true },
-	{ "commandstats", "Commandstats", commands_info_commandstats, false },
-	{ "errorstats", "Errorstats", commands_info_errorstats, true },
-	{ "latencystats", "Latencystats", commands_info_latencystats, false },
-	{ "cluster", "Cluster", info_cluster, true },
-	{ "keyspace", "Keyspace", info_keyspace, true },
-	{ "kvd", "Kvd", info_kvd, true },
+	{ "server", "Server", info_server, NULL, true },
+	{ "clients", "Clients", info_clients, NULL, true },
+	{ "memory", "Memory", info_memory, NULL, true },
+	{ "persistence", "Persistence", info_persistence, NULL, true },
+	{ "stats", "Stats", info_stats, NULL, true },
+	{ "replication", "Replication", info_replication, NULL, true },
+	{ "cpu", "CPU", info_cpu, NULL, true },
+	{ "modules", "Modules", info_modules, NULL, true },
+	{ "commandstats", "Commandstats", NULL, commands_info_commandstats, false },
+	{ "errorstats", "Errorstats", commands_info_errorstats, NULL, true },
+	{ "latencystats", "Latencystats", NULL, commands_info_latencystats, false },
+	{ "cluster", "Cluster", info_cluster, NULL, true },
+	{ "keyspace", "Keyspace", info_keyspace, NULL, true },
+	{ "kvd", "Kvd", info_kvd, NULL, true },
+};
+#define INFO_SECTIONS (sizeof(info_sections) / sizeof(info_sections[0]))
+
+/// What was asked for, what is written of it, and how far it is answered.
+struct info_work {
+	struct commands_walk args;
+	bool wanted[INFO_SECTIONS];
+	size_t section;
+	size_t row; // of the section, 0 = its title is to be written
+	size_t sent;
+	bool begun;
+	struct text text;
 };
 
-/// Was this section asked for? Nothing at all means the default ones.
-static bool info_wanted(const struct call *call, const struct info_section *section)
+static void info_end(void *state)
 {
-	if (call->argc == 1) {
-		return section->by_default;
+	struct info_work *work = state;
+	text_fini(&work->text);
+}
+
+/// Notes what one argument asks for; NULL stands for no argument at all.
+static void info_want(struct info_work *work, const struct resp_arg *arg)
+{
+	bool all = arg && (commands_arg_is(arg, "all") || commands_arg_is(arg, "everything"));
+	bool usual = !arg || commands_arg_is(arg, "default");
+	for (size_t i = 0; i < INFO_SECTIONS; i++) {
+		bool named = arg && commands_arg_is(arg, info_sections[i].name);
+		work->wanted[i] =
+			work->wanted[i] || all || named || (usual && info_sections[i].by_default);
 	}
-	for (uint32_t i = 1; i < call->argc; i++) {
-		const struct resp_arg *arg = &call->argv[i];
-		if (commands_arg_is(arg, section->name) || commands_arg_is(arg, "all") ||
-		    commands_arg_is(arg, "everything") ||
-		    (section->by_default && commands_arg_is(arg, "default"))) {
-			return true;
+}
+
+/// One section, or the rest of it. False: cut.
+static bool info_write(struct call *call, struct info_work *work)
+{
+	const struct info_section *section = &info_sections[work->section];
+	struct text *text = &work->text;
+	if (work->row == 0) {
+		text_printf(text, "%s# %s\r\n", text->bytes ? "\r\n" : "", section->title);
+		work->row = 1;
+	}
+	if (section->write) {
+		section->write(call->kvd, text);
+		return true;
+	}
+	for (; work->row <= COMMANDS_ROWS_COUNT; work->row++) {
+		if (work->row % INFO_ROWS_EVERY == 0 && commands_cut(call)) {
+			return false;
 		}
+		section->write_row(call->kvd, text, work->row - 1);
 	}
-	return false;
+	return true;
 }
 
 void commands_info_info(struct call *call)
 {
-	struct text text;
-	text_init(&text, INFO_BYTES_MAX);
-	for (size_t i = 0; i < sizeof(info_sections) / sizeof(info_sections[0]); i++) {
-		if (info_wanted(call, &info_sections[i])) {
-			text_printf(&text, "%s# %s\r\n", text.bytes ? "\r\n" : "",
-				    info_sections[i].title);
-			info_sections[i].write(call->kvd, &text);
+	struct info_work *work = commands_state(call, sizeof(*work), info_end);
+	if (!work) {
+		return;
+	}
+	if (!work->begun) {
+		work->begun = true;
+		text_init(&work->text, INFO_BYTES_MAX);
+	}
+	uint64_t named = call->argc > 1 ? call->argc - 1 : 1;
+	for (; work->args.at < named; work->args.at++) {
+		if (work->args.at % INFO_ARGS_EVERY == 0 && commands_cut(call)) {
+			return;
+		}
+		info_want(work, call->argc > 1 ? &call->argv[1 + work->args.at] : NULL);
+	}
+	for (; work->section < INFO_SECTIONS; work->section++, work->row = 0) {
+		bool wanted = work->wanted[work->section];
+		if (wanted && (commands_cut(call) || !info_write(call, work))) {
+			return;
 		}
 	}
-	reply_verbatim(call->session, text.data ? text.data : "", text.bytes);
-	text_fini(&text);
+	const char *text = work->text.data ? work->text.data : "";
+	(void)commands_reply_text(call, text, work->text.bytes, &work->sent);
 }
 
 void commands_info_time(struct call *call)

@@ -9,21 +9,19 @@
 
 #include "daemon/text.h"
 
-void commands_info_commandstats(const struct kvd *kvd, struct text *text)
+void commands_info_commandstats(const struct kvd *kvd, struct text *text, size_t command)
 {
 	size_t count;
-	const struct command *table = command_table(&count);
-	for (size_t i = 0; i < count; i++) {
-		const struct stats_command *numbers = &kvd->stats->commands[i];
-		if (!numbers->calls && !numbers->rejected) {
-			continue;
-		}
-		double each = stats_usec_per_call(numbers);
-		text_printf(text, "cmdstat_%s:calls=%" PRIu64 ",usec=%.0f,usec_per_call=%.2f,",
-			    table[i].name, numbers->calls, each * (double)numbers->calls, each);
-		text_printf(text, "rejected_calls=%" PRIu64 ",failed_calls=%" PRIu64 "\r\n",
-			    numbers->rejected, numbers->failed);
+	const struct stats_command *numbers = &kvd->stats->commands[command];
+	if (!numbers->calls && !numbers->rejected) {
+		return;
 	}
+	double each = stats_usec_per_call(numbers);
+	text_printf(text, "cmdstat_%s:calls=%" PRIu64 ",usec=%.0f,usec_per_call=%.2f,",
+		    command_table(&count)[command].name, numbers->calls,
+		    each * (double)numbers->calls, each);
+	text_printf(text, "rejected_calls=%" PRIu64 ",failed_calls=%" PRIu64 "\r\n",
+		    numbers->rejected, numbers->failed);
 }
 
 void commands_info_errorstats(const struct kvd *kvd, struct text *text)
@@ -54,14 +52,11 @@ static void info_percentiles(const struct kvd *kvd, struct text *text, const cha
 	text_printf(text, "\r\n");
 }
 
-void commands_info_latencystats(const struct kvd *kvd, struct text *text)
+void commands_info_latencystats(const struct kvd *kvd, struct text *text, size_t command)
 {
 	size_t count;
-	const struct command *table = command_table(&count);
-	for (size_t i = 0; i < count; i++) {
-		const struct latency_histogram *histogram = kvd->stats->commands[i].histogram;
-		if (histogram && kvd->config.latency_percentiles) {
-			info_percentiles(kvd, text, table[i].name, histogram);
-		}
+	const struct latency_histogram *histogram = kvd->stats->commands[command].histogram;
+	if (histogram && kvd->config.latency_percentiles) {
+		info_percentiles(kvd, text, command_table(&count)[command].name, histogram);
 	}
 }

@@ -11,6 +11,7 @@
 #define LATENCY_TEXT_BYTES_MAX (64u << 10)
 #define LATENCY_GRAPH_COLUMNS 80u
 #define LATENCY_GRAPH_ROWS 4u
+#define LATENCY_NAMES_EVERY 16u // between two looks at the clock
 
 /// The event an argument names, LATENCY_EVENTS if there is none, or nothing of it happened.
 static enum latency_event latency_arg_event(const struct call *call, uint32_t index)
@@ -70,15 +71,20 @@ void commands_latency_latest(struct call *call)
 void commands_latency_reset(struct call *call)
 {
 	struct latency *latency = &call->kvd->stats->latency;
-	int64_t count = 0;
-	for (unsigned i = 0; call->argc == 2 && i < LATENCY_EVENTS; i++) {
-		count += latency_reset(latency, (enum latency_event)i);
+	struct commands_walk *walk = commands_walk(call);
+	uint64_t named = call->argc > 2 ? call->argc - 2 : LATENCY_EVENTS;
+	for (; walk && walk->at < named; walk->at++) {
+		if (walk->at % LATENCY_NAMES_EVERY == 0 && commands_cut(call)) {
+			return;
+		}
+		enum latency_event event = call->argc > 2
+						   ? latency_arg_event(call, (uint32_t)walk->at + 2)
+						   : (enum latency_event)walk->at;
+		walk->count += event < LATENCY_EVENTS && latency_reset(latency, event);
 	}
-	for (uint32_t i = 2; i < call->argc; i++) {
-		enum latency_event event = latency_arg_event(call, i);
-		count += event < LATENCY_EVENTS && latency_reset(latency, event);
+	if (walk) {
+		reply_integer(call->session, (int64_t)walk->count);
 	}
-	reply_integer(call->session, count);
 }
 
 // ---- pictures and words ----
@@ -192,7 +198,8 @@ void commands_latency_doctor(struct call *call)
 static void latency_reply_histogram(struct session *session, const struct command *command,
 				    const struct stats_command *numbers)
 {
-	const struct latency_histogram *histogram = numbers->histogram;
+	static const struct latency_histogram none; // CONFIG RESETSTAT came in between
+	const struct latency_histogram *histogram = numbers->histogram ? numbers->histogram : &none;
 	reply_text(session, command->name);
 	reply_map(session, 2);
 	reply_text(session, "calls");
@@ -218,42 +225,73 @@ static void latency_reply_histogram(struct session *session, const struct comman
 	reply_deferred_map_end(session, mark, pairs);
 }
 
-/// A command and what is below it, as far as they were called. Returns how many were told.
-static size_t latency_reply_command(struct call *call, const struct command *command)
+/// Which commands were timed when the call began: those that are now, between two slices, are not
+/// in the number of pairs that stands at the head of the reply.
+struct latency_histograms {
+	struct commands_walk walk;
+	bool timed[COMMANDS_ROWS_COUNT];
+};
+
+/// A command and what is below it, as far as they were timed; told if `tell`. Returns their number.
+static size_t latency_reply_command(struct call *call, const struct latency_histograms *all,
+				    const struct command *command, bool tell)
 {
-	const struct stats_command *all = call->kvd->stats->commands;
 	size_t subs;
-	size_t told = 0;
-	const struct command *sub = commands_subcommands(command, &subs);
-	if (all[commands_index(command)].histogram) {
-		latency_reply_histogram(call->session, command, &all[commands_index(command)]);
-		told++;
-	}
-	for (size_t i = 0; i < subs; i++) {
-		if (all[commands_index(sub + i)].histogram) {
-			latency_reply_histogram(call->session, sub + i,
-						&all[commands_index(sub + i)]);
-			told++;
+	size_t first = commands_index(command);
+	size_t timed = 0;
+	(void)commands_subcommands(command, &subs);
+	for (size_t i = first; i <= first + subs; i++) {
+		if (all->timed[i] && tell) {
+			latency_reply_histogram(call->session, command + (i - first),
+						&call->kvd->stats->commands[i]);
 		}
+		timed += all->timed[i];
 	}
-	return told;
+	return timed;
+}
+
+/// The `i`-th of the commands that are asked for, NULL if it is none.
+static const struct command *latency_named(const struct call *call, uint64_t i)
+{
+	size_t count;
+	const struct command *table = command_table(&count);
+	if (call->argc > 2) {
+		return command_find(call->argv[i + 2].data, call->argv[i + 2].bytes);
+	}
+	return strchr(table[i].name, '|') ? NULL : &table[i];
+}
+
+/// Counts or tells what was asked for. False: cut.
+static bool latency_walk(struct call *call, struct latency_histograms *all, bool tell)
+{
+	struct commands_walk *walk = &all->walk;
+	uint64_t named = call->argc > 2 ? call->argc - 2 : COMMANDS_ROWS_COUNT;
+	for (; walk->at < named; walk->at++) {
+		if ((tell || walk->at % LATENCY_NAMES_EVERY == 0) && commands_cut(call)) {
+			return false;
+		}
+		const struct command *command = latency_named(call, walk->at);
+		walk->count += command ? latency_reply_command(call, all, command, tell) : 0;
+	}
+	return true;
 }
 
 void commands_latency_histogram(struct call *call)
 {
-	size_t count;
-	const struct command *table = command_table(&count);
-	uint64_t mark = reply_deferred_begin(call->session);
-	size_t told = 0;
-	for (size_t i = 0; call->argc == 2 && i < count; i++) {
-		if (!strchr(table[i].name, '|')) {
-			told += latency_reply_command(call, &table[i]);
+	struct latency_histograms *all = commands_state(call, sizeof(*all), NULL);
+	if (!all) {
+		return;
+	}
+	for (size_t i = 0; all->walk.phase == 0 && i < COMMANDS_ROWS_COUNT; i++) {
+		all->timed[i] = call->kvd->stats->commands[i].histogram != NULL;
+	}
+	if (all->walk.phase < 2) {
+		all->walk.phase = 1;
+		if (!latency_walk(call, all, false)) {
+			return;
 		}
+		reply_map(call->session, all->walk.count);
+		all->walk = (struct commands_walk){ .phase = 2 };
 	}
-	for (uint32_t i = 2; i < call->argc; i++) {
-		const struct command *command =
-			command_find(call->argv[i].data, call->argv[i].bytes);
-		told += command ? latency_reply_command(call, command) : 0;
-	}
-	reply_deferred_map_end(call->session, mark, told);
+	(void)latency_walk(call, all, true);
 }

@@ -15,7 +15,8 @@ X(memory_malloc_stats, "memory|malloc-stats", commands_memory_malloc_stats, 2, 0
   "", "Has nothing to tell: records are not allocated one by one.")
 X(memory_purge, "memory|purge", commands_memory_purge, 2, 0, 0, 0, 0, "server", "4.0.0",
   "", "Has nothing to do: what is free is used again at once.")
-X(memory_stats, "memory|stats", commands_memory_stats, 2, 0, 0, 0, 0, "server", "4.0.0",
+X(memory_stats, "memory|stats", commands_memory_stats, 2, 0 | COMMAND_SLOW_OK, 0, 0, 0, "server",
+  "4.0.0",
   "", "Tells where the memory is.")
 X(memory_usage, "memory|usage", commands_memory_usage, -3, F_READ, 2, 2, 1, "server", "4.0.0",
   "key [SAMPLES count]", "Returns the bytes that a key and its value take.")

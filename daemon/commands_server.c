@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What clients ask every server: its role, when it last saved, who they are. kvd is alone, has one
-// database and one user, and saves by committing.
+// What clients ask every server: its role, when it last saved. kvd is alone, has one database, and
+// saves by committing.
 #include "daemon/commands.h"
 
 #include "daemon/persist.h"
@@ -124,38 +124,6 @@ void commands_server_move(struct call *call)
 	}
 	commands_error(call, database == 0 ? "ERR source and destination objects are the same"
 					   : "ERR DB index is out of range");
-}
-
-// ---- one user ----
-
-void commands_server_acl_whoami(struct call *call)
-{
-	reply_text(call->session, "default");
-}
-
-void commands_server_acl_users(struct call *call)
-{
-	reply_array(call->session, 1);
-	reply_text(call->session, "default");
-}
-
-void commands_server_acl_list(struct call *call)
-{
-	reply_array(call->session, 1);
-	reply_text(call->session, "user default on nopass ~* &* +@all");
-}
-
-void commands_server_acl_cat(struct call *call)
-{
-	if (call->argc > 3) {
-		commands_error_subcommand(call);
-		return;
-	}
-	if (call->argc == 2) {
-		commands_reply_categories(call);
-	} else {
-		commands_reply_category(call, &call->argv[2]);
-	}
 }
 
 void commands_server_lolwut(struct call *call)

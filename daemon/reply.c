@@ -210,6 +210,16 @@ void reply_verbatim(struct session *session, const char *text, size_t bytes)
 	}
 }
 
+void reply_verbatim_head(struct session *session, size_t bytes)
+{
+	if (session->resp_version < 3) {
+		reply_bulk_head(session, bytes);
+	} else if (session_output_room(session, RESP_NUMBER_BYTES_MAX + 4 + bytes + 2)) {
+		reply_number(session, '=', (int64_t)(4 + bytes));
+		REPLY_LITERAL(session, "txt:");
+	}
+}
+
 uint64_t reply_deferred_begin(struct session *session)
 {
 	char *out = session_output_room(session, RESP_NUMBER_BYTES_MAX);

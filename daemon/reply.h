@@ -32,6 +32,8 @@ void reply_push(struct session *session, size_t count); // RESP2: array
 void reply_boolean(struct session *session, bool value); // RESP2: 1 or 0
 void reply_double(struct session *session, double value); // RESP2: bulk
 void reply_verbatim(struct session *session, const char *text, size_t bytes); // RESP2: bulk
+/// Its length, as reply_bulk_head().
+void reply_verbatim_head(struct session *session, size_t bytes);
 void reply_raw(struct session *session, const void *data, size_t bytes); // already framed
 
 /// Array whose length is known later: begin returns a mark, end fills it in.

@@ -188,7 +188,6 @@ static void session_close(struct session *session)
 {
 	struct session_shared *shared = session->shared;
 	TAILQ_REMOVE(&shared->dead, session, dead_link);
-	TAILQ_REMOVE(&shared->all, session, link);
 	lookup_remove(&shared->by_id, &session->id_link);
 	session_push_forget(session);
 	if (session->pubsub) {
@@ -218,7 +217,7 @@ static void session_close(struct session *session)
 	shared->count--;
 	session_count_up(shared, KVS_COUNTER_clients_connected, UINT64_MAX); // minus one
 	session_owner_leave(session->owner);
-	free(session);
+	session_walk_release(session);
 }
 
 static void session_close_dead(struct session_shared *shared)

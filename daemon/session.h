@@ -121,6 +121,8 @@ struct session {
 	bool output_full;   // the socket took no more: EPOLLOUT is armed
 	bool hung_up;	    // the other side is gone altogether: nobody can read replies
 	bool output_broken; // replies cannot be sent: dropped, but what came is still done
+	bool closed;	    // nothing is left but its place in the list of all, for walks
+	uint32_t walks;	    // that stand here
 	uint64_t parked_since_ns;
 	uint64_t rest_until_ns; // nor sent until then; 0 = it waits for the end of a pause
 	struct keyspace_slice slice; // how the keyspace knows this session, and its share
@@ -185,6 +187,19 @@ bool session_send_fds(struct session *session, const int *fds, unsigned count);
 /// All sessions of kvd, oldest first, for CLIENT LIST. Sessions closed in this turn are skipped.
 struct session *session_first(const struct kvd *kvd);
 struct session *session_next(const struct session *session);
+/// A walk over all sessions that were there when it began, oldest first, that may rest between two
+/// slices: a session that is closed meanwhile stays in the list, dead, until no walk stands on it.
+/// All zero before it begins.
+struct session_walk {
+	struct session *at; // NULL before and behind all
+	uint64_t last_id;   // where it ends, 0 = it has not begun
+};
+/// The next session that is alive; the walk stands there until the next call. NULL: it is over.
+struct session *session_walk_next(const struct session_shared *shared, struct session_walk *walk);
+/// Ends it wherever it is; nothing if it is over.
+void session_walk_end(struct session_walk *walk);
+/// A dead session is let go of by everybody else: frees it now, or when the last walk leaves it.
+void session_walk_release(struct session *session);
 /// By id, NULL if there is none.
 struct session *session_find(const struct kvd *kvd, uint64_t id);
 

@@ -104,6 +104,11 @@ void *session_task_alloc(struct session *session, size_t bytes)
 	return memory;
 }
 
+bool session_task_charge(struct session *session, size_t bytes)
+{
+	return session_charge(session, bytes);
+}
+
 void session_task_free(struct session *session, void *memory, size_t bytes)
 {
 	if (memory) {

@@ -43,5 +43,7 @@ void session_task_back(struct session *session);
 /// `bytes` zero bytes that a command keeps between its slices, charged to its connection. NULL if
 /// there is no room; if the connection was closed for what it holds it is dead then.
 void *session_task_alloc(struct session *session, size_t bytes);
+/// Charges for memory of its own that a command keeps; false: as above.
+bool session_task_charge(struct session *session, size_t bytes);
 /// Gives them back, a large piece bit by bit. NULL is fine.
 void session_task_free(struct session *session, void *memory, size_t bytes);

@@ -113,12 +113,12 @@ void slowlog_add(struct slowlog *slowlog, const struct session *session,
 	}
 	TAILQ_INSERT_HEAD(&slowlog->entries, entry, link);
 	slowlog->count++;
-	slowlog_trim(slowlog, count_max);
+	slowlog_trim(slowlog, count_max, SLOWLOG_TRIM_MAX);
 }
 
-void slowlog_trim(struct slowlog *slowlog, uint64_t count)
+void slowlog_trim(struct slowlog *slowlog, uint64_t count, uint64_t at_most)
 {
-	while (slowlog->count > count) {
+	for (; slowlog->count > count && at_most > 0; at_most--) {
 		struct slowlog_entry *oldest = TAILQ_LAST(&slowlog->entries, slowlog_entries);
 		TAILQ_REMOVE(&slowlog->entries, oldest, link);
 		slowlog->count--;

@@ -35,11 +35,13 @@ struct slowlog {
 
 void slowlog_init(struct slowlog *slowlog);
 
-/// Notes a command of `session` at `time_s`; the oldest entries beyond `count_max` go. What may be
-/// a password is left out. Without memory nothing is noted.
+#define SLOWLOG_TRIM_MAX 128u // entries that one more may drive out
+
+/// Notes a command of `session` at `time_s`; of the oldest entries beyond `count_max` up to
+/// SLOWLOG_TRIM_MAX go. What may be a password is left out. Without memory nothing is noted.
 void slowlog_add(struct slowlog *slowlog, const struct session *session,
 		 const struct resp_arg *argv, uint32_t argc, uint64_t micros, uint64_t time_s,
 		 uint64_t count_max);
 
-/// Removes all entries but the newest `count`.
-void slowlog_trim(struct slowlog *slowlog, uint64_t count);
+/// Removes the oldest entries until `count` are left, but no more than `at_most`.
+void slowlog_trim(struct slowlog *slowlog, uint64_t count, uint64_t at_most);

@@ -50,7 +50,7 @@ void stats_destroy(struct stats *stats)
 		return;
 	}
 	stats_forget_times(stats);
-	slowlog_trim(&stats->slowlog, 0);
+	slowlog_trim(&stats->slowlog, 0, UINT64_MAX);
 	for (unsigned i = 0; i < LATENCY_EVENTS; i++) {
 		(void)latency_reset(&stats->latency, (enum latency_event)i);
 	}
@@ -63,7 +63,7 @@ void stats_settle_timing(struct kvd *kvd)
 	bool all = (config->slowlog_us >= 0 && config->slowlog_us < STATS_TIMED_ALL_US) ||
 		   config->latency_ms > 0;
 	kvd->stats->timing_mask = all ? 0 : STATS_TIMED_EVERY - 1;
-	slowlog_trim(&kvd->stats->slowlog, config->slowlog_entries);
+	slowlog_trim(&kvd->stats->slowlog, config->slowlog_entries, SLOWLOG_TRIM_MAX);
 }
 
 void stats_took(struct call *call, uint64_t ns)
