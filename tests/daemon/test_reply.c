@@ -96,6 +96,30 @@ static void test_deferred(void)
 	ok(wrote("*0\r\n"), "an empty one");
 }
 
+// Nobody reads any more: what was written is dropped between two slices, the head of an array with
+// it, whether or not the buffer has been given back since. What comes behind it stays what it is.
+static void test_dropped(void)
+{
+	for (int elements = 0; elements < 3; elements++) {
+		for (int trimmed = 0; trimmed < 2; trimmed++) {
+			reply_integer(session, 1);
+			uint64_t mark = reply_deferred_begin(session);
+			for (int i = 0; i < elements; i++) {
+				reply_integer(session, 2);
+			}
+			session->output_sent = session->output_end;
+			if (trimmed) {
+				session->output_position += session->output_end;
+				session->output_sent = session->output_end = 0;
+			}
+			reply_integer(session, 3);
+			reply_deferred_end(session, mark, 7);
+			ok(wrote(":3\r\n"), "an array whose head %s, behind %d elements",
+			   trimmed ? "is gone" : "was passed over", elements);
+		}
+	}
+}
+
 static void test_growth(void)
 {
 	char chunk[1000];
@@ -126,6 +150,7 @@ int main(void)
 	fd = stub_connect(&session);
 	test_versions();
 	test_deferred();
+	test_dropped();
 	test_growth();
 	close(fd);
 	stub_stop();

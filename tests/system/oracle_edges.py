@@ -104,7 +104,7 @@ def events(path, before, commands):
 
 def ended(tap, kvd, redis):
     """What every command says, and tells, about a key whose time is over."""
-    for name, before in (('ended', END), ('deleted', DELETE)):
+    for name, before in (('has ended', END), ('was deleted', DELETE)):
         different = []
         for command in ON_ENDED:
             words = tuple(command.split())
