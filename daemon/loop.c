@@ -123,6 +123,11 @@ void loop_destroy(struct loop *loop)
 	if (!loop) {
 		return;
 	}
+	// A second request to stop came while the first was obeyed: it must not end the process now,
+	// by the signal's own way, with everything done but an exit code.
+	struct signalfd_siginfo info;
+	while (loop->signals.fd >= 0 && read(loop->signals.fd, &info, sizeof(info)) > 0) {
+	}
 	(void)pthread_sigmask(SIG_SETMASK, &loop->signals_before, NULL);
 	const int fds[] = { loop->epoll_fd, loop->wake.fd, loop->signals.fd };
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
