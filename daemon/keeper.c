@@ -298,7 +298,8 @@ static bool keeper_receive(struct keeper *keeper, struct keeper_message *message
 			    "the child's",
 			    (int)message->sender.pid, (unsigned)message->sender.uid);
 	} else if (!whole) {
-		log_warning("supervise: a message of the child is too long and is ignored");
+		log_warning("supervise: a message of the child is ignored: it is too long, or too "
+			    "many files are open");
 	} else {
 		keeper_obey(keeper, message);
 	}

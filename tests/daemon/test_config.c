@@ -292,12 +292,66 @@ static void test_values(void)
 	config_fini(&config);
 }
 
+static void test_flag(void)
+{
+	static const struct {
+		const char *argument;
+		unsigned supervise;
+	} good[] = { { "--supervise", 1 }, { "--supervise=yes", 1 }, { "--supervise=no", 0 } };
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+		struct config config;
+		ok(parse(&config, ARGS(good[i].argument, "--dir", "d")) == CONFIG_RUN &&
+			   config.supervise == good[i].supervise && strcmp(config.dir, "d") == 0,
+		   "a flag needs no value: %s", good[i].argument);
+		config_fini(&config);
+	}
+	refused(ARGS("--supervise", "yes"), "unexpected argument 'yes'");
+	refused(ARGS("--supervise=1"), "is none of no|yes");
+}
+
+/// What is left of a command line without --supervise.
+static void test_without(void)
+{
+	static const struct {
+		const char *given[8];
+		const char *left[8];
+	} cases[] = {
+		{ { "kvd", "--supervise" }, { "kvd" } },
+		{ { "kvd" }, { "kvd" } },
+		{ { "kvd", "--dir", "d", "--supervise=yes", "--memory=16m", "--supervise" },
+		  { "kvd", "--dir", "d", "--memory=16m" } },
+		{ { "kvd", "--dir", "--supervise", "--supervise", "--socket", "s" },
+		  { "kvd", "--dir", "--supervise", "--socket", "s" } },
+		{ { "kvd", "--dir=--supervise", "--supervise", "--memory", "16m" },
+		  { "kvd", "--dir=--supervise", "--memory", "16m" } },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char *argv[8];
+		memcpy(argv, cases[i].given, sizeof(argv));
+		int argc = 0;
+		while (argv[argc] != NULL) {
+			argc++;
+		}
+		int left = config_arguments_without(argc, argv, "supervise");
+		bool same = argv[left] == NULL;
+		for (int at = 0; at <= left && same; at++) {
+			same = cases[i].left[at] == NULL
+				       ? argv[at] == NULL
+				       : argv[at] != NULL &&
+						 strcmp(argv[at], cases[i].left[at]) == 0;
+		}
+		ok(same, "the child's arguments, case %zu", i);
+	}
+}
+
 int main(void)
 {
 	test_units();
 	test_printing();
 	test_defaults();
 	test_command_line();
+	test_flag();
+	test_without();
 	test_refusals();
 	test_file();
 	test_values();

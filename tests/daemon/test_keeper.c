@@ -151,6 +151,13 @@ static int many_life(struct fdstore *store)
 	return 0;
 }
 
+/// Numbers and names in another order: the last one that is kept has the lowest number.
+static int shuffling_life(struct fdstore *store)
+{
+	fdstore_drop(store, "n0");
+	return fdstore_keep(store, "n0", notify_fixture_file("n0")) ? 0 : 1;
+}
+
 static int all_life(struct fdstore *store)
 {
 	for (unsigned i = 0; i < KEEPER_DESCRIPTORS_MAX; i++) {
@@ -191,6 +198,8 @@ static void many(void)
 	ok_u64(keeper_count(keeper), KEEPER_DESCRIPTORS_MAX, "are refused");
 	ok_u64(open_count(), before + KEEPER_DESCRIPTORS_MAX, "and closed");
 	ok_int(live(keeper, all_life, NULL), 0, "those that it keeps come back, each by its name");
+	ok_int(live(keeper, shuffling_life, NULL), 0, "one is put behind the others");
+	ok_int(live(keeper, all_life, NULL), 0, "and still each comes by its name");
 	keeper_destroy(keeper);
 }
 

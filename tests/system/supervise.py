@@ -7,6 +7,7 @@ and whose clock stands in a file, so that nothing depends on how fast this machi
 kvd itself.
 """
 import atexit
+import fcntl
 import mmap
 import os
 import shutil
@@ -16,6 +17,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kvdtest import (KVD_PROGRAM, TIMEOUT_S, Kvd, KvdFailed, Tap,  # noqa: E402
@@ -74,7 +76,7 @@ class Life:
 class Supervised:
     """The stand-in under --supervise, and its children as they come."""
 
-    def __init__(self, waits='pass', env=None, prefix=()):
+    def __init__(self, waits='pass', env=None, prefix=(), prepare=lambda: None):
         self.root = tempfile.mkdtemp(prefix='kvd-test-')
         self.life = None
         atexit.register(self.close)
@@ -89,11 +91,16 @@ class Supervised:
         self.log_path = os.path.join(self.root, 'log')
         clean = {name: value for name, value in os.environ.items()
                  if name not in ('NOTIFY_SOCKET', 'LISTEN_FDS', 'LISTEN_PID', 'FDSTORE')}
+
+        def before_exec():
+            _die_with_parent()
+            prepare()
+
         with open(self.log_path, 'wb') as log:
             self.process = subprocess.Popen(
                 [*prefix, PROGRAM, '--supervise', self.clock_path, socket_path, waits],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**clean, **(env or {})},
-                preexec_fn=_die_with_parent)
+                preexec_fn=before_exec)
 
     def __enter__(self):
         return self
@@ -218,8 +225,8 @@ def heritage(tap):
     with Supervised() as supervised:
         life = supervised.next()
         tap.equal(life.facts['open'], ['1'] * 3 + ['0'] * 13, 'no descriptor of the parent\'s')
-        tap.equal((int(life.facts['SigBlk:'][0], 16), int(life.facts['SigIgn:'][0], 16) &
-                   1 << (signal.SIGCHLD - 1)), (0, 0), 'signals as they were')
+        tap.equal((int(life.facts['SigBlk:'][0], 16), ignores_children(life)), (0, False),
+                  'signals as they were')
         tap.equal(life.facts['offered'], ['1'], 'it can keep descriptors')
         life.tell('keep', 'a', '1')
         life.tell('keep', 'b', '2')
@@ -228,6 +235,18 @@ def heritage(tap):
         tap.equal(life.facts['open'], ['1'] * 5 + ['0'] * 11, 'what is kept stands from 3 on')
         zombies = [pid for pid in children(supervised.process.pid) if pid != life.pid]
         tap.equal(zombies, [], 'whoever died was waited for')
+    with Supervised(prepare=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN)) as supervised:
+        life = supervised.next()
+        tap.ok(ignores_children(life), 'signals as they were, also when that was odd')
+        os.kill(life.pid, signal.SIGKILL)
+        tap.ok(supervised.next(), 'and the parent still learns of deaths')
+    with Supervised(prepare=lambda: os.closerange(0, 3)) as supervised:
+        life = supervised.next()
+        tap.equal(life.facts['open'], ['1'] * 3 + ['0'] * 13, 'the first three are always there')
+
+
+def ignores_children(life):
+    return int(life.facts['SigIgn:'][0], 16) & 1 << (signal.SIGCHLD - 1) != 0
 
 
 def children(pid):
@@ -266,6 +285,27 @@ def signals(tap):
         supervised.signal(signal.SIGTERM)
         tap.equal(supervised.wait(), 139, 'told to stop while there is no child, it ends')
         tap.ok('ends while kvd is down' in supervised.log(), 'and says what that means')
+
+
+def terminal(tap):
+    """Keys of a terminal are signals to parent and child; nobody gets one twice."""
+    master, slave = os.openpty()
+
+    def prepare():
+        os.setsid()
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+    with Supervised(prepare=prepare) as supervised:
+        os.close(slave)
+        life = supervised.next()
+        os.write(master, b'\x03')
+        tap.equal(life.read(), ['signal', '02'], 'a key of the terminal reaches the child')
+        supervised.signal(signal.SIGUSR1)  # is taken later
+        tap.equal(life.read(), ['signal', '10'], 'once')
+        os.close(master)
+        tap.equal(life.read(), ['signal', '15'], 'a terminal that goes away is a stop')
+        life.end(0)
+        tap.equal(supervised.wait(), 0, 'and both end')
 
 
 def exit_codes(tap):
@@ -399,6 +439,7 @@ def kvd_itself(tap):
                   'the child has the arguments, but one')
         with open('/proc/%d/comm' % pid, encoding='ascii') as comm:
             tap.equal(comm.read().strip(), os.path.basename(KVD_PROGRAM)[:15], 'and the name')
+        os.kill(pid, signal.SIGTERM)  # both of them, as killall does
         tap.equal(kvd.stop(), 0, 'a stop in order')
         wait_until(lambda: not os.path.exists('/proc/%d' % pid), 'the child to be gone')
         tap.ok('kvd stops, everything up to version' in kvd.log(), 'of kvd itself')
@@ -434,6 +475,7 @@ def main():
     back_off(tap)
     heritage(tap)
     signals(tap)
+    terminal(tap)
     exit_codes(tap)
     orphans(tap)
     outer(tap)
