@@ -221,8 +221,8 @@ static void update_gauges(const struct keyspace *keyspace)
 static uint64_t limbo_turn(struct keyspace *keyspace, uint64_t now_ns)
 {
 	struct cleaner_state *state = &keyspace->cleaner;
-	if (keyspace->limbo.count == 0) {
-		return UINT64_MAX;
+	if (keyspace->limbo.count == 0 || kvs_epoch_held(keyspace->epochs)) {
+		return UINT64_MAX; // readers of an earlier life are given up only for memory's sake
 	}
 	if (now_ns - state->last_scan_ns >= CLEANER_SCAN_INTERVAL_NS) {
 		state->last_scan_ns = now_ns;

@@ -13,7 +13,7 @@
 #include "daemon/prepare.h"
 #include "daemon/recover_facts.h"
 
-struct keyspace *keyspace_create(const struct keyspace_options *options)
+struct keyspace *keyspace_new(const struct keyspace_options *options)
 {
 	struct keyspace *keyspace = calloc(1, sizeof(*keyspace));
 	if (keyspace == NULL) {
@@ -30,8 +30,21 @@ struct keyspace *keyspace_create(const struct keyspace_options *options)
 	keyspace->memory_bytes = options->region->memory_bytes;
 	keyspace->cleaner.victim = KVS_SEGMENT_NONE;
 	keyspace->cleaner.next_ns = UINT64_MAX;
-	if (!kvs_limbo_init(&keyspace->limbo) || !kvs_limbo_init(&keyspace->pending) ||
-	    kvs_table_init(&keyspace->table, options->region, options->epochs, &keyspace->limbo) !=
+	if (!kvs_limbo_init(&keyspace->limbo) || !kvs_limbo_init(&keyspace->pending)) {
+		keyspace_destroy(keyspace);
+		return NULL;
+	}
+	keyspace_tick(keyspace);
+	return keyspace;
+}
+
+struct keyspace *keyspace_create(const struct keyspace_options *options)
+{
+	struct keyspace *keyspace = keyspace_new(options);
+	if (keyspace == NULL) {
+		return NULL;
+	}
+	if (kvs_table_init(&keyspace->table, options->region, options->epochs, &keyspace->limbo) !=
 		    0 ||
 	    kvs_log_init(&keyspace->log, options->region) != 0 ||
 	    kvs_large_init(&keyspace->large, options->region) != 0) {
@@ -39,7 +52,6 @@ struct keyspace *keyspace_create(const struct keyspace_options *options)
 		return NULL;
 	}
 	keyspace->oldest_head = keyspace->log.head.segment;
-	keyspace_tick(keyspace);
 	return keyspace;
 }
 

@@ -11,6 +11,7 @@
 #include "shm/record.h"
 
 struct keyspace;
+struct kvs_adopt;
 struct kvs_epoch_domain;
 struct kvs_log;
 struct kvs_region;
@@ -29,6 +30,16 @@ struct keyspace_options {
 
 /// Builds the empty table and log in the region. NULL if memory is short.
 struct keyspace *keyspace_create(const struct keyspace_options *options);
+
+/// Takes over the region as `plan` found it: entries left over by what was under way are cleared,
+/// whole batches behind `applied_seq` are applied, removals and large values that are not durable
+/// are followed up again. Nothing is loaded and no version is skipped. Called instead of
+/// keyspace_create() and the recovery below. NULL if memory is short; the region can be planned and
+/// adopted again.
+struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct kvs_adopt *plan);
+
+/// Where the log goes on that is not durable yet: as kvs_log.published, for the persister.
+uint64_t keyspace_unpersisted_position(const struct keyspace *keyspace);
 void keyspace_destroy(struct keyspace *keyspace);
 
 /// Starts the helper thread that populates segments ahead. Without it they are populated when

@@ -36,6 +36,8 @@ enum keyspace_purpose {
 
 enum keyspace_op_kind { KEYSPACE_OP_SET, KEYSPACE_OP_DELETE, KEYSPACE_OP_FLUSH };
 
+struct keyspace_options;
+
 /// One write on its way: described, then appended to the log, then published in the table.
 struct keyspace_op {
 	enum keyspace_op_kind kind;
@@ -134,6 +136,8 @@ struct keyspace {
 	LIST_HEAD(, keyspace_moment) moments; // that are open
 	struct reclaim reclaim; // memory of its own that goes back bit by bit
 	unsigned scans; // walks in several pieces: the table does not shrink meanwhile
+	struct kvs_log_position adopted_position; // first record that is not durable
+	bool adopted; // from the life before, instead of being loaded
 	struct recover_facts *recover_facts; // removals met so far, only during recovery
 	bool recover_current_only; // second reading: the facts tell the newest version of each key
 };
@@ -269,6 +273,11 @@ void *keyspace_recover_append(struct keyspace *keyspace, uint32_t record_bytes, 
 			      uint64_t *offset);
 /// Leaves kvd what it needs to work, and says so if that is more than was configured.
 void keyspace_recover_settle(struct keyspace *keyspace);
+
+// ---- keyspace.c, for keyspace_adopt.c ----
+
+/// An object with its options and empty limbos, but neither table nor log; NULL if memory is short.
+struct keyspace *keyspace_new(const struct keyspace_options *options);
 
 // ---- keyspace_batch.c ----
 

@@ -203,11 +203,12 @@ static void room_reclaim(struct keyspace *keyspace, uint64_t now_ns, uint64_t de
 	(void)kvs_log_trim(&keyspace->log);
 }
 
-// How long a reader may stand in the way of memory: not long once it is short.
-static uint64_t room_deadline_ns(const struct keyspace *keyspace)
+// How long a reader may stand in the way of memory: not long once it is short, for so many bytes.
+static uint64_t room_deadline_ns(const struct keyspace *keyspace, uint64_t large_bytes)
 {
-	bool short_of_memory = kvs_log_segments_free(&keyspace->log) <=
-			       keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
+	uint64_t wanted = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) +
+			  (large_bytes >> keyspace->region->segment_shift) + (large_bytes > 0);
+	bool short_of_memory = kvs_log_segments_free(&keyspace->log) <= wanted;
 	return short_of_memory ? keyspace->revoke_min_ns : keyspace->revoke_ns;
 }
 
@@ -222,7 +223,7 @@ int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 	uint64_t now_ns = keyspace->seam->monotonic_ns();
 	keyspace_follow_durable(keyspace);
 	for (unsigned i = 0; i < ROOM_CLEAN_SEGMENTS_MAX; i++) {
-		room_reclaim(keyspace, now_ns, room_deadline_ns(keyspace));
+		room_reclaim(keyspace, now_ns, room_deadline_ns(keyspace, large_bytes));
 		if (room_now(keyspace, bytes, largest, large_bytes, purpose)) {
 			return KEYSPACE_OK;
 		}
@@ -232,7 +233,7 @@ int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 		now_ns = keyspace->seam->monotonic_ns();
 	}
 	keyspace->cleaner.last_scan_ns = 0; // memory is wanted now: the interval may wait
-	room_reclaim(keyspace, now_ns, room_deadline_ns(keyspace));
+	room_reclaim(keyspace, now_ns, room_deadline_ns(keyspace, large_bytes));
 	if (room_now(keyspace, bytes, largest, large_bytes, purpose)) {
 		return KEYSPACE_OK;
 	}

@@ -50,7 +50,10 @@ extern const struct seam seam_system;
 	X(split_filled, "a split's new chain is filled, the root not yet published")              \
 	X(split_published, "the root is published, moved entries not yet cleared")                \
 	X(flush_published, "a FLUSHALL's root is published, applied_seq not yet moved")           \
-	X(recovery_half, "half of the store has been read at start")
+	X(recovery_half, "half of the store has been read at start")                              \
+	X(adoption_applied, "a kept region is taken over, its last writes not yet applied")       \
+	X(adoption_redone, "its last writes are applied, kvd does not yet listen")                \
+	X(adoption_begun, "its readers have been told, the keeper has not")
 
 enum seam_crash_point {
 #define SEAM_X(name, help) SEAM_CRASH_##name,

@@ -5,13 +5,9 @@
 #include "daemon/service.h"
 
 #include <errno.h>
-#include <malloc.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sysexits.h>
 
 #include "daemon/cleaner.h"
@@ -29,13 +25,16 @@
 #include "daemon/readers.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
+#include "daemon/service_adopt.h"
 #include "daemon/service_events.h"
 #include "daemon/service_persist.h"
+#include "daemon/service_process.h"
 #include "daemon/service_recover.h"
 #include "daemon/service_region.h"
 #include "daemon/stats.h"
 #include "daemon/storage/dirlock.h"
 #include "daemon/storage/store.h"
+#include "shm/adopt.h"
 #include "shm/epoch_scan.h"
 #include "shm/log.h"
 #include "shm/region.h"
@@ -46,6 +45,8 @@ struct service {
 	struct kvs_epoch_domain epochs;
 	struct generation generation;
 	struct store *store;
+	struct kvs_adopt plan;
+	bool is_adopting; // the region of the life before is taken over
 	int lock_fd;
 	int stop_code;
 	bool store_is_new;    // nothing was there to recover from
@@ -61,33 +62,7 @@ static bool is_persisted(const struct service *service)
 
 static int start_process(struct service *service)
 {
-	struct rlimit files;
-	// Large buffers in mappings of their own, always: they grow without being copied, and go
-	// back to the kernel page by page. By itself malloc() stops doing that after the first.
-	(void)mallopt(M_MMAP_THRESHOLD, 1 << 20);
-	(void)signal(SIGPIPE, SIG_IGN);
-	(void)signal(SIGXFSZ, SIG_IGN); // a file size limit is an error of a write, not the end
-	// Other processes of this uid must not ptrace their way around the read-only mapping.
-	(void)prctl(PR_SET_DUMPABLE, 0);
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
-		files.rlim_cur = files.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &files); // if not, the listener lives with fewer
-	}
-	log_init((enum log_level)service->kvd.config.log_level);
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0 &&
-	    files.rlim_cur < service->kvd.config.clients_max) {
-		log_notice("maxclients is %llu, but only %llu files may be open: clients are "
-			   "refused before; %s, or lower maxclients",
-			   (unsigned long long)service->kvd.config.clients_max,
-			   (unsigned long long)files.rlim_cur, remedy_of_errno(EMFILE));
-	}
-	const char *crash_at = getenv("KVD_CRASH_AT");
-	if (crash_at != NULL && seam_crash_arm(crash_at) != 0) {
-		(void)snprintf(service->why, sizeof(service->why),
-			       "KVD_CRASH_AT=%s: no such crash point", crash_at);
-		return EX_USAGE;
-	}
-	return 0;
+	return service_process(&service->kvd.config, service->why, sizeof(service->why));
 }
 
 // Before anything that opens a descriptor to keep.
@@ -153,13 +128,25 @@ static void stop_loop(struct service *service)
 	loop_destroy(service->kvd.loop);
 }
 
+static int create_region(struct service *service)
+{
+	return service_region_create(&service->kvd, &service->region, service->why,
+				     sizeof(service->why));
+}
+
+static void open_epochs(struct service *service)
+{
+	struct kvs_region_header *header = service->region.header;
+	kvs_epoch_init(&service->epochs, &header->hot,
+		       (header->flags & KVS_HEADER_READERS_FENCE) != 0);
+}
+
 static int start_region(struct service *service)
 {
-	bool fenced;
-	int code = service_region_create(&service->kvd, &service->region, &fenced, service->why,
-					 sizeof(service->why));
+	service->is_adopting = service_adopt_open(&service->kvd, &service->region);
+	int code = service->is_adopting ? 0 : create_region(service);
 	if (code == 0) {
-		kvs_epoch_init(&service->epochs, &service->region.header->hot, fenced);
+		open_epochs(service);
 	}
 	return code;
 }
@@ -170,9 +157,43 @@ static void stop_region(struct service *service)
 	kvs_region_close(&service->region);
 }
 
+static int start_store(struct service *service)
+{
+	if (!is_persisted(service)) {
+		return 0;
+	}
+	service->store_is_new = !service_store_exists(service->kvd.config.dir);
+	return service_store_open(&service->kvd, &service->store, service->why,
+				  sizeof(service->why));
+}
+
+static void stop_store(struct service *service)
+{
+	store_close(service->store);
+}
+
+// The kept region goes, a new one comes.
+static int replace_region(struct service *service)
+{
+	stop_region(service);
+	service->is_adopting = false;
+	int code = create_region(service);
+	if (code == 0) {
+		open_epochs(service);
+	}
+	return code;
+}
+
 static int start_keyspace(struct service *service)
 {
 	const struct config *config = &service->kvd.config;
+	if (service->is_adopting && !service_adopt_look(&service->kvd, &service->region,
+							service->store, &service->plan)) {
+		int code = replace_region(service);
+		if (code != 0) {
+			return code;
+		}
+	}
 	struct keyspace_options options = {
 		.seam = service->kvd.seam,
 		.region = &service->region,
@@ -183,7 +204,13 @@ static int start_keyspace(struct service *service)
 		.revoke_min_ms = config->revoke_min_ms,
 		.value_bytes_max = config->value_bytes_max,
 	};
-	service->kvd.keyspace = keyspace_create(&options);
+	if (service->is_adopting) {
+		kvs_epoch_hold(&service->epochs, &service->region.header->adoptions);
+		service->kvd.keyspace = keyspace_adopt(&options, &service->plan);
+	} else {
+		service->kvd.keyspace = keyspace_create(&options);
+	}
+	kvs_adopt_fini(&service->plan);
 	if (service->kvd.keyspace == NULL) {
 		(void)snprintf(service->why, sizeof(service->why),
 			       "out of memory while building the table: this machine cannot give "
@@ -209,25 +236,30 @@ static void stop_events(struct service *service)
 	service_events_stop(&service->kvd);
 }
 
-static int start_store(struct service *service)
+static int start_load(struct service *service)
 {
-	if (!is_persisted(service)) {
-		(void)keyspace_recover_finish(service->kvd.keyspace, 0, false);
-		if (service_store_exists(service->kvd.config.dir)) {
-			log_warning("%s/store holds data that --persist memory neither reads nor "
-				    "updates: "
-				    "a later start with another policy will serve it again",
-				    service->kvd.config.dir);
-		}
+	struct kvd *kvd = &service->kvd;
+	if (service->is_adopting) {
+		uint64_t last_seq = keyspace_last_seq(kvd->keyspace);
+		LOG_AT(LOG_LEVEL_NOTICE,
+		       "took over %llu keys of the life before in %llu ms, %llu versions are not "
+		       "durable yet",
+		       (unsigned long long)keyspace_count(kvd->keyspace),
+		       (unsigned long long)(kvd->seam->monotonic_ns() - kvd->started_ns) / 1000000,
+		       (unsigned long long)(last_seq - keyspace_durable_seq(kvd->keyspace)));
 		return 0;
 	}
-	service->store_is_new = !service_store_exists(service->kvd.config.dir);
-	return service_recover(&service->kvd, &service->store, service->why, sizeof(service->why));
-}
-
-static void stop_store(struct service *service)
-{
-	store_close(service->store);
+	if (is_persisted(service)) {
+		return service_recover(kvd, service->store, !service->store_is_new, service->why,
+				       sizeof(service->why));
+	}
+	(void)keyspace_recover_finish(kvd->keyspace, 0, false);
+	if (service_store_exists(kvd->config.dir)) {
+		log_warning("%s/store holds data that --persist memory neither reads nor updates: "
+			    "a later start with another policy will serve it again",
+			    kvd->config.dir);
+	}
+	return 0;
 }
 
 static int start_generation(struct service *service)
@@ -327,9 +359,15 @@ static int start_life(struct service *service)
 			return code;
 		}
 	}
-	// Readers of an older region learn of this one before anybody can get a reply, and not
-	// before their calls find a socket to queue at.
-	generation_advance(&service->generation);
+	// Readers of an older region, or life, learn of this one before anybody can get a reply,
+	// and not before their calls find a socket to queue at.
+	if (service->is_adopting) {
+		kvs_epoch_adopt(&service->epochs, service->kvd.seam->monotonic_ns());
+	} else {
+		generation_advance(&service->generation);
+	}
+	SEAM_CRASH(adoption_begun);
+	service_adopt_keep(&service->kvd, &service->region);
 	return 0;
 }
 
@@ -357,9 +395,10 @@ static const struct service_step service_steps[] = {
 	{ start_lock, stop_lock },
 	{ start_loop, stop_loop },
 	{ start_region, stop_region },
+	{ start_store, stop_store },
 	{ start_keyspace, stop_keyspace },
 	{ start_events, stop_events },
-	{ start_store, stop_store },
+	{ start_load, NULL },
 	{ start_generation, stop_generation },
 	{ start_readers, stop_readers },
 	{ start_listener, stop_listener },

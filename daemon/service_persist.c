@@ -29,7 +29,7 @@ static int begin_life(const struct kvd *kvd, struct store *store, char *why, siz
 	store_set_instance(store, kvd->instance_id);
 	int result = store_begin(store);
 	if (result == STORE_OK) {
-		result = store_commit(store, keyspace_last_seq(kvd->keyspace));
+		result = store_commit(store, keyspace_durable_seq(kvd->keyspace));
 	}
 	if (result != STORE_OK) {
 		(void)snprintf(why, why_bytes, "%s", store_why(store));
@@ -60,7 +60,7 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 		.map = keyspace_map(kvd->keyspace),
 		.slot = readers_own_slot(kvd->readers),
 		.region_base = region->base,
-		.start_position = kvs_load_acquire(&log->published), // partner: kvs_log_publish()
+		.start_position = keyspace_unpersisted_position(kvd->keyspace),
 		.wake_fd = loop_wake_fd(kvd->loop),
 	};
 	int error = persist_start(&kvd->persist, &options);

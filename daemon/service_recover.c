@@ -182,28 +182,28 @@ bool service_store_exists(const char *dir)
 	       status.st_size > 0;
 }
 
-int service_recover(struct kvd *kvd, struct store **store, char *why, size_t why_bytes)
+int service_store_open(struct kvd *kvd, struct store **store, char *why, size_t why_bytes)
 {
 	int probed = store_probe(kvd->config.dir, why, why_bytes);
 	if (probed != STORE_OK) {
 		return service_store_exit_code(probed);
 	}
-	bool had_lives = service_store_exists(kvd->config.dir);
 	struct store_options options = { .dir = kvd->config.dir, .instance_id = kvd->instance_id };
 	int opened = store_open(store, &options, why, why_bytes);
-	if (opened != STORE_OK) {
-		return service_store_exit_code(opened);
-	}
+	return opened == STORE_OK ? 0 : service_store_exit_code(opened);
+}
+
+int service_recover(struct kvd *kvd, struct store *store, bool had_lives, char *why,
+		    size_t why_bytes)
+{
 	uint64_t began_ns = kvd->seam->monotonic_ns();
 	struct recovery recovery = { .kvd = kvd, .said_ns = began_ns };
-	int code = recover_load(&recovery, *store, why, why_bytes);
+	int code = recover_load(&recovery, store, why, why_bytes);
 	if (code != 0) {
-		store_close(*store);
-		*store = NULL;
 		return code;
 	}
 	struct store_facts facts;
-	store_facts(*store, &facts);
+	store_facts(store, &facts);
 	uint64_t last_seq = facts.durable_seq;
 	if (recovery.highest_seq > last_seq) {
 		last_seq = recovery.highest_seq;

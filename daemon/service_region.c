@@ -55,8 +55,7 @@ static bool service_forces_fences(void)
 	return forced != NULL && strcmp(forced, "1") == 0;
 }
 
-int service_region_create(struct kvd *kvd, struct kvs_region *region, bool *fenced, char *why,
-			  size_t why_bytes)
+int service_region_create(struct kvd *kvd, struct kvs_region *region, char *why, size_t why_bytes)
 {
 	const struct config *config = &kvd->config;
 	struct kvs_region_options options = {
@@ -69,7 +68,6 @@ int service_region_create(struct kvd *kvd, struct kvs_region *region, bool *fenc
 	kvd->seam->random_bytes(&options.instance_id, sizeof(options.instance_id));
 	kvd->seam->random_bytes(&options.hash_seed, sizeof(options.hash_seed));
 	kvd->instance_id = options.instance_id;
-	*fenced = options.fenced;
 	int error = kvs_region_create(region, &options);
 	if (error != KVS_REGION_OK) {
 		region_failure(config, error, errno, why, why_bytes);

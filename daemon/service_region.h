@@ -3,14 +3,11 @@
 // The first large thing that kvd needs from the machine: its region, from its settings.
 #pragma once
 
-#include <stdbool.h>
 #include <stddef.h>
 
 struct kvd;
 struct kvs_region;
 
-/// Creates the region that kvd->config asks for and sets kvd->instance_id; *fenced tells whether
-/// its readers have to use full fences. Returns 0, or an exit code with one line in `why` that
+/// Creates the region that kvd->config asks for and sets kvd->instance_id. Returns 0, or an exit code with one line in `why` that
 /// names what is missing and the remedy. The caller closes the region.
-int service_region_create(struct kvd *kvd, struct kvs_region *region, bool *fenced, char *why,
-			  size_t why_bytes);
+int service_region_create(struct kvd *kvd, struct kvs_region *region, char *why, size_t why_bytes);

@@ -138,24 +138,84 @@ static uint64_t epoch_scan_page(const struct kvs_epoch_domain *domain,
 	return bound;
 }
 
+static void epoch_publish(struct kvs_epoch_domain *domain, uint64_t epoch)
+{
+	domain->epoch = epoch;
+#ifdef KVS_TSAN
+	kvs_store_fenced(&domain->hot->epoch_word, epoch << KVS_EPOCH_SHIFT | 1);
+#else
+	// Release: what was unlinked before is unlinked for whoever loads this epoch (partner:
+	// enter).
+	kvs_store_release(&domain->hot->epoch_word, epoch << KVS_EPOCH_SHIFT | 1);
+#endif
+}
+
+void kvs_epoch_hold(struct kvs_epoch_domain *domain, struct kvs_adoptions *adoptions)
+{
+	uint64_t valid = kvs_load_relaxed(&domain->hot->oldest_valid);
+	domain->adoptions = adoptions;
+	domain->own_epoch = UINT64_MAX; // not begun yet
+	domain->oldest = valid < domain->oldest ? valid : domain->oldest;
+}
+
+void kvs_epoch_adopt(struct kvs_epoch_domain *domain, uint64_t now_ns)
+{
+	struct kvs_adoptions *adoptions = domain->adoptions;
+	struct kvs_hot *hot = domain->hot;
+	uint64_t incarnation = kvs_load_relaxed(&hot->incarnation) + 1;
+	uint64_t epoch = domain->epoch + 1;
+	domain->own_epoch = epoch;
+	domain->own_since_ns = now_ns;
+	kvs_store_relaxed(&adoptions->epoch[incarnation % KVS_ADOPTIONS_KEPT], epoch);
+	// An earlier life's hold that is not over goes on: lives may be shorter than deadlines.
+	if (kvs_load_relaxed(&adoptions->hold_epoch) <= kvs_load_relaxed(&hot->oldest_valid) ||
+	    kvs_load_relaxed(&adoptions->hold_since_ns) > now_ns) {
+		kvs_store_relaxed(&adoptions->hold_since_ns, now_ns);
+		kvs_store_release(&adoptions->hold_epoch, epoch);
+	}
+	// Release: the boundary is there (partner: kvc_attachment_boundary()).
+	kvs_store_release(&hot->incarnation, incarnation);
+	epoch_publish(domain, epoch);
+}
+
+// Ends what is held the longest, if its time is over: from here on every section begun before is
+// refused when it ends, and who has not attached anew begins none. False if it is not over.
+static bool epoch_hold_lift(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_t now_ns,
+			    uint64_t deadline_ns)
+{
+	struct kvs_adoptions *adoptions = domain->adoptions;
+	if (adoptions == NULL || stamp < kvs_load_relaxed(&domain->hot->oldest_valid) ||
+	    now_ns - kvs_load_relaxed(&adoptions->hold_since_ns) < deadline_ns) {
+		return false;
+	}
+	uint64_t epoch = kvs_load_relaxed(&adoptions->hold_epoch);
+	// Release, and the barrier of the scan that follows, before any reuse (partner:
+	// kvs_epoch_leave()).
+	kvs_store_release(&domain->hot->oldest_valid, epoch);
+	if (epoch >= domain->own_epoch) {
+		domain->adoptions = NULL;
+	} else {
+		kvs_store_relaxed(&adoptions->hold_since_ns, domain->own_since_ns);
+		kvs_store_release(&adoptions->hold_epoch, domain->own_epoch);
+	}
+	return true;
+}
+
 bool kvs_epoch_scan(struct kvs_epoch_domain *domain, uint64_t now_ns)
 {
 	uint64_t next = domain->epoch + 1;
 	domain->scans++;
-	domain->epoch = next;
-#ifdef KVS_TSAN
-	kvs_store_fenced(&domain->hot->epoch_word, next << KVS_EPOCH_SHIFT | 1);
-#else
-	// Release: what was unlinked before is unlinked for whoever loads this epoch (partner:
-	// enter).
-	kvs_store_release(&domain->hot->epoch_word, next << KVS_EPOCH_SHIFT | 1);
-#endif
+	epoch_publish(domain, next);
 	if (!epoch_order_readers(domain)) {
 		return false;
 	}
 	uint64_t oldest = next;
 	for (size_t i = 0; i < domain->pages_count; i++) {
 		oldest = epoch_scan_page(domain, domain->pages[i], oldest, next - 1, now_ns);
+	}
+	if (domain->adoptions != NULL) {
+		uint64_t valid = kvs_load_relaxed(&domain->hot->oldest_valid);
+		oldest = valid < oldest ? valid : oldest;
 	}
 	if (oldest > domain->oldest) {
 		domain->oldest = oldest;
@@ -204,7 +264,8 @@ size_t kvs_epoch_revoke(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_
 		total += revoked;
 	}
 	domain->revocations += total;
-	if (total > 0 && !kvs_epoch_scan(domain, now_ns)) {
+	bool lifted = epoch_hold_lift(domain, stamp, now_ns, deadline_ns);
+	if ((total > 0 || lifted) && !kvs_epoch_scan(domain, now_ns)) {
 		return 0; // the barrier failed: nothing may be reused yet, the next scan will tell
 	}
 	return total;

@@ -37,12 +37,34 @@ struct kvs_epoch_domain {
 	void (*stuck)(void *owner, uint64_t age_ns); // NULL = to nobody; must not touch the domain
 	uint64_t scans;
 	uint64_t revocations;
+	// The hold of an adopted region, until oldest_valid has reached own_epoch; NULL = none.
+	struct kvs_adoptions *adoptions;
+	uint64_t own_epoch; // that this life began with
+	uint64_t own_since_ns;
 };
 
 /// Prepares `domain` for the region whose hot line is `hot`; the epoch continues from the one
 /// there. `fenced` must agree with the header's KVS_HEADER_READERS_FENCE.
 void kvs_epoch_init(struct kvs_epoch_domain *domain, struct kvs_hot *hot, bool fenced);
 void kvs_epoch_fini(struct kvs_epoch_domain *domain);
+
+/// Behind kvs_epoch_init(), for a region whose writer is gone: its readers' pages went with it, so
+/// every section begun in its life may be open, and nothing that was unlinked in it or later is
+/// passed until they had the time that kvs_epoch_revoke() leaves to readers.
+void kvs_epoch_hold(struct kvs_epoch_domain *domain, struct kvs_adoptions *adoptions);
+
+/// Begins the new life: another incarnation, then another epoch. Readers that attached before
+/// notice and attach anew; meanwhile they read on as if in the last epoch of their own life.
+/// Call with: kvs_epoch_hold() done, ready to accept them. Thread must: be the writer. Orders:
+/// adoptions before incarnation, that before the epoch, all release (partner: the client's slow
+/// enter); a section that announces the new epoch on an old page has seen the old incarnation gone.
+void kvs_epoch_adopt(struct kvs_epoch_domain *domain, uint64_t now_ns);
+
+/// Are sections of an earlier life still waited for?
+static inline bool kvs_epoch_held(const struct kvs_epoch_domain *domain)
+{
+	return domain->adoptions != NULL;
+}
 
 /// Can this process order its readers by membarrier(GLOBAL_EXPEDITED)?
 bool kvs_epoch_membarrier_works(void);
@@ -75,8 +97,8 @@ static inline bool kvs_epoch_passed(const struct kvs_epoch_domain *domain, uint6
 }
 
 /// Revokes every section older than its deadline and that holds back reclamation (epoch <= stamp):
-/// `deadline_ns` for well-behaved pages, `deadline_short_ns` for pages with short_deadline. Returns
-/// how many; if any, memory stamped up to then may be reused after this call (oldest is updated).
+/// `deadline_ns` for well-behaved pages, `deadline_short_ns` for pages with short_deadline. So are,
+/// by oldest_valid and after `deadline_ns`, sections of an earlier life. Returns how many; if any, memory stamped up to then may be reused after this call (oldest is updated).
 /// Call with: a recent scan. Thread must: be the writer. Orders: revoked_upto is store-released
 /// before a membarrier, reuse comes after it (partner: acquire fence and load in
 /// kvs_epoch_leave()).

@@ -105,20 +105,16 @@ int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offs
 	return result;
 }
 
-int kvs_large_reserve(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset)
+// Makes a run behind `before`, of `bytes` at `offset`. NULL if memory is short.
+static struct kvs_large_run *large_insert(struct kvs_large *large, struct kvs_large_run *before,
+					  uint64_t offset, uint64_t bytes)
 {
-	uint64_t bytes = kvs_large_bytes(value_bytes);
-	struct kvs_large_run *before = large_gap(large, bytes);
-	if (before == NULL) {
-		return -ENOSPC;
-	}
 	struct kvs_large_run *run = calloc(1, sizeof(*run));
 	if (run == NULL) {
-		return -ENOMEM;
+		return NULL;
 	}
-	run->offset = before->offset + before->bytes;
+	run->offset = offset;
 	run->bytes = bytes;
-	run->holds = 1;
 	run->previous = before;
 	run->next = before->next;
 	before->next->previous = run;
@@ -133,9 +129,35 @@ int kvs_large_reserve(struct kvs_large *large, uint64_t value_bytes, uint64_t *o
 		*bucket = run;
 	}
 	large->region->large_bytes += bytes;
+	return run;
+}
+
+int kvs_large_reserve(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset)
+{
+	uint64_t bytes = kvs_large_bytes(value_bytes);
+	struct kvs_large_run *before = large_gap(large, bytes);
+	if (before == NULL) {
+		return -ENOSPC;
+	}
+	struct kvs_large_run *run =
+		large_insert(large, before, before->offset + before->bytes, bytes);
+	if (run == NULL) {
+		return -ENOMEM;
+	}
+	run->holds = 1;
 	kvs_region_publish(large->region, KVS_RANGE_LARGE,
 			   run->offset + bytes - large->sentinel.offset);
 	*offset = run->offset;
+	return 0;
+}
+
+int kvs_large_adopt(struct kvs_large *large, uint64_t offset, uint64_t bytes, uint32_t references)
+{
+	struct kvs_large_run *run = large_insert(large, large->sentinel.previous, offset, bytes);
+	if (run == NULL) {
+		return -ENOMEM;
+	}
+	run->references = references;
 	return 0;
 }
 

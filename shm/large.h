@@ -47,6 +47,10 @@ int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offs
 /// The same without pages: the caller populates all of it before it is named by a record.
 int kvs_large_reserve(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset);
 
+/// Registers a run that is there already, behind all registered so far: `bytes` are whole pages,
+/// `references` current records name it. 0 or -ENOMEM. For a region that is taken over.
+int kvs_large_adopt(struct kvs_large *large, uint64_t offset, uint64_t bytes, uint32_t references);
+
 /// A write on its way names an existing run as well: it cannot go meanwhile.
 void kvs_large_hold(struct kvs_large *large, uint64_t offset);
 /// Holds the run in which `offset` lies, whose start goes to *run_offset: a reader needs its bytes.

@@ -24,6 +24,8 @@ enum kvs_lifecycle {
 	KVS_REGION_RETIRED = 2, // kvd shut down cleanly: contents frozen for ever
 };
 
+#define KVS_ADOPTIONS_KEPT 8u // a reader that slept through more of them attaches anew first
+
 /// Header flags, fixed before the first attach.
 enum kvs_header_flags {
 	KVS_HEADER_READERS_FENCE = 1, // kvd cannot issue membarrier: readers must use a full fence
@@ -72,6 +74,13 @@ struct kvs_range_bounds {
 	uint64_t bytes_max;
 };
 
+/// What a kvd that adopts the region leaves word of, for its readers and for the next that does.
+struct kvs_adoptions {
+	uint64_t epoch[KVS_ADOPTIONS_KEPT]; // incarnation i began with epoch[i % KEPT]
+	uint64_t hold_epoch; // above oldest_valid: sections begun before it may be open, unseen
+	uint64_t hold_since_ns; // since when, by the machine's monotonic clock
+};
+
 struct kvs_region_header {
 	char marker[8]; // KVS_REGION_MARKER; that all is complete `lifecycle` tells
 	uint32_t layout_version;
@@ -96,12 +105,16 @@ struct kvs_region_header {
 	uint64_t segment_chain_head; // index of the current head segment, for adoption
 	uint64_t reserved_geometry;
 
-	uint64_t reserved_tail[80];
+	struct kvs_adoptions adoptions; // offset 384
+	uint64_t overflow_fresh[2]; // of each side: overflow buckets from here on were never used
+
+	uint64_t reserved_tail[68];
 };
 static_assert(offsetof(struct kvs_region_header, hot) == 64, "the hot line is line 1");
 static_assert(offsetof(struct kvs_region_header, marks) == 128, "watermarks are line 2");
 static_assert(offsetof(struct kvs_region_header, ready) == 192, "bounds are line 3");
 static_assert(offsetof(struct kvs_region_header, ranges) == 256, "geometry from line 4");
+static_assert(offsetof(struct kvs_region_header, adoptions) == 384, "adoption from line 6");
 static_assert(sizeof(struct kvs_region_header) == 1024, "counters start at 1024");
 
 #define KVS_COUNTERS_OFFSET 1024u // from the start of the region: one u64 a row of counters.tbl.h
@@ -121,8 +134,9 @@ struct kvs_segment_entry {
 	uint64_t state; // enum kvs_segment_state
 	uint64_t first_seq; // of a HEAD segment: seq of its first record
 	uint64_t previous_head; // of a HEAD segment: index + 1 of the one before it, 0 = none
-	uint64_t used_bytes; // final when the segment is full; of the current head a lower bound
-	uint64_t reserved[4];
+	uint64_t used_bytes; // records end here; raised before the last of them is written
+	uint64_t retired_epoch; // of a RETIRED segment: its stamp
+	uint64_t reserved[3];
 };
 static_assert(sizeof(struct kvs_segment_entry) == 64, "one line");
 
@@ -261,6 +275,7 @@ static inline uint32_t kvs_layout_fingerprint(void)
 		offsetof(struct kvs_region_header, ready),
 		offsetof(struct kvs_region_header, ranges),
 		offsetof(struct kvs_region_header, segment_bytes),
+		offsetof(struct kvs_region_header, adoptions),
 		sizeof(struct kvs_segment_entry),
 		sizeof(struct kvs_bucket),
 		sizeof(struct kvs_reader_page),

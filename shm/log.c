@@ -85,7 +85,13 @@ void *kvs_log_append(struct kvs_log *log, uint32_t record_bytes, uint64_t *offse
 	*offset = kvs_region_segment_offset(log->region, log->head.segment) + log->head.offset;
 	log->head.offset += record_bytes;
 	log->segments[log->head.segment].last_seq = log->next_seq++;
-	return log->region->base + *offset;
+	struct kvs_record *record = (struct kvs_record *)(void *)(log->region->base + *offset);
+	// Who adopts the region walks so far and no further: bytes behind it may be anything, also
+	// what looks like a record. A seq of 0 is no record until this one is written.
+	kvs_store_relaxed(&record->seq_flags, 0);
+	// Release: after it (partner: kvs_adopt_plan()).
+	kvs_store_release(&log->region->directory[log->head.segment].used_bytes, log->head.offset);
+	return record;
 }
 
 void kvs_log_publish(struct kvs_log *log)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Creating the region and moving its pages. The file is far larger than the memory it will ever
+// Creating the region, taking over one that outlived its writer, and moving its pages. The file is far larger than the memory it will ever
 // hold: offsets are cheap and never move, pages are counted, populated before they are used and
 // punched when they are not.
 #include "shm/region.h"
@@ -154,6 +154,7 @@ static int region_fill_header(struct kvs_region *region, const struct kvs_region
 	header->hot.epoch_word = UINT64_C(1) << KVS_EPOCH_SHIFT | 1;
 	header->hot.incarnation = 1;
 	header->hot.oldest_valid = 1;
+	header->adoptions.epoch[1] = 1;
 	memcpy(header->marker, KVS_REGION_MARKER, sizeof(header->marker));
 	return 0;
 }
@@ -175,6 +176,32 @@ static void region_fill_map(struct kvs_region *region)
 	}
 }
 
+// What creation and adoption do alike with an open memfd and its geometry.
+static int region_open_file(struct kvs_region *region, const struct kvs_region_options *options)
+{
+	region->fd_readonly = region_reopen_readonly(region->fd);
+	if (region->fd_readonly < 0) {
+		return errno == ENOENT ? KVS_REGION_NO_PROC : KVS_REGION_SYSTEM;
+	}
+	if (region_map(region) != 0) {
+		return KVS_REGION_SYSTEM;
+	}
+	region->memory_bytes = options->memory_bytes;
+	region->segment_bytes = options->segment_bytes;
+	region->segment_shift = (uint32_t)__builtin_ctz(options->segment_bytes);
+	region->huge_pages = options->huge_pages;
+	region->header = (struct kvs_region_header *)(void *)region->base;
+	return KVS_REGION_OK;
+}
+
+static void region_place_directory(struct kvs_region *region,
+				   const struct kvs_region_header *geometry)
+{
+	region->segments_count_max = geometry->segments_count_max;
+	region->directory = (struct kvs_segment_entry *)(void *)(region->base +
+								 geometry->segment_directory_offset);
+}
+
 int kvs_region_create(struct kvs_region *region, const struct kvs_region_options *options)
 {
 	struct kvs_region_header geometry = { 0 };
@@ -189,28 +216,16 @@ int kvs_region_create(struct kvs_region *region, const struct kvs_region_options
 	if (region->bytes > KVS_REGION_BYTES_MAX) {
 		return KVS_REGION_TOO_LARGE;
 	}
-	region->memory_bytes = options->memory_bytes;
-	region->segment_bytes = options->segment_bytes;
-	region->segment_shift = (uint32_t)__builtin_ctz(options->segment_bytes);
-	region->segments_count_max = geometry.segments_count_max;
-	region->huge_pages = options->huge_pages;
 	region->fd = region_memfd(region->bytes);
 	if (region->fd < 0) {
 		return KVS_REGION_SYSTEM;
 	}
-	region->fd_readonly = region_reopen_readonly(region->fd);
-	if (region->fd_readonly < 0) {
-		int result = errno == ENOENT ? KVS_REGION_NO_PROC : KVS_REGION_SYSTEM;
+	int result = region_open_file(region, options);
+	if (result != KVS_REGION_OK) {
 		kvs_region_close(region);
 		return result;
 	}
-	if (region_map(region) != 0) {
-		kvs_region_close(region);
-		return KVS_REGION_SYSTEM;
-	}
-	region->header = (struct kvs_region_header *)(void *)region->base;
-	region->directory = (struct kvs_segment_entry *)(void *)(region->base +
-								 geometry.segment_directory_offset);
+	region_place_directory(region, &geometry);
 	if (region_fill_header(region, options, &geometry) != 0) {
 		kvs_region_close(region);
 		return KVS_REGION_SYSTEM;
@@ -218,6 +233,77 @@ int kvs_region_create(struct kvs_region *region, const struct kvs_region_options
 	region_fill_map(region);
 	region_advise(region);
 	return KVS_REGION_OK;
+}
+
+static int region_check_header(const struct kvs_region *region,
+			       const struct kvs_region_options *options)
+{
+	struct kvs_map map;
+	const struct kvs_region_header *header = region->header;
+	switch (kvs_map_adopt(&map, region->base, region->bytes)) {
+	case KVS_MAP_OK:
+		break;
+	case KVS_MAP_NOT_ALIVE:
+		if (kvs_load_relaxed(&header->lifecycle) != KVS_REGION_RETIRED) {
+			return KVS_REGION_UNFILLED;
+		}
+		break;
+	case KVS_MAP_FOREIGN:
+		return KVS_REGION_FOREIGN;
+	case KVS_MAP_LAYOUT:
+		return KVS_REGION_LAYOUT;
+	default:
+		return KVS_REGION_DAMAGED;
+	}
+	uint64_t count = header->segments_count_max;
+	uint64_t directory = header->segment_directory_offset;
+	if (count << __builtin_ctzll(map.segment_bytes) != map.ranges[KVS_RANGE_LOG].bytes_max ||
+	    directory % KVS_PAGE_BYTES != 0 || directory < KVS_PAGE_BYTES ||
+	    directory + count * sizeof(struct kvs_segment_entry) > map.ranges[0].offset) {
+		return KVS_REGION_DAMAGED;
+	}
+	if (map.segment_bytes != options->segment_bytes ||
+	    options->memory_bytes > map.ranges[KVS_RANGE_LOG].bytes_max ||
+	    options->memory_bytes / options->segment_bytes < REGION_SEGMENTS_MIN) {
+		return KVS_REGION_UNLIKE;
+	}
+	return options->fenced && !map.readers_fence ? KVS_REGION_UNFENCED : KVS_REGION_OK;
+}
+
+int kvs_region_adopt(struct kvs_region *region, int fd, const struct kvs_region_options *options)
+{
+	struct stat status;
+	memset(region, 0, sizeof(*region));
+	region->fd = fd;
+	region->fd_readonly = -1;
+	int seals = fcntl(fd, F_GET_SEALS);
+	int result = KVS_REGION_FOREIGN;
+	if (fstat(fd, &status) == 0 && seals >= 0 &&
+	    (seals & (F_SEAL_SHRINK | F_SEAL_GROW)) == (F_SEAL_SHRINK | F_SEAL_GROW) &&
+	    status.st_size >= (off_t)KVS_HUGE_PAGE_BYTES &&
+	    (uint64_t)status.st_size <= KVS_REGION_BYTES_MAX) {
+		region->bytes = (uint64_t)status.st_size;
+		result = region_open_file(region, options);
+	}
+	if (result == KVS_REGION_OK) {
+		result = region_check_header(region, options);
+	}
+	if (result != KVS_REGION_OK) {
+		region->fd = -1; // stays the caller's
+		kvs_region_close(region);
+		return result;
+	}
+	region_place_directory(region, region->header);
+	region_fill_map(region);
+	region_advise(region);
+	return KVS_REGION_OK;
+}
+
+uint64_t kvs_region_populated(const struct kvs_region *region, uint64_t offset, uint64_t bytes_max)
+{
+	off_t hole = lseek(region->fd, (off_t)offset, SEEK_HOLE);
+	uint64_t bytes = hole > (off_t)offset ? (uint64_t)hole - offset : 0;
+	return bytes < bytes_max ? bytes : bytes_max;
 }
 
 void kvs_region_go_alive(struct kvs_region *region)

@@ -46,12 +46,27 @@ enum kvs_region_error {
 	KVS_REGION_TOO_SMALL, // memory below what the segments need
 	KVS_REGION_TOO_LARGE, // ranges do not fit the 40-bit location
 	KVS_REGION_NO_PROC, // /proc is not mounted: no read-only descriptor can be made
+	KVS_REGION_FOREIGN, // adopting: not a region, or one that others could have resized
+	KVS_REGION_LAYOUT, // adopting: a region of another layout
+	KVS_REGION_DAMAGED, // adopting: its header contradicts itself or the file
+	KVS_REGION_UNFILLED, // adopting: its first writer never finished filling it
+	KVS_REGION_UNLIKE, // adopting: laid out for other segments or less memory than asked for
+	KVS_REGION_UNFENCED, // adopting: its readers rely on membarrier, which is refused now
 };
 
 /// Creates an empty region in state STARTING. Returns an enum kvs_region_error; on success the
 /// caller owns `region` until kvs_region_close().
 int kvs_region_create(struct kvs_region *region, const struct kvs_region_options *options);
 void kvs_region_close(struct kvs_region *region);
+
+/// Maps the region behind `fd`, whose writer is gone, for a new one. Nothing but the header is
+/// looked at, and nothing is written: kvs_adopt_plan() is next. Of the options memory_bytes,
+/// segment_bytes, fenced (only what cannot be helped: the header decides) and huge_pages count.
+/// Returns an enum kvs_region_error; on success `region` owns `fd`, otherwise the caller does.
+int kvs_region_adopt(struct kvs_region *region, int fd, const struct kvs_region_options *options);
+
+/// How many bytes of [offset, offset + bytes_max) have pages, from its start to the first hole.
+uint64_t kvs_region_populated(const struct kvs_region *region, uint64_t offset, uint64_t bytes_max);
 
 /// Ends STARTING: clients may attach from now on.
 /// Call with: table initialised. Thread must: be the writer. Orders: release; partner

@@ -181,6 +181,8 @@ bool kvs_log_cleanable(const struct kvs_log *log, uint32_t index, uint64_t durab
 void kvs_log_retire(struct kvs_log *log, uint32_t index, struct kvs_limbo *limbo, uint64_t stamp)
 {
 	log->segments[index].state = KVS_SEGMENT_RETIRED;
+	kvs_store_relaxed(&log->region->directory[index].retired_epoch, stamp);
+	// Release: adoption sees the stamp that goes with the state.
 	kvs_store_release(&log->region->directory[index].state, KVS_SEGMENT_RETIRED);
 	log->full_count--;
 	log->retired_count++;

@@ -279,6 +279,7 @@ void kvs_table_free_side(struct kvs_table *table, unsigned side)
 		region->table_bytes -= bytes;
 	}
 	table->overflow[side].fresh = 0;
+	kvs_store_relaxed(&region->header->overflow_fresh[side], 0);
 	table->overflow[side].freed_count = 0;
 	table->overflow[side].used_count = 0;
 	table->other_side_ready = true;

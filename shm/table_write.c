@@ -85,6 +85,9 @@ static bool overflow_take(struct kvs_table *table, uint64_t *index)
 		*index = overflow->freed[--overflow->freed_count];
 	} else if (kvs_table_secure(table, 1) == 0) {
 		*index = overflow->fresh++;
+		// Relaxed: before the bucket is linked, in this order for who adopts the region.
+		kvs_store_relaxed(&table->region->header->overflow_fresh[table->side],
+				  overflow->fresh);
 	} else {
 		return false;
 	}

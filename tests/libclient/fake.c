@@ -256,8 +256,8 @@ void fake_revive(struct fake *fake, bool adopt)
 	pthread_mutex_lock(&fake->mutex);
 	fake_drop_pages(fake);
 	if (adopt) {
-		struct kvs_hot *hot = &fake->fixture.region.header->hot;
-		kvs_store_release(&hot->incarnation, kvs_load_relaxed(&hot->incarnation) + 1);
+		kvs_epoch_hold(&fake->fixture.epochs, &fake->fixture.region.header->adoptions);
+		kvs_epoch_adopt(&fake->fixture.epochs, fake->fixture.now_ns);
 	} else {
 		uint64_t memory_bytes = fake->fixture.region.memory_bytes;
 		fixture_close(&fake->fixture);

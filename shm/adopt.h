@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+//
+// Taking over a region whose writer is gone. A process that was killed stopped between two
+// instructions, so the region is what a prefix of its stores made of it: every record that an entry
+// names is whole, and what was under way is found by looking. First a plan: everything is read and
+// checked, nothing is written. Then it is applied: leftovers of a move are cleared, and log, table
+// and large values are set up as their writer had them. What belongs to nobody waits in limbo, for
+// readers of the life before may still stand in it (shm/LAYOUT.md, "Adoption").
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm/large.h"
+#include "shm/limbo.h"
+#include "shm/log.h"
+#include "shm/table_write.h"
+
+#define KVS_ADOPT_WHY_BYTES 256u
+
+/// A removal whose entry is still in the table.
+struct kvs_adopt_tombstone {
+	uint64_t seq;
+	uint64_t offset; // of the record
+	uint64_t hash;
+};
+
+/// A run of the large range that records name.
+struct kvs_adopt_run {
+	uint64_t offset;
+	uint64_t value_bytes;
+	uint64_t seq; // of the newest record that names it
+	uint32_t references; // entries that name it
+};
+
+/// An entry word that must go: offset of the word, and what is known of it.
+struct kvs_adopt_clear {
+	uint64_t slot_offset;
+	uint64_t entry;
+	bool damaged; // it cannot be; not just left over
+};
+
+struct kvs_adopt {
+	struct kvs_region *region;
+	uint64_t durable_seq; // as given
+	uint64_t applied_seq;
+	uint64_t last_seq; // of the last whole batch in the log
+
+	struct kvs_segment *segments; // by index, as struct kvs_log has them
+	uint32_t touched_count;
+	uint32_t *heads; // HEAD segments by first_seq
+	uint32_t heads_count;
+	uint32_t first_unpersisted_head; // index into `heads`
+	struct kvs_log_position unpersisted; // first record above durable_seq
+	struct kvs_log_position unapplied; // first record above applied_seq
+	struct kvs_log_position end; // behind the last whole batch
+	uint64_t cut_records; // behind `end`: of a batch that was not complete
+	bool log_is_good; // all of the above can be relied on, whatever becomes of the rest
+
+	uint64_t populated[KVS_RANGES_COUNT]; // of the table ranges
+	uint64_t *linked; // a bit for each overflow bucket of the side: a chain leads to it
+	uint64_t linked_count;
+	uint64_t entries; // that stay, tombstones included
+	uint64_t keys;
+	uint64_t keys_with_expiry;
+	uint64_t live_bytes; // of current records, large values included
+	uint64_t unpersisted_large_bytes;
+	struct kvs_adopt_tombstone *tombstones;
+	size_t tombstones_count, tombstones_capacity;
+	struct kvs_adopt_run *runs; // by offset
+	size_t runs_count, runs_capacity;
+	struct kvs_adopt_clear *clears;
+	size_t clears_count, clears_capacity;
+	uint64_t damaged_count; // of `clears`
+	char why[KVS_ADOPT_WHY_BYTES]; // why it cannot be taken over
+};
+
+/// Looks at all of the region (from kvs_region_adopt()) and fills `plan`. `durable_seq`: everything
+/// up to it is in the store; UINT64_MAX = everything applied counts as durable. Returns 0; -EUCLEAN
+/// with plan->why if the log cannot be followed; -ENOMEM. In each case kvs_adopt_fini() frees.
+/// Call with: no writer alive. Thread must: be the new writer. Orders: nothing; nothing is written.
+int kvs_adopt_plan(struct kvs_adopt *plan, struct kvs_region *region, uint64_t durable_seq);
+void kvs_adopt_fini(struct kvs_adopt *plan);
+
+/// What the plan is applied to: uninitialised but for `limbo`.
+struct kvs_adopt_parts {
+	struct kvs_log *log;
+	struct kvs_table *table;
+	struct kvs_large *large;
+	struct kvs_limbo *limbo;
+	struct kvs_epoch_domain *epochs; // kvs_epoch_init() was called: the former life's epoch
+};
+
+/// Makes the region and the parts what the plan says. The records from plan->unapplied on are not
+/// in the table yet (some may be): applying them is the caller's. Returns 0 or -ENOMEM, after which
+/// the region may be planned and adopted again.
+/// Call with: a plan of this region, nothing changed since. Thread must: be the writer. Orders:
+/// each store is one that a writer makes at any time; nothing is reused.
+int kvs_adopt_apply(struct kvs_adopt *plan, const struct kvs_adopt_parts *parts);
+
+// ---- adopt_log.c, adopt_table.c, adopt_large.c: parts of the plan ----
+
+/// Room for one more element of a growing array; false if memory is short.
+bool kvs_adopt_grow(void *array, size_t count, size_t *capacity, size_t element_bytes);
+int kvs_adopt_plan_log(struct kvs_adopt *plan);
+int kvs_adopt_plan_table(struct kvs_adopt *plan);
+/// A record names the run: `referenced` if it is current.
+bool kvs_adopt_note_run(struct kvs_adopt *plan, const struct kvs_record_view *view,
+			bool referenced);
+/// Sorts and joins what was noted; -EUCLEAN if runs overlap or lie outside.
+int kvs_adopt_plan_large(struct kvs_adopt *plan);
+int kvs_adopt_apply_large(const struct kvs_adopt *plan, struct kvs_large *large,
+			  struct kvs_limbo *limbo, uint64_t stamp);

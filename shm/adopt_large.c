@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+//
+// Large values of a region that is taken over: the runs that records name are registered, and
+// whatever else has pages in their range becomes runs that nobody names, which go through limbo,
+// for a reader of the life before may still look at one.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "shm/adopt.h"
+
+bool kvs_adopt_note_run(struct kvs_adopt *plan, const struct kvs_record_view *view,
+			bool referenced)
+{
+	if (!kvs_adopt_grow(&plan->runs, plan->runs_count, &plan->runs_capacity,
+			    sizeof(*plan->runs))) {
+		return false;
+	}
+	if (!referenced && view->seq > plan->durable_seq) {
+		plan->unpersisted_large_bytes += view->value_bytes;
+	}
+	plan->runs[plan->runs_count++] = (struct kvs_adopt_run){
+		.offset = kvs_record_run(view).offset,
+		.value_bytes = view->value_bytes,
+		.seq = view->seq,
+		.references = referenced,
+	};
+	return true;
+}
+
+static int by_offset(const void *a, const void *b)
+{
+	const struct kvs_adopt_run *run_a = a;
+	const struct kvs_adopt_run *run_b = b;
+	return (run_a->offset > run_b->offset) - (run_a->offset < run_b->offset);
+}
+
+// Several records may name one run: EXPIRE and RENAME copy no value.
+static void join_runs(struct kvs_adopt *plan)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < plan->runs_count; i++) {
+		struct kvs_adopt_run *run = &plan->runs[i];
+		struct kvs_adopt_run *last = kept > 0 ? &plan->runs[kept - 1] : NULL;
+		if (last != NULL && last->offset == run->offset) {
+			last->references += run->references;
+			last->seq = run->seq > last->seq ? run->seq : last->seq;
+			last->value_bytes = run->value_bytes > last->value_bytes
+						    ? run->value_bytes
+						    : last->value_bytes;
+		} else {
+			plan->runs[kept++] = *run;
+		}
+	}
+	plan->runs_count = kept;
+}
+
+int kvs_adopt_plan_large(struct kvs_adopt *plan)
+{
+	const struct kvs_range_bounds *range = &plan->region->map.ranges[KVS_RANGE_LARGE];
+	if (plan->runs_count == 0) {
+		return 0;
+	}
+	qsort(plan->runs, plan->runs_count, sizeof(*plan->runs), by_offset);
+	join_runs(plan);
+	uint64_t behind = range->offset;
+	for (size_t i = 0; i < plan->runs_count; i++) {
+		const struct kvs_adopt_run *run = &plan->runs[i];
+		uint64_t bytes = kvs_large_bytes(run->value_bytes);
+		if (run->offset < behind || run->offset % KVS_PAGE_BYTES != 0 || bytes == 0 ||
+		    run->offset - range->offset > range->bytes_max ||
+		    bytes > range->bytes_max - (run->offset - range->offset)) {
+			(void)snprintf(plan->why, sizeof(plan->why),
+				       "large values overlap or lie outside at offset %llu",
+				       (unsigned long long)run->offset);
+			return -EUCLEAN;
+		}
+		behind = run->offset + bytes;
+	}
+	return 0;
+}
+
+// Registers what has pages in [from, to) as runs that nobody names.
+static int adopt_strays(const struct kvs_adopt *plan, struct kvs_large *large,
+			struct kvs_limbo *limbo, uint64_t stamp, uint64_t from, uint64_t to)
+{
+	while (from < to) {
+		off_t data = lseek(plan->region->fd, (off_t)from, SEEK_DATA);
+		if (data < 0 || (uint64_t)data >= to) {
+			return 0;
+		}
+		off_t hole = lseek(plan->region->fd, data, SEEK_HOLE);
+		uint64_t end = hole < 0 || (uint64_t)hole > to ? to : (uint64_t)hole;
+		if (end <= (uint64_t)data) {
+			return 0;
+		}
+		if (kvs_large_adopt(large, (uint64_t)data, end - (uint64_t)data, 0) != 0) {
+			return -ENOMEM;
+		}
+		kvs_limbo_push(limbo, stamp, KVS_LIMBO_RUN, (uint64_t)data, 0);
+		from = end;
+	}
+	return 0;
+}
+
+int kvs_adopt_apply_large(const struct kvs_adopt *plan, struct kvs_large *large,
+			  struct kvs_limbo *limbo, uint64_t stamp)
+{
+	const struct kvs_range_bounds *range = &plan->region->map.ranges[KVS_RANGE_LARGE];
+	int result = kvs_large_init(large, plan->region);
+	uint64_t at = range->offset;
+	for (size_t i = 0; i < plan->runs_count && result == 0; i++) {
+		const struct kvs_adopt_run *run = &plan->runs[i];
+		result = adopt_strays(plan, large, limbo, stamp, at, run->offset);
+		if (result == 0) {
+			result = kvs_large_adopt(large, run->offset,
+						 kvs_large_bytes(run->value_bytes),
+						 run->references);
+		}
+		at = run->offset + kvs_large_bytes(run->value_bytes);
+	}
+	if (result == 0) {
+		result = adopt_strays(plan, large, limbo, stamp, at,
+				      range->offset + range->bytes_max);
+	}
+	return result;
+}

@@ -1,0 +1,168 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""A kept region is taken over by the next kvd, wherever the last one was killed (A, E, F, I).
+
+Writes of every kind run until kvd dies, at a labelled crash point or by SIGKILL. The next life gets
+the region back. What was acknowledged must be there, under every policy; of the request that was on
+its way all or nothing; and what stands in the store afterwards is the same.
+"""
+import os
+import re
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from kept import KeptKvd  # noqa: E402
+from kvdtest import KvdFailed, ReplyError, Tap, seed  # noqa: E402
+
+SMALL = ('--memory', '24MiB', '--segment', '256KiB', '--lazy-interval', '20ms')
+POINTS = ('record_written', 'entry_published', 'batch_half_published', 'batch_published',
+          'reply_queued', 'commit_before', 'commit_after', 'durable_published', 'cleaner_copied',
+          'split_filled', 'split_published', 'flush_published')
+ADOPTING = ('adoption_applied', 'adoption_redone', 'adoption_begun')
+OFTEN = ('record_written', 'entry_published', 'batch_half_published', 'batch_published',
+         'reply_queued')
+KEYS = 900
+
+
+class Model:
+    """What must be there, and what the request that was not answered would make of it."""
+
+    def __init__(self):
+        self.sure = {}
+        self.maybe = None
+
+    def run(self, connection, commands, effect):
+        """Sends; when the answers came, `effect` is sure."""
+        after = dict(self.sure)
+        effect(after)
+        self.maybe = after
+        replies = connection.pipeline(commands)
+        if any(isinstance(reply, ReplyError) for reply in replies):
+            raise replies[[isinstance(r, ReplyError) for r in replies].index(True)]
+        self.sure = after
+        self.maybe = None
+
+
+def one_request(rng, model, connection, stamp):
+    kind = rng.random()
+    key = b'key:%d' % rng.randrange(KEYS)
+    value = b'%d:' % stamp + b'x' * rng.choice((0, 20, 60, 300, 3000))
+    if kind < 0.55:
+        model.run(connection, [('SET', key, value)], lambda m: m.__setitem__(key, value))
+    elif kind < 0.70:
+        model.run(connection, [('DEL', key)], lambda m: m.pop(key, None))
+    elif kind < 0.80:
+        keys = [b'key:%d' % rng.randrange(KEYS) for _ in range(rng.randrange(2, 40))]
+        pairs = [word for k in keys for word in (k, value)]
+        model.run(connection, [('MSET', *pairs)], lambda m: m.update((k, value) for k in keys))
+    elif kind < 0.90:
+        other = b'key:%d' % rng.randrange(KEYS)
+
+        def effect(m):
+            m.pop(key, None)
+            m[other] = value
+        model.run(connection, [('MULTI',), ('DEL', key), ('SET', other, value), ('EXEC',)], effect)
+    elif kind < 0.96:
+        large = value + b'y' * 200000
+        set_large(rng, model, connection, large)
+    elif kind < 0.995:
+        model.run(connection, [('PEXPIRE', key, 10 ** 9)], lambda m: None)
+    else:
+        model.run(connection, [('FLUSHALL',)], lambda m: m.clear())
+
+
+def set_large(rng, model, connection, value):
+    key = b'large:%d' % rng.randrange(6)
+    model.run(connection, [('SET', key, value)], lambda m: m.__setitem__(key, value))
+
+
+def contents(connection):
+    keys = sorted(connection.command('KEYS', '*'))
+    values = connection.command('MGET', *keys) if keys else []
+    return dict(zip(keys, values))
+
+
+def differs(found, wanted):
+    """None, or the first difference in words."""
+    for key in sorted(set(found) | set(wanted)):
+        if found.get(key) != wanted.get(key):
+            return (f'{key}: found {(found.get(key) or b"nothing")[:24]}, '
+                    f'wanted {(wanted.get(key) or b"nothing")[:24]}')
+    return None
+
+
+def until_it_dies(rng, kvd, model, requests, point):
+    """Writes until kvd ends by itself at `point`, or after so many requests is killed."""
+    try:
+        with kvd.connect() as connection:
+            for stamp in range(requests):
+                one_request(rng, model, connection, stamp)
+    except (OSError, EOFError):
+        kvd.wait()
+        return True
+    kvd.kill()
+    return point is None
+
+
+def one_life(tap, rng, kvd, model, point, name):
+    kvd.env.pop('KVD_CRASH_AT', None)
+    if point is not None:
+        passes = rng.randrange(1, 200 if point in OFTEN else 4)
+        kvd.env['KVD_CRASH_AT'] = f'{point}:{passes}'
+    kvd.start()
+    died = until_it_dies(rng, kvd, model, 1500, point)
+    if rng.random() < 0.5:  # the next life is killed while it takes over, too
+        kvd.env['KVD_CRASH_AT'] = rng.choice(ADOPTING) + ':1'
+        try:
+            kvd.start()
+        except KvdFailed:
+            pass
+    kvd.env.pop('KVD_CRASH_AT', None)
+    if kvd.process is None:
+        kvd.start()
+    with kvd.connect() as connection:
+        found = contents(connection)
+        again = connection.command('DBSIZE')
+    difference = differs(found, model.sure)
+    if difference is not None and model.maybe is not None:
+        second = differs(found, model.maybe)
+        difference = second and f'{difference}; and {second}'
+    tap.equal(difference, None, f'F, I: {name}: what was acknowledged is there')
+    tap.equal(again, len(found), f'F: {name}: and is counted')
+    model.sure = found
+    model.maybe = None
+    return died
+
+
+def policy(tap, rng, name):
+    reached = 0
+    with KeptKvd(*SMALL, '--persist', name, start=False) as kvd:
+        model = Model()
+        for point in (None,) + POINTS:
+            label = f'{name}, {point or "SIGKILL"}'
+            if kvd.process is not None:
+                kvd.kill()
+            reached += one_life(tap, rng, kvd, model, point, label)
+        lives = len(re.findall('took over', kvd.log()))
+        tap.ok(lives >= len(POINTS) * 2, f'F: {name}: the region was taken over {lives} times')
+        tap.ok(reached >= 6, f'{name}: {reached} crash points were reached')
+        if name != 'memory':
+            with kvd.connect() as connection:
+                connection.pipeline([('SET', 'last', '1'), ('DEL', 'last'), ('KVD.SYNC',)])
+            kvd.kill()
+            kvd.kept.clear()
+            kvd.start()
+            with kvd.connect() as connection:
+                tap.equal(differs(contents(connection), model.sure), None,
+                          f'E: {name}: the store has the same')
+
+
+def main():
+    tap = Tap()
+    rng = seed()
+    for name in ('memory', 'lazy', 'group'):
+        policy(tap, rng, name)
+    tap.done()
+
+
+main()
