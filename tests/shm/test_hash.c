@@ -17,6 +17,26 @@ static void test_fixed_values(void)
 	ok(kvs_hash(1, "key", 3) != kvs_hash(1, "key\0", 4), "the length matters");
 }
 
+// What readers compute in line is the same hash.
+static void test_short(uint64_t seed)
+{
+	unsigned same = 0, tried = 0;
+	for (unsigned i = 0; i < 4096; i++) {
+		unsigned char key[16];
+		uint64_t region_seed = i < 64 ? (i < 32 ? i : UINT64_MAX - i) : tap_random(&seed);
+		struct kvs_hash_flips flips = kvs_hash_flips(region_seed);
+		for (unsigned j = 0; j < sizeof(key); j++) {
+			key[j] = (unsigned char)tap_random(&seed);
+		}
+		for (size_t bytes = 9; bytes <= sizeof(key); bytes++) {
+			tried++;
+			same += kvs_hash_short(&flips, key, bytes) ==
+				kvs_hash(region_seed, key, bytes);
+		}
+	}
+	ok_u64(same, tried, "9 to 16 bytes by the seed's flips: the same hash");
+}
+
 static void test_spread(uint64_t seed)
 {
 	static unsigned low[BUCKETS], high[BUCKETS];
@@ -41,6 +61,7 @@ int main(void)
 {
 	uint64_t seed = tap_seed(3);
 	test_fixed_values();
+	test_short(seed);
 	test_spread(seed);
 	return tap_done();
 }
