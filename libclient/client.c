@@ -119,6 +119,15 @@ static int client_options(kvc *client, const struct kvc_options *given)
 	return short_of_memory ? KVC_NO_MEMORY : KVC_OK;
 }
 
+// The generation last: who sees it may use everything else.
+static void client_sentinel_set(kvc *client)
+{
+	kvs_store_relaxed(&client->sentinel[KVC_SENTINEL_OPEN],
+			  client->generation | KVC_PHASE_OPEN);
+	// Release: partner is the acquire in kvc_client_after_fork().
+	kvs_store_release(&client->sentinel[KVC_SENTINEL_GENERATION], client->generation);
+}
+
 // The sentinel must be private and anonymous: WIPEONFORK is not to be had on shared mappings.
 static int client_sentinel(kvc *client)
 {
@@ -132,7 +141,7 @@ static int client_sentinel(kvc *client)
 		return KVC_SYSTEM;
 	}
 	client->generation = 1;
-	kvs_store_release(&client->sentinel[KVC_SENTINEL_GENERATION], client->generation);
+	client_sentinel_set(client);
 	return KVC_OK;
 }
 
@@ -194,7 +203,7 @@ int kvc_close(kvc *client)
 	kvc_client_lock(client);
 	for (const kvc_reader *reader = client->readers; reader; reader = reader->next) {
 		// A section that was open at a fork is the parent's and does not count here.
-		if (kvs_load_relaxed(&reader->depth) != 0 && !kvc_reader_is_foreign(reader)) {
+		if (kvc_reader_depth(reader) != 0 && !kvc_reader_is_foreign(reader)) {
 			kvc_client_unlock(client);
 			return KVC_BUSY;
 		}
@@ -274,7 +283,7 @@ void kvc_client_after_fork(kvc *client)
 		(void)pthread_mutex_init(&client->mutex,
 					 NULL); // a thread that is not here may hold it
 		client_disown(client);
-		kvs_store_release(&sentinel[KVC_SENTINEL_GENERATION], client->generation);
+		client_sentinel_set(client);
 	}
 }
 

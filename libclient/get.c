@@ -76,7 +76,7 @@ enum kvc_looked kvc_look(kvc_reader *reader, uint64_t hash, const void *key, siz
 	switch (kvs_table_find(reader->map, hash, key, key_bytes, hit)) {
 	case KVS_FIND_HIT:
 		if (kvc_unlikely(kvs_load_relaxed(&reader->hot->table_root) != reader->aim.root ||
-				 kvs_entry_offset(hit->entry) - reader->aim.log_offset >
+				 (hit->entry & KVS_ENTRY_LOCATION_MASK) - reader->aim.log_offset >
 					 reader->aim.log_last)) {
 			(void)kvs_quick_aim(reader->map, &reader->aim); // or else it is slower
 		}
@@ -132,7 +132,7 @@ static int get_nested(kvc_reader *reader, const void *key, size_t key_bytes, str
 		if (reader->section_lost || kvc_reader_is_foreign(reader)) {
 			return KVC_REVOKED;
 		}
-		if (!reader->section_mapped) {
+		if (!kvc_reader_section_mapped(reader)) {
 			break;
 		}
 		enum kvc_looked looked;
@@ -154,7 +154,7 @@ static int get_nested(kvc_reader *reader, const void *key, size_t key_bytes, str
 
 int kvc_get_into(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_sink *sink)
 {
-	if (kvs_load_relaxed(&reader->depth) != 0) {
+	if (kvc_reader_depth(reader) != 0) {
 		return get_nested(reader, key, key_bytes, sink);
 	}
 	bool damaged = false;
@@ -173,7 +173,7 @@ int kvc_get_into(kvc_reader *reader, const void *key, size_t key_bytes, struct k
 			continue;
 		}
 		if (looked == KVC_LOOKED_VALUE) {
-			kvc_reader_hit(reader, kvs_hash(reader->hash_seed, key, key_bytes));
+			(void)kvc_reader_hit(reader, key, key_bytes);
 			return status;
 		}
 		if (looked == KVC_LOOKED_ABSENT) {
@@ -217,7 +217,7 @@ static __attribute__((noinline)) int get_thorough(kvc_reader *reader, uint64_t h
 		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
 	}
 	if (looked == KVC_LOOKED_VALUE) {
-		kvc_reader_hit(reader, hash);
+		(void)kvc_reader_hit(reader, key, key_bytes);
 	} else {
 		kvs_count(&reader->slot->misses, 1);
 	}
@@ -250,16 +250,22 @@ static inline __attribute__((always_inline)) void get_copy_short(void *to, const
 	out_end[-1] = in_end[-1];
 }
 
+static int get_any(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
+		   size_t buffer_bytes, struct kvc_meta *meta);
+
 // The usual get. `brief` is a constant: see kvs_table_quick().
 static inline __attribute__((always_inline)) int get_quick(kvc_reader *reader, const void *key,
 							   size_t key_bytes, void *buffer,
 							   size_t buffer_bytes,
 							   struct kvc_meta *meta, bool brief)
 {
-	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
-	uint64_t word = kvc_reader_enter_word(reader);
-	if (kvc_unlikely(word == 0)) {
-		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
+	uint64_t hash = brief ? kvs_hash_short(&reader->flips, key, key_bytes)
+			      : kvs_hash(reader->hash_seed, key, key_bytes);
+	uint64_t word, generation;
+	if (kvc_unlikely(brief ? !kvc_reader_enter_quick(reader, &word, &generation)
+			       : !kvc_reader_enter_word(reader, &word))) {
+		return brief ? get_any(reader, key, key_bytes, buffer, buffer_bytes, meta)
+			     : get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
 	}
 	struct kvs_quick quick;
 	if (kvc_unlikely(!kvs_table_quick(reader->hot, &reader->aim, hash, key, key_bytes, brief,
@@ -268,13 +274,12 @@ static inline __attribute__((always_inline)) int get_quick(kvc_reader *reader, c
 		return get_thorough(reader, hash, key, key_bytes, buffer, buffer_bytes, meta);
 	}
 	size_t bytes = quick.value_bytes;
-	size_t copied = bytes < buffer_bytes ? bytes : buffer_bytes;
-	if (kvc_likely(copied - 16 <= GET_SHORT_BYTES - 16)) {
-		get_copy_short(buffer, quick.value, copied);
-	} else if (brief && copied > 0) {
+	if (kvc_likely(bytes - 16 <= GET_SHORT_BYTES - 16) && kvc_likely(bytes <= buffer_bytes)) {
+		get_copy_short(buffer, quick.value, bytes);
+	} else if (brief) {
 		return get_thorough(reader, hash, key, key_bytes, buffer, buffer_bytes, meta);
-	} else if (copied > 0) {
-		memcpy(buffer, quick.value, copied);
+	} else if (bytes > 0 && buffer_bytes > 0) {
+		memcpy(buffer, quick.value, bytes < buffer_bytes ? bytes : buffer_bytes);
 	}
 	if (meta) {
 		kvc_meta_quick(&quick, meta);
@@ -284,8 +289,8 @@ static inline __attribute__((always_inline)) int get_quick(kvc_reader *reader, c
 	if (kvc_unlikely(!kvs_epoch_leave_last(reader->slot, reader->hot, word))) {
 		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
 	}
-	kvc_reader_hit(reader, hash);
-	return bytes <= buffer_bytes ? KVC_OK : KVC_TRUNCATED;
+	(void)kvc_reader_hit(reader, key, key_bytes);
+	return brief || bytes <= buffer_bytes ? KVC_OK : KVC_TRUNCATED;
 }
 
 static __attribute__((noinline)) int get_any(kvc_reader *reader, const void *key, size_t key_bytes,
@@ -295,6 +300,14 @@ static __attribute__((noinline)) int get_any(kvc_reader *reader, const void *key
 	return get_quick(reader, key, key_bytes, buffer, buffer_bytes, meta, false);
 }
 
+// Of its own, because what `meta` needs takes registers that the other way does without.
+static __attribute__((noinline)) int get_short_meta(kvc_reader *reader, const void *key,
+						    size_t key_bytes, void *buffer,
+						    size_t buffer_bytes, struct kvc_meta *meta)
+{
+	return get_quick(reader, key, key_bytes, buffer, buffer_bytes, meta, true);
+}
+
 KVC_HOT int kvc_get(kvc_reader *reader, const void *key, size_t key_bytes, void *buffer,
 		    size_t buffer_bytes, struct kvc_meta *meta)
 {
@@ -302,7 +315,9 @@ KVC_HOT int kvc_get(kvc_reader *reader, const void *key, size_t key_bytes, void 
 		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);
 	}
 	if (kvc_likely(kvs_quick_is_short(key_bytes))) {
-		return get_quick(reader, key, key_bytes, buffer, buffer_bytes, meta, true);
+		return kvc_likely(!meta)
+			       ? get_quick(reader, key, key_bytes, buffer, buffer_bytes, NULL, true)
+			       : get_short_meta(reader, key, key_bytes, buffer, buffer_bytes, meta);
 	}
 	if (key_bytes - 1 >= KVS_KEY_BYTES_MAX) {
 		return get_detour(reader, key, key_bytes, buffer, buffer_bytes, meta);

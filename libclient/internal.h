@@ -21,7 +21,13 @@
 #include "shm/table.h"
 #include "shm/table_quick.h"
 
-#define KVC_NEVER UINT64_MAX // a generation that no sentinel ever holds
+#define KVC_NEVER UINT64_MAX // a deadline that does not come
+
+// A reader's phase: where its quick ways may go. It is a word of the sentinel page, so that one
+// comparison says "this process, attached, and no section open" or "one section open".
+#define KVC_PHASE_OPEN (UINT64_C(1) << 63)   // with the generation: one section, in the mapping
+#define KVC_PHASE_FENCED (UINT64_C(1) << 62) // with the generation: outside, a fence is needed
+#define KVC_PHASE_NEVER (UINT64_C(1) << 61)  // no quick way: detached, nested, copies to free
 #define KVC_ERROR_TEXT_BYTES 512u
 #define KVC_FDS_MAX 4u
 #define KVC_FDS_ATTACH 3u	       // region, reader page, kvd.gen
@@ -113,7 +119,7 @@ struct kvc_reader {
 	// Lines 0 and 1: what every get loads; nothing is stored there on that path but what
 	// follows from a changed root.
 	const uint64_t *sentinel; // the client's; 0 in a forked child
-	uint64_t fast_generation; // the sentinel's value while attached and outside any section
+	uint64_t phase; // see KVC_PHASE_OPEN; the bare generation: attached, outside any section
 	const uint64_t *gen_word;
 	uint64_t gen;
 	struct kvs_slot *slot; // NULL = not attached
@@ -121,13 +127,14 @@ struct kvc_reader {
 	const uint64_t *page_state;
 	uint64_t incarnation;
 	struct kvs_quick_aim aim;
+	struct kvs_hash_flips flips; // of hash_seed
 	uint64_t hash_seed;
 
-	uint64_t section_generation; // the sentinel's value while a section is open in the mapping
-	uint64_t depth;		     // open sections; relaxed, kvc_close() looks
+	uint64_t hits_sampled; // the next hit of the slot that leaves its hash
+	uint64_t depth;	       // open sections unless the phase is OPEN; relaxed, kvc_close() looks
 	const struct kvs_map *map;
 	bool fenced;
-	bool section_mapped; // the open section reads the mapping
+	bool section_mapped; // the open section reads the mapping; unless the phase is OPEN
 	bool section_lost;   // it was open at a fork: it belongs to the parent
 	uint64_t generation; // of the process that opened the section or claimed the slot
 	struct kvc_attachment *attachment; // holds a reference while `slot` is set
@@ -140,6 +147,7 @@ struct kvc_reader {
 /// Words of the sentinel page: private, anonymous, zeroed by the kernel in a forked child.
 enum kvc_sentinel {
 	KVC_SENTINEL_GENERATION,
+	KVC_SENTINEL_OPEN,   // the same with KVC_PHASE_OPEN
 	KVC_SENTINEL_REPAIR, // taken by the thread that repairs a child's copy
 };
 
@@ -281,11 +289,6 @@ bool kvc_attachment_valid(const struct kvc_attachment *attachment);
 /// may have been replaced). Then the next section of every reader attaches anew. Takes the mutex.
 void kvc_attachment_doubt(kvc *client);
 /// True if kvd shut down cleanly: the region is frozen for ever, or until it is adopted.
-/// May the mapping be read, as far as kvd's lives go? True if kvd is the one that gave it, or a later
-/// one has adopted the region and still waits for views that it cannot see: then *last_epoch is the
-/// last epoch of the life that gave it, else 0. A view opened meanwhile announces that epoch, so
-/// that it is refused when it ends if kvd has given up waiting.
-bool kvc_attachment_honoured(const struct kvc_attachment *attachment, uint64_t *last_epoch);
 bool kvc_attachment_retired(const struct kvc_attachment *attachment);
 /// Drops a reference; the last one unmaps.
 void kvc_attachment_release(const kvc *client, struct kvc_attachment *attachment);
@@ -355,37 +358,78 @@ enum kvc_looked kvc_look(kvc_reader *reader, uint64_t hash, const void *key, siz
 			 uint64_t now_ms, struct kvs_hit *hit);
 uint64_t kvc_wall_ms(void); // precise, since 1970
 
-/// Enters a section if nothing changed since the last time: two compares, the announcement, two
-/// more. False: nothing is announced, kvc_reader_enter_slow() knows what to do.
-/// Call with: a reader outside any section. Thread must: own it. Orders: gen_word is load-acquired
+/// What follows the comparison of the phase: a compare, the announcement, two more. False: nothing
+/// is announced, kvc_reader_enter_slow() knows what to do.
+/// Call with: a reader outside any section whose phase is its sentinel's: in a forked child the
+/// page behind `slot` is not there. Thread must: own it. Orders: gen_word is load-acquired
 /// (partner: kvd's store before the first reply of its new life); as kvs_epoch_enter() for the
 /// rest. The page state is loaded after the announcement, which makes a Dekker pair with
 /// kvs_epoch_detach().
-/// Returns the announced word for kvs_epoch_leave_last(), 0 for false.
-static inline __attribute__((always_inline)) uint64_t kvc_reader_enter_word(kvc_reader *reader)
+static inline __attribute__((always_inline)) bool kvc_reader_announce(const kvc_reader *reader,
+								      bool fenced, uint64_t *word)
 {
-	// First of all the sentinel: in a forked child the page behind `slot` is not there.
-	if (kvc_unlikely(kvs_load_relaxed(reader->sentinel) != reader->fast_generation)) {
-		return 0;
-	}
 	if (kvc_unlikely(kvs_load_acquire(reader->gen_word) != reader->gen)) {
-		return 0;
+		return false;
 	}
 	struct kvs_slot *slot = reader->slot;
 	const struct kvs_hot *hot = reader->hot;
-	uint64_t word = kvs_epoch_enter_first(slot, hot, reader->fenced); // never nested here
-	uint64_t changed = (kvs_load_relaxed(reader->page_state) ^ KVS_PAGE_ATTACHED) |
-			   (kvs_load_relaxed(&hot->incarnation) ^ reader->incarnation);
+	*word = kvs_epoch_enter_first(slot, hot, fenced); // never nested here
+	uint64_t changed = (kvs_load_relaxed(&hot->incarnation) ^ reader->incarnation) |
+			   (kvs_load_relaxed(reader->page_state) ^ KVS_PAGE_ATTACHED);
 	if (kvc_unlikely(changed != 0)) {
 		kvs_store_release(&slot->word, 0);
-		return 0;
+		return false;
 	}
-	return word;
+	return true;
 }
 
-static inline bool kvc_reader_enter(kvc_reader *reader)
+/// Enters a section if nothing changed since the last time, by what the writer's membarrier allows
+/// (kvc_reader_enter() fences where it has to). False: as kvc_reader_announce(), or a fence is
+/// needed, or a section is open. *word is for kvs_epoch_leave_last(), *generation the sentinel's.
+static inline __attribute__((always_inline)) bool
+kvc_reader_enter_quick(const kvc_reader *reader, uint64_t *word, uint64_t *generation)
 {
-	return kvc_reader_enter_word(reader) != 0;
+	*generation = kvs_load_relaxed(&reader->sentinel[KVC_SENTINEL_GENERATION]);
+	return kvc_likely(*generation == kvs_load_relaxed(&reader->phase)) &&
+	       kvc_reader_announce(reader, false, word);
+}
+
+/// The same of a reader that may need the fence.
+static inline bool kvc_reader_enter_word(const kvc_reader *reader, uint64_t *word)
+{
+	uint64_t phase = kvs_load_relaxed(&reader->phase);
+	return kvs_load_relaxed(&reader->sentinel[KVC_SENTINEL_GENERATION]) ==
+		       (phase & ~KVC_PHASE_FENCED) &&
+	       kvc_reader_announce(reader, (phase & KVC_PHASE_FENCED) != 0, word);
+}
+
+static inline bool kvc_reader_enter(const kvc_reader *reader)
+{
+	uint64_t word;
+	return kvc_reader_enter_word(reader, &word);
+}
+
+/// The phase of a reader that is attached and outside any section.
+static inline uint64_t kvc_reader_phase_outside(const kvc_reader *reader)
+{
+	return reader->generation | (reader->fenced ? KVC_PHASE_FENCED : 0);
+}
+
+/// True if one section is open that the quick ways know. Relaxed: kvc_close() looks.
+static inline bool kvc_reader_is_open(const kvc_reader *reader)
+{
+	return (kvs_load_relaxed(&reader->phase) & KVC_PHASE_OPEN) != 0;
+}
+
+/// Open sections of the reader, and whether they are in the mapping.
+static inline uint64_t kvc_reader_depth(const kvc_reader *reader)
+{
+	return kvc_reader_is_open(reader) ? 1 : kvs_load_relaxed(&reader->depth);
+}
+
+static inline bool kvc_reader_section_mapped(const kvc_reader *reader)
+{
+	return kvc_reader_is_open(reader) || reader->section_mapped;
 }
 
 static inline bool kvc_reader_leave(kvc_reader *reader)
@@ -393,18 +437,24 @@ static inline bool kvc_reader_leave(kvc_reader *reader)
 	return kvs_epoch_leave(reader->slot, reader->hot);
 }
 
-/// Counts a hit; about one in KVS_SAMPLE_EVERY leaves its hash in the ring, scattered by a product
-/// so that a program that reads the same keys round and round is not always caught at the same one.
-static inline void kvc_reader_hit(kvc_reader *reader, uint64_t hash)
+/// Leaves the hash of a hit in the slot's ring and chooses which hit is next: one of the following
+/// 2 * KVS_SAMPLE_EVERY, by a product, so that a program that reads the same keys round and round
+/// is not always caught at the same one.
+/// Returns KVC_OK, for the sake of the caller's last call.
+int kvc_reader_sample(kvc_reader *reader, const void *key, size_t key_bytes);
+
+/// Counts a hit; true if it is one to be sampled, about each KVS_SAMPLE_EVERY-th.
+static inline bool kvc_reader_count(kvc_reader *reader)
 {
 	struct kvs_slot *slot = reader->slot;
 	uint64_t hits = kvs_load_relaxed(&slot->hits) + 1;
 	kvs_store_relaxed(&slot->hits, hits);
-	if (kvc_unlikely(hits * UINT64_C(0x9e3779b97f4a7c15) < UINT64_MAX / KVS_SAMPLE_EVERY)) {
-		uint64_t count = kvs_load_relaxed(&slot->sample_count);
-		kvs_store_relaxed(&slot->samples[count % 7], hash);
-		kvs_store_relaxed(&slot->sample_count, count + 1);
-	}
+	return kvc_unlikely(hits >= reader->hits_sampled);
+}
+
+static inline int kvc_reader_hit(kvc_reader *reader, const void *key, size_t key_bytes)
+{
+	return kvc_reader_count(reader) ? kvc_reader_sample(reader, key, key_bytes) : KVC_OK;
 }
 
 /// What is known about a value that the quick way found.

@@ -41,7 +41,7 @@ static bool many_item_quick(struct many *many, struct kvc_item *item, uint64_t h
 	item->status = copied == bytes ? KVC_OK : KVC_TRUNCATED;
 	kvc_meta_quick(&quick, &item->meta);
 	many->newer = many->newer || quick.seq > many->seq_max;
-	kvc_reader_hit(reader, hash);
+	(void)kvc_reader_hit(reader, item->key, item->key_bytes);
 	return true;
 }
 
@@ -60,7 +60,7 @@ static void many_item(struct many *many, struct kvc_item *item, uint64_t hash)
 		item->status = kvc_sink_fill(&sink, hit.value, hit.view.value_bytes);
 		kvc_meta_fill(&hit, &item->meta);
 		many->newer = many->newer || hit.view.seq > many->seq_max;
-		kvc_reader_hit(reader, hash);
+		(void)kvc_reader_hit(reader, item->key, item->key_bytes);
 	} else if (looked == KVC_LOOKED_ABSENT) {
 		item->status = KVC_NOT_FOUND;
 		kvs_count(&reader->slot->misses, 1);
@@ -102,7 +102,7 @@ static bool many_begin(struct many *many)
 {
 	kvc_reader *reader = many->reader;
 	if (many->nested) {
-		return reader->section_mapped;
+		return kvc_reader_section_mapped(reader);
 	}
 	return kvc_reader_enter(reader) || kvc_reader_enter_slow(reader);
 }
@@ -230,7 +230,7 @@ int kvc_get_many(kvc_reader *reader, struct kvc_item *items, size_t count, uint3
 	if (count == 0) {
 		return KVC_OK;
 	}
-	many.nested = kvs_load_relaxed(&reader->depth) != 0;
+	many.nested = kvc_reader_depth(reader) != 0;
 	if (many.nested && (reader->section_lost || kvc_reader_is_foreign(reader))) {
 		return KVC_REVOKED;
 	}

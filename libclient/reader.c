@@ -11,7 +11,7 @@
 static void reader_detach(kvc_reader *reader)
 {
 	struct kvc_attachment *attachment = reader->attachment;
-	reader->fast_generation = KVC_NEVER;
+	kvs_store_relaxed(&reader->phase, KVC_PHASE_NEVER);
 	if (!attachment) {
 		return;
 	}
@@ -49,9 +49,11 @@ static bool reader_move(kvc_reader *reader)
 		reader->map = &newest->map;
 		kvs_quick_aim_clear(&reader->aim);
 		reader->hash_seed = newest->map.hash_seed;
+		reader->flips = kvs_hash_flips(reader->hash_seed);
 		reader->fenced = newest->fenced;
+		reader->hits_sampled = 0; // of another slot: the next one
 	}
-	reader->fast_generation = client->generation;
+	kvs_store_relaxed(&reader->phase, kvc_reader_phase_outside(reader));
 	return true;
 }
 
@@ -95,13 +97,8 @@ bool kvc_reader_enter_slow(kvc_reader *reader)
 		}
 		(void)kvs_epoch_enter(reader->slot, reader->hot, reader->fenced);
 		// As in kvc_reader_enter(), but for the incarnation: an adopted region is read
-		// meanwhile, as if its former kvd were still in its last epoch.
-		uint64_t last_epoch;
-		bool honoured = kvc_attachment_honoured(reader->attachment, &last_epoch);
-		if (last_epoch > 0) {
-			kvs_store_relaxed(&reader->slot->word, last_epoch << KVS_EPOCH_SHIFT | 1);
-		}
-		if (honoured && kvs_load_acquire(reader->gen_word) == reader->gen &&
+		// meanwhile.
+		if (kvs_load_acquire(reader->gen_word) == reader->gen &&
 		    (kvs_load_relaxed(reader->page_state) == KVS_PAGE_ATTACHED ||
 		     kvc_attachment_retired(reader->attachment))) {
 			return true;
@@ -109,6 +106,18 @@ bool kvc_reader_enter_slow(kvc_reader *reader)
 		kvs_store_release(&reader->slot->word, 0);
 	}
 	return false;
+}
+
+int kvc_reader_sample(kvc_reader *reader, const void *key, size_t key_bytes)
+{
+	struct kvs_slot *slot = reader->slot;
+	uint64_t count = kvs_load_relaxed(&slot->sample_count);
+	uint64_t hits = kvs_load_relaxed(&slot->hits);
+	kvs_store_relaxed(&slot->samples[count % 7], kvs_hash(reader->hash_seed, key, key_bytes));
+	kvs_store_relaxed(&slot->sample_count, count + 1);
+	uint64_t scattered = hits * UINT64_C(0x9e3779b97f4a7c15) >> 32;
+	reader->hits_sampled = hits + 1 + scattered % (2 * KVS_SAMPLE_EVERY);
+	return KVC_OK;
 }
 
 bool kvc_reader_extend(kvc_reader *reader)
@@ -132,8 +141,7 @@ int kvc_reader_open(kvc *client, kvc_reader **out)
 	}
 	*reader = (struct kvc_reader){
 		.sentinel = client->sentinel,
-		.fast_generation = KVC_NEVER,
-		.section_generation = KVC_NEVER,
+		.phase = KVC_PHASE_NEVER,
 		.client = client,
 	};
 	kvc_client_lock(client);
@@ -162,7 +170,7 @@ int kvc_reader_close(kvc_reader *reader)
 	}
 	kvc *client = reader->client;
 	kvc_client_lock(client);
-	if (kvs_load_relaxed(&reader->depth) != 0 && !kvc_reader_is_foreign(reader)) {
+	if (kvc_reader_depth(reader) != 0 && !kvc_reader_is_foreign(reader)) {
 		kvc_client_unlock(client);
 		return KVC_BUSY;
 	}

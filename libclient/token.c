@@ -155,7 +155,7 @@ static inline __attribute__((always_inline)) bool token_is_current(const kvc_rea
 // In a section of the caller's, or where something about the attachment has changed.
 static __attribute__((noinline)) int check_slow(kvc_reader *reader, struct token *token)
 {
-	if (kvs_load_relaxed(&reader->depth) == 0 || !reader->section_mapped ||
+	if (kvc_reader_depth(reader) == 0 || !kvc_reader_section_mapped(reader) ||
 	    reader->section_lost || kvc_reader_is_foreign(reader)) {
 		return KVC_CHANGED; // a get sees to it
 	}
@@ -174,8 +174,8 @@ KVC_HOT int kvc_check(kvc_reader *reader, struct kvc_token *opaque)
 	if (kvc_unlikely(token->expiry_ms != 0 && kvc_expired(token->expiry_ms, 0))) {
 		return KVC_CHANGED;
 	}
-	uint64_t word = kvc_reader_enter_word(reader);
-	if (kvc_unlikely(word == 0)) {
+	uint64_t word;
+	if (kvc_unlikely(!kvc_reader_enter_word(reader, &word))) {
 		return check_slow(reader, token);
 	}
 	bool current = token_is_current(reader, token);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Sections and zero-copy views. A section is in the mapping or, where there is none, a bracket
-// around copies that came by socket; the caller sees no difference but KVC_META_SOCKET. While a
-// section is open the reader's fast way is barred, so that a get inside it goes by the section's
-// rules.
+// around copies that came by socket; the caller sees no difference but KVC_META_SOCKET. What is
+// open and how stands in the reader's phase while it is the usual, one section in the mapping, and
+// in `depth` and `section_mapped` when it is not: a section in a section, or with copies to free.
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,52 +29,71 @@ static bool view_section_lost(kvc_reader *reader)
 	return reader->section_lost;
 }
 
-// A section within a section, or one that the fast way refused.
+// From the phase to the words that say the same: the quick ways of this section are over.
+static void section_settle(kvc_reader *reader)
+{
+	if (kvc_reader_is_open(reader)) {
+		reader->section_mapped = true;
+		kvs_store_relaxed(&reader->depth, 1);
+		kvs_store_relaxed(&reader->phase, KVC_PHASE_NEVER);
+	}
+}
+
+// And back, where nothing is in the way.
+static void section_resume(kvc_reader *reader)
+{
+	if (kvs_load_relaxed(&reader->depth) == 1 && reader->section_mapped && !reader->blobs &&
+	    !reader->section_lost && !reader->fenced) {
+		kvs_store_relaxed(&reader->phase, reader->generation | KVC_PHASE_OPEN);
+		kvs_store_relaxed(&reader->depth, 0);
+	}
+}
+
+// A section within a section, or one that the quick way refused.
 static __attribute__((noinline)) int begin_slow(kvc_reader *reader)
 {
 	if (!reader) {
 		return KVC_INVALID;
 	}
+	section_settle(reader);
 	uint64_t depth = kvs_load_relaxed(&reader->depth);
 	if (depth == KVS_NESTING_MASK) {
 		return KVC_INVALID;
 	}
 	if (depth == 0) {
 		reader->section_mapped = kvc_reader_enter(reader) || kvc_reader_enter_slow(reader);
-		reader->fast_generation = KVC_NEVER;
-		reader->section_generation =
-			reader->section_mapped ? reader->generation : KVC_NEVER;
+		kvs_store_relaxed(&reader->phase, KVC_PHASE_NEVER);
 	}
 	kvs_store_relaxed(&reader->depth, depth + 1);
+	section_resume(reader);
 	return KVC_OK;
 }
 
 KVC_HOT int kvc_begin(kvc_reader *reader)
 {
-	if (kvc_unlikely(!reader || kvs_load_relaxed(&reader->depth) != 0 ||
-			 kvc_reader_enter_word(reader) == 0)) {
+	uint64_t word, generation;
+	if (kvc_unlikely(!reader) ||
+	    kvc_unlikely(!kvc_reader_enter_quick(reader, &word, &generation))) {
 		return begin_slow(reader);
 	}
-	reader->section_mapped = true;
-	reader->section_generation = reader->fast_generation;
-	reader->fast_generation = KVC_NEVER;
-	kvs_store_relaxed(&reader->depth, 1);
+	kvs_store_relaxed(&reader->phase, generation | KVC_PHASE_OPEN);
 	return KVC_OK;
 }
 
 static __attribute__((noinline)) int end_slow(kvc_reader *reader)
 {
-	uint64_t depth = reader ? kvs_load_relaxed(&reader->depth) : 0;
-	if (depth == 0) {
+	if (!reader || kvc_reader_depth(reader) == 0) {
 		return KVC_INVALID;
 	}
+	section_settle(reader);
+	uint64_t depth = kvs_load_relaxed(&reader->depth);
 	bool lost = view_section_lost(reader);
 	kvs_store_relaxed(&reader->depth, depth - 1);
 	if (depth > 1) {
+		section_resume(reader);
 		return lost ? KVC_REVOKED : KVC_OK;
 	}
 	kvc_blobs_free(reader);
-	reader->section_generation = KVC_NEVER;
 	reader->section_lost = false;
 	if (lost) {
 		return KVC_REVOKED; // and no store: the slot is the parent's
@@ -83,20 +102,20 @@ static __attribute__((noinline)) int end_slow(kvc_reader *reader)
 		return KVC_OK;
 	}
 	bool good = kvc_reader_leave(reader);
-	reader->fast_generation = reader->generation;
+	kvs_store_relaxed(&reader->phase, kvc_reader_phase_outside(reader));
 	return good ? KVC_OK : KVC_REVOKED;
 }
 
 KVC_HOT int kvc_end(kvc_reader *reader)
 {
-	// The outermost section, in the mapping, of this process, with nothing to free.
-	if (kvc_unlikely(!reader || kvs_load_relaxed(&reader->depth) != 1 || reader->blobs ||
-			 kvs_load_relaxed(reader->sentinel) != reader->section_generation)) {
+	if (kvc_unlikely(!reader)) {
+		return KVC_INVALID;
+	}
+	uint64_t open = kvs_load_relaxed(&reader->sentinel[KVC_SENTINEL_OPEN]);
+	if (kvc_unlikely(open != kvs_load_relaxed(&reader->phase))) {
 		return end_slow(reader);
 	}
-	reader->fast_generation = reader->section_generation;
-	reader->section_generation = KVC_NEVER;
-	kvs_store_relaxed(&reader->depth, 0);
+	kvs_store_relaxed(&reader->phase, open ^ KVC_PHASE_OPEN);
 	struct kvs_slot *slot = reader->slot;
 	bool good = kvs_epoch_leave_last(slot, reader->hot, kvs_load_relaxed(&slot->word));
 	return kvc_likely(good) ? KVC_OK : KVC_REVOKED;
@@ -118,6 +137,7 @@ static int view_by_socket(kvc_reader *reader, const void *key, size_t key_bytes,
 	}
 	memcpy(blob->bytes, sink.buffer, sink.buffer_bytes + 1);
 	kvc_sink_drop(&sink);
+	section_settle(reader); // its end frees this
 	blob->next = reader->blobs;
 	reader->blobs = blob;
 	view->value = blob->bytes;
@@ -137,8 +157,7 @@ static int view_by_mapping(kvc_reader *reader, const void *key, size_t key_bytes
 			view->value = hit.value;
 			view->value_bytes = hit.view.value_bytes;
 			kvc_meta_fill(&hit, &view->meta);
-			kvc_reader_hit(reader, hash);
-			return KVC_OK;
+			return kvc_reader_hit(reader, key, key_bytes);
 		}
 		// A revoked section may have looked into anything: no conclusion from it.
 		if (!kvs_epoch_still_good(reader->slot, reader->hot)) {
@@ -156,10 +175,30 @@ static int view_by_mapping(kvc_reader *reader, const void *key, size_t key_bytes
 	return looked == KVC_LOOKED_DAMAGED ? KVC_DAMAGED : KVC_OK;
 }
 
+// The usual view: a value that does not expire. `brief` is a constant: see kvs_table_quick().
+// False: not a usual one, or not there.
+static inline __attribute__((always_inline)) bool view_quick(const kvc_reader *reader,
+							     const void *key, size_t key_bytes,
+							     struct kvc_view *view, bool brief)
+{
+	struct kvs_quick quick;
+	uint64_t hash = brief ? kvs_hash_short(&reader->flips, key, key_bytes)
+			      : kvs_hash(reader->hash_seed, key, key_bytes);
+	if (kvc_unlikely(!kvs_table_quick(reader->hot, &reader->aim, hash, key, key_bytes, brief,
+					  &quick)) ||
+	    kvc_unlikely(quick.expiry_ms != 0 && kvc_expired(quick.expiry_ms, 0))) {
+		return false;
+	}
+	view->value = quick.value;
+	view->value_bytes = quick.value_bytes;
+	kvc_meta_quick(&quick, &view->meta);
+	return true;
+}
+
 static __attribute__((noinline, cold)) int view_detour(kvc_reader *reader, const void *key,
 						       size_t key_bytes, struct kvc_view *view)
 {
-	if (!reader || !view || kvs_load_relaxed(&reader->depth) == 0) {
+	if (!reader || !view || kvc_reader_depth(reader) == 0) {
 		return KVC_INVALID;
 	}
 	*view = (struct kvc_view){ .value = NULL };
@@ -170,8 +209,13 @@ static __attribute__((noinline, cold)) int view_detour(kvc_reader *reader, const
 	if (view_section_lost(reader)) {
 		return KVC_REVOKED;
 	}
-	bool by_socket = !reader->section_mapped;
+	bool by_socket = !kvc_reader_section_mapped(reader);
 	if (!by_socket) {
+		// In an open section the quick way was gone already.
+		if (!kvc_reader_is_open(reader) &&
+		    view_quick(reader, key, key_bytes, view, false)) {
+			return kvc_reader_hit(reader, key, key_bytes);
+		}
 		status = view_by_mapping(reader, key, key_bytes, view, &by_socket);
 	}
 	if (!by_socket) {
@@ -181,45 +225,31 @@ static __attribute__((noinline, cold)) int view_detour(kvc_reader *reader, const
 	return status == KVC_DAMAGED && answer < 0 ? KVC_DAMAGED : answer;
 }
 
-// The usual view: a value that does not expire. `brief` is a constant: see kvs_table_quick().
-static inline __attribute__((always_inline)) int view_quick(kvc_reader *reader, const void *key,
-							    size_t key_bytes,
-							    struct kvc_view *view, bool brief)
+// A key of any length in an open section.
+static __attribute__((noinline)) int view_any(kvc_reader *reader, const void *key, size_t key_bytes,
+					      struct kvc_view *view)
 {
-	struct kvs_quick quick;
-	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
-	if (kvc_unlikely(!kvs_table_quick(reader->hot, &reader->aim, hash, key, key_bytes, brief,
-					  &quick) ||
-			 (quick.expiry_ms != 0 && kvc_expired(quick.expiry_ms, 0)))) {
+	if (kvc_unlikely(key_bytes - 1 >= KVS_KEY_BYTES_MAX ||
+			 !view_quick(reader, key, key_bytes, view, false))) {
 		return view_detour(reader, key, key_bytes, view);
 	}
-	view->value = quick.value;
-	view->value_bytes = quick.value_bytes;
-	kvc_meta_quick(&quick, &view->meta);
-	kvc_reader_hit(reader, hash);
-	return KVC_OK;
-}
-
-static __attribute__((noinline)) int view_any(kvc_reader *reader, const void *key,
-					      size_t key_bytes, struct kvc_view *view)
-{
-	return view_quick(reader, key, key_bytes, view, false);
+	return kvc_reader_hit(reader, key, key_bytes);
 }
 
 KVC_HOT int kvc_view(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_view *view)
 {
-	// In line only in an open section in the mapping.
-	if (kvc_unlikely(!reader || !view || !key ||
-			 kvs_load_relaxed(reader->sentinel) != reader->section_generation)) {
+	if (kvc_unlikely(!reader) || kvc_unlikely(!view) || kvc_unlikely(!key) ||
+	    kvc_unlikely(kvs_load_relaxed(&reader->sentinel[KVC_SENTINEL_OPEN]) !=
+			 kvs_load_relaxed(&reader->phase))) {
 		return view_detour(reader, key, key_bytes, view);
 	}
-	if (kvc_likely(kvs_quick_is_short(key_bytes))) {
-		return view_quick(reader, key, key_bytes, view, true);
+	if (kvc_unlikely(!kvs_quick_is_short(key_bytes))) {
+		return view_any(reader, key, key_bytes, view);
 	}
-	if (key_bytes - 1 >= KVS_KEY_BYTES_MAX) {
+	if (kvc_unlikely(!view_quick(reader, key, key_bytes, view, true))) {
 		return view_detour(reader, key, key_bytes, view);
 	}
-	return view_any(reader, key, key_bytes, view);
+	return kvc_reader_hit(reader, key, key_bytes);
 }
 
 int kvc_watermarks(kvc_reader *reader, uint64_t *applied, uint64_t *durable)
@@ -227,11 +257,11 @@ int kvc_watermarks(kvc_reader *reader, uint64_t *applied, uint64_t *durable)
 	if (!reader || !applied || !durable) {
 		return KVC_INVALID;
 	}
-	bool nested = kvs_load_relaxed(&reader->depth) != 0;
+	bool nested = kvc_reader_depth(reader) != 0;
 	if (nested && view_section_lost(reader)) {
 		return KVC_REVOKED;
 	}
-	bool mapped = nested ? reader->section_mapped
+	bool mapped = nested ? kvc_reader_section_mapped(reader)
 			     : kvc_reader_enter(reader) || kvc_reader_enter_slow(reader);
 	if (!mapped) {
 		return kvc_socket_watermarks(reader, applied, durable);

@@ -40,7 +40,7 @@ static inline bool kvs_epoch_enter(struct kvs_slot *slot, const struct kvs_hot *
 }
 
 /// The same for a slot on which no section is open. Returns the announced word, for
-/// kvs_epoch_leave_last(); never 0.
+/// kvs_epoch_leave_last().
 static inline uint64_t kvs_epoch_enter_first(struct kvs_slot *slot, const struct kvs_hot *hot,
 					     bool fenced)
 {
@@ -63,7 +63,7 @@ static inline bool kvs_epoch_leave_last(struct kvs_slot *slot, const struct kvs_
 	uint64_t epoch = word >> KVS_EPOCH_SHIFT;
 	bool good = epoch > kvs_load_relaxed(&slot->revoked_upto) &&
 		    epoch >= kvs_load_relaxed(&hot->oldest_valid);
-	kvs_store_release(&slot->word, word - 1);
+	kvs_store_release(&slot->word, word & ~KVS_NESTING_MASK);
 	return good;
 }
 

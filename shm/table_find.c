@@ -144,7 +144,8 @@ enum kvs_find_result kvs_table_find(const struct kvs_map *map, uint64_t hash, co
 void kvs_quick_aim_clear(struct kvs_quick_aim *aim)
 {
 	static const struct kvs_bucket nothing __attribute__((aligned(KVS_CACHE_LINE_BYTES)));
-	*aim = (struct kvs_quick_aim){ .bucket = &nothing, .buckets = 1 };
+	// An empty entry must lie below the log.
+	*aim = (struct kvs_quick_aim){ .bucket = &nothing, .log_offset = KVS_CACHE_LINE_BYTES };
 }
 
 bool kvs_quick_aim(const struct kvs_map *map, struct kvs_quick_aim *aim)
@@ -160,12 +161,13 @@ bool kvs_quick_aim(const struct kvs_map *map, struct kvs_quick_aim *aim)
 		return false;
 	}
 	aim->bucket = find_bucket(map, range, 0);
-	aim->buckets = buckets;
+	aim->last = buckets - 1;
 	aim->unsplit = UINT64_C(1) << (63u - (unsigned)__builtin_clzll(buckets));
 	aim->mask = 2 * aim->unsplit - 1;
-	aim->base = map->base;
-	aim->log_offset = map->ranges[KVS_RANGE_LOG].offset;
-	aim->log_last = log_ready - sizeof(struct kvs_record);
+	aim->log_offset = map->ranges[KVS_RANGE_LOG].offset / 8;
+	aim->log_last = (log_ready - sizeof(struct kvs_record)) / 8;
+	aim->log = map->base + map->ranges[KVS_RANGE_LOG].offset;
+	aim->log_last_at = aim->log + log_ready - sizeof(struct kvs_record);
 	aim->root = root;
 	return true;
 }

@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
-#if defined(__SSE2__) && !defined(KVS_SANITIZED)
+#if defined(__SSE2__) && defined(__x86_64__) && !defined(KVS_SANITIZED)
 #include <emmintrin.h>
 #define KVS_QUICK_SSE2 1
 #endif
@@ -26,12 +26,14 @@
 struct kvs_quick_aim {
 	uint64_t root; // 0 = nothing worked out: the rest leads to an empty bucket
 	const struct kvs_bucket *bucket; // the first of its side
-	uint64_t buckets;
-	uint64_t mask;	  // of the hash's bits that choose a bucket
+	uint64_t last;			 // index of the last one
+	uint64_t mask;			 // of the hash's bits that choose a bucket
 	uint64_t unsplit; // to take off an index that is not there yet: its bucket has not split
-	const unsigned char *base; // of the region
+	// In the units of an entry's location, 8 bytes:
 	uint64_t log_offset;
 	uint64_t log_last; // from log_offset: a header that begins here is the last one mapped
+	const unsigned char *log;	  // where the log begins here
+	const unsigned char *log_last_at; // that last header
 };
 
 struct kvs_quick {
@@ -66,7 +68,7 @@ static inline bool kvs_quick_words_equal(const unsigned char *at, const unsigned
 	memcpy(&b, key, 8);
 	memcpy(&c, at + key_bytes - 8, 8);
 	memcpy(&d, key + key_bytes - 8, 8);
-	return ((a ^ b) | (c ^ d)) == 0;
+	return a == b && c == d;
 }
 
 // The entry word of `bucket` that has the tag of `hash`, the first of them; any other word if none
@@ -75,27 +77,28 @@ static inline __attribute__((always_inline)) uint64_t
 kvs_quick_entry(const struct kvs_bucket *bucket, uint64_t hash)
 {
 #ifdef KVS_QUICK_SSE2
-	const __m128i *pair = (const __m128i *)(const void *)bucket;
-	__m128i tag = _mm_set1_epi16((short)(hash >> 48));
-	__m128i low = _mm_packs_epi16(_mm_cmpeq_epi16(pair[0], tag), _mm_cmpeq_epi16(pair[1], tag));
-	__m128i high =
-		_mm_packs_epi16(_mm_cmpeq_epi16(pair[2], tag), _mm_cmpeq_epi16(pair[3], tag));
-	// A byte for every 16 bits: an entry's tag is each fourth. The last word is the link; its
-	// bit, set here, stands for "none".
-	unsigned bits = (unsigned)_mm_movemask_epi8(low) | (unsigned)_mm_movemask_epi8(high) << 16;
-	unsigned at = (unsigned)__builtin_ctz((bits & 0x88888888u) | 0x80000000u);
-	const char *word = (const char *)bucket + (size_t)at * 2 - 6;
+	const __m128 *pair = (const __m128 *)(const void *)bucket;
+	// The high half of each word, whose own high half is the tag.
+	__m128i low = _mm_castps_si128(_mm_shuffle_ps(pair[0], pair[1], 0xdd));
+	__m128i high = _mm_castps_si128(_mm_shuffle_ps(pair[2], pair[3], 0xdd));
+	__m128i tag = _mm_shuffle_epi32(_mm_cvtsi64_si128((long long)hash), 0x55);
+	// Two bits a word, of which the second is the tag's. The last word is the link; its bit,
+	// set here, stands for "none".
+	uint64_t bits = (uint32_t)_mm_movemask_epi8(
+		_mm_packs_epi16(_mm_cmpeq_epi16(low, tag), _mm_cmpeq_epi16(high, tag)));
+	size_t at = (size_t)__builtin_ctzll((bits & 0xaaaau) | 0x8000u);
+	const char *word = (const char *)bucket + at * 4 - 4;
 	// Acquire: the record behind it is complete (partner: the writer's publishing store).
 	return kvs_load_acquire((const uint64_t *)(const void *)word);
 #else
-	unsigned place = 0;
+	const uint64_t *word = (const uint64_t *)(const void *)bucket;
+	unsigned place = KVS_BUCKET_ENTRIES; // the link stands for "none"
 #pragma GCC unroll 8
-	for (unsigned i = KVS_BUCKET_ENTRIES - 1; i > 0; i--) {
-		place = kvs_entry_tag_matches(kvs_load_relaxed(&bucket->entry[i]), hash) ? i
-											 : place;
+	for (unsigned i = KVS_BUCKET_ENTRIES; i-- > 0;) {
+		place = kvs_entry_tag_matches(kvs_load_relaxed(&word[i]), hash) ? i : place;
 	}
 	// Acquire: as above.
-	return kvs_load_acquire(&bucket->entry[place]);
+	return kvs_load_acquire(&word[place]);
 #endif
 }
 
@@ -115,16 +118,15 @@ kvs_table_quick(const struct kvs_hot *hot, const struct kvs_quick_aim *aim, uint
 	}
 	uint64_t index = hash & aim->mask;
 	// No branch: which side a hash falls on cannot be predicted.
-	index -= aim->unsplit & -(uint64_t)(index >= aim->buckets);
+	index -= aim->unsplit & -(uint64_t)(aim->last < index);
 	uint64_t entry = kvs_quick_entry(&aim->bucket[index], hash);
-	uint64_t offset = kvs_entry_offset(entry);
-	uint64_t start = offset - aim->log_offset; // wraps to huge if below
-	if (__builtin_expect(entry >> 45 != (hash >> 48 << 3 | KVS_ENTRY_VALUE) ||
-				     start > aim->log_last,
-			     0)) {
+	// What lies below the log wraps to huge: an empty entry, and a link. Neither tag nor kind
+	// is looked at again: the record says itself whose it is and that it is a plain value.
+	uint64_t start = (entry & KVS_ENTRY_LOCATION_MASK) - aim->log_offset;
+	if (__builtin_expect(start > aim->log_last, 0)) {
 		return false;
 	}
-	const unsigned char *at = aim->base + offset;
+	const unsigned char *at = aim->log + start * 8;
 	// Where the value ends is in the header; its line need not wait for that.
 	__builtin_prefetch(at + KVS_CACHE_LINE_BYTES);
 	const struct kvs_record *record = (const struct kvs_record *)(const void *)at;
@@ -132,11 +134,13 @@ kvs_table_quick(const struct kvs_hot *hot, const struct kvs_quick_aim *aim, uint
 	uint64_t seq_flags = kvs_load_relaxed(&record->seq_flags);
 	uint64_t time_key = kvs_load_relaxed(&record->time_key);
 	uint32_t value_bytes = kvs_load_relaxed_32(&record->value_bytes);
-	uint64_t special = seq_flags >> KVS_SEQ_BITS & ~(uint64_t)KVS_RECORD_MORE;
 	const unsigned char *body = at + sizeof(*record);
 	out->expiry_ms = 0;
-	if (__builtin_expect(special != 0, 0)) {
-		if (brief || special != KVS_RECORD_EXPIRY || start + 8 > aim->log_last) {
+	// Any flag but MORE, which is the lowest.
+	static_assert(KVS_RECORD_MORE == 1, "the lowest flag");
+	if (__builtin_expect(seq_flags >= UINT64_C(2) << KVS_SEQ_BITS, 0)) {
+		uint64_t special = seq_flags >> KVS_SEQ_BITS & ~(uint64_t)KVS_RECORD_MORE;
+		if (brief || special != KVS_RECORD_EXPIRY || at + 8 > aim->log_last_at) {
 			return false;
 		}
 		out->expiry_ms = kvs_load_relaxed((const uint64_t *)(const void *)body);
@@ -144,10 +148,12 @@ kvs_table_quick(const struct kvs_hot *hot, const struct kvs_quick_aim *aim, uint
 	}
 	// The bound is what is mapped, not the segment's end: bytes that lie have no other say.
 	// The 8 are there whether or not the record has an expiry.
-	if (__builtin_expect((time_key >> KVS_TIME_BITS & 0xfffu) != key_bytes ||
-				     start + 8 + key_bytes + value_bytes > aim->log_last ||
-				     !(brief ? kvs_quick_words_equal(body, key, key_bytes)
-					     : memcmp(body, key, key_bytes) == 0),
+	if (__builtin_expect((time_key >> KVS_TIME_BITS & 0xfffu) != key_bytes, 0) ||
+	    __builtin_expect(at + value_bytes > aim->log_last_at - key_bytes - 8, 0)) {
+		return false;
+	}
+	if (__builtin_expect(!(brief ? kvs_quick_words_equal(body, key, key_bytes)
+				     : memcmp(body, key, key_bytes) == 0),
 			     0)) {
 		return false;
 	}
