@@ -4,12 +4,14 @@
 #include "bench/common.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -255,4 +257,47 @@ uint64_t bench_number(const char *name, const char *text, uint64_t least, uint64
 			  name, text, least, most);
 	}
 	return number * scale;
+}
+
+void bench_send(int fd, const char *data, size_t bytes)
+{
+	while (bytes > 0) {
+		ssize_t sent = send(fd, data, bytes, MSG_NOSIGNAL);
+		if (sent < 0 && errno != EINTR) {
+			bench_die("send: %s", strerror(errno));
+		}
+		if (sent > 0) {
+			data += sent;
+			bytes -= (size_t)sent;
+		}
+	}
+}
+
+bool bench_options(int argc, char **argv, const struct bench_option *options, size_t count,
+		   bool *json, const char *usage)
+{
+	struct option known[BENCH_OPTIONS_MAX + 2] = { { "json", no_argument, NULL, 'j' } };
+	int letter, index = 0;
+	if (count > BENCH_OPTIONS_MAX) {
+		bench_die("more than %u options", BENCH_OPTIONS_MAX);
+	}
+	for (size_t i = 0; i < count; i++) {
+		known[i + 1] = (struct option){ options[i].name + 2, required_argument, NULL, 'n' };
+	}
+	while ((letter = getopt_long(argc, argv, "", known, &index)) != -1) {
+		if (letter == 'n') {
+			const struct bench_option *option = &options[index - 1];
+			*option->value =
+				bench_number(option->name, optarg, option->least, option->most);
+		} else if (letter == 'j') {
+			*json = true;
+		} else {
+			optind = argc + 1;
+			break;
+		}
+	}
+	if (optind != argc) {
+		(void)fprintf(stderr, "%s", usage);
+	}
+	return optind == argc;
 }

@@ -79,3 +79,19 @@ void bench_print(const char *title, const struct bench_rows *rows, bool json);
 
 /// A number from the command line, with an optional k, M or G (powers of ten).
 uint64_t bench_number(const char *name, const char *text, uint64_t least, uint64_t most);
+
+/// Sends all of it, waiting for room.
+void bench_send(int fd, const char *data, size_t bytes);
+
+/// A number that may be given; `value` holds what it is otherwise.
+struct bench_option {
+	const char *name; // "--keys"
+	uint64_t least, most;
+	uint64_t *value;
+};
+#define BENCH_OPTIONS_MAX 8u
+
+/// Reads the options of a benchmark and --json. False: something else was there, and `usage` was
+/// printed to the standard error.
+bool bench_options(int argc, char **argv, const struct bench_option *options, size_t count,
+		   bool *json, const char *usage);

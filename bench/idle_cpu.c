@@ -4,7 +4,6 @@
 // nothing. One kvd for each policy, side by side, because waiting for one costs as much as waiting
 // for two.
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -84,28 +83,13 @@ static void measure(struct bench_rows *rows, time_t seconds)
 
 int idle_cpu_main(int argc, char **argv)
 {
-	static const struct option options[] = { { "seconds", required_argument, NULL, 's' },
-						 { "json", no_argument, NULL, 'j' },
-						 { 0 } };
 	static struct bench_rows rows;
 	uint64_t seconds = 60;
 	bool json = false;
-	int letter;
-	while ((letter = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (letter == 's') {
-			seconds = bench_number("--seconds", optarg, 1, 86400);
-		} else if (letter == 'j') {
-			json = true;
-		} else {
-			optind = argc + 1;
-			break;
-		}
-	}
-	if (optind != argc) {
-		(void)fprintf(stderr,
-			      "usage: kvbench idle_cpu [--seconds N] [--json]\n"
-			      "Processor time of an idle kvd with one attached client in 60 "
-			      "s.\n");
+	const struct bench_option option = { "--seconds", 1, 86400, &seconds };
+	if (!bench_options(argc, argv, &option, 1, &json,
+			   "usage: kvbench idle_cpu [--seconds N] [--json]\n"
+			   "Processor time of an idle kvd with one attached client in 60 s.\n")) {
 		return 2;
 	}
 	measure(&rows, (time_t)seconds);

@@ -5,7 +5,6 @@
 // what was sent, and compares it byte by byte; so the rates contain its own work, and the
 // processor time that the server took for one PUBLISH is shown beside them.
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +41,7 @@ struct run {
 	const char *socket_path[SERVERS]; // NULL = not on this machine
 	pid_t pid[SERVERS];
 	char request[PUBLISH_DEEP * PUBLISH_FRAME_MAX];
-	size_t request_bytes; // of one PUBLISH
+	size_t request_bytes;				      // of one PUBLISH
 	char frames[PUBLISH_INPUT_BYTES + PUBLISH_FRAME_MAX]; // what comes, over and over
 	size_t frame_bytes;
 	char replies[PUBLISH_DEEP * 16];
@@ -50,20 +49,6 @@ struct run {
 	double rate[SERVERS][BENCH_REPEATS_MAX];
 	double cpu_us[SERVERS][BENCH_REPEATS_MAX];
 };
-
-static void send_all(int fd, const char *data, size_t bytes)
-{
-	while (bytes > 0) {
-		ssize_t sent = send(fd, data, bytes, MSG_NOSIGNAL);
-		if (sent < 0 && errno != EINTR) {
-			bench_die("send: %s", strerror(errno));
-		}
-		if (sent > 0) {
-			data += sent;
-			bytes -= (size_t)sent;
-		}
-	}
-}
 
 static size_t receive(int fd, char input[static PUBLISH_INPUT_BYTES])
 {
@@ -107,11 +92,10 @@ static void prepare(struct run *run)
 static int subscribe(const struct run *run, int server)
 {
 	static const char request[] = "*2\r\n$9\r\nSUBSCRIBE\r\n$5\r\n" PUBLISH_CHANNEL "\r\n";
-	static const char reply[] =
-		"*3\r\n$9\r\nsubscribe\r\n$5\r\n" PUBLISH_CHANNEL "\r\n:1\r\n";
+	static const char reply[] = "*3\r\n$9\r\nsubscribe\r\n$5\r\n" PUBLISH_CHANNEL "\r\n:1\r\n";
 	char input[PUBLISH_INPUT_BYTES];
 	int fd = bench_connect(run->socket_path[server], true);
-	send_all(fd, request, sizeof(request) - 1);
+	bench_send(fd, request, sizeof(request) - 1);
 	size_t seen = 0;
 	while (seen < sizeof(reply) - 1) {
 		size_t got = receive(fd, input);
@@ -129,9 +113,8 @@ static bool take(const struct run *run, struct connection *connection, bool subs
 {
 	char input[PUBLISH_INPUT_BYTES];
 	size_t got = receive(connection->fd, input);
-	const char *expected = subscriber
-				       ? run->frames + connection->seen % run->frame_bytes
-				       : run->replies + connection->seen;
+	const char *expected = subscriber ? run->frames + connection->seen % run->frame_bytes
+					  : run->replies + connection->seen;
 	size_t all = (subscriber ? run->frame_bytes : run->reply_bytes) * deep;
 	if (connection->seen + got > all || memcmp(input, expected, got) != 0) {
 		bench_die("unexpected bytes: %.*s", (int)got, input);
@@ -148,7 +131,7 @@ static void publish_round(const struct run *run, int epoll, struct connection *c
 	for (unsigned i = 0; i < waiting; i++) {
 		connections[i].seen = 0;
 	}
-	send_all(connections[run->subscribers].fd, run->request, deep * run->request_bytes);
+	bench_send(connections[run->subscribers].fd, run->request, deep * run->request_bytes);
 	while (waiting > 0) {
 		struct epoll_event events[256] = { { .data.u32 = 0 } };
 		int count = epoll_wait(epoll, events, 256, -1);
@@ -248,44 +231,25 @@ static void measure(struct run *run)
 
 int publish_main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "subscribers", required_argument, NULL, 's' },
-		{ "bytes", required_argument, NULL, 'b' },
-		{ "run-ms", required_argument, NULL, 'm' },
-		{ "repeats", required_argument, NULL, 'r' },
-		{ "json", no_argument, NULL, 'j' },
-		{ 0 },
+	static struct run run;
+	uint64_t subscribers = 100, bytes = 64, run_ms = 2000, repeats = 5;
+	const struct bench_option options[] = {
+		{ "--subscribers", 1, PUBLISH_SUBSCRIBERS_MAX, &subscribers },
+		{ "--bytes", 1, PUBLISH_MESSAGE_MAX, &bytes },
+		{ "--run-ms", 1, 3600000, &run_ms },
+		{ "--repeats", 1, BENCH_REPEATS_MAX, &repeats },
 	};
-	static struct run run = {
-		.subscribers = 100, .message_bytes = 64, .run_ns = 2000000000, .repeats = 5
-	};
-	int letter;
-	while ((letter = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (letter == 's') {
-			run.subscribers = (unsigned)bench_number("--subscribers", optarg, 1,
-								 PUBLISH_SUBSCRIBERS_MAX);
-		} else if (letter == 'b') {
-			run.message_bytes = bench_number("--bytes", optarg, 1, PUBLISH_MESSAGE_MAX);
-		} else if (letter == 'm') {
-			run.run_ns = bench_number("--run-ms", optarg, 1, 3600000) * 1000000;
-		} else if (letter == 'r') {
-			run.repeats =
-				(unsigned)bench_number("--repeats", optarg, 1, BENCH_REPEATS_MAX);
-		} else if (letter == 'j') {
-			run.json = true;
-		} else {
-			optind = argc + 1;
-			break;
-		}
-	}
-	if (optind != argc) {
-		(void)fprintf(stderr,
-			      "usage: kvbench publish [--subscribers 100] [--bytes 64] "
-			      "[--run-ms 2000] [--repeats 5] [--json]\n"
-			      "Messages to a channel with so many subscribers, beside "
-			      "redis-server.\n");
+	if (!bench_options(argc, argv, options, sizeof(options) / sizeof(options[0]), &run.json,
+			   "usage: kvbench publish [--subscribers 100] [--bytes 64] "
+			   "[--run-ms 2000] [--repeats 5] [--json]\n"
+			   "Messages to a channel with so many subscribers, beside "
+			   "redis-server.\n")) {
 		return 2;
 	}
+	run.subscribers = (unsigned)subscribers;
+	run.repeats = (unsigned)repeats;
+	run.message_bytes = bytes;
+	run.run_ns = run_ms * 1000000;
 	measure(&run);
 	return 0;
 }

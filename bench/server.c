@@ -161,18 +161,6 @@ bool bench_all_ok(const char *bytes, size_t count, uint64_t before)
 	return true;
 }
 
-static void send_all(int fd, const char *bytes, size_t count)
-{
-	while (count > 0) {
-		ssize_t sent = send(fd, bytes, count, MSG_NOSIGNAL);
-		if (sent <= 0) {
-			bench_die("send: %s", strerror(errno));
-		}
-		bytes += sent;
-		count -= (size_t)sent;
-	}
-}
-
 static void receive_oks(int fd, uint64_t replies)
 {
 	char input[SERVER_LOAD_PIPELINE * BENCH_OK_BYTES];
@@ -206,7 +194,7 @@ void bench_load(const char *socket_path, uint64_t keys)
 			bench_key(request + BENCH_SET_KEY_AT, first + i);
 			bench_value(request + BENCH_SET_VALUE_AT, first + i);
 		}
-		send_all(fd, requests, count * BENCH_SET_BYTES);
+		bench_send(fd, requests, count * BENCH_SET_BYTES);
 		receive_oks(fd, count);
 	}
 	free(requests);

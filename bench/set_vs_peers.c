@@ -4,7 +4,6 @@
 // same order, the servers by turns, so that whatever else the machine does falls on all of them.
 // The load is one thread that patches keys into ready requests and compares replies byte by byte.
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,20 +161,6 @@ static void exchange_free(struct exchange *exchange)
 
 // ---- the load -----------------------------------------------------------------------------------
 
-static void send_all(int fd, const char *data, size_t bytes)
-{
-	while (bytes > 0) {
-		ssize_t sent = send(fd, data, bytes, MSG_NOSIGNAL);
-		if (sent < 0 && errno != EINTR) {
-			bench_die("send: %s", strerror(errno));
-		}
-		if (sent > 0) {
-			data += sent;
-			bytes -= (size_t)sent;
-		}
-	}
-}
-
 // Requests fit the socket's buffer, so that sending all before receiving does not block for ever.
 static void exchange_send(struct exchange *exchange, struct run *run, int fd)
 {
@@ -183,7 +168,7 @@ static void exchange_send(struct exchange *exchange, struct run *run, int fd)
 		bench_key(exchange->request + exchange->key_at[i],
 			  bench_random_below(&run->seed, run->keys));
 	}
-	send_all(fd, exchange->request, exchange->request_bytes);
+	bench_send(fd, exchange->request, exchange->request_bytes);
 }
 
 // Takes what has come; true when the whole reply has.
@@ -261,7 +246,7 @@ static void fill(struct run *run, enum server server)
 		for (size_t i = 0; i < exchange.keys; i++) {
 			bench_key(exchange.request + exchange.key_at[i], (key + i) % run->keys);
 		}
-		send_all(fd, exchange.request, exchange.request_bytes);
+		bench_send(fd, exchange.request, exchange.request_bytes);
 		size_t seen = 0;
 		while (!exchange_receive(&exchange, fd, &seen)) {
 		}
@@ -337,39 +322,23 @@ static void measure(struct run *run)
 
 int set_vs_peers_main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{ "keys", required_argument, NULL, 'k' },
-		{ "run-ms", required_argument, NULL, 'm' },
-		{ "repeats", required_argument, NULL, 'r' },
-		{ "json", no_argument, NULL, 'j' },
-		{ 0 },
+	static struct run run = { .keys = 1000000, .seed = 1 };
+	uint64_t run_ms = 2000, repeats = 5;
+	const struct bench_option options[] = {
+		{ "--keys", 100, 1000000000, &run.keys },
+		{ "--run-ms", 1, 3600000, &run_ms },
+		{ "--repeats", 1, BENCH_REPEATS_MAX, &repeats },
 	};
-	static struct run run = { .keys = 1000000, .seed = 1, .run_ns = 2000000000, .repeats = 5 };
-	int letter;
-	while ((letter = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (letter == 'k') {
-			run.keys = bench_number("--keys", optarg, 100, 1000000000);
-		} else if (letter == 'm') {
-			run.run_ns = bench_number("--run-ms", optarg, 1, 3600000) * 1000000;
-		} else if (letter == 'r') {
-			run.repeats =
-				(unsigned)bench_number("--repeats", optarg, 1, BENCH_REPEATS_MAX);
-		} else if (letter == 'j') {
-			run.json = true;
-		} else {
-			optind = argc + 1;
-			break;
-		}
-	}
-	if (optind != argc) {
-		(void)fprintf(
-			stderr,
-			"usage: kvbench set_vs_peers [--keys 1M] [--run-ms 2000] [--repeats 5] "
-			"[--json]\n"
-			"SETs of 16-byte keys and 64-byte values, uniform, memory policy, beside\n"
-			"redis-server without persistence and memcached with one thread.\n");
+	if (!bench_options(
+		    argc, argv, options, sizeof(options) / sizeof(options[0]), &run.json,
+		    "usage: kvbench set_vs_peers [--keys 1M] [--run-ms 2000] [--repeats 5] "
+		    "[--json]\n"
+		    "SETs of 16-byte keys and 64-byte values, uniform, memory policy, beside\n"
+		    "redis-server without persistence and memcached with one thread.\n")) {
 		return 2;
 	}
+	run.repeats = (unsigned)repeats;
+	run.run_ns = run_ms * 1000000;
 	measure(&run);
 	return 0;
 }
