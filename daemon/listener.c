@@ -26,6 +26,7 @@
 #include "daemon/session_parts.h"
 
 #define LISTENER_ACCEPTS_A_TURN 64
+#define LISTENER_CLOCK_EVERY 8 // of them between two looks at the clock
 #define LISTENER_BACKLOG 1024
 #define LISTENER_PAUSE_NS UINT64_C(100000000)
 
@@ -112,10 +113,15 @@ static void listener_out_of_descriptors(struct listener *listener, int listening
 	listener_pause(listener);
 }
 
+static bool listener_is_full(const struct listener *listener)
+{
+	return session_count(listener->sessions) >= listener->kvd->config.clients_max;
+}
+
 static void listener_take(struct listener *listener, int fd)
 {
 	session_count_up(listener->sessions, KVS_COUNTER_connections_received, 1);
-	if (session_count(listener->sessions) >= listener->kvd->config.clients_max) {
+	if (listener_is_full(listener)) {
 		log_warning("%llu clients are connected, the limit: one more is refused; raise "
 			    "maxclients, "
 			    "or find out who leaves connections open (kvctl clients)",
@@ -139,9 +145,10 @@ static void listener_accept(struct listener_door *door)
 {
 	struct listener *listener = door->listener;
 	struct loop_source *source = &door->source;
-	for (int i = 0; i < LISTENER_ACCEPTS_A_TURN; i++) {
-		int fd = listener->kvd->seam->accept4(source->fd, NULL, NULL,
-						      SOCK_NONBLOCK | SOCK_CLOEXEC);
+	const struct seam *seam = listener->kvd->seam;
+	uint64_t until_ns = seam->monotonic_ns() + SESSION_SLICE_NS;
+	for (int i = 1; i <= LISTENER_ACCEPTS_A_TURN; i++) {
+		int fd = seam->accept4(source->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
 			listener_take(listener, fd);
 		} else if (errno == EAGAIN) {
@@ -153,6 +160,9 @@ static void listener_accept(struct listener_door *door)
 			log_error("cannot accept a connection: %m; %s", remedy_of_errno(errno));
 			listener_pause(listener);
 			return;
+		}
+		if (i % LISTENER_CLOCK_EVERY == 0 && seam->monotonic_ns() >= until_ns) {
+			return; // the door is found open again in the next turn
 		}
 	}
 }
@@ -308,8 +318,12 @@ static void listener_turn(void *context, uint64_t now_ns)
 	session_shared_turn(listener->sessions, now_ns);
 	for (int i = 0; i < LISTENER_DOORS; i++) {
 		struct listener_door *door = &listener->doors[i];
-		if (door->is_waited_at && door->is_open) {
-			door->is_waited_at = false;
+		if (!door->is_waited_at || !door->is_open) {
+			continue;
+		}
+		door->is_waited_at = false;
+		// While those who left are being closed they still count: their places are free soon.
+		if (!session_closing(listener->sessions) || !listener_is_full(listener)) {
 			listener_accept(door);
 		}
 	}

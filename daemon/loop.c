@@ -18,9 +18,10 @@
 #include "daemon/seam.h"
 
 #define LOOP_EVENTS_MAX 256
+#define LOOP_WAITS_MAX 16 // looks at the set in one turn
 #define LOOP_HOOKS_MAX 8
 #define LOOP_SLEEP_MS_MAX \
-	3600000 // epoll takes an int; an hour more or less is no wake-up to speak of
+	3600000		       // epoll takes an int; an hour more or less is no wake-up to speak of
 #define LOOP_SAMPLE_NS 200000u // between two looks at the clock of processor time
 
 struct loop_hook {
@@ -314,15 +315,8 @@ void loop_longest_reset(struct loop *loop)
 	loop->longest = (struct loop_longest){ 0 };
 }
 
-int loop_turn(struct loop *loop, int timeout_ms)
+static void loop_run_sources(struct loop *loop, int n)
 {
-	int n = loop->seam->epoll_wait(loop->epoll_fd, loop->events, LOOP_EVENTS_MAX,
-				       loop_timeout_ms(loop, timeout_ms));
-	if (n < 0 && errno != EINTR) {
-		return -errno;
-	}
-	loop->now_ns = loop->seam->monotonic_ns();
-	loop_measure_begin(loop);
 	for (int i = 0; i < n; i++) {
 		struct loop_source *source = loop->events[i].data.ptr;
 		source->batch_place = (size_t)i + 1;
@@ -333,6 +327,24 @@ int loop_turn(struct loop *loop, int timeout_ms)
 			source->batch_place = 0;
 			source->ready(source, loop->events[i].events);
 		}
+	}
+}
+
+int loop_turn(struct loop *loop, int timeout_ms)
+{
+	int n = loop->seam->epoll_wait(loop->epoll_fd, loop->events, LOOP_EVENTS_MAX,
+				       loop_timeout_ms(loop, timeout_ms));
+	if (n < 0 && errno != EINTR) {
+		return -errno;
+	}
+	loop->now_ns = loop->seam->monotonic_ns();
+	loop_measure_begin(loop);
+	loop_run_sources(loop, n);
+	// A full array: others stand behind, and whoever came last must not wait for turns because
+	// of that. Sources do little here; the work is done by the hooks.
+	for (int waits = 1; n == LOOP_EVENTS_MAX && waits < LOOP_WAITS_MAX; waits++) {
+		n = loop->seam->epoll_wait(loop->epoll_fd, loop->events, LOOP_EVENTS_MAX, 0);
+		loop_run_sources(loop, n);
 	}
 	loop_run_timers(loop);
 	for (size_t i = 0; i < loop->hooks_count; i++) {

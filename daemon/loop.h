@@ -5,7 +5,7 @@
 // timeout when nothing is pending: an idle kvd uses no CPU. Everything belongs to the thread that
 // calls loop_run(), except loop_wake_fd()'s descriptor.
 //
-// A turn: wait; take the time; run ready sources; run due timers; run the hooks in the order in
+// A turn: wait; take the time; run all ready sources; run due timers; run the hooks in the order in
 // which they were added.
 #pragma once
 
@@ -16,9 +16,9 @@
 struct loop;
 struct seam;
 
-/// A descriptor in the epoll set (level-triggered). Embedded by its owner; `ready` gets EPOLL*
-/// bits. A source may be removed by any callback, also while its own event of this turn is still to
-/// come.
+/// A descriptor in the epoll set (level-triggered unless EPOLLET is asked for). Embedded by its
+/// owner; `ready` gets EPOLL* bits. A source may be removed by any callback, also while its own
+/// event of this turn is still to come.
 struct loop_source {
 	int fd;
 	uint32_t events; // interest now

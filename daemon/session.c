@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The life of sessions, and the turn that serves them all: whoever has input is in the ready list
-// and gets one share of time, in order, so that a client with a million pipelined commands delays
-// the others by one share and no more.
+// The life of sessions, and the turn that serves them all: whoever has something to do
+// waits for a share of the time (session_share.h), so that a client with a million pipelined
+// commands delays the others by one share and no more.
 
 #include "daemon/session.h"
 
@@ -25,6 +25,7 @@
 #include "shm/map.h"
 
 #define SESSION_PARKED_TRIES 8 // parked commands that may fail in one pass before it ends
+#define SESSION_CLOCK_EVERY 8  // closed sessions between two looks at the clock
 
 struct session_shared *session_shared_create(struct kvd *kvd, struct listener *listener)
 {
@@ -36,7 +37,7 @@ struct session_shared *session_shared_create(struct kvd *kvd, struct listener *l
 	shared->listener = listener;
 	shared->region_base = keyspace_map(kvd->keyspace)->base;
 	TAILQ_INIT(&shared->all);
-	TAILQ_INIT(&shared->ready);
+	session_share_init(shared);
 	TAILQ_INIT(&shared->parked);
 	TAILQ_INIT(&shared->held);
 	TAILQ_INIT(&shared->resting);
@@ -53,9 +54,14 @@ struct session_shared *session_shared_create(struct kvd *kvd, struct listener *l
 
 void session_set_ready(struct session *session)
 {
+	session->may_read = true;
+	session_set_sending(session);
+}
+
+void session_set_sending(struct session *session)
+{
 	if (!session->is_ready && !session->dead) {
-		session->is_ready = true;
-		TAILQ_INSERT_TAIL(&session->shared->ready, session, ready_link);
+		session_share_add(session);
 	}
 }
 
@@ -104,8 +110,9 @@ static void session_socket_ready(struct loop_source *source, uint32_t events)
 			return;
 		}
 	}
+	session->shut = session->shut || (events & EPOLLRDHUP);
 	if (events & EPOLLOUT) {
-		session_send(session);
+		session_set_sending(session);
 	}
 	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
 		session_set_ready(session);
@@ -148,7 +155,7 @@ struct session *session_open(struct session_shared *shared, int fd)
 	session->output_position = 1; // 0 means "nowhere"
 	session->policy = (enum persist_policy)kvd->config.persist_policy;
 	session->source = (struct loop_source){ .fd = fd, .ready = session_socket_ready };
-	int error = loop_add(kvd->loop, &session->source, EPOLLIN);
+	int error = loop_add(kvd->loop, &session->source, SESSION_READS | SESSION_ONCE);
 	if (error != 0) {
 		errno = -error;
 		log_warning("epoll refuses a connection: %m; %s",
@@ -197,7 +204,7 @@ static void session_close(struct session *session)
 		tracking_leave(session);
 	}
 	if (session->is_ready) {
-		TAILQ_REMOVE(&shared->ready, session, ready_link);
+		session_share_remove(session);
 	}
 	session_set_parked(session, false);
 	session_rest_forget(session);
@@ -220,11 +227,16 @@ static void session_close(struct session *session)
 	session_walk_release(session);
 }
 
-static void session_close_dead(struct session_shared *shared)
+/// Closes those that are dead, for one share of the time; all of them if `until_ns` is UINT64_MAX.
+static void session_close_dead(struct session_shared *shared, uint64_t until_ns)
 {
 	struct session *session;
-	while ((session = TAILQ_FIRST(&shared->dead)) != NULL) {
+	for (unsigned closed = 1; (session = TAILQ_FIRST(&shared->dead)) != NULL; closed++) {
 		session_close(session);
+		if (closed % SESSION_CLOCK_EVERY == 0 &&
+		    shared->kvd->seam->monotonic_ns() >= until_ns) {
+			return;
+		}
 	}
 }
 
@@ -273,6 +285,8 @@ static void session_retry_parked(struct session_shared *shared, uint64_t now_ns,
 		return;
 	}
 	shared->parked_tried_ns = now_ns;
+	const struct seam *seam = shared->kvd->seam;
+	uint64_t until_ns = seam->monotonic_ns() + SESSION_SLICE_NS;
 	int refused = 0;
 	struct session *session = TAILQ_FIRST(&shared->parked);
 	while (session && refused < SESSION_PARKED_TRIES) {
@@ -281,22 +295,33 @@ static void session_retry_parked(struct session_shared *shared, uint64_t now_ns,
 			refused++;
 		}
 		session = next;
+		if (session && seam->monotonic_ns() >= until_ns) {
+			shared->parked_tried_ns = 0; // the others in the next turn
+			return;
+		}
 	}
 }
 
-/// One share of time for everybody who was ready when the turn began.
+/// Serves those who are ready, as session_share.h says; who is left comes in the next turn.
 static void session_work_ready(struct session_shared *shared)
 {
-	struct session_list now;
-	TAILQ_INIT(&now);
-	TAILQ_CONCAT(&now, &shared->ready, ready_link);
+	if (!session_share_waiting(shared)) {
+		return;
+	}
+	const struct seam *seam = shared->kvd->seam;
+	uint64_t now_ns = seam->monotonic_ns();
+	uint64_t turn_until_ns = now_ns + SESSION_TURN_NS;
+	uint64_t slice_ns;
 	struct session *session;
-	while ((session = TAILQ_FIRST(&now)) != NULL) {
-		TAILQ_REMOVE(&now, session, ready_link);
-		session->is_ready = false;
+	session_share_begin(shared);
+	while (now_ns < turn_until_ns &&
+	       (session = session_share_next(shared, &slice_ns)) != NULL) {
+		uint64_t start_ns = now_ns;
 		if (!session->dead) {
-			session_work(session);
+			session_work(session, start_ns + slice_ns);
+			now_ns = seam->monotonic_ns();
 		}
+		session_share_used(session, now_ns - start_ns, now_ns);
 	}
 }
 
@@ -325,13 +350,15 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 	if (!TAILQ_EMPTY(&shared->held)) {
 		(void)session_settle_turns(shared);
 	}
-	session_close_dead(shared);
+	if (!TAILQ_EMPTY(&shared->dead)) {
+		session_close_dead(shared, kvd->seam->monotonic_ns() + SESSION_SLICE_NS);
+	}
 	(void)reclaim_turn(&shared->reclaim);
 }
 
 uint64_t session_shared_next_ns(const struct session_shared *shared)
 {
-	if (!TAILQ_EMPTY(&shared->ready) || !TAILQ_EMPTY(&shared->dead) ||
+	if (session_share_waiting(shared) || !TAILQ_EMPTY(&shared->dead) ||
 	    tracking_busy(shared->kvd) || shared->reclaim.first) {
 		return 0;
 	}
@@ -356,11 +383,14 @@ void session_shared_finish(struct session_shared *shared)
 	struct session *session;
 	TAILQ_FOREACH (session, &shared->all, link) {
 		session->close_after_reply = true;
+		if (session->is_ready) {
+			session_share_remove(session); // it is not served any more
+		}
 		if (!session->dead) {
 			session_send(session);
 		}
 	}
-	session_close_dead(shared);
+	session_close_dead(shared, UINT64_MAX);
 }
 
 void session_shared_destroy(struct session_shared *shared)
@@ -372,7 +402,7 @@ void session_shared_destroy(struct session_shared *shared)
 	TAILQ_FOREACH (session, &shared->all, link) {
 		session_kill(session, NULL);
 	}
-	session_close_dead(shared);
+	session_close_dead(shared, UINT64_MAX);
 	lookup_free(&shared->kvd->watched_absent);
 	for (size_t i = 0; i < shared->spares_count; i++) {
 		free(shared->spares[i]);

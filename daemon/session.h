@@ -102,7 +102,7 @@ struct session {
 	struct loop_source source; // the socket
 	struct session_shared *shared;
 	TAILQ_ENTRY(session) link;	  // all sessions
-	TAILQ_ENTRY(session) ready_link;  // those with input to go on with
+	TAILQ_ENTRY(session) ready_link;  // of its owner, those with something to do
 	TAILQ_ENTRY(session) parked_link; // those whose next command waits for memory
 	TAILQ_ENTRY(session) held_link;	  // those with replies that wait for a commit
 	TAILQ_ENTRY(session) dead_link;
@@ -112,8 +112,10 @@ struct session {
 	TAILQ_ENTRY(session) soft_link; // subscribers with much unread, by since when
 	struct lookup_link id_link;
 	struct session_owner *owner;	// all sessions of its uid
-	bool is_ready, is_parked, is_held, is_half, is_pushed, is_soft, is_leaving;
+	bool is_ready, is_cut, is_parked, is_held, is_half, is_pushed, is_soft, is_leaving;
 	bool is_resting; // nothing is read or run
+	bool may_read;	 // there may be something to read
+	bool shut;	 // the other side says nothing more: the end stands behind the input
 	bool reply_off, reply_skip, reply_skip_next; // CLIENT REPLY
 	bool reply_settles; // one of them is set: session_reply_settle() after the command
 	bool input_ended;   // EOF was read: answer what came before, then close
@@ -128,6 +130,7 @@ struct session {
 	struct keyspace_slice slice; // how the keyspace knows this session, and its share
 	struct session_task *task; // a command that goes on in the next turn, NULL = none
 	uint64_t until_ns;	   // when this session's share of the turn is used up
+	uint64_t served_turn;	   // the turn in which it was served last
 	uint64_t half_ns; // when bytes of the half frame last came
 	uint64_t soft_since_ns; // when a subscriber's unread output came over the soft bound
 	uint64_t frame_start; // stream position at which a frame begins that was pushed
@@ -249,6 +252,8 @@ void session_shared_destroy(struct session_shared *shared);
 /// caller's.
 struct session *session_open(struct session_shared *shared, int fd);
 size_t session_count(const struct session_shared *shared);
+/// Are some of them only waiting to be closed?
+bool session_closing(const struct session_shared *shared);
 /// What all of them hold: input, output, queued commands.
 uint64_t session_buffer_bytes(const struct session_shared *shared);
 /// Derives the limits of requests and buffers from kvd's configuration, at start and anew.

@@ -231,9 +231,7 @@ void session_settle(struct session *session, uint64_t durable, uint64_t failed, 
 		session->hold_open = false;
 		session_set_held(session, false);
 	}
-	if (!session->dead) {
-		session_send(session);
-	}
+	session_set_sending(session);
 }
 
 void session_hold_free(struct session *session)

@@ -188,7 +188,10 @@ enum session_read_result session_read(struct session *session)
 	struct msghdr message = { .msg_iov = &piece, .msg_iovlen = 1 };
 	ssize_t n = session->kvd->seam->recvmsg(session->source.fd, &message, MSG_DONTWAIT);
 	if (n < 0) {
-		if (errno != EAGAIN && errno != EINTR) {
+		if (errno == EINTR) {
+			return SESSION_READ_MORE; // it may not be told again
+		}
+		if (errno != EAGAIN) {
 			session->hung_up = true; // reset: quiet, it is the client's business
 			session->input_ended = true;
 		}
@@ -205,7 +208,8 @@ enum session_read_result session_read(struct session *session)
 	session->input_end += (size_t)n;
 	session->active_ns = loop_now_ns(session->kvd->loop);
 	session_count_up(session->shared, KVS_COUNTER_input_bytes, (uint64_t)n);
-	return (size_t)n == piece.iov_len ? SESSION_READ_MORE : SESSION_READ_SHORT;
+	// The end of the input is told once, and only a read that finds nothing else shows it.
+	return (size_t)n == piece.iov_len || session->shut ? SESSION_READ_MORE : SESSION_READ_SHORT;
 }
 
 bool session_output_fits(struct session *session, size_t bytes)
@@ -412,7 +416,7 @@ void session_update_interest(struct session *session)
 	}
 	bool reads = session_may_run(session) && !session->input_ended;
 	uint32_t events =
-		(reads ? (uint32_t)EPOLLIN : 0) | (session->output_full ? (uint32_t)EPOLLOUT : 0);
+		(reads ? SESSION_READS : 0) | (session->output_full ? SESSION_SENDS : SESSION_ONCE);
 	if (loop_modify(session->kvd->loop, &session->source, events) != 0) {
 		session_kill(session, "epoll refuses its socket");
 	}

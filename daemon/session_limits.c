@@ -47,6 +47,8 @@ struct session_owner *session_owner_join(struct session_shared *shared, uint32_t
 	if (owner) {
 		owner->uid = uid;
 		owner->sessions_count = 1;
+		TAILQ_INIT(&owner->sessions_new);
+		TAILQ_INIT(&owner->sessions_cut);
 		LIST_INSERT_HEAD(&shared->owners, owner, link);
 	}
 	return owner;

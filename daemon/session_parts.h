@@ -5,10 +5,13 @@
 // session_limits.c (what clients may hold, and for how long).
 #pragma once
 
+#include <sys/epoll.h>
+
 #include "daemon/kvd.h"
 #include "daemon/reclaim.h"
 #include "daemon/session.h"
 #include "daemon/session_rest.h"
+#include "daemon/session_share.h"
 #include "daemon/session_task.h"
 #include "shm/counters.h"
 
@@ -17,8 +20,11 @@
 #define SESSION_SPARES_MAX 64u // standard buffers kept when nobody uses them
 #define SESSION_WINDOW \
 	16u // requests parsed ahead of the one that runs, so that buckets are prefetched
-#define SESSION_SLICE_NS UINT64_C(200000) // one session's share of a turn
 #define SESSION_PARK_RETRY_NS UINT64_C(1000000)
+// What epoll is asked for: told once, as it comes, or as long as it is so.
+#define SESSION_READS ((uint32_t)EPOLLIN | (uint32_t)EPOLLRDHUP)
+#define SESSION_SENDS ((uint32_t)EPOLLOUT)
+#define SESSION_ONCE ((uint32_t)EPOLLET)
 
 TAILQ_HEAD(session_list, session);
 
@@ -28,7 +34,19 @@ struct session_owner {
 	uint32_t uid;
 	uint32_t sessions_count;
 	uint64_t buffer_bytes;
+	// Its share of the time, see session_share.h.
+	TAILQ_ENTRY(session_owner) ready_link;
+	struct session_list sessions_new; // that came with something to do
+	struct session_list sessions_cut; // that were served and have more
+	size_t ready;			  // of both
+	bool is_new;			  // it waits in owners_new
+	int64_t left_ns;		  // of its share; below 0 it owes so much
+	uint64_t new_ns;		  // taken since it is new
+	uint64_t sessions_new_ns; // taken by those who came and went since a cut one went on
+	uint64_t paid_turn; // the turn in which it was passed over last
+	uint64_t rests_since_ns;
 };
+TAILQ_HEAD(session_owner_list, session_owner);
 
 struct seam;
 
@@ -37,7 +55,6 @@ struct session_shared {
 	struct listener *listener;
 	void *region_base; // of the counters
 	struct session_list all;
-	struct session_list ready;
 	struct session_list parked;
 	struct session_list held;
 	struct session_list resting;
@@ -49,6 +66,15 @@ struct session_shared {
 	struct lookup by_id;
 	struct reclaim reclaim; // large buffers on their way back
 	LIST_HEAD(, session_owner) owners;
+	struct session_owner_list owners_new; // with something to do: their share is not used up
+	struct session_owner_list owners_old; // they wait for the next
+	size_t owners_ready;		      // of both
+	uint64_t owners_new_ns; // taken by those who came and went since an old one was served
+	uint64_t turn;
+	bool turn_served; // somebody in it
+	struct session *served; // between session_share_next() and session_share_used()
+	struct session_owner *served_owner;
+	bool served_was_cut;
 	size_t count;
 	uint64_t last_id;
 	struct resp_limits limits;
@@ -133,8 +159,8 @@ uint64_t session_idle_next_ns(const struct session_shared *shared);
 
 // ---- session_run.c ----
 
-/// Reads, parses and runs until nothing is left or the session's share of the turn is used up.
-void session_work(struct session *session);
+/// Reads, parses and runs until nothing is left or it is `until_ns`; then sends.
+void session_work(struct session *session, uint64_t until_ns);
 /// Tries a parked command again. True if it was answered, or the session is dead.
 bool session_unpark(struct session *session, uint64_t now_ns);
 /// May this session read and run more now?
@@ -152,6 +178,9 @@ void session_hold_free(struct session *session);
 
 // ---- session.c ----
 
+/// There may be something to read or to run.
 void session_set_ready(struct session *session);
+/// There is something to send; nothing need be read for that.
+void session_set_sending(struct session *session);
 void session_set_held(struct session *session, bool held);
 void session_set_parked(struct session *session, bool parked);

@@ -304,11 +304,11 @@ static bool session_go_on(struct session *session)
 	return outcome != COMMAND_AGAIN;
 }
 
-void session_work(struct session *session)
+void session_work(struct session *session, uint64_t until_ns)
 {
 	const struct seam *seam = session->kvd->seam;
-	uint64_t until_ns = seam->monotonic_ns() + SESSION_SLICE_NS;
-	bool drained = false;
+	bool drained = !session->may_read;
+	session->may_read = false;
 	session->until_ns = until_ns;
 	keyspace_set_writer(session->kvd->keyspace, session->writer);
 	keyspace_set_slice(session->kvd->keyspace, &session->slice);

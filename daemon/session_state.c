@@ -124,6 +124,11 @@ size_t session_count(const struct session_shared *shared)
 	return shared->count;
 }
 
+bool session_closing(const struct session_shared *shared)
+{
+	return !TAILQ_EMPTY(&shared->dead);
+}
+
 size_t session_input_used(const struct session *session)
 {
 	return session->input_end - session->input_start;

@@ -186,6 +186,7 @@ static void stub_state_free(void *state)
 	stub.states--;
 }
 
+static const struct command stub_slow = { .name = "slow", .flags = COMMAND_SLOW_OK };
 static const struct command stub_cut = { .name = "cut", .flags = COMMAND_READONLY };
 static const struct command stub_wcut = { .name = "wcut", .flags = COMMAND_WRITE };
 
@@ -269,7 +270,12 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 		stub_refer(session, &argv[1]);
 	} else if (stub_is(argv, "SLOW")) {
 		stub.now_ns += 100000;
+		session->last_command = &stub_slow;
 		reply_status(session, "SLOW");
+	} else if (stub_is(argv, "LONG")) {
+		stub.now_ns += 20000000;
+		session->last_command = &stub_slow;
+		reply_status(session, "LONG");
 	} else if (stub_is(argv, "SYNC")) {
 		session_hold_until(session, session->last_write_seq);
 		reply_status(session, "SYNCED");
@@ -289,7 +295,7 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 
 static uint64_t stub_monotonic_ns(void)
 {
-	return stub.now_ns;
+	return stub.now_ns += stub.step_ns;
 }
 
 static int stub_epoll_wait(int fd, struct epoll_event *events, int count, int timeout_ms)
