@@ -106,7 +106,9 @@ void kvc_attachment_doubt(kvc *client)
 {
 	kvc_client_lock(client);
 	struct kvc_attachment *attachment = client->attachment;
+	// A kvd that adopted the region has said so in it before it answers anybody.
 	if (attachment && attachment->generation == client->generation &&
+	    kvs_load_acquire(&attachment->hot->incarnation) == attachment->incarnation &&
 	    !attach_link_alive(&client->link)) {
 		attachment->doubted = true;
 		for (uint32_t i = 0; i < attachment->pages_count; i++) {
@@ -118,9 +120,32 @@ void kvc_attachment_doubt(kvc *client)
 	kvc_client_unlock(client);
 }
 
+bool kvc_attachment_honoured(const struct kvc_attachment *attachment, uint64_t *last_epoch)
+{
+	const struct kvs_hot *hot = attachment->hot;
+	// Acquire: what began with it is written (partner: kvs_epoch_adopt()).
+	uint64_t since = kvs_load_acquire(&hot->incarnation) - attachment->incarnation;
+	*last_epoch = 0;
+	if (since == 0) {
+		return true;
+	}
+	const struct kvs_adoptions *adoptions = &kvs_map_header(&attachment->map)->adoptions;
+	uint64_t next = attachment->incarnation + 1;
+	uint64_t boundary = kvs_load_relaxed(&adoptions->epoch[next % KVS_ADOPTIONS_KEPT]);
+	kvs_fence_acquire(); // the word was not given to a later adoption meanwhile, see below
+	since = kvs_load_relaxed(&hot->incarnation) - attachment->incarnation;
+	if (since >= KVS_ADOPTIONS_KEPT || boundary == 0 ||
+	    kvs_load_relaxed(&hot->oldest_valid) >= boundary) {
+		return false;
+	}
+	*last_epoch = boundary - 1;
+	return true;
+}
+
 bool kvc_attachment_valid(const struct kvc_attachment *attachment)
 {
-	if (attachment->doubted) {
+	uint64_t last_epoch;
+	if (attachment->doubted || !kvc_attachment_honoured(attachment, &last_epoch)) {
 		return false;
 	}
 	// Acquire: partner is the store by a kvd that starts with a new region.

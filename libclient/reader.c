@@ -97,8 +97,13 @@ bool kvc_reader_enter_slow(kvc_reader *reader)
 		}
 		(void)kvs_epoch_enter(reader->slot, reader->hot, reader->fenced);
 		// As in kvc_reader_enter(), but for the incarnation: an adopted region is read
-		// meanwhile.
-		if (kvs_load_acquire(reader->gen_word) == reader->gen &&
+		// meanwhile, as if its former kvd were still in its last epoch.
+		uint64_t last_epoch;
+		bool honoured = kvc_attachment_honoured(reader->attachment, &last_epoch);
+		if (last_epoch > 0) {
+			kvs_store_relaxed(&reader->slot->word, last_epoch << KVS_EPOCH_SHIFT | 1);
+		}
+		if (honoured && kvs_load_acquire(reader->gen_word) == reader->gen &&
 		    (kvs_load_relaxed(reader->page_state) == KVS_PAGE_ATTACHED ||
 		     kvc_attachment_retired(reader->attachment))) {
 			return true;
