@@ -244,6 +244,9 @@ void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op)
 {
 	keyspace->changes++;
 	keyspace_counter_add(keyspace, KVS_COUNTER_writes_applied, 1);
+	if (__builtin_expect(!LIST_EMPTY(&keyspace->guards), 0)) {
+		keyspace_guards_see(keyspace, op);
+	}
 	if (op->kind == KEYSPACE_OP_FLUSH) {
 		keyspace_moments_flush(keyspace);
 		publish_flush(keyspace, op);

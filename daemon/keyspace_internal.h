@@ -135,6 +135,7 @@ struct keyspace {
 	LIST_HEAD(, keyspace_stage) stages; // large values that are being copied
 	LIST_HEAD(, keyspace_moment) moments; // that are open
 	struct reclaim reclaim; // memory of its own that goes back bit by bit
+	LIST_HEAD(, keyspace_guard) guards; // that are open
 	unsigned scans; // walks in several pieces: the table does not shrink meanwhile
 	struct kvs_log_position adopted_position; // first record that is not durable
 	bool adopted; // from the life before, instead of being loaded
@@ -232,6 +233,11 @@ void keyspace_moments_flush(struct keyspace *keyspace);
 void keyspace_moments_batch_over(struct keyspace *keyspace);
 /// Do they still need what stands in this segment?
 bool keyspace_moments_hold(const struct keyspace *keyspace, uint32_t segment);
+
+// ---- keyspace_guard.c ----
+
+/// `op` is about to be published, and there are guards: breaks those that it concerns.
+void keyspace_guards_see(struct keyspace *keyspace, const struct keyspace_op *op);
 
 // ---- keyspace_room.c: durability follow-up and making room ----
 

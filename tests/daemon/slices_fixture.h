@@ -290,6 +290,7 @@ static inline void slices_change(enum slices_change change, const void *others, 
 	} else if (change == SLICES_EXPIRE) {
 		(void)keyspace_expire(keyspace, "key", 3, slices_wall_now_ms + 5);
 		slices_wall_now_ms += 10;
+		keyspace_tick(keyspace);
 	}
 	// Pages of runs go at once; the log has to go round once.
 	unsigned sets = bytes > SLICES_SEGMENT_BYTES / 4 ? 4 : 280;
