@@ -65,11 +65,11 @@ bool session_multi_queue(struct session *session, const struct command *command,
 void session_multi_reset(struct session *session)
 {
 	struct session_multi *multi = &session->multi;
-	for (uint32_t i = 0; i < multi->count; i++) {
-		free(multi->queued[i].argv);
-	}
-	free(multi->queued);
-	session_uncharge(session, multi->bytes + multi->capacity * sizeof(*multi->queued));
+	size_t queued_bytes = multi->capacity * sizeof(*multi->queued);
+	reclaim_free_each(&session->shared->reclaim, multi->queued, queued_bytes, multi->count,
+			  sizeof(*multi->queued), offsetof(struct session_queued, argv),
+			  multi->bytes + queued_bytes);
+	session_uncharge(session, multi->bytes + queued_bytes);
 	*multi = (struct session_multi){ 0 };
 	session_watch_reset(session);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Giving memory back in parts: every turn takes some pages, in the end nothing is left.
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,8 +29,75 @@ static size_t pages_in(const void *memory, size_t bytes)
 	return count;
 }
 
+#define PIECES 100000u
+
+struct element {
+	uint64_t number;
+	char *piece;
+	uint64_t more;
+};
+
+static struct element *pieces_make(size_t bytes)
+{
+	struct element *array = calloc(PIECES, sizeof(*array));
+	for (size_t i = 0; array && i < PIECES; i++) {
+		array[i].piece = malloc(bytes);
+	}
+	return array;
+}
+
+static void pieces_free(struct reclaim *reclaim, struct element *array, size_t count)
+{
+	reclaim_free_each(reclaim, array, PIECES * sizeof(*array), count, sizeof(*array),
+			  offsetof(struct element, piece), PIECES * (sizeof(*array) + 100));
+}
+
+static void test_pieces(void)
+{
+	struct reclaim reclaim = { 0 };
+	pieces_free(&reclaim, pieces_make(100), PIECES);
+	ok_u64(reclaim.waiting_bytes, PIECES * (sizeof(struct element) + 100), "G: many wait");
+	size_t turns = 0;
+	size_t most = 0;
+	for (size_t before = reclaim.waiting_pieces; before > 0; turns++) {
+		(void)reclaim_turn(&reclaim);
+		size_t freed = before - reclaim.waiting_pieces;
+		most = freed > most ? freed : most;
+		before -= freed;
+	}
+	ok(turns > PIECES / 2048 && most <= RECLAIM_TURN_PIECES, "G: %zu at most in %zu turns",
+	   most, turns);
+	while (reclaim_turn(&reclaim)) {
+		turns++;
+	}
+	ok(reclaim.waiting_bytes == 0 && !reclaim.first, "then the array goes, and nothing waits");
+	struct element *array = pieces_make(1);
+	for (size_t i = 0; i < 5; i++) {
+		free(array[PIECES - 1 - i].piece);
+		array[PIECES - 1 - i].piece = malloc(BIG_BYTES);
+	}
+	pieces_free(&reclaim, array, PIECES);
+	size_t waiting = reclaim.waiting_pieces;
+	(void)reclaim_turn(&reclaim);
+	ok_u64(waiting - reclaim.waiting_pieces, 1, "G: a large piece is a turn's work");
+	for (turns = 0; reclaim_turn(&reclaim); turns++) {
+	}
+	ok(reclaim.waiting_bytes == 0 && turns > 5 * BIG_BYTES / RECLAIM_TURN_BYTES,
+	   "G: large pieces go like all large memory");
+	pieces_free(&reclaim, calloc(PIECES, sizeof(struct element)), 10);
+	while (reclaim_turn(&reclaim)) {
+	}
+	ok_u64(reclaim.waiting_pieces, 0, "few go at once");
+	pieces_free(&reclaim, pieces_make(100), PIECES);
+	pieces_free(&reclaim, pieces_make(100), PIECES);
+	(void)reclaim_turn(&reclaim);
+	reclaim_finish(&reclaim);
+	ok(!reclaim.first && reclaim.waiting_bytes == 0, "at the end all of them go");
+}
+
 int main(void)
 {
+	test_pieces();
 	struct reclaim reclaim = { 0 };
 	reclaim_free(&reclaim, NULL, 0);
 	reclaim_free(&reclaim, malloc(100), 100);
