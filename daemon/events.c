@@ -21,8 +21,9 @@
 
 struct events_item {
 	enum event_class class;
+	unsigned notified; // who was to hear of it when it happened
 	const char *name;
-	size_t start; // in `bytes`
+	size_t start;	      // in `bytes`
 	size_t key_bytes;     // or of a channel
 	size_t message_bytes; // which stand behind the channel
 };
@@ -42,7 +43,7 @@ struct events {
 	unsigned notified; // enum event_class
 	bool tracked;
 	bool watched; // somebody watches a key that was absent
-	bool lost; // no memory for an event: every cached value counts as stale
+	bool lost;    // no memory for an event: every cached value counts as stale
 };
 
 /// A key's time has come.
@@ -136,14 +137,24 @@ static void events_queue_add(struct kvd *kvd, struct events_queue *queue,
 void events_add(struct kvd *kvd, enum event_class class, const char *name, const void *key,
 		size_t key_bytes)
 {
-	struct events_item item = { .class = class, .name = name, .key_bytes = key_bytes };
+	struct events_item item = {
+		.class = class,
+		.notified = kvd->events->notified,
+		.name = name,
+		.key_bytes = key_bytes,
+	};
 	events_queue_add(kvd, &kvd->events->commands, &item, key, NULL);
 }
 
 void events_add_removal(struct kvd *kvd, enum event_class class, const char *name, const void *key,
 			size_t key_bytes)
 {
-	struct events_item item = { .class = class, .name = name, .key_bytes = key_bytes };
+	struct events_item item = {
+		.class = class,
+		.notified = kvd->events->notified,
+		.name = name,
+		.key_bytes = key_bytes,
+	};
 	events_queue_add(kvd, &kvd->events->removals, &item, key, NULL);
 }
 
@@ -184,20 +195,21 @@ static void events_queue_reset(struct events_queue *queue)
 }
 
 /// Keyspace notifications: messages like any others.
-static void events_notify(struct kvd *kvd, const char *name, const char *key, size_t key_bytes)
+static void events_notify(struct kvd *kvd, unsigned notified, const char *name, const char *key,
+			  size_t key_bytes)
 {
 	static const char keyspace[] = "__keyspace@0__:";
 	static const char keyevent[] = "__keyevent@0__:";
 	char channel[sizeof(keyspace) + KVS_KEY_BYTES_MAX];
 	size_t name_bytes = strlen(name);
 	size_t head = sizeof(keyspace) - 1;
-	if (kvd->events->notified & EVENT_TO_KEYSPACE) {
+	if (notified & EVENT_TO_KEYSPACE) {
 		memcpy(channel, keyspace, head);
 		memcpy(channel + head, key, key_bytes);
 		(void)pubsub_publish(kvd, PUBSUB_CHANNEL, channel, head + key_bytes, name,
 				     name_bytes);
 	}
-	if (kvd->events->notified & EVENT_TO_KEYEVENT) {
+	if (notified & EVENT_TO_KEYEVENT) {
 		memcpy(channel, keyevent, head);
 		memcpy(channel + head, name, name_bytes);
 		(void)pubsub_publish(kvd, PUBSUB_CHANNEL, channel, head + name_bytes, key,
@@ -232,8 +244,8 @@ static void events_tell_queue(struct kvd *kvd, const struct events_queue *queue,
 			tracking_changed(kvd, item->class & EVENT_FLUSH ? NULL : key,
 					 item->key_bytes, origin);
 		}
-		if (item->class & kvd->events->notified) {
-			events_notify(kvd, item->name, key, item->key_bytes);
+		if (item->class & item->notified) {
+			events_notify(kvd, item->notified, item->name, key, item->key_bytes);
 		}
 	}
 }
@@ -275,10 +287,10 @@ static const struct events_letter {
 	char letter;
 	unsigned flag;
 } events_letters[] = {
-	{ 'g', EVENT_GENERIC },	    { '$', EVENT_STRING },	{ 'l', EVENT_LIST },
-	{ 's', EVENT_SET },	    { 'h', EVENT_HASH },	{ 'z', EVENT_ZSET },
-	{ 'x', EVENT_EXPIRED },	    { 'e', EVENT_EVICTED },	{ 't', EVENT_STREAM },
-	{ 'd', EVENT_MODULE },	    { 'n', EVENT_NEW },		{ 'K', EVENT_TO_KEYSPACE },
+	{ 'g', EVENT_GENERIC },	    { '$', EVENT_STRING },  { 'l', EVENT_LIST },
+	{ 's', EVENT_SET },	    { 'h', EVENT_HASH },    { 'z', EVENT_ZSET },
+	{ 'x', EVENT_EXPIRED },	    { 'e', EVENT_EVICTED }, { 't', EVENT_STREAM },
+	{ 'd', EVENT_MODULE },	    { 'n', EVENT_NEW },	    { 'K', EVENT_TO_KEYSPACE },
 	{ 'E', EVENT_TO_KEYEVENT }, { 'm', EVENT_MISS },
 };
 #define EVENTS_LETTERS (sizeof(events_letters) / sizeof(events_letters[0]))
