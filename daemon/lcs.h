@@ -2,8 +2,8 @@
 //
 // The longest common subsequence of two byte strings, 64 positions at a time: for each byte of the
 // first string one row of bits says where, along the second, the length grows. The rows are kept if
-// the subsequence itself is wanted. The work is cut into rows, so that the caller decides how long
-// it goes on at a time.
+// the subsequence itself is wanted. The work can be cut anywhere, so that the caller decides how
+// long it goes on at a time.
 #pragma once
 
 #include <stdbool.h>
@@ -26,14 +26,16 @@ struct lcs *lcs_begin(const unsigned char *a, size_t a_bytes, const unsigned cha
 		      size_t b_bytes, bool keep);
 void lcs_free(struct lcs *lcs);
 
-/// Goes on for about `cells` products of a byte and a byte (at least one row); false once all is
-/// done.
-bool lcs_step(struct lcs *lcs, uint64_t cells);
+/// Goes on for about `words` words of 64 products of a byte and a byte (a nanosecond or two each);
+/// false once all is done, or memory was short.
+bool lcs_step(struct lcs *lcs, uint64_t words);
+bool lcs_failed(const struct lcs *lcs);
 
 /// When done: the length of the longest common subsequence.
 uint32_t lcs_length(const struct lcs *lcs);
 
 /// When done, and kept: tells the matches from the end of the strings to their beginning, as Redis
 /// chooses among equally long ones. `subsequence` (lcs_length() bytes) may be NULL, as may `visit`.
-void lcs_walk(const struct lcs *lcs, unsigned char *subsequence,
+/// Goes on for about `words` words or bytes; false once all are told.
+bool lcs_walk(struct lcs *lcs, uint64_t words, unsigned char *subsequence,
 	      void (*visit)(void *context, const struct lcs_range *range), void *context);

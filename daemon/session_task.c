@@ -109,6 +109,11 @@ bool session_task_charge(struct session *session, size_t bytes)
 	return session_charge(session, bytes);
 }
 
+void session_task_uncharge(struct session *session, size_t bytes)
+{
+	session_uncharge(session, bytes);
+}
+
 void session_task_free(struct session *session, void *memory, size_t bytes)
 {
 	if (memory) {

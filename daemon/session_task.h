@@ -45,5 +45,6 @@ void session_task_back(struct session *session);
 void *session_task_alloc(struct session *session, size_t bytes);
 /// Charges for memory of its own that a command keeps; false: as above.
 bool session_task_charge(struct session *session, size_t bytes);
+void session_task_uncharge(struct session *session, size_t bytes);
 /// Gives them back, a large piece bit by bit. NULL is fine.
 void session_task_free(struct session *session, void *memory, size_t bytes);
