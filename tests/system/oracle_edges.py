@@ -119,6 +119,19 @@ def ended(tap, kvd, redis):
                                      'same replies and events, in transactions too')
 
 
+def options_in_exec(tap, kvd, redis):
+    """Events go by the options at their time, though they are told when EXEC is over."""
+    option = 'CONFIG', 'SET', 'notify-keyspace-events'
+    for name, before, commands in (
+            ('off', DELETE, (('STRLEN', 'K'), (*option, ''), ('SET', 'K', 1))),
+            ('on', [(*option, '')], (('SET', 'K', 1), (*option, 'E$'), ('SET', 'L', 1))),
+            ('others', [(*option, 'Eg')], (('SET', 'K', 1), ('DEL', 'K'), (*option, 'E$'),
+                                           ('SET', 'L', 1), ('DEL', 'L')))):
+        tap.equal(*(events(path, before, (('MULTI',), *commands, ('EXEC',)))
+                    for path in (kvd.socket, redis.socket)),
+                  f'events switched {name} inside a transaction')
+
+
 PATTERN_BYTES = 'ab*?[]^-\\:*'
 
 
