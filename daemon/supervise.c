@@ -107,9 +107,8 @@ static int supervise_signals(struct supervise *s)
 	(void)sigaddset(&blocked, SIGPIPE); // the log may be a pipe that nobody reads any more
 	(void)sigaddset(&blocked, SIGXFSZ); // or a file that may not grow
 	if (sigprocmask(SIG_BLOCK, &blocked, &s->signals_before) != 0 ||
-	    sigaction(SIGCHLD, &ordinary, &s->child_before) !=
-		    0) { // ignored, none could be waited for
-		return -errno;
+	    sigaction(SIGCHLD, &ordinary, &s->child_before) != 0) {
+		return -errno; // if that signal were ignored, nobody could be waited for
 	}
 	s->signals_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	return s->signals_fd < 0 ? -errno : supervise_watch(s, s->signals_fd);

@@ -315,6 +315,7 @@ static void test_without(void)
 	static const struct {
 		const char *given[8];
 		const char *left[8];
+		const char *name;
 	} cases[] = {
 		{ { "kvd", "--supervise" }, { "kvd" } },
 		{ { "kvd" }, { "kvd" } },
@@ -324,6 +325,7 @@ static void test_without(void)
 		  { "kvd", "--dir", "--supervise", "--socket", "s" } },
 		{ { "kvd", "--dir=--supervise", "--supervise", "--memory", "16m" },
 		  { "kvd", "--dir=--supervise", "--memory", "16m" } },
+		{ { "kvd", "--supervise", "--other" }, { "kvd", "--supervise" }, "other" },
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		char *argv[8];
@@ -332,7 +334,8 @@ static void test_without(void)
 		while (argv[argc] != NULL) {
 			argc++;
 		}
-		int left = config_arguments_without(argc, argv, "supervise");
+		const char *name = cases[i].name != NULL ? cases[i].name : "supervise";
+		int left = config_arguments_without(argc, argv, name);
 		bool same = argv[left] == NULL;
 		for (int at = 0; at <= left && same; at++) {
 			same = cases[i].left[at] == NULL

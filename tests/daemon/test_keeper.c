@@ -28,11 +28,9 @@ static size_t open_count(void)
 	return count;
 }
 
-/// Runs `life` as the keeper's child. What the keeper heard is added to *heard. Its exit code; 99
-/// if it did not end by itself.
-static int live(struct keeper *keeper, int (*life)(struct fdstore *store), unsigned *heard)
+/// Starts `life` as the keeper's child.
+static pid_t begin(struct keeper *keeper, int (*life)(struct fdstore *store))
 {
-	int status;
 	pid_t child = fork();
 	if (child == 0) {
 		if (keeper_hand_over(keeper) != 0) {
@@ -44,6 +42,15 @@ static int live(struct keeper *keeper, int (*life)(struct fdstore *store), unsig
 		_exit(code);
 	}
 	keeper_listen_to(keeper, child);
+	return child;
+}
+
+/// Runs `life` to its end, and listens then. What the keeper heard is added to *heard. Its exit code; 99
+/// if it did not end by itself.
+static int live(struct keeper *keeper, int (*life)(struct fdstore *store), unsigned *heard)
+{
+	int status;
+	pid_t child = begin(keeper, life);
 	siginfo_t info;
 	if (waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT) != 0) {
 		return 99;
@@ -61,7 +68,8 @@ static int first_life(struct fdstore *store)
 {
 	int region = notify_fixture_file("region");
 	int page = notify_fixture_file("page");
-	if (fdstore_take(store, "region") >= 0) {
+	const char *most = getenv("FDSTORE");
+	if (fdstore_take(store, "region") >= 0 || most == NULL || strcmp(most, "64") != 0) {
 		return 1;
 	}
 	bool good = fdstore_offered(store) && fdstore_keep(store, "region", region) &&
@@ -175,12 +183,7 @@ static int live_heard(struct keeper *keeper, int (*life)(struct fdstore *store),
 {
 	int status;
 	*heard = 0;
-	pid_t child = fork();
-	if (child == 0) {
-		int failed = keeper_hand_over(keeper);
-		_exit(failed != 0 ? 98 : life(fdstore_create(&seam_system)));
-	}
-	keeper_listen_to(keeper, child);
+	pid_t child = begin(keeper, life);
 	while (waitpid(child, &status, WNOHANG) == 0) {
 		*heard |= keeper_hear(keeper);
 	}

@@ -10,6 +10,7 @@ import atexit
 import fcntl
 import mmap
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -94,6 +95,7 @@ class Supervised:
 
         def before_exec():
             _die_with_parent()
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             prepare()
 
         with open(self.log_path, 'wb') as log:
@@ -185,6 +187,17 @@ def kills(tap):
         life.tell('drop', 'region')
         life.end(5)
         tap.equal(supervised.next().given, [], 'what was dropped does not come back')
+
+
+def last_words(tap):
+    with Supervised('late') as supervised:
+        life = supervised.next()
+        supervised.signal(signal.SIGUSR1)  # it reads messages, and then waits for the child's end
+        wait_until(lambda: supervised.log().count('signals are late') == 2, 'the second turn')
+        life.tell('keep', 'region', 'x')
+        os.kill(life.pid, signal.SIGKILL)
+        tap.equal(supervised.next().given, [('region', 'x')],
+                  'F: what a child kept right before its end is not lost')
 
 
 def back_off(tap):
@@ -279,11 +292,11 @@ def signals(tap):
         tap.equal(life.read(), ['signal', '15'], 'a parent that is killed leaves no child behind')
     with Supervised('stay') as supervised:
         for _ in range(2):
-            os.kill(supervised.next().pid, signal.SIGSEGV)
+            os.kill(supervised.next().pid, signal.SIGABRT)
         wait_until(lambda: 'starts again in 10 ms' in supervised.log(), 'the pause')
         supervised.signal(signal.SIGHUP)
         supervised.signal(signal.SIGTERM)
-        tap.equal(supervised.wait(), 139, 'told to stop while there is no child, it ends')
+        tap.equal(supervised.wait(), 134, 'told to stop while there is no child, it ends')
         tap.ok('ends while kvd is down' in supervised.log(), 'and says what that means')
 
 
@@ -322,7 +335,10 @@ def exit_codes(tap):
         life = supervised.next()
         life.tell('ready')
         life.end(78)
-        tap.ok(supervised.next(), 'nor is any, of a life that served')
+        life = supervised.next()
+        tap.ok(life, 'nor is any, of a life that served')
+        life.end(78)
+        tap.equal(supervised.wait(), 78, 'but what a life said is not the next one\'s')
     with Supervised() as supervised:
         life = supervised.next()
         life.tell('ready')
@@ -472,6 +488,7 @@ def kvd_refusals(tap):
 def main():
     tap = Tap()
     kills(tap)
+    last_words(tap)
     back_off(tap)
     heritage(tap)
     signals(tap)
