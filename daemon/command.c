@@ -274,8 +274,8 @@ void commands_track(struct call *call, uint32_t index)
 	const struct resp_arg *key = &call->argv[index];
 	if (call->kvd->events_pending) {
 		events_add(call->kvd, EVENT_READ, NULL, key->data, key->bytes);
-	} else {
-		tracking_remember(call->session, key->data, key->bytes);
+	} else if (!tracking_remember(call->session, key->data, key->bytes)) {
+		events_add(call->kvd, EVENT_UNKEPT, NULL, key->data, key->bytes);
 	}
 }
 

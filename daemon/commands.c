@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "daemon/glob.h"
+#include "daemon/pubsub.h"
 #include "daemon/session_refs.h"
 #include "daemon/session_task.h"
 
@@ -84,6 +85,16 @@ bool commands_arg_expiry(struct call *call, const struct resp_arg *arg, bool sec
 	}
 	*expiry_ms = (uint64_t)time;
 	return true;
+}
+
+bool commands_arg_channel(struct call *call, const struct resp_arg *arg)
+{
+	if (arg->bytes <= PUBSUB_CHANNEL_BYTES_MAX) {
+		return true;
+	}
+	commands_errorf(call, "ERR channel name is too long: %zu bytes, the limit is %u",
+			arg->bytes, PUBSUB_CHANNEL_BYTES_MAX);
+	return false;
 }
 
 bool commands_arg_pattern(struct call *call, const struct resp_arg *arg)

@@ -60,6 +60,9 @@ bool commands_arg_expiry(struct call *call, const struct resp_arg *arg, bool sec
 /// A glob pattern of acceptable length; false: the error was answered.
 bool commands_arg_pattern(struct call *call, const struct resp_arg *arg);
 
+/// A channel's name of acceptable length; false: the error was answered.
+bool commands_arg_channel(struct call *call, const struct resp_arg *arg);
+
 /// Text of an argument for an error message: at most 128 bytes, up to its first NUL, in `out`.
 #define COMMANDS_EXCERPT_BYTES 129u
 const char *commands_excerpt(const struct resp_arg *arg, char out[COMMANDS_EXCERPT_BYTES]);

@@ -189,7 +189,7 @@ X(psubscribe, "psubscribe", commands_pubsub_psubscribe, -2, F_SUBSCRIBE, 0, 0, 0
   "pattern [pattern ...]", "Listens to all channels that match a pattern.")
 X(pttl, "pttl", commands_expire_pttl, 2, F_READ | F_FAST, 1, 1, 1, "generic", "2.6.0",
   "key", "Returns the time to live in milliseconds, -1 for none, -2 for an absent key.")
-X(publish, "publish", commands_pubsub_publish, 3,
+X(publish, "publish", commands_publish_publish, 3,
   F_ANY | F_FAST | COMMAND_PUBSUB | COMMAND_MAY_REPLICATE, 0, 0, 0,
   "pubsub", "2.0.0",
   "channel message", "Sends a message to whoever listens to a channel; returns to how many.")
@@ -236,7 +236,7 @@ X(setrange, "setrange", commands_range_setrange, 4, F_OOM, 1, 1, 1, "string", "2
   "key offset value",
   "Writes over a part of a value, which grows as needed; returns the length it has then.")
 #include "daemon/commands_slowlog.tbl.h"
-X(spublish, "spublish", commands_pubsub_spublish, 3,
+X(spublish, "spublish", commands_publish_spublish, 3,
   F_ANY | F_FAST | COMMAND_PUBSUB | COMMAND_MAY_REPLICATE, 0, 0, 0,
   "pubsub", "7.0.0",
   "shardchannel message", "As PUBLISH for shard channels, which patterns do not match.")

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT
 //
-// Messages: subscribing, publishing, and who listens. Confirmations are frames of their own, one
+// Messages: subscribing, and who listens. Confirmations are frames of their own, one
 // for each name, as in Redis; they are pushes for RESP3.
 #include "daemon/commands.h"
+
+#include <stdlib.h>
 
 #include "daemon/glob.h"
 #include "daemon/pubsub.h"
 #include "daemon/session_rest.h"
+
+#define PUBSUB_CLOCK_EVERY 16u // names between two looks at the clock
 
 /// What confirms a subscription and its end, by kind.
 static const char *const pubsub_words[PUBSUB_KINDS][2] = {
@@ -43,11 +47,55 @@ static void pubsub_confirm_end(struct session *session, enum pubsub_kind kind, c
 	pubsub_confirm(session, kind, true, name, bytes);
 }
 
-static void pubsub_begin(struct call *call, enum pubsub_kind kind)
+/// May it be subscribed to? False: the error was answered.
+static bool pubsub_name_fits(struct call *call, enum pubsub_kind kind, const struct resp_arg *name)
 {
-	for (uint32_t i = 1; i < call->argc; i++) {
-		const struct resp_arg *name = &call->argv[i];
-		if (kind == PUBSUB_PATTERN && !commands_arg_pattern(call, name)) {
+	static_assert(COMMANDS_PATTERN_BYTES_MAX <= PUBSUB_PATTERN_BYTES_MAX, "patterns fit");
+	if (kind != PUBSUB_PATTERN) {
+		return commands_arg_channel(call, name);
+	}
+	uint64_t most = call->kvd->config.subscriber_patterns_max;
+	if (!commands_arg_pattern(call, name)) {
+		return false;
+	}
+	if (pubsub_count(call->session, kind) >= most &&
+	    !pubsub_has(call->session, kind, name->data, name->bytes)) {
+		commands_errorf(call,
+				"ERR too many patterns: a client may subscribe to %llu "
+				"(subscriber-patterns-max)",
+				(unsigned long long)most);
+		return false;
+	}
+	return true;
+}
+
+/// How many names were dealt with so far, kept from slice to slice; NULL: the error was answered.
+static uint64_t *pubsub_progress(struct call *call)
+{
+	if (!call->state) {
+		call->state = calloc(1, sizeof(uint64_t));
+		call->state_free = call->state ? free : NULL;
+	}
+	if (!call->state) {
+		commands_error(call, COMMANDS_TEXT_OOM);
+	}
+	return call->state;
+}
+
+/// Another name is dealt with. True: the command must return, its slice is over.
+static bool pubsub_cut(struct call *call, uint64_t done)
+{
+	bool over = done % PUBSUB_CLOCK_EVERY == 0 && commands_slice_over(call);
+	call->again = over && !call->session->dead;
+	return over || call->session->dead;
+}
+
+static void pubsub_subscribe_all(struct call *call, enum pubsub_kind kind)
+{
+	uint64_t *at = pubsub_progress(call);
+	while (at && ++*at < call->argc) {
+		const struct resp_arg *name = &call->argv[*at];
+		if (!pubsub_name_fits(call, kind, name)) {
 			return;
 		}
 		if (!pubsub_subscribe(call->session, kind, name->data, name->bytes)) {
@@ -56,38 +104,56 @@ static void pubsub_begin(struct call *call, enum pubsub_kind kind)
 			return;
 		}
 		pubsub_confirm(call->session, kind, false, name->data, name->bytes);
+		if (pubsub_cut(call, *at)) {
+			return;
+		}
+	}
+}
+
+/// Ends subscriptions until none is left or the slice is over.
+static void pubsub_end_all(struct call *call, enum pubsub_kind kind, uint64_t *ended)
+{
+	while (pubsub_unsubscribe_oldest(call->session, kind, pubsub_confirm_end)) {
+		if (pubsub_cut(call, ++*ended)) {
+			return;
+		}
+	}
+	if (*ended == 0) {
+		pubsub_confirm(call->session, kind, true, NULL, 0);
 	}
 }
 
 static void pubsub_end(struct call *call, enum pubsub_kind kind)
 {
 	struct session *session = call->session;
-	if (call->argc == 1) {
-		if (pubsub_unsubscribe_all(session, kind, pubsub_confirm_end) == 0) {
-			pubsub_confirm(session, kind, true, NULL, 0);
-		}
+	uint64_t *at = pubsub_progress(call);
+	if (at && call->argc == 1) {
+		pubsub_end_all(call, kind, at);
 		return;
 	}
-	for (uint32_t i = 1; i < call->argc; i++) {
-		const struct resp_arg *name = &call->argv[i];
+	while (at && ++*at < call->argc) {
+		const struct resp_arg *name = &call->argv[*at];
 		pubsub_unsubscribe(session, kind, name->data, name->bytes);
 		pubsub_confirm(session, kind, true, name->data, name->bytes);
+		if (pubsub_cut(call, *at)) {
+			return;
+		}
 	}
 }
 
 void commands_pubsub_subscribe(struct call *call)
 {
-	pubsub_begin(call, PUBSUB_CHANNEL);
+	pubsub_subscribe_all(call, PUBSUB_CHANNEL);
 }
 
 void commands_pubsub_psubscribe(struct call *call)
 {
-	pubsub_begin(call, PUBSUB_PATTERN);
+	pubsub_subscribe_all(call, PUBSUB_PATTERN);
 }
 
 void commands_pubsub_ssubscribe(struct call *call)
 {
-	pubsub_begin(call, PUBSUB_SHARD);
+	pubsub_subscribe_all(call, PUBSUB_SHARD);
 }
 
 void commands_pubsub_unsubscribe(struct call *call)
@@ -103,33 +169,6 @@ void commands_pubsub_punsubscribe(struct call *call)
 void commands_pubsub_sunsubscribe(struct call *call)
 {
 	pubsub_end(call, PUBSUB_SHARD);
-}
-
-/// Inside EXEC, which may be taken back, and where the publisher may listen itself, whose own reply
-/// comes first, the message waits until the command is over.
-static void pubsub_send_to(struct call *call, enum pubsub_kind kind)
-{
-	const struct resp_arg *channel = &call->argv[1];
-	const struct resp_arg *message = &call->argv[2];
-	bool waits = call->in_exec || call->session->pubsub;
-	size_t receivers = pubsub_publish(call->kvd, kind, channel->data, channel->bytes,
-					  waits ? NULL : message->data, message->bytes);
-	if (waits && receivers > 0) {
-		events_add_message(call->kvd, kind == PUBSUB_SHARD, channel->data, channel->bytes,
-				   message->data, message->bytes);
-	}
-	stats_add(call->kvd->stats, KVS_COUNTER_messages_published, 1);
-	reply_integer(call->session, (int64_t)receivers);
-}
-
-void commands_pubsub_publish(struct call *call)
-{
-	pubsub_send_to(call, PUBSUB_CHANNEL);
-}
-
-void commands_pubsub_spublish(struct call *call)
-{
-	pubsub_send_to(call, PUBSUB_SHARD);
 }
 
 struct pubsub_listing {

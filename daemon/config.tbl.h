@@ -74,6 +74,8 @@ CONFIG_SIZE(subscriber_soft_bytes, "subscriber-output-soft", 8 * CONFIG_MIB, 0, 
 	    "subscriber-output-soft-time; 0 = no such bound")
 CONFIG_DURATION_MS(subscriber_soft_ms, "subscriber-output-soft-time", 60000, 0, 86400000, 1,
 		   "how long")
+CONFIG_NUMBER(subscriber_patterns_max, "subscriber-patterns-max", 1000, 0, UINT32_MAX, 1,
+	      "patterns that a client may subscribe to: each is held against every message")
 CONFIG_STRING(notify_events, "notify-keyspace-events", "", 1,
 	      "which changes of keys are published as messages, letters as in Redis: K E for the "
 	      "channels, g $ x e n m or A for the events")

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct kvd;
+struct parcel;
 struct session;
 
 /// Classes of events, and the two ways to hear of them; letters as in notify-keyspace-events.
@@ -34,6 +35,7 @@ enum event_class {
 	EVENT_MESSAGE = 1 << 15,    // no event: a message that waits for the end of its command
 	EVENT_SHARD_MESSAGE = 1 << 16,
 	EVENT_READ = 1 << 17, // no event: a tracking client read a key behind what is queued
+	EVENT_UNKEPT = 1 << 18, // it did, and that cannot be remembered
 };
 #define EVENT_ALL                                                                                  \
 	(EVENT_GENERIC | EVENT_STRING | EVENT_LIST | EVENT_SET | EVENT_HASH | EVENT_ZSET |         \
@@ -57,16 +59,17 @@ void events_add(struct kvd *kvd, enum event_class class, const char *name, const
 void events_add_removal(struct kvd *kvd, enum event_class class, const char *name, const void *key,
 			size_t key_bytes);
 
-/// Queues a message to a channel, copied: it goes out with the events of the command.
-void events_add_message(struct kvd *kvd, bool shard, const void *channel, size_t channel_bytes,
-			const void *message, size_t message_bytes);
+/// Queues a message, of which a reference is kept: it goes out with the events of the command.
+/// False: memory is short.
+bool events_add_message(struct kvd *kvd, bool shard, struct parcel *parcel);
 
 /// How much is queued, for events_rewind(): what was queued since is forgotten.
 size_t events_mark(const struct kvd *kvd);
 void events_rewind(struct kvd *kvd, size_t mark);
 
-/// Tells everything that is queued. `origin` is the session whose command it was, NULL if none.
-/// Does nothing if nothing is queued; see kvd->events_pending.
+/// Tells everything that is queued, now or, where that takes longer than `origin` has, in later
+/// turns; it is answered then. `origin` is the session whose command it was, NULL if none. Does
+/// nothing if nothing is queued; see kvd->events_pending.
 void events_tell(struct kvd *kvd, struct session *origin);
 
 /// notify-keyspace-events: the letters as bits, and back in Redis's order, C string in `out`.

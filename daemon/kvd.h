@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "daemon/config.h"
+#include "daemon/courier.h"
 #include "daemon/lookup.h"
 
 struct kvd {
@@ -19,12 +20,14 @@ struct kvd {
 	struct fdstore *fdstore; // descriptors that outlive kvd
 	struct loop *loop; // epoll, timers, wake-ups
 	struct listener *listener; // accepts; owns the sessions
+	struct session_shared *sessions; // the same ones
 	struct keyspace *keyspace; // the single writer
 	struct persist *persist; // NULL under the memory policy
 	struct readers *readers; // pages, attached processes, revocation
 	struct stats *stats; // what INFO and KVD.STATS tell beyond the counters
 	struct events *events; // changes of keys on their way to who listens; NULL in some tests
 	struct pubsub *pubsub; // who is subscribed to what; NULL in some tests
+	struct courier courier; // what is on its way to many
 	struct lookup watched_absent; // of all sessions, see session_watch.h
 	struct tracking *tracking; // what clients cache; NULL in some tests
 	unsigned events_wanted; // enum event_class: what anybody listens to, 0 = nobody does

@@ -109,6 +109,17 @@ struct lookup_link *lookup_more(const struct lookup_link *link)
 	return lookup_with(link->next, link->hash);
 }
 
+size_t lookup_buckets(const struct lookup *table)
+{
+	return table->grown + 1;
+}
+
+struct lookup_link *lookup_chain(const struct lookup *table, size_t bucket)
+{
+	struct lookup *same = (struct lookup *)(uintptr_t)table; // as above
+	return *lookup_bucket(same, bucket);
+}
+
 struct lookup_link *lookup_any(struct lookup *table, uint64_t random)
 {
 	for (size_t i = 0; table->count > 0 && i <= table->grown; i++) {

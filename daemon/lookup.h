@@ -33,6 +33,11 @@ void lookup_remove(struct lookup *table, struct lookup_link *link);
 struct lookup_link *lookup_first(const struct lookup *table, uint64_t hash);
 struct lookup_link *lookup_more(const struct lookup_link *link);
 
+/// For going through a table bucket by bucket, 0..lookup_buckets()-1; link->next is the next in it.
+/// Entries that come meanwhile only move to buckets that come later.
+size_t lookup_buckets(const struct lookup *table);
+struct lookup_link *lookup_chain(const struct lookup *table, size_t bucket);
+
 /// Some entry, chosen by a random number; NULL if the table is empty.
 struct lookup_link *lookup_any(struct lookup *table, uint64_t random);
 

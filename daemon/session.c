@@ -21,6 +21,7 @@
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
 #include "daemon/session_push.h"
+#include "daemon/session_refs.h"
 #include "daemon/tracking.h"
 #include "shm/map.h"
 
@@ -35,12 +36,14 @@ struct session_shared *session_shared_create(struct kvd *kvd, struct listener *l
 	}
 	shared->kvd = kvd;
 	shared->listener = listener;
+	kvd->sessions = shared;
 	shared->region_base = keyspace_map(kvd->keyspace)->base;
 	TAILQ_INIT(&shared->all);
 	session_share_init(shared);
 	TAILQ_INIT(&shared->parked);
 	TAILQ_INIT(&shared->held);
 	TAILQ_INIT(&shared->resting);
+	TAILQ_INIT(&shared->awaiting);
 	TAILQ_INIT(&shared->dead);
 	TAILQ_INIT(&shared->halves);
 	TAILQ_INIT(&shared->pushed);
@@ -185,6 +188,7 @@ void session_kill(struct session *session, const char *why)
 		TAILQ_REMOVE(&session->shared->halves, session, half_link);
 		session->is_half = false;
 	}
+	session_refs_free(session);
 	// What it holds comes back at the end of the turn: others need not make room for it again.
 	session_uncharge_dead(session);
 	session->dead = true;
@@ -202,6 +206,9 @@ static void session_close(struct session *session)
 	}
 	if (session->tracking) {
 		tracking_leave(session);
+	}
+	if (session->has_tracked) {
+		tracking_session_over(session);
 	}
 	if (session->is_ready) {
 		session_share_remove(session);
@@ -325,6 +332,17 @@ static void session_work_ready(struct session_shared *shared)
 	}
 }
 
+/// A share of the time for what is on its way to many, and for forgetting subscriptions.
+static void session_tell(struct session_shared *shared)
+{
+	struct kvd *kvd = shared->kvd;
+	if (__builtin_expect(!courier_idle(&kvd->courier) || pubsub_busy(kvd), 0)) {
+		uint64_t now_ns = kvd->seam->monotonic_ns();
+		(void)courier_turn(kvd, now_ns + SESSION_SLICE_NS);
+		pubsub_turn(kvd, now_ns + SESSION_SLICE_NS);
+	}
+}
+
 void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 {
 	struct kvd *kvd = shared->kvd;
@@ -335,6 +353,7 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 	session_close_halves(shared, now_ns);
 	session_close_idle(shared, now_ns);
 	tracking_turn(kvd);
+	session_tell(shared);
 	session_push_turn(shared, now_ns);
 	uint64_t last_seq = keyspace_last_seq(kvd->keyspace);
 	if (kvd->persist && last_seq != shared->noticed_seq) {
@@ -359,7 +378,8 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 uint64_t session_shared_next_ns(const struct session_shared *shared)
 {
 	if (session_share_waiting(shared) || !TAILQ_EMPTY(&shared->dead) ||
-	    tracking_busy(shared->kvd) || shared->reclaim.first) {
+	    tracking_busy(shared->kvd) || !courier_idle(&shared->kvd->courier) ||
+	    pubsub_busy(shared->kvd) || shared->reclaim.first) {
 		return 0;
 	}
 	uint64_t next_ns = session_halves_next_ns(shared);
@@ -381,6 +401,8 @@ void session_shared_finish(struct session_shared *shared)
 	uint64_t durable = keyspace_durable_seq(shared->kvd->keyspace);
 	session_settle_all(shared, durable, UINT64_MAX, "kvd stopped before it was written");
 	struct session *session;
+	(void)courier_turn(shared->kvd, 0);
+	session_rest_turn(shared, 0);
 	TAILQ_FOREACH (session, &shared->all, link) {
 		session->close_after_reply = true;
 		if (session->is_ready) {
@@ -403,6 +425,8 @@ void session_shared_destroy(struct session_shared *shared)
 		session_kill(session, NULL);
 	}
 	session_close_dead(shared, UINT64_MAX);
+	courier_drop(shared->kvd);
+	pubsub_turn(shared->kvd, 0);
 	lookup_free(&shared->kvd->watched_absent);
 	for (size_t i = 0; i < shared->spares_count; i++) {
 		free(shared->spares[i]);

@@ -64,6 +64,12 @@ struct session_hold {
 	uint64_t seq;
 };
 
+/// Parts of the output that are sent from where they stand, see session_refs.h.
+struct session_ref_queue {
+	struct session_ref *items; // [first, end)
+	size_t first, end, capacity;
+};
+
 struct session {
 	// Who it is; commands read these.
 	uint64_t id; // from 1, never reused by this process
@@ -97,6 +103,7 @@ struct session {
 		*reader_client; // KVD.ATTACH: owned by daemon/readers.c, NULL = not attached
 	struct pubsub_client *pubsub;	  // owned by daemon/pubsub.c, NULL = subscribed to nothing
 	struct tracking_client *tracking; // owned by daemon/tracking.c, NULL = CLIENT TRACKING off
+	bool has_tracked; // something may be remembered for it
 
 	// Everything below is the session's own.
 	struct loop_source source; // the socket
@@ -109,6 +116,7 @@ struct session {
 	TAILQ_ENTRY(session) half_link; // those in the middle of a request
 	TAILQ_ENTRY(session) pushed_link; // those to whom something was pushed in this turn
 	TAILQ_ENTRY(session) rest_link; // those that rest for a while, see session_rest.h
+	TAILQ_ENTRY(session) await_link; // those that wait for the courier
 	TAILQ_ENTRY(session) soft_link; // subscribers with much unread, by since when
 	struct lookup_link id_link;
 	struct session_owner *owner;	// all sessions of its uid
@@ -116,6 +124,8 @@ struct session {
 	bool is_resting; // nothing is read or run
 	bool may_read;	 // there may be something to read
 	bool shut;	 // the other side says nothing more: the end stands behind the input
+	bool is_awaiting; // nor before what its last command tells was told to all
+	bool is_early;	 // what it is to be sent is sent all the same
 	bool reply_off, reply_skip, reply_skip_next; // CLIENT REPLY
 	bool reply_settles; // one of them is set: session_reply_settle() after the command
 	bool input_ended;   // EOF was read: answer what came before, then close
@@ -134,6 +144,9 @@ struct session {
 	uint64_t half_ns; // when bytes of the half frame last came
 	uint64_t soft_since_ns; // when a subscriber's unread output came over the soft bound
 	uint64_t frame_start; // stream position at which a frame begins that was pushed
+	uint64_t push_start;  // where the frame begins that is being pushed
+	uint64_t pushed_bytes; // pushed since nothing was left to send
+	uint64_t await_number; // of the errand that it waits for
 
 	char *input; // [input_start, input_end) is not consumed yet
 	size_t input_start, input_end, input_bytes;
@@ -146,9 +159,9 @@ struct session {
 	size_t output_sent, output_end, output_bytes;
 	uint64_t output_position; // stream position of output[0]
 
-	struct session_ref *refs; // queue [refs_first, refs_end), see session_refs.h
-	size_t refs_first, refs_end, refs_capacity;
+	struct session_ref_queue refs;
 	uint64_t refs_bytes; // of all that are not sent
+	uint64_t shared_bytes; // of them, in parcels
 
 	struct session_span *spans; // queue [spans_first, spans_end)
 	size_t spans_first, spans_end, spans_capacity;

@@ -279,13 +279,14 @@ void session_fds_close(struct session *session)
 }
 
 /// One sendmsg, with the descriptors if `with_fds`.
-static ssize_t session_send_piece(struct session *session, struct iovec piece, bool with_fds)
+static ssize_t session_send_pieces(struct session *session, struct iovec *pieces, size_t count,
+				   bool with_fds)
 {
 	union {
 		char bytes[CMSG_SPACE(sizeof(int) * SESSION_FDS_MAX)];
 		struct cmsghdr align;
 	} control;
-	struct msghdr message = { .msg_iov = &piece, .msg_iovlen = 1 };
+	struct msghdr message = { .msg_iov = pieces, .msg_iovlen = count };
 	if (with_fds) {
 		memset(&control, 0, sizeof(control));
 		message.msg_control = control.bytes;
@@ -336,8 +337,8 @@ static void session_send_failed(struct session *session)
 	session->output_broken = true; // EPIPE, ECONNRESET: quiet
 }
 
-/// Sends one piece, of at most `most` bytes and in front of `limit` in the output. Returns how much
-/// went; output_full is set if the socket takes no more.
+/// Sends one piece, and the part behind it that stands elsewhere; at most `most` bytes, in front of
+/// `limit` in the output. Returns how much went; output_full is set if the socket takes no more.
 static size_t session_send_some(struct session *session, size_t limit, size_t most)
 {
 	size_t end = limit;
@@ -352,31 +353,36 @@ static size_t session_send_some(struct session *session, size_t limit, size_t mo
 		size_t bound = with_fds ? stop : at;
 		end = bound < end ? bound : end;
 	}
-	struct iovec piece = { .iov_base = session->output + session->output_sent,
-			       .iov_len = end - session->output_sent };
-	if (session->output_sent == ref_at) {
-		piece = (struct iovec){ (void *)(uintptr_t)ref->data, ref->bytes };
+	struct iovec pieces[2] = { { session->output + session->output_sent,
+				     end - session->output_sent } };
+	pieces[0].iov_len = pieces[0].iov_len < most ? pieces[0].iov_len : most;
+	size_t plain = pieces[0].iov_len;
+	if (end == ref_at && end < limit && (plain == 0 || session->fds_count == 0)) {
+		size_t left = most - plain;
+		pieces[1] = (struct iovec){ (void *)(uintptr_t)ref->data,
+					    ref->bytes < left ? ref->bytes : left };
 	}
-	piece.iov_len = piece.iov_len < most ? piece.iov_len : most;
-	ssize_t n = session_send_piece(session, piece, with_fds);
+	size_t first = plain > 0 ? 0 : 1;
+	ssize_t n = session_send_pieces(session, &pieces[first], 2 - first, with_fds);
 	if (n < 0) {
 		session_send_failed(session);
 		return 0;
 	}
 	session_count_up(session->shared, KVS_COUNTER_output_bytes, (uint64_t)n);
-	session->output_full = (size_t)n < piece.iov_len;
-	if (session->output_sent == ref_at) {
-		session_refs_sent(session, (size_t)n);
-	} else {
-		session->output_sent += (size_t)n;
+	session->output_full = (size_t)n < plain + pieces[1].iov_len;
+	plain = (size_t)n < plain ? (size_t)n : plain;
+	session->output_sent += plain;
+	if ((size_t)n > plain) {
+		session_refs_sent(session, (size_t)n - plain);
 	}
 	return (size_t)n;
 }
 
 void session_send(struct session *session)
 {
-	// While it sleeps it is not answered either.
-	bool quiet = session->is_resting && session->rest_until_ns != 0;
+	// While it sleeps, or what it said is on its way, it is not answered either.
+	bool quiet = (session->is_awaiting && !session->is_early) ||
+		     (session->is_resting && session->rest_until_ns != 0);
 	size_t limit = quiet ? session->output_sent
 			     : (size_t)(session_sendable(session) - session->output_position);
 	size_t most = SESSION_IO_BYTES_MAX;
@@ -402,8 +408,9 @@ void session_send(struct session *session)
 	if (session->hung_up && session->input_ended && !session->is_ready) {
 		done = true; // nobody is there to read the rest
 	}
+	session->pushed_bytes = done ? 0 : session->pushed_bytes;
 	if (done && !session->is_parked && !session->is_ready && !session->is_resting &&
-	    (session->close_after_reply || session->input_ended)) {
+	    !session->is_awaiting && (session->close_after_reply || session->input_ended)) {
 		session_kill(session, NULL);
 	}
 	session_update_interest(session);

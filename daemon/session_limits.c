@@ -54,12 +54,34 @@ struct session_owner *session_owner_join(struct session_shared *shared, uint32_t
 	return owner;
 }
 
-void session_owner_leave(struct session_owner *owner)
+static void session_owner_end(struct session_owner *owner)
 {
-	if (--owner->sessions_count == 0) {
+	if (owner->sessions_count == 0 && owner->kept_bytes == 0) {
 		LIST_REMOVE(owner, link);
 		free(owner);
 	}
+}
+
+void session_owner_leave(struct session_owner *owner)
+{
+	owner->sessions_count--;
+	session_owner_end(owner);
+}
+
+void session_owner_charge(struct session_shared *shared, struct session_owner *owner, size_t bytes)
+{
+	shared->buffer_bytes += bytes;
+	owner->buffer_bytes += bytes;
+	owner->kept_bytes += bytes;
+}
+
+void session_owner_uncharge(struct session_shared *shared, struct session_owner *owner,
+			    size_t bytes)
+{
+	shared->buffer_bytes -= bytes;
+	owner->buffer_bytes -= bytes;
+	owner->kept_bytes -= bytes;
+	session_owner_end(owner);
 }
 
 bool session_has_room(const struct session *session, size_t bytes)
@@ -67,6 +89,12 @@ bool session_has_room(const struct session *session, size_t bytes)
 	const struct session_shared *shared = session->shared;
 	return !session->dead && session->owner->buffer_bytes + bytes <= shared->owner_bytes_max &&
 	       shared->buffer_bytes + bytes <= shared->buffer_bytes_max;
+}
+
+/// What is kept for it alone, and its part in what it shares with others.
+static uint64_t session_holds(const struct session *session)
+{
+	return session->buffer_bytes + session->shared_bytes;
 }
 
 /// Whoever holds most of the bound that is reached, not whoever asks next: of `owner`'s sessions,
@@ -85,7 +113,7 @@ static struct session *session_largest(struct session *session, const struct ses
 	struct session *other;
 	TAILQ_FOREACH (other, &shared->all, link) {
 		if (!other->dead && other->owner == owner &&
-		    (!largest || other->buffer_bytes > largest->buffer_bytes)) {
+		    (!largest || session_holds(other) > session_holds(largest))) {
 			largest = other;
 		}
 	}
@@ -119,16 +147,15 @@ static void session_make_room(struct session *session, size_t bytes)
 		    by_uid ? "one uid's clients" : "all clients", (unsigned long long)limit,
 		    by_uid ? "client-uid-share of client-buffers-max" : "client-buffers-max",
 		    (unsigned long long)largest->id, (int)largest->pid, (unsigned)largest->uid,
-		    (unsigned long long)largest->buffer_bytes);
+		    (unsigned long long)session_holds(largest));
 	session_turn_out(largest, by_uid ? "-ERR closed: this user's clients hold their share of "
 					   "kvd's buffers (client-uid-share)\r\n"
 					 : "-ERR closed: clients hold all of kvd's buffers "
 					   "(client-buffers-max)\r\n");
 }
 
-bool session_charge(struct session *session, size_t bytes)
+bool session_make_way(struct session *session, size_t bytes)
 {
-	struct session_shared *shared = session->shared;
 	// Both bounds may be reached; what one session holds is always enough for a request.
 	for (int bound = 0; bound < 2 && !session_has_room(session, bytes); bound++) {
 		if (session->dead) {
@@ -136,7 +163,13 @@ bool session_charge(struct session *session, size_t bytes)
 		}
 		session_make_room(session, bytes);
 	}
-	if (session->dead) {
+	return !session->dead;
+}
+
+bool session_charge(struct session *session, size_t bytes)
+{
+	struct session_shared *shared = session->shared;
+	if (!session_make_way(session, bytes)) {
 		return false;
 	}
 	shared->buffer_bytes += bytes;

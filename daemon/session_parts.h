@@ -45,6 +45,7 @@ struct session_owner {
 	uint64_t sessions_new_ns; // taken by those who came and went since a cut one went on
 	uint64_t paid_turn; // the turn in which it was passed over last
 	uint64_t rests_since_ns;
+	uint64_t kept_bytes; // of them, what no session is charged: it outlives them
 };
 TAILQ_HEAD(session_owner_list, session_owner);
 
@@ -58,6 +59,7 @@ struct session_shared {
 	struct session_list parked;
 	struct session_list held;
 	struct session_list resting;
+	struct session_list awaiting; // by the number of the errand
 	struct session_list dead;
 	struct session_list halves; // by the time of their last byte
 	struct session_list pushed;
@@ -131,6 +133,12 @@ void session_output_replace(struct session *session, char *output, size_t bytes,
 /// The owner of a new session of `uid`, NULL if memory is short; it ends with its last session.
 struct session_owner *session_owner_join(struct session_shared *shared, uint32_t uid);
 void session_owner_leave(struct session_owner *owner);
+/// Charges a uid for what does not end with one of its sessions; it lasts until it is given back.
+void session_owner_charge(struct session_shared *shared, struct session_owner *owner, size_t bytes);
+void session_owner_uncharge(struct session_shared *shared, struct session_owner *owner,
+			    size_t bytes);
+/// Sees to it that `bytes` can be charged to the session or its uid, as session_charge() does.
+bool session_make_way(struct session *session, size_t bytes);
 /// Charges `bytes` to the session, its uid and all sessions. Over a bound the largest holder there
 /// is closed to make room; false if that is this session itself, which is then dead.
 bool session_charge(struct session *session, size_t bytes);

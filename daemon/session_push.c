@@ -13,9 +13,12 @@
 #include "daemon/reply.h"
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
+#include "daemon/session_refs.h"
 
-#define SESSION_SPARE_SHARE 8u // of a uid's buffers, not for subscriptions
-#define SESSION_PUSH_CLOCK_EVERY 16u   // sends between two looks at the clock
+#define SESSION_SPARE_SHARE 8u			// of a uid's buffers, not for subscriptions
+#define SESSION_PUSH_CLOCK_EVERY 16u		// sends between two looks at the clock
+#define SESSION_PUSH_LARGE 16384u		// one that sends as much is like so many
+#define SESSION_PUSH_REFER_BYTES 16384u		// from here on a message is shared, not copied
 #define SESSION_LEAVING_NS UINT64_C(5000000000) // to read why it is closed
 
 bool session_push_possible(const struct session *session)
@@ -36,6 +39,7 @@ void session_push_begin(struct session *session, size_t count)
 {
 	session_task_aside(session); // behind the reply of a command that is under way
 	session_push_mark(session);
+	session->push_start = session->output_position + session->output_end;
 	reply_push(session, count);
 }
 
@@ -48,10 +52,11 @@ static bool session_push_farewell(struct session *session)
 	uint64_t sent = session->output_position + session->output_sent;
 	uint64_t end = session->output_position + session->output_end;
 	if (session->task || session->frame_start < sent || session->frame_start > end ||
-	    session->fds_count > 0 || session->refs_first < session->refs_end ||
-	    session->holds_first < session->holds_end || session->reply_end > 0) {
+	    session->fds_count > 0 || session->holds_first < session->holds_end ||
+	    session->reply_end > 0) {
 		return false;
 	}
+	session_refs_forget(session, session->frame_start, UINT64_MAX);
 	size_t kept = (size_t)(session->frame_start - sent);
 	size_t bytes = kept + sizeof(text) - 1;
 	if (!session_take(session, bytes)) {
@@ -99,10 +104,12 @@ static void session_push_cut_off(struct session *session, const char *bound)
 	}
 }
 
-/// Is there as much unread as `bound`, 0 = no bound?
+/// Is there as much unread as `bound`, 0 = no bound? Who is no subscriber may leave replies unread;
+/// only what was pushed counts then.
 static bool session_push_reaches(const struct session *session, uint64_t bound)
 {
-	return bound > 0 && session_output_used(session) >= bound;
+	size_t used = session_output_used(session);
+	return bound > 0 && used >= bound && (session->pubsub || session->pushed_bytes >= bound);
 }
 
 static void session_push_check(struct session *session)
@@ -111,7 +118,9 @@ static void session_push_check(struct session *session)
 	bool soft = session_push_reaches(session, config->subscriber_soft_bytes);
 	bool hard = session_push_reaches(session, config->subscriber_output_max);
 	if (__builtin_expect(soft || hard, 0) && !session->output_full) {
+		session->is_early = true; // rather an answer too soon than being cut off
 		session_send(session);
+		session->is_early = false;
 		soft = session_push_reaches(session, config->subscriber_soft_bytes);
 		hard = session_push_reaches(session, config->subscriber_output_max);
 	}
@@ -127,6 +136,8 @@ static void session_push_check(struct session *session)
 
 void session_push_end(struct session *session)
 {
+	session->pushed_bytes +=
+		session->output_position + session->output_end - session->push_start;
 	session_task_back(session);
 	if (session->dead) {
 		return;
@@ -136,38 +147,53 @@ void session_push_end(struct session *session)
 		session->is_pushed = true;
 		TAILQ_INSERT_TAIL(&session->shared->pushed, session, pushed_link);
 	}
-	if (session->pubsub) {
-		session_push_check(session);
-	}
+	session_push_check(session);
 }
 
-void session_push_frame(struct session *session, const char *frame, size_t bytes)
+void session_push_parcel(struct session *session, const char *head, size_t head_bytes,
+			 struct parcel *parcel)
 {
+	bool refers = parcel->bytes >= SESSION_PUSH_REFER_BYTES;
+	size_t referred =
+		refers ? parcel->bytes - 2 : 0; // its line end is copied, see session_refs.h
+	size_t copied = parcel->bytes - referred;
 	session_task_aside(session);
-	char *out = session_output_room(session, bytes);
+	char *out = session_output_room(session, head_bytes + copied);
 	if (!out) {
 		session_task_back(session);
 		return;
 	}
 	session_push_mark(session);
-	memcpy(out, frame, bytes);
+	session->push_start = session->output_position + session->output_end;
+	memcpy(out, head, head_bytes);
 	out[0] = session->resp_version >= 3 ? '>' : '*';
-	session_output_add(session, bytes);
+	session_output_add(session, head_bytes);
+	if (refers && !session_refs_add_parcel(session, parcel, parcel->data, referred)) {
+		session_kill(session, "out of memory");
+	}
+	memcpy(out + head_bytes, parcel->data + referred, copied);
+	session_output_add(session, copied);
+	session->pushed_bytes += referred;
 	session_push_end(session);
 }
 
 void session_reply_complete(struct session *session)
 {
-	if (session->reply_end == 0) {
+	if (session->reply_end == 0 && !session->task) { // what is pushed to a task stands aside
 		session->reply_end = session->output_position + session->output_end;
 	}
 }
 
-bool session_take(struct session *session, size_t bytes)
+bool session_has_spare(const struct session *session, size_t bytes)
 {
 	// Some stays for requests and replies: at the bound itself the largest holder is closed.
 	uint64_t spare = session->shared->owner_bytes_max / SESSION_SPARE_SHARE;
-	return session_has_room(session, bytes + spare) && session_charge(session, bytes);
+	return session_has_room(session, bytes + spare);
+}
+
+bool session_take(struct session *session, size_t bytes)
+{
+	return session_has_spare(session, bytes) && session_charge(session, bytes);
 }
 
 void session_give(struct session *session, size_t bytes)
@@ -206,7 +232,11 @@ static void session_push_send_all(struct session_shared *shared)
 	unsigned sent = 0;
 	struct session *session;
 	while ((session = TAILQ_FIRST(&shared->pushed)) != NULL) {
-		if (++sent % SESSION_PUSH_CLOCK_EVERY == 0) {
+		sent += session_output_used(session) >= SESSION_PUSH_LARGE
+				? SESSION_PUSH_CLOCK_EVERY
+				: 1;
+		if (sent >= SESSION_PUSH_CLOCK_EVERY) {
+			sent = 0;
 			uint64_t now_ns = seam->monotonic_ns();
 			until_ns = until_ns > 0 ? until_ns : now_ns + SESSION_SLICE_NS;
 			if (now_ns >= until_ns) {

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct parcel;
 struct session;
 struct session_shared;
 
@@ -21,13 +22,17 @@ bool session_push_possible(const struct session *session);
 void session_push_begin(struct session *session, size_t count);
 void session_push_end(struct session *session);
 
-/// Appends a whole frame that begins with '*'; for a RESP3 client it becomes a push.
-void session_push_frame(struct session *session, const char *frame, size_t bytes);
+/// Appends a frame: `head`, which begins with '*' (for a RESP3 client it becomes a push), and all of
+/// a parcel, which ends with a line end. A large one is not copied.
+void session_push_parcel(struct session *session, const char *head, size_t head_bytes,
+			 struct parcel *parcel);
 
 /// The running command's reply of this session is complete: what is pushed to it now is not part
 /// of it (and does not become an error if the reply does).
 void session_reply_complete(struct session *session);
 
+/// Is there room for what is held on behalf of a session, and some for requests besides?
+bool session_has_spare(const struct session *session, size_t bytes);
 /// Charges what is held on behalf of a session, as its buffers are. False: there is no room, and
 /// nobody is closed to make some.
 bool session_take(struct session *session, size_t bytes);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The queue of parts that are sent from where they stand. A reply of 64 MiB costs its connection a
-// few bytes of buffer and kvd no copy; what it pins counts against the client as if it were copied.
+// few bytes of buffer and kvd no copy; what it pins counts against the client as if it were copied,
+// what it shares with others of its uid counts against that uid once.
 #include "daemon/session_refs.h"
 
 #include <stdlib.h>
@@ -13,29 +14,38 @@
 /// Room for one more; false if memory is short.
 static bool session_refs_room(struct session *session)
 {
-	if (session->refs_end < session->refs_capacity) {
+	struct session_ref_queue *queue = &session->refs;
+	if (queue->end < queue->capacity) {
 		return true;
 	}
-	if (session->refs_first > 0) {
-		size_t count = session->refs_end - session->refs_first;
-		memmove(session->refs, session->refs + session->refs_first,
-			count * sizeof(*session->refs));
-		session->refs_first = 0;
-		session->refs_end = count;
+	if (queue->first >= queue->capacity / 2 && queue->first > 0) {
+		size_t count = queue->end - queue->first;
+		memmove(queue->items, queue->items + queue->first, count * sizeof(*queue->items));
+		queue->first = 0;
+		queue->end = count;
 		return true;
 	}
-	size_t capacity = session->refs_capacity ? session->refs_capacity * 2 : 4;
-	size_t more_bytes = (capacity - session->refs_capacity) * sizeof(*session->refs);
-	if (!session_has_room(session, more_bytes)) {
+	size_t capacity = queue->capacity ? queue->capacity * 2 : 4;
+	size_t more_bytes = (capacity - queue->capacity) * sizeof(*queue->items);
+	if (!session_has_room(session, more_bytes) || !session_charge(session, more_bytes)) {
 		return false;
 	}
-	struct session_ref *refs = reallocarray(session->refs, capacity, sizeof(*refs));
-	if (!refs) {
+	struct session_ref *items = reallocarray(queue->items, capacity, sizeof(*items));
+	if (!items) {
+		session_uncharge(session, more_bytes);
 		return false;
 	}
-	session->refs = refs;
-	session->refs_capacity = capacity;
-	return session_charge(session, more_bytes);
+	queue->items = items;
+	queue->capacity = capacity;
+	return true;
+}
+
+static void session_refs_enter(struct session *session, const struct session_ref *ref)
+{
+	session->refs.items[session->refs.end] = *ref;
+	session->refs.items[session->refs.end++].position =
+		session->output_position + session->output_end;
+	session->refs_bytes += ref->bytes;
 }
 
 bool session_refs_add(struct session *session, const void *data, size_t bytes)
@@ -49,22 +59,51 @@ bool session_refs_add(struct session *session, const void *data, size_t bytes)
 		keyspace_unpin(session->kvd->keyspace, pin);
 		return true; // closed: there is no reply any more
 	}
-	session->refs[session->refs_end++] = (struct session_ref){
-		.position = session->output_position + session->output_end,
-		.data = data,
-		.bytes = bytes,
-		.pin = pin,
-	};
-	session->refs_bytes += bytes;
+	session_refs_enter(session,
+			   &(struct session_ref){ .data = data, .bytes = bytes, .pin = pin });
 	return true;
+}
+
+bool session_refs_add_parcel(struct session *session, struct parcel *parcel, const void *data,
+			     size_t bytes)
+{
+	if (session->dead || !session_refs_room(session)) {
+		return false;
+	}
+	if (!session_output_fits(session, bytes) || !session_make_way(session, parcel->bytes)) {
+		return true; // closed
+	}
+	struct parcel_share *share = parcel_hold(session->shared, parcel, session->owner);
+	if (!share) {
+		return false;
+	}
+	session->shared_bytes += bytes;
+	session_refs_enter(
+		session, &(struct session_ref){
+				 .data = data, .bytes = bytes, .parcel = parcel, .share = share });
+	return true;
+}
+
+static void session_refs_less(struct session *session, const struct session_ref *ref, size_t bytes)
+{
+	session->refs_bytes -= bytes;
+	if (ref->parcel) {
+		session->shared_bytes -= bytes;
+	} else {
+		session_uncharge(session, bytes);
+	}
 }
 
 static void session_refs_drop(struct session *session, struct session_ref *ref)
 {
-	if (ref->bytes > 0) {
-		session->refs_bytes -= ref->bytes;
-		session_uncharge(session, ref->bytes);
-		ref->bytes = 0;
+	if (ref->bytes == 0) {
+		return;
+	}
+	session_refs_less(session, ref, ref->bytes);
+	ref->bytes = 0;
+	if (ref->parcel) {
+		parcel_let_go(session->shared, ref->parcel, ref->share);
+	} else {
 		keyspace_unpin(session->kvd->keyspace, ref->pin);
 	}
 }
@@ -72,22 +111,21 @@ static void session_refs_drop(struct session *session, struct session_ref *ref)
 /// Leaves out what was sent or forgotten, at both ends.
 static void session_refs_trim(struct session *session)
 {
-	while (session->refs_first < session->refs_end &&
-	       session->refs[session->refs_first].bytes == 0) {
-		session->refs_first++;
+	struct session_ref_queue *queue = &session->refs;
+	while (queue->first < queue->end && queue->items[queue->first].bytes == 0) {
+		queue->first++;
 	}
-	while (session->refs_first < session->refs_end &&
-	       session->refs[session->refs_end - 1].bytes == 0) {
-		session->refs_end--;
+	while (queue->first < queue->end && queue->items[queue->end - 1].bytes == 0) {
+		queue->end--;
 	}
-	if (session->refs_first == session->refs_end) {
-		session->refs_first = session->refs_end = 0;
+	if (queue->first == queue->end) {
+		queue->first = queue->end = 0;
 	}
 }
 
 void session_refs_sent(struct session *session, size_t bytes)
 {
-	struct session_ref *ref = &session->refs[session->refs_first];
+	struct session_ref *ref = &session->refs.items[session->refs.first];
 	if (bytes == ref->bytes) {
 		session_refs_drop(session, ref);
 		session_refs_trim(session);
@@ -95,14 +133,13 @@ void session_refs_sent(struct session *session, size_t bytes)
 	}
 	ref->data += bytes;
 	ref->bytes -= bytes;
-	session->refs_bytes -= bytes;
-	session_uncharge(session, bytes);
+	session_refs_less(session, ref, bytes);
 }
 
 void session_refs_forget(struct session *session, uint64_t from, uint64_t to)
 {
-	for (size_t i = session->refs_first; i < session->refs_end; i++) {
-		struct session_ref *ref = &session->refs[i];
+	for (size_t i = session->refs.first; i < session->refs.end; i++) {
+		struct session_ref *ref = &session->refs.items[i];
 		if (ref->position > from && ref->position <= to) {
 			session_refs_drop(session, ref);
 		}
@@ -112,19 +149,38 @@ void session_refs_forget(struct session *session, uint64_t from, uint64_t to)
 
 void session_refs_shift(struct session *session, uint64_t from, int64_t delta)
 {
-	for (size_t i = session->refs_first; i < session->refs_end; i++) {
-		struct session_ref *ref = &session->refs[i];
+	for (size_t i = session->refs.first; i < session->refs.end; i++) {
+		struct session_ref *ref = &session->refs.items[i];
 		if (ref->position >= from) {
 			ref->position += (uint64_t)delta;
 		}
 	}
 }
 
+void session_refs_append(struct session *session, struct session_ref_queue *queue, int64_t delta)
+{
+	for (size_t i = queue->first; i < queue->end; i++) {
+		struct session_ref *ref = &queue->items[i];
+		if (ref->bytes == 0) {
+			continue; // forgotten
+		}
+		if (session_refs_room(session)) {
+			ref->position += (uint64_t)delta;
+			session->refs.items[session->refs.end++] = *ref;
+		} else {
+			session_refs_drop(session, ref);
+			session_kill(session, "out of memory");
+		}
+	}
+	session_uncharge(session, queue->capacity * sizeof(*queue->items));
+	free(queue->items);
+	*queue = (struct session_ref_queue){ 0 };
+}
+
 void session_refs_free(struct session *session)
 {
 	session_refs_forget(session, 0, UINT64_MAX);
-	session_uncharge(session, session->refs_capacity * sizeof(*session->refs));
-	free(session->refs);
-	session->refs = NULL;
-	session->refs_capacity = 0;
+	session_uncharge(session, session->refs.capacity * sizeof(*session->refs.items));
+	free(session->refs.items);
+	session->refs = (struct session_ref_queue){ 0 };
 }

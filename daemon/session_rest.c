@@ -83,6 +83,33 @@ void session_rest_until(struct session *session, uint64_t until_ns)
 	rest_set(session, true);
 }
 
+void session_await_courier(struct session *session)
+{
+	if (!session->is_awaiting && !session->dead) {
+		TAILQ_INSERT_TAIL(&session->shared->awaiting, session, await_link);
+		session->is_awaiting = true;
+		session->await_number = session->kvd->courier.given;
+	}
+}
+
+static void rest_await_over(struct session *session)
+{
+	TAILQ_REMOVE(&session->shared->awaiting, session, await_link);
+	session->is_awaiting = false;
+}
+
+/// Wakes those whose errands are over.
+static void rest_await_turn(struct session_shared *shared)
+{
+	uint64_t done = shared->kvd->courier.done;
+	struct session *session;
+	while ((session = TAILQ_FIRST(&shared->awaiting)) != NULL &&
+	       session->await_number <= done) {
+		rest_await_over(session);
+		session_set_ready(session);
+	}
+}
+
 size_t session_paused_count(const struct session_shared *shared)
 {
 	size_t count = 0;
@@ -99,6 +126,7 @@ void session_rest_turn(struct session_shared *shared, uint64_t now_ns)
 	if (kvd->paused_until_ns != 0 && now_ns >= kvd->paused_until_ns) {
 		rest_unpause(shared);
 	}
+	rest_await_turn(shared);
 	struct session *session = TAILQ_FIRST(&shared->resting);
 	while (session) {
 		struct session *next = TAILQ_NEXT(session, rest_link);
@@ -124,6 +152,9 @@ uint64_t session_rest_next_ns(const struct session_shared *shared)
 void session_rest_forget(struct session *session)
 {
 	rest_set(session, false);
+	if (session->is_awaiting) {
+		rest_await_over(session);
+	}
 }
 
 // ---- replies that nobody wants ----

@@ -26,6 +26,10 @@ bool session_paused(const struct session *session, const struct command *command
 /// The connection of the running command is neither read nor answered before `until_ns`.
 void session_rest_until(struct session *session, uint64_t until_ns);
 
+/// The connection of the running command is read no further, and its reply not sent, before every
+/// errand that was given to the courier so far is over: who is answered knows that all were told.
+void session_await_courier(struct session *session);
+
 /// Sessions whose next command waits for the end of a pause.
 size_t session_paused_count(const struct session_shared *shared);
 

@@ -18,7 +18,7 @@
 bool session_may_run(const struct session *session)
 {
 	return !session->dead && !session->is_parked && !session->is_resting &&
-	       !session->close_after_reply &&
+	       !session->is_awaiting && !session->close_after_reply &&
 	       session->spans_end - session->spans_first < SESSION_HOLD_SPANS_MAX;
 }
 
@@ -201,7 +201,7 @@ static bool session_run_window(struct session *session, unsigned n, uint64_t unt
 		size_t input_bytes = window[i].consumed;
 		session->input_start = ends[i];
 		if (__builtin_expect(session->dead || session->close_after_reply ||
-					     session->is_resting,
+					     session->is_resting || session->is_awaiting,
 				     0)) {
 			session_unparse(session);
 			return false;

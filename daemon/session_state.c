@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/listener.h"
 #include "daemon/session_parts.h"
 
 static bool session_multi_room(struct session *session)
@@ -96,7 +95,7 @@ static struct session *session_alive(struct session *session)
 
 struct session *session_first(const struct kvd *kvd)
 {
-	return session_alive(TAILQ_FIRST(&listener_sessions(kvd->listener)->all));
+	return session_alive(TAILQ_FIRST(&kvd->sessions->all));
 }
 
 struct session *session_next(const struct session *session)
@@ -106,7 +105,7 @@ struct session *session_next(const struct session *session)
 
 struct session *session_find(const struct kvd *kvd, uint64_t id)
 {
-	const struct session_shared *shared = listener_sessions(kvd->listener);
+	const struct session_shared *shared = kvd->sessions;
 	struct lookup_link *link = lookup_first(&shared->by_id, id);
 	struct session *session =
 		link ? (struct session *)(void *)((char *)link - offsetof(struct session, id_link))

@@ -9,6 +9,7 @@
 
 #include "daemon/keyspace.h"
 #include "daemon/session_parts.h"
+#include "daemon/session_refs.h"
 
 bool session_task_begin(struct session *session, const struct call *call)
 {
@@ -43,14 +44,20 @@ static void session_task_swap(struct session *session)
 	size_t sent = session->output_sent;
 	size_t end = session->output_end;
 	size_t bytes = session->output_bytes;
+	uint64_t position = session->output_position;
+	struct session_ref_queue refs = session->refs;
 	session->output = task->aside.output;
 	session->output_sent = task->aside.output_sent;
 	session->output_end = task->aside.output_end;
 	session->output_bytes = task->aside.output_bytes;
+	session->output_position = task->aside.output_position;
+	session->refs = task->aside.refs;
 	task->aside.output = output;
 	task->aside.output_sent = sent;
 	task->aside.output_end = end;
 	task->aside.output_bytes = bytes;
+	task->aside.output_position = position;
+	task->aside.refs = refs;
 	task->swapped = !task->swapped;
 }
 
@@ -79,8 +86,8 @@ void session_task_end(struct session *session)
 	keyspace_stage_drop(session->kvd->keyspace, session->id);
 	resp_request_free(&task->request);
 	session_uncharge(session, task->request_bytes);
+	uint64_t end = session->output_position + session->output_end;
 	if (task->aside.output_end > 0 && !session->dead) {
-		uint64_t end = session->output_position + session->output_end;
 		char *out = session_output_room(session, task->aside.output_end);
 		if (out) {
 			memcpy(out, task->aside.output, task->aside.output_end);
@@ -88,6 +95,7 @@ void session_task_end(struct session *session)
 			session->reply_end = session->reply_end ? session->reply_end : end;
 		}
 	}
+	session_refs_append(session, &task->aside.refs, (int64_t)end);
 	session_buffer_give(session, task->aside.output, task->aside.output_bytes);
 	free(task);
 }

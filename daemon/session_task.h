@@ -11,9 +11,8 @@
 #include <stdint.h>
 
 #include "daemon/command.h"
+#include "daemon/session.h"
 #include "shm/resp.h"
-
-struct session;
 
 struct session_task {
 	struct call call;
@@ -25,6 +24,8 @@ struct session_task {
 	struct {
 		char *output;
 		size_t output_sent, output_end, output_bytes;
+		uint64_t output_position;
+		struct session_ref_queue refs;
 	} aside; // pushed meanwhile
 };
 

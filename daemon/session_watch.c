@@ -122,3 +122,13 @@ void session_watch_touch(struct kvd *kvd, const void *key, size_t key_bytes)
 		}
 	}
 }
+
+void session_watch_touch_all(struct kvd *kvd)
+{
+	const struct lookup *table = &kvd->watched_absent;
+	for (size_t i = 0; i < lookup_buckets(table); i++) {
+		for (struct lookup_link *link = lookup_chain(table, i); link; link = link->next) {
+			((struct session_watched *)(void *)link)->touched = true;
+		}
+	}
+}

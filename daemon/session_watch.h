@@ -43,3 +43,6 @@ void session_watch_reset(struct session *session);
 /// A key was written: whoever watched it while it was absent will notice. Call it only while
 /// kvd->watched_absent.count is not 0.
 void session_watch_touch(struct kvd *kvd, const void *key, size_t key_bytes);
+
+/// Any key may have been: everybody who watches one that was absent will notice.
+void session_watch_touch_all(struct kvd *kvd);

@@ -40,6 +40,9 @@ bool tracking_add_prefix(struct session *session, const char *prefix, size_t byt
 /// Ends it; remembered keys go when they change. Does nothing if it is off.
 void tracking_leave(struct session *session);
 
+/// A session that has tracked ends: what it read is looked for, and forgotten, little by little.
+void tracking_session_over(const struct session *session);
+
 /// What it is set to; 0 = off.
 unsigned tracking_flags(const struct session *session);
 /// Sets or clears TRACKING_CACHING.
@@ -60,8 +63,11 @@ int tracking_compare(const char *a, size_t a_bytes, const char *b, size_t b_byte
 
 /// Are keys that a session reads now to be remembered?
 bool tracking_wants_reads(const struct session *session);
-/// Remembers one of them.
-void tracking_remember(struct session *session, const char *key, size_t bytes);
+/// Does it track what it reads, rather than prefixes?
+bool tracking_is_by_key(const struct session *session);
+/// Remembers one of them, charged to the session's uid. False, there is no room for it: the session
+/// must be told, behind what it was answered, that the key has changed.
+bool tracking_remember(struct session *session, const char *key, size_t bytes);
 /// What it has just read of one is no longer so: tells it, and does not remember.
 void tracking_tell(struct session *session, const char *key, size_t bytes);
 /// A slice of a command is over, which goes on: some of what was read beyond
@@ -71,8 +77,9 @@ void tracking_slice_over(struct kvd *kvd);
 /// go of. Only for a session that tracks.
 void tracking_command_over(const struct call *call);
 
-/// A key was changed, or (NULL) all of them were, by `origin` (NULL: by no command).
-void tracking_changed(struct kvd *kvd, const char *key, size_t key_bytes, struct session *origin);
+/// A key was changed, or (NULL) all of them were, by the session `origin_id` (0: by no command). Many
+/// are told by the courier.
+void tracking_changed(struct kvd *kvd, const char *key, size_t key_bytes, uint64_t origin_id);
 
 /// Sends what broadcasting collected in this turn; frees a piece of what a flush left.
 void tracking_turn(struct kvd *kvd);

@@ -20,6 +20,9 @@ struct tracking_member {
 };
 TAILQ_HEAD(tracking_members, tracking_member);
 
+struct parcel;
+struct session_owner;
+
 struct tracking_client {
 	TAILQ_ENTRY(tracking_client) link;
 	struct session *session;
@@ -40,6 +43,7 @@ struct tracking_prefix {
 	struct lookup_link link;
 	TAILQ_ENTRY(tracking_prefix) changed; // those with changes
 	struct tracking_members members;
+	size_t errands; // with changes of it: it stays until they are over
 	struct tracking_change *changes;
 	size_t changes_count, changes_capacity;
 	char *bytes; // of the changed keys
@@ -60,9 +64,14 @@ struct tracking {
 	uint64_t seed;	 // of hashes
 	uint64_t random; // chooses which key is let go of
 	TAILQ_HEAD(, tracking_client) clients;
+	struct tracking_client *flush_next;  // who is told next that all keys have changed
+	struct tracking_member *member_next; // who is told next that those of a prefix have
 	size_t clients_count;
 	struct lookup keys;
 	uint64_t items;
+	bool sweeps;	   // a client left: its items are looked for
+	bool sweeps_again; // and another one meanwhile
+	size_t sweep_at;   // bucket of keys
 	STAILQ_HEAD(, tracking_doomed) doomed;
 	struct lookup prefixes;
 	uint32_t lengths[KVS_KEY_BYTES_MAX + 1]; // how many prefixes are that long
@@ -73,26 +82,28 @@ struct tracking {
 /// Sends an invalidation to whoever gets a client's messages: `value` is a whole RESP value, the
 /// keys; NULL means all keys.
 void tracking_send(struct tracking_client *client, const char *value, size_t bytes);
+/// The same of a value that many are sent.
+void tracking_send_parcel(struct tracking_client *client, struct parcel *value);
 
 // ---- tracking_keys.c ----
 
-void tracking_key_changed(struct kvd *kvd, const char *key, size_t key_bytes,
-			  const struct session *origin);
+void tracking_key_changed(struct kvd *kvd, const char *key, size_t key_bytes, uint64_t origin_id);
+/// Looks for some of what sessions that are gone had read. False: there is nothing more to do.
+bool tracking_keys_sweep_some(struct kvd *kvd);
 /// Are more keys remembered than may be?
 bool tracking_keys_are_many(const struct kvd *kvd);
 /// Forgets up to so many of those that are too many, chosen by chance, and tells who read them.
 void tracking_keys_let_go(struct kvd *kvd, size_t let_go);
 /// Forgets all keys; they are freed little by little.
-void tracking_keys_drop(struct tracking *tracking);
+void tracking_keys_drop(struct kvd *kvd);
 /// Frees a piece of what was dropped.
-void tracking_keys_free_some(struct tracking *tracking);
+void tracking_keys_free_some(struct kvd *kvd);
 /// Frees everything.
-void tracking_keys_fini(struct tracking *tracking);
+void tracking_keys_fini(struct kvd *kvd);
 
 // ---- tracking_bcast.c ----
 
-void tracking_bcast_changed(struct kvd *kvd, const char *key, size_t key_bytes,
-			    const struct session *origin);
-/// Sends what the prefixes collected.
+void tracking_bcast_changed(struct kvd *kvd, const char *key, size_t key_bytes, uint64_t origin_id);
+/// Sends what the prefixes collected, for a share of the time.
 void tracking_bcast_send(struct kvd *kvd);
 void tracking_bcast_leave(struct kvd *kvd, struct tracking_client *client);

@@ -8,6 +8,7 @@
 
 #include "daemon/events.h"
 #include "daemon/keyspace.h"
+#include "daemon/parcel.h"
 #include "daemon/pubsub.h"
 #include "daemon/session_parts.h"
 #include "tests/daemon/wire_stub.h"
@@ -108,7 +109,12 @@ static void test_queue(void)
 	key_ended(key_ended_context, "unheard", 7);
 	ok(!stub.kvd.events_pending, "an end that nobody wants to hear of is not kept");
 	add(EVENT_STRING, "set", "k");
-	events_add_message(&stub.kvd, false, "c", 1, "from EXEC", 9);
+	char *at[2];
+	struct parcel *parcel = pubsub_parcel(1, 9, &at[0], &at[1]);
+	memcpy(at[0], "c", 1);
+	memcpy(at[1], "from EXEC", 9);
+	ok(events_add_message(&stub.kvd, false, parcel), "a message");
+	parcel_release(stub.sessions, parcel);
 	tell(session);
 	ok(stub_expect(fd, "*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$16\r\n__keyspace@0__:k\r\n$3\r\nset"
 			   "\r\n*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\nc\r\n$9\r\nfrom EXEC\r\n"),

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/parcel.h"
 #include "daemon/reply.h"
 #include "daemon/session_parts.h"
 #include "daemon/session_push.h"
@@ -137,6 +138,14 @@ static void test_holds(void)
 	stub_stop();
 }
 
+static void push_seven(struct session *session)
+{
+	struct parcel *seven = parcel_create(4);
+	memcpy(seven->data, ":7\r\n", 4);
+	session_push_parcel(session, "*1\r\n", 4, seven);
+	parcel_release(stub.sessions, seven);
+}
+
 static void test_pushed(void)
 {
 	stub_start(PERSIST_MEMORY);
@@ -145,7 +154,7 @@ static void test_pushed(void)
 	session->resp_version = 3;
 	stub_send_text(fd, "CUT 5\r\nPING\r\n");
 	turn();
-	session_push_frame(session, "*1\r\n:7\r\n", 8);
+	push_seven(session);
 	turn();
 	session_push_begin(session, 1);
 	reply_integer(session, 8);
@@ -155,7 +164,7 @@ static void test_pushed(void)
 	   "what is pushed meanwhile stands behind the reply");
 	stub_send_text(fd, "CUT 5\r\n");
 	turn();
-	session_push_frame(session, "*1\r\n:7\r\n", 8);
+	push_seven(session);
 	close(fd);
 	stub_turns();
 	ok_u64(stub.states + stub.sessions->buffer_bytes, 0, "G: or goes with its connection");

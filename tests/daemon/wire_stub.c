@@ -15,6 +15,7 @@
 #include "daemon/command.h"
 #include "daemon/keyspace.h"
 #include "daemon/log.h"
+#include "daemon/parcel.h"
 #include "daemon/readers.h"
 #include "daemon/reply.h"
 #include "daemon/seam.h"
@@ -458,4 +459,19 @@ bool stub_ended(int fd)
 uint64_t stub_counter(int counter)
 {
 	return *kvs_counter_word(stub_region, (enum kvs_counter)counter);
+}
+
+size_t stub_publish(enum pubsub_kind kind, const char *channel, const char *message, size_t bytes)
+{
+	char *at[2];
+	struct parcel *parcel = pubsub_parcel(strlen(channel), bytes, &at[0], &at[1]);
+	if (!parcel) {
+		abort();
+	}
+	memcpy(at[0], channel, strlen(channel));
+	memcpy(at[1], message, bytes);
+	pubsub_begin(&stub.kvd, kind, parcel);
+	parcel_release(stub.sessions, parcel);
+	(void)pubsub_go(&stub.kvd, 0);
+	return pubsub_sent(&stub.kvd);
 }

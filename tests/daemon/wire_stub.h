@@ -10,6 +10,7 @@
 #pragma once
 
 #include "daemon/kvd.h"
+#include "daemon/pubsub.h"
 #include "daemon/session.h"
 
 struct stub {
@@ -56,4 +57,6 @@ size_t stub_receive(int fd, char *out, size_t bytes, bool *ended);
 bool stub_expect(int fd, const char *text);
 /// True if the connection ended and nothing was left to read.
 bool stub_ended(int fd);
+/// Sends a message to all who get it, in one go. Returns how many.
+size_t stub_publish(enum pubsub_kind kind, const char *channel, const char *message, size_t bytes);
 uint64_t stub_counter(int counter); // enum kvs_counter
