@@ -124,8 +124,8 @@ void loop_destroy(struct loop *loop)
 	if (!loop) {
 		return;
 	}
-	// A second request to stop came while the first was obeyed: it must not end the process now,
-	// by the signal's own way, with everything done but an exit code.
+	// A second request to stop came while the first was obeyed: it must not end the process
+	// now, by the signal's own way, with everything done but an exit code.
 	struct signalfd_siginfo info;
 	while (loop->signals.fd >= 0 && read(loop->signals.fd, &info, sizeof(info)) > 0) {
 	}

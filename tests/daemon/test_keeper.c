@@ -45,8 +45,8 @@ static pid_t begin(struct keeper *keeper, int (*life)(struct fdstore *store))
 	return child;
 }
 
-/// Runs `life` to its end, and listens then. What the keeper heard is added to *heard. Its exit code; 99
-/// if it did not end by itself.
+/// Runs `life` to its end, and listens then. What the keeper heard is added to *heard. Its exit
+/// code; 99 if it did not end by itself.
 static int live(struct keeper *keeper, int (*life)(struct fdstore *store), unsigned *heard)
 {
 	int status;
