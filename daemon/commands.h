@@ -114,6 +114,25 @@ static inline bool commands_lookup(struct call *call, uint32_t index, struct key
 	return found;
 }
 
+#define COMMANDS_AHEAD 16u // keys whose memory is asked for together
+
+/// Before the key at `index` of a command with keys from the first argument on, every `step`-th:
+/// asks for the memory of the next ones, once for COMMANDS_AHEAD of them.
+static inline void commands_look_ahead(struct call *call, uint32_t index, uint32_t step)
+{
+	if ((index - 1) / step % COMMANDS_AHEAD != 0 || index + step >= call->argc) {
+		return;
+	}
+	uint64_t end = (uint64_t)index + COMMANDS_AHEAD * step;
+	end = end < call->argc ? end : call->argc;
+	for (int pass = 0; pass < 2; pass++) {
+		for (uint64_t i = index; i < end; i += step) {
+			keyspace_prefetch(call->kvd->keyspace, call->argv[i].data,
+					  call->argv[i].bytes, pass);
+		}
+	}
+}
+
 /// Tells that a key was set, and, if its end was given with it, that too.
 static inline void commands_event_set(struct call *call, uint32_t key_index, bool expires)
 {

@@ -9,9 +9,11 @@ void commands_generic_del(struct call *call)
 	bool together = call->argc > 2; // one batch: all of them go, or none
 	if (together) {
 		commands_batch_begin(call);
+		keyspace_batch_expect(call->kvd->keyspace, call->argc - 1);
 	}
 	for (uint32_t i = 1; i < call->argc; i++) {
 		const struct resp_arg *key = &call->argv[i];
+		commands_look_ahead(call, i, 1);
 		int result = keyspace_delete(call->kvd->keyspace, key->data, key->bytes);
 		if (!commands_wrote(call, result, 0)) {
 			if (together) {
@@ -64,7 +66,9 @@ static bool generic_set_pairs(struct call *call)
 		}
 	}
 	commands_batch_begin(call);
+	keyspace_batch_expect(call->kvd->keyspace, call->argc / 2);
 	for (uint32_t i = 1; i < call->argc; i += 2) {
+		commands_look_ahead(call, i, 2);
 		if (!commands_store(call, i, i + 1, 0, NULL)) {
 			commands_batch_abort(call);
 			return false;
@@ -88,6 +92,7 @@ void commands_generic_msetnx(struct call *call)
 	}
 	for (uint32_t i = 1; i < call->argc; i += 2) {
 		struct keyspace_value value;
+		commands_look_ahead(call, i, 2);
 		if (commands_peek(call, i, &value)) {
 			reply_integer(call->session, 0);
 			return;

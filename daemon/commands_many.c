@@ -13,7 +13,6 @@
 #include "daemon/tracking.h"
 
 #define MANY_AT_ONCE 1024u   // keys
-#define MANY_AHEAD 16u	     // keys whose memory is asked for together
 #define MANY_CLOCK 16u	     // keys between two looks at the clock
 #define MANY_KEY_BYTES 1024u // of a value that take as long as another key
 
@@ -140,24 +139,11 @@ static void many_cut(struct call *call, bool values, const struct many *now)
 	}
 }
 
-/// Asks for the memory of the next keys.
-static void many_look_ahead(const struct call *call, uint32_t next)
-{
-	for (int pass = 0; pass < 2; pass++) {
-		for (uint32_t i = next + 1; i < call->argc && i <= next + MANY_AHEAD; i++) {
-			const struct resp_arg *key = &call->argv[i];
-			keyspace_prefetch(call->kvd->keyspace, key->data, key->bytes, pass);
-		}
-	}
-}
-
 static bool many_next(struct call *call, struct many *many, struct keyspace_value *value)
 {
 	uint32_t i = ++many->next;
 	if (!many->moment) {
-		if (i % MANY_AHEAD == 1) {
-			many_look_ahead(call, i - 1);
-		}
+		commands_look_ahead(call, i, 1);
 		return commands_lookup(call, i, value);
 	}
 	bool changed;

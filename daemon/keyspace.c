@@ -370,6 +370,9 @@ uint64_t keyspace_scan(struct keyspace *keyspace, uint64_t cursor,
 void keyspace_prefetch(struct keyspace *keyspace, const void *key, size_t key_bytes, int pass)
 {
 	uint64_t hash = keyspace_hash(keyspace, key, key_bytes);
+	if (__builtin_expect(keyspace->batch.open, 0)) {
+		keyspace_batch_prefetch(keyspace, hash, pass);
+	}
 	if (pass == 0) {
 		kvs_table_prefetch_bucket(&keyspace->region->map, hash);
 	} else {

@@ -102,6 +102,8 @@ int keyspace_flush(struct keyspace *keyspace);
 /// gone); abort drops it. Batches do not nest. Versions reported inside a batch are final if it
 /// commits.
 void keyspace_batch_begin(struct keyspace *keyspace);
+/// So many writes may come into it: only a hint.
+void keyspace_batch_expect(struct keyspace *keyspace, uint32_t count);
 int keyspace_batch_commit(struct keyspace *keyspace);
 void keyspace_batch_abort(struct keyspace *keyspace);
 

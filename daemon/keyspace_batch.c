@@ -14,6 +14,8 @@
 #define BATCH_MEET_MAX ((KVS_CHAIN_BUCKETS_MAX - KVS_CHAIN_BUCKETS_WRITE - 1) * KVS_BUCKET_ENTRIES)
 #define BATCH_MEET_PLACES 65536u
 #define BATCH_KEEP_BYTES (1u << 20) // arena kept for the next batch
+#define BATCH_KEEP_OPS 4096u // place for so many is kept, too
+#define BATCH_AHEAD 8u // ops whose memory is asked for before it is their turn
 
 struct keyspace_block {
 	struct keyspace_block *next;
@@ -42,8 +44,9 @@ static void *batch_alloc(struct keyspace_batch *batch, size_t bytes)
 }
 
 // Empties the batch; one block of ordinary size is kept.
-static void batch_reset(struct keyspace_batch *batch)
+static void batch_reset(struct keyspace *keyspace)
 {
+	struct keyspace_batch *batch = &keyspace->batch;
 	struct keyspace_block *block = batch->arena;
 	batch->arena = NULL;
 	while (block != NULL) {
@@ -57,7 +60,18 @@ static void batch_reset(struct keyspace_batch *batch)
 		}
 		block = next;
 	}
-	if (batch->overlay != NULL && batch->count > 0) {
+	if (batch->capacity > BATCH_KEEP_OPS) {
+		reclaim_free(&keyspace->reclaim, batch->ops, batch->capacity * sizeof(*batch->ops));
+		batch->ops = NULL;
+		batch->capacity = 0;
+	}
+	if (batch->overlay_size > 2 * BATCH_KEEP_OPS) {
+		// Or each little batch from here on would clear all of it.
+		reclaim_free(&keyspace->reclaim, batch->overlay,
+			     batch->overlay_size * sizeof(*batch->overlay));
+		batch->overlay = NULL;
+		batch->overlay_size = 0;
+	} else if (batch->overlay != NULL && batch->count > 0) {
 		memset(batch->overlay, 0, batch->overlay_size * sizeof(*batch->overlay));
 	}
 	batch->count = 0;
@@ -72,7 +86,7 @@ static void batch_reset(struct keyspace_batch *batch)
 void keyspace_batch_fini(struct keyspace *keyspace)
 {
 	struct keyspace_batch *batch = &keyspace->batch;
-	batch_reset(batch);
+	batch_reset(keyspace);
 	free(batch->arena);
 	free(batch->ops);
 	free(batch->overlay);
@@ -84,10 +98,9 @@ void keyspace_batch_begin(struct keyspace *keyspace)
 	keyspace->batch.open = true;
 }
 
-// Grows the overlay so that it stays at most half full, and enters all ops anew.
-static bool overlay_grow(struct keyspace_batch *batch)
+// Gives the overlay another size, and enters all ops anew.
+static bool overlay_resize(struct keyspace_batch *batch, uint32_t size)
 {
-	uint32_t size = batch->overlay_size ? batch->overlay_size * 2 : 256;
 	uint32_t *overlay = calloc(size, sizeof(*overlay));
 	if (overlay == NULL) {
 		return false;
@@ -101,6 +114,38 @@ static bool overlay_grow(struct keyspace_batch *batch)
 		*bucket = i + 1;
 	}
 	return true;
+}
+
+// Grows the overlay so that it stays at most half full.
+static bool overlay_grow(struct keyspace_batch *batch)
+{
+	return overlay_resize(batch, batch->overlay_size ? batch->overlay_size * 2 : 256);
+}
+
+void keyspace_batch_expect(struct keyspace *keyspace, uint32_t count)
+{
+	struct keyspace_batch *batch = &keyspace->batch;
+	uint32_t size = batch->overlay_size ? batch->overlay_size : 256;
+	while (size / 2 < (uint64_t)batch->count + count && size <= UINT32_MAX / 4) {
+		size *= 2;
+	}
+	if (size > batch->overlay_size) {
+		(void)overlay_resize(batch, size); // without it it grows as it goes
+	}
+}
+
+void keyspace_batch_prefetch(const struct keyspace *keyspace, uint64_t hash, int pass)
+{
+	const struct keyspace_batch *batch = &keyspace->batch;
+	if (batch->overlay_size == 0) {
+		return;
+	}
+	const uint32_t *bucket = &batch->overlay[hash & (batch->overlay_size - 1)];
+	if (pass == 0) {
+		__builtin_prefetch(bucket);
+	} else if (*bucket != 0) {
+		__builtin_prefetch(&batch->ops[*bucket - 1].hash);
+	}
 }
 
 static bool ops_grow(struct keyspace_batch *batch)
@@ -199,7 +244,7 @@ void keyspace_batch_abort(struct keyspace *keyspace)
 	for (uint32_t i = 0; i < batch->count; i++) {
 		keyspace_op_drop(keyspace, &batch->ops[i]);
 	}
-	batch_reset(batch);
+	batch_reset(keyspace);
 }
 
 // Does a batch with removals in it leave no more behind than it finds? Then it may use their
@@ -273,6 +318,19 @@ static bool batch_spreads(const struct keyspace *keyspace)
 	return spreads;
 }
 
+// Asks for the bucket, and later for the record, of ops that come soon.
+static void batch_look_ahead(const struct keyspace *keyspace, uint32_t i)
+{
+	const struct kvs_map *map = &keyspace->region->map;
+	const struct keyspace_batch *batch = &keyspace->batch;
+	if (i + 2 * BATCH_AHEAD < batch->count) {
+		kvs_table_prefetch_bucket(map, batch->ops[i + 2 * BATCH_AHEAD].hash);
+	}
+	if (i + BATCH_AHEAD < batch->count) {
+		kvs_table_prefetch_record(map, batch->ops[i + BATCH_AHEAD].hash);
+	}
+}
+
 // Vouches for everything the batch needs: log space, overflow buckets, large runs.
 static int batch_reserve(struct keyspace *keyspace)
 {
@@ -292,6 +350,10 @@ static int batch_reserve(struct keyspace *keyspace)
 	for (uint32_t i = 0; i < batch->count; i++) {
 		const struct keyspace_op *op = &batch->ops[i];
 		uint32_t record_bytes = op->record_bytes;
+		if (i + BATCH_AHEAD < batch->count) {
+			kvs_table_prefetch_bucket(&keyspace->region->map,
+						  batch->ops[i + BATCH_AHEAD].hash);
+		}
 		bytes += record_bytes;
 		largest = record_bytes > largest ? record_bytes : largest;
 		if (op->kind == KEYSPACE_OP_SET && op->run_offset == 0 &&
@@ -317,7 +379,7 @@ int keyspace_batch_commit(struct keyspace *keyspace)
 {
 	struct keyspace_batch *batch = &keyspace->batch;
 	if (batch->count == 0 && !batch->failed) {
-		batch_reset(batch);
+		batch_reset(keyspace);
 		return KEYSPACE_OK;
 	}
 	int result = KEYSPACE_TOO_LARGE;
@@ -342,6 +404,7 @@ int keyspace_batch_commit(struct keyspace *keyspace)
 		keyspace_note_removal(keyspace, removal_seq);
 	}
 	for (uint32_t i = 0; i < batch->count; i++) {
+		batch_look_ahead(keyspace, i);
 		keyspace_op_publish(keyspace, &batch->ops[i]);
 		SEAM_CRASH(batch_half_published);
 	}
@@ -352,7 +415,7 @@ int keyspace_batch_commit(struct keyspace *keyspace)
 	if (count > 1) {
 		keyspace_counter_add(keyspace, KVS_COUNTER_batches_applied, 1);
 	}
-	batch_reset(batch);
+	batch_reset(keyspace);
 	keyspace_table_steps(keyspace, count + 1 < 4096 ? count + 1 : 4096);
 	return KEYSPACE_OK;
 }

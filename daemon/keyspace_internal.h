@@ -294,6 +294,8 @@ int keyspace_batch_add(struct keyspace *keyspace, const struct keyspace_op *op, 
 const struct keyspace_op *keyspace_batch_find(const struct keyspace *keyspace, uint64_t hash,
 					      const void *key, size_t key_bytes);
 void keyspace_batch_fini(struct keyspace *keyspace);
+/// As keyspace_prefetch(), of what the open batch has for a key.
+void keyspace_batch_prefetch(const struct keyspace *keyspace, uint64_t hash, int pass);
 
 // ---- cleaner.c ----
 
