@@ -36,6 +36,7 @@ enum command_flags {
 	COMMAND_MAY_REPLICATE = 1 << 18, // waits for the end of a pause as writes do
 	COMMAND_UNPAUSES = 1 << 19,	 // never waits for it
 	COMMAND_CATEGORY_ADMIN = 1 << 20, // counts as such in ACL CAT, though not flagged so
+	COMMAND_NO_ASYNC_LOADING = 1 << 21,
 };
 
 /// One call: arguments point into the session's input buffer.

@@ -13,12 +13,15 @@
 #define F_ANY (COMMAND_LOADING | COMMAND_STALE)
 #define F_CONN (F_ANY | COMMAND_NOSCRIPT)
 #define F_ADMIN (F_CONN | COMMAND_ADMIN)
+#define F_REPLICA (COMMAND_ADMIN | COMMAND_NOSCRIPT | COMMAND_STALE | COMMAND_NO_ASYNC_LOADING)
 #define F_SUBSCRIBE (F_CONN | COMMAND_PUBSUB | COMMAND_SUBSCRIBER)
 #define F_OPEN (F_CONN | COMMAND_FAST | COMMAND_ALLOW_BUSY)
 
 #include "daemon/commands_acl.tbl.h"
 X(append, "append", commands_string_append, 3, F_OOM | F_FAST, 1, 1, 1, "string", "2.0.0",
   "key value", "Adds bytes to the end of a value; creates the key if it is absent.")
+X(asking, "asking", commands_alone_no_cluster, 1, F_FAST, 0, 0, 0, "cluster", "3.0.0",
+  "", "Is refused: there is no cluster.")
 X(auth, "auth", commands_connection_auth, -2, F_OPEN | COMMAND_NO_AUTH, 0, 0, 0, "connection",
   "1.0.0",
   "[username] password", "Accepted for the user default only: the kernel tells kvd who connects.")
@@ -44,6 +47,7 @@ X(bitpos, "bitpos", commands_bit_bitpos, -3, F_READ | COMMAND_SLOW_OK, 1, 1, 1, 
   "key bit [start [end [BYTE|BIT]]]",
   "Finds the first 1 or the first 0 among the bits of a value, or of a part of it.")
 #include "daemon/commands_client.tbl.h"
+#include "daemon/commands_cluster.tbl.h"
 #include "daemon/commands_command.tbl.h"
 #include "daemon/commands_config.tbl.h"
 X(copy, "copy", commands_rename_copy, -3, F_OOM, 1, 2, 1, "generic", "6.2.0",
@@ -157,6 +161,7 @@ X(lolwut, "lolwut", commands_server_lolwut, -1, F_READ | F_FAST, 0, 0, 0, "serve
 #include "daemon/commands_memory.tbl.h"
 X(mget, "mget", commands_many_mget, -2, F_READ | F_FAST, 1, -1, 1, "string", "1.0.0",
   "key [key ...]", "Returns several values, null for each key that is absent.")
+#include "daemon/commands_module.tbl.h"
 X(move, "move", commands_server_move, 3, F_WRITE | F_FAST, 1, 1, 1, "generic", "1.0.0",
   "key db", "Is refused: there is one database.")
 X(mset, "mset", commands_generic_mset, -3, F_OOM, 1, -1, 2, "string", "1.0.1",
@@ -202,11 +207,18 @@ X(quit, "quit", commands_connection_quit, -1,
   "", "Answers and closes the connection.")
 X(randomkey, "randomkey", commands_scan_randomkey, 1, F_READ, 0, 0, 0, "generic", "1.0.0",
   "", "Returns one of the keys, each with the same chance, or null if there are none.")
+X(readonly, "readonly", commands_alone_no_cluster, 1, F_ANY | F_FAST, 0, 0, 0, "cluster", "3.0.0",
+  "", "Is refused: there is no cluster.")
+X(readwrite, "readwrite", commands_alone_no_cluster, 1, F_ANY | F_FAST, 0, 0, 0, "cluster",
+  "3.0.0",
+  "", "Is refused: there is no cluster.")
 X(rename, "rename", commands_rename_rename, 3, F_WRITE, 1, 2, 1, "generic", "1.0.0",
   "key newkey",
   "Gives a key another name, with its value and time to live; a key of that name goes.")
 X(renamenx, "renamenx", commands_rename_renamenx, 3, F_WRITE | F_FAST, 1, 2, 1, "generic", "1.0.0",
   "key newkey", "Gives a key another name if no key has it.")
+X(replicaof, "replicaof", commands_alone_replicaof, 3, F_REPLICA, 0, 0, 0, "server", "5.0.0",
+  "host port|NO ONE", "Accepts NO ONE: kvd follows nobody, and cannot.")
 X(reset, "reset", commands_connection_reset, 1,
   F_OPEN | COMMAND_NO_AUTH | COMMAND_NO_QUEUE | COMMAND_SUBSCRIBER, 0, 0, 0, "connection", "6.2.0",
   "", "Makes this connection as it was when it was new.")
@@ -220,6 +232,7 @@ X(scan, "scan", commands_scan_scan, -2, F_READ, 0, 0, 0, "generic", "2.8.0",
   "cursor [MATCH pattern] [COUNT count] [TYPE type]",
   "Goes through the keys piece by piece: start with 0, go on with the cursor returned until it is "
   "0.")
+#include "daemon/commands_script.tbl.h"
 X(select, "select", commands_connection_select, 2, F_ANY | F_FAST, 0, 0, 0, "connection", "1.0.0",
   "index", "Accepts database 0, the only one.")
 X(set, "set", commands_set_set, -3, F_OOM, 1, 1, 1, "string", "1.0.0",
@@ -235,6 +248,8 @@ X(setnx, "setnx", commands_set_setnx, 3, F_OOM | F_FAST, 1, 1, 1, "string", "1.0
 X(setrange, "setrange", commands_range_setrange, 4, F_OOM, 1, 1, 1, "string", "2.2.0",
   "key offset value",
   "Writes over a part of a value, which grows as needed; returns the length it has then.")
+X(slaveof, "slaveof", commands_alone_replicaof, 3, F_REPLICA, 0, 0, 0, "server", "1.0.0",
+  "host port|NO ONE", "What REPLICAOF was called first.")
 #include "daemon/commands_slowlog.tbl.h"
 X(spublish, "spublish", commands_publish_spublish, 3,
   F_ANY | F_FAST | COMMAND_PUBSUB | COMMAND_MAY_REPLICATE, 0, 0, 0,
@@ -282,6 +297,7 @@ X(watch, "watch", commands_watch_watch, -2, F_OPEN | COMMAND_NO_QUEUE, 1, -1, 1,
 #undef F_ANY
 #undef F_CONN
 #undef F_ADMIN
+#undef F_REPLICA
 #undef F_SUBSCRIBE
 #undef F_OPEN
 // clang-format on

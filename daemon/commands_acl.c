@@ -7,6 +7,9 @@
 
 #include "daemon/glob.h"
 
+#define ACL_NAMES_EVERY 32u // between two looks at the clock
+#define ACL_PASSWORD_BITS_MAX 4096
+
 // ---- categories ----
 
 // All that a command of kvd can be in, in Redis's order.
@@ -34,8 +37,12 @@ size_t commands_categories(const struct command *command, const char *out[COMMAN
 {
 	size_t n = 0;
 	bool bare = command->run == commands_command_none;
-	bool about_commands =
-		strncmp(command->name, "command", 7) == 0 || strcmp(command->name, "wait") == 0;
+	static const char *const others[] = { "asking", "readonly", "readwrite", "wait" };
+	bool connection = strncmp(command->name, "command", 7) == 0 ||
+			  (strcmp(command->group, "connection") == 0 && !bare);
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		connection = connection || strcmp(command->name, others[i]) == 0;
+	}
 	bool admin = (command->flags & (COMMAND_ADMIN | COMMAND_CATEGORY_ADMIN)) != 0;
 	if (acl_is_keyspace(command)) {
 		out[n++] = "@keyspace";
@@ -62,7 +69,7 @@ size_t commands_categories(const struct command *command, const char *out[COMMAN
 	if (admin || command->flags & COMMAND_DANGEROUS) {
 		out[n++] = "@dangerous";
 	}
-	if ((strcmp(command->group, "connection") == 0 && !bare) || about_commands) {
+	if (connection) {
 		out[n++] = "@connection";
 	} else if (strcmp(command->group, "transactions") == 0) {
 		out[n++] = "@transaction";
@@ -166,6 +173,11 @@ void commands_command_list(struct call *call)
 
 // ---- one user ----
 
+static bool acl_is_user(const struct resp_arg *name)
+{
+	return name->bytes == 7 && memcmp(name->data, "default", 7) == 0;
+}
+
 void commands_acl_whoami(struct call *call)
 {
 	reply_text(call->session, "default");
@@ -193,5 +205,113 @@ void commands_acl_cat(struct call *call)
 		acl_reply_categories(call);
 	} else {
 		acl_reply_category(call, &call->argv[2]);
+	}
+}
+
+void commands_acl_getuser(struct call *call)
+{
+	static const char *const fields[][2] = { { "commands", "+@all" },
+						 { "keys", "~*" },
+						 { "channels", "&*" } };
+	struct session *session = call->session;
+	if (!acl_is_user(&call->argv[2])) {
+		reply_null(session);
+		return;
+	}
+	reply_map(session, 6);
+	reply_text(session, "flags");
+	reply_set(session, 2);
+	reply_text(session, "on");
+	reply_text(session, "nopass");
+	reply_text(session, "passwords");
+	reply_array(session, 0);
+	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+		reply_text(session, fields[i][0]);
+		reply_text(session, fields[i][1]);
+	}
+	reply_text(session, "selectors");
+	reply_array(session, 0);
+}
+
+void commands_acl_setuser(struct call *call)
+{
+	commands_error(call, "ERR kvd has one user, default: who may connect is decided by the "
+			     "socket's owner and mode");
+}
+
+void commands_acl_deluser(struct call *call)
+{
+	struct commands_walk *walk = commands_walk(call);
+	for (; walk && walk->at + 2 < call->argc; walk->at++) {
+		if (walk->at % ACL_NAMES_EVERY == 0 && commands_cut(call)) {
+			return;
+		}
+		if (acl_is_user(&call->argv[walk->at + 2])) {
+			commands_error(call, "ERR The 'default' user cannot be removed");
+			return;
+		}
+	}
+	if (walk) {
+		reply_integer(call->session, 0);
+	}
+}
+
+void commands_acl_log(struct call *call)
+{
+	int64_t count;
+	if (call->argc > 3) {
+		commands_error_subcommand(call);
+	} else if (call->argc == 3 && commands_arg_is(&call->argv[2], "reset")) {
+		reply_ok(call->session);
+	} else if (call->argc == 2 || commands_arg_int(call, &call->argv[2], &count, NULL)) {
+		reply_array(call->session, 0); // everybody may do everything
+	}
+}
+
+void commands_acl_genpass(struct call *call)
+{
+	static const char digits[] = "0123456789abcdef";
+	unsigned char random[ACL_PASSWORD_BITS_MAX / 8];
+	char text[ACL_PASSWORD_BITS_MAX / 4];
+	int64_t bits = 256;
+	if (call->argc > 3) {
+		commands_error_subcommand(call);
+		return;
+	}
+	if (call->argc == 3 && !commands_arg_int(call, &call->argv[2], &bits, NULL)) {
+		return;
+	}
+	if (bits < 1 || bits > ACL_PASSWORD_BITS_MAX) {
+		commands_error(call, "ERR ACL GENPASS argument must be the number of bits for the "
+				     "output password, a positive number up to 4096");
+		return;
+	}
+	size_t bytes = ((size_t)bits + 3) / 4;
+	call->kvd->seam->random_bytes(random, (bytes + 1) / 2);
+	for (size_t i = 0; i < bytes; i++) {
+		text[i] = digits[(random[i / 2] >> (4 * (i % 2))) & 15];
+	}
+	reply_bulk(call->session, text, bytes);
+}
+
+void commands_acl_dryrun(struct call *call)
+{
+	char name[COMMANDS_EXCERPT_BYTES];
+	if (!acl_is_user(&call->argv[2])) {
+		commands_errorf(call, "ERR User '%s' not found",
+				commands_excerpt(&call->argv[2], name));
+		return;
+	}
+	uint32_t argc = call->argc - 3;
+	const struct command *command = commands_of_request(&call->argv[3], argc);
+	if (!command) {
+		commands_errorf(call, "ERR Command '%s' not found",
+				commands_excerpt(&call->argv[3], name));
+	} else if (command->arity > 0 ? argc != (uint32_t)command->arity
+				      : argc < (uint32_t)-command->arity) {
+		commands_errorf(call, "ERR wrong number of arguments for '%s' command",
+				command->name);
+	} else {
+		reply_ok(call->session);
 	}
 }

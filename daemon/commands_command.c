@@ -27,6 +27,7 @@ static const struct command_flag_name command_flag_names[] = {
 	{ COMMAND_SKIP_SLOWLOG, "skip_slowlog" },
 	{ COMMAND_FAST, "fast" },
 	{ COMMAND_NO_AUTH, "no_auth" },
+	{ COMMAND_NO_ASYNC_LOADING, "no_async_loading" },
 	{ COMMAND_NO_MULTI, "no_multi" },
 	{ COMMAND_ALLOW_BUSY, "allow_busy" },
 };

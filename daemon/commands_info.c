@@ -154,6 +154,12 @@ static void info_memory(const struct kvd *kvd, struct text *text)
 	info_number(text, "mem_cluster_links", 0);
 	info_number(text, "mem_aof_buffer", 0);
 	info_string(text, "mem_allocator", "kvd-log");
+	info_number(text, "allocator_allocated", live);
+	info_number(text, "allocator_active", used);
+	info_number(text, "allocator_resident", resident);
+	text_printf(text, "allocator_frag_ratio:%.2f\r\n",
+		    live ? (double)used / (double)live : 1.0);
+	info_number(text, "allocator_frag_bytes", used > live ? used - live : 0);
 	info_number(text, "active_defrag_running", 0);
 	info_number(text, "lazyfree_pending_objects", 0);
 }
@@ -177,6 +183,7 @@ static void info_persistence(const struct kvd *kvd, struct text *text)
 	info_number(text, "aof_rewrite_in_progress", 0);
 	info_number(text, "aof_rewrite_scheduled", 0);
 	info_string(text, "aof_last_rewrite_time_sec", "-1");
+	info_string(text, "aof_current_rewrite_time_sec", "-1");
 	info_string(text, "aof_last_bgrewrite_status", "ok");
 	info_string(text, "aof_last_write_status", degraded ? "err" : "ok");
 	info_string(text, "persist_policy", info_policies[kvd->config.persist_policy & 3]);
@@ -371,6 +378,7 @@ static bool info_write(struct call *call, struct info_work *work)
 	}
 	if (section->write) {
 		section->write(call->kvd, text);
+		commands_info_never(text, section->name);
 		return true;
 	}
 	for (; work->row <= COMMANDS_ROWS_COUNT; work->row++) {

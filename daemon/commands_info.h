@@ -8,6 +8,9 @@
 struct kvd;
 struct text;
 
+/// What Redis counts of things that kvd never does, by section: lines with 0, because exporters
+/// look for them.
+void commands_info_never(struct text *text, const char *section);
 /// A line about a command by its index, if it was called: how often, how long, how often in vain.
 void commands_info_commandstats(const struct kvd *kvd, struct text *text, size_t command);
 /// A line for each code that errors began with.

@@ -9,6 +9,41 @@
 
 #include "daemon/text.h"
 
+/// Of forks, replication, eviction, defragmentation, scripts, threads.
+static const struct info_never {
+	const char *section;
+	const char *fields; // with spaces between
+} info_nevers[] = {
+	{ "clients", "client_recent_max_input_buffer client_recent_max_output_buffer" },
+	{ "memory", "used_memory_vm_eval used_memory_scripts_eval used_memory_vm_functions "
+		    "used_memory_vm_total used_memory_functions lazyfreed_objects" },
+	{ "persistence",
+	  "current_cow_peak current_cow_size current_cow_size_age current_fork_perc "
+	  "current_save_keys_processed current_save_keys_total rdb_last_cow_size aof_rewrites "
+	  "aof_rewrites_consecutive_failures aof_last_cow_size module_fork_in_progress "
+	  "module_fork_last_cow_size" },
+	{ "stats",
+	  "total_net_repl_input_bytes total_net_repl_output_bytes instantaneous_input_repl_kbps "
+	  "instantaneous_output_repl_kbps expired_stale_perc expired_time_cap_reached_count "
+	  "evicted_clients total_eviction_exceeded_time current_eviction_exceeded_time "
+	  "active_defrag_hits active_defrag_misses active_defrag_key_hits "
+	  "active_defrag_key_misses total_active_defrag_time current_active_defrag_time "
+	  "dump_payload_sanitizations io_threaded_reads_processed io_threaded_writes_processed" },
+};
+
+void commands_info_never(struct text *text, const char *section)
+{
+	for (size_t i = 0; i < sizeof(info_nevers) / sizeof(info_nevers[0]); i++) {
+		const char *at =
+			strcmp(section, info_nevers[i].section) == 0 ? info_nevers[i].fields : "";
+		while (*at) {
+			size_t bytes = strcspn(at, " ");
+			text_printf(text, "%.*s:0\r\n", (int)bytes, at);
+			at += bytes + strspn(at + bytes, " ");
+		}
+	}
+}
+
 void commands_info_commandstats(const struct kvd *kvd, struct text *text, size_t command)
 {
 	size_t count;

@@ -1,18 +1,42 @@
 // SPDX-License-Identifier: MIT
 //
-// FUNCTION as far as a server without scripts can answer truthfully: there are none, so flushing
-// them is done at once and the list is empty. What would need one is unknown here.
+// FUNCTION and SCRIPT as far as a server without scripts can answer truthfully: there are none, so
+// flushing them is done at once and the list is empty. What would need one is unknown here.
 #include "daemon/commands.h"
+
+#define SCRIPT_NAMES_EVERY 32u // between two looks at the clock
+#define SCRIPT_TEXT_FLUSH "ERR SCRIPT FLUSH only support SYNC|ASYNC option"
+
+void commands_script_exists(struct call *call)
+{
+	struct commands_walk *walk = commands_walk(call);
+	if (walk && walk->phase == 0) {
+		walk->phase = 1;
+		reply_array(call->session, call->argc - 2);
+	}
+	for (; walk && walk->at + 2 < call->argc; walk->at++) {
+		if (walk->at % SCRIPT_NAMES_EVERY == 0 && commands_cut(call)) {
+			return;
+		}
+		reply_integer(call->session, 0);
+	}
+}
 
 void commands_script_flush(struct call *call)
 {
+	bool script = strncmp(call->command->name, "script", 6) == 0;
 	if (call->argc > 3) {
-		commands_error_subcommand(call);
+		if (script) {
+			commands_error(call, SCRIPT_TEXT_FLUSH);
+		} else {
+			commands_error_subcommand(call);
+		}
 		return;
 	}
 	if (call->argc == 3 && !commands_arg_is(&call->argv[2], "sync") &&
 	    !commands_arg_is(&call->argv[2], "async")) {
-		commands_error(call, "ERR FUNCTION FLUSH only supports SYNC|ASYNC option");
+		commands_error(call, script ? SCRIPT_TEXT_FLUSH
+					    : "ERR FUNCTION FLUSH only supports SYNC|ASYNC option");
 		return;
 	}
 	reply_ok(call->session);
