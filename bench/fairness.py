@@ -17,6 +17,8 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tests', 'lib'))
 from kvdtest import Connection, Kvd  # noqa: E402
 
+from fairness_users import users  # noqa: E402
+
 MIB = 1 << 20
 
 
@@ -394,7 +396,7 @@ def main():
     parser.add_argument('--memory', default='3GiB')
     parser.add_argument('--persist', default='memory')
     parser.add_argument('--only', help='cases with this in their name')
-    parser.add_argument('--groups', default='talk,large,clients,keys,many,multi,flush')
+    parser.add_argument('--groups', default='talk,large,clients,keys,many,multi,users,flush')
     parser.add_argument('--json', action='store_true')
     options = parser.parse_args()
     run = Run(options)
@@ -408,7 +410,7 @@ def main():
         large_values(run, options.value_mib * MIB)
     if 'clients' in groups:
         many_clients(run, options.clients)
-    if {'keys', 'many', 'multi', 'flush'} & set(groups):
+    if {'keys', 'many', 'multi', 'users', 'flush'} & set(groups):
         load(run.kvd, options.keys)
     if 'keys' in groups:
         every_key(run, options.keys)
@@ -416,6 +418,8 @@ def main():
         many_keys(run, options.keys)
     if 'multi' in groups:
         transactions(run)
+    if 'users' in groups:
+        users(run)
     if 'flush' in groups:
         flushes(run, options.keys)
     run.close()

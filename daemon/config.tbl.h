@@ -65,6 +65,9 @@ CONFIG_NUMBER(compact_ratio_percent, "compact-ratio", 200, 110, 10000, 1,
 CONFIG_SIZE(compact_floor_bytes, "compact-floor", 64 * CONFIG_MIB, 0, UINT64_MAX, 1,
 	    "below this the store is not compacted")
 CONFIG_NUMBER(clients_max, "maxclients", 10000, 1, 1000000, 1, "connections at once")
+CONFIG_NUMBER(clients_share_percent, "maxclients-uid-share", 80, 1, 100, 1,
+	      "share of maxclients that one user may have, percent; root and kvd's own user may "
+	      "have all")
 CONFIG_SIZE(output_bytes_max, "client-output-max", 256 * CONFIG_MIB, 65536, UINT64_MAX, 1,
 	    "a client whose unread replies exceed this is closed")
 CONFIG_SIZE(subscriber_output_max, "subscriber-output-max", 32 * CONFIG_MIB, 0, UINT64_MAX, 1,

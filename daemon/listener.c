@@ -118,6 +118,30 @@ static bool listener_is_full(const struct listener *listener)
 	return session_count(listener->sessions) >= listener->kvd->config.clients_max;
 }
 
+/// Connections that one user may have.
+static uint64_t listener_share(const struct listener *listener)
+{
+	const struct config *config = &listener->kvd->config;
+	uint64_t share = config->clients_max * config->clients_share_percent / 100;
+	return share > 0 ? share : 1;
+}
+
+/// Has the user who connects his share already? Root and kvd's own user are not bounded: they could
+/// as well stop kvd.
+static bool listener_uid_is_full(const struct listener *listener, int fd, uint32_t *uid)
+{
+	struct ucred peer = { 0 };
+	socklen_t length = sizeof(peer);
+	uint64_t share = listener_share(listener);
+	if (session_count(listener->sessions) < share ||
+	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) {
+		return false; // in the second case session_open() says why
+	}
+	*uid = peer.uid;
+	return peer.uid != 0 && peer.uid != geteuid() &&
+	       session_uid_count(listener->sessions, peer.uid) >= share;
+}
+
 static void listener_take(struct listener *listener, int fd)
 {
 	session_count_up(listener->sessions, KVS_COUNTER_connections_received, 1);
@@ -127,6 +151,17 @@ static void listener_take(struct listener *listener, int fd)
 			    "or find out who leaves connections open (kvctl clients)",
 			    (unsigned long long)listener->kvd->config.clients_max);
 		listener_refuse(listener, fd, "-ERR max number of clients reached\r\n");
+		return;
+	}
+	uint32_t uid = 0;
+	if (listener_uid_is_full(listener, fd, &uid)) {
+		log_warning("uid %u has %llu connections, its share: one more is refused; raise "
+			    "maxclients or maxclients-uid-share, or find out who leaves "
+			    "connections open (kvctl clients)",
+			    (unsigned)uid, (unsigned long long)listener_share(listener));
+		listener_refuse(listener, fd,
+				"-ERR max number of clients reached for this user "
+				"(maxclients-uid-share)\r\n");
 		return;
 	}
 	if (!session_open(listener->sessions, fd)) {
@@ -322,8 +357,9 @@ static void listener_turn(void *context, uint64_t now_ns)
 			continue;
 		}
 		door->is_waited_at = false;
-		// While those who left are being closed they still count: their places are free soon.
-		if (!session_closing(listener->sessions) || !listener_is_full(listener)) {
+		// While those who left are being closed they still count: their places come.
+		if (!session_closing(listener->sessions) ||
+		    session_count(listener->sessions) < listener_share(listener)) {
 			listener_accept(door);
 		}
 	}

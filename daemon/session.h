@@ -265,6 +265,8 @@ void session_shared_destroy(struct session_shared *shared);
 /// caller's.
 struct session *session_open(struct session_shared *shared, int fd);
 size_t session_count(const struct session_shared *shared);
+/// Those of one user.
+size_t session_uid_count(const struct session_shared *shared, uint32_t uid);
 /// Are some of them only waiting to be closed?
 bool session_closing(const struct session_shared *shared);
 /// What all of them hold: input, output, queued commands.

@@ -123,6 +123,17 @@ size_t session_count(const struct session_shared *shared)
 	return shared->count;
 }
 
+size_t session_uid_count(const struct session_shared *shared, uint32_t uid)
+{
+	const struct session_owner *owner;
+	LIST_FOREACH (owner, &shared->owners, link) {
+		if (owner->uid == uid) {
+			return owner->sessions_count;
+		}
+	}
+	return 0;
+}
+
 bool session_closing(const struct session_shared *shared)
 {
 	return !TAILQ_EMPTY(&shared->dead);

@@ -280,6 +280,64 @@ static void test_no_descriptors(void)
 	stop(listener);
 }
 
+/// A connection of another user.
+static int dial_as(uint32_t uid)
+{
+	if (seteuid(uid) != 0) {
+		abort();
+	}
+	int fd = dial();
+	if (seteuid(0) != 0) {
+		abort();
+	}
+	return fd;
+}
+
+static void test_share_of_user(void)
+{
+	struct listener *listener;
+	char error[256];
+	if (geteuid() != 0) {
+		tap_skip("G: a user's share of the connections: needs other users");
+		return;
+	}
+	if (start(&listener, error, sizeof(error)) != 0 || chmod(folder, 0711) != 0 ||
+	    chmod(path, 0666) != 0) {
+		abort();
+	}
+	stub.kvd.config.clients_max = 6;
+	stub.kvd.config.clients_share_percent = 50;
+	int fds[8];
+	for (int i = 0; i < 4; i++) {
+		fds[i] = dial_as(64001);
+	}
+	turns(listener);
+	ok(served(listener, fds[2]), "within a user's share of the connections");
+	ok(says(fds[3], "-ERR max number of clients reached for this user "
+			"(maxclients-uid-share)\r\n"),
+	   "G: one beyond it is told so");
+	fds[4] = dial_as(64002);
+	turns(listener);
+	ok(served(listener, fds[4]), "G: and another user finds a place");
+	close(fds[3]);
+	close(fds[0]);
+	fds[3] = dial_as(64001);
+	turns(listener);
+	ok(served(listener, fds[3]), "when one of his leaves there is a place for him");
+	fds[5] = dial();
+	turns(listener);
+	ok(served(listener, fds[5]), "kvd's own user has no share");
+	fds[6] = dial();
+	fds[7] = dial_as(64003);
+	turns(listener);
+	ok(served(listener, fds[6]) && says(fds[7], "-ERR max number of clients reached\r\n"),
+	   "but the bound of all");
+	for (int i = 0; i < 8; i++) {
+		close(fds[i]);
+	}
+	stop(listener);
+}
+
 int main(void)
 {
 	const char *base = getenv("TMPDIR");
@@ -293,6 +351,7 @@ int main(void)
 	test_bad_paths();
 	test_second_door();
 	test_clients_max();
+	test_share_of_user();
 	test_no_descriptors();
 	(void)rmdir(folder);
 	return tap_done();

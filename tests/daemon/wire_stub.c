@@ -337,6 +337,7 @@ void stub_start(enum persist_policy policy)
 	stub.kvd.config.uid_share_percent = 50;
 	stub.kvd.config.write_wait_ms = 1000;
 	stub.kvd.config.clients_max = 100;
+	stub.kvd.config.clients_share_percent = 100;
 	// Any address: the stub's persister does not look at it.
 	stub.kvd.persist = policy == PERSIST_MEMORY ? NULL : (struct persist *)(void *)&stub;
 	if (loop_create(&stub.kvd.loop, &stub_seam) != 0) {
