@@ -47,6 +47,7 @@ struct service {
 	struct store *store;
 	struct kvs_adopt plan;
 	bool is_adopting; // the region of the life before is taken over
+	bool is_alike; // and is laid out as this life is configured
 	int lock_fd;
 	int stop_code;
 	bool store_is_new;    // nothing was there to recover from
@@ -143,7 +144,8 @@ static void open_epochs(struct service *service)
 
 static int start_region(struct service *service)
 {
-	service->is_adopting = service_adopt_open(&service->kvd, &service->region);
+	service->is_adopting = service_adopt_open(&service->kvd, &service->region,
+						   &service->is_alike);
 	int code = service->is_adopting ? 0 : create_region(service);
 	if (code == 0) {
 		open_epochs(service);
@@ -187,8 +189,9 @@ static int replace_region(struct service *service)
 static int start_keyspace(struct service *service)
 {
 	const struct config *config = &service->kvd.config;
-	if (service->is_adopting && !service_adopt_look(&service->kvd, &service->region,
-							service->store, &service->plan)) {
+	if (service->is_adopting &&
+	    !service_adopt_look(&service->kvd, &service->region, service->store, service->is_alike,
+				&service->plan)) {
 		int code = replace_region(service);
 		if (code != 0) {
 			return code;
@@ -367,7 +370,7 @@ static int start_life(struct service *service)
 		generation_advance(&service->generation);
 	}
 	SEAM_CRASH(adoption_begun);
-	service_adopt_keep(&service->kvd, &service->region);
+	service_adopt_keep(&service->kvd, &service->region, !service->is_adopting);
 	return 0;
 }
 

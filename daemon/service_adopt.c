@@ -55,10 +55,10 @@ static void say_refused(const struct kvd *kvd, const char *why)
 				      : "kvd begins empty (memory policy)");
 }
 
-bool service_adopt_open(struct kvd *kvd, struct kvs_region *region)
+bool service_adopt_open(struct kvd *kvd, struct kvs_region *region, bool *alike)
 {
 	const struct config *config = &kvd->config;
-	const struct kvs_region_options options = {
+	struct kvs_region_options options = {
 		.memory_bytes = config->memory_bytes,
 		.segment_bytes = (uint32_t)config->segment_bytes,
 		.fenced = !kvs_epoch_membarrier_works(),
@@ -66,7 +66,13 @@ bool service_adopt_open(struct kvd *kvd, struct kvs_region *region)
 	};
 	int fd;
 	while ((fd = fdstore_take(kvd->fdstore, SERVICE_REGION_NAME)) >= 0) {
+		options.any_geometry = false;
 		int result = kvs_region_adopt(region, fd, &options);
+		*alike = result == KVS_REGION_OK;
+		if (result == KVS_REGION_UNLIKE) {
+			options.any_geometry = true;
+			result = kvs_region_adopt(region, fd, &options);
+		}
 		if (result == KVS_REGION_OK) {
 			kvd->instance_id = region->header->instance_id;
 			return true;
@@ -156,7 +162,7 @@ static void salvage(const struct kvd *kvd, const struct kvs_adopt *plan, struct 
 		  store_why(store));
 }
 
-bool service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store *store,
+bool service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store *store, bool alike,
 			struct kvs_adopt *plan)
 {
 	uint64_t durable_seq = UINT64_MAX;
@@ -178,6 +184,9 @@ bool service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store
 	}
 	if (result != 0) {
 		say_refused(kvd, plan->why);
+	} else if (!alike) {
+		say_refused(kvd, refusal(KVS_REGION_UNLIKE));
+		result = -EUCLEAN;
 	} else if (plan->damaged_count > 0 && store != NULL) {
 		log_error("%llu entries of the table are damaged",
 			  (unsigned long long)plan->damaged_count);
@@ -193,9 +202,12 @@ bool service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store
 	return result == 0;
 }
 
-void service_adopt_keep(struct kvd *kvd, const struct kvs_region *region)
+void service_adopt_keep(struct kvd *kvd, const struct kvs_region *region, bool is_new)
 {
 	if (fdstore_offered(kvd->fdstore)) {
+		if (is_new) {
+			fdstore_drop(kvd->fdstore, SERVICE_REGION_NAME);
+		}
 		(void)fdstore_keep(kvd->fdstore, SERVICE_REGION_NAME, region->fd);
 	}
 }

@@ -235,7 +235,7 @@ int kvs_region_create(struct kvs_region *region, const struct kvs_region_options
 	return KVS_REGION_OK;
 }
 
-static int region_check_header(const struct kvs_region *region,
+static int region_check_header(struct kvs_region *region,
 			       const struct kvs_region_options *options)
 {
 	struct kvs_map map;
@@ -262,11 +262,14 @@ static int region_check_header(const struct kvs_region *region,
 	    directory + count * sizeof(struct kvs_segment_entry) > map.ranges[0].offset) {
 		return KVS_REGION_DAMAGED;
 	}
-	if (map.segment_bytes != options->segment_bytes ||
-	    options->memory_bytes > map.ranges[KVS_RANGE_LOG].bytes_max ||
-	    options->memory_bytes / options->segment_bytes < REGION_SEGMENTS_MIN) {
+	bool alike = map.segment_bytes == options->segment_bytes &&
+		     options->memory_bytes <= map.ranges[KVS_RANGE_LOG].bytes_max &&
+		     options->memory_bytes / options->segment_bytes >= REGION_SEGMENTS_MIN;
+	if (!alike && !options->any_geometry) {
 		return KVS_REGION_UNLIKE;
 	}
+	region->segment_bytes = (uint32_t)map.segment_bytes;
+	region->segment_shift = (uint32_t)__builtin_ctzll(map.segment_bytes);
 	return options->fenced && !map.readers_fence ? KVS_REGION_UNFENCED : KVS_REGION_OK;
 }
 

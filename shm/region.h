@@ -19,6 +19,7 @@ struct kvs_region_options {
 	uint64_t hash_seed;
 	bool fenced; // readers must fence
 	bool huge_pages; // ask for them
+	bool any_geometry; // adopting: only to be read out, however it is laid out
 };
 
 struct kvs_region {

@@ -8,6 +8,7 @@ its way all or nothing; and what stands in the store afterwards is the same.
 """
 import os
 import re
+import struct
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
@@ -157,9 +158,71 @@ def policy(tap, rng, name):
                           f'E: {name}: the store has the same')
 
 
+SLOW = ('--memory', '64MiB', '--persist', 'lazy', '--lazy-interval', '60s')
+
+
+def fill(kvd):
+    """3000 durable keys, then as many, a large one and a removal that only the region has."""
+    with kvd.connect() as c:
+        c.pipeline([('SET', b'a%d' % i, b'v' * 64) for i in range(3000)] + [('KVD.SYNC',)])
+        c.pipeline([('SET', b'b%d' % i, b'w' * 64) for i in range(3000)])
+        c.pipeline([('SET', 'large', 'z' * 3000000), ('DEL', 'a5')])
+    kvd.kill()
+
+
+def salvaged(tap, kvd, name):
+    with kvd.connect() as c:
+        found = (c.command('DBSIZE'), c.command('GET', 'b7'), c.command('STRLEN', 'large'),
+                 c.command('GET', 'a5'))
+    tap.equal(found, (6000, b'w' * 64, 3000000, None), f'E, F: {name}: nothing is lost')
+    tap.ok('records that only the region had are in' in kvd.log(), f'{name}: by way of the store')
+    kvd.kill()
+    kvd.start()
+    with kvd.connect() as c:
+        tap.equal(c.command('DBSIZE'), 6000, f'F: {name}: the new region is kept')
+    tap.ok('took over 6000 keys' in kvd.log(), f'F: {name}: and taken over')
+
+
+def damaged(tap):
+    with KeptKvd(*SLOW) as kvd:
+        fill(kvd)
+        fd = kvd.kept['kvd-region'][0]
+        table, = struct.unpack('<Q', os.pread(fd, 8, 256))
+        hit = 0
+        for at in range(table, table + (2 << 20), 64):
+            word, = struct.unpack('<Q', os.pread(fd, 8, at))
+            if word and hit < 50:
+                hit += os.pwrite(fd, struct.pack('<Q', word ^ 0x1234567), at) == 8
+        kvd.start()
+        tap.ok('entries of the table are damaged' in kvd.log(), 'F: damage is seen, and said')
+        salvaged(tap, kvd, 'damaged')
+
+
+def laid_out_otherwise(tap):
+    with KeptKvd(*SLOW) as kvd:
+        fill(kvd)
+        kvd.start('--memory', '96MiB', '--segment', '1MiB', *SLOW[2:])
+        salvaged(tap, kvd, 'other segments')
+
+
+def foreign(tap):
+    with KeptKvd(*SLOW) as kvd:
+        fill(kvd)
+        with open(os.path.join(kvd.root, 'no-region'), 'wb+') as file:
+            file.write(b'x' * 4096)
+            kvd.kept['kvd-region'] = [os.dup(file.fileno())] + kvd.kept['kvd-region']
+        kvd.start()
+        tap.ok('it is not a region of kvd' in kvd.log(), 'H: what is no region is refused')
+        with kvd.connect() as c:
+            tap.equal(c.command('DBSIZE'), 6000, 'F: and the one behind it taken over')
+
+
 def main():
     tap = Tap()
     rng = seed()
+    damaged(tap)
+    laid_out_otherwise(tap)
+    foreign(tap)
     for name in ('memory', 'lazy', 'group'):
         policy(tap, rng, name)
     tap.done()
