@@ -240,6 +240,7 @@ static void test_large(struct peer *peer, kvc_async *async)
 int main(void)
 {
 	static struct peer peer;
+	uint64_t threads_before = threads(); // an emulator has some of its own
 	peer_start(&peer);
 	kvc_async *async = peer_open(&peer, NULL);
 	int fd = kvc_async_fd(async);
@@ -255,7 +256,7 @@ int main(void)
 	test_order(&peer, async);
 	ok_int(kvc_async_fd(async), fd, "the same descriptor on the next connection");
 	ok_u64(peer.accepted, 2, "which was made once");
-	ok_u64(threads(), 1, "no thread was started");
+	ok_u64(threads(), threads_before, "no thread was started");
 	ok_int(kvc_async_close(async), KVC_OK, "close");
 	ok_int(kvc_async_close(NULL), KVC_OK, "close: nothing");
 	peer_stop(&peer);

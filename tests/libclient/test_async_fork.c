@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "libclient/kvclient.h"
+#include "tests/lib/wipeonfork.h"
 #include "tests/libclient/peer.h"
 #include "tests/tap/tap.h"
 
@@ -134,6 +135,10 @@ static void test_watch(struct peer *peer)
 int main(void)
 {
 	static struct peer peer;
+	if (!wipes_on_fork()) {
+		printf("1..0 # SKIP %s\n", WIPES_ON_FORK_NOT);
+		return 0;
+	}
 	peer_start(&peer);
 	kvc_async *async = peer_open(&peer, NULL);
 	test_fork(&peer, async);

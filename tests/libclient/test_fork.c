@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "libclient/internal.h"
+#include "tests/lib/wipeonfork.h"
 #include "tests/libclient/fake.h"
 #include "tests/tap/tap.h"
 
@@ -179,29 +180,10 @@ static void test_locked(struct family *f)
 	ok_int(in_child(fork, child_gets, f), 0, "children after that are well");
 }
 
-// qemu user emulation accepts MADV_WIPEONFORK and does not do it: nothing can be tested there.
-static bool wipes_on_fork(void)
-{
-	char *page = mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			  -1, 0);
-	if (page == MAP_FAILED || madvise(page, KVS_PAGE_BYTES, MADV_WIPEONFORK) != 0) {
-		return false;
-	}
-	*page = 1;
-	pid_t child = fork();
-	if (child == 0) {
-		_exit(*page);
-	}
-	int status = 0;
-	(void)waitpid(child, &status, 0);
-	(void)munmap(page, KVS_PAGE_BYTES);
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
 int main(void)
 {
 	if (!wipes_on_fork()) {
-		printf("1..0 # SKIP this kernel does not wipe pages on fork\n");
+		printf("1..0 # SKIP %s\n", WIPES_ON_FORK_NOT);
 		return 0;
 	}
 	struct fake fake;
