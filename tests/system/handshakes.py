@@ -41,6 +41,11 @@ def unknown(reply):
     return isinstance(reply, ReplyError) and re.match(r'ERR unknown (sub)?command', str(reply))
 
 
+def no_cluster(reply):
+    """As Redis refuses CLUSTER where it is one server alone."""
+    return reply == ReplyError('ERR This instance has cluster support disabled')
+
+
 def ready(reply):
     """INFO, in which the ready check of a library finds no loading."""
     return isinstance(reply, bytes) and b'\r\nloading:0\r\n' in reply and \
@@ -203,7 +208,7 @@ CLIENTS = {
          (('CONFIG', 'GET', 'databases'), pairs('databases')),
          (('INFO', 'replication'), lambda r: isinstance(r, bytes) and b'role:master' in r),
          (('INFO', 'server'), lambda r: isinstance(r, bytes) and b'redis_version:' in r),
-         (('CLUSTER', 'NODES'), unknown),
+         (('CLUSTER', 'NODES'), no_cluster),
          (('ECHO', '\x01\x02\x03'), value(b'\x01\x02\x03'))],
     ],
     'a pool that takes a connection back': [

@@ -159,6 +159,7 @@ EXCEPTIONS = [
     (r'OBJECT ENCODING ', encoding, 'kvd tells how Redis keeps a value that is SET'),
     (r'ACL (CAT|LIST) |LOLWUT|LASTSAVE|ROLE|MEMORY STATS ', same_kind,
      'other facts'),
+    (r'ACL LOG ', same_kind, 'kvd keeps no list of failed AUTHs'),
     (r'FUNCTION (STATS|DUMP) $', same_kind, 'kvd has no engine for functions'),
     (r'P?EXPIRE|CONFIG SET ', cut_error, 'a long word in an error text is cut'),
     (r'COMMAND DOCS \S', same_names, 'help is in words of our own'),
