@@ -276,7 +276,7 @@ static void supervise_bury(struct supervise *s, int status)
 	}
 	char when[64];
 	supervise_plan(s, when, sizeof(when));
-	LOG_AT(LOG_LEVEL_WARNING, "supervise: kvd (process %d) %s and %s, %zu descriptors are kept",
+	LOG_AT(LOG_LEVEL_WARNING, "supervise: kvd (process %d) %s and %s; descriptors kept: %zu",
 	       pid, how, when, keeper_count(s->keeper));
 	notify_status("kvd %s and %s", how, when);
 }
