@@ -343,6 +343,24 @@ def talk(run):
     run.case('COMMAND GETKEYS of a million', send(
         b'*1000003\r\n$7\r\nCOMMAND\r\n$7\r\nGETKEYS\r\n$4\r\nMGET\r\n' +
         b'$1\r\na\r\n' * 1000000))
+    run.case('COMMAND GETKEYSANDFLAGS of 100000', send(
+        keys_request(b'COMMAND', 100000).replace(
+            b'*100001\r\n$7\r\nCOMMAND\r\n',
+            b'*100003\r\n$7\r\nCOMMAND\r\n$15\r\nGETKEYSANDFLAGS\r\n$4\r\nMGET\r\n')))
+    run.case('LATENCY HISTOGRAM with 10000 names',
+             send(request('LATENCY', 'HISTOGRAM', *['ping'] * 10000)))
+    run.case('CLIENT KILL with 10000 filters',
+             send(request('CLIENT', 'KILL', *['ID', '999999'] * 10000)))
+
+    def slow(hostile):
+        hostile.command('CONFIG', 'SET', 'slowlog-log-slower-than', '0', 'slowlog-max-len', '50000')
+        hostile.sock.sendall(request('ECHO', 'x' * 100) * 50000)
+        hostile.drain()
+        run.control.command('CONFIG', 'RESETSTAT')
+        hostile.command('CONFIG', 'SET', 'slowlog-log-slower-than', '-1')
+        hostile.sock.sendall(request('SLOWLOG', 'GET', '-1') + request('SLOWLOG', 'RESET'))
+        hostile.drain()
+    run.case('SLOWLOG GET of 50000, and RESET', slow)
     run.case('INFO', send(request('INFO')))
     run.case('INFO with 10000 sections', send(request('INFO', *['all'] * 10000)))
     run.case('KVD.STATS', send(request('KVD.STATS')))
