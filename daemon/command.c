@@ -219,9 +219,26 @@ static bool command_keys_fit(struct call *call)
 	return true;
 }
 
+/// Keys that a command names, but one at least.
+static uint64_t command_keys_count(const struct call *call)
+{
+	const struct command *command = call->command;
+	if (!command->first_key) {
+		return 1;
+	}
+	int last = command->last_key < 0 ? (int)call->argc - 1 : command->last_key;
+	return (uint64_t)((last - command->first_key) / command->key_step + 1);
+}
+
 static void command_queue(struct call *call)
 {
 	struct session *session = call->session;
+	uint64_t keys = session->multi.keys + command_keys_count(call);
+	if (!session->multi.dirty && !commands_keys_fit(call, keys)) {
+		session->multi.dirty = true;
+		return;
+	}
+	session->multi.keys = keys;
 	if (!session->multi.dirty &&
 	    !session_multi_queue(session, call->command, call->argv, call->argc)) {
 		command_reject(call, "ERR the transaction is too large: more commands or bytes are "

@@ -97,6 +97,19 @@ bool commands_arg_channel(struct call *call, const struct resp_arg *arg)
 	return false;
 }
 
+bool commands_keys_fit(struct call *call, uint64_t keys)
+{
+	uint64_t most = call->kvd->config.atomic_keys_max;
+	if (most == 0 || keys <= most) {
+		return true;
+	}
+	commands_errorf(call,
+			"ERR too many keys in one atomic request: %llu, the limit is %llu "
+			"(atomic-keys-max)",
+			(unsigned long long)keys, (unsigned long long)most);
+	return false;
+}
+
 bool commands_arg_pattern(struct call *call, const struct resp_arg *arg)
 {
 	if (arg->bytes <= COMMANDS_PATTERN_BYTES_MAX) {

@@ -57,6 +57,9 @@ bool commands_arg_int(struct call *call, const struct resp_arg *arg, int64_t *nu
 bool commands_arg_expiry(struct call *call, const struct resp_arg *arg, bool seconds, bool relative,
 			 uint64_t *expiry_ms);
 
+/// May so many keys be changed by one request that is never cut? False: the error was answered.
+bool commands_keys_fit(struct call *call, uint64_t keys);
+
 /// A glob pattern of acceptable length; false: the error was answered.
 bool commands_arg_pattern(struct call *call, const struct resp_arg *arg);
 

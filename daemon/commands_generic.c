@@ -7,6 +7,9 @@ void commands_generic_del(struct call *call)
 {
 	int64_t removed = 0;
 	bool together = call->argc > 2; // one batch: all of them go, or none
+	if (!commands_keys_fit(call, call->argc - 1)) {
+		return;
+	}
 	if (together) {
 		commands_batch_begin(call);
 		keyspace_batch_expect(call->kvd->keyspace, call->argc - 1);
@@ -41,7 +44,7 @@ void commands_generic_type(struct call *call)
 static bool generic_pairs(struct call *call)
 {
 	if (call->argc % 2 == 1) {
-		return true;
+		return commands_keys_fit(call, call->argc / 2);
 	}
 	commands_errorf(call, "ERR wrong number of arguments for '%s' command",
 			call->command->name);

@@ -19,8 +19,7 @@
 /// A read that goes on in the next turn.
 struct many {
 	struct session *session;
-	struct keyspace_moment *moment; // of the keys from `first` on
-	uint32_t first;
+	struct keyspace_moment *moment;
 	uint32_t next; // key to be read, from 0
 	int64_t found;
 	size_t charged;
@@ -36,23 +35,28 @@ static void many_free(void *state)
 	free(many);
 }
 
-/// Takes back what was answered, and answers with an error.
-static void many_fail(struct call *call, const char *text)
+/// Takes back what was answered.
+static void many_rewind(struct call *call)
 {
 	commands_reply_rewind(call->session, call->mark);
 	events_rewind(call->kvd, call->events_mark);
+}
+
+static void many_fail(struct call *call, const char *text)
+{
+	many_rewind(call);
 	commands_error(call, text);
 }
 
-/// Lets the call go on with the keys from `first` on. NULL: the error was answered.
-static struct many *many_begin(struct call *call, bool values, uint32_t first)
+/// Lets the call go on in later turns. NULL: the error was answered.
+static struct many *many_begin(struct call *call, bool values)
 {
 	uint64_t seed;
 	struct many *many = calloc(1, sizeof(*many));
 	if (many) {
 		call->kvd->seam->random_bytes(&seed, sizeof(seed));
-		many->moment = keyspace_moment_create(call->kvd->keyspace, call->argv + 1 + first,
-						      call->argc - 1 - first, values, seed);
+		many->moment = keyspace_moment_create(call->kvd->keyspace, call->argv + 1,
+						      call->argc - 1, values, seed);
 	}
 	if (!many || !many->moment) {
 		free(many);
@@ -60,7 +64,6 @@ static struct many *many_begin(struct call *call, bool values, uint32_t first)
 		return NULL;
 	}
 	many->session = call->session;
-	many->first = many->next = first;
 	call->state = many;
 	call->state_free = many_free;
 	call->tracks = true;
@@ -100,6 +103,11 @@ static bool many_ready(struct call *call, struct many *many)
 		return false;
 	}
 	many->is_open = true;
+	if (keyspace_moment_begins_anew(many->moment)) {
+		many_rewind(call);
+		many->next = 0;
+		many->found = 0;
+	}
 	while (!keyspace_moment_settle(many->moment)) {
 		if (commands_slice_over(call)) {
 			call->again = true;
@@ -116,7 +124,7 @@ static bool many_ready(struct call *call, struct many *many)
 /// The share of the turn is used up: the rest is read later, as of now.
 static void many_cut(struct call *call, bool values, const struct many *now)
 {
-	struct many *many = many_begin(call, values, now->next);
+	struct many *many = many_begin(call, values);
 	call->again = many != NULL;
 	if (!many) {
 		return;
@@ -126,12 +134,13 @@ static void many_cut(struct call *call, bool values, const struct many *now)
 	}
 	many->is_open = keyspace_moment_open(many->moment);
 	many->found = now->found;
+	many->next = now->next;
+	keyspace_moment_skip(many->moment, now->next);
 	if (!many->is_open) { // from the beginning, when it can be
-		commands_reply_rewind(call->session, call->mark);
-		events_rewind(call->kvd, call->events_mark);
+		many_rewind(call);
 		many_free(many);
 		call->state_free = NULL;
-		call->again = many_begin(call, values, 0) != NULL;
+		call->again = many_begin(call, values) != NULL;
 		return;
 	}
 	for (uint32_t i = 1; i <= now->next && tracking_wants_reads(call->session); i++) {
@@ -168,7 +177,7 @@ static void many_read(struct call *call, bool values)
 	uint32_t count = call->argc - 1;
 	if (!many) {
 		bool at_once = call->until_ns == 0 || count <= MANY_AT_ONCE;
-		many = at_once ? &here : many_begin(call, values, 0);
+		many = at_once ? &here : many_begin(call, values);
 	}
 	if (!many || (many->moment && !many_ready(call, many))) {
 		return;

@@ -38,6 +38,13 @@ bool keyspace_moment_open(struct keyspace_moment *moment);
 /// at the beginning of every turn. True when nothing is left to be taken.
 bool keyspace_moment_settle(struct keyspace_moment *moment);
 
+/// Was there a FLUSHALL? Then the moment is now behind it, and keyspace_moment_next() begins again
+/// with the first key. True once, at most one time in all; call it at the beginning of every turn.
+bool keyspace_moment_begins_anew(struct keyspace_moment *moment);
+
+/// The first `count` keys were read already, in this turn.
+void keyspace_moment_skip(struct keyspace_moment *moment, uint32_t count);
+
 /// Was memory short for a note? Then the moment is lost.
 bool keyspace_moment_is_lost(const struct keyspace_moment *moment);
 

@@ -47,6 +47,7 @@ struct session_multi {
 	uint32_t count;
 	uint32_t capacity;
 	size_t bytes; // of all queued arguments; bounded as one request is
+	uint64_t keys; // of all of them, a command without any counts as one
 	bool active;  // between MULTI and EXEC or DISCARD
 	bool dirty;   // a command was refused while queueing: EXEC answers EXECABORT
 };

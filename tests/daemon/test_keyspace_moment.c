@@ -267,11 +267,16 @@ static void run_one(bool persisted, bool flushes, uint64_t seed)
 		}
 		fixture_durable(&f);
 		wanted_open(&w, 1 + draw(WANTED_MAX), draw(5) > 0);
+		unsigned anew = 0;
 		for (uint32_t i = 0; i < w.count; i++) {
 			for (uint32_t n = draw(3); n > 0; n--) {
 				between(&w, flushes);
 			}
 			while (draw(3) == 0 && !keyspace_moment_settle(w.moment)) {
+			}
+			if (keyspace_moment_begins_anew(w.moment)) {
+				ok(w.flushed && ++anew <= 1, "behind a FLUSHALL keys begin anew");
+				i = 0;
 			}
 			wanted_next(&w, i);
 		}
@@ -418,6 +423,8 @@ static void test_noted_anew(void)
 		}
 	}
 	ok_int(keyspace_batch_commit(f.keyspace), KEYSPACE_OK, "a FLUSHALL and writes are applied");
+	ok(keyspace_moment_begins_anew(w.moment) && !keyspace_moment_begins_anew(w.moment),
+	   "it begins anew once");
 	while (!keyspace_moment_settle(w.moment)) {
 	}
 	unsigned inside = 0;
