@@ -182,6 +182,9 @@ def many_keys(run, count):
     n = min(count, 1000000)
     for name in (b'EXISTS', b'TOUCH', b'MGET'):
         run.case(f'{name.decode()} of {n} keys', send(keys_request(name, n)))
+    run.case(f'BITOP OR of {n // 10} keys',
+             send(b'*%d\r\n$5\r\nBITOP\r\n$2\r\nOR\r\n$4\r\ndest\r\n' % (3 + n // 10) +
+                  keys_request(b'X', n // 10).split(b'\r\nX\r\n', 1)[1]))
     half = n // 2
     run.case(f'MSET of {half} pairs', send(keys_request(b'MSET', half, b'mset', b'v')))
     run.case(f'MSETNX of {half} pairs, new',
@@ -230,6 +233,7 @@ def large_values(run, bytes_):
     run.case('SETBIT in it', send(request('SETBIT', 'big', '5', '1')))
     run.case(f'BITCOUNT of {mib} MiB', send(request('BITCOUNT', 'big')))
     run.case('SET of zeros', send(request('SET', 'zero', b'\0' * bytes_)))
+    run.case('COPY of zeros', send(request('COPY', 'zero', 'zero2')))
     run.case(f'BITPOS over {mib} MiB', send(request('BITPOS', 'zero', '1')))
     run.case('COPY', send(request('COPY', 'big', 'big2')))
     run.case('RENAME', send(request('RENAME', 'big2', 'big3')))
@@ -247,6 +251,22 @@ def large_values(run, bytes_):
     run.case('LCS', send(request('SET', 'a', value[:100000]),
                          request('SET', 'b', value[50000:150000]),
                          request('LCS', 'a', 'b', 'LEN')))
+    run.case(f'BITOP OR of two of {mib} MiB',
+             send(request('BITOP', 'OR', 'both', 'big', 'zero2')))
+    run.case('BITOP NOT', send(request('BITOP', 'NOT', 'both', 'big')))
+    run.case('BITFIELD with 100000 GETs', send(request(
+        'BITFIELD', 'big', *[w for i in range(100000) for w in ('GET', 'u8', i * 99)])))
+    run.case('BITFIELD with 100000 SETs', send(request(
+        'BITFIELD', 'both', *[w for i in range(100000) for w in ('SET', 'u8', i * 99, i % 256)])))
+    run.case('BITFIELD with two SETs far apart', send(request(
+        'BITFIELD', 'both', 'SET', 'u8', 0, 1, 'SET', 'u8', bytes_ * 8 - 80, 1)))
+    run.case('LCS of a long and a short value', send(
+        request('SET', 'a', value[:bytes_ // 8]), request('SET', 'b', 'x'),
+        request('LCS', 'a', 'b')))
+    run.case('LCS of 4000 and 4000 bytes', send(
+        request('SET', 'a', value[:4000]), request('SET', 'b', value[2000:6000]),
+        request('LCS', 'a', 'b')))
+    run.case('DEL of what BITOP made', send(request('DEL', 'both', 'zero2')), 0.1)
     run.case('SETRANGE far out', send(request('SETRANGE', 'far', str(bytes_ - 10), 'x')))
     run.case('EXPIRE of a large value', send(request('EXPIRE', 'big', '1000')))
     run.case('DEL of the rest', send(request('DEL', 'big', 'far', 'a', 'b')), 0.1)
