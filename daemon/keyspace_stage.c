@@ -22,6 +22,7 @@ struct keyspace_stage {
 	uint64_t pins[KEYSPACE_PIECES_MAX]; // runs that are copied from, 0 = none
 	uint32_t pieces_count;
 	uint32_t crc;
+	bool moves;	  // some of what is copied stands in the log
 	uint64_t key_seq; // version of the key whose parts are copied
 	uint64_t run_offset;
 	uint64_t bytes;
@@ -129,14 +130,15 @@ static uint64_t stage_key_seq(struct keyspace *keyspace, const struct keyspace_o
 	return found ? hit.view.seq : 0;
 }
 
-// Is it the write that the stage was begun for, of the same bytes?
+// Is it the write that the stage was begun for, of the same bytes? What is pinned is the same for as
+// long as it stands at the same place: a changed time to live (EXPIRE) does not begin it anew.
 static bool stage_is_for(struct keyspace *keyspace, const struct keyspace_stage *stage,
 			 const struct keyspace_op *op)
 {
 	struct kvs_piece pieces[KEYSPACE_PIECES_MAX];
 	uint32_t count = stage_pieces(op, pieces);
 	bool same = stage->run_offset != 0 && count == stage->pieces_count &&
-		    stage->key_seq == stage_key_seq(keyspace, op, pieces, count);
+		    (!stage->moves || stage->key_seq == stage_key_seq(keyspace, op, pieces, count));
 	for (uint32_t i = 0; same && i < count; i++) {
 		bool is_small = pieces[i].data != NULL && pieces[i].bytes <= STAGE_SMALL_BYTES;
 		same = pieces[i].bytes == stage->pieces[i].bytes &&
@@ -155,6 +157,7 @@ static int stage_begin(struct keyspace *keyspace, struct keyspace_stage *stage,
 		kvs_record_bytes(op->key_bytes, sizeof(struct kvs_run), op->expiry_ms != 0);
 	stage->pieces_count = stage_pieces(op, stage->pieces);
 	stage->key_seq = stage_key_seq(keyspace, op, stage->pieces, stage->pieces_count);
+	stage->moves = false;
 	for (uint32_t i = 0; i < stage->pieces_count; i++) {
 		struct kvs_piece *piece = &stage->pieces[i];
 		stage->pins[i] = 0;
@@ -162,7 +165,11 @@ static int stage_begin(struct keyspace *keyspace, struct keyspace_stage *stage,
 			memcpy(stage->small[i], piece->data, piece->bytes);
 			piece->data = stage->small[i];
 		} else if (piece->data != NULL) {
-			(void)keyspace_pin(keyspace, piece->data, &stage->pins[i]);
+			uintptr_t offset =
+				(uintptr_t)piece->data - (uintptr_t)keyspace->region->base;
+			bool pinned = keyspace_pin(keyspace, piece->data, &stage->pins[i]);
+			stage->moves =
+				stage->moves || (!pinned && offset < keyspace->region->bytes);
 		}
 	}
 	int result = keyspace_make_room(keyspace, record_bytes, record_bytes, bytes, op->purpose);

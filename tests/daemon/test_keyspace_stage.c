@@ -178,6 +178,38 @@ static void test_append(size_t old_bytes, const char *what)
 	free(joined);
 }
 
+/// Slices that an append to a large value takes, when its time to live changes before each.
+static unsigned append_slices(bool expires, char *old, size_t old_bytes)
+{
+	unsigned slices = 1;
+	keyspace_set_slice(f.keyspace, NULL);
+	ok_int(keyspace_set(f.keyspace, KEY, old, old_bytes, 0, NULL), KEYSPACE_OK, "old");
+	fixture_durable(&f);
+	keyspace_set_slice(f.keyspace, &mine);
+	while (append_slice(400000) == KEYSPACE_AGAIN && slices < 1000) {
+		slices++;
+		if (expires) {
+			(void)keyspace_expire(f.keyspace, KEY, fixture_wall_ms + 1000 * slices);
+		}
+	}
+	return slices;
+}
+
+static void test_expire(void)
+{
+	size_t old_bytes = 500000;
+	char *joined = calloc(1, old_bytes + 400000);
+	start(false);
+	memset(joined, 'o', old_bytes);
+	memcpy(joined + old_bytes, memory, 400000);
+	unsigned slices = append_slices(false, joined, old_bytes);
+	ok_u64(append_slices(true, joined, old_bytes), slices,
+	       "G: a changed time to live does not begin an append anew");
+	ok(is_there("key", joined, old_bytes + 400000), "A: what is appended is right");
+	free(joined);
+	stop();
+}
+
 static void test_not_stable(void)
 {
 	start(true);
@@ -202,6 +234,7 @@ int main(void)
 	test_given_up();
 	test_append(500000, "a large value");
 	test_append(9000, "a value in the log");
+	test_expire();
 	test_not_stable();
 	return tap_done();
 }
