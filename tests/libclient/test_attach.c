@@ -260,6 +260,13 @@ static void test_sections(struct fake *fake)
 	ok(get(other, "a", &byte) == KVC_OK, "other readers go on");
 	ok_int(kvc_end(reader), KVC_OK, "outer end");
 	ok((reader->slot->word & KVS_NESTING_MASK) == 0, "the slot is quiet");
+	(void)kvc_begin(reader);
+	uint64_t open = reader->phase;
+	(void)kvc_begin(reader);
+	(void)kvc_end(reader);
+	ok(reader->phase == open && (open & KVC_PHASE_OPEN || reader->fenced),
+	   "the quick ways are open again after an inner section");
+	(void)kvc_end(reader);
 
 	ok_int(kvc_begin(reader), KVC_OK, "a section that is held too long");
 	ok_int(kvc_view(reader, "a", 1, &view), KVC_OK, "with a view");
