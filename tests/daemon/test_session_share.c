@@ -122,6 +122,18 @@ static void test_polite(void)
 	stop();
 }
 
+/// Many of one user come at once: the last of them waits for a short slice of each.
+static void test_all_new(void)
+{
+	start();
+	crowd(1001, 20, 20);
+	uint64_t us = wait_us(connect_as(1001));
+	ok(us <= (20 * SESSION_SLICE_LEAST_NS + SESSION_TURN_NS) / US,
+	   "of a user with many who come at once none takes a long slice: %llu us",
+	   (unsigned long long)us);
+	stop();
+}
+
 static void test_equal_users(void)
 {
 	start();
@@ -255,6 +267,7 @@ static void test_ends_and_sends(void)
 int main(void)
 {
 	test_polite();
+	test_all_new();
 	test_equal_users();
 	test_debt();
 	test_nobody_starves(true);
