@@ -136,13 +136,14 @@ static void test_restless(const char *line)
 /// OPS operations on places up to `bytes`.
 static char *make_line(const char *command, const char *verb, size_t bytes, bool number)
 {
-	char *line = malloc(OPS * 64);
-	size_t end = (size_t)sprintf(line, "%s key", command);
+	size_t room = OPS * 64;
+	char *line = malloc(room);
+	size_t end = (size_t)snprintf(line, room, "%s key", command);
 	for (unsigned i = 0; i < OPS; i++) {
 		size_t bit = ((size_t)i * 7919 * 631) % (bytes * 8);
-		end += (size_t)sprintf(line + end, " %s %c%u %zu", verb, i % 2 ? 'u' : 'i',
-				       1 + i * 5 % 63, bit);
-		end += number ? (size_t)sprintf(line + end, " %u", i * 12345) : 0;
+		end += (size_t)snprintf(line + end, room - end, " %s %c%u %zu", verb,
+					i % 2 ? 'u' : 'i', 1 + i * 5 % 63, bit);
+		end += number ? (size_t)snprintf(line + end, room - end, " %u", i * 12345) : 0;
 	}
 	return line;
 }

@@ -120,13 +120,14 @@ static void test_into_itself(void)
 /// A line with `count` times `key` in it, or key0, key1, … of small values.
 static char *make_line(const char *head, const char *key, unsigned count)
 {
-	char *line = malloc(64 + count * 16);
-	size_t end = (size_t)sprintf(line, "%s", head);
+	size_t room = 64 + count * 16;
+	char *line = malloc(room);
+	size_t end = (size_t)snprintf(line, room, "%s", head);
 	for (unsigned i = 0; i < count; i++) {
-		end += (size_t)sprintf(line + end, " %s", key);
+		end += (size_t)snprintf(line + end, room - end, " %s", key);
 		if (strcmp(key, "small") == 0) {
 			char name[16];
-			end += (size_t)sprintf(line + end, "%u", i);
+			end += (size_t)snprintf(line + end, room - end, "%u", i);
 			(void)snprintf(name, sizeof(name), "small%u", i);
 			slices_set(name, second + i, i);
 		}
