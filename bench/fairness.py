@@ -16,6 +16,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'tests', 'lib'))
 from kvdtest import Connection, Kvd  # noqa: E402
+from fairness_push import pushes  # noqa: E402
 
 from fairness_users import users  # noqa: E402
 
@@ -323,14 +324,14 @@ def many_clients(run, count):
     run.case(f'PUBLISH to {count}', publish)
 
     def patterns(hostile):
-        n = 10000
+        n = 1000
         hostile.sock.sendall(b'*%d\r\n$10\r\nPSUBSCRIBE\r\n' % (n + 1) + b''.join(
             b'$27\r\n*a*a*a*a*a*a*a*a*b%09d\r\n' % i for i in range(n)))
         time.sleep(1)
         with Hostile(run.kvd.socket) as other:
             other.append('PUBLISH', 'a' * 1000, 'x')
             other.drain()
-    run.case('PSUBSCRIBE with 10000 hostile patterns', patterns)
+    run.case('PSUBSCRIBE with 1000 hostile patterns', patterns)
 
     def tracking(hostile):
         n = 20000
@@ -434,7 +435,7 @@ def main():
     parser.add_argument('--memory', default='3GiB')
     parser.add_argument('--persist', default='memory')
     parser.add_argument('--only', help='cases with this in their name')
-    parser.add_argument('--groups', default='talk,large,clients,keys,many,multi,users,flush')
+    parser.add_argument('--groups', default='talk,large,clients,push,keys,many,multi,users,flush')
     parser.add_argument('--json', action='store_true')
     options = parser.parse_args()
     run = Run(options)
@@ -448,6 +449,8 @@ def main():
         large_values(run, options.value_mib * MIB)
     if 'clients' in groups:
         many_clients(run, options.clients)
+    if 'push' in groups:
+        pushes(run, min(options.clients, 5000))
     if {'keys', 'many', 'multi', 'users', 'flush'} & set(groups):
         load(run.kvd, options.keys)
     if 'keys' in groups:
