@@ -99,6 +99,9 @@ uint64_t expire_turn(struct keyspace *keyspace, uint64_t now_ns)
 	if (state->expire_off) {
 		return UINT64_MAX;
 	}
+	if (state->expire_held) {
+		return now_ns + EXPIRE_WALK_INTERVAL_NS;
+	}
 	if (now_ns < state->expire_due_ns) {
 		return state->expire_due_ns;
 	}

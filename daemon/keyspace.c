@@ -390,6 +390,11 @@ void keyspace_set_active_expire(struct keyspace *keyspace, bool on)
 	keyspace->cleaner.expire_off = !on;
 }
 
+void keyspace_hold_expiry(struct keyspace *keyspace, bool hold)
+{
+	keyspace->cleaner.expire_held = hold;
+}
+
 void keyspace_set_revoke(struct keyspace *keyspace, uint64_t revoke_ms, uint64_t revoke_min_ms,
 			 bool block_on_stuck)
 {

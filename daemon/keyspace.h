@@ -144,6 +144,8 @@ void keyspace_set_writer(struct keyspace *keyspace, uint16_t writer);
 
 /// Are keys removed when their time comes? Otherwise only when somebody asks for them.
 void keyspace_set_active_expire(struct keyspace *keyspace, bool on);
+/// While held, no keys are looked for whose time has come: what was found is still being told.
+void keyspace_hold_expiry(struct keyspace *keyspace, bool hold);
 
 /// When views are taken back from now on, as in keyspace_options.
 void keyspace_set_revoke(struct keyspace *keyspace, uint64_t revoke_ms, uint64_t revoke_min_ms,

@@ -88,6 +88,7 @@ struct cleaner_state {
 	uint64_t last_write_ns; // when the last turn that wrote was
 	uint64_t expire_due_ns;
 	bool expire_off; // DEBUG SET-ACTIVE-EXPIRE 0
+	bool expire_held; // keyspace_hold_expiry()
 	uint64_t expire_cursor;	    // 0 = no walk for expired keys is under way
 	uint64_t expire_soonest_ms; // no key expires before; 0 = nobody has looked yet
 	uint64_t expire_walk_ms;    // the same of what the walk has seen, and of newer keys

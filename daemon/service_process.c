@@ -24,6 +24,9 @@ int service_process(const struct config *config, char *why, size_t why_bytes)
 	// Large buffers in mappings of their own, always: they grow without being copied, and go
 	// back to the kernel page by page. By itself malloc() stops doing that after the first.
 	(void)mallopt(M_MMAP_THRESHOLD, 1 << 20);
+	// What remains are small pieces, of clients that come again. Giving back those of a hundred
+	// thousand subscriptions, all in the free() of the last, took 4 ms.
+	(void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGXFSZ, SIG_IGN); // a file size limit is an error of a write, not the end
 	// Other processes of this uid must not ptrace their way around the read-only mapping.
