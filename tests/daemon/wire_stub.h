@@ -4,8 +4,8 @@
 // when told to, and a dispatcher with a handful of commands that write nothing but a sequence
 // number. Commands of the stub (case-sensitive): PING, ECHO x, BIG n (a bulk of n bytes), SET k v
 // (a write), SLOW (takes 100 µs), LONG (takes 20 ms), PARK (a write that needs memory), SYNC, QUIT,
-// FDS (sends three descriptors), REF n (a bulk of n bytes that can be pinned), WREF n (the same by a
-// write), CUT n (an array of n integers, each in a turn of its own), WCUT n (the same by a write
+// FDS (sends three descriptors), REF n (a bulk of n bytes that can be pinned), WREF n (the same by
+// a write), CUT n (an array of n integers, each in a turn of its own), WCUT n (the same by a write
 // that needs memory), ATTACH [PAGE] (if kvd.readers is set).
 #pragma once
 
