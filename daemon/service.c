@@ -312,16 +312,12 @@ static void stop_readers(struct service *service)
 	stats_destroy(service->kvd.stats);
 }
 
-#define SERVICE_ERRANDS_MAX 64u // on their way: then no more keys are looked for that have ended
-
 // The writer's share of every turn.
 static void service_turn(void *context, uint64_t now_ns)
 {
 	struct service *service = context;
 	struct keyspace *keyspace = service->kvd.keyspace;
-	// Ends that nobody was told of yet are not made more: they would pile up.
-	const struct courier *courier = &service->kvd.courier;
-	keyspace_hold_expiry(keyspace, courier->given - courier->done > SERVICE_ERRANDS_MAX);
+	service_events_hold(&service->kvd);
 	cleaner_turn(keyspace, now_ns);
 	events_tell(&service->kvd, NULL); // of keys whose time came
 	stats_turn(&service->kvd);

@@ -9,10 +9,13 @@
 #include <sysexits.h>
 
 #include "daemon/events.h"
+#include "daemon/keyspace.h"
 #include "daemon/kvd.h"
 #include "daemon/pubsub.h"
 #include "daemon/remedy.h"
 #include "daemon/tracking.h"
+
+#define SERVICE_ERRANDS_MAX 64u // on their way: no more keys are looked for then
 
 int service_events_start(struct kvd *kvd, char *why, size_t why_bytes)
 {
@@ -40,4 +43,10 @@ void service_events_stop(struct kvd *kvd)
 	tracking_destroy(kvd);
 	pubsub_destroy(kvd);
 	events_destroy(kvd);
+}
+
+void service_events_hold(struct kvd *kvd)
+{
+	uint64_t on_their_way = kvd->courier.given - kvd->courier.done;
+	keyspace_hold_expiry(kvd->keyspace, on_their_way > SERVICE_ERRANDS_MAX);
 }

@@ -192,6 +192,34 @@ def room(tap):
         tap.equal(info(other, 'pubsub_channels'), count, 'all of them')
 
 
+def many(tap):
+    """Thousands of names in one command, long messages to many, and what is too much of either."""
+    with Kvd('--persist', 'memory', '--subscriber-patterns-max', '3') as kvd, \
+            kvd.connect() as c, kvd.connect() as other, kvd.connect() as third:
+        names = [f'n{n}' for n in range(20000)]
+        c.append('SUBSCRIBE', *names)
+        third.append('HELLO', '3')
+        third.reply()
+        third.command('SUBSCRIBE', 'n7')
+        tap.equal([c.reply() for _ in names], [[b'subscribe', name.encode(), n + 1]
+                                               for n, name in enumerate(names)],
+                  '20000 confirmations, in order')
+        long = bytes(range(256)) * 8192
+        tap.equal(other.command('PUBLISH', 'n7', long), 2, 'a message of 2 MiB')
+        tap.equal([c.reply()[2] == long, third.reply()[2] == long], [True, True], 'whole, to both')
+        c.append('UNSUBSCRIBE')
+        ended = [c.reply() for _ in names]
+        tap.equal([ended[0], ended[-1]], [[b'unsubscribe', b'n0', 19999],
+                                          [b'unsubscribe', b'n19999', 0]], 'and 20000 ends')
+        tap.equal(other.command('PUBLISH', 'n7', 'x'), 1, 'the other one is still there')
+        tap.ok('channel name is too long: 1025 bytes' in str(other.command('PUBLISH', 'c' * 1025,
+                                                                           'x')), 'G: a long name')
+        c.append('PSUBSCRIBE', 'a', 'b', 'a', 'c', 'd')
+        replies = [c.reply() for _ in range(5)]
+        tap.equal([r[2] for r in replies[:4]], [1, 2, 2, 3], 'three patterns, one of them twice')
+        tap.ok('(subscriber-patterns-max)' in str(replies[4]), f'G: a fourth: {replies[4]}')
+
+
 def prefixes(tap, rng):
     """Many prefixes at once; none overlap, and the pair that is told is the one Redis tells."""
     def ask(c, *names):
@@ -289,6 +317,7 @@ def main():
     table(tap)
     many_keys(tap)
     room(tap)
+    many(tap)
     prefixes(tap, rng)
     mortality(tap, rng)
     tap.done()
