@@ -120,8 +120,8 @@ struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct k
 	keyspace->keys_with_expiry = plan->keys_with_expiry;
 	keyspace->live_bytes = plan->live_bytes;
 	keyspace->flush_seq = kvs_load_relaxed(&marks->flush_seq);
-	keyspace->durable_seen = plan->durable_seq < plan->last_seq ? plan->durable_seq
-								    : plan->last_seq;
+	keyspace->durable_seen =
+		plan->durable_seq < plan->last_seq ? plan->durable_seq : plan->last_seq;
 	// Release: partner whoever acts on durable_seq.
 	kvs_store_release(&marks->durable_seq, keyspace->durable_seen);
 	await_tombstones(keyspace, plan);

@@ -14,8 +14,8 @@ struct store;
 #define SERVICE_REGION_NAME "kvd-region"
 
 /// Takes a kept region, if the keeper has one that is of this layout, and sets kvd->instance_id.
-/// *alike: it is laid out as this life is configured, too; otherwise it can only be read out. False:
-/// there is none; what was there is closed, and the log says why. The caller closes it.
+/// *alike: it is laid out as this life is configured, too; otherwise it can only be read out.
+/// False: there is none; what was there is closed, and the log says why. The caller closes it.
 bool service_adopt_open(struct kvd *kvd, struct kvs_region *region, bool *alike);
 
 /// Looks at all of it. True: `plan` can be carried out, and nothing acknowledged is lost by it.

@@ -8,6 +8,7 @@
 struct kvd;
 struct kvs_region;
 
-/// Creates the region that kvd->config asks for and sets kvd->instance_id. Returns 0, or an exit code with one line in `why` that
-/// names what is missing and the remedy. The caller closes the region.
+/// Creates the region that kvd->config asks for and sets kvd->instance_id. Returns 0, or an exit
+/// code with one line in `why` that names what is missing and the remedy. The caller closes the
+/// region.
 int service_region_create(struct kvd *kvd, struct kvs_region *region, char *why, size_t why_bytes);

@@ -64,8 +64,8 @@ static int by_retired_epoch(const void *a, const void *b, void *context)
 }
 
 // Emptied segments go on waiting, each with its own stamp, oldest first.
-static int adopt_retired(const struct kvs_adopt *plan, struct kvs_log *log,
-			 struct kvs_limbo *limbo, uint64_t stamp)
+static int adopt_retired(const struct kvs_adopt *plan, struct kvs_log *log, struct kvs_limbo *limbo,
+			 uint64_t stamp)
 {
 	uint32_t *retired = calloc(plan->touched_count, sizeof(*retired));
 	uint32_t count = 0;
@@ -93,9 +93,9 @@ static void adopt_segment(struct kvs_log *log, uint32_t index)
 	struct kvs_region *region = log->region;
 	struct kvs_segment *segment = &log->segments[index];
 	uint64_t offset = kvs_region_segment_offset(region, index);
-	segment->prepared =
-		index < log->touched_count &&
-		kvs_region_populated(region, offset, region->segment_bytes) == region->segment_bytes;
+	segment->prepared = index < log->touched_count &&
+			    kvs_region_populated(region, offset, region->segment_bytes) ==
+				    region->segment_bytes;
 	log->prepared_count += segment->prepared;
 	switch (segment->state) {
 	case KVS_SEGMENT_FREE:
@@ -164,8 +164,8 @@ static void adopt_overflow(const struct kvs_adopt *plan, struct kvs_table *table
 {
 	struct kvs_overflow *overflow = &table->overflow[table->side];
 	uint64_t fresh = kvs_load_relaxed(&plan->region->header->overflow_fresh[table->side]);
-	uint64_t most = plan->populated[KVS_RANGE_OVERFLOW_0 + table->side] /
-			sizeof(struct kvs_bucket);
+	uint64_t most =
+		plan->populated[KVS_RANGE_OVERFLOW_0 + table->side] / sizeof(struct kvs_bucket);
 	overflow->fresh = fresh < most ? fresh : most;
 	overflow->used_count = (uint32_t)overflow->fresh;
 	for (uint64_t i = 0; i < overflow->fresh; i++) {

@@ -11,8 +11,7 @@
 
 #include "shm/adopt.h"
 
-bool kvs_adopt_note_run(struct kvs_adopt *plan, const struct kvs_record_view *view,
-			bool referenced)
+bool kvs_adopt_note_run(struct kvs_adopt *plan, const struct kvs_record_view *view, bool referenced)
 {
 	if (!kvs_adopt_grow(&plan->runs, plan->runs_count, &plan->runs_capacity,
 			    sizeof(*plan->runs))) {
@@ -115,9 +114,9 @@ int kvs_adopt_apply_large(const struct kvs_adopt *plan, struct kvs_large *large,
 		const struct kvs_adopt_run *run = &plan->runs[i];
 		result = adopt_strays(plan, large, limbo, stamp, at, run->offset);
 		if (result == 0) {
-			result = kvs_large_adopt(large, run->offset,
-						 kvs_large_bytes(run->value_bytes),
-						 run->references);
+			result =
+				kvs_large_adopt(large, run->offset,
+						kvs_large_bytes(run->value_bytes), run->references);
 		}
 		at = run->offset + kvs_large_bytes(run->value_bytes);
 	}

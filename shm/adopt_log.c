@@ -71,9 +71,8 @@ static int order_heads(struct kvs_adopt *plan)
 		return log_damaged(plan, "it is said to be the newest and holds no records",
 				   (uint32_t)chain_head, 0);
 	}
-	qsort_r(plan->heads, plan->heads_count, sizeof(*plan->heads), by_first_seq,
-		plan->segments);
-	// Newer ones were taken and not yet begun, or cut off by an adoption that was itself cut short.
+	qsort_r(plan->heads, plan->heads_count, sizeof(*plan->heads), by_first_seq, plan->segments);
+	// Newer ones were taken and not yet begun, or cut off by an adoption that was cut short.
 	while (plan->heads[plan->heads_count - 1] != chain_head) {
 		plan->segments[plan->heads[--plan->heads_count]].state = KVS_SEGMENT_FREE;
 	}
@@ -153,8 +152,8 @@ static int walk_segment(struct kvs_adopt *plan, uint32_t index, bool last, struc
 
 static int walk_tail(struct kvs_adopt *plan)
 {
-	uint64_t known = plan->durable_seq < plan->applied_seq ? plan->durable_seq
-							       : plan->applied_seq;
+	uint64_t known =
+		plan->durable_seq < plan->applied_seq ? plan->durable_seq : plan->applied_seq;
 	uint32_t first = head_with(plan, known);
 	const struct kvs_segment *segment = &plan->segments[plan->heads[first]];
 	struct walk walk = { .expected_seq = segment->first_seq };

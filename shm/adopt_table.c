@@ -24,7 +24,7 @@ struct look {
 	const struct kvs_bucket *overflow;
 	uint64_t overflow_count; // buckets that have pages
 	uint64_t buckets;
-	uint64_t index; // of the chain that is looked at
+	uint64_t index;	    // of the chain that is looked at
 	struct kvs_hit hit; // of the entry
 	uint64_t hash;
 };
@@ -98,8 +98,8 @@ static bool count_entry(struct look *look)
 {
 	struct kvs_adopt *plan = look->plan;
 	const struct kvs_record_view *view = &look->hit.view;
-	uint64_t at = kvs_entry_offset(look->hit.entry) -
-		      plan->region->map.ranges[KVS_RANGE_LOG].offset;
+	uint64_t at =
+		kvs_entry_offset(look->hit.entry) - plan->region->map.ranges[KVS_RANGE_LOG].offset;
 	struct kvs_segment *segment = &plan->segments[at >> plan->region->segment_shift];
 	segment->live_bytes += view->record_bytes;
 	segment->last_seq = view->seq > segment->last_seq ? view->seq : segment->last_seq;
@@ -205,8 +205,7 @@ static void fetch_ahead(const struct look *look, uint64_t index)
 
 static int look_at_all(struct look *look)
 {
-	const uint64_t **seen =
-		calloc((size_t)ADOPT_CHAIN_MAX * KVS_BUCKET_ENTRIES, sizeof(*seen));
+	const uint64_t **seen = calloc((size_t)ADOPT_CHAIN_MAX * KVS_BUCKET_ENTRIES, sizeof(*seen));
 	int result = seen != NULL ? 0 : -ENOMEM;
 	for (uint64_t i = 0; i < look->buckets && result == 0; i++) {
 		fetch_ahead(look, i + ADOPT_AHEAD_BUCKETS);

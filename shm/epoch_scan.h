@@ -98,7 +98,8 @@ static inline bool kvs_epoch_passed(const struct kvs_epoch_domain *domain, uint6
 
 /// Revokes every section older than its deadline and that holds back reclamation (epoch <= stamp):
 /// `deadline_ns` for well-behaved pages, `deadline_short_ns` for pages with short_deadline. So are,
-/// by oldest_valid and after `deadline_ns`, sections of an earlier life. Returns how many; if any, memory stamped up to then may be reused after this call (oldest is updated).
+/// by oldest_valid and after `deadline_ns`, sections of an earlier life. Returns how many readers;
+/// if any, memory stamped up to then may be reused after this call (oldest is updated).
 /// Call with: a recent scan. Thread must: be the writer. Orders: revoked_upto is store-released
 /// before a membarrier, reuse comes after it (partner: acquire fence and load in
 /// kvs_epoch_leave()).

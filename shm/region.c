@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Creating the region, taking over one that outlived its writer, and moving its pages. The file is far larger than the memory it will ever
-// hold: offsets are cheap and never move, pages are counted, populated before they are used and
-// punched when they are not.
+// Creating the region, taking over one that outlived its writer, and moving its pages. The file is
+// far larger than the memory it will ever hold: offsets are cheap and never move, pages are
+// counted, populated before they are used and punched when they are not.
 #include "shm/region.h"
 
 #include <errno.h>
@@ -198,8 +198,8 @@ static void region_place_directory(struct kvs_region *region,
 				   const struct kvs_region_header *geometry)
 {
 	region->segments_count_max = geometry->segments_count_max;
-	region->directory = (struct kvs_segment_entry *)(void *)(region->base +
-								 geometry->segment_directory_offset);
+	void *directory = region->base + geometry->segment_directory_offset;
+	region->directory = directory;
 }
 
 int kvs_region_create(struct kvs_region *region, const struct kvs_region_options *options)

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT
+//
+// The scripts: sets, removals, batches, large values, splits and merges, commits with cleaning, and
+// FLUSHALL, on keys that share a bucket.
+#include "tests/daemon/step_script.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/cleaner.h"
+#include "tests/tap/tap.h"
+
+#define LARGE_BYTES (SCRIPT_SEGMENT / 4 + 5000)
+#define OPERATIONS_A_SCRIPT 60u
+
+static uint64_t step_wall(void)
+{
+	return 1800000000000;
+}
+
+uint64_t script_monotonic_ns(void)
+{
+	static uint64_t ns;
+	return ns += 2000000; // every look is two milliseconds later: scans are always due
+}
+
+static const struct seam step_seam = { .monotonic_ns = script_monotonic_ns, .wall_ms = step_wall };
+
+struct keyspace_options script_options(struct world *w)
+{
+	return (struct keyspace_options){ .seam = &step_seam,
+					  .region = &w->region,
+					  .epochs = &w->epochs,
+					  .persisted = true,
+					  .revoke_ms = 5000,
+					  .revoke_min_ms = 50,
+					  .value_bytes_max = 1u << 20 };
+}
+
+void script_bail(const char *what)
+{
+	printf("Bail out! %s\n", what);
+	exit(99);
+}
+
+static void world_open(struct world *w)
+{
+	struct kvs_region_options options = { .memory_bytes = SCRIPT_MEMORY,
+					      .memory_bytes_max = SCRIPT_MEMORY,
+					      .segment_bytes = SCRIPT_SEGMENT,
+					      .instance_id = 1,
+					      .hash_seed = 7,
+					      .fenced = true };
+	memset(w, 0, sizeof(*w));
+	if (kvs_region_create(&w->region, &options) != KVS_REGION_OK) {
+		script_bail("no region");
+	}
+	kvs_epoch_init(&w->epochs, &w->region.header->hot, true);
+	struct keyspace_options keyspace = script_options(w);
+	w->keyspace = keyspace_create(&keyspace);
+	if (w->keyspace == NULL) {
+		script_bail("no keyspace");
+	}
+	(void)keyspace_recover_finish(w->keyspace, 0, false);
+	kvs_region_go_alive(&w->region);
+}
+
+// Keys of one bucket of the smallest table; half of them move when it is split.
+static void choose_keys(struct script *s, const struct world *w)
+{
+	uint64_t buckets = w->keyspace->table.buckets_min;
+	unsigned found[2] = { 0, 0 };
+	for (unsigned i = 0; found[0] + found[1] < SCRIPT_KEYS; i++) {
+		char key[16];
+		(void)snprintf(key, sizeof(key), "step-key:%u", i);
+		uint64_t hash = kvs_hash(w->region.map.hash_seed, key, strlen(key));
+		unsigned stays = (hash & buckets) == 0;
+		if ((hash & (buckets - 1)) == 0 && found[stays] < SCRIPT_KEYS / 2) {
+			memcpy(s->keys[2 * found[stays]++ + stays], key, sizeof(key));
+		}
+	}
+}
+
+static void child_set(struct script *s, struct world *w, unsigned i, size_t bytes)
+{
+	static unsigned char value[LARGE_BYTES];
+	uint32_t number = ++s->next;
+	memcpy(value, &number, sizeof(number));
+	s->maybe[i] = number;
+	s->pending = true;
+	(void)keyspace_set(w->keyspace, s->keys[i], strlen(s->keys[i]), value, bytes, 0, NULL);
+}
+
+static void child_delete(struct script *s, struct world *w, unsigned i)
+{
+	s->maybe[i] = 0;
+	s->pending = true;
+	(void)keyspace_delete(w->keyspace, s->keys[i], strlen(s->keys[i]));
+}
+
+static void child_batch(struct script *s, struct world *w)
+{
+	uint32_t maybe[SCRIPT_KEYS];
+	memcpy(maybe, s->sure, sizeof(maybe));
+	keyspace_batch_begin(w->keyspace);
+	for (unsigned n = 0; n < 5; n++) {
+		unsigned i = (unsigned)(tap_random(&s->random) % SCRIPT_KEYS);
+		if (tap_random(&s->random) % 3 == 0) {
+			child_delete(s, w, i);
+		} else {
+			child_set(s, w, i, 4 + tap_random(&s->random) % 100);
+		}
+	}
+	if (keyspace_batch_commit(w->keyspace) != KEYSPACE_OK) {
+		memcpy(s->maybe, maybe, sizeof(maybe));
+	}
+}
+
+// The table decides by its load: show it a false one.
+static void child_resize(struct world *w)
+{
+	struct kvs_table *table = &w->keyspace->table;
+	uint64_t saved = table->entries;
+	table->entries = table->buckets > table->buckets_min ? 0 : UINT64_C(1) << 40;
+	(void)kvs_table_step(table);
+	table->entries = saved;
+}
+
+void script_durable(struct world *w)
+{
+	kvs_store_release(&w->region.header->marks.durable_seq, keyspace_last_seq(w->keyspace));
+	for (unsigned i = 0; i < 3; i++) {
+		cleaner_turn(w->keyspace, script_monotonic_ns());
+	}
+	(void)cleaner_slice(w->keyspace, SCRIPT_SEGMENT, 95);
+}
+
+// An entry that names a record which is not written yet: what must never happen.
+static void child_mutant(struct script *s, struct world *w)
+{
+	struct keyspace_op op = { .kind = KEYSPACE_OP_SET,
+				  .key = s->keys[0],
+				  .key_bytes = (uint32_t)strlen(s->keys[0]),
+				  .value = "1234",
+				  .value_bytes = 4 };
+	op.hash = keyspace_hash(w->keyspace, op.key, op.key_bytes);
+	keyspace_op_measure(w->keyspace, &op);
+	if (keyspace_make_room(w->keyspace, op.record_bytes, op.record_bytes, 0,
+			       KEYSPACE_FOR_WRITE) == KEYSPACE_OK) {
+		op.seq = w->keyspace->log.next_seq;
+		(void)kvs_log_append(&w->keyspace->log, op.record_bytes, &op.offset);
+		keyspace_op_publish(w->keyspace, &op);
+	}
+}
+
+static void child_operation(struct script *s, struct world *w)
+{
+	unsigned kind = (unsigned)(tap_random(&s->random) % 16);
+	unsigned i = (unsigned)(tap_random(&s->random) % SCRIPT_KEYS);
+	memcpy(s->maybe, s->sure, sizeof(s->maybe));
+	if (s->mutant) {
+		child_mutant(s, w);
+	} else if (kind < 5) {
+		s->counts[0]++;
+		child_set(s, w, i, 4 + tap_random(&s->random) % 60);
+	} else if (kind < 6 && tap_random(&s->random) % 8 == 0) {
+		s->counts[1]++;
+		child_set(s, w, i, LARGE_BYTES);
+	} else if (kind < 8) {
+		s->counts[2]++;
+		child_delete(s, w, i);
+	} else if (kind < 11) {
+		s->counts[3]++;
+		child_batch(s, w);
+	} else if (kind < 13) {
+		s->counts[4]++;
+		child_resize(w);
+	} else if (kind < 15 || tap_random(&s->random) % 4 != 0) {
+		s->counts[5]++;
+		script_durable(w);
+	} else {
+		s->counts[6]++;
+		memset(s->maybe, 0, sizeof(s->maybe));
+		s->pending = true;
+		(void)keyspace_flush(w->keyspace);
+	}
+	memcpy(s->sure, s->maybe, sizeof(s->sure)); // one of the two was true so far
+	s->pending = false;
+}
+
+// Not stepped: what makes heads roll and segments worth cleaning.
+static void child_bulk(struct script *s, struct world *w)
+{
+	static const unsigned char bulk[6000];
+	for (uint64_t n = tap_random(&s->random) % 8; n > 0; n--) {
+		(void)keyspace_set(w->keyspace, "bulk", 4, bulk, sizeof(bulk), 0, NULL);
+	}
+}
+
+void script_run(void *context)
+{
+	struct script *s = context;
+	struct world w;
+	world_open(&w);
+	choose_keys(s, &w);
+	memset(s->sure, 0, sizeof(s->sure));
+	s->region_fd = w.region.fd;
+	step_mark(); // the parent maps the region
+	for (unsigned n = 0; n < OPERATIONS_A_SCRIPT; n++) {
+		child_bulk(s, &w);
+		s->stepping = true;
+		step_mark();
+		child_operation(s, &w);
+		s->stepping = false;
+	}
+	step_mark();
+}

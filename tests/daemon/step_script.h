@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+//
+// What the single-stepped child of step_adoption.c does, and what it tells its parent of it: a
+// keyspace of small segments, and scripts of writes whose outcome both know.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/keyspace_create.h"
+#include "daemon/keyspace_internal.h"
+#include "tests/shm/step.h"
+
+#define SCRIPT_MEMORY (3u << 20)
+#define SCRIPT_SEGMENT KVS_SEGMENT_BYTES_MIN
+#define SCRIPT_KEYS STEP_KEYS
+
+/// What child and parent share: the child acts, and says here what it has promised. A key's value
+/// begins with its number, 0 = absent.
+struct script {
+	int region_fd;
+	uint64_t random;
+	bool mutant; // publish an entry before its record is written
+	bool stepping;
+	char keys[SCRIPT_KEYS][16];
+	uint32_t sure[SCRIPT_KEYS];
+	uint32_t maybe[SCRIPT_KEYS]; // once what is under way is applied
+	bool pending;
+	uint32_t next;
+	unsigned counts[8];
+};
+
+struct world {
+	struct kvs_region region;
+	struct kvs_epoch_domain epochs;
+	struct keyspace *keyspace;
+};
+
+/// Time passes with every look.
+uint64_t script_monotonic_ns(void);
+struct keyspace_options script_options(struct world *w);
+/// Everything becomes durable, and the cleaner works.
+void script_durable(struct world *w);
+/// The child: one script, stepped from mark to mark while `stepping` is set.
+void script_run(void *context);
+void script_bail(const char *what) __attribute__((noreturn));
