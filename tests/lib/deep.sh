@@ -5,7 +5,7 @@
 # it uses. shellcheck shell=bash disable=SC2154
 
 # A deep run is a function deep_NAME PART PARTS.
-deep_names=(arm64 model torture fuzz oracle)
+deep_names=(arm64 model torture fuzz oracle step restart)
 
 # fuzz_program PROGRAM SECONDS: first its corpus, then new input for so long.
 fuzz_program() {
@@ -74,6 +74,24 @@ deep_torture() {
     export KVD_TEST_SEED=$((KVD_TEST_SEED + $1 - 1))
     export KVD_TEST_SECONDS=${KVD_DEEP_SECONDS:-600}
     suite "$root/build" torture --timeout-multiplier 0
+}
+
+# kvd killed at every instruction: half a million boundaries that changed the region, in all parts.
+deep_step() {
+    build "$root/build" || return
+    export KVD_TEST_SEED=$((KVD_TEST_SEED + $1 - 1))
+    export KVD_STEP_BOUNDARIES=$((500000 / $2 / 2 + 1))
+    suite "$root/build" unit --timeout-multiplier 0 'step_adoption 1' 'step_adoption 2'
+}
+
+# kvd killed with its region kept, 5000 times in all parts and ways.
+deep_restart() {
+    build "$root/build" || return
+    export KVD_TEST_SEED=$((KVD_TEST_SEED + $1 - 1))
+    export KVD_TEST_KILLS=$((5000 / $2 / 4 + 1))
+    suite "$root/build" torture --timeout-multiplier 0 'kvd killed and the region kept, memory 0' \
+        'kvd killed and the region kept, lazy 0' 'kvd killed and the region kept, group 0' \
+        'kvd killed and the region kept, lazy 5'
 }
 
 # The oracle reads KVD_ORACLE_PART: sequences of its own for each part.
