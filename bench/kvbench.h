@@ -10,3 +10,4 @@ int set_vs_peers_main(int argc, char **argv);
 int publish_main(int argc, char **argv);
 int overhead_main(int argc, char **argv);
 int idle_cpu_main(int argc, char **argv);
+int restart_main(int argc, char **argv);

@@ -72,15 +72,25 @@ static void program_find(void)
 	}
 }
 
-struct harness *bench_server_start(const char *policy, uint64_t memory_bytes)
+static struct harness *server_start(const char *policy, uint64_t memory_bytes, const char *more)
 {
 	char memory[32];
 	(void)snprintf(memory, sizeof(memory), "%lluMiB", (unsigned long long)(memory_bytes >> 20));
 	program_find();
 	struct harness *server = harness_start(
-		(const char *const[]){ "--persist", policy, "--memory", memory, NULL });
+		(const char *const[]){ "--persist", policy, "--memory", memory, more, NULL });
 	servers_keep(server);
 	return server;
+}
+
+struct harness *bench_server_start(const char *policy, uint64_t memory_bytes)
+{
+	return server_start(policy, memory_bytes, NULL);
+}
+
+struct harness *bench_server_start_supervised(const char *policy, uint64_t memory_bytes)
+{
+	return server_start(policy, memory_bytes, "--supervise");
 }
 
 uint64_t bench_memory_for(uint64_t keys)

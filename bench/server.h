@@ -17,6 +17,8 @@
 /// this program. Its folder is under $TMPDIR, else /tmp: for policies that write, that should be a
 /// disk.
 struct harness *bench_server_start(const char *policy, uint64_t memory_bytes);
+/// The same under kvd --supervise: what the harness started watches the kvd that serves.
+struct harness *bench_server_start_supervised(const char *policy, uint64_t memory_bytes);
 
 /// Kills it and removes its folder; also done when the program exits. NULL is fine.
 void bench_server_free(struct harness *server);
