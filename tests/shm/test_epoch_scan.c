@@ -303,6 +303,46 @@ static void test_restart(void)
 	kvs_epoch_fini(&again);
 }
 
+// A life that took over a region: what sections it cannot see may look at.
+static void test_hold(void)
+{
+	struct kvs_hot region = { .epoch_word = UINT64_C(50) << KVS_EPOCH_SHIFT | 1,
+				  .incarnation = 9,
+				  .oldest_valid = 1 };
+	struct kvs_adoptions adoptions = { .hold_epoch = 0 };
+	struct kvs_epoch_domain life;
+	struct kvs_slot old = { 0 };
+	kvs_epoch_init(&life, &region, domain.fenced);
+	ok(!kvs_epoch_held(&life), "a new region holds nothing");
+	(void)kvs_epoch_enter(&old, &region, domain.fenced); // on a page of the life before
+	kvs_epoch_hold(&life, &adoptions);
+	uint64_t stamp = kvs_epoch_stamp(&life);
+	kvs_epoch_adopt(&life, 1000);
+	ok_u64(region.incarnation, 10, "F: another incarnation");
+	ok_u64(adoptions.epoch[10 % KVS_ADOPTIONS_KEPT], 51, "which says how it began");
+	ok(kvs_epoch_scan(&life, 1001) && !kvs_epoch_passed(&life, stamp),
+	   "F: what the life before unlinked waits");
+	(void)kvs_epoch_revoke(&life, stamp, 1099, 100, 100);
+	ok(!kvs_epoch_passed(&life, stamp) && kvs_epoch_still_good(&old, &region),
+	   "F: no view ends because kvd was restarted");
+	kvs_epoch_fini(&life);
+	// Killed before the deadline: the next life goes on waiting for the same.
+	kvs_epoch_init(&life, &region, domain.fenced);
+	kvs_epoch_hold(&life, &adoptions);
+	kvs_epoch_adopt(&life, 1090);
+	(void)kvs_epoch_revoke(&life, kvs_epoch_stamp(&life), 1100, 100, 100);
+	ok(kvs_epoch_passed(&life, stamp),
+	   "D: the deadline counts from the first of several lives");
+	ok(!kvs_epoch_leave(&old, &region), "B: and who overstayed is told");
+	ok(kvs_epoch_held(&life) && !kvs_epoch_passed(&life, 52),
+	   "F: what began in the second waits for its own");
+	(void)kvs_epoch_revoke(&life, kvs_epoch_stamp(&life), 1189, 100, 100);
+	ok(kvs_epoch_held(&life), "until its deadline");
+	(void)kvs_epoch_revoke(&life, kvs_epoch_stamp(&life), 1190, 100, 100);
+	ok(!kvs_epoch_held(&life), "D: and no longer");
+	kvs_epoch_fini(&life);
+}
+
 int main(void)
 {
 	uint64_t random = tap_seed(12);
@@ -324,6 +364,7 @@ int main(void)
 	test_barrier(&pages[1].slot[5]);
 	test_pages(&pages[0].slot[0]);
 	test_restart();
+	test_hold();
 	kvs_epoch_fini(&domain);
 	return tap_done();
 }

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MIT
+//
+// Taking over a region: what is found in a whole one, what is left over by moves that never ended,
+// and every way in which a region cannot be what it says. That a kvd may be killed at any
+// instruction is tests/daemon/step_adoption.c.
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "shm/adopt.h"
+#include "tests/shm/fixture.h"
+#include "tests/tap/tap.h"
+
+#define MEMORY (4u << 20)
+#define SEGMENT KVS_SEGMENT_BYTES_MIN
+#define KEYS 600u
+
+struct after {
+	struct kvs_region region;
+	struct kvs_adopt plan;
+	int result; // of the plan
+};
+
+static void key_of(char key[16], unsigned i)
+{
+	(void)snprintf(key, 16, "key:%u", i);
+}
+
+// What a keyspace tells of what it did.
+static void applied(struct fixture *f)
+{
+	f->region.header->marks.applied_seq = f->log.next_seq - 1;
+	kvs_log_publish(&f->log);
+}
+
+static void fill(struct fixture *f)
+{
+	static const char value[200] = "value";
+	char key[16];
+	fixture_open(f, MEMORY, SEGMENT);
+	f->step_after_write = true;
+	for (unsigned i = 0; i < KEYS; i++) {
+		key_of(key, i);
+		(void)fixture_set(f, key, strlen(key), value, sizeof(value));
+	}
+	applied(f);
+}
+
+static struct kvs_region_options options_of(const struct fixture *f)
+{
+	return (struct kvs_region_options){ .memory_bytes = MEMORY,
+					    .segment_bytes = SEGMENT,
+					    .fenced = f->region.map.readers_fence };
+}
+
+// Another process's look at the region: a second mapping of the same file.
+static void look(struct after *after, struct fixture *f)
+{
+	struct kvs_region_options options = options_of(f);
+	memset(after, 0, sizeof(*after));
+	ok_int(kvs_region_adopt(&after->region, dup(f->region.fd), &options), KVS_REGION_OK,
+	       "it can be mapped");
+	after->result = kvs_adopt_plan(&after->plan, &after->region, 0);
+}
+
+static void forget(struct after *after)
+{
+	kvs_adopt_fini(&after->plan);
+	kvs_region_close(&after->region);
+}
+
+static void test_whole(void)
+{
+	struct fixture f;
+	struct after after;
+	fill(&f);
+	look(&after, &f);
+	ok_int(after.result, 0, "a whole region can be taken over");
+	ok_u64(after.plan.keys, KEYS, "with all its keys");
+	ok_u64(after.plan.last_seq, KEYS, "to the last version");
+	ok_u64(after.plan.clears_count, 0, "and nothing is left over");
+	ok(after.plan.unpersisted.segment == after.plan.heads[0] &&
+		   after.plan.unpersisted.offset == 0,
+	   "E: all of it is still to be made durable");
+	ok(after.plan.heads_count > 1, "over %u segments", after.plan.heads_count);
+	forget(&after);
+	fixture_close(&f);
+}
+
+// Records that are written and were never published: a whole batch is applied, half a one is not.
+static void append(struct fixture *f, unsigned i, uint16_t flags)
+{
+	char key[16];
+	uint64_t offset;
+	key_of(key, i);
+	struct kvs_record_spec spec = { .key = key,
+					.key_bytes = (uint32_t)strlen(key),
+					.payload = "new",
+					.payload_bytes = 3,
+					.value_bytes = 3,
+					.seq = f->log.next_seq,
+					.flags = flags };
+	uint32_t bytes = (uint32_t)kvs_record_bytes(spec.key_bytes, 3, 0);
+	if (kvs_log_secure(&f->log, bytes, bytes, 0) != 0) {
+		printf("Bail out! no room\n");
+		exit(99);
+	}
+	(void)kvs_record_write(kvs_log_append(&f->log, bytes, &offset), &spec);
+}
+
+static void test_batches(void)
+{
+	struct fixture f;
+	struct after after;
+	fill(&f);
+	append(&f, 1, KVS_RECORD_MORE);
+	append(&f, 2, 0);
+	append(&f, 3, KVS_RECORD_MORE);
+	look(&after, &f);
+	ok_int(after.result, 0, "records behind what was applied");
+	ok_u64(after.plan.last_seq, KEYS + 2, "I: a whole batch is taken");
+	ok_u64(after.plan.cut_records, 1, "I: half a batch is cut");
+	ok(after.plan.unapplied.offset < after.plan.end.offset, "and there is something to apply");
+	forget(&after);
+	// Bytes behind the end may look like the record that is expected next.
+	kvs_store_relaxed(&f.region.directory[f.log.head.segment].used_bytes,
+			  f.log.head.offset - 40);
+	look(&after, &f);
+	ok_u64(after.plan.last_seq, KEYS + 2, "H: a record behind used_bytes is none");
+	forget(&after);
+	fixture_close(&f);
+}
+
+static void test_leftovers(void)
+{
+	struct fixture f;
+	struct after after;
+	struct kvs_hit hit;
+	fill(&f);
+	(void)fixture_find(&f.region.map, "key:7", 5, &hit);
+	uint64_t hash = kvs_hash(f.region.map.hash_seed, "key:7", 5);
+	// A copy in its own chain, as a chain that is made shorter leaves, and one in another's.
+	(void)kvs_table_insert(&f.table, hash, hit.entry);
+	(void)kvs_table_insert(&f.table, hash + 1, hit.entry);
+	look(&after, &f);
+	ok_int(after.result, 0, "with entries that moves left");
+	ok_u64(after.plan.clears_count, 2, "A: which are found");
+	ok_u64(after.plan.damaged_count, 0, "and are no damage");
+	ok_u64(after.plan.keys, KEYS, "nor counted");
+	struct kvs_limbo limbo;
+	struct kvs_log log;
+	struct kvs_table table;
+	struct kvs_large large;
+	struct kvs_epoch_domain epochs;
+	kvs_epoch_init(&epochs, &after.region.header->hot, true);
+	(void)kvs_limbo_init(&limbo);
+	struct kvs_adopt_parts parts = {
+		.log = &log, .table = &table, .large = &large, .limbo = &limbo, .epochs = &epochs
+	};
+	ok_int(kvs_adopt_apply(&after.plan, &parts), 0, "the plan is carried out");
+	ok_u64(table.entries, KEYS, "A: then every key has one entry");
+	ok_u64(log.next_seq, KEYS + 1, "versions go on");
+	ok_int(fixture_find(&after.region.map, "key:7", 5, &hit), KVS_FIND_HIT, "A: and is found");
+	kvs_limbo_fini(&limbo);
+	kvs_log_fini(&log);
+	kvs_table_fini(&table);
+	kvs_large_fini(&large);
+	kvs_epoch_fini(&epochs);
+	forget(&after);
+	fixture_close(&f);
+}
+
+// One word of the region is not what it was: `why` names what is wrong.
+static void refused(struct fixture *f, uint64_t *word, uint64_t value, const char *why)
+{
+	struct after after;
+	uint64_t saved = *word;
+	*word = value;
+	look(&after, f);
+	ok(after.result == -EUCLEAN && strstr(after.plan.why, why) != NULL, "H: refused: %s",
+	   after.plan.why);
+	forget(&after);
+	*word = saved;
+}
+
+static void test_refusals(void)
+{
+	struct fixture f;
+	struct after after;
+	fill(&f);
+	struct kvs_region_header *header = f.region.header;
+	struct kvs_segment_entry *first = &f.region.directory[0];
+	struct kvs_segment_entry *second = &f.region.directory[1];
+	struct kvs_bucket *bucket =
+		(void *)(f.region.base + f.region.map.ranges[KVS_RANGE_TABLE_0].offset);
+	unsigned char *records = f.region.base + kvs_region_segment_offset(&f.region, 0);
+	refused(&f, &header->ready[KVS_RANGE_LOG], 0, "said to be in use");
+	refused(&f, &first->state, 9, "its state is none");
+	refused(&f, &first->used_bytes, SEGMENT + 8, "more bytes are used");
+	refused(&f, &header->segment_chain_head, 5000, "said to be the newest");
+	refused(&f, &second->first_seq, first->first_seq, "the same version");
+	refused(&f, &first->used_bytes, 480, "does not go on");
+	refused(&f, (uint64_t *)(void *)(records + 40), 1, "not what was written");
+	refused(&f, &header->marks.applied_seq, KEYS + 9, "ends before what was applied");
+	refused(&f, &header->hot.table_root, 1, "no room for its buckets");
+	refused(&f, &bucket->overflow, UINT64_C(1) << 40, "leads astray");
+	bucket->entry[6] ^= 0x123456;
+	look(&after, &f);
+	ok(after.result == 0 && after.plan.damaged_count == 1,
+	   "H: an entry that cannot be is damage");
+	forget(&after);
+	fixture_close(&f);
+}
+
+static void test_mapping(void)
+{
+	struct fixture f;
+	struct kvs_region region;
+	fill(&f);
+	struct kvs_region_options options = options_of(&f);
+	struct kvs_region_header *header = f.region.header;
+	int fd = dup(f.region.fd);
+	options.segment_bytes = 2 * SEGMENT;
+	ok_int(kvs_region_adopt(&region, fd, &options), KVS_REGION_UNLIKE, "other segments");
+	options.segment_bytes = SEGMENT;
+	options.memory_bytes = UINT64_C(1) << 40;
+	ok_int(kvs_region_adopt(&region, fd, &options), KVS_REGION_UNLIKE, "more memory");
+	options.memory_bytes = MEMORY;
+	header->lifecycle = KVS_REGION_STARTING;
+	ok_int(kvs_region_adopt(&region, fd, &options), KVS_REGION_UNFILLED, "never filled");
+	header->lifecycle = KVS_REGION_RETIRED;
+	ok_int(kvs_region_adopt(&region, dup(fd), &options), KVS_REGION_OK, "one that was retired");
+	kvs_region_close(&region);
+	header->layout_version++;
+	ok_int(kvs_region_adopt(&region, fd, &options), KVS_REGION_LAYOUT, "another layout");
+	header->layout_version--;
+	header->segments_count_max++;
+	ok_int(kvs_region_adopt(&region, fd, &options), KVS_REGION_DAMAGED, "a false geometry");
+	header->segments_count_max--;
+	header->marker[0] = 'x';
+	ok_int(kvs_region_adopt(&region, fd, &options), KVS_REGION_FOREIGN, "no region");
+	header->marker[0] = 'k';
+	ok(fcntl(fd, F_GETFD) >= 0, "the descriptor stays the caller's");
+	close(fd);
+	fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	ok_int(kvs_region_adopt(&region, fd, &options), KVS_REGION_FOREIGN, "no memory file");
+	close(fd);
+	fixture_close(&f);
+}
+
+int main(void)
+{
+	test_whole();
+	test_batches();
+	test_leftovers();
+	test_refusals();
+	test_mapping();
+	return tap_done();
+}
