@@ -14,6 +14,7 @@
 #include "daemon/glob.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
+#include "daemon/session_rest.h"
 
 #define CONFIG_VALUE_BYTES 4096
 #define CONFIG_ERROR_BYTES 512
@@ -268,14 +269,77 @@ void commands_config_set(struct call *call)
 
 // ---- the rest ----
 
+/// What a REWRITE keeps while its file is written.
+struct config_rewriting {
+	struct kvd *kvd;
+	bool begun;
+};
+
+static void config_rewriting_end(void *state)
+{
+	const struct config_rewriting *mine = state;
+	if (mine->begun) {
+		config_rewriter_leave(mine->kvd->config_rewriter, mine);
+	}
+}
+
+static void config_rewritten(void *context)
+{
+	const struct kvd *kvd = context;
+	session_rest_told(kvd->sessions);
+}
+
+/// Its connection rests until a rewriting is over, and it is asked again.
+static void config_rewrite_wait(struct call *call)
+{
+	session_rest_await(call->session);
+	call->again = true;
+}
+
+static void config_rewrite_begin(struct call *call, struct config_rewriting *mine)
+{
+	char error[CONFIG_ERROR_BYTES] = "out of memory, or of files";
+	struct kvd *kvd = call->kvd;
+	bool busy = false;
+	mine->kvd = kvd;
+	if (!kvd->config_rewriter) {
+		kvd->config_rewriter =
+			config_rewriter_create(kvd->seam, kvd->loop, config_rewritten, kvd);
+	}
+	mine->begun = kvd->config_rewriter &&
+		      config_rewriter_begin(kvd->config_rewriter, mine, &kvd->config,
+					    kvd->config_changed, &busy, error, sizeof(error));
+	if (mine->begun || busy) {
+		config_rewrite_wait(call);
+	} else {
+		commands_errorf(call, "ERR Rewriting config file: %s", error);
+	}
+}
+
 void commands_config_rewrite(struct call *call)
 {
 	char error[CONFIG_ERROR_BYTES];
 	const struct kvd *kvd = call->kvd;
+	bool good;
 	if (!kvd->config.config_path || !*kvd->config.config_path) {
 		commands_error(call, "ERR The server is running without a config file");
-	} else if (!config_rewrite(kvd->seam, &kvd->config, kvd->config_changed, error,
-				   sizeof(error))) {
+		return;
+	}
+	if (call->in_exec) {
+		commands_error(call, "ERR CONFIG REWRITE waits for the disk, a transaction cannot");
+		return;
+	}
+	struct config_rewriting *mine =
+		commands_state(call, sizeof(*mine), config_rewriting_end);
+	if (!mine) {
+		return;
+	}
+	if (!mine->begun) {
+		config_rewrite_begin(call, mine);
+	} else if (!config_rewriter_take(kvd->config_rewriter, mine, &good, error,
+					 sizeof(error))) {
+		config_rewrite_wait(call);
+	} else if (!good) {
 		log_warning("CONFIG REWRITE: %s", error);
 		commands_errorf(call, "ERR Rewriting config file: %s", error);
 	} else {

@@ -1,26 +1,39 @@
 // SPDX-License-Identifier: MIT
 //
 // The new text is built in memory line by line, written beside the old file with its owner and
-// mode, synced, and renamed over it.
+// mode, synced, and renamed over it. A disk may take seconds for that, so a thread does it, with a
+// copy of all it needs: it shares one word with the loop's thread, which says that it is over.
 #include "daemon/config_rewrite.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/loop.h"
 #include "daemon/seam.h"
 #include "daemon/text.h"
+#include "shm/atomics.h"
 
 #define REWRITE_BYTES_MAX (1u << 20)
 #define REWRITE_VALUE_BYTES 4096
+#define REWRITE_ERROR_BYTES 512
 #define REWRITE_TITLE "# Set while kvd ran, by CONFIG REWRITE\n"
 
+/// What is to be written, as it was when that was asked for.
+struct rewrite_order {
+	char *path;
+	char *lines[CONFIG_OPTIONS_MAX]; // of options that changed, NULL = it did not
+};
+
 struct rewrite {
-	const struct config *config;
+	const struct rewrite_order *order;
 	char *path;		       // of the file itself, behind symbolic links
 	bool left[CONFIG_OPTIONS_MAX]; // changed, and not yet written
 	struct text text;
@@ -34,18 +47,48 @@ static bool rewrite_fail(struct rewrite *r, const char *what)
 	return false;
 }
 
-/// The value as the file has it, with its unit.
-static void rewrite_option(struct rewrite *r, size_t index)
+static void order_fini(struct rewrite_order *order)
 {
-	const struct config_option *option = config_option(index);
+	for (size_t i = 0; i < config_count(); i++) {
+		free(order->lines[i]);
+	}
+	free(order->path);
+	*order = (struct rewrite_order){ 0 };
+}
+
+/// The option as the file has it, with its unit. NULL: memory is short.
+static char *order_line(const struct config *config, const struct config_option *option)
+{
 	char value[REWRITE_VALUE_BYTES];
+	char *line = NULL;
 	if (option->kind == CONFIG_KIND_STRING) {
-		(void)snprintf(value, sizeof(value), "%s", config_option_string(r->config, option));
+		(void)snprintf(value, sizeof(value), "%s", config_option_string(config, option));
 	} else {
-		config_option_print(option, config_option_get(r->config, option), value,
+		config_option_print(option, config_option_get(config, option), value,
 				    sizeof(value));
 	}
-	text_printf(&r->text, "%s = %s\n", option->name, value);
+	return asprintf(&line, "%s = %s\n", option->name, value) < 0 ? NULL : line;
+}
+
+static bool order_init(struct rewrite_order *order, const struct config *config,
+		       const bool changed[CONFIG_OPTIONS_MAX], char *error, size_t error_bytes)
+{
+	*order = (struct rewrite_order){ .path = strdup(config->config_path) };
+	bool good = order->path != NULL;
+	for (size_t i = 0; good && i < config_count(); i++) {
+		order->lines[i] = changed[i] ? order_line(config, config_option(i)) : NULL;
+		good = !changed[i] || order->lines[i];
+	}
+	if (!good) {
+		order_fini(order);
+		(void)snprintf(error, error_bytes, "out of memory");
+	}
+	return good;
+}
+
+static void rewrite_option(struct rewrite *r, size_t index)
+{
+	text_add(&r->text, r->order->lines[index], strlen(r->order->lines[index]));
 	r->left[index] = false;
 }
 
@@ -64,7 +107,7 @@ static size_t rewrite_line_option(const char *line)
 
 /// Reads the file and makes the new text of it. Of an option that stands there twice the first
 /// place gets the new value, and the others go.
-static bool rewrite_build(struct rewrite *r, const bool changed[CONFIG_OPTIONS_MAX])
+static bool rewrite_build(struct rewrite *r)
 {
 	FILE *file = fopen(r->path, "re");
 	if (!file) {
@@ -75,7 +118,7 @@ static bool rewrite_build(struct rewrite *r, const bool changed[CONFIG_OPTIONS_M
 	ssize_t bytes;
 	while ((bytes = getline(&line, &capacity, file)) > 0) {
 		size_t index = rewrite_line_option(line);
-		if (index == config_count() || !changed[index]) {
+		if (index == config_count() || !r->order->lines[index]) {
 			text_add(&r->text, line, (size_t)bytes);
 			if (line[bytes - 1] != '\n') {
 				text_add(&r->text, "\n", 1);
@@ -170,20 +213,174 @@ static bool rewrite_replace(struct rewrite *r, const struct seam *seam)
 	return good;
 }
 
-bool config_rewrite(const struct seam *seam, const struct config *config,
-		    const bool changed[CONFIG_OPTIONS_MAX], char *error, size_t error_bytes)
+static bool rewrite_run(const struct seam *seam, const struct rewrite_order *order, char *error,
+			size_t error_bytes)
 {
-	struct rewrite r = { .config = config, .error = error, .error_bytes = error_bytes };
-	memcpy(r.left, changed, sizeof(r.left));
-	r.path = realpath(config->config_path, NULL);
+	struct rewrite r = { .order = order, .error = error, .error_bytes = error_bytes };
+	for (size_t i = 0; i < config_count(); i++) {
+		r.left[i] = order->lines[i] != NULL;
+	}
+	r.path = realpath(order->path, NULL);
 	if (!r.path) {
-		(void)snprintf(error, error_bytes, "cannot find %s: %s", config->config_path,
+		(void)snprintf(error, error_bytes, "cannot find %s: %s", order->path,
 			       strerror(errno));
 		return false;
 	}
 	text_init(&r.text, REWRITE_BYTES_MAX);
-	bool good = rewrite_build(&r, changed) && rewrite_replace(&r, seam);
+	bool good = rewrite_build(&r) && rewrite_replace(&r, seam);
 	text_fini(&r.text);
 	free(r.path);
 	return good;
+}
+
+bool config_rewrite(const struct seam *seam, const struct config *config,
+		    const bool changed[CONFIG_OPTIONS_MAX], char *error, size_t error_bytes)
+{
+	struct rewrite_order order;
+	if (!order_init(&order, config, changed, error, error_bytes)) {
+		return false;
+	}
+	bool good = rewrite_run(seam, &order, error, error_bytes);
+	order_fini(&order);
+	return good;
+}
+
+// ---- on a thread ----
+
+struct config_rewriter {
+	const struct seam *seam;
+	struct loop *loop;
+	struct loop_source source; // an eventfd, written by the thread when it is over
+	void (*told)(void *context);
+	void *context;
+	const void *owner; // who takes the result, NULL = nobody
+	bool started;	   // there is a thread to join
+	pthread_t thread;
+	// The thread's, from its start until `over`.
+	struct rewrite_order order;
+	bool good;
+	char error[REWRITE_ERROR_BYTES];
+	uint64_t over;
+};
+
+static void rewriter_ready(struct loop_source *source, uint32_t events)
+{
+	struct config_rewriter *rewriter =
+		(void *)((char *)source - offsetof(struct config_rewriter, source));
+	uint64_t count;
+	ssize_t n = rewriter->seam->read(source->fd, &count, sizeof(count));
+	(void)n; // whoever waits looks for himself
+	(void)events;
+	rewriter->told(rewriter->context);
+}
+
+static void *rewriter_main(void *context)
+{
+	struct config_rewriter *rewriter = context;
+	uint64_t one = 1;
+	rewriter->good = rewrite_run(rewriter->seam, &rewriter->order, rewriter->error,
+				     sizeof(rewriter->error));
+	kvs_store_release(&rewriter->over, 1); // partner: the acquire in rewriter_is_over()
+	ssize_t n = write(rewriter->source.fd, &one, sizeof(one));
+	(void)n; // it cannot be full
+	return NULL;
+}
+
+static bool rewriter_is_over(const struct config_rewriter *rewriter)
+{
+	// Partner: the release in rewriter_main(). What the thread wrote may be read behind it.
+	return kvs_load_acquire(&rewriter->over) != 0;
+}
+
+static void rewriter_join(struct config_rewriter *rewriter)
+{
+	if (rewriter->started) {
+		int error = pthread_join(rewriter->thread, NULL);
+		(void)error; // it is ours, and was not joined before
+		rewriter->started = false;
+		order_fini(&rewriter->order);
+	}
+}
+
+struct config_rewriter *config_rewriter_create(const struct seam *seam, struct loop *loop,
+					       void (*told)(void *context), void *context)
+{
+	struct config_rewriter *rewriter = calloc(1, sizeof(*rewriter));
+	if (!rewriter) {
+		return NULL;
+	}
+	*rewriter = (struct config_rewriter){
+		.seam = seam,
+		.loop = loop,
+		.source = { .fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), .ready = rewriter_ready },
+		.told = told,
+		.context = context,
+	};
+	int error = rewriter->source.fd < 0 ? -errno : loop_add(loop, &rewriter->source, EPOLLIN);
+	if (error != 0) {
+		if (rewriter->source.fd >= 0) {
+			(void)close(rewriter->source.fd);
+		}
+		free(rewriter);
+		errno = -error;
+		return NULL;
+	}
+	return rewriter;
+}
+
+void config_rewriter_destroy(struct config_rewriter *rewriter)
+{
+	if (rewriter) {
+		rewriter_join(rewriter);
+		loop_remove(rewriter->loop, &rewriter->source);
+		(void)close(rewriter->source.fd);
+		free(rewriter);
+	}
+}
+
+bool config_rewriter_begin(struct config_rewriter *rewriter, const void *owner,
+			   const struct config *config, const bool changed[CONFIG_OPTIONS_MAX],
+			   bool *busy, char *error, size_t error_bytes)
+{
+	*busy = rewriter->owner || (rewriter->started && !rewriter_is_over(rewriter));
+	if (*busy) {
+		return false;
+	}
+	rewriter_join(rewriter); // of one that nobody asks about any more
+	if (!order_init(&rewriter->order, config, changed, error, error_bytes)) {
+		return false;
+	}
+	rewriter->error[0] = 0;
+	kvs_store_release(&rewriter->over, 0); // partner: none, the thread does not run yet
+	int result = pthread_create(&rewriter->thread, NULL, rewriter_main, rewriter);
+	if (result != 0) {
+		order_fini(&rewriter->order);
+		(void)snprintf(error, error_bytes, "cannot start a thread: %s", strerror(result));
+		return false;
+	}
+	rewriter->started = true;
+	rewriter->owner = owner;
+	return true;
+}
+
+bool config_rewriter_take(struct config_rewriter *rewriter, const void *owner, bool *good,
+			  char *error, size_t error_bytes)
+{
+	if (rewriter->owner != owner || !rewriter_is_over(rewriter)) {
+		return false;
+	}
+	*good = rewriter->good;
+	(void)snprintf(error, error_bytes, "%s", rewriter->error);
+	rewriter_join(rewriter);
+	rewriter->owner = NULL;
+	rewriter->told(rewriter->context); // the next may begin
+	return true;
+}
+
+void config_rewriter_leave(struct config_rewriter *rewriter, const void *owner)
+{
+	if (rewriter->owner == owner) {
+		rewriter->owner = NULL;
+		rewriter->told(rewriter->context);
+	}
 }

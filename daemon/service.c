@@ -12,6 +12,7 @@
 
 #include "daemon/cleaner.h"
 #include "daemon/config_names.h"
+#include "daemon/config_rewrite.h"
 #include "daemon/events.h"
 #include "daemon/fdstore.h"
 #include "daemon/generation.h"
@@ -386,6 +387,8 @@ static void stop_listener(struct service *service)
 	kvs_store_release(&service->region.header->lifecycle, KVS_REGION_RETIRED);
 	listener_close(service->kvd.listener);
 	service->kvd.listener = NULL;
+	config_rewriter_destroy(service->kvd.config_rewriter);
+	service->kvd.config_rewriter = NULL;
 }
 
 struct service_step {

@@ -380,9 +380,10 @@ static size_t session_send_some(struct session *session, size_t limit, size_t mo
 
 void session_send(struct session *session)
 {
-	// While it sleeps, or what it said is on its way, it is not answered either.
+	// While it sleeps, or what it said is on its way, it is not answered either. A command that
+	// waits for a thread has not answered yet: what came before it is sent.
 	bool quiet = (session->is_awaiting && !session->is_early) ||
-		     (session->is_resting && session->rest_until_ns != 0);
+		     (session->is_resting && session->rest_until_ns != 0 && !session->task);
 	size_t limit = quiet ? session->output_sent
 			     : (size_t)(session_sendable(session) - session->output_position);
 	size_t most = SESSION_IO_BYTES_MAX;

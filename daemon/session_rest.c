@@ -10,6 +10,8 @@
 #include "daemon/session_parts.h"
 #include "daemon/session_refs.h"
 
+#define REST_UNTIL_TOLD UINT64_MAX
+
 void session_pause(struct kvd *kvd, uint64_t until_ns, bool all)
 {
 	kvd->paused_until_ns = until_ns > kvd->paused_until_ns ? until_ns : kvd->paused_until_ns;
@@ -81,6 +83,23 @@ void session_rest_until(struct session *session, uint64_t until_ns)
 	session->rest_until_ns =
 		until_ns > session->rest_until_ns ? until_ns : session->rest_until_ns;
 	rest_set(session, true);
+}
+
+void session_rest_await(struct session *session)
+{
+	session_rest_until(session, REST_UNTIL_TOLD);
+}
+
+void session_rest_told(struct session_shared *shared)
+{
+	struct session *session = TAILQ_FIRST(&shared->resting);
+	while (session) {
+		struct session *next = TAILQ_NEXT(session, rest_link);
+		if (session->rest_until_ns == REST_UNTIL_TOLD) {
+			rest_wake(session);
+		}
+		session = next;
+	}
 }
 
 void session_await_courier(struct session *session)

@@ -26,6 +26,12 @@ bool session_paused(const struct session *session, const struct command *command
 /// The connection of the running command is neither read nor answered before `until_ns`.
 void session_rest_until(struct session *session, uint64_t until_ns);
 
+/// The running command has something done by another thread, and is called again when
+/// session_rest_told() was: until then its connection is read no further. It sets call->again.
+void session_rest_await(struct session *session);
+/// Wakes all who wait in this way: each looks whether it is for him.
+void session_rest_told(struct session_shared *shared);
+
 /// The connection of the running command is read no further, and its reply not sent, before every
 /// errand that was given to the courier so far is over: who is answered knows that all were told.
 void session_await_courier(struct session *session);

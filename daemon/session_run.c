@@ -304,6 +304,14 @@ static bool session_go_on(struct session *session)
 	return outcome != COMMAND_AGAIN;
 }
 
+/// In the next turn, or when what its command waits for is over.
+static void session_go_on_later(struct session *session)
+{
+	if (!session->is_resting) {
+		session_set_ready(session);
+	}
+}
+
 void session_work(struct session *session, uint64_t until_ns)
 {
 	const struct seam *seam = session->kvd->seam;
@@ -313,7 +321,7 @@ void session_work(struct session *session, uint64_t until_ns)
 	keyspace_set_writer(session->kvd->keyspace, session->writer);
 	keyspace_set_slice(session->kvd->keyspace, &session->slice);
 	if (__builtin_expect(session->task != NULL, 0) && !session_go_on(session)) {
-		session_set_ready(session);
+		session_go_on_later(session);
 		session_settle_turn(session);
 		return;
 	}
@@ -334,7 +342,7 @@ void session_work(struct session *session, uint64_t until_ns)
 		}
 	}
 	if (session->task) {
-		session_set_ready(session);
+		session_go_on_later(session);
 	}
 	session_settle_turn(session);
 }

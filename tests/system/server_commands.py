@@ -295,6 +295,46 @@ def test_rewrite(tap):
                'a file that is gone is an error')
 
 
+def test_rewrite_of_a_slow_disk(tap):
+    """The file is a FIFO: whoever reads it waits for this test."""
+    with Kvd(start=False) as kvd:
+        path = os.path.join(kvd.root, 'kvd.conf')
+        with open(path, 'w', encoding='utf-8') as file:
+            file.write('memory = 64MiB\n')
+        kvd.start('--config', path)
+        first, second, gone, other = (kvd.connect() for _ in range(4))
+        other.command('CONFIG', 'SET', 'write-wait', '3s')
+        os.unlink(path)
+        os.mkfifo(path)
+        first.send(first.encode('PING') + first.encode('CONFIG', 'REWRITE') +
+                   first.encode('PING'))
+        tap.equal(first.reply(), 'PONG', 'what came before CONFIG REWRITE is answered')
+        gone.send(gone.encode('CONFIG', 'REWRITE'))
+        second.send(second.encode('CONFIG', 'REWRITE'))
+        tap.equal(other.command('PING'), 'PONG', 'while a file is written others are served')
+        gone.close()
+        other.command('CONFIG', 'SET', 'write-wait', '4s')
+        with open(path, 'w', encoding='utf-8') as file:
+            file.write('memory = 64MiB\nwrite-wait = 1s\n')
+        tap.equal([first.reply(), first.reply()], ['OK', 'PONG'], 'its client is answered then')
+        tap.equal(second.reply(), 'OK', 'the next begins when it is over')
+        with open(path, encoding='utf-8') as file:
+            tap.equal(file.read(), 'memory = 64MiB\nwrite-wait = 4s\n', 'and has what is new')
+        os.unlink(path)
+        os.mkfifo(path)
+        first.send(first.encode('CONFIG', 'REWRITE'))
+        tap.equal(other.command('PING'), 'PONG', 'its client goes')
+        first.close()
+        with open(path, 'w', encoding='utf-8') as file:
+            file.write('memory = 64MiB\n')
+        tap.equal(second.command('CONFIG', 'REWRITE'), 'OK', 'and nobody waits for him')
+        tap.equal([second.command('MULTI'), second.command('CONFIG', 'REWRITE'),
+                   second.command('EXEC')],
+                  ['OK', 'QUEUED', [ReplyError('ERR CONFIG REWRITE waits for the disk, a '
+                                               'transaction cannot')]],
+                  'a transaction does not wait for the disk')
+
+
 def test_save(tap):
     with Kvd('--persist', 'lazy', '--lazy-interval', '1h', '--memory', '64MiB') as kvd:
         c = kvd.connect()
@@ -326,6 +366,7 @@ def main():
         test_watch_bound(tap, kvd)
         test_timeout(tap, kvd)
     test_rewrite(tap)
+    test_rewrite_of_a_slow_disk(tap)
     test_save(tap)
     tap.done()
 
