@@ -171,22 +171,6 @@ void commands_pubsub_sunsubscribe(struct call *call)
 	pubsub_end(call, PUBSUB_SHARD);
 }
 
-struct pubsub_listing {
-	struct session *session;
-	const struct resp_arg *pattern; // NULL = all
-	size_t count;
-};
-
-static void pubsub_list_name(void *context, const char *name, size_t bytes)
-{
-	struct pubsub_listing *listing = context;
-	const struct resp_arg *pattern = listing->pattern;
-	if (!pattern || glob_match(pattern->data, pattern->bytes, name, bytes, false)) {
-		reply_bulk(listing->session, name, bytes);
-		listing->count++;
-	}
-}
-
 /// Answers a subcommand with too many arguments; the table's arity cannot say "at most".
 static bool pubsub_at_most(struct call *call, uint32_t argc)
 {
@@ -201,21 +185,55 @@ static bool pubsub_at_most(struct call *call, uint32_t argc)
 	return false;
 }
 
+/// A listing in slices: how far it came.
+struct pubsub_list {
+	const struct kvd *kvd;
+	struct pubsub_listing at;
+	bool begun;
+	uint64_t mark; // where the reply begins
+	size_t count;
+};
+
+static void pubsub_list_end(void *state)
+{
+	struct pubsub_list *list = state;
+	if (list->begun) {
+		pubsub_listing_end(list->kvd, &list->at);
+	}
+}
+
+static bool pubsub_list_begin(struct call *call, struct pubsub_list *list)
+{
+	bool fits = pubsub_at_most(call, 3) &&
+		    (call->argc < 3 || commands_arg_pattern(call, &call->argv[2]));
+	if (fits) {
+		list->kvd = call->kvd;
+		list->begun = true;
+		list->mark = reply_deferred_begin(call->session);
+	}
+	return fits;
+}
+
 static void pubsub_list(struct call *call, enum pubsub_kind kind)
 {
-	struct pubsub_listing listing = { .session = call->session };
-	if (!pubsub_at_most(call, 3)) {
+	const struct resp_arg *pattern = call->argc > 2 ? &call->argv[2] : NULL;
+	struct pubsub_list *list = commands_state(call, sizeof(*list), pubsub_list_end);
+	if (!list || (!list->begun && !pubsub_list_begin(call, list))) {
 		return;
 	}
-	if (call->argc == 3) {
-		listing.pattern = &call->argv[2];
-		if (!commands_arg_pattern(call, listing.pattern)) {
+	const char *name;
+	size_t bytes;
+	while ((name = pubsub_listing_next(call->kvd, kind, &list->at, &bytes)) != NULL) {
+		if (!pattern ||
+		    glob_match(pattern->data, pattern->bytes, name, bytes, false)) {
+			reply_bulk(call->session, name, bytes);
+			list->count++;
+		}
+		if (commands_cut(call)) {
 			return;
 		}
 	}
-	uint64_t mark = reply_deferred_begin(call->session);
-	pubsub_each(call->kvd, kind, pubsub_list_name, &listing);
-	reply_deferred_end(call->session, mark, listing.count);
+	reply_deferred_end(call->session, list->mark, list->count);
 }
 
 void commands_pubsub_channels(struct call *call)
@@ -230,12 +248,25 @@ void commands_pubsub_shardchannels(struct call *call)
 
 static void pubsub_count_subscribers(struct call *call, enum pubsub_kind kind)
 {
-	reply_array(call->session, (call->argc - 2) * (size_t)2);
-	for (uint32_t i = 2; i < call->argc; i++) {
-		const struct resp_arg *name = &call->argv[i];
-		reply_bulk(call->session, name->data, name->bytes);
-		reply_integer(call->session, (int64_t)pubsub_subscribers(call->kvd, kind,
-									 name->data, name->bytes));
+	struct session *session = call->session;
+	struct commands_walk *walk = commands_walk(call);
+	if (walk && walk->at == 0) {
+		walk->at = 2;
+		reply_array(session, (call->argc - 2) * (size_t)2);
+	}
+	while (walk && walk->at < call->argc) {
+		const struct resp_arg *name = &call->argv[walk->at++];
+		if (name->bytes > PUBSUB_CHANNEL_BYTES_MAX) {
+			commands_reply_rewind(session, call->mark);
+			(void)commands_arg_channel(call, name);
+			return;
+		}
+		reply_bulk(session, name->data, name->bytes);
+		reply_integer(session, (int64_t)pubsub_subscribers(call->kvd, kind, name->data,
+								   name->bytes));
+		if (pubsub_cut(call, walk->at)) {
+			return;
+		}
 	}
 }
 

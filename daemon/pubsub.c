@@ -141,6 +141,8 @@ static struct pubsub_topic *pubsub_add_topic(struct pubsub *pubsub, enum pubsub_
 		return NULL;
 	}
 	topic->subscribers_count = 0;
+	topic->number = ++pubsub->last_topic;
+	topic->walks = 0;
 	topic->kind = kind;
 	topic->bytes = bytes;
 	memcpy(topic->name, name, bytes);
@@ -150,6 +152,13 @@ static struct pubsub_topic *pubsub_add_topic(struct pubsub *pubsub, enum pubsub_
 	return topic;
 }
 
+/// Nobody is subscribed to it, and no listing stands there.
+static void pubsub_free_topic(struct pubsub *pubsub, struct pubsub_topic *topic)
+{
+	TAILQ_REMOVE(&pubsub->topics[topic->kind], topic, order);
+	free(topic);
+}
+
 static void pubsub_drop_topic_if_empty(struct pubsub *pubsub, struct pubsub_topic *topic)
 {
 	if (topic->subscribers_count == 0) {
@@ -157,8 +166,9 @@ static void pubsub_drop_topic_if_empty(struct pubsub *pubsub, struct pubsub_topi
 			pubsub->walk.pattern = TAILQ_NEXT(topic, order);
 		}
 		lookup_remove(&pubsub->names[topic->kind], &topic->link);
-		TAILQ_REMOVE(&pubsub->topics[topic->kind], topic, order);
-		free(topic);
+		if (topic->walks == 0) {
+			pubsub_free_topic(pubsub, topic);
+		}
 	}
 }
 
@@ -337,12 +347,46 @@ size_t pubsub_count(const struct session *session, enum pubsub_kind kind)
 
 // ---- looking ----
 
-void pubsub_each(const struct kvd *kvd, enum pubsub_kind kind,
-		 void (*visit)(void *context, const char *name, size_t bytes), void *context)
+static void pubsub_listing_leave(struct pubsub *pubsub, struct pubsub_topic *topic)
 {
-	const struct pubsub_topic *topic;
-	TAILQ_FOREACH (topic, &kvd->pubsub->topics[kind], order) {
-		visit(context, topic->name, topic->bytes);
+	topic->walks--;
+	if (topic->walks == 0 && topic->subscribers_count == 0) {
+		pubsub_free_topic(pubsub, topic);
+	}
+}
+
+const char *pubsub_listing_next(const struct kvd *kvd, enum pubsub_kind kind,
+				struct pubsub_listing *listing, size_t *bytes)
+{
+	struct pubsub *pubsub = kvd->pubsub;
+	struct pubsub_topic *from = listing->at;
+	struct pubsub_topic *to = NULL;
+	if (from) {
+		to = TAILQ_NEXT(from, order);
+	} else if (listing->last == 0) {
+		listing->last = pubsub->last_topic;
+		to = TAILQ_FIRST(&pubsub->topics[kind]);
+	}
+	while (to && to->subscribers_count == 0) { // others stand there
+		to = TAILQ_NEXT(to, order);
+	}
+	to = to && to->number <= listing->last ? to : NULL;
+	listing->at = to;
+	if (to) {
+		to->walks++;
+		*bytes = to->bytes;
+	}
+	if (from) {
+		pubsub_listing_leave(pubsub, from);
+	}
+	return to ? to->name : NULL;
+}
+
+void pubsub_listing_end(const struct kvd *kvd, struct pubsub_listing *listing)
+{
+	if (listing->at) {
+		pubsub_listing_leave(kvd->pubsub, listing->at);
+		listing->at = NULL;
 	}
 }
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
 // Who is subscribed to what, and sending a message to all of them: it is framed once, and each
-// subscriber gets it behind its output, a large one without a copy. Channels, patterns and shard channels are three kinds
-// of the same thing. A subscription is charged to its session as its buffers are, so all of them
-// together are bounded by client-buffers-max. Everything belongs to the loop's thread.
+// subscriber gets it behind its output, a large one without a copy. Channels, patterns and shard
+// channels are three kinds of the same thing. A subscription is charged to its session as its
+// buffers are, so all of them together are bounded by client-buffers-max. Everything belongs to the
+// loop's thread.
 #pragma once
 
 #include <stdbool.h>
@@ -72,9 +73,20 @@ size_t pubsub_sent(const struct kvd *kvd);
 /// Gives up what is on its way.
 void pubsub_stop(struct kvd *kvd);
 
-/// Names with subscribers, how many of them, and how many subscribers one has.
-void pubsub_each(const struct kvd *kvd, enum pubsub_kind kind,
-		 void (*visit)(void *context, const char *name, size_t bytes), void *context);
+/// A walk over the names that have subscribers, oldest first, which may rest between two slices:
+/// who has some throughout is met once, one that comes or goes meanwhile at most once. All zero
+/// before it begins.
+struct pubsub_listing {
+	struct pubsub_topic *at; // NULL before and behind all
+	uint64_t last;		 // where it ends, 0 = it has not begun
+};
+/// The next name, which is good until the next call; NULL: it is over.
+const char *pubsub_listing_next(const struct kvd *kvd, enum pubsub_kind kind,
+				struct pubsub_listing *listing, size_t *bytes);
+/// Ends it wherever it is; nothing if it is over.
+void pubsub_listing_end(const struct kvd *kvd, struct pubsub_listing *listing);
+
+/// Names with subscribers, and how many subscribers one has.
 size_t pubsub_names_count(const struct kvd *kvd, enum pubsub_kind kind);
 size_t pubsub_subscribers(const struct kvd *kvd, enum pubsub_kind kind, const char *name,
 			  size_t bytes);

@@ -28,6 +28,8 @@ struct pubsub_topic {
 	TAILQ_ENTRY(pubsub_topic) order; // all of its kind, the oldest first
 	struct pubsub_subscriptions subscribers;
 	size_t subscribers_count;
+	uint64_t number; // rises: what came after a listing was begun is not in it
+	uint32_t walks;	 // listings that stand here: it keeps its place in the order for them
 	enum pubsub_kind kind;
 	size_t bytes;
 	char name[];
@@ -65,6 +67,7 @@ struct pubsub_walk {
 struct pubsub {
 	uint64_t seed; // nobody else knows it: names cannot be made to collide
 	uint64_t last_number;
+	uint64_t last_topic;
 	struct lookup names[PUBSUB_KINDS];
 	struct pubsub_topics topics[PUBSUB_KINDS];
 	struct lookup subscriptions;

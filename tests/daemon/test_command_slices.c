@@ -1,184 +1,14 @@
 // SPDX-License-Identifier: MIT
 //
 // Commands with thousands of names, patterns, filters or lines: cut anywhere they answer what they
-// answer in one piece, and whoever leaves in the middle leaves nothing behind. The clock moves by
-// one with every look, so that a slice is so many looks.
+// answer in one piece, and whoever leaves in the middle leaves nothing behind.
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "daemon/commands.h"
-#include "daemon/keyspace_create.h"
-#include "daemon/listener.h"
-#include "daemon/loop.h"
-#include "daemon/session_task.h"
-#include "shm/epoch_scan.h"
-#include "shm/region.h"
+#include "daemon/pubsub_parts.h"
+#include "tests/daemon/cut_fixture.h"
 #include "tests/tap/tap.h"
-
-#define MEMORY_BYTES (8u << 20)
-#define ARGS_MAX 4096u
-#define LOOKS 4 // at the clock in one slice
-
-static uint64_t now;
-
-static uint64_t clock_ns(void)
-{
-	return ++now;
-}
-
-static struct session_shared *sessions;
-
-struct session_shared *__wrap_listener_sessions(const struct listener *listener);
-struct session_shared *__wrap_listener_sessions(const struct listener *listener)
-{
-	(void)listener;
-	return sessions;
-}
-
-const char *__wrap_listener_path(const struct listener *listener);
-const char *__wrap_listener_path(const struct listener *listener)
-{
-	(void)listener;
-	return "/the/path";
-}
-
-struct rig {
-	struct seam seam;
-	struct kvd kvd;
-	struct kvs_region region;
-	struct kvs_epoch_domain epochs;
-	struct session *session;
-	int peer;
-};
-
-static struct session *rig_connect(int *peer)
-{
-	int pair[2] = { -1, -1 };
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) {
-		return NULL;
-	}
-	*peer = pair[1];
-	return session_open(sessions, pair[0]);
-}
-
-static void rig_open(struct rig *rig)
-{
-	memset(rig, 0, sizeof(*rig));
-	rig->seam = seam_system;
-	rig->seam.monotonic_ns = clock_ns;
-	rig->kvd.seam = &rig->seam;
-	rig->kvd.config.memory_bytes = MEMORY_BYTES;
-	rig->kvd.config.output_bytes_max = 64u << 20;
-	rig->kvd.config.slowlog_us = 0;
-	rig->kvd.config.slowlog_entries = 1000;
-	struct kvs_region_options options = { .memory_bytes = MEMORY_BYTES,
-					      .memory_bytes_max = MEMORY_BYTES,
-					      .segment_bytes = 64u << 10,
-					      .instance_id = 1,
-					      .hash_seed = 1,
-					      .fenced = true };
-	ok_int(kvs_region_create(&rig->region, &options), KVS_REGION_OK, "region");
-	kvs_epoch_init(&rig->epochs, &rig->region.header->hot, true);
-	struct keyspace_options keyspace = { .seam = &rig->seam,
-					     .region = &rig->region,
-					     .epochs = &rig->epochs,
-					     .revoke_ms = 5000,
-					     .revoke_min_ms = 50,
-					     .value_bytes_max = 1u << 20 };
-	rig->kvd.keyspace = keyspace_create(&keyspace);
-	(void)keyspace_recover_finish(rig->kvd.keyspace, 0, false);
-	kvs_region_go_alive(&rig->region);
-	ok_int(loop_create(&rig->kvd.loop, &rig->seam), 0, "loop");
-	rig->kvd.stats = stats_create(&rig->kvd);
-	sessions = session_shared_create(&rig->kvd, NULL);
-	rig->session = rig_connect(&rig->peer);
-	ok(rig->session && rig->kvd.stats, "session and statistics");
-}
-
-static void rig_close(struct rig *rig)
-{
-	session_shared_destroy(sessions);
-	close(rig->peer);
-	stats_destroy(rig->kvd.stats);
-	loop_destroy(rig->kvd.loop);
-	keyspace_destroy(rig->kvd.keyspace);
-	kvs_epoch_fini(&rig->epochs);
-	kvs_region_close(&rig->region);
-}
-
-/// Words with single spaces between; the last one `times` times.
-struct request {
-	struct resp_arg argv[ARGS_MAX];
-	uint32_t argc;
-};
-
-static void request_make(struct request *request, const char *line, unsigned times)
-{
-	request->argc = 0;
-	for (const char *at = line; *at;) {
-		size_t bytes = strcspn(at, " ");
-		request->argv[request->argc++] = (struct resp_arg){ at, bytes };
-		at += bytes + (at[bytes] == ' ');
-	}
-	for (unsigned i = 1; i < times; i++) {
-		request->argv[request->argc] = request->argv[request->argc - 1];
-		request->argc++;
-	}
-}
-
-/// Everything that was answered, which is as if it was sent then; the caller frees.
-static char *taken(struct session *session)
-{
-	size_t bytes = session->output_end - session->output_sent;
-	char *out = calloc(1, bytes + 1);
-	if (out && bytes > 0) {
-		memcpy(out, session->output + session->output_sent, bytes);
-	}
-	session->output_end = session->output_sent;
-	return out;
-}
-
-/// Runs a request, in slices if `cut`; *slices = how many. It is given up after `most` of them.
-static enum command_outcome run(struct rig *rig, const struct request *request, bool cut,
-				unsigned most, unsigned *slices)
-{
-	struct session *session = rig->session;
-	session->until_ns = cut ? now + LOOKS : 0;
-	enum command_outcome outcome =
-		command_dispatch(&rig->kvd, session, request->argv, request->argc);
-	for (*slices = 1; outcome == COMMAND_AGAIN && *slices < most; ++*slices) {
-		session->until_ns = now + LOOKS;
-		outcome = command_continue(session);
-	}
-	if (session->task && outcome != COMMAND_AGAIN) {
-		session_task_end(session);
-	}
-	return outcome;
-}
-
-/// In slices it answers the same; `least` of them are needed.
-static void same(struct rig *rig, const char *line, unsigned times, unsigned least)
-{
-	struct request request;
-	unsigned slices;
-	request_make(&request, line, times);
-	for (unsigned version = 2; version <= 3; version++) {
-		rig->session->resp_version = (uint8_t)version;
-		bool done = run(rig, &request, false, 1, &slices) == COMMAND_DONE;
-		char *whole = taken(rig->session);
-		done = run(rig, &request, true, 1000000, &slices) == COMMAND_DONE && done;
-		char *cut = taken(rig->session);
-		bool equal = whole && cut && strcmp(whole, cut) == 0 && whole[0] != 0;
-		if (!ok(done && equal && slices >= least, "G: RESP%u, in slices: %s, %u times",
-			version, line, times)) {
-			tap_diag("%u slices; '%.200s' and '%.200s'", slices, whole, cut);
-		}
-		free(whole);
-		free(cut);
-	}
-	rig->session->resp_version = 2;
-}
 
 static void test_same(void)
 {
@@ -207,44 +37,6 @@ static void test_same(void)
 	same(&rig, "CLIENT KILL ID 1 ID 2 ID 3 USER nobody", 1, 1);
 	same(&rig, "CLIENT KILL ID 77 SKIPME yes SKIPME no ID x", 1, 1);
 	rig_close(&rig);
-}
-
-/// Runs something uncut on another connection, without its answer.
-static void aside(struct rig *rig, const char *line)
-{
-	struct session *session = rig->session;
-	struct request request;
-	unsigned slices;
-	int peer;
-	request_make(&request, line, 1);
-	rig->session = rig_connect(&peer);
-	(void)run(rig, &request, false, 1, &slices);
-	free(taken(rig->session));
-	session_kill(rig->session, NULL);
-	rig->session = session;
-	session_shared_turn(sessions, now);
-	close(peer);
-}
-
-/// Goes on with what was begun, to its end; the answer is the caller's to free.
-static char *finish(struct rig *rig)
-{
-	enum command_outcome outcome = COMMAND_AGAIN;
-	for (unsigned i = 0; outcome == COMMAND_AGAIN && i < 100000; i++) {
-		rig->session->until_ns = now + LOOKS;
-		outcome = command_continue(rig->session);
-	}
-	session_task_end(rig->session);
-	return taken(rig->session);
-}
-
-static unsigned count_of(const char *text, const char *piece)
-{
-	unsigned count = 0;
-	for (const char *at = text; at && (at = strstr(at, piece)) != NULL; at++) {
-		count++;
-	}
-	return count;
 }
 
 static void test_info(void)
@@ -344,6 +136,80 @@ static void test_client_kill(void)
 	rig_close(&rig);
 }
 
+static void subscribe(struct session *session, int number, bool ends)
+{
+	char name[40];
+	(void)snprintf(name, sizeof(name), "number-%d-", number);
+	if (ends) {
+		pubsub_unsubscribe(session, PUBSUB_CHANNEL, name, strlen(name));
+	} else {
+		(void)pubsub_subscribe(session, PUBSUB_CHANNEL, name, strlen(name));
+	}
+}
+
+/// How many places there are, with and without subscribers.
+static size_t places(const struct rig *rig)
+{
+	size_t count = 0;
+	const struct pubsub_topic *topic;
+	TAILQ_FOREACH (topic, &rig->kvd.pubsub->topics[PUBSUB_CHANNEL], order) {
+		count++;
+	}
+	return count;
+}
+
+static void test_channels(void)
+{
+	struct rig rig;
+	int peer;
+	struct request request;
+	unsigned slices;
+	rig_open(&rig);
+	rig.kvd.config.buffers_bytes_max = 64u << 20;
+	session_set_limits(sessions);
+	struct session *other = rig_connect(&peer);
+	for (int i = 0; i < MANY; i++) {
+		subscribe(other, i, false);
+	}
+	same(&rig, "PUBSUB CHANNELS", 1, MANY / LOOKS);
+	same(&rig, "PUBSUB CHANNELS *1*", 1, MANY / LOOKS);
+	same(&rig, "PUBSUB CHANNELS nothing", 1, MANY / LOOKS);
+	same(&rig, "PUBSUB SHARDCHANNELS", 1, 1);
+	same(&rig, "PUBSUB CHANNELS a b c", 1, 1);
+	same(&rig, "PUBSUB NUMSUB", 1, 1);
+	same(&rig, "PUBSUB NUMSUB nothing number-3-", 1000, 10);
+	same(&rig, "PUBSUB SHARDNUMSUB nothing number-3-", 1000, 10);
+	request_make(&request, "PUBSUB CHANNELS", 1);
+	ok_int(run(&rig, &request, true, 5, &slices), COMMAND_AGAIN, "CHANNELS is under way");
+	for (int i = 10; i < 50; i++) { // where it stands, before and behind
+		subscribe(other, i, true);
+	}
+	subscribe(other, MANY, false);
+	subscribe(other, 19, false); // again, where it stood: another one
+	char *list = finish(&rig);
+	bool good = true;
+	for (int i = 0; i < MANY; i++) {
+		char name[40];
+		(void)snprintf(name, sizeof(name), "\nnumber-%d-\r", i);
+		unsigned times = count_of(list, name);
+		good = good && (i >= 10 && i < 50 ? times <= 1 : times == 1);
+	}
+	ok(good, "G: a channel that is there all the time is told once, others at most once");
+	ok_u64(count_of(list, "number-60-"), 0, "one that came meanwhile is not");
+	free(list);
+	ok_u64(places(&rig), 22, "those that went are gone");
+	ok_int(run(&rig, &request, true, 3, &slices), COMMAND_AGAIN, "CHANNELS once more");
+	session_kill(other, NULL);
+	session_shared_turn(sessions, now);
+	pubsub_turn(&rig.kvd, 0);
+	ok_u64(places(&rig), 1, "where it stands a place is kept");
+	session_kill(rig.session, NULL);
+	session_shared_turn(sessions, now);
+	ok_u64(places(&rig), 0, "who asked and left stands nowhere any more");
+	close(peer);
+	rig_close(&rig);
+}
+
 static void test_slowlog(void)
 {
 	struct rig rig;
@@ -365,7 +231,14 @@ static void test_slowlog(void)
 	free(answer);
 	(void)run(&rig, &request, true, 5, &slices);
 	aside(&rig, "SLOWLOG RESET");
+	rig.kvd.config.slowlog_us = 0;
+	for (int i = 0; i < 100; i++) { // where the others stood in memory
+		aside(&rig, "ECHO x");
+	}
+	rig.kvd.config.slowlog_us = -1;
 	answer = finish(&rig);
+	ok_u64(count_of(answer, "ECHO"), 0, "what was noted behind a RESET is not told");
+	aside(&rig, "SLOWLOG RESET");
 	unsigned told = count_of(answer, "PING");
 	char head[16];
 	(void)snprintf(head, sizeof(head), "*%u\r\n", told);
@@ -416,6 +289,7 @@ int main(void)
 	test_info();
 	test_client_list();
 	test_client_kill();
+	test_channels();
 	test_slowlog();
 	test_histogram();
 	return tap_done();
