@@ -221,7 +221,7 @@ static void session_close(struct session *session)
 	session_hold_free(session);
 	session_multi_reset(session);
 	session_io_free(session);
-	resp_request_free(&session->partial);
+	session_request_free(shared, &session->partial);
 	if (session->reader_client) {
 		readers_session_closed(shared->kvd->readers, session);
 	}

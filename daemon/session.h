@@ -151,6 +151,7 @@ struct session {
 
 	char *input; // [input_start, input_end) is not consumed yet
 	size_t input_start, input_end, input_bytes;
+	size_t input_reserved; // it can grow so far where it is
 	size_t input_wanted; // a parser's hint: bytes the half frame needs in all
 	struct resp_request_state parse;
 	struct resp_request partial; // arguments of the half frame at input_start
@@ -201,9 +202,6 @@ void session_multi_reset(struct session *session);
 /// appended. False, and the descriptors stay the caller's, if others are still on their way.
 bool session_send_fds(struct session *session, const int *fds, unsigned count);
 
-/// All sessions of kvd, oldest first, for CLIENT LIST. Sessions closed in this turn are skipped.
-struct session *session_first(const struct kvd *kvd);
-struct session *session_next(const struct session *session);
 /// A walk over all sessions that were there when it began, oldest first, that may rest between two
 /// slices: a session that is closed meanwhile stays in the list, dead, until no walk stands on it.
 /// All zero before it begins.

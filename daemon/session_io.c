@@ -19,6 +19,7 @@
 #include "daemon/session_refs.h"
 
 #define SESSION_BIG_FIRST_BYTES (256u << 10)
+#define SESSION_RESERVE_TIMES 256u // a large input may grow so much where it is
 #define SESSION_IO_BYTES_MAX (256u << 10) // of one read, or sent in one turn: 100 us of copying
 
 static char *session_buffer_take(struct session *session)
@@ -83,6 +84,33 @@ static char *session_buffer_resize(struct session *session, char *buffer, size_t
 	return other;
 }
 
+/// Another size for the input. It is parsed while it comes, and moving it costs as much as it has
+/// arguments: a large buffer has room to grow where it is, which is neither touched nor charged.
+static char *session_input_resize(struct session *session, size_t bytes)
+{
+	if (!session_charge(session, bytes - session->input_bytes)) {
+		return NULL;
+	}
+	if (session->input_reserved >= bytes) {
+		return session->input;
+	}
+	size_t most = session->shared->limits.request_bytes_max + SESSION_BUFFER_BYTES;
+	size_t reserve = bytes < most / SESSION_RESERVE_TIMES ? bytes * SESSION_RESERVE_TIMES : most;
+	reserve = reserve > bytes ? reserve : bytes;
+	char *input = realloc(session->input, reserve);
+	if (!input) {
+		reserve = bytes;
+		input = realloc(session->input, reserve);
+	}
+	if (!input) {
+		session_uncharge(session, bytes - session->input_bytes);
+		session_kill(session, "out of memory");
+		return NULL;
+	}
+	session->input_reserved = reserve;
+	return input;
+}
+
 /// Moves what is not consumed to the front of the buffer.
 static void session_input_compact(struct session *session)
 {
@@ -120,7 +148,7 @@ static bool session_input_room(struct session *session)
 			return false;
 		}
 		session->input_bytes = SESSION_BUFFER_BYTES;
-		session->input_start = session->input_end = 0;
+		session->input_start = session->input_end = session->input_reserved = 0;
 	}
 	if (session->input_start == session->input_end) {
 		session->input_start = session->input_end = 0;
@@ -133,8 +161,7 @@ static bool session_input_room(struct session *session)
 		return true;
 	}
 	size_t bytes = session_input_next_bytes(session);
-	char *input = session_buffer_resize(session, session->input, session->input_bytes, bytes,
-					    session->input_end);
+	char *input = session_input_resize(session, bytes);
 	if (!input) {
 		return false;
 	}
@@ -154,6 +181,7 @@ void session_input_trim(struct session *session)
 		session_buffer_give(session, session->input, session->input_bytes);
 		session->input = NULL;
 		session->input_bytes = session->input_start = session->input_end = 0;
+		session->input_reserved = 0;
 		return;
 	}
 	if (session->input_bytes <= SESSION_BUFFER_BYTES || used > SESSION_BUFFER_BYTES / 2 ||
@@ -169,6 +197,7 @@ void session_input_trim(struct session *session)
 			   session->input + session->input_start, small);
 	session_buffer_give(session, session->input, session->input_bytes);
 	session->input = small;
+	session->input_reserved = 0;
 	session->input_bytes = SESSION_BUFFER_BYTES;
 	session->input_start = 0;
 	session->input_end = used;

@@ -171,6 +171,8 @@ uint64_t session_idle_next_ns(const struct session_shared *shared);
 void session_work(struct session *session, uint64_t until_ns);
 /// Tries a parked command again. True if it was answered, or the session is dead.
 bool session_unpark(struct session *session, uint64_t now_ns);
+/// Frees a request's arguments, a large array bit by bit; it is empty afterwards.
+void session_request_free(struct session_shared *shared, struct resp_request *request);
 /// May this session read and run more now?
 bool session_may_run(const struct session *session);
 

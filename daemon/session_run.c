@@ -244,11 +244,19 @@ static enum resp_result session_step(struct session *session, uint64_t until_ns)
 	return ending;
 }
 
-static void session_request_trim(struct resp_request *request)
+void session_request_free(struct session_shared *shared, struct resp_request *request)
+{
+	reclaim_free(&shared->reclaim, request->argv,
+		     request->argv_capacity * sizeof(*request->argv));
+	request->argv = NULL;
+	resp_request_free(request);
+}
+
+static void session_request_trim(struct session_shared *shared, struct resp_request *request)
 {
 	if (request->argv_capacity > SESSION_ARGS_KEPT_MAX ||
 	    request->text_capacity > SESSION_TEXT_KEPT_BYTES_MAX) {
-		resp_request_free(request);
+		session_request_free(shared, request);
 	}
 }
 
@@ -256,10 +264,10 @@ static void session_request_trim(struct resp_request *request)
 static void session_trim_requests(struct session *session)
 {
 	for (unsigned i = 0; i < SESSION_WINDOW; i++) {
-		session_request_trim(&session->shared->window[i]);
+		session_request_trim(session->shared, &session->shared->window[i]);
 	}
 	if (session->parse.args_expected == 0) {
-		resp_request_free(&session->partial);
+		session_request_free(session->shared, &session->partial);
 	}
 	session_charge_partial(session);
 }

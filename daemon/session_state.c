@@ -85,24 +85,6 @@ bool session_send_fds(struct session *session, const int *fds, unsigned count)
 	return true;
 }
 
-static struct session *session_alive(struct session *session)
-{
-	while (session && session->dead) {
-		session = TAILQ_NEXT(session, link);
-	}
-	return session;
-}
-
-struct session *session_first(const struct kvd *kvd)
-{
-	return session_alive(TAILQ_FIRST(&kvd->sessions->all));
-}
-
-struct session *session_next(const struct session *session)
-{
-	return session_alive(TAILQ_NEXT(session, link));
-}
-
 struct session *session_find(const struct kvd *kvd, uint64_t id)
 {
 	const struct session_shared *shared = kvd->sessions;

@@ -84,7 +84,7 @@ void session_task_end(struct session *session)
 		task->call.state_free(task->call.state);
 	}
 	keyspace_stage_drop(session->kvd->keyspace, session->id);
-	resp_request_free(&task->request);
+	session_request_free(session->shared, &task->request);
 	session_uncharge(session, task->request_bytes);
 	uint64_t end = session->output_position + session->output_end;
 	if (task->aside.output_end > 0 && !session->dead) {

@@ -95,12 +95,13 @@ static void test_socket_file(void)
 	int fd = dial();
 	turns(listener);
 	ok(served(listener, fd), "a client is served");
-	ok(session_first(&stub.kvd) && session_first(&stub.kvd)->pid == (int)getpid() &&
-		   session_first(&stub.kvd)->uid == geteuid(),
+	struct session_walk walk = { 0 };
+	const struct session *only = session_walk_next(stub.kvd.sessions, &walk);
+	ok(only && only->pid == (int)getpid() && only->uid == geteuid(),
 	   "the kernel tells who it is");
-	ok(session_find(&stub.kvd, session_first(&stub.kvd)->id) == session_first(&stub.kvd) &&
+	ok(only && session_find(&stub.kvd, only->id) == only &&
 		   session_find(&stub.kvd, 99) == NULL &&
-		   session_next(session_first(&stub.kvd)) == NULL,
+		   session_walk_next(stub.kvd.sessions, &walk) == NULL,
 	   "it is found by its id");
 	struct listener *second = NULL;
 	ok_int(listener_open(&second, &stub.kvd, error, sizeof(error)), -EADDRINUSE,
