@@ -194,6 +194,8 @@ static bool config_set_one(const struct call *call, struct config_change *change
 		(void)snprintf(error, error_bytes, "argument is too long, or has a NUL in it");
 	} else if (index < own) {
 		good = config_set_own(call->kvd, change, index, text, error, error_bytes);
+	} else if (config_names_is_others(index - own)) {
+		good = config_names_change(change, text, error, error_bytes);
 	} else {
 		good = config_names_check(call->kvd, index - own, text, error, error_bytes);
 	}
@@ -329,15 +331,13 @@ void commands_config_rewrite(struct call *call)
 		commands_error(call, "ERR CONFIG REWRITE waits for the disk, a transaction cannot");
 		return;
 	}
-	struct config_rewriting *mine =
-		commands_state(call, sizeof(*mine), config_rewriting_end);
+	struct config_rewriting *mine = commands_state(call, sizeof(*mine), config_rewriting_end);
 	if (!mine) {
 		return;
 	}
 	if (!mine->begun) {
 		config_rewrite_begin(call, mine);
-	} else if (!config_rewriter_take(kvd->config_rewriter, mine, &good, error,
-					 sizeof(error))) {
+	} else if (!config_rewriter_take(kvd->config_rewriter, mine, &good, error, sizeof(error))) {
 		config_rewrite_wait(call);
 	} else if (!good) {
 		log_warning("CONFIG REWRITE: %s", error);

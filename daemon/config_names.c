@@ -10,6 +10,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "daemon/config_option.h"
+#include "daemon/config_set.h"
 #include "daemon/config_text.h"
 #include "daemon/keyspace.h"
 #include "daemon/kvd.h"
@@ -20,7 +22,7 @@
 #define NAMES_VALUE_BYTES 128
 #define NAMES_KEPT_BYTES_MAX 4096u
 
-enum name_kind { NAME_START, NAME_FIXED, NAME_KEPT, NAME_HIDDEN };
+enum name_kind { NAME_START, NAME_FIXED, NAME_KEPT, NAME_OTHERS, NAME_HIDDEN };
 enum name_type { TYPE_BOOL, TYPE_INT, TYPE_MEM, TYPE_PERCENT, TYPE_ENUM, TYPE_TEXT };
 
 static const struct config_named {
@@ -79,9 +81,9 @@ static void names_compute(const struct kvd *kvd, const char *name, char *out, si
 		(void)snprintf(out, out_bytes, "%s",
 			       config->persist_policy == PERSIST_MEMORY ? "no" : when);
 	} else if (strcmp(name, "client-output-buffer-limit") == 0) {
-		(void)snprintf(out, out_bytes,
-			       "normal %llu 0 0 slave 0 0 0 pubsub %llu %llu %llu",
-			       (unsigned long long)config->output_bytes_max,
+		uint64_t most = config->output_bytes_max;
+		(void)snprintf(out, out_bytes, "normal %llu 0 0 slave 0 0 0 pubsub %llu %llu %llu",
+			       (unsigned long long)(most == UINT64_MAX ? 0 : most),
 			       (unsigned long long)config->subscriber_output_max,
 			       (unsigned long long)config->subscriber_soft_bytes,
 			       (unsigned long long)config->subscriber_soft_ms / 1000);
@@ -249,6 +251,85 @@ bool config_names_check(const struct kvd *kvd, size_t index, const char *text, c
 	config_names_value(kvd, index, now, sizeof(now));
 	if (named->kind == NAME_FIXED && strcasecmp(settled, now) != 0) {
 		return names_refuse(error, error_bytes, named->why);
+	}
+	return true;
+}
+
+// ---- client-output-buffer-limit ----
+
+struct names_limit {
+	int64_t hard, soft, soft_s;
+};
+
+static bool names_change_one(struct config_change *change, const char *name, int64_t value,
+			     const char *unit, char *error, size_t error_bytes)
+{
+	char text[32];
+	(void)snprintf(text, sizeof(text), "%lld%s", (long long)value, unit);
+	return config_change_set(change, config_find(name, strlen(name)), text, error, error_bytes);
+}
+
+/// What one class of clients may leave unread: 0 = no bound, but that of all buffers together.
+static bool names_change_class(struct config_change *change, const char *class,
+			       const struct names_limit *limit, char *error, size_t error_bytes)
+{
+	if (strcasecmp(class, "normal") == 0) {
+		if (limit->soft != 0 || limit->soft_s != 0) {
+			return names_refuse(error, error_bytes,
+					    "kvd has a soft limit for pubsub clients only");
+		}
+		if (limit->hard == 0) {
+			return config_change_set(change, config_find("client-output-max", 17),
+						 "18446744073709551615", error, error_bytes);
+		}
+		return names_change_one(change, "client-output-max", limit->hard, "", error,
+					error_bytes);
+	}
+	if (strcasecmp(class, "pubsub") == 0) {
+		return names_change_one(change, "subscriber-output-max", limit->hard, "", error,
+					error_bytes) &&
+		       names_change_one(change, "subscriber-output-soft", limit->soft, "", error,
+					error_bytes) &&
+		       names_change_one(change, "subscriber-output-soft-time", limit->soft_s, "s",
+					error, error_bytes);
+	}
+	if (strcasecmp(class, "slave") != 0 && strcasecmp(class, "replica") != 0) {
+		return names_refuse(error, error_bytes,
+				    "Invalid client class specified in buffer limit "
+				    "configuration.");
+	}
+	return (limit->hard == 0 && limit->soft == 0 && limit->soft_s == 0) ||
+	       names_refuse(error, error_bytes, "kvd has no replicas");
+}
+
+bool config_names_is_others(size_t index)
+{
+	return names[index].kind == NAME_OTHERS;
+}
+
+bool config_names_change(struct config_change *change, const char *text, char *error,
+			 size_t error_bytes)
+{
+	char class[16], hard[32], soft[32], soft_s[32];
+	int used = 0;
+	for (const char *at = text; at[strspn(at, " ")] != 0; at += used) {
+		struct names_limit limit;
+		if (sscanf(at, "%15s %31s %31s %31s%n", class, hard, soft, soft_s, &used) != 4 ||
+		    (at[used] != 0 && at[used] != ' ')) {
+			return names_refuse(error, error_bytes,
+					    "Wrong number of arguments in buffer limit "
+					    "configuration.");
+		}
+		if (!names_parse_memory(hard, &limit.hard) ||
+		    !names_parse_memory(soft, &limit.soft) ||
+		    !resp_parse_int(soft_s, strlen(soft_s), &limit.soft_s) || limit.soft_s < 0) {
+			return names_refuse(error, error_bytes,
+					    "Error in hard, soft or soft_seconds setting in "
+					    "buffer limit configuration.");
+		}
+		if (!names_change_class(change, class, &limit, error, error_bytes)) {
+			return false;
+		}
 	}
 	return true;
 }

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct config_change;
 struct kvd;
 
 size_t config_names_count(void);
@@ -24,6 +25,11 @@ bool config_names_settable(size_t index, char *error, size_t error_bytes);
 /// Would this value be accepted? False: `error` tells why not. Nothing is changed.
 bool config_names_check(const struct kvd *kvd, size_t index, const char *text, char *error,
 			size_t error_bytes);
+/// Does it stand for options of kvd's own? Then config_names_change() checks and sets them.
+bool config_names_is_others(size_t index);
+/// Puts what client-output-buffer-limit says into `change`. False: `error` tells why not.
+bool config_names_change(struct config_change *change, const char *text, char *error,
+			 size_t error_bytes);
 /// Keeps a value that was checked, to tell it back. Without memory the old one stays.
 void config_names_put(struct kvd *kvd, size_t index, const char *text);
 

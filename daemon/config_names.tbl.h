@@ -5,6 +5,7 @@
 //   START  fixed, in Redis too
 //   FIXED  only what is true is accepted; the last column says why nothing else is
 //   KEPT   has no meaning in kvd, so nothing depends on it: accepted if Redis would, and told back
+//   OTHERS stands for options of kvd's own, in Redis's form: those are set
 //   HIDDEN as KEPT, but told only when asked for by its whole name
 // Types as Redis checks them: BOOL, INT and MEM with bounds, ENUM with words, TEXT. A FIXED value
 // of NULL is computed in config_names.c. Expand with X(name, kind, type, value, min, max, words,
@@ -25,8 +26,7 @@ X("auto-aof-rewrite-min-size", KEPT, MEM, "67108864", 0, INT64_MAX, NULL, NULL)
 X("auto-aof-rewrite-percentage", KEPT, INT, "100", 0, INT32_MAX, NULL, NULL)
 X("bind", FIXED, TEXT, "", 0, 0, NULL, NO_TCP)
 X("busy-reply-threshold", KEPT, INT, "5000", 0, INT64_MAX, NULL, NULL)
-X("client-output-buffer-limit", FIXED, TEXT, NULL, 0, 0, NULL,
-  "see client-output-max, subscriber-output-max and subscriber-output-soft")
+X("client-output-buffer-limit", OTHERS, TEXT, NULL, 0, 0, NULL, NULL)
 X("client-query-buffer-limit", FIXED, MEM, NULL, 1 << 20, INT64_MAX, NULL,
   "it follows from value-max")
 X("cluster-enabled", START, BOOL, "no", 0, 0, NULL, NULL)

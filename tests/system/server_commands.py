@@ -295,6 +295,36 @@ def test_rewrite(tap):
                'a file that is gone is an error')
 
 
+def test_output_limits(tap):
+    name = 'client-output-buffer-limit'
+    with Kvd() as kvd:
+        c = kvd.connect()
+
+        def set_limits(text):
+            got = c.command('CONFIG', 'SET', name, text)
+            return str(got).rpartition(' - ')[2], c.command('CONFIG', 'GET', name)[1].decode()
+
+        limits = 'normal 1048576 0 0 slave 0 0 0 pubsub 16777216 4194304 30'
+        tap.equal(set_limits('normal 1mb 0 0  pubsub 16mb 4mb 30'), ('OK', limits),
+                  f'{name} can be set')
+        tap.equal(c.command('CONFIG', 'GET', 'client-output-max', 'subscriber-output-*'),
+                  [b'client-output-max', b'1048576', b'subscriber-output-max', b'16777216',
+                   b'subscriber-output-soft', b'4194304', b'subscriber-output-soft-time',
+                   b'30000'], "and stands for options of kvd's own")
+        for text, error in (
+                ('normal 0 0 0 normal 1mb 1 0', 'kvd has a soft limit for pubsub clients only'),
+                ('pubsub 0 0 0 replica 1 0 0', 'kvd has no replicas'),
+                ('normal 5 0 0', 'argument must be between 65536 and 18446744073709551615 '
+                                 'inclusive'),
+                ('pubsub 1 2', 'Wrong number of arguments in buffer limit configuration.'),
+                ('pubsub 1 2 3x', 'Error in hard, soft or soft_seconds setting in buffer limit '
+                                  'configuration.'),
+                ('foo 1 2 3', 'Invalid client class specified in buffer limit configuration.')):
+            tap.equal(set_limits(text), (error, limits), f'{name} {text}')
+        tap.equal(set_limits('Normal 0 0 0 replica 0 0 0'),
+                  ('OK', limits.replace('1048576', '0')), 'no bound but that of all buffers')
+
+
 def test_rewrite_of_a_slow_disk(tap):
     """The file is a FIFO: whoever reads it waits for this test."""
     with Kvd(start=False) as kvd:
@@ -367,6 +397,7 @@ def main():
         test_timeout(tap, kvd)
     test_rewrite(tap)
     test_rewrite_of_a_slow_disk(tap)
+    test_output_limits(tap)
     test_save(tap)
     tap.done()
 
