@@ -69,18 +69,29 @@ static void loop_signal_ready(struct loop_source *source, uint32_t events)
 	struct loop *loop =
 		(struct loop *)(void *)((char *)source - offsetof(struct loop, signals));
 	struct signalfd_siginfo info;
-	if (read(source->fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-		loop->signal = (int)info.ssi_signo;
+	if (read(source->fd, &info, sizeof(info)) != (ssize_t)sizeof(info)) {
+		return;
+	}
+	int signal = (int)info.ssi_signo;
+	bool hung_up = signal == SIGHUP && info.ssi_code == SI_KERNEL; // the terminal is gone
+	if (signal == SIGTERM || signal == SIGINT || hung_up) {
+		loop->signal = signal;
 		loop->stopping = true;
+	} else {
+		log_notice("SIG%s from process %u does nothing: CONFIG SET changes options, "
+			   "a restart reads the file anew",
+			   sigabbrev_np(signal), (unsigned)info.ssi_pid);
 	}
 }
 
 static int loop_create_signals(struct loop *loop)
 {
+	static const int taken[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 };
 	sigset_t set;
 	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
+	for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+		sigaddset(&set, taken[i]);
+	}
 	int error = pthread_sigmask(SIG_BLOCK, &set, &loop->signals_before);
 	if (error != 0) {
 		return -error;

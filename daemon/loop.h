@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // The event loop: one epoll set, timers, hooks that run once a turn, and the two ways in from
-// outside, an eventfd for other threads and a signalfd for SIGTERM and SIGINT. It sleeps without a
-// timeout when nothing is pending: an idle kvd uses no CPU. Everything belongs to the thread that
-// calls loop_run(), except loop_wake_fd()'s descriptor.
+// outside, an eventfd for other threads and a signalfd. It sleeps without a timeout when nothing is
+// pending: an idle kvd uses no CPU. Everything belongs to the thread that calls loop_run(), except
+// loop_wake_fd()'s descriptor.
 //
 // A turn: wait; take the time; run all ready sources; run due timers; run the hooks in the order in
 // which they were added.
@@ -34,8 +34,9 @@ struct loop_timer {
 	void (*due)(struct loop_timer *timer, uint64_t now_ns);
 };
 
-/// Returns 0 or -errno. SIGTERM and SIGINT are blocked in the calling thread (threads started later
-/// inherit that) and end loop_run().
+/// Returns 0 or -errno. SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 are blocked in the calling
+/// thread (threads started later inherit that). The first two end loop_run(), and so does a SIGHUP
+/// for a terminal that is gone; others are logged.
 int loop_create(struct loop **out, const struct seam *seam);
 void loop_destroy(struct loop *loop);
 

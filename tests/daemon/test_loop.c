@@ -184,6 +184,12 @@ static void test_wake_and_stop(void)
 	(void)loop_turn(loop, 0);
 	ok(hook_turns == turns + 1, "the eventfd starts a turn");
 	ok_int(read(loop_wake_fd(loop), &one, sizeof(one)), -1, "and is emptied by it");
+	must(kill(getpid(), SIGHUP) == 0 && kill(getpid(), SIGUSR1) == 0 &&
+	     kill(getpid(), SIGUSR2) == 0);
+	for (int i = 0; i < 3; i++) {
+		(void)loop_turn(loop, 0);
+	}
+	ok(!loop_stopping(loop), "SIGHUP and the like from a process do nothing");
 	must(kill(getpid(), SIGTERM) == 0);
 	ok_int(loop_run(loop), 0, "SIGTERM ends the loop");
 	ok(loop_stopping(loop) && loop_signal(loop) == SIGTERM, "and says so");
