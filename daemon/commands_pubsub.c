@@ -224,8 +224,7 @@ static void pubsub_list(struct call *call, enum pubsub_kind kind)
 	const char *name;
 	size_t bytes;
 	while ((name = pubsub_listing_next(call->kvd, kind, &list->at, &bytes)) != NULL) {
-		if (!pattern ||
-		    glob_match(pattern->data, pattern->bytes, name, bytes, false)) {
+		if (!pattern || glob_match(pattern->data, pattern->bytes, name, bytes, false)) {
 			reply_bulk(call->session, name, bytes);
 			list->count++;
 		}

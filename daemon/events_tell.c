@@ -228,7 +228,7 @@ void events_tell(struct kvd *kvd, struct session *origin)
 		.queues = { events->removals, events->commands },
 		.origin_id = origin ? origin->id : 0,
 	};
-	// Keys that ended by themselves are nobody's: a few at once, the rest in a share of its own.
+	// Keys that ended by themselves are nobody's: few at once, the rest in a share of its own.
 	uint64_t until_ns = origin ? origin->until_ns : 1;
 	bool told = courier_idle(&kvd->courier) && events_go_on(kvd, &telling, until_ns);
 	if (!told && !events_hand_over(kvd, &telling)) {

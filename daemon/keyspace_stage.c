@@ -130,8 +130,8 @@ static uint64_t stage_key_seq(struct keyspace *keyspace, const struct keyspace_o
 	return found ? hit.view.seq : 0;
 }
 
-// Is it the write that the stage was begun for, of the same bytes? What is pinned is the same for as
-// long as it stands at the same place: a changed time to live (EXPIRE) does not begin it anew.
+// Is it the write that the stage was begun for, of the same bytes? What is pinned is the same for
+// as long as it stands at the same place: a changed time to live (EXPIRE) does not begin it anew.
 static bool stage_is_for(struct keyspace *keyspace, const struct keyspace_stage *stage,
 			 const struct keyspace_op *op)
 {

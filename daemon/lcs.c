@@ -191,8 +191,9 @@ uint32_t lcs_length(const struct lcs *lcs)
 }
 
 /// The way back from (i, j): the greatest p up to j where byte p - 1 of b matches byte i - 1 of a,
-/// or where the length grows in row i; 0 if there is none. What lies between is passed word by word,
-/// of which *words may be looked at; false if they did not suffice: *p is then how far it came.
+/// or where the length grows in row i; 0 if there is none. What lies between is passed word by
+/// word, of which *words may be looked at; false if they did not suffice: *p is then how far it
+/// came.
 static bool lcs_stop(const struct lcs *lcs, uint32_t i, uint32_t *p, uint64_t *words)
 {
 	const uint64_t *row = lcs_row(lcs, i - 1);

@@ -388,7 +388,6 @@ static void stop_listener(struct service *service)
 	listener_close(service->kvd.listener);
 	service->kvd.listener = NULL;
 	config_rewriter_destroy(service->kvd.config_rewriter);
-	service->kvd.config_rewriter = NULL;
 }
 
 struct service_step {
@@ -454,8 +453,7 @@ int service_start(struct service **out, const struct config *config)
 	service->kvd.started_ns = seam_system.monotonic_ns();
 	service->kvd.started_wall_ms = seam_system.wall_ms();
 	service->kvd.durable_wall_ms = service->kvd.started_wall_ms;
-	service->lock_fd = -1;
-	service->generation.fd = -1;
+	service->lock_fd = service->generation.fd = -1;
 	unsigned char random[20];
 	seam_system.random_bytes(random, sizeof(random));
 	for (size_t i = 0; i < sizeof(random); i++) {

@@ -19,7 +19,7 @@
 #include "daemon/session_refs.h"
 
 #define SESSION_BIG_FIRST_BYTES (256u << 10)
-#define SESSION_RESERVE_TIMES 256u // a large input may grow so much where it is
+#define SESSION_RESERVE_TIMES 256u	  // a large input may grow so much where it is
 #define SESSION_IO_BYTES_MAX (256u << 10) // of one read, or sent in one turn: 100 us of copying
 
 static char *session_buffer_take(struct session *session)
@@ -95,7 +95,8 @@ static char *session_input_resize(struct session *session, size_t bytes)
 		return session->input;
 	}
 	size_t most = session->shared->limits.request_bytes_max + SESSION_BUFFER_BYTES;
-	size_t reserve = bytes < most / SESSION_RESERVE_TIMES ? bytes * SESSION_RESERVE_TIMES : most;
+	size_t reserve =
+		bytes < most / SESSION_RESERVE_TIMES ? bytes * SESSION_RESERVE_TIMES : most;
 	reserve = reserve > bytes ? reserve : bytes;
 	char *input = realloc(session->input, reserve);
 	if (!input) {

@@ -22,8 +22,8 @@ bool session_push_possible(const struct session *session);
 void session_push_begin(struct session *session, size_t count);
 void session_push_end(struct session *session);
 
-/// Appends a frame: `head`, which begins with '*' (for a RESP3 client it becomes a push), and all of
-/// a parcel, which ends with a line end. A large one is not copied.
+/// Appends a frame: `head`, which begins with '*' (for a RESP3 client it becomes a push), and all
+/// of a parcel, which ends with a line end. A large one is not copied.
 void session_push_parcel(struct session *session, const char *head, size_t head_bytes,
 			 struct parcel *parcel);
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Parts of the output that are not copied: a large value goes from where it stands to the socket,
-// piece by piece as the client reads, and is pinned until then; a large message from the parcel that
-// all its receivers share. In stream positions such a part has
-// no width: it is sent between the byte before its position and the byte at it.
+// piece by piece as the client reads, and is pinned until then; a large message from the parcel
+// that all its receivers share. In stream positions such a part has no width: it is sent between
+// the byte before its position and the byte at it.
 #pragma once
 
 #include <stdbool.h>

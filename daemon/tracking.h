@@ -77,8 +77,8 @@ void tracking_slice_over(struct kvd *kvd);
 /// go of. Only for a session that tracks.
 void tracking_command_over(const struct call *call);
 
-/// A key was changed, or (NULL) all of them were, by the session `origin_id` (0: by no command). Many
-/// are told by the courier.
+/// A key was changed, or (NULL) all of them were, by the session `origin_id` (0: by no command).
+/// Many are told by the courier.
 void tracking_changed(struct kvd *kvd, const char *key, size_t key_bytes, uint64_t origin_id);
 
 /// Sends what broadcasting collected in this turn; frees a piece of what a flush left.

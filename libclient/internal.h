@@ -288,12 +288,12 @@ bool kvc_attachment_valid(const struct kvc_attachment *attachment);
 /// may be another than the one whose region is mapped, and kvd.gen need not tell (the data folder
 /// may have been replaced). Then the next section of every reader attaches anew. Takes the mutex.
 void kvc_attachment_doubt(kvc *client);
-/// True if kvd shut down cleanly: the region is frozen for ever, or until it is adopted.
-/// May the mapping be read, as far as kvd's lives go? True if kvd is the one that gave it, or a later
-/// one has adopted the region and still waits for views that it cannot see: then *last_epoch is the
-/// last epoch of the life that gave it, else 0. A view opened meanwhile announces that epoch, so
-/// that it is refused when it ends if kvd has given up waiting.
+/// May the mapping be read, as far as kvd's lives go? True if kvd is the one that gave it, or a
+/// later one has adopted the region and still waits for views that it cannot see: then *last_epoch
+/// is the last epoch of the life that gave it, else 0. A view opened meanwhile announces that
+/// epoch, so that it is refused when it ends if kvd has given up waiting.
 bool kvc_attachment_honoured(const struct kvc_attachment *attachment, uint64_t *last_epoch);
+/// True if kvd shut down cleanly: the region is frozen for ever, or until it is adopted.
 bool kvc_attachment_retired(const struct kvc_attachment *attachment);
 /// Drops a reference; the last one unmaps.
 void kvc_attachment_release(const kvc *client, struct kvc_attachment *attachment);

@@ -147,7 +147,7 @@ static inline char *taken(struct session *session)
 
 /// Runs a request, in slices if `cut`; *slices = how many. It is given up after `most` of them.
 static inline enum command_outcome run(struct rig *rig, const struct request *request, bool cut,
-				unsigned most, unsigned *slices)
+				       unsigned most, unsigned *slices)
 {
 	struct session *session = rig->session;
 	session->until_ns = cut ? now + LOOKS : 0;

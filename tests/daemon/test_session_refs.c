@@ -51,7 +51,8 @@ static void test_in_order(void)
 	good = good && second > 0 && third > 0 && memcmp(at, PONG, 7) == 0;
 	ok(good && n == (size_t)(at + 7 - got), "replies come whole and in order");
 	ok_u64(stub.pins, 0, "G: what was sent is pinned no longer");
-	ok_u64(stub.sessions->buffer_bytes, session->refs.capacity * sizeof(struct session_ref), "nor does it count");
+	ok_u64(stub.sessions->buffer_bytes, session->refs.capacity * sizeof(struct session_ref),
+	       "nor does it count");
 	close(fd);
 	stub_turns();
 	ok_u64(stub.sessions->buffer_bytes, 0, "nothing is left of it");

@@ -37,9 +37,10 @@ static void model_of(const char *line)
 {
 	char op[8] = "";
 	char key[32] = "";
+	char target[32];
 	int used = 0;
 	bool first = true;
-	(void)sscanf(line, "BITOP %7s %*s%n", op, &used);
+	(void)sscanf(line, "BITOP %7s %31s%n", op, target, &used);
 	model_bytes = 0;
 	for (const char *at = line + used; sscanf(at, " %31s%n", key, &used) == 1; at += used) {
 		model_add(op, key, first);
