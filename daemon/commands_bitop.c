@@ -247,6 +247,14 @@ static void bitop_store(struct call *call, struct bitop_state *state)
 	call->again = call->refused == KEYSPACE_AGAIN;
 }
 
+/// Nothing that was made of the sources so far counts, not even what is staged of the result: it
+/// would go on from there with other bytes.
+static void bitop_begin_anew(struct call *call, struct bitop_state *state)
+{
+	keyspace_stage_drop(call->kvd->keyspace, call->session->id);
+	bitop_begin(state);
+}
+
 /// Before a further slice: begins anew if that has to be. False: it has to wait for its turn.
 static bool bitop_resume(struct call *call, struct bitop_state *state)
 {
@@ -254,12 +262,11 @@ static bool bitop_resume(struct call *call, struct bitop_state *state)
 	if (!state->guard.open) {
 		uint32_t count = (uint32_t)(state->places_bytes / sizeof(*state->places));
 		call->again = !keyspace_guard_open(keyspace, &state->guard, state->places, count);
-		bitop_begin(state); // what was seen without it does not count
+		bitop_begin_anew(call, state); // what was seen without it does not count
 	} else if (state->guard.broken || keyspace_now_ms(keyspace) >= state->ends_ms) {
-		keyspace_stage_drop(keyspace, call->session->id);
 		state->guard.broken = false;
 		state->restarts++;
-		bitop_begin(state);
+		bitop_begin_anew(call, state);
 	}
 	if (state->restarts >= COMMANDS_SLICE_RESTARTS_MAX) {
 		call->until_ns = 0;

@@ -20,7 +20,6 @@
 #include "shm/limits.h"
 
 #define EVENTS_CLOCK_EVERY 16u // items between two looks at the clock
-#define EVENTS_ERRANDS_MAX 64u // on their way: who adds to them waits
 
 /// What is done for an item, in this order.
 enum events_stage { EVENTS_MESSAGE, EVENTS_TRACKING, EVENTS_KEYSPACE, EVENTS_KEYEVENT, EVENTS_END };
@@ -230,6 +229,7 @@ void events_tell(struct kvd *kvd, struct session *origin)
 	};
 	// Keys that ended by themselves are nobody's: few at once, the rest in a share of its own.
 	uint64_t until_ns = origin ? origin->until_ns : 1;
+	uint64_t given = kvd->courier.given;
 	bool told = courier_idle(&kvd->courier) && events_go_on(kvd, &telling, until_ns);
 	if (!told && !events_hand_over(kvd, &telling)) {
 		(void)courier_turn(kvd, 0); // what was before it comes first
@@ -242,7 +242,8 @@ void events_tell(struct kvd *kvd, struct session *origin)
 		events_queue_reset(kvd, &events->removals, 0);
 		events_queue_reset(kvd, &events->commands, 0);
 	}
-	if (origin && (!told || kvd->courier.given - kvd->courier.done > EVENTS_ERRANDS_MAX)) {
+	// Many who had read a key are told by an errand of their own.
+	if (origin && (!told || kvd->courier.given != given)) {
 		session_await_courier(origin);
 	}
 }

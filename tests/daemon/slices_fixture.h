@@ -51,9 +51,15 @@ struct session_shared *__wrap_listener_sessions(const struct listener *listener)
 	return slices.sessions;
 }
 
+static unsigned slices_hurry_after; // so many looks at the clock it is not hurried yet
+
 static uint64_t slices_monotonic_ns(void)
 {
 	static uint64_t ns = 1000000000;
+	if (slices_hurry_after > 0) {
+		slices_hurry_after--;
+		return ns;
+	}
 	return ns += slices_hurried ? 2000000 : 0;
 }
 

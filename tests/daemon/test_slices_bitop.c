@@ -161,6 +161,48 @@ static void test_restless(void)
 	free(line);
 }
 
+/// The first slice ends at the `looks`-th look at the clock, when no guard can be had. Then a key
+/// changes, and a guard can. Returns false if it was over before.
+static bool try_without_guard(unsigned looks, unsigned *wrong)
+{
+	struct keyspace *keyspace = slices.kvd.keyspace;
+	struct keyspace_guard taken[KEYSPACE_GUARDS_MAX] = { 0 };
+	uint64_t places[KEYSPACE_GUARDS_MAX][2] = { 0 };
+	unsigned count = 0;
+	prepare();
+	while (count < KEYSPACE_GUARDS_MAX &&
+	       keyspace_guard_open(keyspace, &taken[count], places[count], 2)) {
+		count++;
+	}
+	slices_hurry_after = looks;
+	slices_hurried = true;
+	slices_send("BITOP OR dest key");
+	bool more = slices_step();
+	slices_hurry_after = 0;
+	if (more) {
+		slices_set("key", others, LARGE_BYTES);
+	}
+	for (unsigned i = 0; i < count; i++) {
+		keyspace_guard_close(&taken[i]);
+	}
+	(void)slices_finish();
+	*wrong += !slices_is("dest", more ? others : value, LARGE_BYTES);
+	return more;
+}
+
+/// It begins anew when it has a guard, and nothing of what was staged of its result before is in
+/// what it writes.
+static void test_without_guard(void)
+{
+	unsigned looks = 0;
+	unsigned wrong = 0;
+	while (try_without_guard(looks, &wrong)) {
+		looks++;
+	}
+	ok(looks > 8 && wrong == 0, "A: without a guard (%u places) it waits, and is made anew",
+	   looks);
+}
+
 static void test_beside(void)
 {
 	prepare();
@@ -255,6 +297,7 @@ int main(void)
 	free(line);
 	test_into_itself();
 	test_restless();
+	test_without_guard();
 	test_beside();
 	test_ends();
 	test_guards();

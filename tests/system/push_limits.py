@@ -306,6 +306,28 @@ def mortality(tap, rng):
         tap.equal(kvd.stop(), 0, 'kvd ends well')
 
 
+def before_the_answer(tap):
+    """What many have read is told in slices: who wrote is answered when all of it was told."""
+    with Kvd() as kvd:
+        clients = [kvd.connect() for _ in range(400)]
+        for c in clients:
+            c.pipeline([('HELLO', '3'), ('CLIENT', 'TRACKING', 'ON'), ('GET', 'k')])
+        for what in (('SET', 'k', 'x'), ('FLUSHALL',)):
+            early = 0
+            for c in clients[:10]:
+                for other in clients:
+                    other.append('GET', 'k')
+                for other in clients:
+                    while isinstance(other.reply(), Push):
+                        pass
+                c.append(*what)
+                c.append('PING')
+                early += [c.reply() for _ in range(3)][2] != 'PONG'
+            tap.equal(early, 0, f'A: {what[0]}: nothing is answered before its invalidation')
+        for c in clients:
+            c.close()
+
+
 def main():
     tap = Tap()
     rng = seed()
@@ -318,6 +340,7 @@ def main():
     many_keys(tap)
     room(tap)
     many(tap)
+    before_the_answer(tap)
     prefixes(tap, rng)
     mortality(tap, rng)
     tap.done()
