@@ -171,6 +171,22 @@ EXCEPTIONS = [
     (r'CONFIG GET ', same_kind, 'kvd has options of its own'),
 ]
 
+BROKEN = 'Redis breaks the array that it announced'
+CHANGES = BROKEN + ': pushes of any number stand in it, and the mode of the connection changes'
+# What is not sent between MULTI and EXEC, so that nothing of it is compared there, and why.
+NOT_QUEUED = {
+    'client|reply': BROKEN + ': what CLIENT REPLY silences has no element, so the replies behind '
+                    'EXEC are taken for elements; in kvd it has one (PROTOCOL.md, "No replies")',
+    'client|kill': BROKEN + ' if it is of its own connection',
+    'client|tracking': 'a change is told after the whole transaction in kvd',
+    'hello': BROKEN + ' in one protocol and goes on in the other',
+    **dict.fromkeys(('subscribe', 'psubscribe', 'ssubscribe', 'unsubscribe', 'punsubscribe',
+                     'sunsubscribe'), CHANGES),
+}
+# The order in which UNSUBSCRIBE and its kin without names leave the channels is that of a hash
+# table in Redis, another one at each start, and that of subscribing in kvd: settled() in
+# oracle_run.py sorts the names and compares the counts, which fall by one, where they stand.
+
 
 RULES = [(re.compile(pattern, re.IGNORECASE), rule) for pattern, rule, _ in EXCEPTIONS]
 

@@ -4,6 +4,7 @@
 # A sequence is its seed: the same number makes the same one.
 import random
 
+from oracle_exceptions import NOT_QUEUED
 from oracle_words import KEYS, Words
 
 # Few connections listen, for one that does may do little else (in RESP2).
@@ -13,10 +14,6 @@ LISTENING_MORE = 8
 # Who listens hears of keys whose time is over, at moments that differ: in a sequence there are
 # either listeners or such keys.
 LISTENERS = ('subscribe', 'psubscribe', 'ssubscribe', 'client|tracking')
-# Between MULTI and EXEC these make Redis break its own array, or (tracking) depend on when a change
-# is told: in kvd after the whole transaction.
-NOT_QUEUED = {'client|kill', 'client|reply', 'client|tracking', 'hello', 'subscribe', 'psubscribe',
-              'ssubscribe', 'unsubscribe', 'punsubscribe', 'sunsubscribe'}
 # Redis does not tell WATCH when BITFIELD made a value longer and all its operations failed; kvd
 # compares versions. In a sequence there is either WATCH or OVERFLOW FAIL; oracle_edges.py has both.
 TRANSACTION = 0.07
