@@ -167,7 +167,9 @@ static void info_memory(const struct kvd *kvd, struct text *text)
 static void info_persistence(const struct kvd *kvd, struct text *text)
 {
 	const char *why = NULL;
-	bool degraded = kvd->persist && persist_degraded(kvd->persist, &why);
+	enum persist_state state =
+		kvd->persist ? persist_state(kvd->persist, &why) : PERSIST_STATE_OK;
+	bool degraded = state != PERSIST_STATE_OK;
 	uint64_t last = keyspace_last_seq(kvd->keyspace);
 	uint64_t durable = keyspace_durable_seq(kvd->keyspace);
 	info_number(text, "loading", 0);
@@ -187,7 +189,8 @@ static void info_persistence(const struct kvd *kvd, struct text *text)
 	info_string(text, "aof_last_bgrewrite_status", "ok");
 	info_string(text, "aof_last_write_status", degraded ? "err" : "ok");
 	info_string(text, "persist_policy", info_policies[kvd->config.persist_policy & 3]);
-	info_string(text, "persist_state", degraded ? "degraded" : "ok");
+	info_string(text, "persist_state", persist_state_name(state));
+	info_number(text, "persist_renewals", kvd->persist ? persist_renewals(kvd->persist) : 0);
 	if (degraded && why) {
 		info_string(text, "persist_error", why);
 	}

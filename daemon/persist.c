@@ -178,7 +178,7 @@ static enum persist_due persist_wait(struct persist *persist)
 {
 	for (;;) {
 		bool stop = must_stop(persist);
-		bool work = work_waits(persist);
+		bool work = work_waits(persist) || persist->untrusted;
 		uint64_t now_ns = persist->options.seam->monotonic_ns();
 		uint64_t wake_at_ns = PERSIST_NEVER;
 		enum persist_sleep level = PERSIST_SLEEP_IDLE;
@@ -214,14 +214,44 @@ static void tell_loop(struct persist *persist)
 	}
 }
 
-static void commit_failed(struct persist *persist)
+void persist_refuse(struct persist *persist, uint64_t seq)
+{
+	uint64_t requested = kvs_load_acquire(&persist->requested_seq); // as someone_waits()
+	if (requested > seq) {
+		seq = requested; // they would wait for an attempt that comes too late for them
+	}
+	// Release: state and text are there (partner: persist_failed_seq()).
+	kvs_store_release(&persist->failed_seq, seq);
+	tell_loop(persist);
+}
+
+// Failures after which nobody knows what the store holds, or which file it is. A retry could
+// succeed and prove nothing: the kernel takes pages that did not arrive for written.
+static bool loses_trust(const struct persist *persist)
+{
+	switch (persist->result) {
+	case STORE_IO:
+	case STORE_DAMAGED:
+	case STORE_NO_ACCESS:
+	case STORE_SYSTEM:
+	case STORE_GONE:
+		return persist->txn.failure == NULL; // else it is not the store that failed
+	default:
+		return false;
+	}
+}
+
+static void commit_failed(struct persist *persist, uint64_t took_ns)
 {
 	uint64_t now_ns = persist->options.seam->monotonic_ns();
+	persist->untrusted = persist->untrusted || loses_trust(persist);
 	persist->backoff_ns = persist->backoff_ns == 0 ? BACKOFF_FIRST_NS : persist->backoff_ns * 2;
 	if (persist->backoff_ns > BACKOFF_MAX_NS) {
 		persist->backoff_ns = BACKOFF_MAX_NS;
 	}
-	persist->retry_at_ns = now_ns + persist->backoff_ns;
+	// No more than half the time goes into attempts that write gigabytes and fail.
+	persist->retry_at_ns =
+		now_ns + (took_ns > persist->backoff_ns ? took_ns : persist->backoff_ns);
 	persist->stop_failures++;
 	persist->round_open = false; // the next attempt takes along what came meanwhile
 	pthread_mutex_lock(&persist->mutex);
@@ -230,17 +260,12 @@ static void commit_failed(struct persist *persist)
 		sizeof(persist->why));
 	pthread_mutex_unlock(&persist->mutex);
 
-	uint64_t failed = persist->txn.target_seq;
-	uint64_t requested = kvs_load_acquire(&persist->requested_seq);
-	if (requested > failed) {
-		failed = requested; // they would wait for an attempt that comes too late for them
-	}
 	persist_count_waiting(persist);
-	// Release: the text is there (partner: persist_degraded(), persist_failed_seq()).
-	kvs_store_release(&persist->degraded, PERSIST_UNWRITABLE);
-	kvs_store_release(&persist->failed_seq, failed);
 	kvs_count(kvs_counter_word(persist->options.region_base, KVS_COUNTER_commits_failed), 1);
-	tell_loop(persist);
+	// Release: the text is there (partner: persist_state()).
+	kvs_store_release(&persist->degraded,
+			  persist->untrusted ? PERSIST_UNTRUSTED : PERSIST_UNWRITABLE);
+	persist_refuse(persist, persist->txn.target_seq);
 }
 
 static void publish_durable(struct persist *persist)
@@ -288,11 +313,13 @@ static void *persist_main(void *argument)
 			return NULL;
 		}
 		bool idle = due == DUE_COMPACT;
-		persist->result = persist_commit(persist, idle);
+		uint64_t begun_ns = persist->options.seam->monotonic_ns();
+		persist->result =
+			persist->untrusted ? persist_renew(persist) : persist_commit(persist, idle);
 		if (persist->result == STORE_OK) {
 			commit_succeeded(persist, idle);
 		} else {
-			commit_failed(persist);
+			commit_failed(persist, persist->options.seam->monotonic_ns() - begun_ns);
 		}
 	}
 }
@@ -394,13 +421,13 @@ void persist_set_live_bytes(struct persist *persist, uint64_t live_bytes)
 			  live_bytes); // a hint: partner persist_compact_wanted()
 }
 
-bool persist_degraded(struct persist *persist, const char **why)
+enum persist_state persist_state(struct persist *persist, const char **why)
 {
 	// Acquire: partner commit_failed()'s release.
 	uint64_t trouble = kvs_load_acquire(&persist->degraded);
 	if (trouble == PERSIST_GOOD) {
 		*why = "";
-		return false;
+		return PERSIST_STATE_OK;
 	}
 	pthread_mutex_lock(&persist->mutex);
 	strlcpy(persist->why_told,
@@ -408,7 +435,27 @@ bool persist_degraded(struct persist *persist, const char **why)
 		sizeof(persist->why_told));
 	pthread_mutex_unlock(&persist->mutex);
 	*why = persist->why_told;
-	return true;
+	return trouble == PERSIST_UNTRUSTED ? PERSIST_STATE_FAILED : PERSIST_STATE_DEGRADED;
+}
+
+bool persist_degraded(struct persist *persist, const char **why)
+{
+	return persist_state(persist, why) != PERSIST_STATE_OK;
+}
+
+const char *persist_state_name(enum persist_state state)
+{
+	static const char *const names[] = {
+		[PERSIST_STATE_OK] = "ok",
+		[PERSIST_STATE_DEGRADED] = "degraded",
+		[PERSIST_STATE_FAILED] = "failed",
+	};
+	return names[state];
+}
+
+uint64_t persist_renewals(const struct persist *persist)
+{
+	return kvs_load_relaxed(&persist->renewals); // a statistic
 }
 
 bool persist_uncompacted(const struct persist *persist)

@@ -65,8 +65,23 @@ void persist_notice(struct persist *persist);
 /// Thread must: be the loop's. Orders: nothing, relaxed words (partner: the persister's loads).
 void persist_tune(struct persist *persist, const struct persist_options *options);
 
-/// True while the last commit failed (state DEGRADED); text for the log and INFO, static or owned
-/// by the persister until the next call.
+enum persist_state {
+	PERSIST_STATE_OK,
+	PERSIST_STATE_DEGRADED, // the last commit failed for want of room, or nothing is compacted
+	PERSIST_STATE_FAILED,	// the store is not trusted: it is being written anew from memory
+};
+
+/// How it stands with the store; *why gets a text for the log and INFO, static or owned by the
+/// persister until the next call.
+/// Call with: any time. Thread must: be the loop's. Orders: acquire, partner the persister's
+/// release after it wrote the text.
+enum persist_state persist_state(struct persist *persist, const char **why);
+/// Its name, in small letters.
+const char *persist_state_name(enum persist_state state);
+/// How often a store was written anew.
+uint64_t persist_renewals(const struct persist *persist);
+
+/// The same: is it anything but OK?
 bool persist_degraded(struct persist *persist, const char **why);
 /// DEGRADED only in that nothing is compacted any more, for an old block cannot be read: commits go
 /// on, and the file grows.

@@ -73,7 +73,7 @@ static bool large_value(const struct persist *persist, const struct kvs_record_v
 	return true;
 }
 
-static int append(struct persist *persist, const struct kvs_record_view *view)
+int persist_append(struct persist *persist, const struct kvs_record_view *view)
 {
 	const void *value;
 	uint64_t place;
@@ -105,7 +105,7 @@ static uint64_t commit_bytes_max(const struct persist *persist)
 
 // A walk that stopped short of its end stopped at something that is no record: what is behind it
 // must not be called durable, and where the batch before it ends is not known either.
-static int at_end(struct persist *persist, struct kvs_log_position at, struct kvs_log_position end)
+int persist_at_end(struct persist *persist, struct kvs_log_position at, struct kvs_log_position end)
 {
 	if (at.segment == end.segment && at.offset == end.offset) {
 		return STORE_OK;
@@ -124,7 +124,7 @@ static int pack_all(struct persist *persist, struct kvs_log_position end)
 	uint64_t bytes_max = commit_bytes_max(persist);
 	struct kvs_record_view view;
 	while (kvs_log_follow(persist->options.log, &txn->position, end, &view)) {
-		int result = append(persist, &view);
+		int result = persist_append(persist, &view);
 		if (result != STORE_OK) {
 			return result;
 		}
@@ -133,7 +133,7 @@ static int pack_all(struct persist *persist, struct kvs_log_position end)
 			return STORE_OK;
 		}
 	}
-	return at_end(persist, txn->position, end);
+	return persist_at_end(persist, txn->position, end);
 }
 
 // How far a lazy commit goes: to `end`, or to the first batch boundary beyond so many bytes that,
@@ -155,8 +155,9 @@ static int find_target(struct persist *persist, struct kvs_log_position end,
 		}
 	}
 	*target = at;
-	return bytes >= bytes_max && !(view.flags & KVS_RECORD_MORE) ? STORE_OK
-								     : at_end(persist, at, end);
+	return bytes >= bytes_max && !(view.flags & KVS_RECORD_MORE)
+		       ? STORE_OK
+		       : persist_at_end(persist, at, end);
 }
 
 // Nobody can ever read this record of the commit again: a newer version, or a FLUSHALL, is in it
@@ -186,7 +187,7 @@ static int pack_group(struct persist *persist, struct persist_candidate *group, 
 			txn->skipped_bytes += store_packed_bytes(&group[i].view);
 			continue;
 		}
-		int result = append(persist, &group[i].view);
+		int result = persist_append(persist, &group[i].view);
 		if (result != STORE_OK) {
 			return result;
 		}
@@ -224,7 +225,7 @@ static int pack_current(struct persist *persist, struct kvs_log_position end)
 	return STORE_OK;
 }
 
-static void count_commit(struct persist *persist)
+void persist_count_commit(struct persist *persist)
 {
 	const struct persist_txn *txn = &persist->txn;
 	unsigned char *base = persist->options.region_base;
@@ -328,6 +329,6 @@ int persist_commit(struct persist *persist, bool idle)
 		persist->compact.idle_stop = 0;
 	}
 	persist_moves_publish(persist);
-	count_commit(persist);
+	persist_count_commit(persist);
 	return STORE_OK;
 }

@@ -40,6 +40,7 @@ enum persist_trouble {
 	PERSIST_GOOD = 0,
 	PERSIST_UNWRITABLE = 1,	 // the last commit failed
 	PERSIST_UNCOMPACTED = 2, // commits succeed, compaction rests for good
+	PERSIST_UNTRUSTED = 3,	 // the store failed: nothing is committed until another is written
 };
 
 /// What the table says about a key.
@@ -112,6 +113,7 @@ struct persist {
 	uint64_t sleeping;	 // enum persist_sleep; see persist_sleep()
 	uint64_t failed_seq;	 // written by the persister, release
 	uint64_t degraded;	 // enum persist_trouble; written by the persister, release
+	uint64_t renewals;	 // stores written anew; written by the persister, relaxed
 	uint64_t moves_waiting;	 // compaction rests until moves are taken
 
 	pthread_mutex_t mutex; // guards the next four
@@ -134,6 +136,7 @@ struct persist {
 	uint64_t work_since_ns;	    // when unpersisted work was first seen, 0 = none
 	uint64_t backoff_ns;	    // after failures
 	uint64_t retry_at_ns;
+	bool untrusted; // the store is to be written anew
 	unsigned stop_failures;
 	unsigned skipped_percent; // of the last lazy commit's bytes
 	struct persist_txn txn;
@@ -153,6 +156,26 @@ uint64_t persist_log_bytes(const struct kvs_log *log, struct kvs_log_position fr
 /// commits. `idle`: nothing is new, only compaction. Returns STORE_OK or an enum store_error, in
 /// which case nothing happened.
 int persist_commit(struct persist *persist, bool idle);
+
+/// Writes a new store from memory and puts it into the place of the one that failed: every record
+/// that the table names, then all of the log that is not durable. Returns STORE_OK with everything
+/// published until shortly before durable, or an enum store_error with the old store in its place.
+/// Call with: `untrusted`, no transaction open.
+int persist_renew(struct persist *persist);
+
+/// Whoever waits is told that it is not durable: what is up to `seq`, and what was asked for.
+void persist_refuse(struct persist *persist, uint64_t seq);
+
+/// Appends a record of the log to the open transaction. Returns STORE_OK or an enum store_error.
+int persist_append(struct persist *persist, const struct kvs_record_view *view);
+
+/// A walk of the log that stopped at `at`: STORE_OK if that is `end`, else it is damaged, and the
+/// transaction gone.
+int persist_at_end(struct persist *persist, struct kvs_log_position at,
+		   struct kvs_log_position end);
+
+/// Counts a commit that succeeded.
+void persist_count_commit(struct persist *persist);
 
 /// Brings the gauge of what waits for its commit up to date.
 void persist_count_waiting(const struct persist *persist);

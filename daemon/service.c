@@ -165,9 +165,8 @@ static int start_store(struct service *service)
 	if (!is_persisted(service)) {
 		return 0;
 	}
-	service->store_is_new = !service_store_exists(service->kvd.config.dir);
-	return service_store_open(&service->kvd, &service->store, service->why,
-				  sizeof(service->why));
+	return service_store_open(&service->kvd, &service->store, &service->store_is_new,
+				  service->why, sizeof(service->why));
 }
 
 static void stop_store(struct service *service)

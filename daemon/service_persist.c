@@ -112,7 +112,10 @@ void service_persist_watch(struct kvd *kvd, enum service_persist_said *said)
 {
 	const char *why = NULL;
 	enum service_persist_said now = SERVICE_STORE_GOOD;
-	if (persist_degraded(kvd->persist, &why)) {
+	enum persist_state state = persist_state(kvd->persist, &why);
+	if (state == PERSIST_STATE_FAILED) {
+		now = SERVICE_STORE_FAILED;
+	} else if (state == PERSIST_STATE_DEGRADED) {
 		now = persist_uncompacted(kvd->persist) ? SERVICE_STORE_GROWS
 							: SERVICE_STORE_UNWRITABLE;
 	}
@@ -127,6 +130,21 @@ void service_persist_watch(struct kvd *kvd, enum service_persist_said *said)
 			  kvd->config.dir, why ? why : "unknown");
 		notify_status("degraded: the store cannot be written");
 		return;
+	}
+	if (now == SERVICE_STORE_FAILED) {
+		log_error("FAILED: %s/store is not trusted any more: %s; writes stay visible, none "
+			  "is durable until kvd has written the store anew from memory, which it "
+			  "tries by itself",
+			  kvd->config.dir, why ? why : "unknown");
+		notify_status("failed: the store is to be written anew");
+		return;
+	}
+	if (before == SERVICE_STORE_FAILED) {
+		log_notice("the store in %s was written anew from memory, and read back: all is "
+			   "durable up to version %llu",
+			   kvd->config.dir,
+			   (unsigned long long)keyspace_durable_seq(kvd->keyspace));
+		notify_status("serving");
 	}
 	if (before == SERVICE_STORE_UNWRITABLE) {
 		log_notice("the store in %s can be written again: everything is durable up to now",

@@ -22,7 +22,13 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 int service_persist_stop(struct kvd *kvd, struct store *store);
 
 /// What was said last of a store, 0 at first.
-enum service_persist_said { SERVICE_STORE_GOOD, SERVICE_STORE_GROWS, SERVICE_STORE_UNWRITABLE };
+enum service_persist_said {
+	SERVICE_STORE_GOOD,
+	SERVICE_STORE_GROWS,
+	SERVICE_STORE_UNWRITABLE,
+	SERVICE_STORE_FAILED,
+};
 
-/// Says once that the store cannot be written, or is not compacted, and once that it is good again.
+/// Says once that the store cannot be written, has failed, or is not compacted, and once that it is
+/// good again.
 void service_persist_watch(struct kvd *kvd, enum service_persist_said *said);

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sysexits.h>
 
@@ -182,8 +183,18 @@ bool service_store_exists(const char *dir)
 	       status.st_size > 0;
 }
 
-int service_store_open(struct kvd *kvd, struct store **store, char *why, size_t why_bytes)
+int service_store_open(struct kvd *kvd, struct store **store, bool *is_new, char *why,
+		       size_t why_bytes)
 {
+	const char *dir = kvd->config.dir;
+	int error = store_renew_complete(dir);
+	if (error != 0) {
+		(void)snprintf(why, why_bytes,
+			       "%s/store.ready cannot take the place of %s/store: %s; %s", dir, dir,
+			       strerror(error), remedy_of_errno(error));
+		return EX_IOERR;
+	}
+	*is_new = !service_store_exists(dir);
 	int probed = store_probe(kvd->config.dir, why, why_bytes);
 	if (probed != STORE_OK) {
 		return service_store_exit_code(probed);

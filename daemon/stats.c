@@ -228,14 +228,17 @@ void stats_json(const struct kvd *kvd, struct text *text)
 {
 	static const char *const policies[] = { "memory", "lazy", "group", "sync" };
 	const char *why = NULL;
-	bool degraded = kvd->persist && persist_degraded(kvd->persist, &why);
+	enum persist_state state =
+		kvd->persist ? persist_state(kvd->persist, &why) : PERSIST_STATE_OK;
 	uint64_t now_ms = kvd->seam->wall_ms();
 	struct stats_rates rates = stats_rates(kvd->stats, now_ms);
 	text_printf(text, "{\"version\":\"%s\",\"pid\":%d,\"uptime_ms\":%" PRIu64, KVD_VERSION,
 		    (int)getpid(), (kvd->seam->monotonic_ns() - kvd->started_ns) / 1000000u);
 	text_printf(text, ",\"policy\":\"%s\",\"state\":\"%s\"",
-		    policies[kvd->config.persist_policy & 3], degraded ? "degraded" : "ok");
-	if (degraded && why) {
+		    policies[kvd->config.persist_policy & 3], persist_state_name(state));
+	text_printf(text, ",\"store_renewals\":%" PRIu64,
+		    kvd->persist ? persist_renewals(kvd->persist) : 0);
+	if (state != PERSIST_STATE_OK && why) {
 		text_printf(text, ",\"why\":");
 		text_json_string(text, why);
 	}

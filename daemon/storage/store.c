@@ -4,7 +4,10 @@
 // done so far is kept in `now` and becomes `committed` only when LMDB says so.
 #include "daemon/storage/store.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "daemon/storage/store_internal.h"
 
@@ -60,11 +63,18 @@ static int txn_fail(struct store *store, const char *what, int rc)
 // a commit that did arrive although it was reported as failed only leaves records that stand twice.
 static int store_reattach(struct store *store)
 {
-	uint64_t instance_id = store->committed.instance_id;
+	struct store_facts before = store->committed;
 	store_detach(store);
 	int result = store_attach(store);
+	if (result == STORE_OK && store->committed.durable_seq < before.durable_seq) {
+		store_detach(store); // made anew by opening it, or an older one put in its place
+		store->committed = before;
+		store->now = before;
+		return store_gone(store, "what was durable is not in it any more",
+				  "kvd writes it anew from memory");
+	}
 	if (result == STORE_OK) {
-		store_set_instance(store, instance_id);
+		store_set_instance(store, before.instance_id);
 	}
 	return result;
 }
@@ -282,6 +292,30 @@ int store_delete_oldest(struct store *store, uint64_t count)
 	return STORE_OK;
 }
 
+// A file that was removed or replaced under us can be written for ever, and nobody will ever find
+// what is in it.
+static int still_there(struct store *store)
+{
+	char path[4096];
+	struct stat named;
+	struct stat opened;
+	mdb_filehandle_t fd;
+	int length = snprintf(path, sizeof(path), "%s/data.mdb", store->path);
+	if (length < 0 || (size_t)length >= sizeof(path)) {
+		return store_fail(store, "looking for its file", ENAMETOOLONG);
+	}
+	int rc = mdb_env_get_fd(store->env, &fd);
+	if (rc != 0) {
+		return store_fail(store, "looking for its file", rc);
+	}
+	if (stat(path, &named) == 0 && fstat(fd, &opened) == 0 && named.st_ino == opened.st_ino &&
+	    named.st_dev == opened.st_dev) {
+		return STORE_OK;
+	}
+	return store_gone(store, "its file was removed or replaced",
+			  "kvd writes it anew from memory; leave the data folder alone");
+}
+
 static int commit(struct store *store, uint64_t durable_seq, bool ends)
 {
 	int result = flush_block(store);
@@ -303,6 +337,11 @@ static int commit(struct store *store, uint64_t durable_seq, bool ends)
 	store->txn = NULL; // gone either way
 	if (rc != 0) {
 		result = store_fail(store, "committing", rc);
+		store_abort(store);
+		return result;
+	}
+	result = still_there(store);
+	if (result != STORE_OK) {
 		store_abort(store);
 		return result;
 	}

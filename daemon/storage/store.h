@@ -28,6 +28,7 @@ enum store_error {
 	STORE_VERSION = -6,   // of another version
 	STORE_NO_ACCESS = -7, // permissions, or a read-only file system
 	STORE_SYSTEM = -8,    // any other refusal of the system
+	STORE_GONE = -9,      // the file, or the data folder, is not where it was
 };
 
 struct store_options {
@@ -104,3 +105,23 @@ int store_commit_last(struct store *store, uint64_t durable_seq);
 
 /// Forgets the open transaction, if any.
 void store_abort(struct store *store);
+
+/// Begins another store beside this one, in DIR/store.new, empty: what is appended and committed
+/// from now on stands there, and the old one is left as it is. Block numbers go on where it
+/// stopped. Returns an enum store_error; on failure nothing has changed but that a transaction that
+/// was open is gone.
+/// Call with: no cursor into it. Thread must: own the store.
+int store_renew_begin(struct store *store);
+
+/// Makes it the store: syncs it, reads all of it back, puts it into the place of the old one, which
+/// is removed (or left as DIR/store.failed-SECONDS if it cannot be). A crash leaves the one or the
+/// other. Returns an enum store_error; on failure call store_renew_abandon().
+/// Call with: everything committed, no transaction open.
+int store_renew_finish(struct store *store);
+
+/// Gives it up: the old one is the store again. Nothing if none was begun, or it is finished.
+void store_renew_abandon(struct store *store);
+
+/// Completes what a crash inside store_renew_finish() left half done. 0 or errno.
+/// Call with: the data folder locked, before anything else looks into it.
+int store_renew_complete(const char *dir);

@@ -79,6 +79,9 @@ static int error_of_code(int rc)
 	case EPERM:
 	case EROFS:
 		return STORE_NO_ACCESS;
+	case ENOENT:
+	case ESTALE:
+		return STORE_GONE;
 	default:
 		return STORE_SYSTEM;
 	}
@@ -128,4 +131,11 @@ int store_damaged(struct store *store, const char *format, ...)
 		       store->path, detail, remedy_of(STORE_DAMAGED, 0));
 	store->reopen = true;
 	return STORE_DAMAGED;
+}
+
+int store_gone(struct store *store, const char *what, const char *remedy)
+{
+	(void)snprintf(store->why, sizeof(store->why), "%s: %s; %s", store->path, what, remedy);
+	store->reopen = true;
+	return STORE_GONE;
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <lmdb.h>
+#include <sys/types.h>
 
 #include "daemon/storage/block.h"
 #include "daemon/storage/store.h"
@@ -43,7 +44,11 @@ struct store {
 	struct store_facts now;	      // with what the open transaction did
 	struct store_builder builder; // the block being filled
 	char *dir;
-	char *path; // dir/store
+	char *path;		     // dir/store; while another is written beside it, that one
+	char *replaced_path;	     // then dir/store; NULL otherwise
+	struct store_facts replaced; // and what was in it
+	dev_t dir_device;	     // of the data folder, as it was opened
+	ino_t dir_inode;
 	char why[STORE_WHY_BYTES];
 };
 
@@ -53,6 +58,13 @@ int store_fail(struct store *store, const char *what, int rc);
 /// As store_fail() for damage found by our own checks; printf form.
 int store_damaged(struct store *store, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/// The store is not where it was: `what` happened, and what to do. Returns STORE_GONE.
+int store_gone(struct store *store, const char *what, const char *remedy);
+
+/// Syncs a folder's entries: one that is not synced may be gone after a crash, with all that was
+/// made durable in it. 0 or errno.
+int store_folder_sync(const char *path);
 
 /// Opens the environment of store->path and reads its facts. Returns an enum store_error.
 int store_attach(struct store *store);

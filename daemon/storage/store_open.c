@@ -164,8 +164,10 @@ static int databases_open(struct store *store, MDB_txn *txn)
 	if (store->read_only) {
 		return store_damaged(store, "it has no state");
 	}
-	store->committed.oldest_block = 1; // 0 stays free: a place of 0 means none
-	store->committed.next_block = 1;
+	if (store->replaced_path == NULL) {
+		store->committed.oldest_block = 1; // 0 stays free: a place of 0 means none
+		store->committed.next_block = 1;
+	}
 	result = log_agrees(store, txn);
 	if (result == STORE_OK) {
 		rc = store_meta_write(store, txn, &store->committed);
@@ -219,9 +221,7 @@ void store_detach(struct store *store)
 	}
 }
 
-// A folder entry that is not synced may be gone after a crash, with all that was made durable in
-// it.
-static int folder_sync(const char *path)
+int store_folder_sync(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0) {
@@ -240,6 +240,18 @@ static int folders_make(struct store *store)
 	    (mkdir(store->path, 0700) != 0 && errno != EEXIST)) {
 		return store_fail(store, "creating the folder", errno);
 	}
+	return STORE_OK;
+}
+
+// For store_renew_begin(): kvd's lock is in this folder and in no other of its name.
+static int folder_remember(struct store *store)
+{
+	struct stat facts;
+	if (stat(store->dir, &facts) != 0) {
+		return store_fail(store, "looking for its folder", errno);
+	}
+	store->dir_device = facts.st_dev;
+	store->dir_inode = facts.st_ino;
 	return STORE_OK;
 }
 
@@ -277,11 +289,14 @@ int store_open(struct store **out, const struct store_options *options, char *wh
 		result = store_attach(store);
 	}
 	if (result == STORE_OK && !store->read_only) {
-		int rc = folder_sync(store->path);
+		int rc = store_folder_sync(store->path);
 		if (rc == 0) {
-			rc = folder_sync(store->dir);
+			rc = store_folder_sync(store->dir);
 		}
 		result = rc == 0 ? STORE_OK : store_fail(store, "syncing the folder", rc);
+	}
+	if (result == STORE_OK) {
+		result = folder_remember(store);
 	}
 	if (result != STORE_OK) {
 		(void)snprintf(why, why_bytes, "%s", store->why);
@@ -297,6 +312,7 @@ void store_close(struct store *store)
 	if (store == NULL) {
 		return;
 	}
+	store_renew_abandon(store);
 	store_abort(store);
 	store_detach(store);
 	free(store->builder.bytes);
