@@ -78,6 +78,7 @@ int cmd_server_stats(struct kvctl *kvctl);
 int cmd_server_clients(struct kvctl *kvctl);
 int cmd_server_ping(struct kvctl *kvctl);
 int cmd_server_flush(struct kvctl *kvctl);
+int cmd_health(struct kvctl *kvctl);
 int cmd_load(struct kvctl *kvctl);
 int cmd_dump(struct kvctl *kvctl);
 int cmd_bridge(struct kvctl *kvctl);

@@ -26,6 +26,8 @@ VERB(stats, cmd_server_stats, 0, 1, 0, "[PATTERN]",
      "print statistics, all or those whose name matches")
 VERB(clients, cmd_server_clients, 0, 0, 0, "", "list the connections of kvd")
 VERB(ping, cmd_server_ping, 0, 0, 0, "", "check that kvd answers, and how fast")
+VERB(health, cmd_health, 0, 0, 0, "",
+     "tell whether the store can be trusted: status 0 ok, 1 degraded, 5 failed")
 VERB(flush, cmd_server_flush, 0, 0, OPTION_BIT(yes), "", "remove every key")
 VERB(load, cmd_load, 0, 1, OPTION_BIT(format) | OPTION_BIT(key) | OPTION_BIT(strict), "[FILE|-]",
      "store the records of a file: JSON lines, or Debian control format")
