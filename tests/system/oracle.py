@@ -152,6 +152,7 @@ def main():
         oracle_edges.ended(tap, daemon, server)
         oracle_edges.options_in_exec(tap, daemon, server)
         oracle_edges.patterns(tap, daemon, server, rng)
+        oracle_edges.large_values(tap, daemon, server, rng)
         oracle_edges.table(tap, daemon, server, names)
         oracle_edges.raw_streams(tap, daemon, server)
     tap.done()
