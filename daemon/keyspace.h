@@ -151,6 +151,9 @@ void keyspace_hold_expiry(struct keyspace *keyspace, bool hold);
 void keyspace_set_revoke(struct keyspace *keyspace, uint64_t revoke_ms, uint64_t revoke_min_ms,
 			 bool block_on_stuck);
 
+/// Bytes of memory that readers whose section began in this epoch keep from being used again.
+uint64_t keyspace_held_bytes(const struct keyspace *keyspace, uint64_t epoch);
+
 /// Highest version handed out; all of it is applied when no batch is open.
 uint64_t keyspace_last_seq(const struct keyspace *keyspace);
 /// Highest version that is durable (under the memory policy: applied).

@@ -75,8 +75,7 @@ void keyspace_op_drop(struct keyspace *keyspace, struct keyspace_op *op)
 	if (op->run_offset != 0 && kvs_large_drop(&keyspace->large, op->run_offset)) {
 		// Either never published, or its last record went meanwhile: readers may still be
 		// there.
-		kvs_limbo_push(&keyspace->limbo, kvs_epoch_stamp(keyspace->epochs), KVS_LIMBO_RUN,
-			       op->run_offset, 0);
+		keyspace_limbo_run(keyspace, op->run_offset);
 	}
 	op->run_offset = 0;
 }

@@ -244,6 +244,8 @@ void keyspace_guards_see(struct keyspace *keyspace, const struct keyspace_op *op
 
 /// Works off what became durable since the last call.
 void keyspace_follow_durable(struct keyspace *keyspace);
+/// The run waits for the readers there may be, then it is freed.
+void keyspace_limbo_run(struct keyspace *keyspace, uint64_t offset);
 /// Frees what came out of limbo.
 void keyspace_drain_limbo(struct keyspace *keyspace);
 /// Would `bytes` more be too many for the part of the log that waits for its commit?

@@ -23,7 +23,6 @@ void keyspace_unpin(struct keyspace *keyspace, uint64_t pin)
 	if (keyspace_durable_seq(keyspace) < seq) {
 		kvs_limbo_push(&keyspace->pending, seq, KEYSPACE_PENDING_RUN, pin, 0);
 	} else {
-		kvs_limbo_push(&keyspace->limbo, kvs_epoch_stamp(keyspace->epochs), KVS_LIMBO_RUN,
-			       pin, 0);
+		keyspace_limbo_run(keyspace, pin);
 	}
 }

@@ -36,8 +36,7 @@ static void pending_work_off(struct keyspace *keyspace, uint64_t durable_seq)
 			tombstone_durable(keyspace, item.a, item.b);
 			break;
 		case KEYSPACE_PENDING_RUN:
-			kvs_limbo_push(&keyspace->limbo, kvs_epoch_stamp(keyspace->epochs),
-				       KVS_LIMBO_RUN, item.a, 0);
+			keyspace_limbo_run(keyspace, item.a);
 			break;
 		default:
 			keyspace->unpersisted_large_bytes -= item.a;
@@ -63,6 +62,17 @@ void keyspace_follow_durable(struct keyspace *keyspace)
 		keyspace->oldest_head = next;
 		keyspace->rolls_durable++;
 	}
+}
+
+void keyspace_limbo_run(struct keyspace *keyspace, uint64_t offset)
+{
+	kvs_limbo_push(&keyspace->limbo, kvs_epoch_stamp(keyspace->epochs), KVS_LIMBO_RUN, offset,
+		       kvs_large_run_bytes(&keyspace->large, offset));
+}
+
+uint64_t keyspace_held_bytes(const struct keyspace *keyspace, uint64_t epoch)
+{
+	return kvs_limbo_held_bytes(&keyspace->limbo, epoch);
 }
 
 void keyspace_drain_limbo(struct keyspace *keyspace)

@@ -81,7 +81,7 @@ static int adopt_retired(const struct kvs_adopt *plan, struct kvs_log *log, stru
 	for (uint32_t i = 0; i < count; i++) {
 		uint64_t epoch = plan->region->directory[retired[i]].retired_epoch;
 		kvs_limbo_push(limbo, epoch < stamp ? epoch : stamp, KVS_LIMBO_SEGMENT, retired[i],
-			       0);
+			       plan->region->segment_bytes);
 	}
 	log->retired_count = count;
 	free(retired);
@@ -184,7 +184,7 @@ static void adopt_other_side(const struct kvs_adopt *plan, struct kvs_table *tab
 			 plan->populated[KVS_RANGE_OVERFLOW_0 + other];
 	table->other_side_ready = bytes == 0;
 	if (bytes > 0) {
-		kvs_limbo_push(limbo, stamp, KVS_LIMBO_SIDE, other, 0);
+		kvs_limbo_push(limbo, stamp, KVS_LIMBO_SIDE, other, bytes);
 	}
 }
 

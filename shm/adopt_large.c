@@ -98,7 +98,7 @@ static int adopt_strays(const struct kvs_adopt *plan, struct kvs_large *large,
 		if (kvs_large_adopt(large, (uint64_t)data, end - (uint64_t)data, 0) != 0) {
 			return -ENOMEM;
 		}
-		kvs_limbo_push(limbo, stamp, KVS_LIMBO_RUN, (uint64_t)data, 0);
+		kvs_limbo_push(limbo, stamp, KVS_LIMBO_RUN, (uint64_t)data, end - (uint64_t)data);
 		from = end;
 	}
 	return 0;

@@ -276,11 +276,33 @@ bool kvs_epoch_page_busy(const struct kvs_epoch_page *page)
 	for (unsigned i = 0; i < KVS_READERS_PER_PAGE; i++) {
 		// Acquire: as in epoch_scan_page().
 		uint64_t word = kvs_load_acquire(&page->page->slot[i].word);
-		if ((word & KVS_NESTING_MASK) != 0) {
+		if ((word & KVS_NESTING_MASK) != 0 && word >> KVS_EPOCH_SHIFT > page->revoked[i]) {
 			return true;
 		}
 	}
 	return false;
+}
+
+// A section that the scan does not see yet is announced behind its barrier, and finds the page
+// DETACHED. What it sees is revoked: nobody reads any more through what will not be scanned again.
+// The revoking stores are ordered before any reuse by the scan that lets `oldest` rise.
+bool kvs_epoch_expel(struct kvs_epoch_domain *domain, struct kvs_epoch_page *const *pages,
+		     size_t pages_count, uint64_t now_ns, size_t *revoked)
+{
+	*revoked = 0;
+	for (size_t i = 0; i < pages_count; i++) {
+		// Release, and the barrier of the scan: as in kvs_epoch_detach().
+		kvs_store_release(&pages[i]->page->header.state, KVS_PAGE_DETACHED);
+	}
+	if (!kvs_epoch_scan(domain, now_ns)) {
+		return false;
+	}
+	for (size_t i = 0; i < pages_count; i++) {
+		pages[i]->told = UINT32_MAX; // who is expelled need not be stuck
+		*revoked += epoch_revoke_page(domain, pages[i], UINT64_MAX, now_ns, 0);
+	}
+	domain->revocations += *revoked;
+	return true;
 }
 
 bool kvs_epoch_detach(struct kvs_epoch_domain *domain, struct kvs_epoch_page *page)

@@ -22,7 +22,7 @@ struct kvs_epoch_page {
 	size_t index; // place in the domain's array
 	uint32_t told; // one bit a slot: its open section was reported as stuck
 	bool short_deadline; // revoked twice: short deadline for good
-	uint8_t revoked_times;
+	uint32_t revoked_times; // scans that took sections of it back
 };
 
 struct kvs_epoch_domain {
@@ -106,7 +106,15 @@ static inline bool kvs_epoch_passed(const struct kvs_epoch_domain *domain, uint6
 size_t kvs_epoch_revoke(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_t now_ns,
 			uint64_t deadline_ns, uint64_t deadline_short_ns);
 
-/// Is any slot of the page inside a section? One load-acquire per slot.
+/// Takes every section of these pages back, however young, and tells their readers to attach anew:
+/// the pages may then be removed at once. *revoked is how many sections were open. False if the
+/// barrier failed: the readers are told, but nothing may be removed yet.
+/// Call with: pages of one owner or several. Thread must: be the writer. Orders: as
+/// kvs_epoch_detach(), kvs_epoch_scan() and kvs_epoch_revoke().
+bool kvs_epoch_expel(struct kvs_epoch_domain *domain, struct kvs_epoch_page *const *pages,
+		     size_t pages_count, uint64_t now_ns, size_t *revoked);
+
+/// Is any slot of the page inside a section that was not taken back? One load-acquire per slot.
 bool kvs_epoch_page_busy(const struct kvs_epoch_page *page);
 
 /// Tells a page's readers that their connection is gone (state DETACHED, then a membarrier). False

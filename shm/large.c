@@ -203,6 +203,12 @@ bool kvs_large_drop(struct kvs_large *large, uint64_t offset)
 	return run->holds == 0 && run->references == 0;
 }
 
+uint64_t kvs_large_run_bytes(struct kvs_large *large, uint64_t offset)
+{
+	const struct kvs_large_run *run = large_find(large, offset);
+	return run != NULL ? run->bytes : 0;
+}
+
 bool kvs_large_unref(struct kvs_large *large, uint64_t offset)
 {
 	struct kvs_large_run *run = large_find(large, offset);

@@ -63,6 +63,9 @@ void kvs_large_settle(struct kvs_large *large, uint64_t offset);
 bool kvs_large_drop(struct kvs_large *large, uint64_t offset);
 bool kvs_large_unref(struct kvs_large *large, uint64_t offset);
 
+/// Whole pages of the run; 0 if there is none at this offset.
+uint64_t kvs_large_run_bytes(struct kvs_large *large, uint64_t offset);
+
 /// Gives the run's pages and offsets back.
 /// Call with: no reference left, grace period over. Thread must: be the writer. Orders: none.
 void kvs_large_free(struct kvs_large *large, uint64_t offset);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shm/layout.h"
+
 #define LIMBO_CAPACITY_START 1024u
 
 bool kvs_limbo_init(struct kvs_limbo *limbo)
@@ -46,7 +48,10 @@ void kvs_limbo_push(struct kvs_limbo *limbo, uint64_t stamp, uint32_t kind, uint
 		return;
 	}
 	size_t at = (limbo->head + limbo->count) & (limbo->capacity - 1);
-	limbo->items[at] = (struct kvs_limbo_item){ .stamp = stamp, .a = a, .b = b, .kind = kind };
+	limbo->items[at] = (struct kvs_limbo_item){
+		.stamp = stamp, .a = a, .b = b, .before = limbo->bytes, .kind = kind
+	};
+	limbo->bytes += kind == KVS_LIMBO_OVERFLOW ? sizeof(struct kvs_bucket) : b;
 	limbo->count++;
 }
 
@@ -59,6 +64,24 @@ bool kvs_limbo_pop(struct kvs_limbo *limbo, uint64_t oldest, struct kvs_limbo_it
 	limbo->head = (limbo->head + 1) & (limbo->capacity - 1);
 	limbo->count--;
 	return true;
+}
+
+uint64_t kvs_limbo_held_bytes(const struct kvs_limbo *limbo, uint64_t stamp)
+{
+	size_t below = 0, end = limbo->count; // all before `below` are older, all from `end` on not
+	while (below < end) {
+		size_t middle = below + (end - below) / 2;
+		size_t at = (limbo->head + middle) & (limbo->capacity - 1);
+		if (limbo->items[at].stamp < stamp) {
+			below = middle + 1;
+		} else {
+			end = middle;
+		}
+	}
+	if (below == limbo->count) {
+		return 0;
+	}
+	return limbo->bytes - limbo->items[(limbo->head + below) & (limbo->capacity - 1)].before;
 }
 
 uint64_t kvs_limbo_newest_stamp(const struct kvs_limbo *limbo)

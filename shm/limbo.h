@@ -11,16 +11,17 @@
 #include <stdint.h>
 
 enum kvs_limbo_kind {
-	KVS_LIMBO_SEGMENT, // a = segment index
+	KVS_LIMBO_SEGMENT,  // a = segment index, b = its bytes
 	KVS_LIMBO_OVERFLOW, // a = overflow bucket index, b = side
-	KVS_LIMBO_RUN, // a = offset of a large run
-	KVS_LIMBO_SIDE, // a = side of the table
+	KVS_LIMBO_RUN,	    // a = offset of a large run, b = its bytes
+	KVS_LIMBO_SIDE,	    // a = side of the table, b = its bytes
 };
 
 struct kvs_limbo_item {
 	uint64_t stamp; // epoch in which it was unlinked, or seq that must become durable
 	uint64_t a;
 	uint64_t b;
+	uint64_t before; // bytes that were queued before it, ever
 	uint32_t kind; // enum kvs_limbo_kind, or the owner's own
 };
 
@@ -29,6 +30,7 @@ struct kvs_limbo {
 	size_t capacity; // power of two
 	size_t head;
 	size_t count;
+	uint64_t bytes; // queued, ever; of kinds of the owner's own it means nothing
 	uint64_t lost; // items that could not be queued for lack of memory: leaked until restart
 };
 
@@ -41,6 +43,9 @@ void kvs_limbo_push(struct kvs_limbo *limbo, uint64_t stamp, uint32_t kind, uint
 
 /// Takes the oldest item if its stamp is below `oldest`. Returns false if there is none.
 bool kvs_limbo_pop(struct kvs_limbo *limbo, uint64_t oldest, struct kvs_limbo_item *item);
+
+/// Bytes of the items with this stamp or a later one: what a reader of that epoch holds back.
+uint64_t kvs_limbo_held_bytes(const struct kvs_limbo *limbo, uint64_t stamp);
 
 /// Stamp of the newest item, 0 if empty: revoking readers up to it would free everything.
 uint64_t kvs_limbo_newest_stamp(const struct kvs_limbo *limbo);

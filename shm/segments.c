@@ -186,7 +186,7 @@ void kvs_log_retire(struct kvs_log *log, uint32_t index, struct kvs_limbo *limbo
 	kvs_store_release(&log->region->directory[index].state, KVS_SEGMENT_RETIRED);
 	log->full_count--;
 	log->retired_count++;
-	kvs_limbo_push(limbo, stamp, KVS_LIMBO_SEGMENT, index, 0);
+	kvs_limbo_push(limbo, stamp, KVS_LIMBO_SEGMENT, index, log->region->segment_bytes);
 }
 
 void kvs_log_free(struct kvs_log *log, uint32_t index)

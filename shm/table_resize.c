@@ -244,7 +244,8 @@ bool kvs_table_switch_side(struct kvs_table *table)
 		return false;
 	}
 	kvs_limbo_push(table->limbo, kvs_epoch_stamp(table->epochs), KVS_LIMBO_SIDE, table->side,
-		       0);
+		       table->populated[KVS_RANGE_TABLE_0 + table->side] +
+			       table->populated[KVS_RANGE_OVERFLOW_0 + table->side]);
 	table->other_side_ready = false;
 	table->side = other;
 	table->buckets = table->buckets_min;

@@ -239,6 +239,48 @@ static void test_barrier(struct kvs_slot *slot)
 	domain.fenced = fenced;
 }
 
+// Sections of any age are taken back, no scan needed before; only those of the pages given.
+static void test_expel(void)
+{
+	struct kvs_epoch_page *victims[] = { domain.pages[0], domain.pages[1] };
+	struct kvs_slot *old = &pages[0].slot[2], *young = &pages[1].slot[7];
+	struct kvs_slot *idle = &pages[0].slot[9], *other = &pages[2].slot[4];
+	size_t revoked = 99;
+	uint64_t revocations = domain.revocations;
+	enter(other);
+	enter(old);
+	(void)scan();
+	enter(young);
+	uint64_t stamp = kvs_epoch_stamp(&domain);
+	ok(kvs_epoch_expel(&domain, victims, 2, ++now_ns, &revoked) && revoked == 2 &&
+		   domain.revocations == revocations + 2,
+	   "D: pages are expelled, with an old section and one that no scan has seen");
+	ok(pages[0].header.state == KVS_PAGE_DETACHED &&
+		   pages[1].header.state == KVS_PAGE_DETACHED &&
+		   pages[2].header.state == KVS_PAGE_ATTACHED,
+	   "their readers are told to come again");
+	ok(!kvs_epoch_page_busy(victims[0]) && !kvs_epoch_page_busy(victims[1]),
+	   "nothing is read through them any more");
+	ok(scan() && !kvs_epoch_passed(&domain, stamp), "B: another page's section holds back");
+	ok(leave(other), "B: and is good to its end");
+	ok(scan() && kvs_epoch_passed(&domain, stamp), "D: those taken back hold nothing back");
+	ok(!leave(old) && !leave(young), "B: they are told when they leave");
+	enter(idle);
+	ok(leave(idle), "B: a section that begins later is another");
+	bool fenced = domain.fenced;
+	domain.fenced = false;
+	(void)kvs_epoch_enter(old, &hot, true);
+	stamp = kvs_epoch_stamp(&domain);
+	membarrier_failures = 1;
+	ok(!kvs_epoch_expel(&domain, victims, 1, ++now_ns, &revoked) && revoked == 0 &&
+		   !kvs_epoch_passed(&domain, stamp) && kvs_epoch_page_busy(victims[0]),
+	   "B: a barrier that failed takes nothing back");
+	ok(leave(old), "B: so that its views are good");
+	domain.fenced = fenced;
+	pages[0].header.state = KVS_PAGE_ATTACHED;
+	pages[1].header.state = KVS_PAGE_ATTACHED;
+}
+
 static void test_lying_page(uint64_t *random)
 {
 	uint64_t stamp = kvs_epoch_stamp(&domain);
@@ -360,6 +402,7 @@ int main(void)
 	test_revocation(&pages[0].slot[0], &pages[1].slot[3]);
 	test_late_store(&pages[0].slot[1]);
 	test_second_revocation();
+	test_expel();
 	test_lying_page(&random);
 	test_barrier(&pages[1].slot[5]);
 	test_pages(&pages[0].slot[0]);

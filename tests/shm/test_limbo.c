@@ -42,9 +42,49 @@ static void test_order(uint64_t *random)
 	kvs_limbo_fini(&limbo);
 }
 
+// What each stamp holds back, against adding it up; over growth and wrapping of the ring.
+static void test_held(uint64_t *random)
+{
+	struct kvs_limbo limbo;
+	struct kvs_limbo_item item;
+	ok(kvs_limbo_init(&limbo), "init");
+	ok_u64(kvs_limbo_held_bytes(&limbo, 0), 0, "empty: nothing is held back");
+	uint64_t stamp = 1;
+	unsigned wrong = 0, asked = 0;
+	for (unsigned round = 0; round < 20000; round++) {
+		if (tap_random(random) % 5 < 3) {
+			bool overflow = tap_random(random) % 2;
+			kvs_limbo_push(&limbo, stamp, overflow ? KVS_LIMBO_OVERFLOW : KVS_LIMBO_RUN,
+				       round, overflow ? 1 : tap_random(random) % 100000);
+		} else if (tap_random(random) % 2) {
+			stamp += 1 + tap_random(random) % 3;
+		} else {
+			uint64_t oldest = stamp - tap_random(random) % (stamp < 900 ? stamp : 900);
+			while (kvs_limbo_pop(&limbo, oldest, &item)) {
+			}
+		}
+		if (round % 50 != 0) {
+			continue;
+		}
+		uint64_t from = stamp + 2 - tap_random(random) % (stamp < 900 ? stamp : 900);
+		uint64_t sum = 0;
+		for (size_t i = 0; i < limbo.count; i++) {
+			item = limbo.items[(limbo.head + i) & (limbo.capacity - 1)];
+			uint64_t bytes = item.kind == KVS_LIMBO_RUN ? item.b : 64;
+			sum += item.stamp >= from ? bytes : 0;
+		}
+		asked += sum > 0;
+		wrong += kvs_limbo_held_bytes(&limbo, from) != sum;
+	}
+	ok_u64(wrong, 0, "bytes from a stamp on are what adding them up gives");
+	ok(asked > 100, "and were some, %u times", asked);
+	kvs_limbo_fini(&limbo);
+}
+
 int main(void)
 {
 	uint64_t random = tap_seed(7);
 	test_order(&random);
+	test_held(&random);
 	return tap_done();
 }
