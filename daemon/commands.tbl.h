@@ -138,6 +138,11 @@ X(kvd_policy, "kvd.policy", commands_kvd_policy, -1, F_CONN | F_FAST, 0, 0, 0, "
   "[memory|lazy|group|sync]",
   "Tells or sets when this connection's writes are acknowledged: never earlier than the server's "
   "policy says.")
+X(kvd_readers, "kvd.readers", commands_readers_readers, -1,
+  F_CONN | COMMAND_ADMIN | COMMAND_SLOW_OK, 0, 0, 0, "kvd", "0.1.0",
+  "[KICK ID id|PID pid]",
+  "Tells who reads the shared region and who keeps memory from being used again, the longest "
+  "first; KICK takes the views of one back and detaches it.")
 X(kvd_set, "kvd.set", commands_kvd_set, -3, F_OOM | F_FAST, 1, 1, 1, "kvd", "0.1.0",
   "key value [NX|XX|IFVERSION version] [PX milliseconds|KEEPTTL]",
   "Sets a value; returns its version, or null if the condition does not hold.")

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -32,14 +33,20 @@ static void readers_gauge(struct readers *readers, enum kvs_counter counter, uin
 	kvs_count(kvs_counter_word(base, counter), by); // partner: none, statistics
 }
 
+const char *readers_name(const struct reader_client *client)
+{
+	return client->session ? client->session->name : client->name;
+}
+
 /// A view has been open since long while memory waits for it to end. Told once for each view,
 /// before it is taken back.
 static void readers_stuck(void *owner, uint64_t age_ns)
 {
 	const struct reader_client *client = owner;
-	log_warning("process %d (uid %u) has had a view open for %llu ms, and memory waits for it: "
-		    "it should end its views sooner, or copy",
-		    (int)client->pid, (unsigned)client->uid,
+	const char *name = readers_name(client);
+	log_warning("process %d (uid %u, name '%s') has had a view open for %llu ms, and memory "
+		    "waits for it: it should end its views sooner, or copy",
+		    (int)client->pid, (unsigned)client->uid, name,
 		    (unsigned long long)(age_ns / 1000000));
 }
 
@@ -81,8 +88,7 @@ struct kvs_slot *readers_own_slot(struct readers *readers)
 	return &readers->own_page->slot[readers->own_slots++];
 }
 
-/// What its readers counted, as far as it can be believed: a sum that only says "about".
-static void readers_sum(const struct reader_client *client, uint64_t *hits, uint64_t *misses)
+void readers_sum(const struct reader_client *client, uint64_t *hits, uint64_t *misses)
 {
 	for (uint32_t i = 0; i < client->pages_count; i++) {
 		for (unsigned j = 0; j < KVS_READERS_PER_PAGE; j++) {
@@ -129,7 +135,7 @@ static void readers_process_ended(struct loop_source *source, uint32_t events)
 	readers_client_free(client);
 }
 
-static bool readers_busy(const struct reader_client *client)
+bool readers_busy(const struct reader_client *client)
 {
 	for (uint32_t i = 0; i < client->pages_count; i++) {
 		if (kvs_epoch_page_busy(client->pages[i])) {
@@ -179,6 +185,7 @@ static struct reader_client *readers_client_new(struct readers *readers, struct 
 	}
 	client->readers = readers;
 	client->session = session;
+	client->id = session->id;
 	client->pid = session->pid;
 	client->uid = session->uid;
 	client->recheck.due = readers_recheck;
@@ -216,6 +223,7 @@ void readers_session_closed(struct readers *readers, struct session *session)
 	}
 	client->session = NULL;
 	session->reader_client = NULL;
+	memcpy(client->name, session->name, sizeof(client->name));
 	struct pollfd process = { .fd = client->process.fd, .events = POLLIN };
 	if (poll(&process, 1, 0) > 0) {
 		readers_process_ended(&client->process, EPOLLIN);
@@ -269,29 +277,6 @@ bool readers_writer_uid(const struct readers *readers, uint16_t index, uint32_t 
 		return false;
 	}
 	*uid = readers->uids[index - 1];
-	return true;
-}
-
-bool readers_info(const struct readers *readers, size_t n, struct readers_info *info)
-{
-	const struct reader_client *client = TAILQ_FIRST(&readers->clients);
-	for (; client && n > 0; n--) {
-		client = TAILQ_NEXT(client, link);
-	}
-	if (!client) {
-		return false;
-	}
-	*info = (struct readers_info){
-		.session_id = client->session ? client->session->id : 0,
-		.pid = client->pid,
-		.uid = client->uid,
-		.pages = client->pages_count,
-		.inside = readers_busy(client),
-	};
-	readers_sum(client, &info->hits, &info->misses);
-	for (uint32_t i = 0; i < client->pages_count; i++) {
-		info->revoked += client->pages[i]->revoked_times;
-	}
 	return true;
 }
 

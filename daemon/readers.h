@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shm/limits.h"
+
 struct kvd;
 struct kvs_epoch_domain;
 struct kvs_region;
@@ -42,20 +44,56 @@ uint16_t readers_writer_index(struct readers *readers, uint32_t uid);
 /// The other way round; false for an index that was never given out.
 bool readers_writer_uid(const struct readers *readers, uint16_t index, uint32_t *uid);
 
-/// One attached process, for KVD.STATS.
+/// One attached process, for KVD.STATS and KVD.READERS.
 struct readers_info {
-	uint64_t session_id; // 0 = detached
+	uint64_t id;	     // of the connection by which it attached; 0 = kvd itself
+	uint64_t session_id; // the same while that is open, 0 = detached
 	int32_t pid;
 	uint32_t uid;
+	char name[KVS_CLIENT_NAME_BYTES_MAX + 1]; // empty = none
 	uint32_t pages;
 	uint64_t hits; // as the process itself counts them: never trusted
 	uint64_t misses;
-	uint64_t revoked; // views taken back from it
-	bool inside;	  // a view is open now
+	uint64_t revoked;      // how often views were taken back from it
+	bool inside;	       // a view is open now
+	bool short_deadline;   // it was revoked twice
+	uint32_t open;	       // sections, as of the last look
+	uint64_t oldest_epoch; // in which the oldest of them began, 0 = none is open
+	uint64_t age_ns;       // how long kvd has seen that one
 };
 
 /// Fills `info` for the n-th attached process; false beyond the last.
 bool readers_info(const struct readers *readers, size_t n, struct readers_info *info);
 size_t readers_count(const struct readers *readers);
+
+/// Where grace periods stand.
+struct readers_grace {
+	uint64_t epoch;
+	uint64_t oldest;     // nothing with a lower stamp is being read
+	bool held;	     // an adopted region: sections of an earlier life are waited for
+	uint64_t held_epoch; // those that began in it or later
+	uint64_t held_ns;    // since so long
+};
+
+struct readers_grace readers_grace(const struct readers *readers, uint64_t now_ns);
+
+/// Looks at all slots, unless that was done some ms ago; `now_ns` is monotonic.
+void readers_look(struct readers *readers, uint64_t now_ns);
+/// Those who hold back the most first, kvd itself among them, then those who hold back nothing; at
+/// most `max`. Returns how many; *infos is from malloc, NULL if memory is short.
+size_t readers_list(const struct readers *readers, uint64_t now_ns, size_t max,
+		    struct readers_info **infos);
+
+/// Whom readers_kick() means: the attachment with this id, or all of this process.
+struct readers_kicked {
+	uint64_t id; // 0 = by pid
+	int32_t pid;
+	size_t attachments; // out: how many
+	size_t revoked;	    // out: sections that were taken back
+};
+
+/// Takes the open sections of a process back now and detaches it; it may attach anew. False if the
+/// kernel refused the barrier or memory is short: then it was not done, or not wholly.
+bool readers_kick(struct readers *readers, struct readers_kicked *kicked, uint64_t now_ns);
 /// Hits and misses of mapped reads as clients count them, those that have gone included.
 void readers_totals(const struct readers *readers, uint64_t *hits, uint64_t *misses);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Shared by readers.c (who is attached, until when) and readers_attach.c (how one gets there).
+// Shared by readers.c (who is attached, until when), readers_attach.c (how one gets there) and
+// readers_tell.c (what is told of them, and who is sent away).
 #pragma once
 
 #include <sys/queue.h>
@@ -16,6 +17,7 @@ struct reader_client {
 	TAILQ_ENTRY(reader_client) link;
 	struct readers *readers;
 	struct session *session; // NULL once its connection is gone
+	uint64_t id;		 // of that connection
 	int32_t pid;
 	uint32_t uid;
 	struct loop_source process; // pidfd: readable when the process has ended
@@ -23,6 +25,7 @@ struct reader_client {
 	uint64_t recheck_ns;
 	struct kvs_epoch_page *pages[KVS_PAGES_PER_CLIENT_MAX];
 	uint32_t pages_count;
+	char name[KVS_CLIENT_NAME_BYTES_MAX + 1]; // that its connection had, once that is gone
 };
 
 struct readers {
@@ -36,6 +39,7 @@ struct readers {
 	struct kvs_epoch_page *own_entry;
 	uint32_t own_slots;
 	bool own_uid_warned;
+	uint64_t looked_ns; // when readers_look() last did, 0 = never
 	uint64_t gone_hits; // of clients that are not there any more
 	uint64_t gone_misses;
 	uint16_t uids_count;
@@ -45,6 +49,15 @@ struct readers {
 /// A descriptor that tells the end of the process that connected, -1 with errno if there is none to
 /// be had. With KVD_NO_PEERPIDFD=1 in the environment it is made as on kernels before 6.5.
 int readers_pidfd(const struct session *session);
+
+/// The name that its connection has or had; empty = none.
+const char *readers_name(const struct reader_client *client);
+
+/// Is anything being read through its pages?
+bool readers_busy(const struct reader_client *client);
+
+/// Adds what its readers counted, as far as it can be believed: a sum that only says "about".
+void readers_sum(const struct reader_client *client, uint64_t *hits, uint64_t *misses);
 
 /// The record of a session that attaches for the first time; NULL with errno.
 struct reader_client *readers_client_open(struct readers *readers, struct session *session);

@@ -224,6 +224,117 @@ static void test_detached(void)
 	munmap(page, KVS_PAGE_BYTES);
 }
 
+/// A session with a name and a page with a section open in slot `slot`, none for -1.
+static struct kvs_reader_page *attach_as(const char *name, int slot, int *fd, uint64_t *id)
+{
+	struct session *session;
+	*fd = stub_connect(&session);
+	(void)snprintf(session->name, sizeof(session->name), "%s", name);
+	*id = session->id;
+	struct kvs_reader_page *page = attach(*fd);
+	if (page && slot >= 0) {
+		(void)kvs_epoch_enter(&page->slot[slot], &region.header->hot, true);
+	}
+	return page;
+}
+
+static void test_list(struct kvs_reader_page *idle, const uint64_t *ids)
+{
+	struct readers_info *infos;
+	size_t count = readers_list(readers, stub.now_ns, 10, &infos);
+	ok(count == 4 && strcmp(infos[0].name, "old") == 0 && infos[0].id == ids[0] &&
+		   infos[0].open == 2 && infos[0].age_ns >= 30000000,
+	   "D: who holds the oldest grace period stands first, by his name");
+	ok(strcmp(infos[1].name, "young") == 0 && infos[1].session_id == 0 &&
+		   infos[1].id == ids[1] && infos[1].open == 1 &&
+		   infos[1].oldest_epoch > infos[0].oldest_epoch,
+	   "then who began later, detached or not, by the name he had");
+	ok(strcmp(infos[2].name, "idle") == 0 && infos[2].open == 0 &&
+		   infos[2].session_id == ids[2] && infos[3].id == 0 &&
+		   infos[3].pid == (int)getpid(),
+	   "then those who hold nothing, kvd itself among them");
+	free(infos);
+	count = readers_list(readers, stub.now_ns, 1, &infos);
+	ok(count == 1 && strcmp(infos[0].name, "old") == 0, "G: as many as are wanted");
+	free(infos);
+	ok(idle->header.state == KVS_PAGE_ATTACHED, "looking disturbs nobody");
+}
+
+// Three processes' worth of readers: one in a section for long, one detached in a younger one.
+static void test_kick(void)
+{
+	static const char *const names[] = { "old", "young", "idle" };
+	struct kvs_reader_page *page[3];
+	int fd[3];
+	uint64_t ids[3];
+	for (int i = 0; i < 3; i++) {
+		page[i] = attach_as(names[i], i < 2 ? i : -1, &fd[i], &ids[i]);
+		stub.now_ns += 10000000;
+		readers_look(readers, stub.now_ns);
+	}
+	(void)kvs_epoch_enter(&page[0]->slot[30], &region.header->hot, true);
+	close(fd[1]);
+	stub_turns();
+	stub.now_ns += 10000000;
+	readers_look(readers, stub.now_ns);
+	test_list(page[2], ids);
+
+	struct readers_kicked nobody = { .id = 999999 };
+	ok(readers_kick(readers, &nobody, stub.now_ns) && nobody.attachments == 0,
+	   "kicking nobody");
+	struct readers_kicked one = { .id = ids[1] };
+	ok(readers_kick(readers, &one, stub.now_ns) && one.attachments == 1 && one.revoked == 1 &&
+		   domain.pages_count == 3,
+	   "D: one is kicked by his id, though detached");
+	ok(!kvs_epoch_leave(&page[1]->slot[1], &region.header->hot), "B: and told");
+	ok(page[0]->header.state == KVS_PAGE_ATTACHED && page[2]->header.state == KVS_PAGE_ATTACHED,
+	   "the others are as they were");
+	domain.fenced = false;
+	membarrier_failures = 1;
+	struct readers_kicked all = { .pid = (int32_t)getpid() };
+	ok(!readers_kick(readers, &all, stub.now_ns) && all.attachments == 0 &&
+		   domain.pages_count == 3,
+	   "B: nobody goes while the barrier fails");
+	domain.fenced = true;
+	ok(readers_kick(readers, &all, stub.now_ns) && all.attachments == 2 && all.revoked == 2 &&
+		   domain.pages_count == 1,
+	   "D: by its pid a process with all its attachments");
+	ok(!kvs_epoch_leave(&page[0]->slot[0], &region.header->hot) &&
+		   !kvs_epoch_leave(&page[0]->slot[30], &region.header->hot),
+	   "B: and told, of each");
+	struct kvs_reader_page *again = attach(fd[0]);
+	ok(again && domain.pages_count == 2, "it may attach anew, by the same connection");
+	close(fd[0]);
+	close(fd[2]);
+	stub_turns();
+	ok_u64(domain.pages_count, 1, "and is gone with that");
+	for (int i = 0; i < 3; i++) {
+		munmap(page[i], KVS_PAGE_BYTES);
+	}
+	munmap(again, KVS_PAGE_BYTES);
+}
+
+// A process that closed its connection inside a section and never leaves it, as after exec().
+static void test_detached_revoked(void)
+{
+	int fd;
+	uint64_t id;
+	struct kvs_reader_page *page = attach_as("exec", 3, &fd, &id);
+	close(fd);
+	stub_turns();
+	(void)kvs_epoch_scan(&domain, stub.now_ns);
+	stub.now_ns += 2000000000;
+	stub_turns();
+	ok_u64(domain.pages_count, 2, "B: a section that nobody will end is honoured");
+	(void)kvs_epoch_scan(&domain, stub.now_ns);
+	ok_u64(kvs_epoch_revoke(&domain, domain.epoch, stub.now_ns, 1, 1), 1,
+	       "D: up to its deadline");
+	stub.now_ns += 2000000000;
+	stub_turns();
+	ok_u64(domain.pages_count, 1, "then its page goes, though it looks as if it were read");
+	munmap(page, KVS_PAGE_BYTES);
+}
+
 // An announcement may be on its way while the kernel refuses the barrier.
 static void test_unordered(void)
 {
@@ -375,6 +486,8 @@ int main(void)
 	test_attach();
 	test_pages();
 	test_detached();
+	test_detached_revoked();
+	test_kick();
 	test_unordered();
 	test_deaths();
 	test_tables();
