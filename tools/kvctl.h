@@ -76,6 +76,7 @@ int cmd_value_expire(struct kvctl *kvctl);
 int cmd_scan(struct kvctl *kvctl);
 int cmd_server_stats(struct kvctl *kvctl);
 int cmd_server_clients(struct kvctl *kvctl);
+int cmd_readers(struct kvctl *kvctl);
 int cmd_server_ping(struct kvctl *kvctl);
 int cmd_server_flush(struct kvctl *kvctl);
 int cmd_health(struct kvctl *kvctl);
