@@ -272,9 +272,9 @@ static inline bool slices_is(const char *key, const void *value, size_t bytes)
 	       got.value_bytes == bytes && memcmp(got.value, value, bytes) == 0;
 }
 
-/// How far it is to the next slice that is tried: under valgrind, where each takes fifty times as
-/// long, only a few are.
-static inline unsigned slices_stride(unsigned usual, unsigned emulated)
+/// How many, or how far it is to the next: under valgrind, where everything takes fifty times as
+/// long, only a few are tried.
+static inline unsigned slices_under(unsigned usual, unsigned emulated)
 {
 	return getenv("KVD_TEST_EMULATED") ? emulated : usual;
 }
@@ -306,7 +306,7 @@ static inline void slices_change(enum slices_change change, const void *others, 
 		keyspace_tick(keyspace);
 	}
 	// Pages of runs go at once; the log has to go round once.
-	unsigned sets = bytes > SLICES_SEGMENT_BYTES / 4 ? 4 : 280;
+	unsigned sets = bytes > SLICES_SEGMENT_BYTES / 4 ? 4 : slices_under(280, 40);
 	for (unsigned i = 0; change != SLICES_NONE && i < sets; i++) {
 		slices_set(i % 4 == 0 ? "run" : "log", others, i % 4 == 0 ? 500000 : 200000);
 	}
