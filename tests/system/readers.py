@@ -275,6 +275,32 @@ def namespaced(tap, kvd, client):
         wait_until(lambda: row_of(client, 'contained') is None, 'D: its death is noticed')
 
 
+def outlived(tap):
+    """A kvd that took the region over knows nothing of sections begun before, but that they are."""
+    with Kvd('--supervise', '--persist', 'memory', '--memory', '64MiB', '--segment', '256KiB',
+             '--revoke', '600s', '--revoke-min', '600s') as kvd:
+        with kvd.connect() as client:
+            write_big(client, b'a')
+            pid = json.loads(client.command('KVD.STATS'))['pid']
+            with Reader(kvd, 'survivor') as reader:
+                tap.ok(row_of(client, 'kvd') and reader.tell('begin') == OK and
+                       reader.tell('view', 'big') == OK, 'a view is open')
+                os.kill(pid, signal.SIGKILL)
+                kvd.wait_ready()
+                with kvd.connect() as heir:
+                    write_big(heir, b'b')
+                    row = told(heir)[1][0]
+                    tap.equal((row['state'], row['pid'], row['id']), (b'earlier', -1, 0),
+                              'F: whom an earlier kvd had stands first')
+                    tap.ok(row['held_bytes'] >= BIG and row['epochs_behind'] > 0,
+                           'with what may be read and waits for them')
+                    wait_until(lambda: told(heir)[1][0]['age_us'] > row['age_us'], 'for so long')
+                    rows = kvd.kvctl('readers').stdout.split(b'\n')
+                    tap.ok(b'\tearlier\t' in rows[1], 'kvctl tells it')
+                    tap.equal(reader.tell('end'), OK, 'F: its view is good')
+                    tap.equal(reader.tell('get', 'big'), OK, 'it reads on')
+
+
 def main():
     tap = Tap()
     with Kvd('--persist', 'memory', '--memory', '64MiB', '--segment', '256KiB', '--revoke', '600s',
@@ -286,6 +312,7 @@ def main():
             part(tap, kvd, client)
             wait_until(lambda: is_free(client), 'nothing waits any more')
         refusals(tap, kvd, client)
+    outlived(tap)
     tap.done()
 
 
