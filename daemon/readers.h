@@ -80,7 +80,8 @@ struct readers_grace readers_grace(const struct readers *readers, uint64_t now_n
 /// Looks at all slots, unless that was done some ms ago; `now_ns` is monotonic.
 void readers_look(struct readers *readers, uint64_t now_ns);
 /// Those who hold back the most first, kvd itself among them, then those who hold back nothing; at
-/// most `max`. Returns how many; *infos is from malloc, NULL if memory is short.
+/// most `max`, without `hits`, `misses` and `inside`. Returns how many; *infos is from malloc, NULL
+/// if memory is short.
 size_t readers_list(const struct readers *readers, uint64_t now_ns, size_t max,
 		    struct readers_info **infos);
 

@@ -44,10 +44,8 @@ static void readers_info_fill(struct readers_info *info, const struct reader_cli
 		.session_id = client->session ? client->id : 0,
 		.pid = client->pid,
 		.uid = client->uid,
-		.inside = readers_busy(client),
 	};
 	memcpy(info->name, readers_name(client), sizeof(info->name));
-	readers_sum(client, &info->hits, &info->misses);
 	for (uint32_t i = 0; i < client->pages_count; i++) {
 		readers_info_page(info, client->pages[i], now_ns);
 	}
@@ -61,6 +59,8 @@ bool readers_info(const struct readers *readers, size_t n, struct readers_info *
 	}
 	if (client) {
 		readers_info_fill(info, client, 0);
+		readers_sum(client, &info->hits, &info->misses);
+		info->inside = readers_busy(client);
 	}
 	return client != NULL;
 }
@@ -135,7 +135,6 @@ static void readers_info_own(struct readers_info *info, const struct readers *re
 {
 	*info = (struct readers_info){ .pid = (int32_t)getpid(), .uid = geteuid(), .name = "kvd" };
 	readers_info_page(info, readers->own_entry, now_ns);
-	info->inside = info->open > 0;
 }
 
 size_t readers_list(const struct readers *readers, uint64_t now_ns, size_t max,
