@@ -282,6 +282,8 @@ void *keyspace_recover_append(struct keyspace *keyspace, uint32_t record_bytes, 
 			      uint64_t *offset);
 /// Leaves kvd what it needs to work, and says so if that is more than was configured.
 void keyspace_recover_settle(struct keyspace *keyspace);
+/// The same for a region that was taken over: readers may be there, so nothing is freed.
+void keyspace_adopt_settle(struct keyspace *keyspace);
 
 // ---- keyspace.c, for keyspace_adopt.c ----
 

@@ -137,6 +137,19 @@ void keyspace_recover_thin(struct keyspace *keyspace)
 	}
 }
 
+static void say_over_bound(struct keyspace *keyspace)
+{
+	if (keyspace_is_over_bound(keyspace)) {
+		uint64_t bytes = kvs_log_memory_for(&keyspace->log, 0);
+		log_warning("memory is full: the data takes %llu bytes and kvd needs %llu more to "
+			    "work, --memory is %llu bytes: writes that need room are answered -OOM "
+			    "until enough is removed or has expired, or kvd is started with more",
+			    (unsigned long long)bytes,
+			    (unsigned long long)(keyspace->region->memory_bytes - bytes),
+			    (unsigned long long)keyspace->memory_bytes);
+	}
+}
+
 void keyspace_recover_settle(struct keyspace *keyspace)
 {
 	uint32_t wanted = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
@@ -146,13 +159,17 @@ void keyspace_recover_settle(struct keyspace *keyspace)
 		}
 	}
 	(void)kvs_log_trim(&keyspace->log);
-	if (keyspace_is_over_bound(keyspace)) {
-		uint64_t bytes = kvs_log_memory_for(&keyspace->log, 0);
-		log_warning("memory is full: the data takes %llu bytes and kvd needs %llu more to "
-			    "work, --memory is %llu bytes: writes that need room are answered -OOM "
-			    "until enough is removed or has expired, or kvd is started with more",
-			    (unsigned long long)bytes,
-			    (unsigned long long)(keyspace->region->memory_bytes - bytes),
-			    (unsigned long long)keyspace->memory_bytes);
+	say_over_bound(keyspace);
+}
+
+void keyspace_adopt_settle(struct keyspace *keyspace)
+{
+	uint32_t wanted = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
+	if (kvs_log_segments_free(&keyspace->log) < wanted) {
+		keyspace_raise_bound(keyspace, wanted); // comes down with what is freed
+	}
+	(void)kvs_log_trim(&keyspace->log);
+	if (keyspace->log.retired_count == 0) {
+		say_over_bound(keyspace); // else it will pass
 	}
 }

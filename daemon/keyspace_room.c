@@ -205,7 +205,10 @@ static void room_reclaim(struct keyspace *keyspace, uint64_t now_ns, uint64_t de
 		return;
 	}
 	uint64_t newest = kvs_limbo_newest_stamp(&keyspace->limbo);
-	if (!kvs_epoch_passed(keyspace->epochs, newest) && !keyspace->block_on_stuck) {
+	bool passed = kvs_epoch_passed(keyspace->epochs, newest);
+	if (!passed && keyspace->block_on_stuck) {
+		(void)kvs_epoch_lift(keyspace->epochs, newest, now_ns, keyspace->revoke_ns);
+	} else if (!passed) {
 		(void)kvs_epoch_revoke(keyspace->epochs, newest, now_ns, deadline_ns,
 				       keyspace->revoke_min_ns);
 	}

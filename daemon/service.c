@@ -130,6 +130,23 @@ static void stop_loop(struct service *service)
 	loop_destroy(service->kvd.loop);
 }
 
+static int start_generation(struct service *service)
+{
+	int error = generation_open(&service->generation, service->kvd.config.dir, service->why,
+				    sizeof(service->why));
+	return error == 0 ? 0 : exit_code_of(-error);
+}
+
+static void stop_generation(struct service *service)
+{
+	generation_close(&service->generation);
+}
+
+static uint64_t generation_of(const struct service *service)
+{
+	return kvs_load_relaxed(service->generation.word);
+}
+
 static int create_region(struct service *service)
 {
 	return service_region_create(&service->kvd, &service->region, service->why,
@@ -191,7 +208,7 @@ static int start_keyspace(struct service *service)
 	const struct config *config = &service->kvd.config;
 	if (service->is_adopting &&
 	    !service_adopt_look(&service->kvd, &service->region, service->store, service->is_alike,
-				&service->plan)) {
+				generation_of(service), &service->plan)) {
 		int code = replace_region(service);
 		if (code != 0) {
 			return code;
@@ -242,6 +259,12 @@ static void stop_events(struct service *service)
 static int start_load(struct service *service)
 {
 	struct kvd *kvd = &service->kvd;
+	uint64_t lives = generation_of(service);
+	if (service->store_is_new && lives > 0) {
+		log_warning("%s has been served %llu times before, and %s/store is new or empty: "
+			    "if data is missing, stop kvd and bring the store back from a backup",
+			    kvd->config.dir, (unsigned long long)lives, kvd->config.dir);
+	}
 	if (service->is_adopting) {
 		uint64_t last_seq = keyspace_last_seq(kvd->keyspace);
 		LOG_AT(LOG_LEVEL_NOTICE,
@@ -263,29 +286,6 @@ static int start_load(struct service *service)
 			    kvd->config.dir);
 	}
 	return 0;
-}
-
-static int start_generation(struct service *service)
-{
-	int error = generation_open(&service->generation, service->kvd.config.dir, service->why,
-				    sizeof(service->why));
-	if (error != 0) {
-		return exit_code_of(-error);
-	}
-	uint64_t lives = kvs_load_relaxed(service->generation.word);
-	if (service->store_is_new && lives > 0) {
-		log_warning("%s has been served %llu times before, and %s/store is new or empty: "
-			    "if data is missing, stop kvd and bring the store back from a backup",
-			    service->kvd.config.dir, (unsigned long long)lives,
-			    service->kvd.config.dir);
-	}
-	kvs_region_go_alive(&service->region);
-	return 0;
-}
-
-static void stop_generation(struct service *service)
-{
-	generation_close(&service->generation);
 }
 
 static int start_readers(struct service *service)
@@ -365,9 +365,11 @@ static int start_life(struct service *service)
 	}
 	// Readers of an older region, or life, learn of this one before anybody can get a reply,
 	// and not before their calls find a socket to queue at.
+	kvs_region_go_alive(&service->region);
 	if (service->is_adopting) {
 		kvs_epoch_adopt(&service->epochs, service->kvd.seam->monotonic_ns());
 	} else {
+		service->region.header->generation = generation_of(service) + 1;
 		generation_advance(&service->generation);
 	}
 	SEAM_CRASH(adoption_begun);
@@ -398,13 +400,13 @@ static const struct service_step service_steps[] = {
 	{ start_process, NULL },
 	{ start_fdstore, stop_fdstore },
 	{ start_lock, stop_lock },
+	{ start_generation, stop_generation },
 	{ start_loop, stop_loop },
 	{ start_region, stop_region },
 	{ start_store, stop_store },
 	{ start_keyspace, stop_keyspace },
 	{ start_events, stop_events },
 	{ start_load, NULL },
-	{ start_generation, stop_generation },
 	{ start_readers, stop_readers },
 	{ start_listener, stop_listener },
 	{ start_life, NULL }, // stop_listener() ends it

@@ -18,6 +18,7 @@
 #include "daemon/seam.h"
 #include "daemon/storage/store.h"
 #include "shm/adopt.h"
+#include "shm/crc32c.h"
 #include "shm/epoch_scan.h"
 #include "shm/region.h"
 
@@ -97,7 +98,7 @@ static const char *store_refusal(const struct kvs_region *region, struct store *
 	return NULL;
 }
 
-// The value of a LARGE record, NULL for others. False if its run cannot be.
+// The value of a LARGE record, NULL for others. False if its run cannot be, or is damaged.
 static bool tail_value(const struct kvs_region *region, const struct kvs_record_view *view,
 		       const void **value)
 {
@@ -111,7 +112,7 @@ static bool tail_value(const struct kvs_region *region, const struct kvs_record_
 		return false;
 	}
 	*value = region->base + range->offset + at;
-	return true;
+	return kvs_crc32c(0, *value, view->value_bytes) == kvs_record_run(view).crc;
 }
 
 // Appends what the log has above durable_seq. Returns STORE_OK or an enum store_error.
@@ -127,7 +128,8 @@ static int save_tail(const struct kvs_adopt *plan, struct store *store, uint64_t
 		const void *value;
 		uint64_t place;
 		if (!tail_value(region, &view, &value)) {
-			continue;
+			store_abort(store); // its batch cannot be whole; what was committed was
+			return STORE_DAMAGED;
 		}
 		result = store_append(store, &view, value, &place);
 		(*records)++;
@@ -157,16 +159,20 @@ static void salvage(const struct kvd *kvd, const struct kvs_adopt *plan, struct 
 		return;
 	}
 	store_abort(store);
-	log_error("versions %llu to %llu, which only the region had, are lost: %s",
+	log_error("of versions %llu to %llu, which only the region had, some are lost: %s",
 		  (unsigned long long)plan->durable_seq + 1, (unsigned long long)plan->last_seq,
-		  store_why(store));
+		  result == STORE_DAMAGED ? "they are damaged" : store_why(store));
 }
 
 bool service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store *store, bool alike,
-			struct kvs_adopt *plan)
+			uint64_t generation, struct kvs_adopt *plan)
 {
 	uint64_t durable_seq = UINT64_MAX;
 	memset(plan, 0, sizeof(*plan));
+	if (region->header->generation != generation) {
+		say_refused(kvd, "kvd has served from this folder with another one since");
+		return false;
+	}
 	if (store != NULL) {
 		const char *why = store_refusal(region, store);
 		if (why != NULL) {
@@ -196,7 +202,7 @@ bool service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store
 		log_error("%llu keys are lost: their entries in the table are damaged",
 			  (unsigned long long)plan->damaged_count);
 	}
-	if (result != 0 && plan->log_is_good) {
+	if (result != 0 && plan->has_tail) {
 		salvage(kvd, plan, store);
 	}
 	return result == 0;

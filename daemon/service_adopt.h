@@ -4,6 +4,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct kvd;
 struct kvs_adopt;
@@ -22,8 +23,9 @@ bool service_adopt_open(struct kvd *kvd, struct kvs_region *region, bool *alike)
 /// False: a new region is needed; what the kept one has and the store has not is in the store now,
 /// as far as it could be read, and the log says why. `store` is NULL under the memory policy. In
 /// either case kvs_adopt_fini() frees the plan. `alike` as from service_adopt_open().
+/// `generation` is what kvd.gen says now.
 bool service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store *store, bool alike,
-			struct kvs_adopt *plan);
+			uint64_t generation, struct kvs_adopt *plan);
 
 /// Hands the region to the keeper, for the next life; `is_new`: what it had before goes.
 void service_adopt_keep(struct kvd *kvd, const struct kvs_region *region, bool is_new);

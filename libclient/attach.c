@@ -225,9 +225,10 @@ static bool attach_field(const struct kvc_reply *map, const char *name, uint64_t
 static int attach_build(kvc *client, const struct kvc_reply *reply, struct kvc_attachment **out)
 {
 	struct kvc_conn *link = &client->link;
-	uint64_t layout, fds, gen;
+	uint64_t layout, fds, gen, incarnation = 0;
 	if (!attach_field(reply, "layout", &layout) || !attach_field(reply, "fds", &fds) ||
-	    !attach_field(reply, "gen", &gen)) {
+	    !attach_field(reply, "gen", &gen) ||
+	    (fds > 0 && !attach_field(reply, "incarnation", &incarnation))) {
 		kvc_error_set(link->error_text, "KVD.ATTACH: unexpected reply");
 		return KVC_PROTOCOL;
 	}
@@ -246,7 +247,10 @@ static int attach_build(kvc *client, const struct kvc_reply *reply, struct kvc_a
 	attachment->generation = client->generation;
 	attachment->gen = gen;
 	int status = attach_map(client, attachment);
-	if (status == KVC_OK && !kvc_attachment_valid(attachment)) {
+	// The life that gave the page, not the one that the region is in now: that may have adopted
+	// it since, and does not look at the page.
+	if (status == KVC_OK && (attachment->incarnation != incarnation ||
+				 !kvc_attachment_valid(attachment))) {
 		kvc_error_set(link->error_text, "kvd restarted while attaching");
 		status = KVC_UNREACHABLE;
 	}

@@ -6,12 +6,14 @@
 #include "shm/adopt.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "shm/table_internal.h"
 
 #define ADOPT_ARRAY_START 256u
+#define ADOPT_EPOCH_MAX (UINT64_C(1) << 46) // never reached at 1000 scans a second
 
 bool kvs_adopt_grow(void *array, size_t count, size_t *capacity, size_t element_bytes)
 {
@@ -30,14 +32,33 @@ bool kvs_adopt_grow(void *array, size_t count, size_t *capacity, size_t element_
 	return true;
 }
 
+// Epochs only rise, and what names one names one that was.
+static int plan_hot(struct kvs_adopt *plan)
+{
+	const struct kvs_hot *hot = &plan->region->header->hot;
+	const struct kvs_adoptions *adoptions = &plan->region->header->adoptions;
+	uint64_t epoch = kvs_load_relaxed(&hot->epoch_word) >> KVS_EPOCH_SHIFT;
+	bool good = epoch < ADOPT_EPOCH_MAX && kvs_load_relaxed(&hot->oldest_valid) <= epoch + 1 &&
+		    kvs_load_relaxed(&adoptions->hold_epoch) <= epoch + 1;
+	for (unsigned i = 0; i < KVS_ADOPTIONS_KEPT; i++) {
+		good = good && kvs_load_relaxed(&adoptions->epoch[i]) <= epoch + 1;
+	}
+	if (!good) {
+		(void)snprintf(plan->why, sizeof(plan->why), "its epochs contradict each other");
+	}
+	return good ? 0 : -EUCLEAN;
+}
+
 int kvs_adopt_plan(struct kvs_adopt *plan, struct kvs_region *region, uint64_t durable_seq)
 {
 	memset(plan, 0, sizeof(*plan));
 	plan->region = region;
 	plan->durable_seq = durable_seq;
 	plan->applied_seq = kvs_load_acquire(&region->header->marks.applied_seq);
-	int result = kvs_adopt_plan_log(plan);
-	plan->log_is_good = result == 0;
+	int result = plan_hot(plan);
+	if (result == 0) {
+		result = kvs_adopt_plan_log(plan);
+	}
 	if (result == 0) {
 		result = kvs_adopt_plan_table(plan);
 	}
@@ -127,7 +148,7 @@ static int adopt_log(struct kvs_adopt *plan, struct kvs_log *log)
 		return -ENOMEM;
 	}
 	log->touched_count = plan->touched_count;
-	log->survivor.segment = KVS_SEGMENT_NONE;
+	log->survivor.segment = plan->survivor;
 	region->directory_bytes =
 		kvs_region_populated(region, region->header->segment_directory_offset,
 				     region->segments_count_max * sizeof(*region->directory)) /
@@ -137,6 +158,9 @@ static int adopt_log(struct kvs_adopt *plan, struct kvs_log *log)
 	// Lowest indexes on top, as in kvs_log_init().
 	for (uint32_t i = region->segments_count_max; i-- > 0;) {
 		adopt_segment(log, i);
+	}
+	if (plan->survivor != KVS_SEGMENT_NONE) {
+		log->survivor.offset = log->segments[plan->survivor].used_bytes;
 	}
 	log->head = plan->end;
 	log->next_seq = plan->last_seq + 1;

@@ -56,7 +56,8 @@ struct kvs_adopt {
 	struct kvs_log_position unapplied; // first record above applied_seq
 	struct kvs_log_position end; // behind the last whole batch
 	uint64_t cut_records; // behind `end`: of a batch that was not complete
-	bool log_is_good; // all of the above can be relied on, whatever becomes of the rest
+	uint32_t survivor; // survivor segment that can go on, KVS_SEGMENT_NONE = none
+	bool has_tail; // from `unpersisted` to `end` there are whole batches, whatever else is wrong
 
 	uint64_t populated[KVS_RANGES_COUNT]; // of the table ranges
 	uint64_t *linked; // a bit for each overflow bucket of the side: a chain leads to it

@@ -10,6 +10,8 @@
 
 #include "shm/adopt.h"
 
+#define ADOPT_RECORD_HEAD_MAX 1024u // of a record, all but its value
+
 static int log_damaged(struct kvs_adopt *plan, const char *what, uint32_t segment, uint64_t value)
 {
 	(void)snprintf(plan->why, sizeof(plan->why), "segment %u of the log: %s (%llu)", segment,
@@ -111,6 +113,7 @@ static void walk_note(struct kvs_adopt *plan, struct walk *walk, struct kvs_log_
 	if (!walk->unpersisted_found && seq > plan->durable_seq) {
 		walk->unpersisted_found = true;
 		plan->unpersisted = at;
+		plan->has_tail = true;
 	}
 	if (!walk->unapplied_found && seq > plan->applied_seq) {
 		walk->unapplied_found = true;
@@ -157,6 +160,10 @@ static int walk_tail(struct kvs_adopt *plan)
 	uint32_t first = head_with(plan, known);
 	const struct kvs_segment *segment = &plan->segments[plan->heads[first]];
 	struct walk walk = { .expected_seq = segment->first_seq };
+	if (segment->first_seq > known + 1) {
+		return log_damaged(plan, "the log does not go back to version", plan->heads[first],
+				   known + 1);
+	}
 	plan->first_unpersisted_head = first;
 	plan->end = (struct kvs_log_position){ .segment = plan->heads[first], .offset = 0 };
 	plan->last_seq = segment->first_seq - 1;
@@ -228,6 +235,34 @@ static int note_tail_runs(struct kvs_adopt *plan)
 	return 0;
 }
 
+// The survivor segment that was being written goes on where its last whole record ends: what was
+// being written behind it has no entry, so nobody has seen it.
+static void find_survivor(struct kvs_adopt *plan)
+{
+	const struct kvs_region *region = plan->region;
+	uint64_t index = kvs_load_relaxed(&region->header->segment_survivor) - 1;
+	plan->survivor = KVS_SEGMENT_NONE;
+	if (index >= plan->touched_count ||
+	    plan->segments[index].state != KVS_SEGMENT_SURVIVOR) {
+		return;
+	}
+	struct kvs_segment *segment = &plan->segments[index];
+	const unsigned char *start = region->base;
+	start += kvs_region_segment_offset(region, (uint32_t)index);
+	uint32_t offset = 0;
+	struct kvs_record_view view;
+	while (offset < segment->used_bytes &&
+	       kvs_record_parse(start + offset, segment->used_bytes - offset, &view) == 0 &&
+	       kvs_record_crc_ok(&view)) {
+		offset += view.record_bytes;
+	}
+	// More than one record behind is no record that was being written: it is left as it is.
+	if (segment->used_bytes - offset <= region->segment_bytes / 4 + ADOPT_RECORD_HEAD_MAX) {
+		segment->used_bytes = offset;
+		plan->survivor = (uint32_t)index;
+	}
+}
+
 int kvs_adopt_plan_log(struct kvs_adopt *plan)
 {
 	int result = read_directory(plan);
@@ -239,6 +274,7 @@ int kvs_adopt_plan_log(struct kvs_adopt *plan)
 	}
 	if (result == 0) {
 		drop_cut(plan);
+		find_survivor(plan);
 		result = note_tail_runs(plan);
 	}
 	return result;

@@ -23,6 +23,7 @@ struct look {
 	const struct kvs_bucket *primary;
 	const struct kvs_bucket *overflow;
 	uint64_t overflow_count; // buckets that have pages
+	uint64_t overflow_fresh; // buckets that were ever used
 	uint64_t buckets;
 	uint64_t index;	    // of the chain that is looked at
 	struct kvs_hit hit; // of the entry
@@ -174,7 +175,7 @@ static int look_at_chain(struct look *look, const uint64_t *seen[])
 			return result;
 		}
 		uint64_t bit = UINT64_C(1) << ((link - 1) % 64);
-		if (link > look->overflow_count || (plan->linked[(link - 1) / 64] & bit) != 0) {
+		if (link > look->overflow_fresh || link > look->overflow_count || (plan->linked[(link - 1) / 64] & bit) != 0) {
 			return table_damaged(plan, "a chain leads astray from bucket", look->index);
 		}
 		plan->linked[(link - 1) / 64] |= bit;
@@ -237,6 +238,7 @@ int kvs_adopt_plan_table(struct kvs_adopt *plan)
 		.overflow = (const void *)(region->base +
 					   region->map.ranges[KVS_RANGE_OVERFLOW_0 + side].offset),
 	};
+	look.overflow_fresh = kvs_load_relaxed(&region->header->overflow_fresh[side]);
 	uint64_t most = plan->populated[KVS_RANGE_TABLE_0 + side] / sizeof(struct kvs_bucket);
 	if (look.buckets < kvs_table_chunk_bytes(region) / sizeof(struct kvs_bucket) ||
 	    look.buckets > most) {

@@ -114,6 +114,12 @@ size_t kvs_epoch_revoke(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_
 bool kvs_epoch_expel(struct kvs_epoch_domain *domain, struct kvs_epoch_page *const *pages,
 		     size_t pages_count, uint64_t now_ns, size_t *revoked);
 
+/// The end of the hold alone, for those who never revoke readers that they can see: readers of an
+/// earlier life cannot be waited for, since nobody would learn that they are gone. True if it, or
+/// the oldest part of it, ended. Call with, thread, orders: as kvs_epoch_revoke().
+bool kvs_epoch_lift(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_t now_ns,
+		    uint64_t deadline_ns);
+
 /// Is any slot of the page inside a section that was not taken back? One load-acquire per slot.
 bool kvs_epoch_page_busy(const struct kvs_epoch_page *page);
 

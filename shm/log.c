@@ -116,6 +116,7 @@ void *kvs_log_append_survivor(struct kvs_log *log, uint32_t record_bytes, uint64
 		}
 		at->segment = next;
 		at->offset = 0;
+		kvs_store_relaxed(&log->region->header->segment_survivor, (uint64_t)next + 1);
 	}
 	struct kvs_segment *segment = &log->segments[at->segment];
 	*offset = kvs_region_segment_offset(log->region, at->segment) + at->offset;

@@ -257,6 +257,12 @@ static int region_check_header(struct kvs_region *region,
 	}
 	uint64_t count = header->segments_count_max;
 	uint64_t directory = header->segment_directory_offset;
+	for (int i = 0; i + 1 < KVS_RANGES_COUNT; i++) {
+		if (map.ranges[i].bytes_max == 0 ||
+		    map.ranges[i].offset + map.ranges[i].bytes_max > map.ranges[i + 1].offset) {
+			return KVS_REGION_DAMAGED;
+		}
+	}
 	if (count << __builtin_ctzll(map.segment_bytes) != map.ranges[KVS_RANGE_LOG].bytes_max ||
 	    directory % KVS_PAGE_BYTES != 0 || directory < KVS_PAGE_BYTES ||
 	    directory + count * sizeof(struct kvs_segment_entry) > map.ranges[0].offset) {

@@ -85,6 +85,9 @@ static bool overflow_take(struct kvs_table *table, uint64_t *index)
 		*index = overflow->freed[--overflow->freed_count];
 	} else if (kvs_table_secure(table, 1) == 0) {
 		*index = overflow->fresh++;
+		// In a region that was taken over, stray bytes may stand there.
+		memset(kvs_table_bucket(table, KVS_RANGE_OVERFLOW_0 + table->side, *index), 0,
+		       sizeof(struct kvs_bucket));
 		// Relaxed: before the bucket is linked, in this order for who adopts the region.
 		kvs_store_relaxed(&table->region->header->overflow_fresh[table->side],
 				  overflow->fresh);

@@ -15,11 +15,12 @@
 
 enum fake_attach {
 	FAKE_ATTACH_OK,
-	FAKE_ATTACH_NO_FDS,  // the reply, but no descriptors: as through a bridge
-	FAKE_ATTACH_REFUSED, // an error reply
-	FAKE_ATTACH_UNKNOWN, // a server that is no kvd
-	FAKE_ATTACH_LAYOUT,  // another layout
-	FAKE_ATTACH_SILENT,  // no reply
+	FAKE_ATTACH_NO_FDS,    // the reply, but no descriptors: as through a bridge
+	FAKE_ATTACH_REFUSED,   // an error reply
+	FAKE_ATTACH_UNKNOWN,   // a server that is no kvd
+	FAKE_ATTACH_LAYOUT,    // another layout
+	FAKE_ATTACH_OVERTAKEN, // the next life has adopted the region before the reply was read
+	FAKE_ATTACH_SILENT,    // no reply
 };
 
 enum fake_request {
@@ -54,11 +55,11 @@ struct fake {
 	const char *error;
 	bool hang_up_at_accept;
 	const char *refusal; // said to a new connection, which is closed then
-	uint64_t accepted; // connections so far
-	uint64_t attached; // KVD.ATTACH answered
-	uint64_t requests; // commands seen, CLIENT and KVD.ATTACH not counted
-	char name[64];	   // from CLIENT SETNAME
-	char last[64];	   // first argument of the last command
+	uint64_t accepted;   // connections so far
+	uint64_t attached;   // KVD.ATTACH answered
+	uint64_t requests;   // commands seen, CLIENT and KVD.ATTACH not counted
+	char name[64];	     // from CLIENT SETNAME
+	char last[64];	     // first argument of the last command
 };
 
 void fake_start(struct fake *fake, uint64_t memory_bytes);

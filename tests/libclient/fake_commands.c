@@ -92,9 +92,12 @@ static void fake_reply_attach(struct fake *fake, struct fake_connection *c, bool
 		}
 	}
 	uint32_t layout = kvs_layout_fingerprint() + (fake->attach == FAKE_ATTACH_LAYOUT);
-	fake_say(c, "*8\r\n$5\r\nproto\r\n:1\r\n$6\r\nlayout\r\n:%u\r\n$3\r\nfds\r\n:%u\r\n",
+	fake_say(c, "*10\r\n$5\r\nproto\r\n:1\r\n$6\r\nlayout\r\n:%u\r\n$3\r\nfds\r\n:%u\r\n",
 		 layout, fds);
 	fake_say(c, "$3\r\ngen\r\n:%llu\r\n", (unsigned long long)*fake->gen);
+	fake_say(c, "$11\r\nincarnation\r\n:%llu\r\n",
+		 (unsigned long long)(region->header->hot.incarnation -
+				      (fake->attach == FAKE_ATTACH_OVERTAKEN)));
 }
 
 static void fake_reply_getv(struct fake *fake, struct fake_connection *c,

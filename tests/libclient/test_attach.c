@@ -89,6 +89,8 @@ static void test_opening(struct fake *fake)
 	       "socket only");
 	test_socket_mode(fake, client, "socket only");
 	ok_int(open_with(fake, FAKE_ATTACH_LAYOUT, 0, &client), KVC_LAYOUT, "another layout");
+	ok_int(open_with(fake, FAKE_ATTACH_OVERTAKEN, 0, &client), KVC_UNREACHABLE,
+	       "B: a page that the present life never gave is not used");
 	ok(!client, "gives no client");
 	ok_int(open_with(fake, FAKE_ATTACH_UNKNOWN, 0, &client), KVC_PROTOCOL, "no kvd at all");
 	ok_int(open_with(fake, FAKE_ATTACH_SILENT, 0, &client), KVC_TIMEOUT, "a kvd that hangs");

@@ -51,6 +51,8 @@ static const struct fact facts[] = {
 	AT(kvs_region_header, segment_chain_head),
 	AT(kvs_region_header, adoptions),
 	AT(kvs_region_header, overflow_fresh),
+	AT(kvs_region_header, segment_survivor),
+	AT(kvs_region_header, generation),
 	SIZE(kvs_adoptions),
 	AT(kvs_adoptions, hold_epoch),
 	AT(kvs_adoptions, hold_since_ns),
