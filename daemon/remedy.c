@@ -4,6 +4,7 @@
 #include "daemon/remedy.h"
 
 #include <errno.h>
+#include <sysexits.h>
 
 const char *remedy_of_errno(int error)
 {
@@ -39,5 +40,21 @@ const char *remedy_of_errno(int error)
 		return "the device reports errors: check it (dmesg)";
 	default:
 		return "look into the system's log (dmesg)";
+	}
+}
+
+int remedy_exit_code(int error)
+{
+	switch (error) {
+	case EACCES:
+	case EPERM:
+	case EROFS:
+		return EX_NOPERM;
+	case ENOSPC:
+	case EDQUOT:
+	case EIO:
+		return EX_IOERR;
+	default:
+		return EX_CANTCREAT;
 	}
 }

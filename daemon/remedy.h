@@ -6,3 +6,7 @@
 
 /// For errno value `error`; never NULL, static. Any thread.
 const char *remedy_of_errno(int error);
+
+/// The exit code of a start that failed because something could not be created or opened:
+/// permissions and a full disk have their own.
+int remedy_exit_code(int error);

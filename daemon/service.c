@@ -84,28 +84,11 @@ static void stop_fdstore(struct service *service)
 	fdstore_destroy(service->kvd.fdstore);
 }
 
-// What could not be created or opened, and why: permissions and a full disk have their own codes.
-static int exit_code_of(int error)
-{
-	switch (error) {
-	case EACCES:
-	case EPERM:
-	case EROFS:
-		return EX_NOPERM;
-	case ENOSPC:
-	case EDQUOT:
-	case EIO:
-		return EX_IOERR;
-	default:
-		return EX_CANTCREAT;
-	}
-}
-
 static int start_lock(struct service *service)
 {
 	service->lock_fd =
 		dirlock_take(service->kvd.config.dir, service->why, sizeof(service->why));
-	return service->lock_fd >= 0 ? 0 : exit_code_of(errno);
+	return service->lock_fd >= 0 ? 0 : remedy_exit_code(errno);
 }
 
 static void stop_lock(struct service *service)
@@ -134,7 +117,7 @@ static int start_generation(struct service *service)
 {
 	int error = generation_open(&service->generation, service->kvd.config.dir, service->why,
 				    sizeof(service->why));
-	return error == 0 ? 0 : exit_code_of(-error);
+	return error == 0 ? 0 : remedy_exit_code(-error);
 }
 
 static void stop_generation(struct service *service)
@@ -142,9 +125,9 @@ static void stop_generation(struct service *service)
 	generation_close(&service->generation);
 }
 
-static uint64_t generation_of(const struct service *service)
+static uint64_t generation_of(const struct service *s)
 {
-	return kvs_load_relaxed(service->generation.word);
+	return kvs_load_relaxed(s->generation.word);
 }
 
 static int create_region(struct service *service)
@@ -348,7 +331,7 @@ static int start_listener(struct service *service)
 	int error = listener_open(&service->kvd.listener, &service->kvd, service->why,
 				  sizeof(service->why));
 	if (error != 0) {
-		return exit_code_of(-error);
+		return remedy_exit_code(-error);
 	}
 	return 0;
 }

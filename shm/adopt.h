@@ -57,7 +57,7 @@ struct kvs_adopt {
 	struct kvs_log_position end; // behind the last whole batch
 	uint64_t cut_records; // behind `end`: of a batch that was not complete
 	uint32_t survivor; // survivor segment that can go on, KVS_SEGMENT_NONE = none
-	bool has_tail; // from `unpersisted` to `end` there are whole batches, whatever else is wrong
+	bool has_tail; // from `unpersisted` to `end` are whole batches, whatever is wrong
 
 	uint64_t populated[KVS_RANGES_COUNT]; // of the table ranges
 	uint64_t *linked; // a bit for each overflow bucket of the side: a chain leads to it

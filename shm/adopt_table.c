@@ -175,7 +175,8 @@ static int look_at_chain(struct look *look, const uint64_t *seen[])
 			return result;
 		}
 		uint64_t bit = UINT64_C(1) << ((link - 1) % 64);
-		if (link > look->overflow_fresh || link > look->overflow_count || (plan->linked[(link - 1) / 64] & bit) != 0) {
+		if (link > look->overflow_fresh || link > look->overflow_count ||
+		    (plan->linked[(link - 1) / 64] & bit) != 0) {
 			return table_damaged(plan, "a chain leads astray from bucket", look->index);
 		}
 		plan->linked[(link - 1) / 64] |= bit;

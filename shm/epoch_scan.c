@@ -274,7 +274,8 @@ size_t kvs_epoch_revoke(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_
 bool kvs_epoch_lift(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_t now_ns,
 		    uint64_t deadline_ns)
 {
-	return epoch_hold_lift(domain, stamp, now_ns, deadline_ns) && kvs_epoch_scan(domain, now_ns);
+	return epoch_hold_lift(domain, stamp, now_ns, deadline_ns) &&
+	       kvs_epoch_scan(domain, now_ns);
 }
 
 bool kvs_epoch_page_busy(const struct kvs_epoch_page *page)

@@ -107,7 +107,7 @@ struct kvs_region_header {
 
 	struct kvs_adoptions adoptions; // offset 384
 	uint64_t overflow_fresh[2]; // of each side: overflow buckets from here on were never used
-	uint64_t segment_survivor; // index + 1 of the survivor segment that was last begun, 0 = none
+	uint64_t segment_survivor; // index + 1 of the survivor segment last begun, 0 = none
 	uint64_t generation; // value of kvd.gen while this region serves
 
 	uint64_t reserved_tail[66];
