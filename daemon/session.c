@@ -379,8 +379,8 @@ uint64_t session_shared_next_ns(const struct session_shared *shared)
 {
 	if (session_share_waiting(shared) || !TAILQ_EMPTY(&shared->dead) ||
 	    tracking_busy(shared->kvd) || !courier_idle(&shared->kvd->courier) ||
-	    pubsub_busy(shared->kvd) || shared->reclaim.first) {
-		return 0;
+	    !TAILQ_EMPTY(&shared->awaiting) || pubsub_busy(shared->kvd) || shared->reclaim.first) {
+		return 0; // what is awaited may be over since it was looked for
 	}
 	uint64_t next_ns = session_halves_next_ns(shared);
 	uint64_t push_ns = session_push_next_ns(shared);

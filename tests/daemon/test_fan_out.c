@@ -13,6 +13,7 @@
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
 #include "daemon/session_push.h"
+#include "daemon/session_rest.h"
 #include "tests/daemon/wire_stub.h"
 #include "tests/tap/tap.h"
 
@@ -263,6 +264,22 @@ static void test_leaving(void)
 	stop();
 }
 
+static void test_awaiting(void)
+{
+	size_t sent = 0;
+	start();
+	send_later("one", &sent);
+	session_await_courier(session[0]);
+	bool slept = false;
+	for (unsigned turns = 0; session[0]->is_awaiting && turns < 100; turns++) {
+		slept = slept || session_shared_next_ns(stub.sessions) != 0;
+		(void)loop_turn(stub.kvd.loop, 0);
+	}
+	ok(sent > 0 && !session[0]->is_awaiting, "who waits until all was told goes on");
+	ok(!slept, "and the loop does not sleep before");
+	stop();
+}
+
 int main(void)
 {
 	test_slices();
@@ -270,5 +287,6 @@ int main(void)
 	test_shared();
 	test_aside();
 	test_leaving();
+	test_awaiting();
 	return tap_done();
 }
