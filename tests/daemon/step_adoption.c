@@ -9,7 +9,7 @@
 //   F, I  what was acknowledged is there, and of what is under way all or nothing.
 //
 // Argument: 1 or 2, which half of the scripts. KVD_STEP_BOUNDARIES sets how many boundaries are
-// looked at (10000 a half).
+// looked at (5000 a half).
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -19,7 +19,7 @@
 #include "tests/daemon/step_script.h"
 #include "tests/tap/tap.h"
 
-#define BOUNDARIES_DEFAULT 10000u
+#define BOUNDARIES_DEFAULT 5000u
 #define CARRY_OUT_EVERY 97u // boundaries between two plans that are carried out
 #define WATCHED_SEGMENTS 48u
 #define WATCHED_TAIL_BYTES 1024u

@@ -165,7 +165,7 @@ deep_arm64() {
     # Programs only, of what clients run: scripts, and kvd looking at its store, start others
     # without the emulator.
     mapfile -t names < <(test_names "$root/build/arm64" unit 'tests/(shm|libclient|tools)/')
-    export KVD_TEST_EMULATED=1
+    export KVD_TEST_EMULATED=1 KVD_TEST_SLOW=1
     suite "$root/build/arm64" unit --timeout-multiplier 10 "${names[@]}"
 }
 

@@ -108,10 +108,10 @@ def until_it_dies(rng, kvd, model, requests, point):
 def one_life(tap, rng, kvd, model, point, name):
     kvd.env.pop('KVD_CRASH_AT', None)
     if point is not None:
-        passes = rng.randrange(1, 200 if point in OFTEN else 4)
+        passes = rng.randrange(1, 100 if point in OFTEN else 4)
         kvd.env['KVD_CRASH_AT'] = f'{point}:{passes}'
     kvd.start()
-    died = until_it_dies(rng, kvd, model, 1500, point)
+    died = until_it_dies(rng, kvd, model, 500, point)
     if rng.random() < 0.5:  # the next life is killed while it takes over, too
         kvd.env['KVD_CRASH_AT'] = rng.choice(ADOPTING) + ':1'
         try:
