@@ -224,7 +224,8 @@ int main(int argc, char **argv)
 		return code;
 	}
 	uint64_t seed = tap_seed(1000);
-	unsigned runs = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 40;
+	unsigned usual = getenv("KVD_TEST_SLOW") != NULL ? 12 : 40;
+	unsigned runs = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : usual;
 	for (unsigned i = 0; i < runs; i++) {
 		run(seed + i, 25);
 	}

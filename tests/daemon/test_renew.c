@@ -286,7 +286,7 @@ static unsigned calls_step(void)
 #ifdef __SANITIZE_THREAD__
 	return 4;
 #else
-	return getenv("KVD_TEST_SLOW") != NULL ? 6 : 1;
+	return getenv("KVD_TEST_SLOW") != NULL ? 4 : 1;
 #endif
 }
 

@@ -32,7 +32,7 @@ enum { WORD_OFFSET = 3, WORD_ENTRY = 5 };
 // Under valgrind a fraction has to do.
 static unsigned slower(void)
 {
-	return getenv("KVD_TEST_SLOW") ? 20 : 1;
+	return getenv("KVD_TEST_EMULATED") ? 20 : 1;
 }
 
 static bool take(kvc_reader *reader, const char *key, struct kvc_token *token)
