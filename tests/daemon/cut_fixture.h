@@ -192,7 +192,7 @@ static inline void aside(struct rig *rig, const char *line)
 	struct session *session = rig->session;
 	struct request request;
 	unsigned slices;
-	int peer;
+	int peer = -1;
 	request_make(&request, line, 1);
 	rig->session = rig_connect(&peer);
 	(void)run(rig, &request, false, 1, &slices);
