@@ -66,22 +66,6 @@ static void world_open(struct world *w)
 	kvs_region_go_alive(&w->region);
 }
 
-// Keys of one bucket of the smallest table; half of them move when it is split.
-static void choose_keys(struct script *s, const struct world *w)
-{
-	uint64_t buckets = w->keyspace->table.buckets_min;
-	unsigned found[2] = { 0, 0 };
-	for (unsigned i = 0; found[0] + found[1] < SCRIPT_KEYS; i++) {
-		char key[16];
-		(void)snprintf(key, sizeof(key), "step-key:%u", i);
-		uint64_t hash = kvs_hash(w->region.map.hash_seed, key, strlen(key));
-		unsigned stays = (hash & buckets) == 0;
-		if ((hash & (buckets - 1)) == 0 && found[stays] < SCRIPT_KEYS / 2) {
-			memcpy(s->keys[2 * found[stays]++ + stays], key, sizeof(key));
-		}
-	}
-}
-
 static void child_set(struct script *s, struct world *w, unsigned i, size_t bytes)
 {
 	static unsigned char value[LARGE_BYTES];
@@ -117,14 +101,13 @@ static void child_batch(struct script *s, struct world *w)
 	}
 }
 
-// The table decides by its load: show it a false one.
-static void child_resize(struct world *w)
+static void child_resize(struct kvs_table *table)
 {
-	struct kvs_table *table = &w->keyspace->table;
-	uint64_t saved = table->entries;
-	table->entries = table->buckets > table->buckets_min ? 0 : UINT64_C(1) << 40;
-	(void)kvs_table_step(table);
-	table->entries = saved;
+	if (table->buckets > table->buckets_min) {
+		(void)step_force_merge(table);
+	} else {
+		(void)step_force_split(table);
+	}
 }
 
 void script_durable(struct world *w)
@@ -175,7 +158,7 @@ static void child_operation(struct script *s, struct world *w)
 		child_batch(s, w);
 	} else if (kind < 13) {
 		s->counts[4]++;
-		child_resize(w);
+		child_resize(&w->keyspace->table);
 	} else if (kind < 15 || tap_random(&s->random) % 4 != 0) {
 		s->counts[5]++;
 		script_durable(w);
@@ -203,7 +186,7 @@ void script_run(void *context)
 	struct script *s = context;
 	struct world w;
 	world_open(&w);
-	choose_keys(s, &w);
+	step_colliding_keys(&w.keyspace->table, s->keys);
 	memset(s->sure, 0, sizeof(s->sure));
 	s->region_fd = w.region.fd;
 	step_mark(); // the parent maps the region

@@ -119,14 +119,14 @@ bool step_supported(const char **why)
 #endif
 }
 
-void step_colliding_keys(const struct fixture *f, char keys[STEP_KEYS][16])
+void step_colliding_keys(const struct kvs_table *table, char keys[STEP_KEYS][16])
 {
-	uint64_t buckets = f->table.buckets_min;
+	uint64_t buckets = table->buckets_min;
 	unsigned found[2] = { 0, 0 };
 	for (unsigned i = 0; found[0] + found[1] < STEP_KEYS; i++) {
 		char key[16];
 		(void)snprintf(key, sizeof(key), "step-key:%u", i);
-		uint64_t hash = kvs_hash(f->region.map.hash_seed, key, strlen(key));
+		uint64_t hash = kvs_hash(table->region->map.hash_seed, key, strlen(key));
 		unsigned stays = (hash & buckets) == 0;
 		if ((hash & (buckets - 1)) == 0 && found[stays] < STEP_KEYS / 2) {
 			memcpy(keys[2 * found[stays]++ + stays], key, sizeof(key));
@@ -135,23 +135,23 @@ void step_colliding_keys(const struct fixture *f, char keys[STEP_KEYS][16])
 }
 
 // The table decides by its load: show it a false one.
-static bool step_table(struct fixture *f, uint64_t entries)
+static bool step_table(struct kvs_table *table, uint64_t entries)
 {
-	uint64_t saved = f->table.entries;
-	f->table.entries = entries;
-	bool done = kvs_table_step(&f->table);
-	f->table.entries = saved;
+	uint64_t saved = table->entries;
+	table->entries = entries;
+	bool done = kvs_table_step(table);
+	table->entries = saved;
 	return done;
 }
 
-bool step_force_split(struct fixture *f)
+bool step_force_split(struct kvs_table *table)
 {
-	return step_table(f, UINT64_C(1) << 40);
+	return step_table(table, UINT64_C(1) << 40);
 }
 
-bool step_force_merge(struct fixture *f)
+bool step_force_merge(struct kvs_table *table)
 {
-	return step_table(f, 0);
+	return step_table(table, 0);
 }
 
 void step_roll(struct fixture *f)

@@ -44,11 +44,11 @@ static inline void step_mark(void)
 
 /// Fills `keys` with keys that share bucket 0 of the smallest table; the even ones move when it is
 /// split, the odd ones stay. Every key is NUL-terminated.
-void step_colliding_keys(const struct fixture *f, char keys[STEP_KEYS][16]);
+void step_colliding_keys(const struct kvs_table *table, char keys[STEP_KEYS][16]);
 
 /// Splits or merges one bucket now, whatever the table's load is.
-bool step_force_split(struct fixture *f);
-bool step_force_merge(struct fixture *f);
+bool step_force_split(struct kvs_table *table);
+bool step_force_merge(struct kvs_table *table);
 
 /// Fills the log's head until it rolls on to another segment, so that the old one can be cleaned.
 void step_roll(struct fixture *f);

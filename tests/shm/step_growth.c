@@ -70,17 +70,17 @@ static void child_operation(struct script *s, struct fixture *f, unsigned operat
 	case 3:
 		// Keep near the smallest table, where the keys' own chain is split and merged.
 		if (f->table.buckets > f->table.buckets_min + 1) {
-			(void)step_force_merge(f);
+			(void)step_force_merge(&f->table);
 			break;
 		}
-		(void)step_force_split(f);
+		(void)step_force_split(&f->table);
 		break;
 	default:
 		if (f->table.buckets == f->table.buckets_min) {
-			(void)step_force_split(f);
+			(void)step_force_split(&f->table);
 			break;
 		}
-		(void)step_force_merge(f);
+		(void)step_force_merge(&f->table);
 		break;
 	}
 	s->pending = NOBODY;
@@ -113,7 +113,7 @@ static void child(void *context)
 	struct script *s = context;
 	struct fixture f;
 	fixture_open(&f, MEMORY, SEGMENT);
-	step_colliding_keys(&f, s->keys);
+	step_colliding_keys(&f.table, s->keys);
 	for (unsigned i = 0; i < STEP_KEYS; i += 1 + i % 3) {
 		s->acknowledged[i] = fixture_set(&f, s->keys[i], strlen(s->keys[i]), "first", 5);
 	}

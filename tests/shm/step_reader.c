@@ -152,10 +152,10 @@ static void change(struct scene *s, enum change what)
 {
 	switch (what) {
 	case CHANGE_SPLIT:
-		(void)step_force_split(&s->f);
+		(void)step_force_split(&s->f.table);
 		break;
 	case CHANGE_MERGE:
-		(void)step_force_merge(&s->f);
+		(void)step_force_merge(&s->f.table);
 		break;
 	case CHANGE_REPLACE:
 		set(s, s->target);
@@ -243,7 +243,7 @@ static void arrange(struct scene *s, unsigned target, bool grown, bool last)
 	memcpy(s->search->key, s->keys[target], sizeof(s->keys[target]));
 	s->search->key_bytes = strlen(s->search->key);
 	s->search->hash = kvs_hash(s->f.region.map.hash_seed, s->search->key, s->search->key_bytes);
-	while (s->f.table.buckets > s->f.table.buckets_min && step_force_merge(&s->f)) {
+	while (s->f.table.buckets > s->f.table.buckets_min && step_force_merge(&s->f.table)) {
 	}
 	for (unsigned i = 0; i < STEP_KEYS; i++) {
 		remove_key(s, i);
@@ -254,7 +254,7 @@ static void arrange(struct scene *s, unsigned target, bool grown, bool last)
 		set(s, last ? STEP_KEYS - 1 - n : n);
 	}
 	if (grown) {
-		(void)step_force_split(&s->f);
+		(void)step_force_split(&s->f.table);
 	}
 	// As after a long time of growing: the next split is then no change of direction.
 	s->f.table.growing = true;
@@ -453,7 +453,7 @@ int main(int argc, char **argv)
 		printf("Bail out! no shared memory\n");
 		return 99;
 	}
-	step_colliding_keys(&s.f, s.keys);
+	step_colliding_keys(&s.f.table, s.keys);
 	(void)kvs_table_secure(&s.f.table, 8);
 	fixture_map_reader(&s.f, &s.search->map);
 	kvs_quick_aim_clear(&s.search->aim);
