@@ -383,6 +383,11 @@ static void test_hold(void)
 	(void)kvs_epoch_revoke(&life, kvs_epoch_stamp(&life), 1190, 100, 100);
 	ok(!kvs_epoch_held(&life), "D: and no longer");
 	kvs_epoch_fini(&life);
+	kvs_epoch_init(&life, &region, domain.fenced);
+	kvs_epoch_hold(&life, &adoptions);
+	kvs_epoch_adopt(&life, 2000);
+	ok_u64(adoptions.hold_since_ns, 2000, "F: the next life's readers have their own time");
+	kvs_epoch_fini(&life);
 }
 
 int main(void)
