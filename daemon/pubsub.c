@@ -309,16 +309,18 @@ void pubsub_leave(struct session *session)
 	STAILQ_INSERT_TAIL(&pubsub->leaving, client, leaving);
 }
 
-/// Forgets some subscriptions of a client that left; true if none is left.
+/// Forgets some subscriptions of a client that left; true if none is left. With the last of them
+/// its uid may be gone too, so this is known at once and not by another try.
 static bool pubsub_forget_some(struct kvd *kvd, struct pubsub_client *client)
 {
 	size_t before = client->bytes;
-	bool more = true;
-	for (unsigned i = 0; more && i < PUBSUB_LEAVES_STEP; i++) {
-		more = pubsub_forget_one(kvd->pubsub, client);
+	for (unsigned i = 0; i < PUBSUB_LEAVES_STEP; i++) {
+		if (!pubsub_forget_one(kvd->pubsub, client)) {
+			break;
+		}
 	}
 	session_owner_uncharge(kvd->sessions, client->owner, before - client->bytes);
-	return !more;
+	return pubsub_client_count(client) == 0;
 }
 
 void pubsub_turn(struct kvd *kvd, uint64_t until_ns)
