@@ -10,10 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define META_MAGIC 0xbeefc0deu
 #define META_VERSION 1u
 #define DEPTH_MAX 32u
+#define PAGE_BYTES_MAX 32768u // LMDB's own bound
 #define KEY_BYTES_MAX 511u
 #define PAGE_NONE UINT64_MAX
 #define FIRST_PAGE 2u // behind the two meta pages
@@ -295,8 +297,8 @@ static bool pick_meta(const unsigned char *file, uint64_t file_bytes, struct met
 	}
 	memcpy(&both[0], file, sizeof(both[0]));
 	uint64_t page_bytes = both[0].trees[0].pad;
-	if (page_bytes < 512 || page_bytes > 32768 || (page_bytes & (page_bytes - 1)) != 0 ||
-	    file_bytes < page_bytes + sizeof(both[1])) {
+	if (page_bytes < 512 || page_bytes > PAGE_BYTES_MAX ||
+	    (page_bytes & (page_bytes - 1)) != 0 || file_bytes < page_bytes + sizeof(both[1])) {
 		return false;
 	}
 	memcpy(&both[1], file + page_bytes, sizeof(both[1]));
@@ -340,10 +342,40 @@ int store_pages_check_image(const void *file, uint64_t file_bytes, char *why, si
 	return result;
 }
 
+// A meta page that nothing was committed to.
+static bool meta_unborn(const unsigned char *at, uint64_t bytes)
+{
+	static const unsigned char zeroes[PAGE_BYTES_MAX];
+	struct meta_page meta;
+	if (memcmp(at, zeroes, bytes) == 0) {
+		return true;
+	}
+	memcpy(&meta, at, sizeof(meta));
+	return meta.magic == META_MAGIC && meta.version == META_VERSION && meta.transaction == 0 &&
+	       meta.trees[1].root == PAGE_NONE;
+}
+
+bool store_pages_unborn(int fd, uint64_t file_bytes)
+{
+	uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
+	page_bytes = page_bytes < PAGE_BYTES_MAX ? page_bytes : PAGE_BYTES_MAX;
+	unsigned char *file = file_bytes <= 2 * page_bytes ? calloc(1, 2 * page_bytes) : NULL;
+	bool unborn = false;
+	if (file != NULL && pread(fd, file, file_bytes, 0) == (ssize_t)file_bytes) {
+		unborn = meta_unborn(file, page_bytes) &&
+			 meta_unborn(file + page_bytes, page_bytes);
+	}
+	free(file);
+	return unborn;
+}
+
 int store_pages_check(int fd, uint64_t file_bytes, char *why, size_t why_bytes)
 {
 	if (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || sizeof(void *) != 8) {
 		return 0;
+	}
+	if (store_pages_unborn(fd, file_bytes)) {
+		return 1;
 	}
 	void *file = mmap(NULL, file_bytes, PROT_READ, MAP_SHARED, fd, 0);
 	if (file == MAP_FAILED) {

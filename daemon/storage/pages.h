@@ -5,6 +5,7 @@
 // a damaged page says; a file that passes here it can read and write safely.
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,3 +16,8 @@ int store_pages_check_image(const void *file, uint64_t file_bytes, char *why, si
 
 /// The same for the file behind `fd`.
 int store_pages_check(int fd, uint64_t file_bytes, char *why, size_t why_bytes);
+
+/// Is this what a crash may leave of a file that LMDB was creating: no more than the two meta
+/// pages, each of them as LMDB makes it, or nothing but zeroes? Nothing was ever committed to it
+/// then.
+bool store_pages_unborn(int fd, uint64_t file_bytes);

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/storage/pages.h"
 #include "daemon/storage/store_internal.h"
 #include "shm/crc32c.h"
 
@@ -43,6 +44,37 @@ static int lock_file_reserve(const struct store *store)
 	}
 	(void)close(fd);
 	return rc == ENOSPC || rc == EDQUOT || rc == EFBIG ? rc : 0;
+}
+
+// A crash while LMDB creates its file may leave it empty, or one of the two pages that it begins
+// with, or zeroes in their place. LMDB calls that damage, but nothing can have been in it: they are
+// synced before anything else is written. Then it is emptied, and made anew. *is_new tells whether
+// it is to be. Before the environment is opened: LMDB's locks would end as this descriptor is
+// closed.
+static int data_file_settle(const struct store *store, bool *is_new)
+{
+	char path[4096];
+	struct stat facts;
+	*is_new = false;
+	int length = snprintf(path, sizeof(path), "%s/data.mdb", store->path);
+	if (store->read_only || length < 0 || (size_t)length >= sizeof(path)) {
+		return 0;
+	}
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0) {
+		*is_new = errno == ENOENT;
+		return 0; // LMDB will say it better
+	}
+	int rc = 0;
+	if (fstat(fd, &facts) == 0) {
+		uint64_t bytes = (uint64_t)facts.st_size;
+		*is_new = bytes == 0 || store_pages_unborn(fd, bytes);
+		if (*is_new && ftruncate(fd, 0) != 0) {
+			rc = errno;
+		}
+	}
+	(void)close(fd);
+	return rc;
 }
 
 // No MDB_NORDAHEAD: blocks are runs of pages, and both who reads them (recovery, compaction) reads
@@ -182,12 +214,25 @@ int store_attach(struct store *store)
 	if (rc != 0) {
 		return store_fail(store, "creating its lock file", rc);
 	}
+	bool is_new;
+	rc = data_file_settle(store, &is_new);
+	if (rc != 0) {
+		return store_fail(store, "making it anew", rc);
+	}
 	rc = ENOMEM;
 	for (size_t i = 0; i < MAP_CHOICES && (rc == ENOMEM || rc == EINVAL); i++) {
 		rc = env_open(store, map_bytes_choices[i]);
 	}
 	if (rc != 0) {
 		return store_fail(store, "opening it", rc);
+	}
+	if (is_new) {
+		rc = mdb_env_sync(store->env, 1); // see data_file_settle()
+	}
+	if (rc != 0) {
+		int result = store_fail(store, "creating it", rc);
+		store_detach(store);
+		return result;
 	}
 	MDB_txn *txn;
 	rc = mdb_txn_begin(store->env, NULL, store->read_only ? MDB_RDONLY : 0, &txn);
@@ -232,6 +277,26 @@ int store_folder_sync(const char *path)
 		rc = errno;
 	}
 	return rc;
+}
+
+// All names on the way to the store, that of the data folder too: kvd may just have made it. Who
+// may write to a folder and not read it cannot sync it; then an administrator made the data folder.
+static int folders_sync(const struct store *store)
+{
+	char above[4096];
+	int length = snprintf(above, sizeof(above), "%s/..", store->dir);
+	if (length < 0 || (size_t)length >= sizeof(above)) {
+		return ENAMETOOLONG;
+	}
+	int rc = store_folder_sync(store->path);
+	if (rc == 0) {
+		rc = store_folder_sync(store->dir);
+	}
+	if (rc != 0) {
+		return rc;
+	}
+	rc = store_folder_sync(above);
+	return rc == EACCES ? 0 : rc;
 }
 
 static int folders_make(struct store *store)
@@ -289,10 +354,7 @@ int store_open(struct store **out, const struct store_options *options, char *wh
 		result = store_attach(store);
 	}
 	if (result == STORE_OK && !store->read_only) {
-		int rc = store_folder_sync(store->path);
-		if (rc == 0) {
-			rc = store_folder_sync(store->dir);
-		}
+		int rc = folders_sync(store);
 		result = rc == 0 ? STORE_OK : store_fail(store, "syncing the folder", rc);
 	}
 	if (result == STORE_OK) {

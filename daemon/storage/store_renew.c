@@ -186,8 +186,15 @@ static int exchange(const struct store *store, const char *fresh, const char *ol
 	if (rc == 0) {
 		rc = folder_remove(ready); // of an attempt that failed
 	}
-	if (rc == 0 &&
-	    (rename(fresh, ready) != 0 || rename(old, aside) != 0 || rename(ready, old) != 0)) {
+	if (rc == 0 && rename(fresh, ready) != 0) {
+		rc = errno;
+	}
+	// The name must last before the old one loses its own: not every file system keeps the
+	// order, and `store.new` alone is what the next start removes.
+	if (rc == 0) {
+		rc = store_folder_sync(store->dir);
+	}
+	if (rc == 0 && (rename(old, aside) != 0 || rename(ready, old) != 0)) {
 		rc = errno;
 	}
 	return rc;
