@@ -57,6 +57,10 @@ static void begin_region(struct life *life, const struct life_options *options)
 
 static void begin_store(struct life *life, const struct life_options *options)
 {
+	char path[FIXTURE_PATH_BYTES + 16];
+	struct stat file;
+	(void)snprintf(path, sizeof(path), "%s/store/data.mdb", options->dir);
+	bool is_new = stat(path, &file) != 0 || file.st_size == 0;
 	life->store = fixture_store(options->dir);
 	struct store_walk walk = {
 		.record = recover,
@@ -70,7 +74,8 @@ static void begin_store(struct life *life, const struct life_options *options)
 	}
 	struct store_facts facts;
 	store_facts(life->store, &facts);
-	(void)keyspace_recover_finish(life->keyspace, facts.durable_seq, true);
+	bool unended = !options->heeds_end || (!is_new && !facts.ended);
+	(void)keyspace_recover_finish(life->keyspace, facts.durable_seq, unended);
 	kvs_region_go_alive(&life->region);
 }
 

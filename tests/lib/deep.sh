@@ -5,7 +5,7 @@
 # it uses. shellcheck shell=bash disable=SC2154
 
 # A deep run is a function deep_NAME PART PARTS.
-deep_names=(arm64 model torture fuzz oracle step restart)
+deep_names=(arm64 model torture fuzz oracle step restart crashstates)
 
 # fuzz_program PROGRAM SECONDS: first its corpus, then new input for so long.
 fuzz_program() {
@@ -92,6 +92,14 @@ deep_restart() {
     suite "$root/build" torture --timeout-multiplier 0 'kvd killed and the region kept, memory 0' \
         'kvd killed and the region kept, lazy 0' 'kvd killed and the region kept, group 0' \
         'kvd killed and the region kept, lazy 5'
+}
+
+# Crashes of the device: 50 000 states of the store's folder, in all parts.
+deep_crashstates() {
+    build "$root/build" || return
+    export KVD_TEST_SEED=$((KVD_TEST_SEED + ($1 - 1) * 100000))
+    export KVD_CRASH_STATES=$((50000 / $2 + 1))
+    suite "$root/build" unit --timeout-multiplier 0 crash_states
 }
 
 # The oracle reads KVD_ORACLE_PART: sequences of its own for each part.
