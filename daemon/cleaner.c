@@ -47,7 +47,7 @@ static uint32_t choose_victim(const struct keyspace *keyspace, uint64_t live_per
 
 // Copies one live record and moves its entry. False if there is no survivor space.
 static bool move_record(struct keyspace *keyspace, const struct kvs_record_view *view,
-			uint64_t offset, uint64_t *slot)
+			uint64_t hash, uint64_t offset, uint64_t *slot)
 {
 	uint64_t to;
 	void *at = kvs_log_append_survivor(&keyspace->log, view->record_bytes, view->seq, &to);
@@ -56,7 +56,8 @@ static bool move_record(struct keyspace *keyspace, const struct kvs_record_view 
 	}
 	memcpy(at, view->record, view->record_bytes);
 	uint64_t entry = kvs_load_relaxed(slot);
-	kvs_table_replace(slot, (entry & ~KVS_ENTRY_LOCATION_MASK) | to / 8);
+	kvs_table_replace(&keyspace->table, hash, slot,
+			  (entry & ~KVS_ENTRY_LOCATION_MASK) | to / 8);
 	SEAM_CRASH(cleaner_copied);
 	kvs_log_live_sub(&keyspace->log, offset, view->record_bytes);
 	kvs_log_live_add(&keyspace->log, to, view->record_bytes);
@@ -123,7 +124,8 @@ static bool clean_window(struct keyspace *keyspace, uint64_t *budget)
 	for (unsigned i = 0; i < window.count; i++) {
 		uint64_t offset = base + window.start[i];
 		uint64_t *slot = kvs_table_slot_of(&keyspace->table, window.hash[i], offset);
-		if (slot != NULL && !move_record(keyspace, &window.view[i], offset, slot)) {
+		if (slot != NULL &&
+		    !move_record(keyspace, &window.view[i], window.hash[i], offset, slot)) {
 			state->offset = window.start[i];
 			return false;
 		}
@@ -269,6 +271,7 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 	next_ns = earlier(next_ns, limbo_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, expire_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, table_turn(keyspace, now_ns));
+	next_ns = earlier(next_ns, reseed_turn(keyspace, now_ns));
 	if (reclaim_turn(&keyspace->reclaim)) {
 		next_ns = now_ns;
 	}

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "daemon/commands.h"
+#include "daemon/log.h"
 #include "daemon/seam.h"
 #include "daemon/session_rest.h"
 #include "daemon/session_task.h"
@@ -248,6 +249,23 @@ static void command_queue(struct call *call)
 	reply_status(session, "QUEUED");
 }
 
+/// Keys that collide are no accident, so who wrote the last of them is told and logged.
+static void command_say_crowded(struct call *call)
+{
+	const struct session *session = call->session;
+	char text[192];
+	stats_add(call->kvd->stats, KVS_COUNTER_writes_crowded, 1);
+	(void)snprintf(
+		text, sizeof(text),
+		"ERR too many keys collide with a new key of uid %u: it is refused until the "
+		"table is rebuilt, at most once in reseed-interval (%llu ms)",
+		(unsigned)session->uid, (unsigned long long)call->kvd->config.reseed_ms);
+	log_warning("a write of uid %u (pid %d) is refused: too many keys collide with its new "
+		    "key; keys that are not trusted want hash = siphash",
+		    (unsigned)session->uid, (int)session->pid);
+	command_reject(call, text);
+}
+
 /// A command found no room (or its batch none in the limit): park it, or say so when waiting is
 /// useless or over.
 static enum command_outcome command_no_room(struct call *call, int result)
@@ -262,6 +280,10 @@ static enum command_outcome command_no_room(struct call *call, int result)
 			       "ERR batch is too large: all its records together may have %u bytes",
 			       KVS_BATCH_BYTES_MAX);
 		command_reject(call, text);
+		return COMMAND_DONE;
+	}
+	if (result == KEYSPACE_CROWDED) {
+		command_say_crowded(call);
 		return COMMAND_DONE;
 	}
 	if (result == KEYSPACE_SPENT) {
@@ -359,8 +381,8 @@ static bool command_acceptable(struct call *call, const struct command *containe
 		command_reject(call, "ERR Command not allowed inside a transaction");
 		return false;
 	}
-	if (__builtin_expect(call->session->pubsub != NULL, 0) &&
-	    call->session->resp_version < 3 && !(call->command->flags & COMMAND_SUBSCRIBER)) {
+	if (__builtin_expect(call->session->pubsub != NULL, 0) && call->session->resp_version < 3 &&
+	    !(call->command->flags & COMMAND_SUBSCRIBER)) {
 		char text[192];
 		(void)snprintf(text, sizeof(text),
 			       "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / "

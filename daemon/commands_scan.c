@@ -228,8 +228,8 @@ void commands_scan_keys(struct call *call)
 		return;
 	}
 	do {
-		keys->cursor = keyspace_view_scan(keys->keyspace, keys->cursor, scan_visit,
-						  &keys->scan);
+		keys->cursor =
+			keyspace_view_scan(keys->keyspace, keys->cursor, scan_visit, &keys->scan);
 	} while (keys->cursor && !call->session->dead && !commands_slice_over(call));
 	call->again = keys->cursor && !call->session->dead;
 	if (!call->again) {
@@ -283,9 +283,10 @@ static void scan_draw_visit(void *context, const void *key, size_t key_bytes,
 /// A step of a walk through the table in plain order, to its end but not further than RANDOM_WALK.
 static void scan_draw_walk(struct keyspace *keyspace, struct scan_draw *draw)
 {
-	uint64_t cursor = keyspace_view_skip(keyspace, draw->cursor, draw->end - draw->cursor);
+	uint64_t position = keyspace_view_skip(keyspace, draw->cursor, draw->end - draw->cursor);
+	uint64_t cursor = keyspace_view_cursor(keyspace, position);
 	bool more = keyspace_view_scan(keyspace, cursor, scan_draw_visit, draw) != 0;
-	draw->cursor = more && cursor + 1 < draw->end ? cursor + 1 : draw->end;
+	draw->cursor = more && position + 1 < draw->end ? position + 1 : draw->end;
 }
 
 /// One step. True if it is decided.
@@ -295,7 +296,8 @@ static bool scan_draw_step(struct keyspace *keyspace, struct scan_draw *draw)
 		draw->probes++;
 		draw->seen = 0;
 		draw->wanted = scan_random(draw) % RANDOM_PLACES;
-		(void)keyspace_view_scan(keyspace, scan_random(draw), scan_draw_visit, draw);
+		uint64_t cursor = keyspace_view_cursor(keyspace, scan_random(draw));
+		(void)keyspace_view_scan(keyspace, cursor, scan_draw_visit, draw);
 		return draw->found;
 	}
 	if (draw->cursor < draw->end) {

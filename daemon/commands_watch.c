@@ -13,7 +13,6 @@
 void commands_watch_watch(struct call *call)
 {
 	struct session *session = call->session;
-	const struct kvs_map *map = keyspace_map(call->kvd->keyspace);
 	if (session->multi.active) {
 		commands_error(call, "ERR WATCH inside MULTI is not allowed");
 		return;
@@ -22,7 +21,7 @@ void commands_watch_watch(struct call *call)
 		const struct resp_arg *key = &call->argv[i];
 		struct keyspace_value value;
 		uint64_t seq = commands_peek(call, i, &value) ? value.seq : 0;
-		uint64_t hash = kvs_hash(map->hash_seed, key->data, key->bytes);
+		uint64_t hash = kvs_hash(call->kvd->lookup_seed, key->data, key->bytes);
 		if (!session_watch_add(session, key->data, key->bytes, hash, seq)) {
 			commands_errorf(call,
 					"ERR too many watched keys: a connection may watch %u",

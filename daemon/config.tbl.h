@@ -51,6 +51,13 @@ CONFIG_SIZE(value_bytes_max, "value-max", 0, 0, KVS_VALUE_BYTES_MAX, 0,
 	    "largest value; 0 = 64MiB or an eighth of the memory, whichever is less")
 CONFIG_SIZE(segment_bytes, "segment", 0, 0, KVS_SEGMENT_BYTES_MAX, 0,
 	    "log segment, a power of two; 0 = 2MiB, less for a small region")
+CONFIG_CHOICE(hash_kind, "hash", "xxh3|siphash", 0, 0,
+	      "how a new region hashes keys; siphash is slower to read, and nobody without access "
+	      "to the region can make keys collide; a region that was kept keeps its own")
+CONFIG_DURATION_MS(
+	reseed_ms, "reseed-interval", 60000, 1, 86400000, 1,
+	"least time between two rebuilds of the table under another hash key, where keys "
+	"were made to collide; until then writes to a crowded chain are refused")
 CONFIG_CHOICE(persist_policy, "persist", "memory|lazy|group|sync", 1, 0,
 	      "memory: nothing on disk; lazy: a commit a second; group: acknowledge after the "
 	      "commit; sync: group without delay")

@@ -116,6 +116,7 @@ void config_live_apply(struct kvd *kvd)
 	log_set_least((enum log_level)config->log_level);
 	keyspace_set_revoke(kvd->keyspace, config->revoke_ms, config->revoke_min_ms,
 			    config->on_stuck == 1);
+	keyspace_set_reseed(kvd->keyspace, config->reseed_ms);
 	if (kvd->persist) {
 		struct persist_options options = {
 			.lazy_ms = config->lazy_ms,

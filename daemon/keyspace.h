@@ -26,6 +26,7 @@ enum keyspace_result {
 	KEYSPACE_TOO_LARGE = 4, // value, or batch, over its limit
 	KEYSPACE_SPENT = 5,	// the 2^48 versions are used up
 	KEYSPACE_AGAIN = 6,	// a large value is being copied: ask again with the same
+	KEYSPACE_CROWDED = 7,	// too many keys collide with this one
 };
 
 /// A value as the writer sees it. Pointers hold until the next call that writes, cleans or flushes.
@@ -66,7 +67,7 @@ void keyspace_stage_drop(struct keyspace *keyspace, uint64_t owner);
 
 /// Stores key = value. `expiry_ms` 0 = no expiry (any former one is gone). `value` may point into
 /// the region (a value from keyspace_get()). *seq (may be NULL) gets the new version. Returns OK,
-/// WAIT, FULL or TOO_LARGE.
+/// WAIT, FULL, CROWDED or TOO_LARGE.
 int keyspace_set(struct keyspace *keyspace, const void *key, size_t key_bytes, const void *value,
 		 size_t value_bytes, uint64_t expiry_ms, uint64_t *seq);
 
@@ -153,6 +154,9 @@ void keyspace_set_revoke(struct keyspace *keyspace, uint64_t revoke_ms, uint64_t
 
 /// Bytes of memory that readers whose section began in this epoch keep from being used again.
 uint64_t keyspace_held_bytes(const struct keyspace *keyspace, uint64_t epoch);
+
+/// The least time between two rebuilds of the table under another hash key.
+void keyspace_set_reseed(struct keyspace *keyspace, uint64_t interval_ms);
 
 /// Highest version handed out; all of it is applied when no batch is open.
 uint64_t keyspace_last_seq(const struct keyspace *keyspace);

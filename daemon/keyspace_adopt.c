@@ -28,7 +28,7 @@ static void await_tombstones(struct keyspace *keyspace, struct kvs_adopt *plan)
 	for (size_t i = 0; i < plan->tombstones_count; i++) {
 		const struct kvs_adopt_tombstone *tombstone = &plan->tombstones[i];
 		kvs_limbo_push(&keyspace->pending, tombstone->seq, KEYSPACE_PENDING_TOMBSTONE,
-			       tombstone->offset, tombstone->hash);
+			       tombstone->offset, 0);
 	}
 }
 
@@ -190,8 +190,8 @@ static bool is_superseded(struct keyspace *keyspace, const struct tail *tail, si
 }
 
 // Applies a record of the tail as its writer would have.
-static int redo(struct keyspace *keyspace, struct kvs_adopt *plan,
-		const struct tail_record *record, const struct kvs_record_view *view)
+static int redo(struct keyspace *keyspace, struct kvs_adopt *plan, const struct tail_record *record,
+		const struct kvs_record_view *view)
 {
 	struct keyspace_op op = {
 		.kind = KEYSPACE_OP_SET,

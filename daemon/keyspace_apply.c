@@ -149,7 +149,7 @@ static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
 		kvs_large_settle(&keyspace->large, op->run_offset); // the record names it now
 	}
 	if (found) {
-		kvs_table_replace(hit->slot, entry);
+		kvs_table_replace(&keyspace->table, op->hash, hit->slot, entry);
 		if (__builtin_expect(hit->view.expiry_ms != 0, 0) &&
 		    hit->kind != KVS_ENTRY_TOMBSTONE && hit->view.expiry_ms <= keyspace->now_ms) {
 			keyspace_note_expired(keyspace, op->key, op->key_bytes);
@@ -199,13 +199,13 @@ static void publish_delete(struct keyspace *keyspace, const struct keyspace_op *
 		retire_version(keyspace, &old, op->seq);
 		return;
 	}
-	kvs_table_replace(hit->slot, kvs_entry_make(op->hash, KVS_ENTRY_TOMBSTONE, op->record_bytes,
-						    op->offset));
+	kvs_table_replace(
+		&keyspace->table, op->hash, hit->slot,
+		kvs_entry_make(op->hash, KVS_ENTRY_TOMBSTONE, op->record_bytes, op->offset));
 	retire_version(keyspace, hit, op->seq);
 	kvs_log_live_add(&keyspace->log, op->offset, op->record_bytes);
 	keyspace->live_bytes += op->record_bytes;
-	kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_TOMBSTONE, op->offset,
-		       op->hash);
+	kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_TOMBSTONE, op->offset, 0);
 }
 
 static void publish_flush(struct keyspace *keyspace, const struct keyspace_op *op)
@@ -344,6 +344,15 @@ static uint64_t op_large_bytes(const struct keyspace *keyspace, const struct key
 	return takes_run ? kvs_large_bytes(op->value_bytes) : 0;
 }
 
+bool keyspace_finds_place(struct keyspace *keyspace, const struct keyspace_op *op)
+{
+	struct kvs_hit hit;
+	// What has an entry gets no other, and no removal needs one.
+	return kvs_table_chain_has_room(&keyspace->table, op->hash) ||
+	       op->kind != KEYSPACE_OP_SET ||
+	       keyspace_find(keyspace, op->hash, op->key, op->key_bytes, &hit) == KVS_FIND_HIT;
+}
+
 static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op)
 {
 	if (!keyspace_has_versions(keyspace, 1)) {
@@ -358,9 +367,11 @@ static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op)
 		return KEYSPACE_WAIT;
 	}
 	// Overflow buckets first: they may take memory that the check behind must not count on.
-	if (kvs_table_secure(&keyspace->table, 1) != 0 ||
-	    !kvs_table_chain_has_room(&keyspace->table, op->hash)) {
+	if (kvs_table_secure(&keyspace->table, 1) != 0) {
 		return KEYSPACE_FULL;
+	}
+	if (op->kind != KEYSPACE_OP_FLUSH && !keyspace_finds_place(keyspace, op)) {
+		return KEYSPACE_CROWDED;
 	}
 	int result = keyspace_make_room(keyspace, op->record_bytes, op->record_bytes,
 					op_large_bytes(keyspace, op), op->purpose);

@@ -10,7 +10,9 @@
 #include <string.h>
 
 #define BATCH_BLOCK_BYTES (64u << 10)
-// Ops of one batch that may meet in one bucket: a chain was looked at before any of them joined it.
+// Ops of one batch that may meet in one bucket beyond what their number explains: a chain was
+// looked at before any of them joined it, and each is held against all before it.
+#define BATCH_MEET_FEW (16u * KVS_BUCKET_ENTRIES)
 #define BATCH_MEET_MAX ((KVS_CHAIN_BUCKETS_MAX - KVS_CHAIN_BUCKETS_WRITE - 1) * KVS_BUCKET_ENTRIES)
 #define BATCH_MEET_PLACES 65536u
 #define BATCH_KEEP_BYTES (1u << 20) // arena kept for the next batch
@@ -301,18 +303,25 @@ struct batch_place {
 static bool batch_spreads(const struct keyspace *keyspace)
 {
 	const struct keyspace_batch *batch = &keyspace->batch;
-	if (batch->count <= BATCH_MEET_MAX) {
+	if (batch->count <= BATCH_MEET_FEW) {
 		return true;
 	}
-	struct batch_place *places = calloc(BATCH_MEET_PLACES, sizeof(*places));
+	uint64_t count = BATCH_MEET_FEW;
+	while (count < BATCH_MEET_PLACES && count < 4 * (uint64_t)batch->count) {
+		count *= 2;
+	}
+	uint64_t buckets = keyspace->table.buckets;
+	uint64_t most = BATCH_MEET_FEW + 2 * (batch->count / (buckets < count ? buckets : count));
+	most = most < BATCH_MEET_MAX ? most : BATCH_MEET_MAX;
+	struct batch_place *places = calloc(count, sizeof(*places));
 	bool spreads = places != NULL;
 	for (uint32_t i = 0; i < batch->count && spreads; i++) {
 		uint64_t hash = batch->ops[i].hash;
-		uint64_t index = kvs_bucket_index(hash, keyspace->table.buckets);
-		struct batch_place *place = &places[index % BATCH_MEET_PLACES];
+		uint64_t index = kvs_bucket_index(hash, buckets);
+		struct batch_place *place = &places[index % count];
 		place->count += place->count == 0 || place->hash != hash;
 		place->hash = hash;
-		spreads = place->count <= BATCH_MEET_MAX;
+		spreads = place->count <= most;
 	}
 	free(places);
 	return spreads;
@@ -360,12 +369,16 @@ static int batch_reserve(struct keyspace *keyspace)
 		    keyspace_is_large(keyspace, op->value_bytes)) {
 			large_bytes += kvs_large_bytes(op->value_bytes);
 		}
-		if (!kvs_table_chain_has_room(&keyspace->table, op->hash)) {
-			return KEYSPACE_FULL;
+		if (op->kind != KEYSPACE_OP_FLUSH && !keyspace_finds_place(keyspace, op)) {
+			return KEYSPACE_CROWDED;
 		}
 	}
 	// Overflow buckets first: they may take memory that the check below must not count on.
-	if (!batch_spreads(keyspace) || kvs_table_secure(&keyspace->table, batch->count) != 0) {
+	if (!batch_spreads(keyspace)) {
+		keyspace->table.crowded = true;
+		return KEYSPACE_CROWDED;
+	}
+	if (kvs_table_secure(&keyspace->table, batch->count) != 0) {
 		return KEYSPACE_FULL;
 	}
 	int result = batch_make_room(keyspace, bytes, largest, large_bytes);

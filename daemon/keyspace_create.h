@@ -26,6 +26,8 @@ struct keyspace_options {
 	uint64_t revoke_ms;
 	uint64_t revoke_min_ms;
 	size_t value_bytes_max;
+	uint64_t reseed_interval_ms; // between two rebuilds of the table under another hash key
+	uint64_t lookup_seed; // of kvd's own tables of keys, told to nobody
 };
 
 /// Builds the empty table and log in the region. NULL if memory is short.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Sets of hashes with open addressing. Two keys of one hash are taken for one, which only lets a
-// command begin anew without need; hashes are seeded, so nobody can make that happen.
+// command begin anew without need; the seed is kvd's own, so nobody can make that happen.
 #include "daemon/keyspace_guard.h"
 
 #include "daemon/keyspace_internal.h"
@@ -47,7 +47,7 @@ bool keyspace_guard_open(struct keyspace *keyspace, struct keyspace_guard *guard
 void keyspace_guard_add(struct keyspace *keyspace, struct keyspace_guard *guard, const void *key,
 			size_t key_bytes)
 {
-	uint64_t hash = guard_hash(keyspace_hash(keyspace, key, key_bytes));
+	uint64_t hash = guard_hash(kvs_hash(keyspace->lookup_seed, key, key_bytes));
 	*guard_place(guard, hash) = hash;
 }
 
@@ -62,7 +62,10 @@ void keyspace_guard_close(struct keyspace_guard *guard)
 void keyspace_guards_see(struct keyspace *keyspace, const struct keyspace_op *op)
 {
 	struct keyspace_guard *guard;
-	uint64_t hash = guard_hash(op->hash);
+	uint64_t hash =
+		op->kind != KEYSPACE_OP_FLUSH
+			? guard_hash(kvs_hash(keyspace->lookup_seed, op->key, op->key_bytes))
+			: 0;
 	LIST_FOREACH (guard, &keyspace->guards, link) {
 		guard->broken = guard->broken || op->kind == KEYSPACE_OP_FLUSH ||
 				*guard_place(guard, hash) == hash;

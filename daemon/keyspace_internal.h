@@ -61,7 +61,7 @@ struct keyspace_op {
 
 /// What has to wait until a seq, its stamp in keyspace.pending, is durable.
 enum keyspace_pending_kind {
-	KEYSPACE_PENDING_TOMBSTONE, // a = record offset, b = hash: then its entry leaves the table
+	KEYSPACE_PENDING_TOMBSTONE, // a = record offset: then its entry leaves the table
 	KEYSPACE_PENDING_RUN, // a = run offset: then, unreferenced, it may go to limbo
 	KEYSPACE_PENDING_LARGE, // a = bytes of large values: then no longer unpersisted
 };
@@ -98,6 +98,13 @@ struct cleaner_state {
 	uint64_t idle_durable;
 };
 
+/// When the table is rebuilt under another hash key; see keyspace_reseed.c.
+struct reseed_state {
+	uint64_t interval_ns;
+	uint64_t begun_ns; // the last one, 0 = none in this life
+	bool running; // as this file knows it: the table may have given it up meanwhile
+};
+
 struct keyspace {
 	const struct seam *seam;
 	struct kvs_region *region;
@@ -109,12 +116,14 @@ struct keyspace {
 	struct kvs_limbo pending; // enum keyspace_pending_kind
 	struct keyspace_batch batch;
 	struct cleaner_state cleaner;
+	struct reseed_state reseed;
 	struct prepare *prepare; // helper thread, NULL = populate when needed
 	bool persisted; // false under the memory policy: everything applied counts as durable
 	bool block_on_stuck;
 	uint64_t revoke_ns;
 	uint64_t revoke_min_ns;
 	size_t value_bytes_max;
+	uint64_t lookup_seed; // of tables that outlast a turn: the region's hash key may change
 	uint64_t now_ms;
 	void (*ended)(void *context, const void *key, size_t key_bytes); // NULL = nobody listens
 	void *ended_context;
@@ -144,11 +153,11 @@ struct keyspace {
 	bool recover_current_only; // second reading: the facts tell the newest version of each key
 };
 
-/// Hash of a key in this region.
+/// Hash of a key in this region, good for this turn: then its hash key may be another.
 static inline uint64_t keyspace_hash(const struct keyspace *keyspace, const void *key,
 				     size_t key_bytes)
 {
-	return kvs_hash(keyspace->region->map.hash_seed, key, key_bytes);
+	return kvs_map_hash_on(&keyspace->region->map, keyspace->table.side, key, key_bytes);
 }
 
 static inline struct kvs_watermarks *keyspace_marks(const struct keyspace *keyspace)
@@ -213,7 +222,9 @@ void keyspace_publish_applied(struct keyspace *keyspace);
 /// Lets the table grow or shrink by up to `steps` buckets, unless that would cost memory that is
 /// not there.
 void keyspace_table_steps(struct keyspace *keyspace, unsigned steps);
-/// Writes one op on its own: room, append, publish. OK, WAIT or FULL.
+/// Can the key's chain take the op? False only where keys collide, and only for a new one.
+bool keyspace_finds_place(struct keyspace *keyspace, const struct keyspace_op *op);
+/// Writes one op on its own: room, append, publish. OK, WAIT, FULL or CROWDED.
 int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op);
 
 // ---- keyspace_stage.c ----
@@ -301,6 +312,11 @@ const struct keyspace_op *keyspace_batch_find(const struct keyspace *keyspace, u
 void keyspace_batch_fini(struct keyspace *keyspace);
 /// As keyspace_prefetch(), of what the open batch has for a key.
 void keyspace_batch_prefetch(const struct keyspace *keyspace, uint64_t hash, int pass);
+
+// ---- keyspace_reseed.c ----
+
+/// A slice of a rebuild of the table, if one is under way or due. Returns when to come again.
+uint64_t reseed_turn(struct keyspace *keyspace, uint64_t now_ns);
 
 // ---- cleaner.c ----
 

@@ -87,7 +87,7 @@ void keyspace_recover_remove(struct keyspace *keyspace, uint64_t entry)
 static bool recover_note(struct keyspace *keyspace, const struct kvs_record_view *view)
 {
 	if (keyspace->recover_facts == NULL) {
-		keyspace->recover_facts = recover_facts_new(keyspace->region->map.hash_seed);
+		keyspace->recover_facts = recover_facts_new(keyspace->lookup_seed);
 	}
 	return keyspace->recover_facts != NULL &&
 	       recover_facts_note(keyspace->recover_facts, view->key, view->key_bytes, view->seq);
@@ -164,7 +164,7 @@ static int recover_value(struct keyspace *keyspace, const struct kvs_record_view
 	enum kvs_entry_kind kind = large ? KVS_ENTRY_LARGE : KVS_ENTRY_VALUE;
 	uint64_t entry = kvs_entry_make(hash, kind, view->record_bytes, offset);
 	if (keyspace_find(keyspace, hash, view->key, view->key_bytes, &hit) == KVS_FIND_HIT) {
-		kvs_table_replace(hit.slot, entry);
+		kvs_table_replace(&keyspace->table, hash, hit.slot, entry);
 		recover_replace(keyspace, &hit);
 	} else {
 		(void)kvs_table_insert(&keyspace->table, hash, entry);

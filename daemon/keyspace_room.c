@@ -13,17 +13,24 @@
 #define ROOM_FLUSH_WAIT_NS 200000000u // then cleared in place, however large the table is
 
 // A removal is durable: its entry may leave the table, and its record is dead.
-static void tombstone_durable(struct keyspace *keyspace, uint64_t offset, uint64_t hash)
+static void tombstone_durable(struct keyspace *keyspace, uint64_t seq, uint64_t offset)
 {
+	const struct kvs_map *map = &keyspace->region->map;
+	uint64_t start = offset - map->ranges[KVS_RANGE_LOG].offset;
+	uint64_t limit = map->segment_bytes - (start & (map->segment_bytes - 1));
+	struct kvs_record_view view;
+	// It is where it was: no segment is cleaned before all of it is durable.
+	if (kvs_record_parse(keyspace->region->base + offset, limit, &view) != 0 ||
+	    view.seq != seq) {
+		return;
+	}
+	uint64_t hash = keyspace_hash(keyspace, view.key, view.key_bytes);
 	uint64_t *slot = kvs_table_slot_of(&keyspace->table, hash, offset);
-	struct kvs_hit hit;
-	if (slot == NULL ||
-	    kvs_table_load(&keyspace->region->map, kvs_load_relaxed(slot), &hit) != KVS_FIND_HIT ||
-	    hit.kind != KVS_ENTRY_TOMBSTONE) {
+	if (slot == NULL || kvs_entry_kind(kvs_load_relaxed(slot)) != KVS_ENTRY_TOMBSTONE) {
 		return; // a newer version took its place
 	}
-	kvs_log_live_sub(&keyspace->log, offset, hit.view.record_bytes);
-	keyspace->live_bytes -= hit.view.record_bytes;
+	kvs_log_live_sub(&keyspace->log, offset, view.record_bytes);
+	keyspace->live_bytes -= view.record_bytes;
 	kvs_table_remove(&keyspace->table, hash, slot);
 }
 
@@ -33,7 +40,7 @@ static void pending_work_off(struct keyspace *keyspace, uint64_t durable_seq)
 	while (kvs_limbo_pop(&keyspace->pending, durable_seq + 1, &item)) {
 		switch (item.kind) {
 		case KEYSPACE_PENDING_TOMBSTONE:
-			tombstone_durable(keyspace, item.a, item.b);
+			tombstone_durable(keyspace, item.stamp, item.a);
 			break;
 		case KEYSPACE_PENDING_RUN:
 			keyspace_limbo_run(keyspace, item.a);

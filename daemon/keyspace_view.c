@@ -80,6 +80,11 @@ uint64_t keyspace_view_scan(struct keyspace *keyspace, uint64_t cursor,
 	return cursor;
 }
 
+uint64_t keyspace_view_cursor(const struct keyspace *keyspace, uint64_t position)
+{
+	return kvs_table_cursor(&keyspace->region->map, position);
+}
+
 uint64_t keyspace_view_skip(const struct keyspace *keyspace, uint64_t cursor, uint64_t limit)
 {
 	return kvs_table_skip(&keyspace->region->map, cursor, limit);

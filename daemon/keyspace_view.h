@@ -19,6 +19,9 @@ uint64_t keyspace_view_scan(struct keyspace *keyspace, uint64_t cursor,
 					  const struct keyspace_value *value),
 			    void *context);
 
-/// For walks in plain order, cursor by cursor, through a table that is nearly empty: the first from
-/// `cursor` on, at most `limit` further, that may find something, or the last one of the table.
+/// The cursor that finds what stands at a position of the table, any number.
+uint64_t keyspace_view_cursor(const struct keyspace *keyspace, uint64_t position);
+
+/// For walks in plain order, position by position, through a table that is nearly empty: the first
+/// from `cursor` on, at most `limit` further, that may find something, or the table's last one.
 uint64_t keyspace_view_skip(const struct keyspace *keyspace, uint64_t cursor, uint64_t limit);

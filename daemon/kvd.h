@@ -36,6 +36,7 @@ struct kvd {
 	uint64_t started_wall_ms;
 	uint64_t started_ns;
 	uint64_t instance_id;
+	uint64_t lookup_seed; // of tables of keys that outlast a turn; told to nobody
 	char run_id[41]; // 40 hex digits, as Redis
 	uint64_t durable_wall_ms; // when something last became durable, or at start
 	uint64_t paused_until_ns; // CLIENT PAUSE, monotonic; 0 = nothing is paused

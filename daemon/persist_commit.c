@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "daemon/persist_internal.h"
-#include "shm/hash.h"
 
 static void lookup_once(struct persist *persist, struct persist_candidate *candidates,
 			unsigned count)
@@ -16,7 +15,7 @@ static void lookup_once(struct persist *persist, struct persist_candidate *candi
 	const struct kvs_map *map = persist->options.map;
 	for (unsigned i = 0; i < count; i++) {
 		const struct kvs_record_view *view = &candidates[i].view;
-		candidates[i].hash = kvs_hash(map->hash_seed, view->key, view->key_bytes);
+		candidates[i].hash = kvs_map_hash(map, view->key, view->key_bytes);
 		kvs_table_prefetch_bucket(map, candidates[i].hash);
 	}
 	for (unsigned i = 0; i < count; i++) {

@@ -40,6 +40,8 @@ extern const struct seam seam_system;
 #define SEAM_CRASH_POINTS(X)                                                                       \
 	X(record_written, "a record is in the log, its entry not yet published")                  \
 	X(entry_published, "the entry is published, applied_seq not yet moved")                   \
+	X(reseed_step, "the table's other side is partly filled under another hash key")      \
+	X(reseed_published, "it has just become the one that serves")                         \
 	X(batch_half_published, "one entry of a batch is published, others not")                  \
 	X(batch_published, "all entries of a batch are published, applied_seq not yet moved")     \
 	X(reply_queued, "a write is applied, its reply not yet sent")                             \

@@ -145,8 +145,8 @@ static void open_epochs(struct service *service)
 
 static int start_region(struct service *service)
 {
-	service->is_adopting = service_adopt_open(&service->kvd, &service->region,
-						   &service->is_alike);
+	service->is_adopting =
+		service_adopt_open(&service->kvd, &service->region, &service->is_alike);
 	int code = service->is_adopting ? 0 : create_region(service);
 	if (code == 0) {
 		open_epochs(service);
@@ -206,6 +206,8 @@ static int start_keyspace(struct service *service)
 		.revoke_ms = config->revoke_ms,
 		.revoke_min_ms = config->revoke_min_ms,
 		.value_bytes_max = config->value_bytes_max,
+		.reseed_interval_ms = config->reseed_ms,
+		.lookup_seed = service->kvd.lookup_seed,
 	};
 	if (service->is_adopting) {
 		kvs_epoch_hold(&service->epochs, &service->region.header->adoptions);
@@ -440,6 +442,7 @@ int service_start(struct service **out, const struct config *config)
 	service->lock_fd = service->generation.fd = -1;
 	unsigned char random[20];
 	seam_system.random_bytes(random, sizeof(random));
+	seam_system.random_bytes(&service->kvd.lookup_seed, sizeof(service->kvd.lookup_seed));
 	for (size_t i = 0; i < sizeof(random); i++) {
 		(void)snprintf(service->kvd.run_id + 2 * i, 3, "%02x", random[i]);
 	}

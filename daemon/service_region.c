@@ -64,9 +64,10 @@ int service_region_create(struct kvd *kvd, struct kvs_region *region, char *why,
 		.segment_bytes = (uint32_t)config->segment_bytes,
 		.fenced = service_forces_fences() || !kvs_epoch_membarrier_works(),
 		.huge_pages = true,
+		.hash_kind = (enum kvs_hash_kind)config->hash_kind,
 	};
 	kvd->seam->random_bytes(&options.instance_id, sizeof(options.instance_id));
-	kvd->seam->random_bytes(&options.hash_seed, sizeof(options.hash_seed));
+	kvd->seam->random_bytes(options.hash_key, sizeof(options.hash_key));
 	kvd->instance_id = options.instance_id;
 	int error = kvs_region_create(region, &options);
 	if (error != KVS_REGION_OK) {

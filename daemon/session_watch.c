@@ -113,7 +113,7 @@ void session_watch_reset(struct session *session)
 
 void session_watch_touch(struct kvd *kvd, const void *key, size_t key_bytes)
 {
-	uint64_t hash = kvs_hash(keyspace_map(kvd->keyspace)->hash_seed, key, key_bytes);
+	uint64_t hash = kvs_hash(kvd->lookup_seed, key, key_bytes);
 	struct lookup_link *link = lookup_first(&kvd->watched_absent, hash);
 	for (; link; link = lookup_more(link)) {
 		struct session_watched *watched = (struct session_watched *)(void *)link;

@@ -172,6 +172,11 @@ static int attach_map_error(struct kvc_conn *link, int error)
 	case KVS_MAP_LAYOUT:
 		kvc_error_set(link->error_text, "%s", kvc_strerror(KVC_LAYOUT));
 		return KVC_LAYOUT;
+	case KVS_MAP_HASH:
+		kvc_error_set(link->error_text,
+			      "this kvd hashes keys in a way that this libkvclient does not know: "
+			      "reading by socket; update libkvclient, or set hash = xxh3 for kvd");
+		return KVC_LAYOUT;
 	case KVS_MAP_NOT_ALIVE:
 		kvc_error_set(link->error_text, "kvd is stopping");
 		return KVC_UNREACHABLE;
@@ -249,8 +254,8 @@ static int attach_build(kvc *client, const struct kvc_reply *reply, struct kvc_a
 	int status = attach_map(client, attachment);
 	// The life that gave the page, not the one that the region is in now: that may have adopted
 	// it since, and does not look at the page.
-	if (status == KVC_OK && (attachment->incarnation != incarnation ||
-				 !kvc_attachment_valid(attachment))) {
+	if (status == KVC_OK &&
+	    (attachment->incarnation != incarnation || !kvc_attachment_valid(attachment))) {
 		kvc_error_set(link->error_text, "kvd restarted while attaching");
 		status = KVC_UNREACHABLE;
 	}

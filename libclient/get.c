@@ -73,6 +73,9 @@ void kvc_sink_drop(struct kvc_sink *sink)
 enum kvc_looked kvc_look(kvc_reader *reader, uint64_t hash, const void *key, size_t key_bytes,
 			 uint64_t now_ms, struct kvs_hit *hit)
 {
+	if (kvc_unlikely(reader->map->hash_kind != KVS_HASH_XXH3)) {
+		hash = kvs_map_hash(reader->map, key, key_bytes); // what the quick ways do not know
+	}
 	switch (kvs_table_find(reader->map, hash, key, key_bytes, hit)) {
 	case KVS_FIND_HIT:
 		if (kvc_unlikely(kvs_load_relaxed(&reader->hot->table_root) != reader->aim.root ||
@@ -86,6 +89,9 @@ enum kvc_looked kvc_look(kvc_reader *reader, uint64_t hash, const void *key, siz
 		}
 		return hit->value ? KVC_LOOKED_VALUE : KVC_LOOKED_SOCKET;
 	case KVS_FIND_ABSENT:
+		if (kvc_unlikely(kvs_load_relaxed(&reader->hot->table_root) != reader->aim.root)) {
+			(void)kvs_quick_aim(reader->map, &reader->aim); // the hash key may be new
+		}
 		return KVC_LOOKED_ABSENT;
 	case KVS_FIND_UNMAPPED:
 		return KVC_LOOKED_UNMAPPED;
@@ -113,7 +119,7 @@ static int get_look(kvc_reader *reader, const void *key, size_t key_bytes, struc
 		    enum kvc_looked *looked)
 {
 	struct kvs_hit hit;
-	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
+	uint64_t hash = kvc_reader_hash(reader, key, key_bytes);
 	*looked = kvc_look(reader, hash, key, key_bytes, 0, &hit);
 	if (*looked != KVC_LOOKED_VALUE) {
 		return KVC_NOT_FOUND;
@@ -259,8 +265,8 @@ static inline __attribute__((always_inline)) int get_quick(kvc_reader *reader, c
 							   size_t buffer_bytes,
 							   struct kvc_meta *meta, bool brief)
 {
-	uint64_t hash = brief ? kvs_hash_short(&reader->flips, key, key_bytes)
-			      : kvs_hash(reader->hash_seed, key, key_bytes);
+	uint64_t hash = brief ? kvs_hash_short(&reader->aim.flips, key, key_bytes)
+			      : kvc_reader_hash(reader, key, key_bytes);
 	uint64_t word, generation;
 	if (kvc_unlikely(brief ? !kvc_reader_enter_quick(reader, &word, &generation)
 			       : !kvc_reader_enter_word(reader, &word))) {

@@ -127,8 +127,6 @@ struct kvc_reader {
 	const uint64_t *page_state;
 	uint64_t incarnation;
 	struct kvs_quick_aim aim;
-	struct kvs_hash_flips flips; // of hash_seed
-	uint64_t hash_seed;
 
 	uint64_t hits_sampled; // the next hit of the slot that leaves its hash
 	uint64_t depth;	       // open sections unless the phase is OPEN; relaxed, kvc_close() looks
@@ -356,8 +354,15 @@ enum kvc_looked {
 	KVC_LOOKED_DAMAGED,  // likewise, and something is wrong
 };
 
+/// The hash to begin a search with: it may be out of date, which kvs_table_find() sees and the
+/// quick ways do by the root.
+static inline uint64_t kvc_reader_hash(const kvc_reader *reader, const void *key, size_t key_bytes)
+{
+	return kvs_hash(reader->aim.hash_seed, key, key_bytes);
+}
+
 /// One search and what it means for a reader; time as in kvc_expired().
-/// Call with: hash by the reader's seed. Thread must: be in a mapped section. Orders:
+/// Call with: hash = kvc_reader_hash(). Thread must: be in a mapped section. Orders:
 /// kvs_table_find().
 enum kvc_looked kvc_look(kvc_reader *reader, uint64_t hash, const void *key, size_t key_bytes,
 			 uint64_t now_ms, struct kvs_hit *hit);

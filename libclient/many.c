@@ -82,7 +82,7 @@ static void many_group(struct many *many, struct kvc_item *items, size_t count)
 			items[i].status = KVC_INVALID;
 		}
 		if (items[i].status == KVC_OK) {
-			hash[i] = kvs_hash(reader->hash_seed, items[i].key, items[i].key_bytes);
+			hash[i] = kvc_reader_hash(reader, items[i].key, items[i].key_bytes);
 			kvs_table_prefetch_bucket(reader->map, hash[i]);
 		}
 	}

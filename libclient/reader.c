@@ -48,8 +48,6 @@ static bool reader_move(kvc_reader *reader)
 		reader->incarnation = newest->incarnation;
 		reader->map = &newest->map;
 		kvs_quick_aim_clear(&reader->aim);
-		reader->hash_seed = newest->map.hash_seed;
-		reader->flips = kvs_hash_flips(reader->hash_seed);
 		reader->fenced = newest->fenced;
 		reader->hits_sampled = 0; // of another slot: the next one
 	}
@@ -118,7 +116,7 @@ int kvc_reader_sample(kvc_reader *reader, const void *key, size_t key_bytes)
 	struct kvs_slot *slot = reader->slot;
 	uint64_t count = kvs_load_relaxed(&slot->sample_count);
 	uint64_t hits = kvs_load_relaxed(&slot->hits);
-	kvs_store_relaxed(&slot->samples[count % 7], kvs_hash(reader->hash_seed, key, key_bytes));
+	kvs_store_relaxed(&slot->samples[count % 7], kvc_reader_hash(reader, key, key_bytes));
 	kvs_store_relaxed(&slot->sample_count, count + 1);
 	uint64_t scattered = hits * UINT64_C(0x9e3779b97f4a7c15) >> 32;
 	reader->hits_sampled = hits + 1 + scattered % (2 * KVS_SAMPLE_EVERY);

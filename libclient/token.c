@@ -9,10 +9,10 @@
 // the check loads W from that place again, then
 //
 // 1. the place belongs to the table of now. The side of the root is the token's, and between two
-//    switches of the side stands a grace period, which raises the epoch and empties the other side;
-//    `turns` tells the switch itself. (Bucket counts are no matter: what a split or a merge moves
-//    is cleared at its old place before the next write, so that an old place holds no old entry
-//    once any later write is acknowledged.)
+//    switches of the side (a FLUSHALL, a change of the hash key) stands a grace period, which
+//    raises the epoch and empties the other side; `turns` tells the switch itself. (Bucket counts
+//    are no matter: what a split or a merge moves is cleared at its old place before the next
+//    write, so that an old place holds no old entry once any later write is acknowledged.)
 // 2. whatever record W names is some key's present one: every other entry has been replaced or
 //    cleared, in place, by one store each.
 // 3. W names the record that it named. Its memory could have been given to another only after W was
@@ -29,7 +29,7 @@
 
 /// What the opaque words are.
 struct token {
-	uint64_t hash_seed, gen, incarnation; // of the region, and kvd's life
+	uint64_t instance_id, gen, incarnation; // of the region, and kvd's life
 	uint64_t offset;		      // of the entry, from the start of the region
 	uint64_t range;			      // that it lies in
 	uint64_t entry;			      // 0 = a token that stands for nothing
@@ -48,7 +48,7 @@ static void token_fill(const kvc_reader *reader, const void *key, size_t key_byt
 	struct kvs_hit hit;
 	// Acquire: as in kvs_table_find(), which loads it again; the two must agree with it.
 	uint64_t root = kvs_load_acquire(&reader->hot->table_root);
-	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
+	uint64_t hash = kvc_reader_hash(reader, key, key_bytes);
 	if (kvs_table_find(map, hash, key, key_bytes, &hit) != KVS_FIND_HIT ||
 	    hit.view.seq != seq || !hit.value ||
 	    kvs_load_acquire(&reader->hot->table_root) != root) {
@@ -58,7 +58,7 @@ static void token_fill(const kvc_reader *reader, const void *key, size_t key_byt
 	for (unsigned range = KVS_RANGE_TABLE_0; range <= KVS_RANGE_OVERFLOW_1; range++) {
 		if (offset - map->ranges[range].offset < map->ranges[range].bytes_max) {
 			*token = (struct token){
-				.hash_seed = reader->hash_seed,
+				.instance_id = map->instance_id,
 				.gen = reader->gen,
 				.incarnation = reader->incarnation,
 				.offset = offset,
@@ -133,7 +133,7 @@ static inline __attribute__((always_inline)) bool token_is_current(const kvc_rea
 	const struct kvs_hot *hot = reader->hot;
 	// Acquire: the buckets that the root counts are filled (partner: the writer's root store).
 	uint64_t root = kvs_load_acquire(&hot->table_root);
-	if (token->hash_seed != reader->hash_seed || token->gen != reader->gen ||
+	if (token->instance_id != map->instance_id || token->gen != reader->gen ||
 	    token->incarnation != reader->incarnation || token->range > KVS_RANGE_OVERFLOW_1 ||
 	    (root ^ token->root) >> KVS_ROOT_SIDE_SHIFT != 0) {
 		return false;

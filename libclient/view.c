@@ -148,7 +148,7 @@ static int view_by_socket(kvc_reader *reader, const void *key, size_t key_bytes,
 static int view_by_mapping(kvc_reader *reader, const void *key, size_t key_bytes,
 			   struct kvc_view *view, bool *by_socket)
 {
-	uint64_t hash = kvs_hash(reader->hash_seed, key, key_bytes);
+	uint64_t hash = kvc_reader_hash(reader, key, key_bytes);
 	enum kvc_looked looked = KVC_LOOKED_UNMAPPED;
 	struct kvs_hit hit;
 	for (unsigned i = 0; i < VIEW_MORE_MAX && looked == KVC_LOOKED_UNMAPPED; i++) {
@@ -182,8 +182,8 @@ static inline __attribute__((always_inline)) bool view_quick(const kvc_reader *r
 							     struct kvc_view *view, bool brief)
 {
 	struct kvs_quick quick;
-	uint64_t hash = brief ? kvs_hash_short(&reader->flips, key, key_bytes)
-			      : kvs_hash(reader->hash_seed, key, key_bytes);
+	uint64_t hash = brief ? kvs_hash_short(&reader->aim.flips, key, key_bytes)
+			      : kvc_reader_hash(reader, key, key_bytes);
 	if (kvc_unlikely(!kvs_table_quick(reader->hot, &reader->aim, hash, key, key_bytes, brief,
 					  &quick)) ||
 	    kvc_unlikely(quick.expiry_ms != 0 && kvc_expired(quick.expiry_ms, 0))) {

@@ -23,7 +23,6 @@
 struct kvs_adopt_tombstone {
 	uint64_t seq;
 	uint64_t offset; // of the record
-	uint64_t hash;
 };
 
 /// A run of the large range that records name.

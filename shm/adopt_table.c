@@ -11,12 +11,11 @@
 #include <string.h>
 
 #include "shm/adopt.h"
-#include "shm/hash.h"
 #include "shm/table.h"
 #include "shm/table_internal.h"
 
 #define ADOPT_AHEAD_BUCKETS 8u // whose records are fetched
-#define ADOPT_CHAIN_MAX (KVS_CHAIN_BUCKETS_WRITE + 2)
+#define ADOPT_CHAIN_MAX (KVS_CHAIN_BUCKETS_MAX + 2) // a batch may have passed the bound of a write
 
 struct look {
 	struct kvs_adopt *plan;
@@ -63,7 +62,6 @@ static bool note_tombstone(struct look *look)
 	plan->tombstones[plan->tombstones_count++] = (struct kvs_adopt_tombstone){
 		.seq = look->hit.view.seq,
 		.offset = kvs_entry_offset(look->hit.entry),
-		.hash = look->hash,
 	};
 	return true;
 }
@@ -91,7 +89,7 @@ static bool entry_is_sound(struct look *look, uint64_t entry)
 	    ((hit->view.flags & KVS_RECORD_TOMBSTONE) != 0) != (hit->kind == KVS_ENTRY_TOMBSTONE)) {
 		return false;
 	}
-	look->hash = kvs_hash(map->hash_seed, hit->view.key, hit->view.key_bytes);
+	look->hash = kvs_map_hash(map, hit->view.key, hit->view.key_bytes);
 	return kvs_entry_tag_matches(entry, look->hash);
 }
 

@@ -58,3 +58,6 @@ X(turn_longest_us, GAUGE, "longest turn of the loop in processor time: nobody wa
 X(turn_longest_wall_us, GAUGE, "longest turn of the loop by the clock on the wall")
 X(messages_published, COUNTER, "messages published by commands")
 X(messages_pushed, COUNTER, "messages and invalidations sent to clients")
+X(table_reseeds, COUNTER, "times the table was rebuilt under another hash key")
+X(table_reseeds_abandoned, COUNTER, "rebuilds that were given up before their end")
+X(writes_crowded, COUNTER, "writes refused because too many keys collide with theirs")

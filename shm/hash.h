@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// The one hash of a key, the same on both sides of the mapping: XXH3, seeded per region. Readers
-// must be able to compute it, so the seed is no secret from them; it keeps keys that arrive from
-// outside from colliding on purpose. Low bits choose the bucket, the top 16 are the entry's tag.
+// The one hash of a key, the same on both sides of the mapping: XXH3 or SipHash, with a key that is
+// random for each region and changed when keys collide (shm/table_reseed.c). Readers must be able
+// to compute it, so it is no secret from them; it keeps keys that arrive from outside from
+// colliding on purpose. Low bits choose the bucket, the top 16 are the entry's tag.
 #pragma once
 
 #include <endian.h>
@@ -13,11 +14,22 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "shm/layout.h"
+#include "shm/siphash.h"
+
 /// Where `key_bytes` is known to lie in a small range and the caller is marked `flatten`, this is a
 /// handful of instructions; otherwise a call.
 static inline uint64_t kvs_hash(uint64_t seed, const void *key, size_t key_bytes)
 {
 	return XXH3_64bits_withSeed(key, key_bytes, seed);
+}
+
+/// The hash of a region: its kind, and the key of the side that is searched.
+static inline uint64_t kvs_hash_keyed(enum kvs_hash_kind kind, const uint64_t hash_key[2],
+				      const void *key, size_t key_bytes)
+{
+	return kind == KVS_HASH_SIPHASH ? kvs_siphash(hash_key, key, key_bytes)
+					: kvs_hash(hash_key[0], key, key_bytes);
 }
 
 /// What XXH3 makes of the seed for a short key: a reader works it out once.

@@ -15,7 +15,7 @@
 
 #define KVS_REGION_MARKER "kvd-reg1" // eight bytes, version in the text
 #define KVS_PAGE_MARKER "kvd-pag1"
-#define KVS_LAYOUT_VERSION 1u
+#define KVS_LAYOUT_VERSION 2u
 
 /// Lifecycle of a region. A reader attaches only to ALIVE.
 enum kvs_lifecycle {
@@ -29,6 +29,20 @@ enum kvs_lifecycle {
 /// Header flags, fixed before the first attach.
 enum kvs_header_flags {
 	KVS_HEADER_READERS_FENCE = 1, // kvd cannot issue membarrier: readers must use a full fence
+};
+
+/// How keys are hashed, fixed at creation. Who does not know a region's kind cannot read it.
+enum kvs_hash_kind {
+	KVS_HASH_XXH3 = 0,
+	KVS_HASH_SIPHASH = 1, // SipHash-1-3: for keys from suppliers that nobody trusts
+	KVS_HASH_KINDS_COUNT,
+};
+
+/// What keys are hashed with on one side of the table. Written only while no reader can be there.
+struct kvs_hash_side {
+	uint64_t key[2];     // XXH3 takes the first as its seed
+	uint64_t generation; // how often the key was changed: 16 bits, 0 = never
+	uint64_t reserved;
 };
 
 /// The parts of the region that grow. Offsets are fixed at creation; `ready` bounds only rise.
@@ -89,7 +103,7 @@ struct kvs_region_header {
 	uint64_t flags; // enum kvs_header_flags
 	uint64_t instance_id; // random, the same in the store's meta
 	uint64_t region_bytes; // size of the memfd
-	uint64_t hash_seed; // keyed hash of this region
+	uint64_t hash_kind;    // enum kvs_hash_kind
 	uint64_t reserved_identity;
 
 	struct kvs_hot hot; // offset 64
@@ -109,14 +123,17 @@ struct kvs_region_header {
 	uint64_t overflow_fresh[2]; // of each side: overflow buckets from here on were never used
 	uint64_t segment_survivor; // index + 1 of the survivor segment last begun, 0 = none
 	uint64_t generation; // value of kvd.gen while this region serves
+	uint64_t reserved_serving[2];
 
-	uint64_t reserved_tail[66];
+	struct kvs_hash_side hash_sides[2]; // offset 512
+	uint64_t reserved_tail[56];
 };
 static_assert(offsetof(struct kvs_region_header, hot) == 64, "the hot line is line 1");
 static_assert(offsetof(struct kvs_region_header, marks) == 128, "watermarks are line 2");
 static_assert(offsetof(struct kvs_region_header, ready) == 192, "bounds are line 3");
 static_assert(offsetof(struct kvs_region_header, ranges) == 256, "geometry from line 4");
 static_assert(offsetof(struct kvs_region_header, adoptions) == 384, "adoption from line 6");
+static_assert(offsetof(struct kvs_region_header, hash_sides) == 512, "keys are line 8");
 static_assert(sizeof(struct kvs_region_header) == 1024, "counters start at 1024");
 
 #define KVS_COUNTERS_OFFSET 1024u // from the start of the region: one u64 a row of counters.tbl.h
@@ -278,6 +295,7 @@ static inline uint32_t kvs_layout_fingerprint(void)
 		offsetof(struct kvs_region_header, ranges),
 		offsetof(struct kvs_region_header, segment_bytes),
 		offsetof(struct kvs_region_header, adoptions),
+		offsetof(struct kvs_region_header, hash_sides),
 		sizeof(struct kvs_segment_entry),
 		sizeof(struct kvs_bucket),
 		sizeof(struct kvs_reader_page),

@@ -25,7 +25,8 @@
 
 #define KVS_BUCKET_ENTRIES 7u
 #define KVS_CHAIN_BUCKETS_MAX 1024u // bound on a client's walk: a longer chain must be damage
-#define KVS_CHAIN_BUCKETS_WRITE 512u // a write that would make a chain longer is refused
+#define KVS_CHAIN_BUCKETS_WRITE 128u // a write that would make a chain longer is refused
+#define KVS_CHAIN_BUCKETS_RESEED 32u // only keys made to collide do that: other hash key, please
 #define KVS_FIND_RETRIES_MAX 64u // root moved during a miss; beyond this the socket answers
 #define KVS_SNAPSHOT_RETRIES_MAX 64u // consistent multi-get; beyond this KVC_BUSY
 

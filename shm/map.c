@@ -34,10 +34,14 @@ static int map_read_header(struct kvs_map *map, const struct kvs_region_header *
 	uint64_t lifecycle = kvs_load_acquire(&shared->lifecycle);
 	map->region_bytes = region_bytes;
 	map->chain_buckets_max = KVS_CHAIN_BUCKETS_MAX;
-	map->hash_seed = shared->hash_seed;
 	map->instance_id = shared->instance_id;
 	map->segment_bytes = kvs_load_relaxed_32(&shared->segment_bytes);
 	map->readers_fence = (kvs_load_relaxed(&shared->flags) & KVS_HEADER_READERS_FENCE) != 0;
+	uint64_t hash_kind = kvs_load_relaxed(&shared->hash_kind);
+	if (hash_kind >= KVS_HASH_KINDS_COUNT) {
+		return KVS_MAP_HASH;
+	}
+	map->hash_kind = (enum kvs_hash_kind)hash_kind;
 	if (shared->region_bytes != region_bytes || region_bytes > KVS_REGION_BYTES_MAX ||
 	    map->segment_bytes < KVS_SEGMENT_BYTES_MIN ||
 	    map->segment_bytes > KVS_SEGMENT_BYTES_MAX ||

@@ -16,13 +16,13 @@
 struct kvs_map {
 	unsigned char *base; // start of the region in this process
 	uint64_t region_bytes;
-	uint64_t hash_seed;
 	uint64_t instance_id;
 	uint64_t segment_bytes; // power of two
 	struct kvs_range_bounds ranges[KVS_RANGES_COUNT];
 	uint64_t ready[KVS_RANGES_COUNT]; // bytes readable here; relaxed, only rise
 	void *reservation; // what to unmap
 	size_t reservation_bytes;
+	enum kvs_hash_kind hash_kind;
 	uint32_t chain_buckets_max; // a longer chain is damage; kvd's own map has no such bound
 	bool readers_fence; // the region demands fenced readers
 };
@@ -32,6 +32,7 @@ enum kvs_map_error {
 	KVS_MAP_SYSTEM, // errno says why
 	KVS_MAP_FOREIGN, // not a kvd region
 	KVS_MAP_LAYOUT, // a kvd region of another layout
+	KVS_MAP_HASH, // one whose keys are hashed in a way that is not known here
 	KVS_MAP_DAMAGED, // header contradicts itself or the file
 	KVS_MAP_NOT_ALIVE, // still starting, or retired
 };

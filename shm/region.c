@@ -150,7 +150,10 @@ static int region_fill_header(struct kvs_region *region, const struct kvs_region
 	header->flags = options->fenced ? KVS_HEADER_READERS_FENCE : 0;
 	header->instance_id = options->instance_id;
 	header->region_bytes = region->bytes;
-	header->hash_seed = options->hash_seed;
+	header->hash_kind = options->hash_kind;
+	header->hash_sides[0] = (struct kvs_hash_side){
+		.key = { options->hash_key[0], options->hash_key[1] },
+	};
 	header->hot.epoch_word = UINT64_C(1) << KVS_EPOCH_SHIFT | 1;
 	header->hot.incarnation = 1;
 	header->hot.oldest_valid = 1;
@@ -166,7 +169,7 @@ static void region_fill_map(struct kvs_region *region)
 	map->base = region->base;
 	map->region_bytes = region->bytes;
 	map->chain_buckets_max = UINT32_MAX; // its own memory: a long chain is slow, not damage
-	map->hash_seed = header->hash_seed;
+	map->hash_kind = (enum kvs_hash_kind)header->hash_kind;
 	map->instance_id = header->instance_id;
 	map->segment_bytes = header->segment_bytes;
 	map->readers_fence = (header->flags & KVS_HEADER_READERS_FENCE) != 0;
@@ -235,8 +238,7 @@ int kvs_region_create(struct kvs_region *region, const struct kvs_region_options
 	return KVS_REGION_OK;
 }
 
-static int region_check_header(struct kvs_region *region,
-			       const struct kvs_region_options *options)
+static int region_check_header(struct kvs_region *region, const struct kvs_region_options *options)
 {
 	struct kvs_map map;
 	const struct kvs_region_header *header = region->header;
@@ -251,6 +253,7 @@ static int region_check_header(struct kvs_region *region,
 	case KVS_MAP_FOREIGN:
 		return KVS_REGION_FOREIGN;
 	case KVS_MAP_LAYOUT:
+	case KVS_MAP_HASH:
 		return KVS_REGION_LAYOUT;
 	default:
 		return KVS_REGION_DAMAGED;

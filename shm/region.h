@@ -16,7 +16,8 @@ struct kvs_region_options {
 	uint64_t memory_bytes_max; // sizes the offset ranges
 	uint32_t segment_bytes; // power of two, KVS_SEGMENT_BYTES_MIN..MAX
 	uint64_t instance_id;
-	uint64_t hash_seed;
+	enum kvs_hash_kind hash_kind;
+	uint64_t hash_key[2]; // random; XXH3 takes the first word
 	bool fenced; // readers must fence
 	bool huge_pages; // ask for them
 	bool any_geometry; // adopting: only to be read out, however it is laid out

@@ -38,11 +38,21 @@ static inline uint64_t kvs_bucket_index(uint64_t hash, uint64_t buckets)
 	return index - ((uint64_t)(index >= buckets) << level);
 }
 
+/// Hash of a key on one side of the table.
+/// Call with: side 0 or 1. Thread must: as kvs_table_find(), or else the key of the side may change
+/// meanwhile; then it is the hash of nothing. Orders: none.
+uint64_t kvs_map_hash_on(const struct kvs_map *map, unsigned side, const void *key,
+			 size_t key_bytes);
+
+/// The same on the side that serves now.
+uint64_t kvs_map_hash(const struct kvs_map *map, const void *key, size_t key_bytes);
+
 /// Finds `key`. Tombstones are returned as hits of that kind: a reader counts them as a miss.
 /// Expiry is not looked at.
-/// Call with: hash = kvs_hash(map->hash_seed, key). Thread must: be inside a read section (the
-/// writer: be the writer). Orders: entry words are load-acquired, pairing with the writer's release
-/// stores; a miss is confirmed by an acquire fence and a reload of the root.
+/// Call with: hash = kvs_map_hash(map, key), which may be out of date: no miss is believed but by
+/// the hash that the key has on the side that was searched. Thread must: be inside a read section
+/// (the writer: be the writer). Orders: entry words are load-acquired, pairing with the writer's
+/// release stores; a miss is confirmed by an acquire fence and a reload of the root.
 enum kvs_find_result kvs_table_find(const struct kvs_map *map, uint64_t hash, const void *key,
 				    size_t key_bytes, struct kvs_hit *hit);
 
@@ -57,6 +67,13 @@ enum kvs_find_result kvs_table_load(const struct kvs_map *map, uint64_t entry, s
 void kvs_table_prefetch_bucket(const struct kvs_map *map, uint64_t hash);
 void kvs_table_prefetch_record(const struct kvs_map *map, uint64_t hash);
 
+/// The cursor of a position under the hash key of now: for walks that choose their own positions.
+uint64_t kvs_table_cursor(const struct kvs_map *map, uint64_t position);
+
+/// Generation of the hash key of the side that `root` leads to, 16 bits. It never comes again but
+/// after 65535 others.
+uint64_t kvs_table_generation(const struct kvs_map *map, uint64_t root);
+
 /// The first cursor position from `position` on, in plain order and over the table's end, of whose
 /// buckets one is not empty; or the last position of the table, or the one `limit` further, if that
 /// comes first. For walks through tables that are nearly empty.
@@ -66,7 +83,9 @@ uint64_t kvs_table_skip(const struct kvs_map *map, uint64_t position, uint64_t l
 /// Walks the table in reverse-binary order, so that a key that is there throughout is seen at least
 /// once although the table grows or shrinks between calls. Visits all entries of one cursor
 /// position (of every bucket that could hold them) and returns the next cursor, 0 when the walk is
-/// complete. `visit` gets entry words, tombstones and stubs included.
+/// complete. A walk over a change of the hash key begins anew by itself, for nothing is where it
+/// was: the cursor tells by its upper bits under which key it was made. `visit` gets entry words,
+/// tombstones and stubs included.
 /// Call with: cursor 0 to begin. Thread must: as kvs_table_find(). Orders: as kvs_table_find().
 uint64_t kvs_table_scan(const struct kvs_map *map, uint64_t cursor,
 			void (*visit)(void *context, uint64_t entry), void *context);

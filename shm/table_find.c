@@ -7,11 +7,29 @@
 
 #include <string.h>
 
+#include "shm/hash.h"
 #include "shm/table_quick.h"
 
 static const struct kvs_hot *find_hot(const struct kvs_map *map)
 {
 	return &kvs_map_header(map)->hot;
+}
+
+uint64_t kvs_map_hash_on(const struct kvs_map *map, unsigned side, const void *key,
+			 size_t key_bytes)
+{
+	const struct kvs_hash_side *keyed = &kvs_map_header(map)->hash_sides[side & 1u];
+	// Relaxed: written before the root that led here (partner: kvs_table_publish_root()).
+	const uint64_t words[2] = { kvs_load_relaxed(&keyed->key[0]),
+				    kvs_load_relaxed(&keyed->key[1]) };
+	return kvs_hash_keyed(map->hash_kind, words, key, key_bytes);
+}
+
+uint64_t kvs_map_hash(const struct kvs_map *map, const void *key, size_t key_bytes)
+{
+	// Acquire: the side's hash key is written (partner: the writer's root store).
+	uint64_t root = kvs_load_acquire(&find_hot(map)->table_root);
+	return kvs_map_hash_on(map, kvs_root_side(root), key, key_bytes);
 }
 
 // The bucket at `index` of a side, or NULL if this process has not mapped it.
@@ -48,8 +66,8 @@ enum kvs_find_result kvs_table_load(const struct kvs_map *map, uint64_t entry, s
 	uint64_t offset = kvs_entry_offset(entry);
 	uint64_t start = offset - map->ranges[KVS_RANGE_LOG].offset; // wraps to huge if below
 	if (__builtin_expect(start >= kvs_load_acquire(&map->ready[KVS_RANGE_LOG]), 0)) {
-		return start < map->ranges[KVS_RANGE_LOG].bytes_max ? KVS_FIND_UNMAPPED :
-								      KVS_FIND_DAMAGED;
+		return start < map->ranges[KVS_RANGE_LOG].bytes_max ? KVS_FIND_UNMAPPED
+								    : KVS_FIND_DAMAGED;
 	}
 	uint64_t limit = map->segment_bytes - (start & (map->segment_bytes - 1));
 	hit->entry = entry;
@@ -131,9 +149,14 @@ enum kvs_find_result kvs_table_find(const struct kvs_map *map, uint64_t hash, co
 		// cleared in their old bucket after the root that moves them is published.
 		kvs_fence_acquire();
 		uint64_t now = kvs_load_acquire(&find_hot(map)->table_root);
-		if (now == root || (kvs_root_turns(now) == kvs_root_turns(root) &&
+		bool still =
+			now == root || (kvs_root_turns(now) == kvs_root_turns(root) &&
 				    kvs_root_buckets(now) != 0 &&
-				    kvs_bucket_index(hash, kvs_root_buckets(now)) == index)) {
+					kvs_bucket_index(hash, kvs_root_buckets(now)) == index);
+		// And only if it is the key's: the hash may be one of before the hash key changed.
+		uint64_t searched = hash;
+		hash = kvs_map_hash_on(map, still ? side : kvs_root_side(now), key, key_bytes);
+		if (still && hash == searched) {
 			return KVS_FIND_ABSENT;
 		}
 		root = now;
@@ -156,6 +179,9 @@ bool kvs_quick_aim(const struct kvs_map *map, struct kvs_quick_aim *aim)
 	uint64_t log_ready = kvs_load_acquire(&map->ready[KVS_RANGE_LOG]);
 	unsigned range = KVS_RANGE_TABLE_0 + kvs_root_side(root);
 	kvs_quick_aim_clear(aim);
+	if (map->hash_kind != KVS_HASH_XXH3) {
+		return false; // the quick way knows no other
+	}
 	if (buckets == 0 || find_bucket(map, range, buckets - 1) == NULL ||
 	    log_ready < sizeof(struct kvs_record)) {
 		return false;
@@ -168,6 +194,10 @@ bool kvs_quick_aim(const struct kvs_map *map, struct kvs_quick_aim *aim)
 	aim->log_last = (log_ready - sizeof(struct kvs_record)) / 8;
 	aim->log = map->base + map->ranges[KVS_RANGE_LOG].offset;
 	aim->log_last_at = aim->log + log_ready - sizeof(struct kvs_record);
+	// Relaxed: as in kvs_map_hash_on().
+	const struct kvs_hash_side *keyed = &kvs_map_header(map)->hash_sides[kvs_root_side(root)];
+	aim->hash_seed = kvs_load_relaxed(&keyed->key[0]);
+	aim->flips = kvs_hash_flips(aim->hash_seed);
 	aim->root = root;
 	return true;
 }

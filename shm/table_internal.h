@@ -9,8 +9,8 @@
 /// Granularity in which the table takes memory.
 static inline uint64_t kvs_table_chunk_bytes(const struct kvs_region *region)
 {
-	return region->segment_bytes < KVS_HUGE_PAGE_BYTES ? region->segment_bytes :
-							     KVS_HUGE_PAGE_BYTES;
+	return region->segment_bytes < KVS_HUGE_PAGE_BYTES ? region->segment_bytes
+							   : KVS_HUGE_PAGE_BYTES;
 }
 
 static inline struct kvs_bucket *kvs_table_bucket(const struct kvs_table *table, unsigned range,
@@ -48,6 +48,25 @@ void kvs_table_chain_trim(struct kvs_table *table, struct kvs_bucket *bucket);
 
 /// Clears every entry of a chain and unlinks all its overflow buckets.
 void kvs_table_chain_clear(struct kvs_table *table, struct kvs_bucket *bucket);
+
+/// Gives a side its hash key, while nobody is there: it counts once the side's root is published.
+static inline void kvs_table_give_key(const struct kvs_table *table, unsigned side,
+				      const uint64_t hash_key[2], uint64_t generation)
+{
+	struct kvs_hash_side *keyed = &table->region->header->hash_sides[side];
+	// Relaxed: partner is the root's release (kvs_table_publish_root()).
+	kvs_store_relaxed(&keyed->key[0], hash_key[0]);
+	kvs_store_relaxed(&keyed->key[1], hash_key[1]);
+	kvs_store_relaxed(&keyed->generation, generation);
+}
+
+/// Tells who looks at steps that this one was reached.
+static inline void kvs_table_step_reached(const struct kvs_table *table, enum kvs_table_step step)
+{
+	if (__builtin_expect(table->step_hook != NULL, 0)) {
+		table->step_hook(table->step_context, step);
+	}
+}
 
 /// Publishes the root from table->{turns, side, buckets}.
 void kvs_table_publish_root(struct kvs_table *table);

@@ -17,6 +17,7 @@
 #define KVS_QUICK_SSE2 1
 #endif
 
+#include "shm/hash.h"
 #include "shm/map.h"
 #include "shm/record.h"
 #include "shm/table.h"
@@ -34,6 +35,9 @@ struct kvs_quick_aim {
 	uint64_t log_last; // from log_offset: a header that begins here is the last one mapped
 	const unsigned char *log;	  // where the log begins here
 	const unsigned char *log_last_at; // that last header
+	// What keys are hashed with under this root:
+	struct kvs_hash_flips flips;
+	uint64_t hash_seed;
 };
 
 struct kvs_quick {
@@ -48,9 +52,9 @@ struct kvs_quick {
 void kvs_quick_aim_clear(struct kvs_quick_aim *aim);
 
 /// Works out `aim` for the present root. False, and nothing worked out, if this process has not
-/// mapped what the root names.
-/// Call with: an open map. Thread must: own `aim`. Orders: the root is load-acquired (partner: the
-/// writer's root store), the bounds too (partner: kvs_map_extend()).
+/// mapped what the root names, or if keys are not hashed by XXH3.
+/// Call with: an open map. Thread must: be inside a read section and own `aim`. Orders: the root is
+/// load-acquired (partner: the writer's root store), the bounds too (partner: kvs_map_extend()).
 bool kvs_quick_aim(const struct kvs_map *map, struct kvs_quick_aim *aim);
 
 /// The lengths of keys that are hashed and compared without a call or a loop.
@@ -105,7 +109,7 @@ kvs_quick_entry(const struct kvs_bucket *bucket, uint64_t hash)
 /// Finds `key` if that is easy. False says nothing about whether it is there. With `brief`, a
 /// constant, the key must be a short one (kvs_quick_is_short()) and only a value without expiry is
 /// an answer; then nothing is called, so that a function around it needs no registers saved.
-/// Call with: as kvs_table_find(), key_bytes at least 1, `aim` of this map. Thread must: as
+/// Call with: hash by the seed of `aim`, key_bytes at least 1, `aim` of this map. Thread must: as
 /// kvs_table_find(), and own `aim`. Orders: the entry word is load-acquired, pairing with the
 /// writer's release store.
 static inline __attribute__((always_inline)) bool

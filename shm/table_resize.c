@@ -6,7 +6,6 @@
 // place or, after a miss and a look at the new root, in the other.
 #include <string.h>
 
-#include "shm/hash.h"
 #include "shm/table_internal.h"
 
 // Hash of the key behind an entry; false if the record cannot be read, which only damage explains.
@@ -16,15 +15,8 @@ static bool entry_hash(const struct kvs_table *table, uint64_t entry, uint64_t *
 	if (kvs_table_load(&table->region->map, entry, &hit) == KVS_FIND_DAMAGED) {
 		return false;
 	}
-	*hash = kvs_hash(table->region->map.hash_seed, hit.view.key, hit.view.key_bytes);
+	*hash = kvs_map_hash_on(&table->region->map, table->side, hit.view.key, hit.view.key_bytes);
 	return true;
-}
-
-static void table_step_reached(struct kvs_table *table, enum kvs_table_step step)
-{
-	if (__builtin_expect(table->step_hook != NULL, 0)) {
-		table->step_hook(table->step_context, step);
-	}
 }
 
 // Buckets are split in order, so what the next splits will touch is known.
@@ -118,10 +110,10 @@ static void chain_compact(struct kvs_table *table, struct kvs_bucket *first)
 						  entry); // a hole before it, as counted
 		}
 	}
-	table_step_reached(table, KVS_TABLE_COMPACT_FILLED);
+	kvs_table_step_reached(table, KVS_TABLE_COMPACT_FILLED);
 	table->turns++;
 	kvs_table_publish_root(table);
-	table_step_reached(table, KVS_TABLE_COMPACT_PUBLISHED);
+	kvs_table_step_reached(table, KVS_TABLE_COMPACT_PUBLISHED);
 	for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
 		// Release: after the root (partner: the fence on a miss).
 		kvs_store_release(&tail->entry[i], 0);
@@ -151,11 +143,11 @@ static bool table_split(struct kvs_table *table)
 		kvs_table_chain_clear(table, to);
 		return false;
 	}
-	table_step_reached(table, KVS_TABLE_SPLIT_FILLED);
+	kvs_table_step_reached(table, KVS_TABLE_SPLIT_FILLED);
 	table_turn(table, true);
 	table->buckets++;
 	kvs_table_publish_root(table);
-	table_step_reached(table, KVS_TABLE_SPLIT_PUBLISHED);
+	kvs_table_step_reached(table, KVS_TABLE_SPLIT_PUBLISHED);
 	split_clear(table, from, small);
 	chain_compact(table, from);
 	table->splits++;
@@ -200,11 +192,11 @@ static bool table_merge(struct kvs_table *table)
 			}
 		}
 	}
-	table_step_reached(table, KVS_TABLE_MERGE_FILLED);
+	kvs_table_step_reached(table, KVS_TABLE_MERGE_FILLED);
 	table_turn(table, false);
 	table->buckets--;
 	kvs_table_publish_root(table);
-	table_step_reached(table, KVS_TABLE_MERGE_PUBLISHED);
+	kvs_table_step_reached(table, KVS_TABLE_MERGE_PUBLISHED);
 	kvs_table_chain_clear(table, last);
 	table->merges++;
 	return true;
@@ -217,6 +209,9 @@ bool kvs_table_wants_growth(const struct kvs_table *table)
 
 bool kvs_table_step(struct kvs_table *table)
 {
+	if (table->reseed.active) {
+		return false; // what is copied must not move
+	}
 	if (kvs_table_wants_growth(table)) {
 		return table_split(table);
 	}
@@ -237,7 +232,10 @@ uint64_t kvs_table_growth_bytes(const struct kvs_table *table)
 
 bool kvs_table_switch_side(struct kvs_table *table)
 {
+	const struct kvs_hash_side *keyed = &table->region->header->hash_sides[table->side];
 	unsigned other = table->side ^ 1u;
+	kvs_table_reseed_abandon(table);
+	table->crowded = false;
 	if (!table->other_side_ready ||
 	    kvs_table_populate(table, KVS_RANGE_TABLE_0 + other,
 			       table->buckets_min * sizeof(struct kvs_bucket)) != 0) {
@@ -246,6 +244,8 @@ bool kvs_table_switch_side(struct kvs_table *table)
 	kvs_limbo_push(table->limbo, kvs_epoch_stamp(table->epochs), KVS_LIMBO_SIDE, table->side,
 		       table->populated[KVS_RANGE_TABLE_0 + table->side] +
 			       table->populated[KVS_RANGE_OVERFLOW_0 + table->side]);
+	// The same hash key: positions of a walk stay what they are.
+	kvs_table_give_key(table, other, keyed->key, keyed->generation);
 	table->other_side_ready = false;
 	table->side = other;
 	table->buckets = table->buckets_min;
@@ -257,6 +257,8 @@ bool kvs_table_switch_side(struct kvs_table *table)
 
 void kvs_table_clear(struct kvs_table *table)
 {
+	kvs_table_reseed_abandon(table);
+	table->crowded = false;
 	for (uint64_t i = 0; i < table->buckets; i++) {
 		kvs_table_chain_clear(table, kvs_table_primary(table, i));
 	}

@@ -2,8 +2,12 @@
 //
 // The reverse-binary walk: the cursor counts in the bits of the smaller mask from the top down, so
 // that the buckets a key can be in after growth or shrinkage are exactly those that one cursor
-// position covers. A key that is there throughout is visited at least once; some may come twice.
+// position covers. A key that is there throughout is visited at least once; some may come twice. A
+// position means nothing under another hash key, so a cursor carries the generation of its own.
 #include "shm/table.h"
+
+#define SCAN_GENERATION_SHIFT 48 // above any position: KVS_ROOT_BUCKETS_BITS and one more
+static_assert(KVS_ROOT_BUCKETS_BITS < SCAN_GENERATION_SHIFT, "positions lie below");
 
 static uint64_t scan_reverse(uint64_t word)
 {
@@ -50,6 +54,8 @@ uint64_t kvs_table_scan(const struct kvs_map *map, uint64_t cursor,
 {
 	const struct kvs_hot *hot = &kvs_map_header(map)->hot;
 	uint64_t root = kvs_load_acquire(&hot->table_root);
+	uint64_t position = 0;
+	uint64_t generation = 0;
 	uint64_t mask = 0;
 	for (unsigned tries = 0; tries < KVS_FIND_RETRIES_MAX; tries++) {
 		uint64_t buckets = kvs_root_buckets(root);
@@ -59,7 +65,10 @@ uint64_t kvs_table_scan(const struct kvs_map *map, uint64_t cursor,
 		unsigned level = 63u - (unsigned)__builtin_clzll(buckets);
 		uint64_t small = UINT64_C(1) << level;
 		mask = small - 1;
-		uint64_t base = cursor & mask;
+		generation = kvs_table_generation(map, root);
+		bool same = cursor >> SCAN_GENERATION_SHIFT == generation;
+		position = same ? cursor & ((UINT64_C(1) << SCAN_GENERATION_SHIFT) - 1) : 0;
+		uint64_t base = position & mask;
 		scan_chain(map, kvs_root_side(root), base, visit, context);
 		if (base + small < buckets) {
 			scan_chain(map, kvs_root_side(root), base + small, visit, context);
@@ -73,10 +82,24 @@ uint64_t kvs_table_scan(const struct kvs_map *map, uint64_t cursor,
 		}
 		root = now;
 	}
-	cursor |= ~mask;
-	cursor = scan_reverse(cursor);
-	cursor++;
-	return scan_reverse(cursor);
+	position |= ~mask;
+	position = scan_reverse(position);
+	position++;
+	position = scan_reverse(position);
+	return position != 0 ? generation << SCAN_GENERATION_SHIFT | position : 0;
+}
+
+uint64_t kvs_table_generation(const struct kvs_map *map, uint64_t root)
+{
+	const struct kvs_hash_side *keyed = &kvs_map_header(map)->hash_sides[kvs_root_side(root)];
+	return kvs_load_relaxed(&keyed->generation) & 0xffff;
+}
+
+uint64_t kvs_table_cursor(const struct kvs_map *map, uint64_t position)
+{
+	uint64_t root = kvs_load_acquire(&kvs_map_header(map)->hot.table_root);
+	position &= (UINT64_C(1) << SCAN_GENERATION_SHIFT) - 1;
+	return kvs_table_generation(map, root) << SCAN_GENERATION_SHIFT | position;
 }
 
 static bool skip_is_empty(const struct kvs_bucket *bucket)

@@ -189,17 +189,19 @@ void kvs_table_chain_clear(struct kvs_table *table, struct kvs_bucket *bucket)
 	kvs_table_chain_trim(table, bucket);
 }
 
-bool kvs_table_chain_has_room(const struct kvs_table *table, uint64_t hash)
+bool kvs_table_chain_has_room(struct kvs_table *table, uint64_t hash)
 {
 	uint64_t index = kvs_bucket_index(hash, table->buckets);
 	const struct kvs_bucket *bucket = kvs_table_primary(table, index);
-	for (unsigned steps = 0; steps < KVS_CHAIN_BUCKETS_WRITE; steps++) {
-		bucket = kvs_table_next(table, bucket);
-		if (bucket == NULL) {
-			return true;
+	unsigned length = 0;
+	while (length < KVS_CHAIN_BUCKETS_WRITE &&
+	       (bucket = kvs_table_next(table, bucket)) != NULL) {
+		length++;
 		}
+	if (__builtin_expect(length >= KVS_CHAIN_BUCKETS_RESEED, 0)) {
+		table->crowded = true;
 	}
-	return false;
+	return length < KVS_CHAIN_BUCKETS_WRITE;
 }
 
 bool kvs_table_insert(struct kvs_table *table, uint64_t hash, uint64_t entry)
@@ -209,6 +211,9 @@ bool kvs_table_insert(struct kvs_table *table, uint64_t hash, uint64_t entry)
 		return false;
 	}
 	table->entries++;
+	if (__builtin_expect(table->reseed.active, 0)) {
+		kvs_table_mirror(table, hash, 0, entry);
+	}
 	return true;
 }
 
@@ -223,7 +228,11 @@ static bool slot_in_overflow(const struct kvs_table *table, const uint64_t *slot
 
 void kvs_table_remove(struct kvs_table *table, uint64_t hash, uint64_t *slot)
 {
+	uint64_t before = kvs_load_relaxed(slot);
 	kvs_store_release(slot, 0); // partner: find_in_chain()
+	if (__builtin_expect(table->reseed.active, 0)) {
+		kvs_table_mirror(table, hash, before, 0);
+	}
 	table->entries--;
 	if (slot_in_overflow(table, slot)) {
 		uint64_t index = kvs_bucket_index(hash, table->buckets);

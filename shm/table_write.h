@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The table's writing half: publish, replace and clear one-word entries, overflow buckets, and
-// growth and shrinkage by linear hashing in place. The order that readers rely on: fill the new
-// chain, publish the root, clear the moved entries in the old place.
+// The table's writing half: publish, replace and clear one-word entries, overflow buckets, growth
+// and shrinkage by linear hashing in place, and rebuilding under another hash key. The order that
+// readers rely on: fill the new chain, publish the root, clear the moved entries in the old place.
 #pragma once
 
 #include <stdbool.h>
@@ -21,6 +21,8 @@ enum kvs_table_step {
 	KVS_TABLE_COMPACT_PUBLISHED, // root with another turn published, copies not yet cleared
 	KVS_TABLE_MERGE_FILLED,
 	KVS_TABLE_MERGE_PUBLISHED,
+	KVS_TABLE_RESEED_FILLED, // the other side has every entry, root not yet published
+	KVS_TABLE_RESEED_PUBLISHED,
 };
 
 /// Overflow buckets of one side: fresh ones from the range, freed ones from a stack.
@@ -30,6 +32,12 @@ struct kvs_overflow {
 	uint32_t freed_count;
 	uint32_t freed_capacity;
 	uint32_t used_count;
+};
+
+/// The table's other side while it is being filled under another hash key; see table_reseed.c.
+struct kvs_reseed {
+	bool active;
+	uint64_t copied; // buckets of the serving side whose entries stand on the other as well
 };
 
 struct kvs_table {
@@ -45,6 +53,8 @@ struct kvs_table {
 	unsigned side;
 	bool growing;
 	bool other_side_ready; // false while a flushed side waits for its grace period
+	bool crowded; // a write met a chain of KVS_CHAIN_BUCKETS_RESEED: keys collide
+	struct kvs_reseed reseed;
 	uint64_t splits;
 	uint64_t merges;
 	void (*step_hook)(void *context, enum kvs_table_step step);
@@ -66,19 +76,28 @@ void kvs_table_fini(struct kvs_table *table);
 int kvs_table_secure(struct kvs_table *table, uint64_t count);
 
 /// May another entry join the chain of `hash`? False beyond KVS_CHAIN_BUCKETS_WRITE buckets, which
-/// only keys made to collide reach.
-bool kvs_table_chain_has_room(const struct kvs_table *table, uint64_t hash);
+/// only keys made to collide reach. Long before that table->crowded is set.
+bool kvs_table_chain_has_room(struct kvs_table *table, uint64_t hash);
 
 /// Adds an entry for a key that has none. Returns false if no overflow bucket can be had.
 /// Call with: a complete record behind `entry`. Thread must: be the writer. Orders: release;
 /// partner find_in_chain()'s acquire.
 bool kvs_table_insert(struct kvs_table *table, uint64_t hash, uint64_t entry);
 
+/// What is under way on the other side follows: the entry `before` (0 = none) of a key that hashes
+/// to `hash` on the serving side gave way to `after` (0 = none). For the three around it.
+void kvs_table_mirror(struct kvs_table *table, uint64_t hash, uint64_t before, uint64_t after);
+
 /// Replaces the entry in `slot` (from kvs_table_find() on this thread, no other change since).
 /// Call with, thread, orders: as kvs_table_insert().
-static inline void kvs_table_replace(uint64_t *slot, uint64_t entry)
+static inline void kvs_table_replace(struct kvs_table *table, uint64_t hash, uint64_t *slot,
+				     uint64_t entry)
 {
+	uint64_t before = kvs_load_relaxed(slot);
 	kvs_store_release(slot, entry);
+	if (__builtin_expect(table->reseed.active, 0)) {
+		kvs_table_mirror(table, hash, before, entry);
+	}
 }
 
 /// Clears the entry in `slot`; its overflow bucket is freed if that was its last.
@@ -105,6 +124,29 @@ bool kvs_table_switch_side(struct kvs_table *table);
 
 /// Empties the table in place, bucket by bucket.
 void kvs_table_clear(struct kvs_table *table);
+
+/// Begins to rebuild the table under `hash_key`, on the side that does not serve. Until that is
+/// published or abandoned the table neither grows nor shrinks. False if the other side still waits
+/// for its grace period, or if a rebuild is under way.
+/// Call with: random words. Thread must: be the writer. Orders: nothing that a reader sees.
+bool kvs_table_reseed_begin(struct kvs_table *table, const uint64_t hash_key[2]);
+
+/// Goes on with it: takes a chunk of memory, or copies up to `buckets` buckets. 1: everything is
+/// copied, kvs_table_reseed_publish() may follow at any time; 0: more to do; -ENOMEM, -ENOSPC or
+/// -EUCLEAN (a record that cannot be read, or keys that collide under the new key, too): it was
+/// abandoned and nothing has changed.
+int kvs_table_reseed_step(struct kvs_table *table, unsigned buckets);
+
+/// Bytes that the next step will populate, for the memory bound.
+uint64_t kvs_table_reseed_bytes(const struct kvs_table *table);
+
+/// Makes the other side the one that serves, by one store; the former waits in limbo.
+/// Call with: everything copied; slots and hashes from earlier forgotten. Thread must: be the
+/// writer. Orders: root is store-released; partner kvs_table_find().
+void kvs_table_reseed_publish(struct kvs_table *table);
+
+/// Gives up: no reader has ever been on the other side, so it is free at once.
+void kvs_table_reseed_abandon(struct kvs_table *table);
 
 /// Gives back what came out of limbo.
 void kvs_table_free_overflow(struct kvs_table *table, unsigned side, uint64_t index);

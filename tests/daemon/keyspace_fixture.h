@@ -33,17 +33,27 @@ static uint64_t fixture_monotonic_ns(void)
 	return ns += 2000000; // every look is two milliseconds later: scans are always due
 }
 
+static void fixture_random(void *out, size_t bytes)
+{
+	static unsigned char next;
+	unsigned char *at = out;
+	for (size_t i = 0; i < bytes; i++) {
+		at[i] = (unsigned char)(next += 47);
+	}
+}
+
 // Everything before recovery, which fixture_serve() ends.
 static inline void fixture_begin(struct fixture *f, bool persisted, uint64_t seed,
 				 uint64_t memory_bytes, bool block_on_stuck)
 {
 	static const struct seam seam = { .monotonic_ns = fixture_monotonic_ns,
-					  .wall_ms = fixture_wall };
+					  .wall_ms = fixture_wall,
+					  .random_bytes = fixture_random };
 	struct kvs_region_options options = { .memory_bytes = memory_bytes,
 					      .memory_bytes_max = memory_bytes,
 					      .segment_bytes = FIXTURE_SEGMENT_BYTES,
 					      .instance_id = 1,
-					      .hash_seed = seed,
+					      .hash_key = { seed },
 					      .fenced = true };
 	memset(f, 0, sizeof(*f));
 	ok_int(kvs_region_create(&f->region, &options), KVS_REGION_OK, "region");

@@ -28,7 +28,7 @@ static void begin_region(struct life *life, const struct life_options *options)
 		.memory_bytes_max = options->memory_bytes,
 		.segment_bytes = options->segment_bytes,
 		.instance_id = 77,
-		.hash_seed = 5,
+		.hash_key = { 5 },
 		.fenced = !kvs_epoch_membarrier_works(),
 	};
 	if (kvs_region_create(&life->region, &region) != KVS_REGION_OK) {

@@ -114,7 +114,7 @@ static inline void slices_open(void)
 					      .memory_bytes_max = SLICES_MEMORY_BYTES,
 					      .segment_bytes = SLICES_SEGMENT_BYTES,
 					      .instance_id = 1,
-					      .hash_seed = 1,
+					      .hash_key = { 1 },
 					      .fenced = true };
 	ok_int(kvs_region_create(&s->region, &options), KVS_REGION_OK, "region");
 	kvs_epoch_init(&s->epochs, &s->region.header->hot, true);

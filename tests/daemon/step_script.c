@@ -50,7 +50,7 @@ static void world_open(struct world *w)
 					      .memory_bytes_max = SCRIPT_MEMORY,
 					      .segment_bytes = SCRIPT_SEGMENT,
 					      .instance_id = 1,
-					      .hash_seed = 7,
+					      .hash_key = { 7 },
 					      .fenced = true };
 	memset(w, 0, sizeof(*w));
 	if (kvs_region_create(&w->region, &options) != KVS_REGION_OK) {

@@ -96,7 +96,7 @@ static void rig_open(struct rig *rig)
 					      .memory_bytes_max = MEMORY_BYTES,
 					      .segment_bytes = SEGMENT_BYTES,
 					      .instance_id = 1,
-					      .hash_seed = 1,
+					      .hash_key = { 1 },
 					      .fenced = true };
 	ok_int(kvs_region_create(&rig->region, &options), KVS_REGION_OK, "region");
 	kvs_epoch_init(&rig->epochs, &rig->region.header->hot, true);

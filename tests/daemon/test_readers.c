@@ -36,7 +36,7 @@ static void start(void)
 		.memory_bytes_max = 8 << 20,
 		.segment_bytes = KVS_SEGMENT_BYTES_MIN,
 		.instance_id = 0x1234abcd,
-		.hash_seed = 1,
+		.hash_key = { 1 },
 		.fenced = true,
 	};
 	stub_start(PERSIST_MEMORY);

@@ -111,7 +111,7 @@ static void put_record(uint16_t where, uint64_t word)
 		memcpy(&part, bytes + (size_t)i * 8, 8);
 		put_word(word_of(KVS_RANGE_LOG, first + i), part);
 	}
-	uint64_t hash = kvs_hash(map.hash_seed, key, 1);
+	uint64_t hash = kvs_map_hash(&map, key, 1);
 	uint64_t bucket = kvs_bucket_index(hash, table.buckets);
 	uint64_t offset = region.map.ranges[KVS_RANGE_LOG].offset + first * 8;
 	put_word(word_of(KVS_RANGE_TABLE_0, bucket * 8 + (word >> 16) % 7),
@@ -123,7 +123,7 @@ static void put_in_chain(uint16_t where, uint64_t word)
 {
 	char key[2];
 	key_of(where, key);
-	uint64_t hash = kvs_hash(map.hash_seed, key, 1);
+	uint64_t hash = kvs_map_hash(&map, key, 1);
 	uint64_t bucket = kvs_bucket_index(hash, table.buckets);
 	uint64_t tagged = (hash & ~((UINT64_C(1) << 48) - 1)) | (word & ((UINT64_C(1) << 48) - 1));
 	put_word(word_of(KVS_RANGE_TABLE_0, bucket * 8 + (where >> 3) % 8),
@@ -206,7 +206,7 @@ static void walk(void)
 		char key[2];
 		struct kvs_hit hit;
 		key_of(i, key);
-		uint64_t hash = kvs_hash(map.hash_seed, key, 1);
+		uint64_t hash = kvs_map_hash(&map, key, 1);
 		kvs_table_prefetch_bucket(&map, hash);
 		kvs_table_prefetch_record(&map, hash);
 		if (kvs_table_find(&map, hash, key, 1, &hit) == KVS_FIND_HIT) {

@@ -15,7 +15,7 @@ static uint64_t fake_write(struct fixture *f, const char *key, struct kvs_record
 	spec->time_ms = KVS_TIME_ORIGIN_MS + spec->seq;
 	uint64_t bytes =
 		kvs_record_bytes(spec->key_bytes, spec->payload_bytes, spec->expiry_ms != 0);
-	uint64_t hash = kvs_hash(f->region.map.hash_seed, key, spec->key_bytes);
+	uint64_t hash = kvs_map_hash(&f->region.map, key, spec->key_bytes);
 	if (kvs_table_secure(&f->table, 1) != 0 || kvs_log_secure(&f->log, bytes, bytes, 0) != 0) {
 		fake_bail("no room in the log");
 	}
@@ -25,7 +25,7 @@ static uint64_t fake_write(struct fixture *f, const char *key, struct kvs_record
 	uint64_t entry = kvs_entry_make(hash, kind, written, offset);
 	struct kvs_hit hit;
 	if (kvs_table_find(&f->region.map, hash, key, spec->key_bytes, &hit) == KVS_FIND_HIT) {
-		kvs_table_replace(hit.slot, entry);
+		kvs_table_replace(&f->table, hash, hit.slot, entry);
 	} else if (!kvs_table_insert(&f->table, hash, entry)) {
 		fake_bail("no room in the table");
 	}

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Readers in many threads of one process while records are overwritten, moved by a cleaner and
-// their segments reused: every value read must be one that was written for its key. B: copies are
-// whole, views stand until their end. Threads also open and close readers, and one writes by
-// socket.
+// their segments reused, and the table is rebuilt under other hash keys: every value read must be
+// one that was written for its key. B: copies are whole, views stand until their end. Threads also
+// open and close readers, and one writes by socket.
 #include <sched.h>
 #include <stddef.h>
 
@@ -21,7 +21,7 @@ struct shared {
 	struct fake fake;
 	kvc *client;
 	uint64_t stop; // partner: loads in the readers
-	uint64_t gets, views, bad, revoked, churned;
+	uint64_t gets, views, bad, revoked, churned, reseeds;
 };
 
 static void key_name(char *key, uint64_t i)
@@ -129,6 +129,19 @@ static void make_room(struct fixture *f)
 	}
 }
 
+// A little more of a rebuild of the table under another hash key, again and again.
+static void reseed(struct shared *shared, uint64_t n)
+{
+	struct kvs_table *table = &shared->fake.fixture.table;
+	const uint64_t hash_key[2] = { n, ~n };
+	if (!table->reseed.active) {
+		(void)kvs_table_reseed_begin(table, hash_key); // once the last side is free
+	} else if (kvs_table_reseed_step(table, 2) == 1) {
+		kvs_table_reseed_publish(table);
+		shared->reseeds++;
+	}
+}
+
 static uint64_t write_values(struct shared *shared, uint64_t *reused)
 {
 	struct fixture *f = &shared->fake.fixture;
@@ -145,6 +158,7 @@ static uint64_t write_values(struct shared *shared, uint64_t *reused)
 			*reused += kvs_log_segments_free(&f->log) - freed;
 		}
 		refused += fixture_set(f, key, 6, value, sizeof(value)) == 0;
+		reseed(shared, n);
 		pthread_mutex_unlock(&shared->fake.mutex);
 		if (n % 1000 == 999) {
 			refused += kvc_set(shared->client, "by-socket", 9, value, 64, NULL, NULL) !=
@@ -205,6 +219,8 @@ static void run(uint32_t flags, const char *how)
 	ok(shared.gets > 1000 && shared.views > 50 && shared.churned > 5, "%s: and enough of them",
 	   how);
 	ok(reused > 100, "%s: while memory was reused", how);
+	ok(shared.reseeds > 20, "A: %s: and the hash key changed %llu times", how,
+	   (unsigned long long)shared.reseeds);
 #ifdef KVS_TSAN
 	shared.client->attachment->pages[0] = own;
 #endif

@@ -148,7 +148,7 @@ struct world {
 	struct fake *fake;
 	uint64_t random;
 	uint64_t version[KEYS]; // present one, 0 = absent; stored when it is visible
-	unsigned failed, flushes, extras;
+	unsigned failed, flushes, reseeds, extras;
 };
 
 static size_t key_of(char *key, const char *word, unsigned number)
@@ -193,6 +193,20 @@ static void flush(struct world *world)
 }
 
 // One change of the region. UINT64_MAX stands for absent: above every version there was.
+// The table is rebuilt under another hash key: no token outlives that.
+static void reseed(struct world *world)
+{
+	struct kvs_table *table = &world->fake->fixture.table;
+	const uint64_t hash_key[2] = { tap_random(&world->random), 0 };
+	if (!kvs_table_reseed_begin(table, hash_key)) {
+		return; // the other side is not empty yet
+	}
+	while (kvs_table_reseed_step(table, 100) == 0) {
+	}
+	kvs_table_reseed_publish(table);
+	world->reseeds++;
+}
+
 static void change(struct world *world)
 {
 	static const char value[6000]; // large: few places to choose from
@@ -222,8 +236,10 @@ static void change(struct world *world)
 		} else {
 			(void)fixture_remove(f, key, bytes);
 		}
-	} else if (dice < 9998) {
+	} else if (dice < 9996) {
 		(void)fixture_reclaim(f);
+	} else if (dice < 9998) {
+		reseed(world);
 	} else {
 		flush(world);
 	}
@@ -284,8 +300,9 @@ static void test_every_order(struct fake *fake, kvc_reader *reader, uint64_t see
 	ok(renamed > 10 || slower() > 1,
 	   "%u times the same word stood at the same place for another record", renamed);
 	ok(kept > 100, "%u are believed, %u needlessly not", kept, needless);
-	ok(world.failed == 0 && world.flushes > 1, "%u flushes, every write went through",
-	   world.flushes);
+	ok(world.failed == 0 && world.flushes > 1 && world.reseeds > 1,
+	   "%u flushes, %u changes of the hash key, every write went through",
+	   world.flushes, world.reseeds);
 }
 
 static uint64_t stop;

@@ -22,7 +22,7 @@ void fixture_open(struct fixture *f, uint64_t memory_bytes, uint32_t segment_byt
 		.memory_bytes_max = memory_bytes,
 		.segment_bytes = segment_bytes,
 		.instance_id = 7,
-		.hash_seed = 11,
+		.hash_key = { 11 },
 		.fenced = !kvs_epoch_membarrier_works(),
 	};
 	if (kvs_region_create(&f->region, &options) != KVS_REGION_OK) {
@@ -71,7 +71,7 @@ uint64_t fixture_set(struct fixture *f, const void *key, size_t key_bytes, const
 		     size_t value_bytes)
 {
 	uint64_t bytes = kvs_record_bytes(key_bytes, value_bytes, 0);
-	uint64_t hash = kvs_hash(f->region.map.hash_seed, key, key_bytes);
+	uint64_t hash = kvs_map_hash(&f->region.map, key, key_bytes);
 	if (kvs_table_secure(&f->table, 1) != 0 || kvs_log_secure(&f->log, bytes, bytes, 0) != 0) {
 		return 0;
 	}
@@ -92,7 +92,7 @@ uint64_t fixture_set(struct fixture *f, const void *key, size_t key_bytes, const
 	kvs_log_live_add(&f->log, offset, written);
 	if (kvs_table_find(&f->region.map, hash, key, key_bytes, &hit) == KVS_FIND_HIT) {
 		kvs_log_live_sub(&f->log, kvs_entry_offset(hit.entry), hit.view.record_bytes);
-		kvs_table_replace(hit.slot, entry);
+		kvs_table_replace(&f->table, hash, hit.slot, entry);
 	} else if (!kvs_table_insert(&f->table, hash, entry)) {
 		return 0;
 	}
@@ -106,7 +106,7 @@ uint64_t fixture_set(struct fixture *f, const void *key, size_t key_bytes, const
 
 bool fixture_remove(struct fixture *f, const void *key, size_t key_bytes)
 {
-	uint64_t hash = kvs_hash(f->region.map.hash_seed, key, key_bytes);
+	uint64_t hash = kvs_map_hash(&f->region.map, key, key_bytes);
 	struct kvs_hit hit;
 	if (kvs_table_find(&f->region.map, hash, key, key_bytes, &hit) != KVS_FIND_HIT) {
 		return false;
@@ -122,7 +122,7 @@ bool fixture_remove(struct fixture *f, const void *key, size_t key_bytes)
 enum kvs_find_result fixture_find(const struct kvs_map *map, const void *key, size_t key_bytes,
 				  struct kvs_hit *hit)
 {
-	return kvs_table_find(map, kvs_hash(map->hash_seed, key, key_bytes), key, key_bytes, hit);
+	return kvs_table_find(map, kvs_map_hash(map, key, key_bytes), key, key_bytes, hit);
 }
 
 size_t fixture_reclaim(struct fixture *f)
@@ -162,7 +162,7 @@ bool fixture_clean(struct fixture *f, uint32_t segment)
 			bail("the cleaner met something that is no record");
 		}
 		at += view.record_bytes;
-		uint64_t hash = kvs_hash(f->region.map.hash_seed, view.key, view.key_bytes);
+		uint64_t hash = kvs_map_hash(&f->region.map, view.key, view.key_bytes);
 		uint64_t *slot = kvs_table_slot_of(&f->table, hash, offset);
 		if (slot == NULL) {
 			continue;
@@ -176,8 +176,9 @@ bool fixture_clean(struct fixture *f, uint32_t segment)
 		memcpy(copy, view.record, view.record_bytes);
 		kvs_log_live_add(&f->log, copy_offset, view.record_bytes);
 		kvs_log_live_sub(&f->log, offset, record_bytes_at(f, offset));
-		kvs_table_replace(slot, kvs_entry_make(hash, KVS_ENTRY_VALUE, view.record_bytes,
-						       copy_offset));
+		kvs_table_replace(
+			&f->table, hash, slot,
+			kvs_entry_make(hash, KVS_ENTRY_VALUE, view.record_bytes, copy_offset));
 	}
 	kvs_log_retire(&f->log, segment, &f->limbo, kvs_epoch_stamp(&f->epochs));
 	return true;

@@ -126,7 +126,7 @@ void step_colliding_keys(const struct kvs_table *table, char keys[STEP_KEYS][16]
 	for (unsigned i = 0; found[0] + found[1] < STEP_KEYS; i++) {
 		char key[16];
 		(void)snprintf(key, sizeof(key), "step-key:%u", i);
-		uint64_t hash = kvs_hash(table->region->map.hash_seed, key, strlen(key));
+		uint64_t hash = kvs_map_hash(&table->region->map, key, strlen(key));
 		unsigned stays = (hash & buckets) == 0;
 		if ((hash & (buckets - 1)) == 0 && found[stays] < STEP_KEYS / 2) {
 			memcpy(keys[2 * found[stays]++ + stays], key, sizeof(key));
@@ -177,8 +177,7 @@ void step_clean(struct fixture *f)
 	(void)fixture_reclaim(f);
 	// Whatever came free is poisoned.
 	for (uint32_t i = 0; i < f->log.touched_count; i++) {
-		if (f->log.segments[i].state == KVS_SEGMENT_FREE &&
-		    f->log.segments[i].prepared) {
+		if (f->log.segments[i].state == KVS_SEGMENT_FREE && f->log.segments[i].prepared) {
 			memset(f->region.base + kvs_region_segment_offset(&f->region, i), 0xdd,
 			       f->region.segment_bytes);
 		}

@@ -90,7 +90,7 @@ static void child_operation(struct script *s, struct fixture *f, unsigned operat
 static void child_mutant(struct script *s, struct fixture *f)
 {
 	struct kvs_hit hit;
-	uint64_t hash = kvs_hash(f->region.map.hash_seed, s->keys[0], strlen(s->keys[0]));
+	uint64_t hash = kvs_map_hash(&f->region.map, s->keys[0], strlen(s->keys[0]));
 	if (fixture_find(&f->region.map, s->keys[0], strlen(s->keys[0]), &hit) == KVS_FIND_HIT) {
 		kvs_table_remove(&f->table, hash, hit.slot);
 		(void)kvs_table_insert(&f->table, hash, hit.entry);

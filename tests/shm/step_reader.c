@@ -242,7 +242,7 @@ static void arrange(struct scene *s, unsigned target, bool grown, bool last)
 	s->target = target;
 	memcpy(s->search->key, s->keys[target], sizeof(s->keys[target]));
 	s->search->key_bytes = strlen(s->search->key);
-	s->search->hash = kvs_hash(s->f.region.map.hash_seed, s->search->key, s->search->key_bytes);
+	s->search->hash = kvs_map_hash(&s->f.region.map, s->search->key, s->search->key_bytes);
 	while (s->f.table.buckets > s->f.table.buckets_min && step_force_merge(&s->f.table)) {
 	}
 	for (unsigned i = 0; i < STEP_KEYS; i++) {
@@ -424,7 +424,7 @@ static void test_teeth(struct scene *s)
 		begin_search(s);
 		inside = advance(s, position);
 		struct kvs_hit hit;
-		uint64_t hash = kvs_hash(s->f.region.map.hash_seed, s->keys[0], strlen(s->keys[0]));
+		uint64_t hash = kvs_map_hash(&s->f.region.map, s->keys[0], strlen(s->keys[0]));
 		if (fixture_find(&s->f.region.map, s->keys[0], strlen(s->keys[0]), &hit) ==
 		    KVS_FIND_HIT) {
 			(void)kvs_table_insert(&s->f.table, hash, hit.entry);

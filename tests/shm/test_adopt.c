@@ -139,7 +139,7 @@ static void test_leftovers(void)
 	struct kvs_hit hit;
 	fill(&f);
 	(void)fixture_find(&f.region.map, "key:7", 5, &hit);
-	uint64_t hash = kvs_hash(f.region.map.hash_seed, "key:7", 5);
+	uint64_t hash = kvs_map_hash(&f.region.map, "key:7", 5);
 	// A copy in its own chain, as a chain that is made shorter leaves, and one in another's.
 	(void)kvs_table_insert(&f.table, hash, hit.entry);
 	(void)kvs_table_insert(&f.table, hash + 1, hit.entry);

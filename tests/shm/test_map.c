@@ -36,6 +36,8 @@ static const struct spoil spoils[] = {
 	{ "marker", FIELD(marker), 8, 0, KVS_MAP_FOREIGN },
 	{ "layout version", FIELD(layout_version), 4, KVS_LAYOUT_VERSION + 1, KVS_MAP_LAYOUT },
 	{ "fingerprint", FIELD(fingerprint), 4, 1, KVS_MAP_LAYOUT },
+	{ "a kind of hash that nobody knows", FIELD(hash_kind), 8, KVS_HASH_KINDS_COUNT,
+	  KVS_MAP_HASH },
 	{ "lifecycle: starting", FIELD(lifecycle), 8, KVS_REGION_STARTING, KVS_MAP_NOT_ALIVE },
 	{ "lifecycle: retired", FIELD(lifecycle), 8, KVS_REGION_RETIRED, KVS_MAP_NOT_ALIVE },
 	{ "lifecycle: unknown", FIELD(lifecycle), 8, 77, KVS_MAP_NOT_ALIVE },

@@ -17,7 +17,7 @@ static int create(struct kvs_region *region, uint64_t memory_bytes, uint64_t mos
 						    .memory_bytes_max = most,
 						    .segment_bytes = segment,
 						    .instance_id = 42,
-						    .hash_seed = 43 };
+						    .hash_key = { 43 } };
 	return kvs_region_create(region, &options);
 }
 
@@ -91,7 +91,7 @@ static void test_life(struct kvs_region *region)
 	       "a starting region is refused");
 	kvs_region_go_alive(region);
 	ok_int(kvs_map_open(&map, region->fd_readonly), KVS_MAP_OK, "an alive one is mapped");
-	ok(map.instance_id == 42 && map.hash_seed == 43 &&
+	ok(map.instance_id == 42 && map.hash_kind == KVS_HASH_XXH3 &&
 		   map.segment_bytes == KVS_SEGMENT_BYTES_MIN,
 	   "with identity, seed and segment size");
 	kvs_map_close(&map);

@@ -38,7 +38,7 @@ static void test_answers(struct fixture *f, const struct kvs_map *map)
 	ok(fixture_remove(f, "a", 1) && fixture_find(map, "a", 1, &hit) == KVS_FIND_ABSENT,
 	   "A: a removed key is gone");
 	kvs_table_prefetch_bucket(map, 12345);
-	kvs_table_prefetch_record(map, kvs_hash(map->hash_seed, key, sizeof(key)));
+	kvs_table_prefetch_record(map, kvs_map_hash(map, key, sizeof(key)));
 }
 
 // Publishes a hand-made record under the key's hash.
@@ -57,7 +57,7 @@ static void put_special(struct fixture *f, const char *key, uint16_t flags,
 	uint64_t bytes = kvs_record_bytes(spec.key_bytes, payload_bytes, 0);
 	void *at = kvs_log_append(&f->log, (uint32_t)bytes, &offset);
 	kvs_record_write(at, &spec);
-	uint64_t hash = kvs_hash(f->region.map.hash_seed, key, strlen(key));
+	uint64_t hash = kvs_map_hash(&f->region.map, key, strlen(key));
 	kvs_table_insert(&f->table, hash, kvs_entry_make(hash, kind, bytes, offset));
 }
 
@@ -109,7 +109,7 @@ static enum kvs_find_result find_wild(struct fixture *f, const struct kvs_map *m
 				      uint64_t offset)
 {
 	struct kvs_hit hit;
-	uint64_t hash = kvs_hash(f->region.map.hash_seed, key, strlen(key));
+	uint64_t hash = kvs_map_hash(&f->region.map, key, strlen(key));
 	kvs_table_insert(&f->table, hash, kvs_entry_make(hash, KVS_ENTRY_VALUE, 64, offset));
 	return fixture_find(map, key, strlen(key), &hit);
 }
@@ -135,7 +135,7 @@ static void test_wild_entries(struct fixture *f, const struct kvs_map *map)
 static void test_chains(struct fixture *f, const struct kvs_map *map)
 {
 	struct kvs_hit hit;
-	uint64_t hash = kvs_hash(map->hash_seed, "chain", 5);
+	uint64_t hash = kvs_map_hash(map, "chain", 5);
 	uint64_t index = kvs_bucket_index(hash, f->table.buckets);
 	unsigned char *base = f->region.base;
 	struct kvs_bucket *bucket =

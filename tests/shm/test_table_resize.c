@@ -193,8 +193,8 @@ static void test_colliding(void)
 	ok(f.table.buckets > last && f.table.buckets < 2 * small && entry != 0,
 	   "%" PRIu64 " buckets", f.table.buckets);
 	unsigned inserted = 0;
-	while (inserted < 3650) {
-		uint64_t index = inserted < 2000 ? base : last;
+	while (inserted < KVS_CHAIN_BUCKETS_WRITE * KVS_BUCKET_ENTRIES + 66) {
+		uint64_t index = inserted < KVS_CHAIN_BUCKETS_WRITE * 4 ? base : last;
 		inserted += kvs_table_insert(&f.table, index, entry);
 	}
 	while (kvs_table_step(&f.table)) {
@@ -226,7 +226,7 @@ int main(void)
 	for (unsigned i = 0; i < KEYS; i++) {
 		char key[16];
 		key_of(i, key);
-		hashes[i] = kvs_hash(w.map.hash_seed, key, strlen(key));
+		hashes[i] = kvs_map_hash(&w.map, key, strlen(key));
 	}
 	f.step_after_write = true;
 	test_grow_and_shrink(&w);

@@ -21,7 +21,7 @@ static void make_colliding(const struct fixture *f)
 	for (unsigned i = 0; found < COLLIDING; i++) {
 		char key[16];
 		(void)snprintf(key, sizeof(key), "c%u", i);
-		uint64_t hash = kvs_hash(f->region.map.hash_seed, key, strlen(key));
+		uint64_t hash = kvs_map_hash(&f->region.map, key, strlen(key));
 		if (kvs_bucket_index(hash, f->table.buckets) == 17) {
 			memcpy(colliding[found++], key, sizeof(key));
 		}
@@ -106,7 +106,7 @@ static void test_grace_period(struct fixture *f)
 static void test_slot_of(struct fixture *f)
 {
 	fixture_set(f, "slot", 4, "v", 1);
-	uint64_t hash = kvs_hash(f->region.map.hash_seed, "slot", 4);
+	uint64_t hash = kvs_map_hash(&f->region.map, "slot", 4);
 	struct kvs_hit hit;
 	ok(fixture_find(&f->region.map, "slot", 4, &hit) == KVS_FIND_HIT, "find");
 	ok(kvs_table_slot_of(&f->table, hash, kvs_entry_offset(hit.entry)) == hit.slot,
