@@ -38,7 +38,8 @@ static int notify_address(struct sockaddr_un *address)
 	return (int)(offsetof(struct sockaddr_un, sun_path) + path_bytes);
 }
 
-int notify_send(const struct seam *seam, const char *text, size_t bytes, int fd)
+static int notify_send_as(const struct seam *seam, const char *text, size_t bytes, int fd,
+			  int flags)
 {
 	struct sockaddr_un address;
 	int address_bytes = notify_address(&address);
@@ -70,11 +71,16 @@ int notify_send(const struct seam *seam, const char *text, size_t bytes, int fd)
 	}
 	ssize_t sent;
 	do {
-		sent = seam->sendmsg(sender, &message, MSG_NOSIGNAL);
+		sent = seam->sendmsg(sender, &message, MSG_NOSIGNAL | flags);
 	} while (sent < 0 && errno == EINTR);
 	int result = sent < 0 ? -errno : 0;
 	(void)close(sender);
 	return result;
+}
+
+int notify_send(const struct seam *seam, const char *text, size_t bytes, int fd)
+{
+	return notify_send_as(seam, text, bytes, fd, 0);
 }
 
 static void notify_tell(const char *text)
@@ -93,6 +99,13 @@ void notify_ready(void)
 void notify_stopping(void)
 {
 	notify_tell("STOPPING=1");
+}
+
+void notify_watchdog(void)
+{
+	static const char text[] = "WATCHDOG=1";
+	// Not waited for, not told of: the next one comes soon, and the loop must not hang for it.
+	(void)notify_send_as(&seam_system, text, sizeof(text) - 1, -1, MSG_DONTWAIT);
 }
 
 void notify_status(const char *format, ...)

@@ -10,6 +10,7 @@ struct seam;
 
 void notify_ready(void);    // READY=1: clients can connect
 void notify_stopping(void); // STOPPING=1
+void notify_watchdog(void); // WATCHDOG=1, if it can be sent at once
 void notify_status(const char *format, ...) __attribute__((format(printf, 1, 2))); // STATUS=…
 
 /// Sends `bytes` of `text`, NAME=value lines, and with them a copy of `fd` unless that is -1. Waits

@@ -35,6 +35,7 @@
 #include "daemon/stats.h"
 #include "daemon/storage/dirlock.h"
 #include "daemon/storage/store.h"
+#include "daemon/watchdog.h"
 #include "shm/adopt.h"
 #include "shm/epoch_scan.h"
 #include "shm/log.h"
@@ -53,6 +54,7 @@ struct service {
 	int stop_code;
 	bool store_is_new;    // nothing was there to recover from
 	enum service_persist_said said; // of the store, in the log
+	struct watchdog watchdog;
 	uint64_t noticed_seq; // last seq the persister was told of
 	char why[1024];	      // of a step that failed
 };
@@ -357,6 +359,7 @@ static int start_life(struct service *service)
 		service->region.header->generation = generation_of(service) + 1;
 		generation_advance(&service->generation);
 	}
+	watchdog_start(&service->watchdog, service->kvd.loop);
 	SEAM_CRASH(adoption_begun);
 	service_adopt_keep(&service->kvd, &service->region, !service->is_adopting);
 	return 0;
@@ -367,6 +370,7 @@ static int start_life(struct service *service)
 static void stop_listener(struct service *service)
 {
 	notify_stopping();
+	watchdog_stop(&service->watchdog);
 	service->kvd.stopping = true;
 	listener_shut(service->kvd.listener);
 	service->stop_code = service_persist_stop(&service->kvd, service->store);
