@@ -5,7 +5,7 @@
 # it uses. shellcheck shell=bash disable=SC2154
 
 # A deep run is a function deep_NAME PART PARTS.
-deep_names=(arm64 model torture fuzz oracle step restart crashstates)
+deep_names=(arm64 model torture fuzz oracle step restart crashstates systemd)
 
 # fuzz_program PROGRAM SECONDS: first its corpus, then new input for so long.
 fuzz_program() {
@@ -107,6 +107,13 @@ deep_oracle() {
     build "$root/build" || return
     export KVD_ORACLE_PART=$1/$2 KVD_ORACLE_SECONDS=${KVD_DEEP_SECONDS:-1800}
     suite "$root/build" system --timeout-multiplier 0 oracle
+}
+
+# kvd as a service of a booted systemd. The tree that is booted stays in build/.
+deep_systemd() {
+    build "$root/build" || return
+    tap systemd /usr/bin/python3 "$root/tests/systemd/boot.py" "$root/build/systemd-tree" \
+        "$root/build"
 }
 
 # Foreign headers and libraries for arm64, unpacked, not installed: apt with a state of its own.
