@@ -5,7 +5,7 @@
 # it uses. shellcheck shell=bash disable=SC2154
 
 # A deep run is a function deep_NAME PART PARTS.
-deep_names=(arm64 model torture fuzz oracle step restart crashstates systemd)
+deep_names=(arm64 model torture fuzz oracle step restart crashstates systemd simulate)
 
 # fuzz_program PROGRAM SECONDS: first its corpus, then new input for so long.
 fuzz_program() {
@@ -100,6 +100,14 @@ deep_crashstates() {
     export KVD_TEST_SEED=$((KVD_TEST_SEED + ($1 - 1) * 100000))
     export KVD_CRASH_STATES=$((50000 / $2 + 1))
     suite "$root/build" unit --timeout-multiplier 0 crash_states
+}
+
+# 50 000 simulated seeds in all parts, each part's its own.
+deep_simulate() {
+    build "$root/build" || return
+    export KVD_SIM_SEEDS=$((50000 / $2 + 1))
+    export KVD_TEST_SEED=$((KVD_TEST_SEED * 100000 + $1 * KVD_SIM_SEEDS))
+    suite "$root/build" simulation --timeout-multiplier 0
 }
 
 # The oracle reads KVD_ORACLE_PART: sequences of its own for each part.

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+//
+// Transactions as the model understands them: what is queued runs at once, unless a watched key is
+// another one than when it was watched.
+#include <string.h>
+
+#include "tests/simulation/model.h"
+
+void sim_run_watch(const struct sim_run_of *run)
+{
+	for (unsigned i = 1; i < run->request->argc; i++) {
+		unsigned key = sim_run_key(run, i);
+		struct sim_watch *watch = &run->client->watch[key];
+		if (!watch->is_set) {
+			*watch = (struct sim_watch){ true, sim_run_visible(run, key),
+						     sim_model_key(key)->change,
+						     sim_model_changes() };
+		}
+	}
+	sim_text_print(run->reply, "+OK\r\n");
+}
+
+static void forget_watches(struct sim_client *client)
+{
+	memset(client->watch, 0, sizeof(client->watch));
+	client->watch_unsure = false;
+}
+
+void sim_run_unwatch(const struct sim_run_of *run)
+{
+	forget_watches(run->client);
+	sim_text_print(run->reply, "+OK\r\n");
+}
+
+void sim_run_multi(const struct sim_run_of *run)
+{
+	run->client->multi = true;
+	run->client->queued_count = 0;
+	sim_text_print(run->reply, "+OK\r\n");
+}
+
+void sim_model_leave_multi(struct sim_client *client)
+{
+	client->multi = false;
+	client->queued_count = 0;
+	forget_watches(client);
+}
+
+void sim_run_discard(const struct sim_run_of *run)
+{
+	sim_model_leave_multi(run->client);
+	sim_text_print(run->reply, "+OK\r\n");
+}
+
+/// Was a watched key changed? 1, 0, or -1: kvd may think so or not.
+static int watch_changed(const struct sim_run_of *run)
+{
+	const struct sim_client *client = run->client;
+	int result = client->watch_unsure ? -1 : 0;
+	for (unsigned i = 0; i < sim.plan.keys; i++) {
+		const struct sim_watch *watch = &client->watch[i];
+		if (!watch->is_set) {
+			continue;
+		}
+		bool visible = sim_run_visible(run, i);
+		bool same = sim_model_key(i)->change == watch->change;
+		if (visible != watch->was_visible || (visible && !same)) {
+			return 1;
+		}
+		// That it came and went, or was flushed where it was not, kvd may count.
+		if (!visible && sim_model_changes() != watch->since) {
+			result = -1;
+		}
+	}
+	return result;
+}
+
+void sim_run_exec(const struct sim_run_of *run)
+{
+	struct sim_client *client = run->client;
+	int changed = watch_changed(run);
+	bool null = client->head != NULL && (client->head[0] == '_' || client->head[1] == '-');
+	unsigned count = client->queued_count;
+	client->multi = false;
+	if (changed == 1 || (changed < 0 && null)) {
+		sim_text_print(run->reply, client->resp == 3 ? "_\r\n" : "*-1\r\n");
+	} else {
+		sim_text_print(run->reply, "*%u\r\n", count);
+		for (unsigned i = 0; i < count; i++) {
+			sim_model_run(client, &client->requests[client->queued[i]], run->now_ms,
+				      run->reply);
+		}
+	}
+	sim_model_leave_multi(client);
+}

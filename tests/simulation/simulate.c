@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+//
+// The simulation's front: a seed each in a process of its own, as many as asked for. One that fails
+// is run again with fewer commands until no shorter run fails, and printed with the command that
+// repeats it; some are run twice, and must leave the same trace.
+//
+// KVD_SIM_SEEDS is how many (500), KVD_TEST_SEED the first, KVD_SIM_ONE=SEED[:COMMANDS] runs one
+// and tells all that happens in it.
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tests/simulation/sim.h"
+#include "tests/tap/tap.h"
+
+#define SEEDS_DEFAULT 500u
+#define FAILURES_MAX 10u
+#define TWICE_EVERY 25u
+#define SECONDS_MAX 20u // for one seed
+
+/// What a seed's process tells at its end.
+struct outcome {
+	uint64_t trace, steps, lives, crashes, adoptions, loads, points, faults, gets, revoked,
+		plans;
+	uint64_t is_good;
+};
+
+static int remove_one(const char *path, const struct stat *status, int kind, struct FTW *at)
+{
+	(void)status;
+	(void)kind;
+	(void)at;
+	return remove(path);
+}
+
+static void run_here(uint64_t seed, unsigned commands, bool verbose, int out)
+{
+	const char *log = getenv("KVD_SIM_LOG");
+	if (freopen(log != NULL ? log : "/dev/null", "a", stderr) == NULL) {
+		_exit(3);
+	}
+	(void)dup2(out, SIM_KEPT_FD - 1 + 200);
+	(void)alarm(SECONDS_MAX);
+	(void)setenv("KVD_FENCED", "1", 1); // barriers of the kernel order nothing on one thread
+	sim.seed = seed;
+	sim.verbose = verbose;
+	sim.plan.commands = commands;
+	sim_run();
+	struct outcome outcome = { sim.trace,	  sim.step,    sim.lives,  sim.crashes,
+				   sim.adoptions, sim.loads,   sim.points, sim.faults,
+				   sim.gets,	  sim.revoked, sim.plans,  1 };
+	ssize_t done = write(SIM_KEPT_FD - 1 + 200, &outcome, sizeof(outcome));
+	(void)fflush(stdout);
+	_exit(done == (ssize_t)sizeof(outcome) ? 0 : 3);
+}
+
+// Runs a seed; what it prints is thrown away if `quiet`.
+static struct outcome run_seed(uint64_t seed, unsigned commands, bool verbose, bool quiet)
+{
+	struct outcome outcome = { 0 };
+	int ends[2];
+	const char *tmp = getenv("TMPDIR");
+	(void)snprintf(sim.dir, sizeof(sim.dir), "%s/kvd-sim-XXXXXX",
+		       access("/dev/shm", W_OK) == 0 ? "/dev/shm"
+		       : tmp != NULL		     ? tmp
+						     : "/tmp");
+	if (mkdtemp(sim.dir) == NULL || pipe(ends) != 0) {
+		abort();
+	}
+	(void)fflush(stdout);
+	pid_t child = fork();
+	if (child == 0) {
+		(void)close(ends[0]);
+		if (quiet && freopen("/dev/null", "w", stdout) == NULL) {
+			_exit(3);
+		}
+		run_here(seed, commands, verbose, ends[1]);
+	}
+	(void)close(ends[1]);
+	if (read(ends[0], &outcome, sizeof(outcome)) != (ssize_t)sizeof(outcome)) {
+		outcome.is_good = 0;
+	}
+	(void)close(ends[0]);
+	int status = 0;
+	(void)waitpid(child, &status, 0);
+	if (WIFSIGNALED(status) && !quiet) {
+		tap_diag("seed %" PRIu64 ": killed by signal %d", seed, WTERMSIG(status));
+	}
+	(void)nftw(sim.dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	return outcome;
+}
+
+// The shortest run that still fails: halves, then quarters, and so on.
+static void shrink(uint64_t seed)
+{
+	unsigned commands = 1000;
+	for (unsigned step = commands / 2; step > 0; step /= 2) {
+		while (commands > step && !run_seed(seed, commands - step, false, true).is_good) {
+			commands -= step;
+		}
+	}
+	tap_diag("again, and all that happens: KVD_SIM_ONE=%" PRIu64 ":%u meson test -C build "
+		 "simulation -v",
+		 seed, commands);
+}
+
+static uint64_t number_from(const char *name, uint64_t otherwise)
+{
+	const char *text = getenv(name);
+	return text != NULL ? strtoull(text, NULL, 10) : otherwise;
+}
+
+static int run_one(const char *text)
+{
+	char *end;
+	uint64_t seed = strtoull(text, &end, 10);
+	unsigned commands = *end == ':' ? (unsigned)strtoul(end + 1, NULL, 10) : 0;
+	struct outcome outcome = run_seed(seed, commands, true, false);
+	ok(outcome.is_good, "seed %" PRIu64 ", %u commands", seed, commands);
+	return tap_done();
+}
+
+static void add(struct outcome *sum, const struct outcome *one)
+{
+	sum->steps += one->steps;
+	sum->lives += one->lives;
+	sum->crashes += one->crashes;
+	sum->adoptions += one->adoptions;
+	sum->loads += one->loads;
+	sum->points += one->points;
+	sum->faults += one->faults;
+	sum->gets += one->gets;
+	sum->revoked += one->revoked;
+	sum->plans += one->plans;
+}
+
+int main(void)
+{
+	const char *one = getenv("KVD_SIM_ONE");
+	if (one != NULL) {
+		return run_one(one);
+	}
+	uint64_t first = number_from("KVD_TEST_SEED", 1);
+	uint64_t seeds = number_from("KVD_SIM_SEEDS", SEEDS_DEFAULT);
+	struct outcome sum = { 0 };
+	uint64_t shrunk_max = number_from("KVD_SIM_SHRINK", 3);
+	unsigned failures = 0;
+	unsigned differ = 0;
+	unsigned twice = 0;
+	uint64_t done = 0;
+	tap_diag("KVD_TEST_SEED=%" PRIu64 ", %" PRIu64 " seeds", first, seeds);
+	for (; done < seeds && failures < FAILURES_MAX; done++) {
+		uint64_t seed = first + done;
+		struct outcome outcome = run_seed(seed, 0, false, false);
+		add(&sum, &outcome);
+		if (!outcome.is_good) {
+			failures++;
+			if (failures <= shrunk_max) {
+				shrink(seed);
+			}
+		} else if (done % TWICE_EVERY == 0) {
+			struct outcome again = run_seed(seed, 0, false, true);
+			twice++;
+			if (memcmp(&again, &outcome, sizeof(again)) != 0) {
+				differ++;
+				tap_diag("seed %" PRIu64 " ran differently the second time", seed);
+			}
+		}
+	}
+	ok(failures == 0, "%" PRIu64 " seeds from %" PRIu64 ": what was promised is kept", done,
+	   first);
+	ok(differ == 0, "%u of them twice: the same to the last step", twice);
+	tap_diag("%" PRIu64 " steps, %" PRIu64 " lives, %" PRIu64 " crashes, %" PRIu64
+		 " regions adopted, %" PRIu64 " stores loaded, %" PRIu64 " crash points passed",
+		 sum.steps, sum.lives, sum.crashes, sum.adoptions, sum.loads, sum.points);
+	tap_diag("%" PRIu64 " faults, %" PRIu64 " gets of mapped readers, %" PRIu64
+		 " sections revoked, %" PRIu64 " looks at the whole region",
+		 sum.faults, sum.gets, sum.revoked, sum.plans);
+	tap_diag("counted seeds-simulated %" PRIu64, done);
+	return tap_done();
+}
