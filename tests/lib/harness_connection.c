@@ -158,10 +158,11 @@ static size_t reply_end(struct harness_connection *c, size_t at, uint64_t deadli
 		long long count =
 			strchr("*%~>|$=!", type) ? strtoll(c->input + at + 1, NULL, 10) : 0;
 		at = end;
-		if (count <= 0) {
+		bool is_string = strchr("$=!", type) != NULL;
+		if (count < 0 || (count == 0 && !is_string)) {
 			continue;
 		}
-		if (strchr("$=!", type)) {
+		if (is_string) { // an empty one has its end of line, too
 			at += (size_t)count + 2;
 			while (c->end < at) {
 				if (!input_fill(c, deadline_ms)) {
