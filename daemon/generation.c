@@ -56,6 +56,18 @@ void generation_advance(struct generation *generation)
 	kvs_store_release(generation->word, kvs_load_relaxed(generation->word) + 1);
 }
 
+void generation_note_version(struct generation *generation, uint64_t seq)
+{
+	if (kvs_load_relaxed(&generation->word[1]) < seq) {
+		kvs_store_relaxed(&generation->word[1], seq); // nobody else looks at it
+	}
+}
+
+uint64_t generation_version(const struct generation *generation)
+{
+	return kvs_load_relaxed(&generation->word[1]);
+}
+
 void generation_close(struct generation *generation)
 {
 	if (generation->word != NULL) {

@@ -2,7 +2,8 @@
 //
 // DIR/kvd.gen: one mapped page with one number, by which readers of an old region learn that a new
 // one serves now. Its format is frozen for ever: the first eight bytes, in the machine's byte
-// order.
+// order. The next eight are kvd's own: how far versions have come, for a next life that finds
+// neither the region nor a store that tells.
 #pragma once
 
 #include <stddef.h>
@@ -21,5 +22,10 @@ int generation_open(struct generation *generation, const char *dir, char *why, s
 /// Call with: the region alive, no reply sent yet. Thread must: any one. Orders: release; partner
 /// the client's load at begin.
 void generation_advance(struct generation *generation);
+
+/// Remembers that versions up to `seq` were handed out; kept when kvd is killed, not when the
+/// machine goes down. generation_version() is what an earlier life remembered, 0 = nothing.
+void generation_note_version(struct generation *generation, uint64_t seq);
+uint64_t generation_version(const struct generation *generation);
 
 void generation_close(struct generation *generation);

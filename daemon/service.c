@@ -266,7 +266,9 @@ static int start_load(struct service *service)
 		return service_recover(kvd, service->store, !service->store_is_new, service->why,
 				       sizeof(service->why));
 	}
-	(void)keyspace_recover_finish(kvd->keyspace, 0, false);
+	// No store tells which versions earlier lives handed out.
+	uint64_t last_seq = generation_version(&service->generation);
+	(void)keyspace_recover_finish(kvd->keyspace, last_seq, last_seq != 0);
 	if (service_store_exists(kvd->config.dir)) {
 		log_warning("%s/store holds data that --persist memory neither reads nor updates: "
 			    "a later start with another policy will serve it again",
@@ -308,6 +310,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	cleaner_turn(keyspace, now_ns);
 	events_tell(&service->kvd, NULL); // of keys whose time came
 	stats_turn(&service->kvd);
+	generation_note_version(&service->generation, keyspace_last_seq(keyspace));
 	if (service->kvd.persist == NULL) {
 		return;
 	}
