@@ -16,6 +16,7 @@
 #include "daemon/persist.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
+#include "daemon/service_region.h"
 #include "daemon/storage/store.h"
 #include "shm/adopt.h"
 #include "shm/crc32c.h"
@@ -64,6 +65,7 @@ bool service_adopt_open(struct kvd *kvd, struct kvs_region *region, bool *alike)
 		.segment_bytes = (uint32_t)config->segment_bytes,
 		.fenced = !kvs_epoch_membarrier_works(),
 		.huge_pages = true,
+		.poison = service_region_poisons(),
 	};
 	int fd;
 	while ((fd = fdstore_take(kvd->fdstore, SERVICE_REGION_NAME)) >= 0) {

@@ -48,11 +48,21 @@ static void region_failure(const struct config *config, int error, int system_er
 	}
 }
 
+static bool service_is_set(const char *name)
+{
+	const char *value = getenv(name);
+	return value != NULL && strcmp(value, "1") == 0;
+}
+
 // Tests run kvd as it would run on a kernel that refuses membarrier.
 static bool service_forces_fences(void)
 {
-	const char *forced = getenv("KVD_FENCED");
-	return forced != NULL && strcmp(forced, "1") == 0;
+	return service_is_set("KVD_FENCED");
+}
+
+bool service_region_poisons(void)
+{
+	return service_is_set("KVD_POISON");
 }
 
 int service_region_create(struct kvd *kvd, struct kvs_region *region, char *why, size_t why_bytes)
@@ -65,6 +75,7 @@ int service_region_create(struct kvd *kvd, struct kvs_region *region, char *why,
 		.fenced = service_forces_fences() || !kvs_epoch_membarrier_works(),
 		.huge_pages = true,
 		.hash_kind = (enum kvs_hash_kind)config->hash_kind,
+		.poison = service_region_poisons(),
 	};
 	kvd->seam->random_bytes(&options.instance_id, sizeof(options.instance_id));
 	kvd->seam->random_bytes(options.hash_key, sizeof(options.hash_key));

@@ -3,6 +3,7 @@
 // The first large thing that kvd needs from the machine: its region, from its settings.
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct kvd;
@@ -12,3 +13,6 @@ struct kvs_region;
 /// code with one line in `why` that names what is missing and the remedy. The caller closes the
 /// region.
 int service_region_create(struct kvd *kvd, struct kvs_region *region, char *why, size_t why_bytes);
+
+/// Is reclaimed memory overwritten (KVD_POISON=1), for tests whose readers look for that?
+bool service_region_poisons(void);

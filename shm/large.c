@@ -235,6 +235,7 @@ void kvs_large_free(struct kvs_large *large, uint64_t offset)
 	if (large->cursor == run) {
 		large->cursor = run->previous;
 	}
+	kvs_region_poison(large->region, run->offset, run->bytes);
 	// If the punch fails the pages stay counted nowhere but reusable: the next run there has
 	// them.
 	(void)kvs_region_punch(large->region, run->offset, run->bytes);

@@ -193,6 +193,7 @@ static int region_open_file(struct kvs_region *region, const struct kvs_region_o
 	region->segment_bytes = options->segment_bytes;
 	region->segment_shift = (uint32_t)__builtin_ctz(options->segment_bytes);
 	region->huge_pages = options->huge_pages;
+	region->poison = options->poison;
 	region->header = (struct kvs_region_header *)(void *)region->base;
 	return KVS_REGION_OK;
 }

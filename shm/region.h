@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "shm/layout.h"
 #include "shm/map.h"
@@ -20,6 +21,7 @@ struct kvs_region_options {
 	uint64_t hash_key[2]; // random; XXH3 takes the first word
 	bool fenced; // readers must fence
 	bool huge_pages; // ask for them
+	bool poison; // tests: overwrite what comes free
 	bool any_geometry; // adopting: only to be read out, however it is laid out
 };
 
@@ -39,7 +41,11 @@ struct kvs_region {
 	uint32_t segment_shift;
 	uint32_t segments_count_max;
 	bool huge_pages;
+	bool poison; // kvs_region_poison() does something
 };
+
+/// What stands in reclaimed memory, in every byte, where a test asked for it.
+#define KVS_POISON_BYTE 0xdb
 
 /// Why creation failed, for the message; errno has the detail for SYSTEM.
 enum kvs_region_error {
@@ -63,7 +69,8 @@ void kvs_region_close(struct kvs_region *region);
 
 /// Maps the region behind `fd`, whose writer is gone, for a new one. Nothing but the header is
 /// looked at, and nothing is written: kvs_adopt_plan() is next. Of the options memory_bytes,
-/// segment_bytes, fenced (only what cannot be helped: the header decides) and huge_pages count.
+/// segment_bytes, fenced (only what cannot be helped: the header decides), huge_pages and poison
+/// count.
 /// Returns an enum kvs_region_error; on success `region` owns `fd`, otherwise the caller does.
 int kvs_region_adopt(struct kvs_region *region, int fd, const struct kvs_region_options *options);
 
@@ -83,6 +90,17 @@ int kvs_region_populate(const struct kvs_region *region, uint64_t offset, uint64
 /// Gives the pages of [offset, offset + bytes) back; they read as zero afterwards. Returns 0 or
 /// -errno.
 int kvs_region_punch(const struct kvs_region *region, uint64_t offset, uint64_t bytes);
+
+/// Memory that nobody may be reading any more comes free: for tests that look for readers who do.
+/// Call with: populated bytes, about to be reused or given back. Thread must: be the writer.
+/// Orders: none; whoever sees the bytes has read what was reclaimed.
+static inline void kvs_region_poison(const struct kvs_region *region, uint64_t offset,
+				     uint64_t bytes)
+{
+	if (__builtin_expect(region->poison, 0)) {
+		memset(region->base + offset, KVS_POISON_BYTE, bytes);
+	}
+}
 
 /// Raises the published bound of a range: clients may map up to `ready` bytes of it.
 /// Call with: memory populated. Thread must: be the writer. Orders: release; partner

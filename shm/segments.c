@@ -191,6 +191,8 @@ void kvs_log_retire(struct kvs_log *log, uint32_t index, struct kvs_limbo *limbo
 
 void kvs_log_free(struct kvs_log *log, uint32_t index)
 {
+	kvs_region_poison(log->region, kvs_region_segment_offset(log->region, index),
+			  log->region->segment_bytes);
 	log->segments[index].state = KVS_SEGMENT_FREE;
 	kvs_store_release(&log->region->directory[index].state, KVS_SEGMENT_FREE);
 	log->retired_count--;

@@ -273,6 +273,7 @@ void kvs_table_free_side(struct kvs_table *table, unsigned side)
 		unsigned range = ranges[i];
 		uint64_t bytes = table->populated[range];
 		uint64_t offset = region->map.ranges[range].offset;
+		kvs_region_poison(region, offset, bytes);
 		if (bytes > 0 && kvs_region_punch(region, offset, bytes) != 0) {
 			// The pages stay: then they must at least read as empty.
 			memset(region->base + offset, 0, bytes);

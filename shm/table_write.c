@@ -77,17 +77,26 @@ int kvs_table_secure(struct kvs_table *table, uint64_t count)
 				  (overflow->fresh + fresh) * sizeof(struct kvs_bucket));
 }
 
+// Clears a bucket that no reader can be looking at.
+static void overflow_empty(struct kvs_table *table, unsigned side, uint64_t index)
+{
+	struct kvs_bucket *bucket = kvs_table_bucket(table, KVS_RANGE_OVERFLOW_0 + side, index);
+	for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+		kvs_store_relaxed(&bucket->entry[i], 0);
+	}
+	kvs_store_relaxed(&bucket->overflow, 0);
+}
+
 // Takes an empty overflow bucket; false if there is none.
 static bool overflow_take(struct kvs_table *table, uint64_t *index)
 {
 	struct kvs_overflow *overflow = &table->overflow[table->side];
 	if (overflow->freed_count > 0) {
 		*index = overflow->freed[--overflow->freed_count];
+		overflow_empty(table, table->side, *index); // of poison
 	} else if (kvs_table_secure(table, 1) == 0) {
 		*index = overflow->fresh++;
-		// In a region that was taken over, stray bytes may stand there.
-		memset(kvs_table_bucket(table, KVS_RANGE_OVERFLOW_0 + table->side, *index), 0,
-		       sizeof(struct kvs_bucket));
+		overflow_empty(table, table->side, *index); // of a former life's stray bytes
 		// Relaxed: before the bucket is linked, in this order for who adopts the region.
 		kvs_store_relaxed(&table->region->header->overflow_fresh[table->side],
 				  overflow->fresh);
@@ -101,11 +110,12 @@ static bool overflow_take(struct kvs_table *table, uint64_t *index)
 void kvs_table_free_overflow(struct kvs_table *table, unsigned side, uint64_t index)
 {
 	struct kvs_overflow *overflow = &table->overflow[side];
-	struct kvs_bucket *bucket = kvs_table_bucket(table, KVS_RANGE_OVERFLOW_0 + side, index);
-	for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
-		kvs_store_relaxed(&bucket->entry[i], 0);
-	}
-	kvs_store_relaxed(&bucket->overflow, 0);
+	const struct kvs_region *region = table->region;
+	overflow_empty(table, side, index);
+	kvs_region_poison(region,
+			  region->map.ranges[KVS_RANGE_OVERFLOW_0 + side].offset +
+				  index * sizeof(struct kvs_bucket),
+			  sizeof(struct kvs_bucket));
 	overflow->used_count--;
 	if (overflow->freed_count == overflow->freed_capacity) {
 		uint32_t capacity = overflow->freed_capacity ? overflow->freed_capacity * 2 : 256;

@@ -5,7 +5,7 @@
 # it uses. shellcheck shell=bash disable=SC2154
 
 # A deep run is a function deep_NAME PART PARTS.
-deep_names=(arm64 model torture fuzz oracle step restart crashstates systemd simulate)
+deep_names=(arm64 model torture fuzz oracle step kills readers stops histories crashstates systemd simulate)
 
 # fuzz_program PROGRAM SECONDS: first its corpus, then new input for so long.
 fuzz_program() {
@@ -84,14 +84,48 @@ deep_step() {
     suite "$root/build" unit --timeout-multiplier 0 'step_adoption 1' 'step_adoption 2'
 }
 
-# kvd killed with its region kept, 5000 times in all parts and ways.
-deep_restart() {
+# kvd killed with its region kept, 1000 times in a row under four readers and two writers, under
+# every policy, as soon as it serves and 5 ms apart: each part does some of these eight campaigns.
+deep_kills() {
+    local names number=0 chosen=()
+    build "$root/build" || return
+    mapfile -t names < <(test_names "$root/build" deep '')
+    while [ "$number" -lt "${#names[@]}" ]; do
+        if [ $((number % $2 + 1)) = "$1" ]; then
+            chosen+=("${names[$number]}")
+        fi
+        number=$((number + 1))
+    done
+    if [ ${#chosen[@]} -gt 0 ]; then
+        export KVD_TEST_KILLS=1000
+        suite "$root/build" deep --timeout-multiplier 0 "${chosen[@]}"
+    fi
+}
+
+# Of all parts: 20 000 readers killed inside a section, 10^10 reads that look for poison.
+deep_readers() {
     build "$root/build" || return
     export KVD_TEST_SEED=$((KVD_TEST_SEED + $1 - 1))
-    export KVD_TEST_KILLS=$((5000 / $2 / 4 + 1))
-    suite "$root/build" torture --timeout-multiplier 0 'kvd killed and the region kept, memory 0' \
-        'kvd killed and the region kept, lazy 0' 'kvd killed and the region kept, group 0' \
-        'kvd killed and the region kept, lazy 5'
+    export KVD_TEST_KILLS=$((20000 / 2 / $2 + 1)) KVD_TEST_READS=$((5000000000 / $2 + 1))
+    suite "$root/build" torture --timeout-multiplier 0 'readers killed, light' \
+        'readers killed, fenced'
+}
+
+# 1000 readers stopped inside a section until it was revoked, in all parts.
+deep_stops() {
+    build "$root/build" || return
+    export KVD_TEST_SEED=$((KVD_TEST_SEED + $1 - 1))
+    export KVD_TEST_STOPS=$((1000 / 2 / $2 + 1))
+    suite "$root/build" torture --timeout-multiplier 0 'readers stopped, light' \
+        'readers stopped, fenced'
+}
+
+# 2000 histories in all parts, each one of its own.
+deep_histories() {
+    build "$root/build" || return
+    export KVD_TEST_HISTORIES=$(((2000 + $2 - 1) / $2))
+    export KVD_TEST_HISTORY_FIRST=$((($1 - 1) * KVD_TEST_HISTORIES))
+    suite "$root/build" system --timeout-multiplier 0 histories
 }
 
 # Crashes of the device: 50 000 states of the store's folder, in all parts.

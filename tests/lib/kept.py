@@ -81,6 +81,13 @@ class KeptKvd(Kvd):
         for fd in copies:
             os.close(fd)
 
+    def drop_kept(self):
+        """The region dies with the kvd that was killed."""
+        for fds in self.kept.values():
+            for fd in fds:
+                os.close(fd)
+        self.kept.clear()
+
     def cleanup(self):
         if os.getpid() != self.owner:
             return

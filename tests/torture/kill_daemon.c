@@ -334,6 +334,7 @@ static void report(const struct totals *t, bool lazy)
 	tap_diag("%" PRIu64 " kills, %" PRIu64 " operations sent, %" PRIu64
 		 " acknowledged, %" PRIu64 " of them lost",
 		 t->rounds, t->operations, t->acknowledged, t->lost);
+	tap_diag("counted daemon-kills %" PRIu64, t->rounds);
 	ok(t->rounds >= 3 && t->acknowledged > 100, "kvd was killed under load %" PRIu64 " times",
 	   t->rounds);
 	ok_u64(t->broken, 0, "every value found is whole and in its place");

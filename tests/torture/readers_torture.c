@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: MIT
 //
-// Eight processes read while one writes at full speed, and every 100 ms one of the eight is killed
-// where it stands, mostly inside a section, and replaced. Values are overwritten in many sizes,
-// keys come and go so that the table grows and shrinks, large values take and leave their runs.
+// Eight processes read while one writes at full speed, and every few milliseconds one of the eight
+// is killed where it stands and replaced; only a kill inside a section, which the word in its slot
+// proves, is counted. Values are overwritten in many sizes, keys come and go so that the table
+// grows and shrinks, large values take and leave their runs. What comes free is overwritten with
+// poison, and a view is looked at just before its section ends, when it is oldest.
 //
 //   A  a key that is there is never missed, and no reader sees a key go back to an older version
-//   B  every value read is whole and one that was written for that key
-//   D  dead readers hold nothing back: memory is all there again within a second of the end
+//   B  every value read is whole and one that was written for that key, and none is poison
+//   D  dead readers hold nothing back: each is forgotten within 100 ms, and memory is all there
+//      again within a second of the end
 //
-// Arguments: light or fenced. KVD_TEST_SECONDS sets the duration (5).
+// Arguments: light or fenced. Ends after KVD_TEST_KILLS kills (100) and KVD_TEST_READS reads
+// (1.5e7), and not before KVD_TEST_SECONDS (0).
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -19,45 +23,23 @@
 #include <unistd.h>
 
 #include "libclient/kvclient.h"
+#include "shm/region.h"
 #include "tests/lib/harness.h"
 #include "tests/tap/tap.h"
+#include "tests/torture/readers_torture.h"
+#include "tests/torture/slot.h"
 #include "tests/torture/value.h"
 
 #define READERS 8u
-#define KEYS 4000u
-#define REMOVABLE_EVERY 8u // keys that the writer also removes
-#define COMING_AND_GOING 30000u
-#define PIPELINE 64u
-#define VALUE_BYTES_MAX 40000u
-#define KILL_EVERY_MS 100u
+#define KILL_EVERY_MS 5u
+#define FORGOTTEN_MS 100u
 #define VIEWS_PER_SECTION 32u
-#define KEY_BYTES_AT_REST 200u
 // The same records may begin in the middle of a segment, and those that shared one with others may
 // stand in a survivor segment now.
 #define ALIGNMENT_SEGMENTS 2u
 
-// Shared by all processes of the test; each word is only ever added to.
-struct tally {
-	uint64_t reads;
-	uint64_t from_socket;
-	uint64_t missed;
-	uint64_t broken;
-	uint64_t backwards;
-	uint64_t revoked;
-	uint64_t failed;
-	int last_error;
-	uint64_t writes;
-	uint64_t writes_failed;
-	uint64_t stop; // the writer ends its round and exits
-};
-
 static struct tally *tally;
 static uint64_t seed;
-
-static void add(uint64_t *word, uint64_t by)
-{
-	(void)__atomic_fetch_add(word, by, __ATOMIC_RELAXED);
-}
 
 static uint64_t now_ms(void)
 {
@@ -75,19 +57,20 @@ static void pause_ms(uint64_t ms)
 
 static void fail(int status)
 {
-	add(&tally->failed, 1);
+	tally_add(&tally->failed, 1);
 	tally->last_error = status;
 }
 
 struct reading {
 	kvc_reader *reader;
 	uint64_t random;
-	uint64_t newest[KEYS];		     // what this process has seen of each key
+	uint64_t newest[TORTURE_KEYS];	     // what this process has seen of each key
 	uint64_t seen[VIEWS_PER_SECTION][2]; // of the open section: key, count
 	unsigned seen_count;
 	uint64_t broken; // in the open section: counts only if it ends well
+	uint64_t poisoned;
 	uint64_t missed;
-	unsigned char copy[VALUE_BYTES_MAX];
+	unsigned char copy[TORTURE_VALUE_BYTES_MAX];
 };
 
 // What one answer says about one key.
@@ -96,16 +79,22 @@ static void judge(struct reading *r, int status, uint64_t key, const void *value
 {
 	uint64_t count = 0;
 	if (status == KVC_NOT_FOUND) {
-		r->missed += key % REMOVABLE_EVERY != 0;
+		r->missed += key % TORTURE_REMOVABLE_EVERY != 0;
 		return;
 	}
 	if (status != KVC_OK) {
 		fail(status);
 		return;
 	}
-	add(&tally->from_socket, (meta->flags & KVC_META_SOCKET) != 0);
+	if (meta->flags & KVC_META_SOCKET) {
+		tally_add(&tally->from_socket, 1);
+		r->broken += strcmp(kvc_reader_error_text(r->reader), kvc_strerror(KVC_DAMAGED)) ==
+			     0; // what it found in the mapping made no sense
+	}
 	if (!value_check(value, bytes, key, &count)) {
+		const unsigned char *at = value;
 		r->broken++;
+		r->poisoned += bytes > 0 && at[bytes - 1] == KVS_POISON_BYTE;
 		return;
 	}
 	r->seen[r->seen_count][0] = key;
@@ -117,16 +106,20 @@ static void accept_section(struct reading *r)
 {
 	for (unsigned i = 0; i < r->seen_count; i++) {
 		uint64_t *newest = &r->newest[r->seen[i][0]];
-		add(&tally->backwards, r->seen[i][1] < *newest);
+		tally_add(&tally->backwards, r->seen[i][1] < *newest);
 		*newest = r->seen[i][1] > *newest ? r->seen[i][1] : *newest;
 	}
-	add(&tally->broken, r->broken);
-	add(&tally->missed, r->missed);
-	add(&tally->reads, r->seen_count);
+	tally_add(&tally->broken, r->broken);
+	tally_add(&tally->poisoned, r->poisoned);
+	tally_add(&tally->missed, r->missed);
+	tally_add(&tally->reads, r->seen_count);
 }
 
 static void read_views(struct reading *r)
 {
+	struct kvc_view views[VIEWS_PER_SECTION];
+	uint64_t keys[VIEWS_PER_SECTION];
+	int found[VIEWS_PER_SECTION];
 	int status = kvc_begin(r->reader);
 	if (status != KVC_OK) {
 		fail(status);
@@ -134,17 +127,18 @@ static void read_views(struct reading *r)
 	}
 	for (unsigned i = 0; i < VIEWS_PER_SECTION; i++) {
 		char name[24];
-		uint64_t key = tap_random(&r->random) % KEYS;
-		struct kvc_view view = { 0 };
-		size_t name_bytes = value_key(name, key);
-		status = kvc_view(r->reader, name, name_bytes, &view);
-		judge(r, status, key, view.value, view.value_bytes, &view.meta);
+		keys[i] = tap_random(&r->random) % TORTURE_KEYS;
+		views[i] = (struct kvc_view){ 0 };
+		found[i] = kvc_view(r->reader, name, value_key(name, keys[i]), &views[i]);
+	}
+	for (unsigned i = 0; i < VIEWS_PER_SECTION; i++) {
+		judge(r, found[i], keys[i], views[i].value, views[i].value_bytes, &views[i].meta);
 	}
 	status = kvc_end(r->reader);
 	if (status == KVC_OK) {
 		accept_section(r);
 	} else if (status == KVC_REVOKED) {
-		add(&tally->revoked, 1);
+		tally_add(&tally->revoked, 1);
 	} else {
 		fail(status);
 	}
@@ -154,7 +148,7 @@ static void read_copies(struct reading *r)
 {
 	for (unsigned i = 0; i < VIEWS_PER_SECTION; i++) {
 		char name[24];
-		uint64_t key = tap_random(&r->random) % KEYS;
+		uint64_t key = tap_random(&r->random) % TORTURE_KEYS;
 		struct kvc_meta meta = { 0 };
 		size_t name_bytes = value_key(name, key);
 		int status = kvc_get(r->reader, name, name_bytes, r->copy, sizeof(r->copy), &meta);
@@ -183,6 +177,7 @@ static void reader_process(const char *socket_path, uint32_t flags, uint64_t ran
 	for (;;) {
 		r.seen_count = 0;
 		r.broken = 0;
+		r.poisoned = 0;
 		r.missed = 0;
 		if (tap_random(&r.random) % 2) {
 			read_views(&r);
@@ -190,116 +185,6 @@ static void reader_process(const char *socket_path, uint32_t flags, uint64_t ran
 			read_copies(&r);
 		}
 	}
-}
-
-struct writing {
-	kvc *client;
-	uint64_t random;
-	uint64_t counts[KEYS];
-	unsigned outstanding;
-	unsigned char value[VALUE_BYTES_MAX];
-};
-
-static void take_replies(struct writing *w)
-{
-	for (; w->outstanding > 0; w->outstanding--) {
-		const struct kvc_reply *reply;
-		int status = kvc_pipeline_reply(w->client, &reply);
-		bool good = status == KVC_OK && reply->type != KVC_REPLY_ERROR;
-		add(&tally->writes_failed, !good);
-		if (!good && tally->writes_failed < 3) {
-			tap_diag("write: %s",
-				 status == KVC_OK ? reply->text : kvc_strerror(status));
-		}
-		add(&tally->writes, good);
-	}
-}
-
-static void send_command(struct writing *w, const char *verb, const char *key, size_t key_bytes,
-			 const void *value, size_t value_bytes)
-{
-	const void *argv[] = { verb, key, value };
-	size_t bytes[] = { strlen(verb), key_bytes, value_bytes };
-	int status = kvc_pipeline_append(w->client, value == NULL ? 2 : 3, argv, bytes);
-	if (status != KVC_OK) {
-		add(&tally->writes_failed, 1);
-	} else if (++w->outstanding == PIPELINE) {
-		take_replies(w);
-	}
-}
-
-static void write_one(struct writing *w, uint64_t key)
-{
-	char name[24];
-	size_t name_bytes = value_key(name, key);
-	uint64_t dice = tap_random(&w->random);
-	if (key % REMOVABLE_EVERY == 0 && dice % 4 == 0) {
-		send_command(w, "DEL", name, name_bytes, NULL, 0);
-		return;
-	}
-	size_t bytes = VALUE_BYTES_MIN + (dice >> 8) % 300;
-	if (dice % 500 == 1) {
-		bytes = 17000 + (dice >> 8) % (VALUE_BYTES_MAX - 17000); // in the large range
-	}
-	value_fill(w->value, bytes, key, ++w->counts[key]);
-	send_command(w, "SET", name, name_bytes, w->value, bytes);
-}
-
-// Other keys come and go in waves, and the table follows them.
-static void write_wave(struct writing *w, uint64_t *wave, uint64_t step)
-{
-	char name[24];
-	uint64_t number = *wave % COMING_AND_GOING;
-	bool coming = *wave / COMING_AND_GOING % 2 == 0;
-	size_t name_bytes = value_key(name, 1000000 + number);
-	send_command(w, coming ? "SET" : "DEL", name, name_bytes, coming ? "x" : NULL, 1);
-	*wave += step;
-}
-
-// Leaves the same keys with values of the same size, whatever was written before.
-static void write_rest(struct writing *w)
-{
-	char name[24];
-	for (uint64_t number = 0; number < COMING_AND_GOING; number++) {
-		size_t name_bytes = value_key(name, 1000000 + number);
-		send_command(w, "DEL", name, name_bytes, NULL, 0);
-	}
-	for (uint64_t key = 0; key < KEYS; key++) {
-		value_fill(w->value, KEY_BYTES_AT_REST, key, ++w->counts[key]);
-		size_t name_bytes = value_key(name, key);
-		send_command(w, "SET", name, name_bytes, w->value, KEY_BYTES_AT_REST);
-	}
-	take_replies(w);
-}
-
-static void writer_process(const char *socket_path, bool load_only)
-{
-	static struct writing w;
-	struct kvc_options options;
-	uint64_t wave = 0;
-	kvc_options_init(&options);
-	options.socket_path = socket_path;
-	options.flags = KVC_OPEN_SOCKET_ONLY;
-	options.request_timeout_ms = 30000;
-	w.random = seed;
-	if (kvc_open(&w.client, &options) != KVC_OK) {
-		_exit(1);
-	}
-	while (load_only && wave < COMING_AND_GOING) {
-		write_wave(&w, &wave, 1); // the table was as large as it will be
-	}
-	write_rest(&w);
-	while (!load_only && __atomic_load_n(&tally->stop, __ATOMIC_RELAXED) == 0) {
-		for (unsigned i = 0; i < PIPELINE; i++) {
-			write_one(&w, tap_random(&w.random) % KEYS);
-			write_wave(&w, &wave, 1);
-		}
-	}
-	if (!load_only) {
-		write_rest(&w);
-	}
-	(void)kvc_close(w.client);
-	_exit(0);
 }
 
 static pid_t spawn_reader(const char *socket_path, bool fenced, uint64_t number)
@@ -319,7 +204,7 @@ static pid_t spawn_writer(const char *socket_path, bool load_only)
 	pid_t pid = fork();
 	if (pid == 0) {
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-		writer_process(socket_path, load_only);
+		readers_torture_write(socket_path, tally, seed, load_only);
 	}
 	return pid;
 }
@@ -358,32 +243,78 @@ static uint64_t wait_free(struct harness_connection *c, uint64_t least, uint64_t
 	return UINT64_MAX;
 }
 
-static unsigned torture(struct harness *h, bool fenced, unsigned seconds, pid_t *readers)
+// Is nothing of this process known to kvd any more? Its row would have its pid behind the word.
+static bool is_forgotten(struct harness_connection *c, pid_t pid)
 {
-	uint64_t number = 0, random = seed, kills = 0, end = now_ms() + seconds * 1000;
-	for (unsigned i = 0; i < READERS; i++) {
-		readers[i] = spawn_reader(harness_socket(h), fenced && i % 2 == 0, ++number);
-	}
-	for (uint64_t next = now_ms() + KILL_EVERY_MS; now_ms() < end; next += KILL_EVERY_MS) {
-		uint64_t now = now_ms();
-		pause_ms(next > now ? next - now : 1);
-		unsigned i = (unsigned)(tap_random(&random) % READERS);
-		(void)kill(readers[i], SIGKILL);
-		(void)waitpid(readers[i], NULL, 0);
-		readers[i] = spawn_reader(harness_socket(h), fenced && i % 2 == 0, ++number);
-		kills++;
-	}
-	return (unsigned)kills;
+	char row[32];
+	(void)snprintf(row, sizeof(row), "pid\r\n:%d\r\n", (int)pid);
+	const char *text = harness_command(c, "KVD.READERS", NULL);
+	return text != NULL && strstr(text, row) == NULL;
 }
 
-static void report(unsigned kills, unsigned seconds)
+struct campaign {
+	struct harness *harness;
+	struct harness_connection *connection;
+	bool fenced;
+	pid_t readers[READERS];
+	uint64_t number; // of readers started so far
+	uint64_t random;
+	uint64_t kills;	     // inside a section
+	uint64_t others;     // outside
+	uint64_t slowest_ms; // until one was forgotten
+};
+
+static void campaign_spawn(struct campaign *c, unsigned i)
 {
-	tap_diag("%" PRIu64 " reads (%" PRIu64 " by socket), %" PRIu64 " writes, %u kills, %" PRIu64
-		 " revoked sections",
-		 tally->reads, tally->from_socket, tally->writes, kills, tally->revoked);
-	ok(kills >= seconds * 5, "readers were killed %u times", kills);
-	ok(tally->reads > 1000 && tally->writes > 1000, "there was reading and writing");
+	bool fenced = c->fenced && i % 2 == 0;
+	c->readers[i] = spawn_reader(harness_socket(c->harness), fenced, ++c->number);
+}
+
+static void campaign_kill(struct campaign *c)
+{
+	unsigned i = (unsigned)(tap_random(&c->random) % READERS);
+	pid_t pid = c->readers[i];
+	bool inside = slot_stop(pid) && slot_look(pid).open > 0;
+	(void)kill(pid, SIGKILL);
+	(void)waitpid(pid, NULL, 0);
+	uint64_t start_ms = now_ms(), took_ms = 0;
+	while (!is_forgotten(c->connection, pid) && took_ms < FORGOTTEN_MS * 20) {
+		took_ms = now_ms() - start_ms;
+	}
+	c->slowest_ms = took_ms > c->slowest_ms ? took_ms : c->slowest_ms;
+	c->kills += inside;
+	c->others += !inside;
+	campaign_spawn(c, i);
+}
+
+static void torture(struct campaign *c, uint64_t kills, uint64_t reads, uint64_t seconds)
+{
+	uint64_t end = now_ms() + seconds * 1000;
+	for (unsigned i = 0; i < READERS; i++) {
+		campaign_spawn(c, i);
+	}
+	while (tally->failed == 0 && tally->broken == 0 &&
+	       (c->kills < kills || __atomic_load_n(&tally->reads, __ATOMIC_RELAXED) < reads ||
+		now_ms() < end)) {
+		pause_ms(KILL_EVERY_MS);
+		campaign_kill(c);
+	}
+}
+
+static void report(const struct campaign *c, uint64_t kills, uint64_t reads)
+{
+	tap_diag("%" PRIu64 " reads (%" PRIu64 " by socket), %" PRIu64 " writes, %" PRIu64
+		 " kills inside a section and %" PRIu64 " outside, %" PRIu64 " revoked sections",
+		 tally->reads, tally->from_socket, tally->writes, c->kills, c->others,
+		 tally->revoked);
+	tap_diag("counted reader-kills %" PRIu64, c->kills);
+	tap_diag("counted poison-reads %" PRIu64, tally->reads);
+	ok(c->kills >= kills, "readers were killed inside a section");
+	ok(tally->reads >= reads && tally->writes > 1000, "there was reading and writing");
+	ok(c->slowest_ms <= FORGOTTEN_MS, "D: the dead are forgotten at once (%" PRIu64 " ms)",
+	   c->slowest_ms);
 	ok(tally->from_socket * 2 < tally->reads, "C: mostly through the mapping");
+	ok_u64(tally->poisoned, 0, "B: no value was memory that had come free");
 	ok_u64(tally->broken, 0, "B: every value read was whole and written for its key");
 	ok_u64(tally->missed, 0, "A: no key that is there was missed");
 	ok_u64(tally->backwards, 0, "A: no key went back to an older version");
@@ -394,11 +325,17 @@ static void report(unsigned kills, unsigned seconds)
 	}
 }
 
+static uint64_t environment_number(const char *name, uint64_t otherwise)
+{
+	const char *text = getenv(name);
+	return text != NULL ? strtoull(text, NULL, 10) : otherwise;
+}
+
 int main(int argc, char **argv)
 {
 	bool fenced = argc > 1 && strcmp(argv[1], "fenced") == 0;
-	const char *text = getenv("KVD_TEST_SECONDS");
-	unsigned seconds = text != NULL ? (unsigned)strtoul(text, NULL, 10) : 5;
+	uint64_t kills = environment_number("KVD_TEST_KILLS", 100);
+	uint64_t reads = environment_number("KVD_TEST_READS", 15000000);
 	seed = tap_seed(20);
 	tally = mmap(NULL, sizeof(*tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 		     0);
@@ -412,29 +349,34 @@ int main(int argc, char **argv)
 				     "--lazy-interval", "100ms",     NULL };
 	struct harness *h = harness_new();
 	harness_setenv(h, "KVD_FENCED", fenced ? "1" : NULL);
+	harness_setenv(h, "KVD_POISON", "1");
 	harness_launch(h, args);
 	struct harness_connection *c = harness_connect(h);
+	struct campaign campaign = {
+		.harness = h, .connection = c, .fenced = fenced, .random = seed
+	};
 	uint64_t empty = stat_of(c, "segments_free");
 	ok(wait_for(spawn_writer(harness_socket(h), true)), "load");
 	(void)harness_command(c, "KVD.SYNC", NULL);
 	pause_ms(1000); // what is back within a second of the load must be back after the torture
 	uint64_t loaded = stat_of(c, "segments_free");
 
-	pid_t readers[READERS];
 	pid_t writer = spawn_writer(harness_socket(h), false);
-	unsigned kills = torture(h, fenced, seconds, readers);
+	torture(&campaign, kills, reads, environment_number("KVD_TEST_SECONDS", 0));
 	__atomic_store_n(&tally->stop, 1, __ATOMIC_RELAXED);
 	ok(wait_for(writer), "the writer ended");
 	for (unsigned i = 0; i < READERS; i++) {
-		(void)kill(readers[i], SIGKILL);
-		(void)waitpid(readers[i], NULL, 0);
+		(void)kill(campaign.readers[i], SIGKILL);
+		(void)waitpid(campaign.readers[i], NULL, 0);
 	}
-	report(kills, seconds);
+	report(&campaign, kills, reads);
 
 	uint64_t took = wait_free(c, loaded - ALIGNMENT_SEGMENTS, 10000);
 	ok(took <= 1000, "D: free segments are back within a second (%" PRIu64 " ms)", took);
 	const char *reply = harness_command(c, "FLUSHALL", NULL);
-	ok(reply != NULL && strncmp(reply, "+OK", 3) == 0, "FLUSHALL");
+	if (!ok(reply != NULL && strncmp(reply, "+OK", 3) == 0, "FLUSHALL")) {
+		tap_diag("%s", reply != NULL ? reply : "no reply");
+	}
 	(void)harness_command(c, "KVD.SYNC", NULL);
 	took = wait_free(c, empty, 10000);
 	ok(took <= 1000, "D: every segment is free again after FLUSHALL (%" PRIu64 " ms)", took);

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: MIT
 //
-// Readers that stop: two processes read in long sections and are stopped (SIGSTOP) at random
-// moments for longer than kvd waits, while a writer overwrites everything many times in little
-// memory.
+// Readers that stop: four processes read in long sections and are stopped, by SIGSTOP or as a
+// debugger does it, until kvd has taken their memory back, which the words in their slots tell;
+// then that is overwritten, by poison and by other values, and they go on. A stop counts if it was
+// inside a section that was revoked before the process went on.
 //
 //   B  bytes of a section that kvc_end calls good are whole and right, however long it was stopped
 //   D  no write fails or waits much longer than the deadline, and kvd takes the memory back
 //
-// Arguments: light or fenced. KVD_TEST_SECONDS sets the duration (5).
+// Arguments: light or fenced. Ends after KVD_TEST_STOPS stops (10), and not before
+// KVD_TEST_SECONDS (0).
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,14 +23,16 @@
 #include "libclient/kvclient.h"
 #include "tests/lib/harness.h"
 #include "tests/tap/tap.h"
+#include "tests/torture/slot.h"
 #include "tests/torture/value.h"
 
-#define READERS 2u
+#define READERS 4u
 #define KEYS 2000u
 #define VIEWS_PER_SECTION 100u
 #define PIPELINE 32u
-#define STOP_MS_MAX 700u
-#define SLOWEST_MS 4000u // of a pipeline; the deadline is 300 ms, the rest is for a busy machine
+#define STOP_MS_MAX 10000u // the deadline is 100 ms, the rest is for a busy machine
+#define OVERWRITES 40u	   // pipelines after a revocation
+#define SLOWEST_MS 4000u   // of a pipeline; the deadline is 100 ms, the rest is for a busy machine
 
 struct tally {
 	uint64_t good;
@@ -143,35 +148,98 @@ static void write_pipeline(struct writing *w, uint64_t first)
 	w->slowest_ms = took > w->slowest_ms ? took : w->slowest_ms;
 }
 
-// Writes all the while, and stops and continues the readers by turns.
-static unsigned torment(struct writing *w, const pid_t *readers, uint64_t seconds)
+struct stops {
+	unsigned inside;   // a section that was revoked before its process went on
+	unsigned debugger; // of them
+	unsigned outside;
+	unsigned never; // revoked, though memory was wanted
+	bool no_debugger;
+};
+
+// Stops a process as a debugger does; false if that is not permitted here.
+static bool debugger_stop(pid_t pid)
 {
-	unsigned stops = 0;
-	uint64_t end = now_ms() + seconds * 1000;
-	while (now_ms() < end) {
-		pid_t victim = readers[tap_random(&w->random) % READERS];
-		uint64_t until = now_ms() + tap_random(&w->random) % STOP_MS_MAX;
-		(void)kill(victim, SIGSTOP);
-		do {
-			write_pipeline(w, UINT64_MAX);
-		} while (now_ms() < until);
-		(void)kill(victim, SIGCONT);
-		stops++;
-		until = now_ms() + 20;
-		do {
-			write_pipeline(w, UINT64_MAX);
-		} while (now_ms() < until);
-	}
-	return stops;
+	int status;
+	return ptrace(PTRACE_SEIZE, pid, NULL, NULL) == 0 &&
+	       ptrace(PTRACE_INTERRUPT, pid, NULL, NULL) == 0 &&
+	       waitpid(pid, &status, __WALL) == pid && WIFSTOPPED(status);
 }
 
-static void report(const struct writing *w, unsigned stops)
+static void go_on(pid_t pid, bool debugged)
 {
-	tap_diag("%u stops, %" PRIu64 " good sections, %" PRIu64 " revoked, %" PRIu64
+	if (debugged) {
+		(void)ptrace(PTRACE_DETACH, pid, NULL, NULL);
+	} else {
+		(void)kill(pid, SIGCONT);
+	}
+}
+
+// Writes until every section that is open on these was revoked.
+static bool write_until_revoked(struct writing *w, const pid_t *readers, const bool *inside)
+{
+	uint64_t until = now_ms() + STOP_MS_MAX;
+	bool all = false;
+	while (!all && now_ms() < until) {
+		write_pipeline(w, UINT64_MAX);
+		all = true;
+		for (unsigned i = 0; i < READERS; i++) {
+			all = all && (!inside[i] || slot_look(readers[i]).revoked);
+		}
+	}
+	return all;
+}
+
+// All readers are stopped at once, half of the times by a debugger.
+static void stop_all(struct writing *w, const pid_t *readers, struct stops *stops)
+{
+	bool debugged[READERS], inside[READERS];
+	unsigned count = 0, by_debugger = 0;
+	for (unsigned i = 0; i < READERS; i++) {
+		debugged[i] = tap_random(&w->random) % 2 && !stops->no_debugger;
+		if (debugged[i] && !debugger_stop(readers[i])) {
+			stops->no_debugger = true;
+			debugged[i] = false;
+		}
+		inside[i] = (debugged[i] || slot_stop(readers[i])) && slot_look(readers[i]).open;
+		count += inside[i];
+		by_debugger += inside[i] && debugged[i];
+	}
+	stops->outside += READERS - count;
+	if (write_until_revoked(w, readers, inside)) {
+		stops->inside += count;
+		stops->debugger += by_debugger;
+	} else {
+		stops->never += count;
+	}
+	for (unsigned i = 0; i < OVERWRITES; i++) {
+		write_pipeline(w, UINT64_MAX);
+	}
+	for (unsigned i = 0; i < READERS; i++) {
+		go_on(readers[i], debugged[i]);
+	}
+	uint64_t until = now_ms() + 1 + tap_random(&w->random) % 20;
+	do {
+		write_pipeline(w, UINT64_MAX);
+	} while (now_ms() < until);
+}
+
+// A few may have stood behind the last look at what is revoked, with nothing left to read.
+static bool were_told(const struct stops *stops)
+{
+	return __atomic_load_n(&tally->revoked, __ATOMIC_RELAXED) * 10 >= stops->inside * 9u;
+}
+
+static void report(const struct writing *w, const struct stops *stops)
+{
+	tap_diag("%u stops inside a section (%u by a debugger%s), %u outside, %" PRIu64
+		 " good sections, %" PRIu64 " revoked, %" PRIu64
 		 " writes, slowest pipeline %" PRIu64 " ms",
-		 stops, tally->good, tally->revoked, w->writes, w->slowest_ms);
+		 stops->inside, stops->debugger, stops->no_debugger ? ", not permitted here" : "",
+		 stops->outside, tally->good, tally->revoked, w->writes, w->slowest_ms);
+	tap_diag("counted stops %u", stops->inside);
+	ok_u64(stops->never, 0, "D: every section was revoked while its process stood still");
 	ok(tally->good > 0, "sections ended well");
-	ok(tally->revoked > 0, "D: sections held too long were revoked, and told so");
+	ok(were_told(stops), "D: they were told so when they went on");
 	ok_u64(tally->garbage, 0, "B: a section that ended well saw nothing but right values");
 	ok_u64(tally->missed, 0, "A: and missed nothing");
 	ok_u64(tally->failed, 0, "nothing else went wrong");
@@ -179,11 +247,27 @@ static void report(const struct writing *w, unsigned stops)
 	ok(w->slowest_ms < SLOWEST_MS, "D: none waited for long");
 }
 
+static uint64_t environment_number(const char *name, uint64_t otherwise)
+{
+	const char *text = getenv(name);
+	return text != NULL ? strtoull(text, NULL, 10) : otherwise;
+}
+
+// The last that were stopped need a moment to be told.
+static void settle(const struct stops *stops)
+{
+	uint64_t until = now_ms() + STOP_MS_MAX;
+	struct timespec moment = { .tv_nsec = 1000000 };
+	while (!were_told(stops) && now_ms() < until) {
+		(void)nanosleep(&moment, NULL);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	bool fenced = argc > 1 && strcmp(argv[1], "fenced") == 0;
-	const char *text = getenv("KVD_TEST_SECONDS");
-	uint64_t seconds = text != NULL ? strtoull(text, NULL, 10) : 5;
+	uint64_t wanted = environment_number("KVD_TEST_STOPS", 10);
+	uint64_t end_ms = now_ms() + environment_number("KVD_TEST_SECONDS", 0) * 1000;
 	struct writing w = { .random = tap_seed(22) };
 	tally = mmap(NULL, sizeof(*tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 		     0);
@@ -192,10 +276,11 @@ int main(int argc, char **argv)
 		return 99;
 	}
 	const char *const args[] = { "--memory",     "4MiB",   "--segment", "64KiB",
-				     "--persist",    "memory", "--revoke",  "300ms",
-				     "--revoke-min", "50ms",   NULL };
+				     "--persist",    "memory", "--revoke",  "100ms",
+				     "--revoke-min", "30ms",   NULL };
 	struct harness *h = harness_new();
 	harness_setenv(h, "KVD_FENCED", fenced ? "1" : NULL);
+	harness_setenv(h, "KVD_POISON", "1");
 	harness_launch(h, args);
 	struct kvc_options options;
 	kvc_options_init(&options);
@@ -210,12 +295,16 @@ int main(int argc, char **argv)
 	for (unsigned i = 0; i < READERS; i++) {
 		readers[i] = spawn_reader(harness_socket(h), fenced, w.random + i);
 	}
-	unsigned stops = torment(&w, readers, seconds);
+	struct stops stops = { 0 };
+	while (stops.never == 0 && (stops.inside < wanted || now_ms() < end_ms)) {
+		stop_all(&w, readers, &stops);
+	}
+	settle(&stops);
 	for (unsigned i = 0; i < READERS; i++) {
 		(void)kill(readers[i], SIGKILL);
 		(void)waitpid(readers[i], NULL, 0);
 	}
-	report(&w, stops);
+	report(&w, &stops);
 	(void)kvc_close(w.client);
 	ok(harness_log_has(h, "has had a view open for"), "and kvd's log told who does that");
 	ok_int(harness_stop(h), 0, "kvd stops cleanly");

@@ -315,6 +315,31 @@ static void report(void)
 	}
 }
 
+// When nobody writes any more every key is at least what was acknowledged. Returns how many are
+// not.
+static uint64_t sweep(const char *socket_path, uint64_t random)
+{
+	static struct reading r;
+	uint64_t lost = 0;
+	kvc *client = open_client(socket_path, 0);
+	r.random = random;
+	if (kvc_reader_open(client, &r.reader) != KVC_OK) {
+		return KEYS;
+	}
+	for (uint64_t key = 0; key < KEYS; key++) {
+		struct kvc_meta meta = { 0 };
+		char name[24];
+		uint64_t count = 0;
+		int status = kvc_get(r.reader, name, value_key(name, key), r.copy, sizeof(r.copy),
+				     &meta);
+		bool there = status == KVC_OK && value_check(r.copy, meta.value_bytes, key, &count);
+		lost += load(&warm->acked[key]) > (there ? count : 0);
+		lost += count > load(&warm->sent[key]);
+	}
+	(void)kvc_close(client);
+	return lost;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3) {
@@ -343,6 +368,7 @@ int main(int argc, char **argv)
 		bad += !WIFEXITED(status) || WEXITSTATUS(status) != 0;
 	}
 	report();
+	printf("lost %llu\n", (unsigned long long)sweep(argv[1], seed));
 	printf("died %d\n", bad);
 	return 0;
 }

@@ -19,7 +19,7 @@ from kept import KeptKvd  # noqa: E402
 from kvdtest import BUILD_ROOT, Tap  # noqa: E402
 
 CLIENTS = os.path.join(BUILD_ROOT, 'tests', 'torture', 'warm_clients')
-BAD = ('missed', 'broken', 'old', 'unsent', 'failed', 'writes_refused', 'died')
+BAD = ('missed', 'broken', 'old', 'unsent', 'failed', 'writes_refused', 'lost', 'died')
 
 
 def acknowledged(clients):
@@ -63,6 +63,7 @@ def main():
         rest = clients.communicate(timeout=120)[0]
         found = dict((line.split()[0], int(line.split()[1])) for line in rest.splitlines())
         tap.diag(', '.join(f'{name} {value}' for name, value in found.items()))
+        tap.diag(f'counted daemon-kills {kills}')
         for name in BAD:
             tap.equal(found[name], 0, f'A, B, F: {name}')
         if not apart_ms:
