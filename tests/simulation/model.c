@@ -11,7 +11,6 @@
 #include "daemon/keyspace.h"
 #include "daemon/kvd.h"
 #include "daemon/persist.h"
-#include "shm/hash.h"
 #include "shm/table.h"
 #include "tests/simulation/model.h"
 #include "tests/simulation/sim.h"
@@ -111,7 +110,7 @@ static bool table_look(unsigned index, struct kvs_hit *hit)
 {
 	const struct kvs_map *map = keyspace_map(sim.kvd->keyspace);
 	const struct sim_key *key = &keys[index];
-	uint64_t hash = kvs_hash(map->hash_seed, key->name, key->name_bytes);
+	uint64_t hash = kvs_map_hash(map, key->name, key->name_bytes);
 	switch (kvs_table_find(map, hash, key->name, key->name_bytes, hit)) {
 	case KVS_FIND_HIT:
 		return hit->kind != KVS_ENTRY_TOMBSTONE;

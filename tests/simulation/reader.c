@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "shm/epoch.h"
-#include "shm/hash.h"
 #include "shm/layout.h"
 #include "shm/map.h"
 #include "shm/table.h"
@@ -217,7 +216,7 @@ static void reader_get(struct reader *reader)
 {
 	unsigned index = (unsigned)sim_below(sim.plan.keys);
 	const struct sim_key *key = sim_model_key(index);
-	uint64_t hash = kvs_hash(reader->map.hash_seed, key->name, key->name_bytes);
+	uint64_t hash = kvs_map_hash(&reader->map, key->name, key->name_bytes);
 	struct kvs_hit hit;
 	enum kvs_find_result found =
 		kvs_table_find(&reader->map, hash, key->name, key->name_bytes, &hit);

@@ -126,6 +126,7 @@ static void plan_make(struct sim_plan *plan)
 	plan->crash_point_chance = sim_chance(2) ? 0 : 20 + (unsigned)sim_below(1000);
 	plan->disk_chance = sim_chance(2) ? 0 : 5 + (unsigned)sim_below(100);
 	plan->cut_chance = sim_chance(2) ? 0 : 200 + (unsigned)sim_below(2000);
+	plan->siphash = sim_chance(4);
 	plan->yield_chance = 1 + (unsigned)sim_below(10);
 }
 
@@ -157,6 +158,7 @@ static void plan_config(struct config *config)
 				      "--write-wait=300ms",
 				      "--compact-ratio=120",
 				      "--frame-timeout=0",
+				      plan->siphash ? "--hash=siphash" : "--hash=xxh3",
 				      NULL };
 	char *argv[sizeof(words) / sizeof(words[0])];
 	memcpy(argv, words, sizeof(argv));

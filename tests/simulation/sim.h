@@ -46,7 +46,7 @@ struct sim_plan {
 	unsigned disk_chance;	     // of so many calls of the store one fails; 0 = none
 	unsigned cut_chance;	     // of so many steps one ends a connection; 0 = none
 	unsigned yield_chance;	     // inside kvd's commands, of so many chances one is taken
-	unsigned cleaning;	     // more: values are replaced more often than added
+	bool siphash; // how keys are hashed
 };
 
 // ---- sim.c: the machine ----
