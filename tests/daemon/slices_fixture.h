@@ -272,13 +272,6 @@ static inline bool slices_is(const char *key, const void *value, size_t bytes)
 	       got.value_bytes == bytes && memcmp(got.value, value, bytes) == 0;
 }
 
-/// How many, or how far it is to the next: under valgrind, where everything takes fifty times as
-/// long, only a few are tried.
-static inline unsigned slices_under(unsigned usual, unsigned emulated)
-{
-	return getenv("KVD_TEST_SLOW") ? emulated : usual;
-}
-
 /// What may become of the key "key" between two turns.
 enum slices_change {
 	SLICES_NONE,
@@ -306,7 +299,7 @@ static inline void slices_change(enum slices_change change, const void *others, 
 		keyspace_tick(keyspace);
 	}
 	// Pages of runs go at once; the log has to go round once.
-	unsigned sets = bytes > SLICES_SEGMENT_BYTES / 4 ? 4 : slices_under(280, 40);
+	unsigned sets = bytes > SLICES_SEGMENT_BYTES / 4 ? 4 : tap_step(280, 40);
 	for (unsigned i = 0; change != SLICES_NONE && i < sets; i++) {
 		slices_set(i % 4 == 0 ? "run" : "log", others, i % 4 == 0 ? 500000 : 200000);
 	}

@@ -261,7 +261,7 @@ static void run_one(bool persisted, bool flushes, uint64_t seed)
 	fixture_open_sized(&f, persisted, seed, 4u << 20, false);
 	unsigned wrong = 0;
 	unsigned changed = 0;
-	unsigned rounds = getenv("KVD_TEST_SLOW") ? 10 : 40; // each takes ten times as long
+	unsigned rounds = tap_rounds(40, 5);
 	for (unsigned round = 0; round < rounds; round++) {
 		for (unsigned i = 0; i < 60; i++) {
 			write_one(false);
@@ -285,7 +285,8 @@ static void run_one(bool persisted, bool flushes, uint64_t seed)
 		changed += w.changed;
 		keyspace_moment_close(w.moment);
 	}
-	ok(wrong == 0 && changed > 100, "I: %s values of the moment%s (%u of them changed since)",
+	ok(wrong == 0 && changed > 2 * rounds,
+	   "I: %s values of the moment%s (%u of them changed since)",
 	   persisted ? "durable" : "plain", flushes ? ", or behind a FLUSHALL" : "", changed);
 	for (int i = 0; i < 40; i++) {
 		(void)keyspace_flush(f.keyspace);

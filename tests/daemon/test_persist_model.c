@@ -224,8 +224,7 @@ int main(int argc, char **argv)
 		return code;
 	}
 	uint64_t seed = tap_seed(1000);
-	unsigned usual = getenv("KVD_TEST_SLOW") != NULL ? 12 : 40;
-	unsigned runs = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : usual;
+	unsigned runs = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : tap_rounds(40, 4);
 	for (unsigned i = 0; i < runs; i++) {
 		run(seed + i, 25);
 	}

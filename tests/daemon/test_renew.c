@@ -280,21 +280,12 @@ static bool survives_failure(unsigned n, bool *failed)
 	return good;
 }
 
-// Each life takes seconds under valgrind and the thread sanitizer: there every fourth call will do.
-static unsigned calls_step(void)
-{
-#ifdef __SANITIZE_THREAD__
-	return 4;
-#else
-	return getenv("KVD_TEST_SLOW") != NULL ? 4 : 1;
-#endif
-}
-
 static void test_failures(unsigned all)
 {
 	unsigned bad = 0;
 	unsigned refused = 0;
-	for (unsigned n = all; n >= 1 && n <= all && bad < 5; n -= calls_step()) {
+	// Each life takes seconds in a slow run: there a few of the calls will do.
+	for (unsigned n = all; n >= 1 && n <= all && bad < 5; n -= tap_step(1, 4)) {
 		bool failed;
 		bad += !survives_failure(n, &failed);
 		refused += failed;
@@ -336,7 +327,8 @@ static unsigned test_deaths(void)
 	unsigned bad = 0;
 	unsigned old = 0;
 	unsigned new = 0;
-	for (unsigned n = all; n >= 1 && n <= all && bad < 5; n -= calls_step()) {
+	// Each life takes seconds in a slow run: there a few of the calls will do.
+	for (unsigned n = all; n >= 1 && n <= all && bad < 5; n -= tap_step(1, 4)) {
 		bool after = false;
 		fixture_dir_fast(dir);
 		if (dies_at(dir, n) != DIED || !holds_either(dir, &durable, &rest, &after)) {

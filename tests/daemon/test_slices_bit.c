@@ -43,7 +43,7 @@ static void test_line(const char *line, size_t bytes)
 	(void)slices_ask(true, line);
 	unsigned cuts = slices.cuts;
 	for (int change = 0; change < SLICES_CHANGES; change++) {
-		for (unsigned at = 0; at <= 3; at += slices_under(1, 3)) {
+		for (unsigned at = 0; at <= 3; at += tap_step(1, 3)) {
 			wrong += ask_with(line, bytes, (enum slices_change)change, at, expected);
 		}
 	}

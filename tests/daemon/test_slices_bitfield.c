@@ -101,7 +101,7 @@ static void test_line(const char *what, const char *line, size_t bytes, bool wri
 		unsigned at = 1;
 		while (try_change(line, bytes, (enum slices_change)change, at, writes, expected,
 				  &wrong)) {
-			at += at < 8 || change == 0 ? slices_under(1, 40) : slices_under(5, 40);
+			at += at < 8 || change == 0 ? tap_step(1, 40) : tap_step(5, 40);
 			last = at > last ? at : last;
 		}
 	}

@@ -101,7 +101,7 @@ static void test_line(const char *line)
 	for (int change = 0; change < SLICES_CHANGES; change++) {
 		unsigned at = 0;
 		while (try_change(line, (enum slices_change)change, at, &wrong)) {
-			at += slices_under(at < 3 ? 1 : 4, 24);
+			at += at < 5 ? 1 : tap_step(4, 24);
 			last = at > last ? at : last;
 		}
 	}
@@ -224,7 +224,7 @@ static void test_ends(void)
 	const char *line = "BITOP OR dest key two";
 	unsigned wrong = 0;
 	unsigned at = 1;
-	for (bool more = true; more; at += slices_under(1, 8)) {
+	for (bool more = true; more; at += tap_step(1, 8)) {
 		prepare();
 		(void)keyspace_expire(slices.kvd.keyspace, "key", 3, slices_wall_now_ms + 50);
 		slices_hurried = true;

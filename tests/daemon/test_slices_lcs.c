@@ -21,7 +21,7 @@ static void test_line(const char *line, size_t bytes, size_t second_bytes)
 	ok_u64(slices.cuts, 0, "%s in one turn", line);
 	for (int change = 0; change < SLICES_CHANGES; change++) {
 		bool more = true;
-		for (unsigned at = 1; more; at += slices_under(1, 16)) {
+		for (unsigned at = 1; more; at += tap_step(1, 16)) {
 			slices_set("key", value, bytes);
 			slices_set("two", value + 77, second_bytes);
 			slices_hurried = true;

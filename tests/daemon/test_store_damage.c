@@ -264,8 +264,8 @@ int main(int argc, char **argv)
 	judge(image.dir, &whole);
 	ok(whole.passed == 1 && whole.misled == 0 && whole.crashed == 0,
 	   "the store as it was built passes");
-	test_flips(&image, &state, 60, false);
-	test_flips(&image, &state, 120, true);
+	test_flips(&image, &state, tap_rounds(60, 8), false);
+	test_flips(&image, &state, tap_rounds(120, 16), true);
 	test_cuts(&image, &state);
 	test_pages(&image, &state);
 	free(image.bytes);

@@ -7,33 +7,38 @@
 # A deep run is a function deep_NAME PART PARTS.
 deep_names=(arm64 model torture fuzz oracle step kills readers stops histories crashstates systemd simulate)
 
-# fuzz_program PROGRAM SECONDS: first its corpus, then new input for so long.
+# fuzz_program PROGRAM EXECUTIONS SEED: first its corpus, then new input. A time of its own ends
+# what hangs; too few executions are seen by their count.
 fuzz_program() {
-    local program=$1 seconds=$2 name=${1##*/} finds="$root/build/fuzz/finds" corpus log status
+    local program=$1 executions=$2 seed=$3 name=${1##*/} finds="$root/build/fuzz/finds" corpus log
+    local status
     corpus="$TMPDIR/$name"
     log="$temporary/$name.log"
     mkdir -p "$corpus"
     if [ -d "$root/tests/fuzz/corpus/${name#fuzz_}" ]; then
         cp -r "$root/tests/fuzz/corpus/${name#fuzz_}/." "$corpus"
     fi
-    steady "$program" -seed="${KVD_TEST_SEED:-1}" -max_total_time="$seconds" -timeout=10 \
+    steady "$program" -seed="$seed" -runs="$executions" -max_total_time=3500 -timeout=10 \
         -rss_limit_mb=4096 -print_final_stats=1 -artifact_prefix="$finds/$name-" "$corpus" \
         >"$log" 2>&1
     status=$?
     if [ "$status" = 0 ]; then
-        results one "$group" "$name for $seconds s" ok
-        grep -E 'number_of_executed_units' "$log" | sed "s/^/  $name /"
+        results one "$group" "$name, $executions executions, seed $seed" ok
+        results count "$group" "fuzz-executions/${name#fuzz_}" \
+            "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")"
     else
         grep -vE '^#[0-9]+' "$log" | tail -n 40 | sed 's/^/    /'
-        results one "$group" "$name for $seconds s" fail "exit status $status, input in $finds"
+        results one "$group" "$name, $executions executions, seed $seed" fail \
+            "exit status $status, input in $finds"
     fi
     rm -rf "$corpus"
 }
 
-# fuzz_programs SECONDS [PART PARTS]: every fuzz target of build/fuzz, one on each processor. Finds
-# go to build/fuzz/finds.
+# fuzz_programs EXECUTIONS [PART]: every fuzz target of build/fuzz, one on each processor. Finds go
+# to build/fuzz/finds.
 fuzz_programs() {
-    local seconds=$1 part=${2:-1} parts=${3:-1} index=0 program processors
+    local executions=$1 seed=$((${KVD_TEST_SEED:-1} % 1000000000 + ${2:-1})) index=0 program
+    local processors
     processors=$(nproc)
     mkdir -p "$root/build/fuzz/finds"
     for program in "$root"/build/fuzz/tests/fuzz/fuzz_*; do
@@ -41,13 +46,10 @@ fuzz_programs() {
             continue
         fi
         index=$((index + 1))
-        if [ $((index % parts + 1)) != "$part" ]; then
-            continue
-        fi
         while [ "$(jobs -rp | wc -l)" -ge "$processors" ]; do
             wait -n # how it went is counted by itself
         done
-        fuzz_program "$program" "$seconds" &
+        fuzz_program "$program" "$executions" "$seed" &
     done
     wait
     if [ "$index" = 0 ]; then
@@ -55,10 +57,9 @@ fuzz_programs() {
     fi
 }
 
+# Every part fuzzes every target, with a seed of its own.
 deep_fuzz() {
-    CC=clang build "$root/build/fuzz" -Dfuzzers=true -Db_sanitize=address,undefined \
-        -Db_lundef=false -Dc_args=-fsanitize=fuzzer-no-link || return
-    fuzz_programs "${KVD_DEEP_SECONDS:-600}" "$1" "$2"
+    fuzz_build && fuzz_programs $((${KVD_DEEP_EXECUTIONS:-30000000} / $2 + 1)) "$1"
 }
 
 # More operations a model; the result is the same for any seed.
@@ -222,18 +223,24 @@ deep_arm64() {
     # Programs only, of what clients run: scripts, and kvd looking at its store, start others
     # without the emulator.
     mapfile -t names < <(test_names "$root/build/arm64" unit 'tests/(shm|libclient|tools)/')
-    export KVD_TEST_EMULATED=1 KVD_TEST_SLOW=1
+    export KVD_TEST_EMULATED=1 KVD_TEST_SLOW=6
     suite "$root/build/arm64" unit --timeout-multiplier 10 "${names[@]}"
+}
+
+deep_commit() {
+    local commit
+    commit=$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || say unknown)
+    if [ -n "$(git -C "$root" status --porcelain 2>/dev/null)" ]; then
+        commit="$commit+changes"
+    fi
+    say "$commit"
 }
 
 # deep_run NAME PART: one run or, without a name, all of them.
 deep_run() {
     local name names=("${deep_names[@]}") parts=${2#*/} part=${2%/*} started commit status
     [ -z "$1" ] || names=("$1")
-    commit=$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || say unknown)
-    if [ -n "$(git -C "$root" status --porcelain 2>/dev/null)" ]; then
-        commit="$commit+changes"
-    fi
+    commit=$(deep_commit)
     export KVD_TEST_SEED=${KVD_TEST_SEED:-$(($(od -An -N4 -tu4 /dev/urandom)))}
     mkdir -p "$root/build/deep"
     for name in "${names[@]}"; do
@@ -242,21 +249,15 @@ deep_run() {
         say "== deep $name, part $part of $parts, seed $KVD_TEST_SEED, commit $commit"
         run_job "deep_$name" "$part" "$parts"
         status=$?
-        results group "$name" "$((SECONDS - started))" "$status" | tee "$temporary/line"
-        printf '%s part %s/%s seed %s commit %s: %s\n' "$(date -u +%Y-%m-%dT%H:%MZ)" "$part" \
-            "$parts" "$KVD_TEST_SEED" "$commit" "$(cat "$temporary/line")" \
-            >>"$root/build/deep/$name.txt"
+        results group "$name" "$((SECONDS - started))" "$status"
+        /usr/bin/python3 "$root/tests/lib/summary.py" record "$root/build/deep/results.jsonl" \
+            "$name" "$part/$parts" "$KVD_TEST_SEED" "$commit" "$((SECONDS - started))" \
+            "$(results report "$name")" || die "cannot write to $root/build/deep"
     done
 }
 
-# The last result of every part of every deep run.
+# The last result of every part of every deep run of this commit, added up.
 deep_summary() {
-    local name
-    for name in "${deep_names[@]}"; do
-        if [ -f "$root/build/deep/$name.txt" ]; then
-            tac "$root/build/deep/$name.txt" | awk '!seen[$3]++' | sort -k 3,3V
-        else
-            say "$name: never run"
-        fi
-    done
+    /usr/bin/python3 "$root/tests/lib/summary.py" show "$root/build/deep/results.jsonl" \
+        "$(deep_commit)"
 }

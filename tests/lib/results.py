@@ -2,16 +2,20 @@
 #
 # Counts what really ran. Reads the TAP that each test printed (from meson's JSON log or a file),
 # adds the failures TAP cannot express (a crash, a timeout, a plan that was not fulfilled), and
-# keeps one line a result in a state file until the total is asked for.
+# keeps one line a result in a state file until the total is asked for. What a test counted itself
+# (`# counted NAME N`: kills, states, reads) is added up beside them.
 """results.py STATE meson GROUP LOG.json EXIT | tap GROUP NAME FILE EXIT | one GROUP NAME ok|fail
-[WHY] | group GROUP SECONDS EXIT | total"""
+[WHY] | count GROUP NAME NUMBER | group GROUP SECONDS EXIT | goals | report GROUP | total"""
 import json
 import re
 import sys
 
+import goals
+
 LINE = re.compile(r'\s*(not )?ok\b\s*(\d+)?\s*(?:-\s*)?(.*)')
 DIRECTIVE = re.compile(r'#\s*(SKIP|TO' r'DO)\b\S*\s*(.*)$', re.I)
 PLAN = re.compile(r'1\.\.(\d+)\s*(?:#\s*SKIP\S*\s*(.*))?$', re.I)
+COUNTED = re.compile(r'# counted (\S+) (\d+)$', re.M)
 SHOWN_LINES_MAX = 60
 
 
@@ -20,7 +24,7 @@ class Outcome:
 
     def __init__(self, test):
         self.test = test
-        self.results = []  # (kind, name, detail) with kind passed, failed or skipped
+        self.results = []  # (kind, name, detail) with kind passed, failed, skipped or counted
 
     def add(self, kind, name, detail=''):
         self.results.append((kind, f'{self.test}: {name}', detail))
@@ -63,6 +67,8 @@ def parse_tap(outcome, text):
 def judge_tap(test, stdout, status, timed_out=False):
     outcome = Outcome(test)
     complete = parse_tap(outcome, stdout)
+    for name, number in COUNTED.findall(stdout):
+        outcome.results.append(('counted', name, int(number)))
     if timed_out:
         outcome.add('failed', 'ran out of time')
     elif not complete and outcome.count('failed') == 0:
@@ -136,6 +142,19 @@ def counts_text(rows):
     return text + (f", {counts['skipped']} skipped" if counts['skipped'] else '')
 
 
+def counted(rows):
+    """What the tests counted themselves, added up by name."""
+    sums = {}
+    for _, kind, name, number in rows:
+        if kind == 'counted':
+            sums[name] = sums.get(name, 0) + number
+    return sums
+
+
+def counted_text(sums):
+    return ', '.join(f'{sums[name]} {name}' for name in sorted(sums))
+
+
 def ended(status):
     """How a command ended, by what the shell says of it."""
     return f'was killed by signal {status - 128}' if status > 128 else f'ended with {status}'
@@ -176,14 +195,40 @@ def add_one(state, group, name, verdict, why=''):
         print(f'  FAILED in {group}: {name}: {why}')
 
 
+def add_count(state, group, name, number):
+    outcome = Outcome(group)
+    outcome.results.append(('counted', name, int(number)))
+    append(state, group, outcome)
+
+
 def end_group(state, group, seconds, status):
     """`status` is that of the group's shell; what failed there may have been counted already."""
     status = int(status)
     rows = load(state, group)
     failed = any(row[1] == 'failed' for row in rows)
+    sums = counted(rows)
+    if sums:
+        print(f'  counted: {counted_text(sums)}')
     if status > 128 or (status != 0 and not failed) or not rows:
         add_one(state, group, 'ran to its end', 'fail', f'it {ended(status)}')
     print(f'{group}: {counts_text(load(state, group))} ({seconds} s)', flush=True)
+
+
+def check_goals(state):
+    """A result for each count that a whole ./check has to reach."""
+    sums = counted(load(state))
+    for name, goal in sorted(goals.CHECK.items()):
+        seen = sums.get(name, 0)
+        add_one(state, 'goals', f'{seen} of {goal} {name}', 'ok' if seen >= goal else 'fail',
+                '' if seen >= goal else 'too few')
+
+
+def report(state, group):
+    """One line of JSON with what a deep run gave, for its summary."""
+    rows = load(state, group)
+    row = {kind: sum(1 for entry in rows if entry[1] == kind)
+           for kind in ('passed', 'failed', 'skipped')}
+    print(json.dumps({**row, 'counted': counted(rows)}))
 
 
 def total(state):
@@ -210,8 +255,14 @@ def main(arguments):
         add_tap(state, *rest)
     elif verb == 'one':
         add_one(state, *rest)
+    elif verb == 'count':
+        add_count(state, *rest)
     elif verb == 'group':
         end_group(state, *rest)
+    elif verb == 'goals':
+        check_goals(state)
+    elif verb == 'report':
+        report(state, *rest)
     elif verb == 'total':
         return total(state)
     else:

@@ -6,9 +6,13 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import tempfile
+import unittest.mock
 
+import goals
 import results
+import summary
 from kvdtest import Tap
 
 
@@ -106,12 +110,62 @@ def test_ends(tap):
                   'a group that said nothing')
 
 
+def test_counted(tap):
+    """What tests count is added up by name, apart from the results, and held against the goals."""
+    with tempfile.TemporaryDirectory() as folder:
+        log, state = os.path.join(folder, 'log.json'), os.path.join(folder, 'state')
+        text = '# counted kills 3\n# counted kills 4\n# counted no number\nok 1\n1..1\n'
+        with open(log, 'w', encoding='utf-8') as file:
+            print(json.dumps(meson_entry('OK', text, 0)), file=file)
+        quiet(state, 'meson', 'unit', log, '0')
+        quiet(state, 'count', 'unit', 'states', '5')
+        tap.ok('counted: 7 kills, 5 states' in quiet(state, 'group', 'unit', '0.1', '0')[1],
+               'a group tells what its tests counted')
+        tap.equal(json.loads(quiet(state, 'report', 'unit')[1]),
+                  {'passed': 1, 'failed': 0, 'skipped': 0, 'counted': {'kills': 7, 'states': 5}},
+                  'so does the record of a deep run')
+        for goal, text in ((7, '2 passed, 0 failed'), (8, '1 passed, 1 failed')):
+            copy = os.path.join(folder, f'goal{goal}')
+            shutil.copy(state, copy)
+            with unittest.mock.patch.dict(goals.CHECK, {'kills': goal}, clear=True):
+                quiet(copy, 'goals')
+            tap.equal(quiet(copy, 'total')[1].split('\n')[-2], text, f'7 of {goal} counted')
+
+
+def test_summary(tap):
+    """Parts of one commit are added up, the newest of each; what is missing is said."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, 'results')
+        good = json.dumps({'passed': 2, 'failed': 0, 'skipped': 0, 'counted': {'kills': 5}})
+        summary.record(path, 'kills', '1/3', '7', 'aa', '60', '')
+        summary.record(path, 'kills', '1/3', '7', 'aa', '60', good)
+        summary.record(path, 'kills', '3/3', '8', 'aa', '60', good)
+        summary.record(path, 'kills', '2/3', '8', 'bb', '60', good)
+
+        def show(goal):
+            out = io.StringIO()
+            with unittest.mock.patch.dict(goals.DEEP, {'kills': goal}, clear=True):
+                with contextlib.redirect_stdout(out):
+                    status = summary.show(path, 'aa')
+            return status, out.getvalue()
+        status, text = show(10)
+        tap.equal(status, 0, 'enough of them')
+        tap.ok('| kills | 2 of 3 (missing 2) | 4 | 0 | 0 | 2 | 7 8 |' in text, 'by parts')
+        tap.ok('| kills | 10 | 10 |' in text, 'added up')
+        status, text = show(11)
+        tap.ok(status == 1 and 'short of the goal: kills' in text, 'too few of them')
+        summary.record(path, 'kills', '1/3', '7', 'aa', '60', '')
+        tap.equal(show(5)[0], 1, 'a part that was interrupted has failed')
+
+
 def main():
     tap = Tap()
     test_tap(tap)
     test_meson(tap)
     test_total(tap)
     test_ends(tap)
+    test_counted(tap)
+    test_summary(tap)
     tap.done()
 
 

@@ -16,7 +16,7 @@ leaks=full
 case ${program##*/} in
 test_fork | test_async_fork | test_readers) leaks=no ;;
 esac
-export KVD_TEST_EMULATED=valgrind KVD_TEST_SLOW=1
+export KVD_TEST_EMULATED=valgrind KVD_TEST_SLOW=10
 exec valgrind --quiet --suppressions="$(dirname "$0")/valgrind.supp" \
     --error-exitcode=99 --leak-check="$leaks" --errors-for-leak-kinds=definite,indirect \
     --show-leak-kinds=definite,indirect --fair-sched=yes --num-callers=20 "$@"

@@ -148,7 +148,7 @@ static uint64_t write_values(struct shared *shared, uint64_t *reused)
 	uint64_t refused = 0;
 	char key[16];
 	uint64_t value[VALUE_WORDS];
-	for (uint64_t n = 0; n < WRITES; n++) {
+	for (uint64_t n = 0; n < tap_rounds(WRITES, 40000); n++) {
 		key_name(key, n);
 		value_fill(value, n, n / KEYS);
 		pthread_mutex_lock(&shared->fake.mutex);
@@ -218,7 +218,7 @@ static void run(uint32_t flags, const char *how)
 	ok_u64(shared.bad, 0, "B: %s: every value is one that was written for its key", how);
 	ok(shared.gets > 1000 && shared.views > 50 && shared.churned > 5, "%s: and enough of them",
 	   how);
-	ok(reused > 100, "%s: while memory was reused", how);
+	ok(reused > 50, "%s: while memory was reused", how);
 	ok(shared.reseeds > 20, "A: %s: and the hash key changed %llu times", how,
 	   (unsigned long long)shared.reseeds);
 #ifdef KVS_TSAN

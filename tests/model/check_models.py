@@ -97,7 +97,7 @@ def main():
         print("1..0 # SKIP spin is not installed (Debian package: spin)")
         return 0
     print("1..%d" % len(RUNS))
-    failures = 0
+    failures = mutants = 0
     for number, (model, defines, claim, name) in enumerate(RUNS, 1):
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -109,10 +109,12 @@ def main():
         title = name if claim is None else "mutant caught: " + name
         print("%s %d - %s (%s states)" % ("ok" if problem is None else "not ok", number, title,
                                           states.group(1) if states else "no"), flush=True)
+        mutants += claim is not None and problem is None
         if problem is not None:
             failures += 1
             print("# %s %s: %s" % (model, defines, problem))
             print("".join("# %s\n" % line for line in output.splitlines()[:40]), end="")
+    print("# counted mutants-spin %d" % mutants)
     return 1 if failures else 0
 
 

@@ -100,6 +100,29 @@ __attribute__((unused)) static uint64_t tap_seed(uint64_t fallback)
 	return seed;
 }
 
+/// How many times slower this run is than an ordinary one, by KVD_TEST_SLOW: 1 or more. What tries
+/// much the same again and again does so many times less of it.
+__attribute__((unused)) static unsigned tap_slowness(void)
+{
+	const char *text = getenv("KVD_TEST_SLOW");
+	unsigned long slowness = text ? strtoul(text, NULL, 10) : 1;
+	return slowness > 1 && slowness < 1000 ? (unsigned)slowness : 1;
+}
+
+/// So many rounds; in a slow run fewer, but at least `least`.
+__attribute__((unused)) static unsigned tap_rounds(unsigned usual, unsigned least)
+{
+	unsigned rounds = usual / tap_slowness();
+	return rounds > least ? rounds : least;
+}
+
+/// How far it is to the next that is tried: in a slow run further, up to `most`.
+__attribute__((unused)) static unsigned tap_step(unsigned usual, unsigned most)
+{
+	unsigned step = usual * tap_slowness();
+	return step < most ? step : most;
+}
+
 /// Small seeded generator (splitmix64).
 __attribute__((unused)) static uint64_t tap_random(uint64_t *state)
 {
