@@ -38,8 +38,9 @@ static bool attach_light_sections(const kvc *client, const struct kvs_map *map)
 struct kvs_reader_page *kvc_page_map(int fd)
 {
 	struct stat status;
-	if (fstat(fd, &status) != 0 || status.st_size < (off_t)KVS_PAGE_BYTES ||
-	    !(fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK)) {
+	int seals = fcntl(fd, F_GET_SEALS); // negative where there are none
+	if (fstat(fd, &status) != 0 || status.st_size < (off_t)KVS_PAGE_BYTES || seals < 0 ||
+	    !(seals & F_SEAL_SHRINK)) {
 		return NULL; // somebody could take the page away under a reader
 	}
 	void *at = mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

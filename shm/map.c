@@ -6,6 +6,7 @@
 #include "shm/map.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -125,6 +126,11 @@ int kvs_map_open(struct kvs_map *map, int fd)
 	uint64_t region_bytes = (uint64_t)status.st_size;
 	if (status.st_size < (off_t)KVS_PAGE_BYTES || region_bytes > KVS_REGION_BYTES_MAX ||
 	    region_bytes % KVS_PAGE_BYTES != 0) {
+		return KVS_MAP_FOREIGN;
+	}
+	// Whoever could shrink the file could end every reader by SIGBUS.
+	int seals = fcntl(fd, F_GET_SEALS);
+	if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
 		return KVS_MAP_FOREIGN;
 	}
 	if (map_reserve(map, fd, region_bytes) != 0) {

@@ -37,9 +37,9 @@ enum kvs_map_error {
 	KVS_MAP_NOT_ALIVE, // still starting, or retired
 };
 
-/// Maps the region behind `fd` read-only. Nothing in the file is trusted: every offset and size is
-/// checked against the file's size. On success the caller owns `map` until kvs_map_close().
-/// Returns an enum kvs_map_error.
+/// Maps the region behind `fd` read-only. Nothing in the file is trusted: it must be sealed against
+/// shrinking, and every offset and size is checked against its size. On success the caller owns
+/// `map` until kvs_map_close(). Returns an enum kvs_map_error.
 int kvs_map_open(struct kvs_map *map, int fd);
 
 /// Copies and checks geometry of a region already mapped at `base` (tests, the writer,

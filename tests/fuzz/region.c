@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
 // Fuzz target for everything that walks a region: the input is a list of pokes into table, overflow
-// buckets, log, large runs and root, some of them well-formed records with their entries, so that
-// damage is met deep inside. Afterwards a client's map of it is searched, scanned and loaded: every
-// answer must lie within what is published, and whatever is beyond is inaccessible.
+// buckets, log, large runs, root and hash keys, some of them well-formed records with their
+// entries, so that damage is met deep inside. Afterwards a client's map of it is searched, scanned
+// and loaded: every answer must lie within what is published, and whatever is beyond is
+// inaccessible.
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -147,6 +148,11 @@ static void poke(const uint8_t *data)
 		put_word(word_of(KVS_RANGE_LOG, where), word);
 		break;
 	case 3:
+		if (where % 4 == 3) { // of each side: its hash key and generation
+			put_word(&region.header->hash_sides[where >> 2 & 1].key[where >> 3 & 1],
+				 word);
+			break;
+		}
 		put_word(&region.header->hot.table_root, word);
 		break;
 	default:

@@ -32,7 +32,7 @@ enum fake_request {
 };
 
 #define FAKE_CONNECTIONS_MAX 64
-#define FAKE_PAGES_MAX 64
+#define FAKE_PAGES_MAX 1024
 
 struct fake_connection;
 

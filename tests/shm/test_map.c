@@ -105,7 +105,22 @@ static void test_random_headers(struct fixture *f, uint64_t *random)
 	ok(mapped > 0, "random words in the header: no crash (%u of 3000 harmless)", mapped);
 }
 
-static void test_other_files(void)
+// The same bytes in a file that somebody could make shorter under its readers.
+static void test_unsealed(struct fixture *f)
+{
+	struct kvs_map map;
+	int fd = memfd_create("unsealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	ok(ftruncate(fd, (off_t)f->region.bytes) == 0 &&
+		   pwrite(fd, f->region.base, KVS_PAGE_BYTES, 0) == (ssize_t)KVS_PAGE_BYTES,
+	   "a copy of the region's header");
+	ok_int(kvs_map_open(&map, fd), KVS_MAP_FOREIGN, "H: a file that may shrink is refused");
+	ok(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) == 0 && kvs_map_open(&map, fd) == KVS_MAP_OK,
+	   "one that is sealed is mapped");
+	kvs_map_close(&map);
+	close(fd);
+}
+
+static void test_other_files(struct fixture *f)
 {
 	struct kvs_map map;
 	int fd = memfd_create("small", MFD_CLOEXEC);
@@ -115,6 +130,7 @@ static void test_other_files(void)
 	ok(ftruncate(fd, KVS_PAGE_BYTES + 1) == 0 && kvs_map_open(&map, fd) == KVS_MAP_FOREIGN,
 	   "a file of no whole pages is refused");
 	close(fd);
+	test_unsealed(f);
 	ok_int(kvs_map_open(&map, -1), KVS_MAP_SYSTEM, "a bad descriptor is a system error");
 	int pipes[2];
 	ok(pipe(pipes) == 0 && kvs_map_open(&map, pipes[0]) != KVS_MAP_OK, "a pipe is refused");
@@ -190,7 +206,7 @@ int main(void)
 	struct fixture f;
 	fixture_open(&f, MEMORY, SEGMENT);
 	test_damaged_headers(&f);
-	test_other_files();
+	test_other_files(&f);
 	test_only_published(&f);
 	test_random_headers(&f, &random);
 	fixture_close(&f);
