@@ -5,7 +5,8 @@
 # it uses. shellcheck shell=bash disable=SC2154
 
 # A deep run is a function deep_NAME PART PARTS.
-deep_names=(arm64 model torture fuzz oracle step kills readers stops histories crashstates systemd simulate)
+deep_names=(arm64 model torture fuzz oracle step kills readers stops storms histories crashstates
+    systemd simulate)
 
 # fuzz_program PROGRAM EXECUTIONS SEED: first its corpus, then new input. A time of its own ends
 # what hangs; too few executions are seen by their count.
@@ -119,6 +120,15 @@ deep_stops() {
     export KVD_TEST_STOPS=$((1000 / 2 / $2 + 1))
     suite "$root/build" torture --timeout-multiplier 0 'readers stopped, light' \
         'readers stopped, fenced'
+}
+
+# 100 000 processes that come and go in every way, and each request cut at every byte 20 times.
+deep_storms() {
+    build "$root/build" || return
+    export KVD_TEST_SEED=$((KVD_TEST_SEED + $1 - 1))
+    export KVD_TEST_STORM=$((100000 / $2 + 1)) KVD_TEST_ROUNDS=$((20 / $2 + 1))
+    suite "$root/build" torture --timeout-multiplier 0 'processes come and go' \
+        'writers killed at every byte'
 }
 
 # 2000 histories in all parts, each one of its own.
