@@ -15,6 +15,7 @@
 #include "daemon/config_option.h"
 #include "daemon/config_settle.h"
 #include "daemon/config_text.h"
+#include "daemon/remedy.h"
 
 enum source { SOURCE_DEFAULT, SOURCE_FILE, SOURCE_COMMAND_LINE };
 
@@ -28,6 +29,7 @@ struct parser {
 	const char *file_path;
 	int line;
 	bool failed;
+	bool no_memory;
 };
 
 __attribute__((format(printf, 2, 3))) static bool fail(struct parser *p, const char *format, ...)
@@ -51,7 +53,8 @@ __attribute__((format(printf, 2, 3))) static bool fail(struct parser *p, const c
 
 static bool string_put(struct parser *p, const struct config_option *option, const char *text)
 {
-	return config_option_put_string(p->config, option, text) || fail(p, "out of memory");
+	p->no_memory = !config_option_put_string(p->config, option, text);
+	return !p->no_memory || fail(p, "out of memory; %s", remedy_of_errno(ENOMEM));
 }
 
 /// Sets one option from text, unless a stronger source has set it.
@@ -206,7 +209,10 @@ static bool file_parse(struct parser *p)
 		return fail(p, "not of the form `name = value`");
 	}
 	p->line = 0;
-	return result == 0 && !p->failed ? true : fail(p, "config: out of memory");
+	p->no_memory = p->no_memory || (result < 0 && !p->failed);
+	return result == 0 && !p->failed
+		       ? true
+		       : fail(p, "config: out of memory; %s", remedy_of_errno(ENOMEM));
 }
 
 static bool is_chosen(const struct parser *p, size_t offset)
@@ -231,6 +237,12 @@ static bool defaults_put(struct parser *p)
 	return true;
 }
 
+// Why it was refused.
+static enum config_action refused(const struct parser *p)
+{
+	return p->no_memory ? CONFIG_NO_MEMORY : CONFIG_USAGE_ERROR;
+}
+
 enum config_action config_parse(struct config *config, int argc, char **argv, char *error,
 				size_t error_bytes)
 {
@@ -240,24 +252,22 @@ enum config_action config_parse(struct config *config, int argc, char **argv, ch
 		error[0] = '\0';
 	}
 	if (!defaults_put(&p)) {
-		return CONFIG_USAGE_ERROR;
+		return refused(&p);
 	}
 	enum config_action action = arguments_parse(&p, argc, argv);
 	if (action != CONFIG_RUN) {
-		return action;
+		return action == CONFIG_USAGE_ERROR ? refused(&p) : action;
 	}
 	if (*config->config_path && !file_parse(&p)) {
-		return CONFIG_USAGE_ERROR;
+		return refused(&p);
 	}
 	struct config_chosen chosen = {
 		.memory = is_chosen(&p, offsetof(struct config, memory_bytes)),
 		.place = is_chosen(&p, offsetof(struct config, dir)) ||
 			 is_chosen(&p, offsetof(struct config, socket_path)),
 	};
-	if (!config_settle(config, &chosen, error, error_bytes)) {
-		return CONFIG_USAGE_ERROR;
-	}
-	return CONFIG_RUN;
+	p.failed = !config_settle(config, &chosen, error, error_bytes, &p.no_memory);
+	return p.failed ? refused(&p) : CONFIG_RUN;
 }
 
 void config_fini(struct config *config)

@@ -26,12 +26,19 @@ struct config {
 };
 
 /// What a command line asked for besides options.
-enum config_action { CONFIG_RUN, CONFIG_HELP, CONFIG_VERSION, CONFIG_USAGE_ERROR };
+enum config_action {
+	CONFIG_RUN,
+	CONFIG_HELP,
+	CONFIG_VERSION,
+	CONFIG_USAGE_ERROR,
+	CONFIG_NO_MEMORY, // of this process: the options may be right
+};
 
 /// Fills `config`: defaults, over them the file of --config, over them argv; then derives what was
 /// left at "0 = choose" (socket_path, memory_max_bytes, value_bytes_max, segment_bytes), so that
 /// the rest of kvd reads final values. On CONFIG_USAGE_ERROR `error` has one line that names the
-/// option (or FILE:LINE) and the remedy. config_fini frees the strings, after every result.
+/// option (or FILE:LINE) and the remedy; so it has on CONFIG_NO_MEMORY. config_fini frees the
+/// strings, after every result.
 enum config_action config_parse(struct config *config, int argc, char **argv, char *error,
 				size_t error_bytes);
 void config_fini(struct config *config);

@@ -4,6 +4,7 @@
 // may be for this memory, how many segments the cleaner needs to make progress.
 #include "daemon/config_settle.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "daemon/config_text.h"
+#include "daemon/remedy.h"
 
 #define CONFIG_SEGMENTS_DEFAULT_MIN 32u // the default segment leaves at least so many
 #define CONFIG_SEGMENTS_MIN 16u		// a chosen one too: heads, reserve and room to clean
@@ -22,6 +24,7 @@ struct settle {
 	const struct config_chosen *chosen;
 	char *error;
 	size_t error_bytes;
+	bool *no_memory;
 };
 
 __attribute__((format(printf, 2, 3))) static bool refuse(struct settle *s, const char *format, ...)
@@ -31,6 +34,12 @@ __attribute__((format(printf, 2, 3))) static bool refuse(struct settle *s, const
 	(void)vsnprintf(s->error, s->error_bytes, format, args);
 	va_end(args);
 	return false;
+}
+
+static bool no_memory(struct settle *s)
+{
+	*s->no_memory = true;
+	return refuse(s, "out of memory; %s", remedy_of_errno(ENOMEM));
 }
 
 static const char *size_text(uint64_t bytes, char text[CONFIG_SIZE_TEXT_BYTES])
@@ -57,7 +66,7 @@ static bool socket_settle(struct settle *s)
 	if (!*config->socket_path) {
 		char *path = NULL;
 		if (asprintf(&path, "%s/kvd.sock", config->dir) < 0) {
-			return refuse(s, "out of memory");
+			return no_memory(s);
 		}
 		free(config->socket_path);
 		config->socket_path = path;
@@ -65,7 +74,7 @@ static bool socket_settle(struct settle *s)
 	if (!*config->socket_also_path && !s->chosen->place) {
 		char *path = strdup(KVS_SOCKET_PATH_DEFAULT);
 		if (!path) {
-			return refuse(s, "out of memory");
+			return no_memory(s);
 		}
 		free(config->socket_also_path);
 		config->socket_also_path = path;
@@ -198,13 +207,14 @@ static bool revoke_settle(struct settle *s)
 }
 
 bool config_settle(struct config *config, const struct config_chosen *chosen, char *error,
-		   size_t error_bytes)
+		   size_t error_bytes, bool *no_memory)
 {
 	struct settle s = {
 		.config = config,
 		.chosen = chosen,
 		.error = error,
 		.error_bytes = error_bytes,
+		.no_memory = no_memory,
 	};
 	return socket_settle(&s) && memory_settle(&s) && maxmemory_settle(&s) &&
 	       buffers_settle(&s) && segment_settle(&s) && revoke_settle(&s);

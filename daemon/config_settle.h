@@ -15,9 +15,9 @@ struct config_chosen {
 };
 
 /// Derives what is still at "0 = choose" and checks the rest against it. False with one line in
-/// `error`.
+/// `error`, and *no_memory set if it is this process that was short of memory.
 bool config_settle(struct config *config, const struct config_chosen *chosen, char *error,
-		   size_t error_bytes);
+		   size_t error_bytes, bool *no_memory);
 
 /// The same for what may change while kvd runs.
 bool config_settle_running(struct config *config, char *error, size_t error_bytes);

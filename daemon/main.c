@@ -42,6 +42,9 @@ int main(int argc, char **argv)
 	case CONFIG_USAGE_ERROR:
 		(void)fprintf(stderr, "kvd: %s\n", error);
 		return EX_USAGE;
+	case CONFIG_NO_MEMORY:
+		(void)fprintf(stderr, "kvd: %s\n", error);
+		return EX_OSERR;
 	default:
 		break;
 	}
