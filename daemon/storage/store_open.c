@@ -279,8 +279,9 @@ int store_folder_sync(const char *path)
 	return rc;
 }
 
-// All names on the way to the store, that of the data folder too: kvd may just have made it. Who
-// may write to a folder and not read it cannot sync it; then an administrator made the data folder.
+// All names on the way to the store, that of the data folder too: kvd may just have made it. What
+// is above that need not be kvd's, nor a file system that syncs folders: only a device that fails
+// counts there.
 static int folders_sync(const struct store *store)
 {
 	char above[4096];
@@ -296,7 +297,7 @@ static int folders_sync(const struct store *store)
 		return rc;
 	}
 	rc = store_folder_sync(above);
-	return rc == EACCES ? 0 : rc;
+	return rc == EIO ? rc : 0;
 }
 
 static int folders_make(struct store *store)
