@@ -364,6 +364,10 @@ static void session_send_failed(struct session *session)
 		session_kill(session, "too many descriptors are on their way to it");
 		return;
 	}
+	if (errno == ENOMEM || errno == ENOBUFS) {
+		session_kill(session, "the system has no memory to send to it");
+		return;
+	}
 	session->output_broken = true; // EPIPE, ECONNRESET: quiet
 }
 
