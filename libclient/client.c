@@ -68,11 +68,10 @@ static const char *client_socket(kvc *client)
 }
 
 // Tells the caller of a kvc_open() that failed why.
-static void client_explain(const kvc *client, int status)
+static void client_explain(const struct kvc_options *options, const char *text, int status)
 {
-	const char *text = client->link.error_text;
-	if (client->options.error_text && client->options.error_text_bytes > 0) {
-		(void)snprintf(client->options.error_text, client->options.error_text_bytes, "%s",
+	if (options->error_text && options->error_text_bytes > 0) {
+		(void)snprintf(options->error_text, options->error_text_bytes, "%s",
 			       *text ? text : kvc_strerror(status));
 	}
 }
@@ -169,6 +168,10 @@ int kvc_open(kvc **out, const struct kvc_options *options)
 	*out = NULL;
 	kvc *client = calloc(1, sizeof(*client));
 	if (!client || pthread_mutex_init(&client->mutex, NULL) != 0) {
+		struct kvc_options told = { 0 };
+		if (options && kvc_copy_sized(&told, sizeof(told), options)) {
+			client_explain(&told, "", KVC_NO_MEMORY);
+		}
 		free(client);
 		return KVC_NO_MEMORY;
 	}
@@ -185,7 +188,7 @@ int kvc_open(kvc **out, const struct kvc_options *options)
 	}
 	if (status != KVC_OK) {
 		int error = errno;
-		client_explain(client, status);
+		client_explain(&client->options, client->link.error_text, status);
 		client_free(client);
 		errno = error;
 		return status;
