@@ -61,6 +61,15 @@ RUNS = [
     ("table.pml", "MUTANT_REUSE_AT_ONCE", MISSED, "overflow bucket reused without a grace period"),
     ("table.pml", "MUTANT_INSERT_NEW", MISSED, "a replacement put into another place"),
     ("table.pml", "MUTANT_NOT_IN_PLACE", MISSED, "a replacement in two stores"),
+    ("reseed.pml", "OPERATIONS=%d" % (11 if DEEP else 7), None,
+     "A: another hash key against a search"),
+    ("reseed.pml", "MUTANT_NO_MIRROR", OLDER, "changes made on the serving side alone"),
+    ("reseed.pml", "MUTANT_PUBLISH_EARLY", MISSED, "half a side published"),
+    ("reseed.pml", "MUTANT_BELIEVE_HASH", MISSED, "a miss believed by a hash of before"),
+    ("reseed.pml", "MUTANT_ONE_KEY", MISSED + "|" + OLDER, "one hash key for both sides"),
+    ("reseed.pml", "MUTANT_KEY_LATE", MISSED, "the hash key written after the root"),
+    ("reseed.pml", "MUTANT_REUSE_AT_ONCE", MISSED, "a side filled again at once"),
+    ("reseed.pml", "MUTANT_ACK_FIRST", OLDER, "acknowledged on one side, published without"),
 ]
 
 
