@@ -12,7 +12,6 @@
 #include "tests/crash/crash_image.h"
 
 #define STATES_DEFAULT 500u
-#define STATES_SLOW 24u
 #define MUTANT_STATES_MAX 4000u
 #define MUTANT_SEED 4000u // found in time, whatever seed else is tried
 #define PENDING_MAX 512u
@@ -329,7 +328,7 @@ int main(int argc, char **argv)
 		return code;
 	}
 	uint64_t seed = tap_seed(4000);
-	unsigned usual = getenv("KVD_TEST_SLOW") != NULL ? STATES_SLOW : STATES_DEFAULT;
+	unsigned usual = tap_rounds(STATES_DEFAULT, 40);
 	const char *wanted = getenv("KVD_CRASH_STATES");
 	const char *only = getenv("KVD_CRASH_STATE");
 	search.states_max = wanted != NULL ? strtoull(wanted, NULL, 10) : usual;
@@ -359,7 +358,7 @@ int main(int argc, char **argv)
 		   "%llu writes were torn, %llu states held more than was promised",
 		   (unsigned long long)search.torn, (unsigned long long)search.outcomes);
 		tap_diag("counted crash-states %llu", (unsigned long long)search.states);
-		if (getenv("KVD_TEST_SLOW") == NULL) {
+		if (tap_slowness() == 1) {
 			test_mutants();
 		}
 	}

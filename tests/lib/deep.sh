@@ -6,7 +6,7 @@
 
 # A deep run is a function deep_NAME PART PARTS.
 deep_names=(arm64 model torture fuzz oracle step kills readers stops storms histories crashstates
-    systemd simulate)
+    faults systemd simulate)
 
 # fuzz_program PROGRAM EXECUTIONS SEED: first its corpus, then new input. A time of its own ends
 # what hangs; too few executions are seen by their count.
@@ -153,6 +153,13 @@ deep_simulate() {
     export KVD_SIM_SEEDS=$((50000 / $2 + 1))
     export KVD_TEST_SEED=$((KVD_TEST_SEED * 100000 + $1 * KVD_SIM_SEEDS))
     suite "$root/build" simulation --timeout-multiplier 0
+}
+
+# Every call of kvd's that may fail, one after the other, failing; parts of them each.
+deep_faults() {
+    build "$root/build" || return
+    export KVD_FAULTS_EACH=all KVD_FAULTS_PART=$1/$2
+    suite "$root/build" torture --timeout-multiplier 0 faults faults_client
 }
 
 # The oracle reads KVD_ORACLE_PART: sequences of its own for each part.

@@ -14,6 +14,7 @@ GOALS = {
     'step-boundaries': (20_000, 500_000),
     'crash-states': (500, 50_000),
     'seeds-simulated': (500, 50_000),
+    'faults-injected': (300, 1_500),
     'histories': (30, 2_000),
     'poison-reads': (30_000_000, 10_000_000_000),
     'mutants-spin': (24, 24),
