@@ -31,7 +31,8 @@ static bool is_dead_enough(const struct kvs_segment *segment, uint64_t live_perc
 static uint32_t choose_victim(const struct keyspace *keyspace, uint64_t live_percent)
 {
 	const struct kvs_log *log = &keyspace->log;
-	uint64_t durable_seq = keyspace->persisted ? keyspace->durable_seen : UINT64_MAX;
+	bool followed = keyspace->persisted || keyspace->follower != NULL;
+	uint64_t durable_seq = followed ? keyspace->durable_seen : UINT64_MAX;
 	uint64_t best_bytes = UINT64_MAX;
 	uint32_t best = KVS_SEGMENT_NONE;
 	for (uint32_t i = 0; i < log->touched_count; i++) {

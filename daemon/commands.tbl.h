@@ -127,6 +127,11 @@ X(kvd_attach, "kvd.attach", commands_kvd_attach, -1, F_CONN | COMMAND_NO_MULTI, 
   "0.1.0",
   "[PAGE]", "Passes the descriptors with which a process reads the shared region; PAGE asks for "
   "one more reader page.")
+X(kvd_backup, "kvd.backup", commands_job_backup, -2,
+  F_CONN | COMMAND_ADMIN | COMMAND_SLOW_OK | COMMAND_NO_MULTI, 0, 0, 0, "kvd", "0.1.0",
+  "START [name]|STATUS|CANCEL",
+  "Has a backup of this moment written to DIR/backup while kvd serves; for root and kvd's own "
+  "user. STATUS tells how it is doing, as JSON; when nobody asks for ten seconds it is given up.")
 X(kvd_cas, "kvd.cas", commands_kvd_cas, -4, F_OOM | F_FAST, 1, 1, 1, "kvd", "0.1.0",
   "key version value [PX milliseconds]",
   "Sets a value if its version is still this one (0: if the key is absent); returns the new "
@@ -151,6 +156,11 @@ X(kvd_stats, "kvd.stats", commands_kvd_stats, 1, F_CONN | COMMAND_SLOW_OK, 0, 0,
 X(kvd_sync, "kvd.sync", commands_kvd_sync, 1, F_CONN | COMMAND_NO_MULTI, 0, 0, 0, "kvd", "0.1.0",
   "", "Answers when all that this connection wrote is durable; at once when kvd keeps nothing on "
   "disk.")
+X(kvd_verify, "kvd.verify", commands_job_verify, -2,
+  F_CONN | COMMAND_ADMIN | COMMAND_SLOW_OK | COMMAND_NO_MULTI, 0, 0, 0, "kvd", "0.1.0",
+  "START|STATUS|CANCEL",
+  "Has all of memory and of the store read and compared, with every checksum, while kvd serves; "
+  "for root and kvd's own user. STATUS as for KVD.BACKUP.")
 X(kvd_watermarks, "kvd.watermarks", commands_kvd_watermarks, 1, F_CONN | F_FAST, 0, 0, 0, "kvd",
   "0.1.0",
   "", "Returns the newest applied and the newest durable version.")

@@ -71,6 +71,8 @@ CONFIG_NUMBER(compact_ratio_percent, "compact-ratio", 200, 110, 10000, 1,
 	      "store may hold this share of the live bytes, percent")
 CONFIG_SIZE(compact_floor_bytes, "compact-floor", 64 * CONFIG_MIB, 0, UINT64_MAX, 1,
 	    "below this the store is not compacted")
+CONFIG_CHOICE(keep_failed_store, "keep-failed-store", "no|yes", 0, 0,
+	      "a store that failed and was written anew stays as DIR/store.failed-TIME")
 CONFIG_NUMBER(clients_max, "maxclients", 10000, 1, 1000000, 1, "connections at once")
 CONFIG_NUMBER(clients_share_percent, "maxclients-uid-share", 80, 1, 100, 1,
 	      "share of maxclients that one user may have, percent; root and kvd's own user may "

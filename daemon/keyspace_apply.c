@@ -168,7 +168,7 @@ static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
 	}
 	if (op->run_offset != 0) {
 		keyspace->live_bytes += op->value_bytes;
-		if (keyspace->persisted) {
+		if (keyspace->persisted || keyspace->follower != NULL) {
 			keyspace->unpersisted_large_bytes += op->value_bytes;
 			kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_LARGE,
 				       op->value_bytes, 0);

@@ -146,6 +146,7 @@ struct keyspace {
 	LIST_HEAD(, keyspace_moment) moments; // that are open
 	struct reclaim reclaim; // memory of its own that goes back bit by bit
 	LIST_HEAD(, keyspace_guard) guards; // that are open
+	struct keyspace_follower *follower; // NULL = none
 	unsigned scans; // walks in several pieces: the table does not shrink meanwhile
 	struct kvs_log_position adopted_position; // first record that is not durable
 	bool adopted; // from the life before, instead of being loaded
@@ -246,6 +247,13 @@ void keyspace_moments_batch_over(struct keyspace *keyspace);
 /// Do they still need what stands in this segment?
 bool keyspace_moments_hold(const struct keyspace *keyspace, uint32_t segment);
 
+// ---- keyspace_follow.c ----
+
+/// Up to here nobody who follows the log needs anything any more.
+uint64_t keyspace_passed_seq(const struct keyspace *keyspace);
+/// Asks a follower to give up if it lets too much wait.
+void keyspace_follower_look(struct keyspace *keyspace);
+
 // ---- keyspace_guard.c ----
 
 /// `op` is about to be published, and there are guards: breaks those that it concerns.
@@ -253,7 +261,7 @@ void keyspace_guards_see(struct keyspace *keyspace, const struct keyspace_op *op
 
 // ---- keyspace_room.c: durability follow-up and making room ----
 
-/// Works off what became durable since the last call.
+/// Works off what became durable since the last call, as far as a follower has passed it, too.
 void keyspace_follow_durable(struct keyspace *keyspace);
 /// The run waits for the readers there may be, then it is freed.
 void keyspace_limbo_run(struct keyspace *keyspace, uint64_t offset);

@@ -17,10 +17,10 @@ void keyspace_unpin(struct keyspace *keyspace, uint64_t pin)
 	if (!kvs_large_drop(&keyspace->large, pin)) {
 		return;
 	}
-	// Its last record went meanwhile. The persister may still need the bytes: as long as what
-	// made them void is not durable, and that is no newer than what was written last.
+	// Its last record went meanwhile. Who follows the log may still need the bytes: as long as
+	// what made them void is not durable, and that is no newer than what was written last.
 	uint64_t seq = keyspace_last_seq(keyspace);
-	if (keyspace_durable_seq(keyspace) < seq) {
+	if (keyspace_passed_seq(keyspace) < seq) {
 		kvs_limbo_push(&keyspace->pending, seq, KEYSPACE_PENDING_RUN, pin, 0);
 	} else {
 		keyspace_limbo_run(keyspace, pin);

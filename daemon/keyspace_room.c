@@ -54,8 +54,9 @@ static void pending_work_off(struct keyspace *keyspace, uint64_t durable_seq)
 
 void keyspace_follow_durable(struct keyspace *keyspace)
 {
-	uint64_t durable_seq = keyspace_durable_seq(keyspace);
+	uint64_t durable_seq = keyspace_passed_seq(keyspace);
 	if (durable_seq == keyspace->durable_seen && keyspace->persisted) {
+		keyspace_follower_look(keyspace);
 		return;
 	}
 	keyspace->durable_seen = durable_seq;
@@ -69,6 +70,7 @@ void keyspace_follow_durable(struct keyspace *keyspace)
 		keyspace->oldest_head = next;
 		keyspace->rolls_durable++;
 	}
+	keyspace_follower_look(keyspace);
 }
 
 void keyspace_limbo_run(struct keyspace *keyspace, uint64_t offset)

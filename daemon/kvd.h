@@ -18,6 +18,7 @@ struct kvd {
 	bool config_changed[CONFIG_OPTIONS_MAX]; // set while kvd runs: CONFIG REWRITE's
 	struct config_rewriter *config_rewriter; // CONFIG REWRITE's thread; NULL = not asked yet
 	struct config_names *config_names; // what is kept under Redis's names; NULL = nothing is
+	struct jobs *jobs; // backup and verification; NULL in some tests
 	struct fdstore *fdstore; // descriptors that outlive kvd
 	struct loop *loop; // epoll, timers, wake-ups
 	struct listener *listener; // accepts; owns the sessions

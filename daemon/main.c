@@ -10,6 +10,7 @@
 #include "daemon/seam.h"
 #include "daemon/service.h"
 #include "daemon/storage/probe.h"
+#include "daemon/storage/verify.h"
 #include "daemon/supervise.h"
 
 static int supervise(struct config *config, int argc, char **argv)
@@ -25,6 +26,10 @@ int main(int argc, char **argv)
 	// The store's probe is this program again, as a child without region or lock.
 	if (argc == 3 && strcmp(argv[1], STORE_PROBE_OPTION) == 0) {
 		return store_probe_child(argv[2]);
+	}
+	// And so is who reads it for a verification.
+	if (argc == 4 && strcmp(argv[1], VERIFY_OPTION) == 0) {
+		return store_verify_child(argv[2], argv[3]);
 	}
 	struct config config;
 	char error[512];

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <linux/membarrier.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +17,7 @@
 #include <unistd.h>
 
 #include "daemon/persist_internal.h"
-#include "shm/epoch_scan.h"
+#include "daemon/region_walk.h"
 
 #define NS_PER_MS UINT64_C(1000000)
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
@@ -26,8 +25,10 @@
 #define LAZY_LOOK_NS (50 * NS_PER_MS) // how often a lazy wait looks whether lazy_bytes are reached
 #define GATHER_LOOK_NS 100000	      // how long nothing may arrive before a group commit starts
 #define STOP_FAILURES_MAX 3u
+#define REPAIR_BACKOFF_MAX_NS (600000 * NS_PER_MS)
+#define REPAIR_PATIENCE_NS (10000 * NS_PER_MS) // for a moment in which nobody waits
 
-enum persist_due { DUE_COMMIT, DUE_COMPACT, DUE_STOP };
+enum persist_due { DUE_COMMIT, DUE_COMPACT, DUE_REPAIR, DUE_STOP };
 
 uint64_t persist_log_bytes(const struct kvs_log *log, struct kvs_log_position from,
 			   struct kvs_log_position to)
@@ -173,6 +174,21 @@ static enum persist_due begin_round(struct persist *persist)
 	return DUE_COMMIT;
 }
 
+// A store with a block that cannot be read is written anew while memory still has everything: at
+// once if nobody waits for a commit, for those would have to wait for all of it.
+static bool repair_due(const struct persist *persist, uint64_t now_ns, uint64_t *wake_at_ns)
+{
+	if (!persist->compact.broken || persist->untrusted) {
+		return false;
+	}
+	if (now_ns >= persist->repair_at_ns &&
+	    (!someone_waits(persist) || now_ns - persist->repair_at_ns >= REPAIR_PATIENCE_NS)) {
+		return true;
+	}
+	*wake_at_ns = persist->repair_at_ns > now_ns ? persist->repair_at_ns : *wake_at_ns;
+	return false;
+}
+
 // Sleeps until something is due, and says what.
 static enum persist_due persist_wait(struct persist *persist)
 {
@@ -184,6 +200,9 @@ static enum persist_due persist_wait(struct persist *persist)
 		enum persist_sleep level = PERSIST_SLEEP_IDLE;
 		if (stop && (!work || persist->stop_failures >= STOP_FAILURES_MAX)) {
 			return DUE_STOP;
+		}
+		if (!stop && repair_due(persist, now_ns, &wake_at_ns)) {
+			return DUE_REPAIR;
 		}
 		if (now_ns < persist->retry_at_ns && !stop) {
 			wake_at_ns = persist->retry_at_ns;
@@ -299,6 +318,28 @@ static void commit_succeeded(struct persist *persist, bool idle)
 	}
 }
 
+// If it fails the old store is what it was: commits go on, nothing is compacted.
+static void repair(struct persist *persist)
+{
+	const struct seam *seam = persist->options.seam;
+	uint64_t begun_ns = seam->monotonic_ns();
+	if (persist_renew(persist) == STORE_OK) {
+		persist->repair_backoff_ns = 0;
+		commit_succeeded(persist, false);
+		return;
+	}
+	uint64_t now_ns = seam->monotonic_ns();
+	uint64_t backoff_ns = persist->repair_backoff_ns == 0 ? BACKOFF_FIRST_NS
+							      : persist->repair_backoff_ns * 2;
+	persist->repair_backoff_ns =
+		backoff_ns < REPAIR_BACKOFF_MAX_NS ? backoff_ns : REPAIR_BACKOFF_MAX_NS;
+	uint64_t took_ns = now_ns - begun_ns;
+	persist->repair_at_ns = now_ns + (took_ns > persist->repair_backoff_ns
+						  ? took_ns
+						  : persist->repair_backoff_ns);
+	persist->round_open = false;
+}
+
 static void *persist_main(void *argument)
 {
 	struct persist *persist = argument;
@@ -311,6 +352,10 @@ static void *persist_main(void *argument)
 		enum persist_due due = persist_wait(persist);
 		if (due == DUE_STOP) {
 			return NULL;
+		}
+		if (due == DUE_REPAIR) {
+			repair(persist);
+			continue;
 		}
 		bool idle = due == DUE_COMPACT;
 		uint64_t begun_ns = persist->options.seam->monotonic_ns();
@@ -334,13 +379,6 @@ void persist_free(struct persist *persist)
 	free(persist);
 }
 
-// Light read sections need this process registered with the kernel, once; else they fence.
-static bool must_fence(const struct persist_options *options)
-{
-	return options->map->readers_fence || !kvs_epoch_membarrier_works() ||
-	       syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) != 0;
-}
-
 struct persist *persist_new(const struct persist_options *options)
 {
 	struct persist *persist = calloc(1, sizeof(*persist));
@@ -351,7 +389,7 @@ struct persist *persist_new(const struct persist_options *options)
 	persist->options = *options;
 	persist->hot = &header->hot;
 	persist->marks = &header->marks;
-	persist->fenced = must_fence(options);
+	persist->fenced = region_walk_must_fence(options->map);
 	persist->live_bytes = PERSIST_LIVE_UNKNOWN;
 	persist->position =
 		(struct kvs_log_position){ .segment = (uint32_t)(options->start_position >> 32),
@@ -419,54 +457,6 @@ void persist_set_live_bytes(struct persist *persist, uint64_t live_bytes)
 {
 	kvs_store_relaxed(&persist->live_bytes,
 			  live_bytes); // a hint: partner persist_compact_wanted()
-}
-
-enum persist_state persist_state(struct persist *persist, const char **why)
-{
-	// Acquire: partner commit_failed()'s release.
-	uint64_t trouble = kvs_load_acquire(&persist->degraded);
-	if (trouble == PERSIST_GOOD) {
-		*why = "";
-		return PERSIST_STATE_OK;
-	}
-	pthread_mutex_lock(&persist->mutex);
-	strlcpy(persist->why_told,
-		trouble == PERSIST_UNCOMPACTED ? persist->why_uncompacted : persist->why,
-		sizeof(persist->why_told));
-	pthread_mutex_unlock(&persist->mutex);
-	*why = persist->why_told;
-	return trouble == PERSIST_UNTRUSTED ? PERSIST_STATE_FAILED : PERSIST_STATE_DEGRADED;
-}
-
-bool persist_degraded(struct persist *persist, const char **why)
-{
-	return persist_state(persist, why) != PERSIST_STATE_OK;
-}
-
-const char *persist_state_name(enum persist_state state)
-{
-	static const char *const names[] = {
-		[PERSIST_STATE_OK] = "ok",
-		[PERSIST_STATE_DEGRADED] = "degraded",
-		[PERSIST_STATE_FAILED] = "failed",
-	};
-	return names[state];
-}
-
-uint64_t persist_renewals(const struct persist *persist)
-{
-	return kvs_load_relaxed(&persist->renewals); // a statistic
-}
-
-bool persist_uncompacted(const struct persist *persist)
-{
-	return kvs_load_acquire(&persist->degraded) == PERSIST_UNCOMPACTED; // partner: as above
-}
-
-uint64_t persist_failed_seq(const struct persist *persist)
-{
-	// Acquire: partner commit_failed()'s release.
-	return kvs_load_acquire(&persist->failed_seq);
 }
 
 int persist_stop(struct persist *persist)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "daemon/persist_internal.h"
+#include "daemon/region_walk.h"
 
 static void lookup_once(struct persist *persist, struct persist_candidate *candidates,
 			unsigned count)
@@ -54,29 +55,11 @@ void persist_lookup(struct persist *persist, struct persist_candidate *candidate
 	}
 }
 
-// The bytes of a LARGE record's value; false if its run cannot be.
-static bool large_value(const struct persist *persist, const struct kvs_record_view *view,
-			const void **value)
-{
-	*value = NULL;
-	if (!(view->flags & KVS_RECORD_LARGE)) {
-		return true;
-	}
-	const struct kvs_range_bounds *range = &persist->options.map->ranges[KVS_RANGE_LARGE];
-	struct kvs_run run = kvs_record_run(view);
-	if (run.offset < range->offset || run.offset - range->offset > range->bytes_max ||
-	    view->value_bytes > range->bytes_max - (run.offset - range->offset)) {
-		return false;
-	}
-	*value = persist->options.map->base + run.offset;
-	return true;
-}
-
 int persist_append(struct persist *persist, const struct kvs_record_view *view)
 {
 	const void *value;
 	uint64_t place;
-	if (!large_value(persist, view, &value)) {
+	if (!region_large_value(persist->options.map, view, &value)) {
 		return STORE_OK; // not a record that a reader could follow either
 	}
 	int result = store_append(persist->options.store, view, value, &place);

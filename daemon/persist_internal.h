@@ -137,6 +137,8 @@ struct persist {
 	uint64_t backoff_ns;	    // after failures
 	uint64_t retry_at_ns;
 	bool untrusted; // the store is to be written anew
+	uint64_t repair_at_ns; // with compact.broken: not before, it is written anew for that
+	uint64_t repair_backoff_ns;
 	unsigned stop_failures;
 	unsigned skipped_percent; // of the last lazy commit's bytes
 	struct persist_txn txn;

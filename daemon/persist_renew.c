@@ -14,135 +14,47 @@
 //    and needs no tombstone. The same for a FLUSHALL.
 //
 // Versions above D are not written by the walk: one of them might be beyond T, without the rest of
-// its batch. The table may grow, shrink or be replaced meanwhile; a position of the walk counts
-// only if the root stood still, and a section's records only if it was not revoked.
+// its batch. How the walk sees whatever is there throughout: daemon/region_walk.h.
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "daemon/persist_internal.h"
-#include "daemon/remedy.h"
+#include "daemon/region_walk.h"
 
 #define RENEW_COMMIT_BYTES PERSIST_COMMIT_BYTES_MAX
-#define RENEW_SECTION_BYTES (UINT64_C(64) << 10) // written before a read section ends
-#define RENEW_SECTION_POSITIONS 64u
-#define RENEW_REVOCATIONS_MAX 1000u
+#define RENEW_UNREADABLE                                                                           \
+	"a record in memory cannot be read, so the store cannot be written anew: save the data "   \
+	"with kvctl dump and restart kvd"
 
-enum { RENEW_REVOKED = 1 }; // beside enum store_error
-
-struct renewal {
-	struct persist *persist;
-	uint64_t cursor;
-	uint64_t bytes; // of the open transaction
-	int result;
-	bool done;	 // the cursor came round
-	bool unreadable; // something in the table could not be, unless the section was revoked
-};
-
-static void visit(void *context, uint64_t entry)
+// While the old store still takes commits, waiting for this one is better than an error.
+static void refuse_if_untrusted(struct persist *persist)
 {
-	struct renewal *renewal = context;
-	struct persist *persist = renewal->persist;
-	struct kvs_hit hit;
-	uint64_t place;
-	if (renewal->result != STORE_OK || renewal->unreadable) {
-		return;
+	if (persist->untrusted) {
+		persist_refuse(persist, persist->durable_seq);
 	}
-	if (kvs_table_load(persist->options.map, entry, &hit) != KVS_FIND_HIT) {
-		renewal->unreadable = true;
-		return;
-	}
-	if (hit.kind == KVS_ENTRY_TOMBSTONE || hit.view.seq > persist->durable_seq) {
-		return;
-	}
-	if (hit.value == NULL) {
-		renewal->unreadable = true; // its value stands in the old store alone
-		return;
-	}
-	const void *value = hit.view.flags & KVS_RECORD_LARGE ? hit.value : NULL;
-	renewal->result = store_append(persist->options.store, &hit.view, value, &place);
-	renewal->bytes += store_packed_bytes(&hit.view);
-}
-
-// One position of the walk; again if the table moved meanwhile.
-static void walk_position(struct renewal *renewal)
-{
-	const struct kvs_map *map = renewal->persist->options.map;
-	const struct kvs_hot *hot = renewal->persist->hot;
-	uint64_t before;
-	uint64_t after;
-	uint64_t next;
-	do {
-		before = kvs_load_acquire(&hot->table_root);
-		next = kvs_table_scan(map, renewal->cursor, visit, renewal);
-		kvs_fence_acquire(); // as a miss is confirmed (shm/table.h)
-		after = kvs_load_acquire(&hot->table_root);
-	} while (before != after && renewal->result == STORE_OK);
-	renewal->cursor = next;
-	renewal->done = next == 0;
-}
-
-// A read section's worth. Returns STORE_OK, RENEW_REVOKED, or an enum store_error.
-static int walk_section(struct renewal *renewal)
-{
-	struct persist *persist = renewal->persist;
-	uint64_t bytes_max = renewal->bytes + RENEW_SECTION_BYTES;
-	if (!kvs_epoch_enter(persist->options.slot, persist->hot, persist->fenced)) {
-		return RENEW_REVOKED;
-	}
-	for (unsigned i = 0; i < RENEW_SECTION_POSITIONS && renewal->result == STORE_OK &&
-			     !renewal->unreadable && !renewal->done && renewal->bytes < bytes_max;
-	     i++) {
-		walk_position(renewal);
-	}
-	if (!kvs_epoch_leave(persist->options.slot, persist->hot)) {
-		return renewal->result == STORE_OK ? RENEW_REVOKED : renewal->result;
-	}
-	if (renewal->result == STORE_OK && renewal->unreadable) {
-		persist->txn.failure = "a record in memory cannot be read, so the store cannot be "
-				       "written anew: save the data with kvctl dump and restart "
-				       "kvd";
-		store_abort(persist->options.store);
-		return STORE_DAMAGED;
-	}
-	return renewal->result;
-}
-
-// A transaction's worth. As walk_section(); only if it is STORE_OK something is written.
-static int walk_transaction(struct renewal *renewal)
-{
-	struct store *store = renewal->persist->options.store;
-	int result = store_begin(store);
-	renewal->bytes = 0;
-	while (result == STORE_OK && !renewal->done && renewal->bytes < RENEW_COMMIT_BYTES) {
-		result = walk_section(renewal);
-	}
-	if (result == STORE_OK) {
-		return store_commit(store, 0);
-	}
-	if (result == RENEW_REVOKED) {
-		store_abort(store);
-	}
-	return result;
 }
 
 static int walk_table(struct persist *persist)
 {
-	struct renewal renewal = { .persist = persist };
-	unsigned revocations = 0;
-	while (!renewal.done) {
-		uint64_t cursor = renewal.cursor;
-		int result = walk_transaction(&renewal);
-		if (result == RENEW_REVOKED && revocations++ < RENEW_REVOCATIONS_MAX) {
-			renewal = (struct renewal){ .persist = persist, .cursor = cursor };
-		} else if (result == RENEW_REVOKED) {
-			persist->txn.failure = "kvd's own reading of the table is revoked again "
-					       "and again: give it more --memory";
-			return STORE_SYSTEM;
-		} else if (result != STORE_OK) {
+	struct table_copy copy = {
+		.walk = {
+			.map = persist->options.map,
+			.slot = persist->options.slot,
+			.hot = persist->hot,
+			.fenced = persist->fenced,
+		},
+		.store = persist->options.store,
+		.upto_seq = persist->durable_seq,
+	};
+	while (!copy.walk.done) {
+		int result = table_copy_some(&copy);
+		if (result != STORE_OK) {
+			bool damaged = copy.unreadable != NULL && result == STORE_DAMAGED;
+			persist->txn.failure = damaged ? RENEW_UNREADABLE : copy.unreadable;
 			return result;
 		}
-		persist_refuse(persist, persist->durable_seq);
+		refuse_if_untrusted(persist);
 	}
 	return STORE_OK;
 }
@@ -172,7 +84,7 @@ static int append_rest(struct persist *persist, struct kvs_log_position end)
 		if (result != STORE_OK || !more) {
 			return result;
 		}
-		persist_refuse(persist, persist->durable_seq);
+		refuse_if_untrusted(persist);
 	}
 }
 

@@ -16,6 +16,7 @@
 #include "daemon/events.h"
 #include "daemon/fdstore.h"
 #include "daemon/generation.h"
+#include "daemon/job.h"
 #include "daemon/keyspace.h"
 #include "daemon/keyspace_create.h"
 #include "daemon/listener.h"
@@ -285,7 +286,8 @@ static int start_readers(struct service *service)
 		error = keyspace_start_prepare(service->kvd.keyspace);
 	}
 	service->kvd.stats = stats_create(&service->kvd);
-	if (error != 0 || service->kvd.stats == NULL) {
+	service->kvd.jobs = jobs_create(&service->kvd);
+	if (error != 0 || service->kvd.stats == NULL || service->kvd.jobs == NULL) {
 		error = error != 0 ? -error : ENOMEM;
 		(void)snprintf(service->why, sizeof(service->why),
 			       "cannot start serving readers: %s; %s", strerror(error),
@@ -297,6 +299,7 @@ static int start_readers(struct service *service)
 
 static void stop_readers(struct service *service)
 {
+	jobs_destroy(service->kvd.jobs);
 	readers_destroy(service->kvd.readers);
 	stats_destroy(service->kvd.stats);
 }
@@ -311,6 +314,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	events_tell(&service->kvd, NULL); // of keys whose time came
 	stats_turn(&service->kvd);
 	generation_note_version(&service->generation, keyspace_last_seq(keyspace));
+	jobs_turn(service->kvd.jobs);
 	if (service->kvd.persist == NULL) {
 		return;
 	}
@@ -376,6 +380,8 @@ static void stop_listener(struct service *service)
 	watchdog_stop(&service->watchdog);
 	service->kvd.stopping = true;
 	listener_shut(service->kvd.listener);
+	jobs_destroy(service->kvd.jobs); // it reads what the persister has
+	service->kvd.jobs = NULL;
 	service->stop_code = service_persist_stop(&service->kvd, service->store);
 	kvs_store_release(&service->region.header->lifecycle, KVS_REGION_RETIRED);
 	listener_close(service->kvd.listener);

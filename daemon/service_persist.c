@@ -46,6 +46,9 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 	if (code != 0) {
 		return code;
 	}
+	if (config->keep_failed_store == 1) {
+		store_keep_failed(store);
+	}
 	const struct kvs_log *log = keyspace_log(kvd->keyspace);
 	struct persist_options options = {
 		.policy = (enum persist_policy)config->persist_policy,
@@ -139,7 +142,8 @@ void service_persist_watch(struct kvd *kvd, enum service_persist_said *said)
 		notify_status("failed: the store is to be written anew");
 		return;
 	}
-	if (before == SERVICE_STORE_FAILED) {
+	if (before == SERVICE_STORE_FAILED ||
+	    (before == SERVICE_STORE_GROWS && now == SERVICE_STORE_GOOD)) {
 		log_notice("the store in %s was written anew from memory, and read back: all is "
 			   "durable up to version %llu",
 			   kvd->config.dir,
@@ -153,8 +157,8 @@ void service_persist_watch(struct kvd *kvd, enum service_persist_said *said)
 	}
 	if (now == SERVICE_STORE_GROWS) {
 		log_error("DEGRADED: %s/store is not compacted any more: %s; what is written is "
-			  "durable, and the file grows; save the data with kvctl dump before kvd "
-			  "stops, it cannot start with this store",
+			  "durable, and the file grows; kvd cannot start with this store, so it "
+			  "writes it anew from memory, which it tries by itself",
 			  kvd->config.dir, why ? why : "unknown");
 		notify_status("degraded: the store is damaged and grows");
 	}

@@ -7,9 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,16 +17,15 @@
 #include <unistd.h>
 
 #include "daemon/remedy.h"
-#include "daemon/self.h"
+#include "daemon/storage/child.h"
 #include "daemon/storage/pages.h"
 #include "daemon/storage/recover.h"
+#include "daemon/storage/restored.h"
 #include "daemon/storage/store.h"
 
 #define WARM_CHUNK_BYTES (1u << 20)
 #define CPU_SECONDS_BASE 20u
 #define CPU_BYTES_PER_SECOND (UINT64_C(50) << 20) // far below what the walk does
-
-extern char **environ;
 
 static int probe_record(void *context, const struct kvs_record_view *view, const void *value,
 			uint64_t place)
@@ -113,28 +110,6 @@ int store_probe_child(const char *dir)
 	return -result;
 }
 
-// Starts the child with standard output in `write_fd` and no other descriptor but the standard
-// ones.
-static int start_child(const char *dir, int write_fd, pid_t *pid)
-{
-	posix_spawn_file_actions_t actions;
-	char path[PATH_MAX];
-	if (posix_spawn_file_actions_init(&actions) != 0) {
-		return ENOMEM;
-	}
-	char *const arguments[] = { (char *)"kvd", (char *)STORE_PROBE_OPTION, (char *)dir, NULL };
-	int rc = posix_spawn_file_actions_adddup2(&actions, write_fd, STDOUT_FILENO);
-	if (rc == 0) {
-		rc = posix_spawn_file_actions_addclosefrom_np(&actions, 3);
-	}
-	if (rc == 0) {
-		rc = posix_spawn(pid, self_program(path, sizeof(path)), &actions, NULL, arguments,
-				 environ);
-	}
-	(void)posix_spawn_file_actions_destroy(&actions);
-	return rc;
-}
-
 static void read_all(int fd, char *out, size_t out_bytes)
 {
 	size_t done = 0;
@@ -182,7 +157,7 @@ int store_probe(const char *dir, char *why, size_t why_bytes)
 	int found = stat(path, &facts);
 	// An empty file is what a kvd leaves that was killed while creating it.
 	if (found != 0 ? errno == ENOENT : facts.st_size == 0) {
-		return STORE_OK;
+		return restored_check(dir, why, why_bytes) == 0 ? STORE_OK : STORE_DAMAGED;
 	}
 	int ends[2];
 	if (pipe2(ends, O_CLOEXEC) != 0) {
@@ -191,7 +166,8 @@ int store_probe(const char *dir, char *why, size_t why_bytes)
 		return STORE_SYSTEM;
 	}
 	pid_t pid;
-	int rc = start_child(dir, ends[1], &pid);
+	char *const arguments[] = { (char *)"kvd", (char *)STORE_PROBE_OPTION, (char *)dir, NULL };
+	int rc = child_start(arguments, STDIN_FILENO, ends[1], &pid);
 	(void)close(ends[1]);
 	if (rc != 0) {
 		(void)close(ends[0]);

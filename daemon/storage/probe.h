@@ -15,7 +15,8 @@
 int store_probe_child(const char *dir);
 
 /// Runs this program as `kvd --probe-store dir` and waits. Returns STORE_OK (also when there is no
-/// store yet) or an enum store_error with `why` filled: what is wrong and the remedy.
+/// store yet, unless one was being restored) or an enum store_error with `why` filled: what is
+/// wrong and the remedy.
 /// Call with: no environment open on that store. Thread must: any; before threads are started is
 /// best.
 int store_probe(const char *dir, char *why, size_t why_bytes);

@@ -88,6 +88,9 @@ int store_begin(struct store *store)
 			return result;
 		}
 	}
+	// A reader beside us that was killed would hold back the pages of its snapshot for ever.
+	int dead = 0;
+	(void)mdb_reader_check(store->env, &dead);
 	int rc = mdb_txn_begin(store->env, NULL, 0, &store->txn);
 	if (rc != 0) {
 		store->txn = NULL;

@@ -35,6 +35,8 @@ struct store_options {
 	const char *dir; // data folder; created, mode 0700, with `store` inside, unless read_only
 	uint64_t instance_id; // of a new store; one that exists keeps its own
 	bool read_only;	      // nothing is created or written
+	const char *file;     // a store in this one file instead, as in a backup; read_only
+	bool alone;	      // read_only, and nobody writes it: without LMDB's own lock file
 };
 
 /// What is in the store, as of the last commit (inside a transaction: with what it did so far).
@@ -57,6 +59,9 @@ void store_facts(const struct store *store, struct store_facts *facts);
 
 /// Bytes of the file as it is now, free pages included.
 uint64_t store_file_bytes(const struct store *store);
+
+/// store_renew_finish() is to leave what it replaced, for whoever wants to know why it failed.
+void store_keep_failed(struct store *store);
 
 /// The instance that following commits belong to.
 void store_set_instance(struct store *store, uint64_t instance_id);
@@ -114,8 +119,8 @@ void store_abort(struct store *store);
 int store_renew_begin(struct store *store);
 
 /// Makes it the store: syncs it, reads all of it back, puts it into the place of the old one, which
-/// is removed (or left as DIR/store.failed-SECONDS if it cannot be). A crash leaves the one or the
-/// other. Returns an enum store_error; on failure call store_renew_abandon().
+/// is removed (or left as DIR/store.failed-SECONDS if it cannot be, or is to be kept). A crash
+/// leaves the one or the other. Returns an enum store_error; on failure call store_renew_abandon().
 /// Call with: everything committed, no transaction open.
 int store_renew_finish(struct store *store);
 

@@ -39,6 +39,9 @@ struct store {
 	MDB_dbi log;
 	MDB_dbi meta;
 	bool read_only;
+	bool alone;	  // no lock file
+	bool single;	  // path is the file itself
+	bool keep_failed;
 	bool reopen; // the device failed: nothing this environment believes may be trusted
 	struct store_facts committed;
 	struct store_facts now;	      // with what the open transaction did

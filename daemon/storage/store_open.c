@@ -92,7 +92,9 @@ static int env_open(struct store *store, uint64_t map_bytes)
 		rc = mdb_env_set_maxdbs(store->env, 2);
 	}
 	if (rc == 0) {
-		unsigned flags = MDB_NOTLS | (store->read_only ? MDB_RDONLY : 0);
+		unsigned flags = MDB_NOTLS | (store->read_only ? MDB_RDONLY : 0) |
+				 (store->alone ? MDB_NOLOCK : 0) |
+				 (store->single ? MDB_NOSUBDIR : 0);
 		rc = mdb_env_open(store->env, store->path, flags, 0600);
 	}
 	if (rc != 0) {
@@ -210,7 +212,7 @@ static int databases_open(struct store *store, MDB_txn *txn)
 
 int store_attach(struct store *store)
 {
-	int rc = lock_file_reserve(store);
+	int rc = store->alone ? 0 : lock_file_reserve(store);
 	if (rc != 0) {
 		return store_fail(store, "creating its lock file", rc);
 	}
@@ -328,9 +330,13 @@ static struct store *store_new(const struct store_options *options)
 		return NULL;
 	}
 	store->read_only = options->read_only;
+	store->single = options->file != NULL;
+	store->alone = options->read_only && (options->alone || store->single);
 	store->committed.instance_id = options->instance_id;
-	store->dir = strdup(options->dir);
-	if (asprintf(&store->path, "%s/store", options->dir) < 0) {
+	store->dir = strdup(store->single ? options->file : options->dir);
+	if (store->single) {
+		store->path = strdup(options->file);
+	} else if (asprintf(&store->path, "%s/store", options->dir) < 0) {
 		store->path = NULL;
 	}
 	store->builder.bytes = aligned_alloc(64, (STORE_BLOCK_BYTES_MAX + 63) & ~63u);
@@ -347,7 +353,8 @@ int store_open(struct store **out, const struct store_options *options, char *wh
 	*out = NULL;
 	struct store *store = store_new(options);
 	if (store == NULL) {
-		(void)snprintf(why, why_bytes, "%s: out of memory", options->dir);
+		(void)snprintf(why, why_bytes, "%s: out of memory",
+			       options->file != NULL ? options->file : options->dir);
 		return STORE_NO_MEMORY;
 	}
 	int result = store->read_only ? STORE_OK : folders_make(store);

@@ -228,8 +228,15 @@ int store_renew_finish(struct store *store)
 	free(store->path);
 	store->path = store->replaced_path;
 	store->replaced_path = NULL;
-	(void)folder_remove(aside); // if it cannot be, its name tells what it is
+	if (!store->keep_failed) {
+		(void)folder_remove(aside); // if it cannot be, its name tells what it is
+	}
 	return STORE_OK;
+}
+
+void store_keep_failed(struct store *store)
+{
+	store->keep_failed = true;
 }
 
 int store_renew_complete(const char *dir)

@@ -5,6 +5,7 @@
 // was reported durable is in the store.
 #include <dirent.h>
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -204,6 +205,16 @@ static void test_full(const char *dir)
 	(void)setrlimit(RLIMIT_FSIZE, &before);
 }
 
+static int ignore_record(void *context, const struct kvs_record_view *view, const void *value,
+			 uint64_t place)
+{
+	(void)context;
+	(void)view;
+	(void)value;
+	(void)place;
+	return 0;
+}
+
 // Turns a byte of block `number` round, behind LMDB's back.
 static bool damage_block(const char *dir, uint64_t number)
 {
@@ -227,10 +238,29 @@ static bool damage_block(const char *dir, uint64_t number)
 	return done > 0;
 }
 
-// An old block cannot be read: what is new is written all the same, and nothing else is said.
+// Waits until the store is written anew.
+static bool wait_until_renewed(struct life *life)
+{
+	const char *why;
+	uint64_t count;
+	struct pollfd wake = { .fd = life->wake_fd, .events = POLLIN };
+	while (persist_degraded(life->persist, &why)) {
+		if (poll(&wake, 1, 20000) != 1 ||
+		    read(life->wake_fd, &count, sizeof(count)) != sizeof(count)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+// An old block cannot be read: what is new is written all the same, and nothing else is said, as
+// long as the store cannot be written anew.
 static void test_uncompacted(const char *dir)
 {
 	struct life life;
+	char blocker[FIXTURE_PATH_BYTES + 32];
+	(void)snprintf(blocker, sizeof(blocker), "%s/store.new", dir);
+	int blocking = open(blocker, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	struct life_options options = options_of(dir, PERSIST_GROUP);
 	struct rlimit before;
 	const char *why = "";
@@ -272,7 +302,17 @@ static void test_uncompacted(const char *dir)
 		   persist_degraded(life.persist, &why) && strstr(why, "damaged") != NULL,
 	   "and after that the damage again: %s", why);
 	ok_u64(life_counter(&life, KVS_COUNTER_unpersisted_bytes), 0, "nothing waits");
+	ok(blocking >= 0 && close(blocking) == 0 && unlink(blocker) == 0 &&
+		   wait_until_renewed(&life) && persist_renewals(life.persist) == 1,
+	   "E: it is written anew as soon as it can be");
+	seq = set(&life, 1, 3, 3000);
+	persist_request(life.persist, seq);
+	ok(life_wait(&life, seq) && !persist_degraded(life.persist, &why), "and all is well");
 	ok_int(life_end(&life), 0, "stopped");
+	struct store *store = fixture_store(dir);
+	struct store_walk walk = { .record = ignore_record, .check_records = true };
+	ok_int(store_recover(store, &walk), STORE_OK, "the next life can read all of it");
+	store_close(store);
 }
 
 #define COMPACTION_KEYS 10000u

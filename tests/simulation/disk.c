@@ -368,6 +368,11 @@ void store_renew_abandon(struct store *store)
 	store_abort(store);
 }
 
+void store_keep_failed(struct store *store)
+{
+	(void)store; // there is one name only
+}
+
 int store_renew_complete(const char *dir)
 {
 	(void)dir;

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+//
+// What the persister tells others of the store's state: words and a text that its thread leaves
+// behind, read by whoever asks.
+#include "daemon/persist_internal.h"
+
+#include <string.h>
+
+enum persist_state persist_state(struct persist *persist, const char **why)
+{
+	// Acquire: partner commit_failed()'s release.
+	uint64_t trouble = kvs_load_acquire(&persist->degraded);
+	if (trouble == PERSIST_GOOD) {
+		*why = "";
+		return PERSIST_STATE_OK;
+	}
+	pthread_mutex_lock(&persist->mutex);
+	strlcpy(persist->why_told,
+		trouble == PERSIST_UNCOMPACTED ? persist->why_uncompacted : persist->why,
+		sizeof(persist->why_told));
+	pthread_mutex_unlock(&persist->mutex);
+	*why = persist->why_told;
+	return trouble == PERSIST_UNTRUSTED ? PERSIST_STATE_FAILED : PERSIST_STATE_DEGRADED;
+}
+
+bool persist_degraded(struct persist *persist, const char **why)
+{
+	return persist_state(persist, why) != PERSIST_STATE_OK;
+}
+
+const char *persist_state_name(enum persist_state state)
+{
+	static const char *const names[] = {
+		[PERSIST_STATE_OK] = "ok",
+		[PERSIST_STATE_DEGRADED] = "degraded",
+		[PERSIST_STATE_FAILED] = "failed",
+	};
+	return names[state];
+}
+
+uint64_t persist_renewals(const struct persist *persist)
+{
+	return kvs_load_relaxed(&persist->renewals); // a statistic
+}
+
+bool persist_uncompacted(const struct persist *persist)
+{
+	return kvs_load_acquire(&persist->degraded) == PERSIST_UNCOMPACTED; // partner: as above
+}
+
+uint64_t persist_failed_seq(const struct persist *persist)
+{
+	// Acquire: partner commit_failed()'s release.
+	return kvs_load_acquire(&persist->failed_seq);
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+//
+// Sections are kept short, so that nothing waits for them and none is revoked but by a stall; a
+// transaction in which one was is begun anew.
+#include "daemon/region_walk.h"
+
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "daemon/storage/block.h"
+#include "daemon/storage/store.h"
+#include "shm/epoch.h"
+#include "shm/epoch_scan.h"
+#include "shm/table.h"
+
+#define WALK_SECTION_POSITIONS 64u
+#define COPY_COMMIT_BYTES (UINT64_C(8) << 20)
+#define COPY_SECTION_BYTES (UINT64_C(64) << 10) // written before a section ends
+#define COPY_REVOCATIONS_MAX 1000u
+
+// Light read sections need this process registered with the kernel, once; else they fence.
+bool region_walk_must_fence(const struct kvs_map *map)
+{
+	return map->readers_fence || !kvs_epoch_membarrier_works() ||
+	       syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) != 0;
+}
+
+bool region_large_value(const struct kvs_map *map, const struct kvs_record_view *view,
+			const void **value)
+{
+	*value = NULL;
+	if (!(view->flags & KVS_RECORD_LARGE)) {
+		return true;
+	}
+	const struct kvs_range_bounds *range = &map->ranges[KVS_RANGE_LARGE];
+	struct kvs_run run = kvs_record_run(view);
+	if (run.offset < range->offset || run.offset - range->offset > range->bytes_max ||
+	    view->value_bytes > range->bytes_max - (run.offset - range->offset)) {
+		return false;
+	}
+	*value = map->base + run.offset;
+	return true;
+}
+
+// One position; again if the table moved meanwhile.
+static uint64_t walk_position(const struct region_walk *walk, uint64_t cursor)
+{
+	uint64_t before;
+	uint64_t after;
+	uint64_t next;
+	do {
+		before = kvs_load_acquire(&walk->hot->table_root);
+		next = kvs_table_scan(walk->map, cursor, walk->entry, walk->context);
+		kvs_fence_acquire(); // as a miss is confirmed (shm/table.h)
+		after = kvs_load_acquire(&walk->hot->table_root);
+	} while (before != after);
+	return next;
+}
+
+bool region_walk_section(struct region_walk *walk)
+{
+	uint64_t cursor = walk->cursor;
+	bool done = false;
+	if (!kvs_epoch_enter(walk->slot, walk->hot, walk->fenced)) {
+		return false;
+	}
+	for (unsigned i = 0; i < WALK_SECTION_POSITIONS && !done; i++) {
+		cursor = walk_position(walk, cursor);
+		done = cursor == 0;
+		if (walk->enough(walk->context)) {
+			break;
+		}
+	}
+	if (!kvs_epoch_leave(walk->slot, walk->hot)) {
+		return false;
+	}
+	walk->cursor = cursor;
+	walk->done = done;
+	return true;
+}
+
+static void copy_entry(void *context, uint64_t entry)
+{
+	struct table_copy *copy = context;
+	struct kvs_hit hit;
+	uint64_t place;
+	if (copy->result != STORE_OK || copy->broken) {
+		return;
+	}
+	if (kvs_table_load(copy->walk.map, entry, &hit) != KVS_FIND_HIT) {
+		copy->broken = true;
+		return;
+	}
+	if (hit.kind == KVS_ENTRY_TOMBSTONE || hit.view.seq > copy->upto_seq) {
+		return;
+	}
+	if (hit.value == NULL) {
+		copy->broken = true; // its value stands in another store alone
+		return;
+	}
+	const void *value = hit.view.flags & KVS_RECORD_LARGE ? hit.value : NULL;
+	copy->result = store_append(copy->store, &hit.view, value, &place);
+	copy->txn_bytes += store_packed_bytes(&hit.view);
+	copy->txn_records++;
+}
+
+static bool copy_enough(void *context)
+{
+	const struct table_copy *copy = context;
+	return copy->result != STORE_OK || copy->broken ||
+	       copy->txn_bytes >= copy->section_bytes_max;
+}
+
+enum { COPY_REVOKED = 1 }; // beside enum store_error
+
+// The transaction is gone unless this is STORE_OK.
+static int copy_section(struct table_copy *copy)
+{
+	copy->section_bytes_max = copy->txn_bytes + COPY_SECTION_BYTES;
+	bool good = region_walk_section(&copy->walk);
+	if (copy->result != STORE_OK) {
+		return copy->result;
+	}
+	if (good && !copy->broken) {
+		return STORE_OK;
+	}
+	store_abort(copy->store);
+	if (!good) {
+		return COPY_REVOKED;
+	}
+	copy->unreadable = "a record in memory cannot be read";
+	return STORE_DAMAGED;
+}
+
+static int copy_transaction(struct table_copy *copy)
+{
+	copy->walk.entry = copy_entry;
+	copy->walk.enough = copy_enough;
+	copy->walk.context = copy;
+	copy->txn_records = 0;
+	copy->txn_bytes = 0;
+	copy->result = STORE_OK;
+	copy->broken = false;
+	int result = store_begin(copy->store);
+	while (result == STORE_OK && !copy->walk.done && copy->txn_bytes < COPY_COMMIT_BYTES) {
+		result = copy_section(copy);
+	}
+	return result == STORE_OK ? store_commit(copy->store, 0) : result;
+}
+
+int table_copy_some(struct table_copy *copy)
+{
+	uint64_t cursor = copy->walk.cursor;
+	for (;;) {
+		int result = copy_transaction(copy);
+		if (result == STORE_OK) {
+			copy->records += copy->txn_records;
+			copy->bytes += copy->txn_bytes;
+		}
+		if (result != COPY_REVOKED) {
+			return result;
+		}
+		copy->walk.cursor = cursor;
+		copy->walk.done = false;
+		if (copy->revocations++ == COPY_REVOCATIONS_MAX) {
+			copy->unreadable = "kvd's own reading of the table is revoked again and "
+					   "again: give it more --memory";
+			return STORE_SYSTEM;
+		}
+	}
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+//
+// The whole table, read in short sections by a thread of kvd that is not the writer: what a new
+// store, a backup and a verification are made from. The table may grow, shrink or be replaced
+// meanwhile; a position of the walk counts only if the root stood still, and a section only if it
+// was not revoked. A key that is there throughout is seen at least once.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct kvs_hot;
+struct kvs_map;
+struct kvs_record_view;
+struct kvs_slot;
+struct store;
+
+/// Must sections of this process fence? Registers it with the kernel so that they need not.
+bool region_walk_must_fence(const struct kvs_map *map);
+
+/// *value gets the bytes of a LARGE record's value, NULL for others. False if its run cannot be.
+bool region_large_value(const struct kvs_map *map, const struct kvs_record_view *view,
+			const void **value);
+
+struct region_walk {
+	const struct kvs_map *map;
+	struct kvs_slot *slot; // the thread's own
+	const struct kvs_hot *hot;
+	bool fenced; // readers must fence
+	/// Gets an entry word, inside the section; the same one again if the table moved.
+	void (*entry)(void *context, uint64_t entry);
+	/// Asked after each position: is the section to end?
+	bool (*enough)(void *context);
+	void *context;
+	uint64_t cursor; // 0 to begin
+	bool done;	 // it came round
+};
+
+/// A section's worth. False: it was revoked, what the callback got may have been anything, and the
+/// walk stands where it stood.
+/// Call with: no section open on the slot. Thread must: own the slot.
+bool region_walk_section(struct region_walk *walk);
+
+/// Copies records from the table into a store, a transaction at a time.
+struct table_copy {
+	struct region_walk walk; // map, slot, hot and fenced are the caller's to fill
+	struct store *store;
+	uint64_t upto_seq; // newer versions are left out: the log has them
+	uint64_t records;  // written
+	uint64_t bytes;
+	const char *unreadable; // set if what is in memory cannot be read: the reason
+	// Its own.
+	uint64_t txn_records;
+	uint64_t txn_bytes;
+	uint64_t section_bytes_max;
+	int result;
+	bool broken;
+	unsigned revocations;
+};
+
+/// The next transaction's worth, committed. Returns STORE_OK (look at copy->walk.done), or an enum
+/// store_error; then nothing of it was written.
+/// Call with: no transaction open. Thread must: own store and slot.
+int table_copy_some(struct table_copy *copy);

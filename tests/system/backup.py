@@ -1,0 +1,303 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""kvctl verify, backup and restore: what was acknowledged before a backup is in it, of one moment
+and under every policy, while writes go on; what is damaged is found and named; nothing half done is
+taken for whole (E).
+"""
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from kvdtest import KVCTL_PROGRAM, Kvd, KvdFailed, Tap, seed, wait_until  # noqa: E402
+
+KEYS = 4000
+LARGE = 900000
+
+
+def kvctl(*args):
+    return subprocess.run([KVCTL_PROGRAM, *[str(a) for a in args]], capture_output=True, text=True,
+                          check=False)
+
+
+def ask(kvd, *args):
+    return kvctl('--socket', kvd.socket, *args)
+
+
+def fill(connection, keys=KEYS):
+    for at in range(0, keys, 1000):
+        connection.pipeline([('SET', b'key:%d' % i, b'%d:' % i + b'x' * (i % 300))
+                             for i in range(at, at + 1000)])
+    connection.command('SET', 'large', b'L' * LARGE)
+    connection.command('DEL', 'key:3', 'key:4')
+    connection.command('SET', 'key:5', 'new')
+
+
+def holds(connection):
+    """Is it what fill() left?"""
+    values = connection.pipeline([('GET', b'key:%d' % i) for i in range(KEYS)])
+    expected = [b'%d:' % i + b'x' * (i % 300) for i in range(KEYS)]
+    expected[3] = expected[4] = None
+    expected[5] = b'new'
+    return values == expected and connection.command('GET', 'large') == b'L' * LARGE and \
+        connection.command('DBSIZE') == KEYS - 1
+
+
+class Pairs(threading.Thread):
+    """Writes the same number to two keys in one transaction, and counts it up; removes a third."""
+
+    def __init__(self, kvd):
+        super().__init__(daemon=True)
+        self.connection = kvd.connect()
+        self.done = 0
+        self.over = False
+
+    def run(self):
+        while not self.over:
+            value = b'%d' % (self.done + 1)
+            self.connection.pipeline([
+                ('MULTI',), ('SET', 'pair:a', value), ('SET', b'big:%d' % (self.done % 50), value),
+                ('SET', 'pair:b', value), ('DEL', b'big:%d' % ((self.done + 25) % 50)), ('EXEC',)])
+            self.done += 1
+
+    def stop(self):
+        self.over = True
+        self.join()
+        self.connection.close()
+
+
+def restored(tap, kvd, backup, name):
+    """A kvd on what the backup gives; the caller stops it."""
+    folder = os.path.join(kvd.root, name)
+    tap.equal(kvctl('restore', backup, folder).returncode, 0, f'{name}: it is restored')
+    modes = [stat.S_IMODE(os.stat(os.path.join(folder, path)).st_mode)
+             for path in ('', 'store', 'store/data.mdb')]
+    tap.equal(modes, [0o700, 0o700, 0o600], 'for kvd alone')
+    return Kvd('--persist', 'group', directory=folder)
+
+
+def policies(tap):
+    for policy in ('memory', 'lazy', 'group', 'sync'):
+        with Kvd('--persist', policy) as kvd:
+            backup = os.path.join(kvd.root, 'file.backup')
+            with kvd.connect() as connection:
+                fill(connection)
+                said = ask(kvd, 'verify')
+                tap.ok(said.returncode == 0 and 'no damage' in said.stdout,
+                       f'{policy}: a kvd verifies itself: {said.stderr}')
+                pairs = Pairs(kvd)
+                pairs.start()
+                wait_until(lambda: pairs.done > 20, 'writes')
+                before = pairs.done
+                said = ask(kvd, 'backup', backup)
+                after = pairs.done + 1
+                said_verify = ask(kvd, 'verify', '--json')
+                pairs.stop()
+            tap.equal(said.returncode, 0, f'{policy}: a backup while writes go on: {said.stderr}')
+            told = json.loads(said_verify.stdout)
+            tap.equal((said_verify.returncode, told['damaged'], told['store']),
+                      (0, 0, 'none' if policy == 'memory' else 'checked'),
+                      f'{policy}: and a verification')
+            tap.equal(os.listdir(os.path.join(kvd.dir, 'backup')), [], 'nothing is left with kvd')
+            tap.equal(stat.S_IMODE(os.stat(backup).st_mode), 0o600, 'it is nobody else\'s to read')
+            tap.equal(kvctl('verify', backup).returncode, 0, 'it verifies')
+            with restored(tap, kvd, backup, 'again') as again, again.connect() as connection:
+                a, b = connection.command('MGET', 'pair:a', 'pair:b')
+                tap.ok(a == b and before <= int(a) <= after,
+                       f'E: one moment: {before} <= {a} == {b} <= {after}')
+                big = [i for i in range(50) if connection.command('EXISTS', b'big:%d' % i)]
+                tap.equal(sorted((int(a) - 1 - n) % 50 for n in big), list(range(25)),
+                          'E: with the removals up to there, and no later ones')
+                connection.command('DEL', 'pair:a', 'pair:b', *[b'big:%d' % i for i in big])
+                tap.ok(holds(connection), 'E: and everything that was written before')
+
+
+def find_bytes(path, what):
+    with open(path, 'rb') as file:
+        at = file.read().find(what)
+    assert at >= 0, what
+    return at
+
+
+def turn_bit(path, at):
+    with open(path, 'r+b') as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 4]))
+
+
+def damage(tap):
+    random = seed()
+    with Kvd('--persist', 'group') as kvd:
+        data = os.path.join(kvd.dir, 'store/data.mdb')
+        backup = os.path.join(kvd.root, 'good.backup')
+        with kvd.connect() as connection:
+            fill(connection)
+        tap.equal(ask(kvd, 'backup', backup).returncode, 0, 'a backup')
+        key = b'key:%d' % (random.randrange(100, KEYS) // 300 * 300 + 299)
+        at = find_bytes(data, key + key[4:] + b':xxxx') + len(key) + 20
+        large = find_bytes(data, b'L' * 5000) + 3000
+        turn_bit(data, at)
+        turn_bit(data, large)
+        said = ask(kvd, 'verify')
+        tap.equal(said.returncode, 5, 'a running kvd finds damage in its store')
+        tap.ok(f"key '{key.decode()}'" in said.stdout and "key 'large'" in said.stdout,
+               f'and names both keys: {said.stdout}')
+        told = json.loads(ask(kvd, 'verify', '--json').stdout)
+        tap.ok(told['damaged'] >= 2 and bytes.fromhex(
+            next(one['key_hex'] for one in told['damage'] if 'block' in one and
+                 one.get('key_hex') == key.hex())) == key, 'as JSON, too, with the block')
+        kvd.kill()
+        said = kvctl('verify', kvd.dir)
+        tap.ok(said.returncode == 5 and f"key '{key.decode()}'" in said.stdout and
+               "key 'large'" in said.stdout, f'so does kvctl without it: {said.stdout}')
+        try:
+            kvd.start()
+            tap.ok(False, 'kvd does not start with it')
+        except KvdFailed as failed:
+            tap.equal(failed.status, 65, 'kvd does not start with it')
+        tap.equal(kvctl('restore', backup, kvd.dir).returncode, 1, 'data are not replaced unasked')
+        said = kvctl('restore', '--force', backup, kvd.dir)
+        tap.equal(said.returncode, 0, f'unless they are to be: {said.stderr}')
+        kept = [name for name in os.listdir(kvd.dir) if name.startswith('store.replaced-')]
+        tap.equal(len(kept), 1, 'they are kept')
+        kvd.start()
+        with kvd.connect() as connection:
+            tap.ok(holds(connection), 'E: what was in the backup is served')
+        refusals(tap, kvd, backup, random)
+
+
+def refusals(tap, kvd, backup, random):
+    """No backup that is not as it was written is taken for one."""
+    with open(backup, 'rb') as file:
+        whole = file.read()
+    bad = os.path.join(kvd.root, 'bad.backup')
+    fresh = os.path.join(kvd.root, 'fresh')
+    wrong = []
+    for i in range(40):
+        body = bytearray(whole)
+        if i % 4 == 0:
+            body = body[:random.randrange(len(body))]
+        elif i % 4 == 1:
+            body += bytes(random.randrange(1, 9000))
+        elif i % 4 == 2:
+            body[len(body) - 4096 + random.randrange(88)] ^= 1 << random.randrange(8)
+        else:
+            body[random.randrange(len(body) - 4096)] ^= 1 << random.randrange(8)
+        with open(bad, 'wb') as file:
+            file.write(body)
+        codes = (kvctl('verify', bad).returncode, kvctl('restore', bad, fresh).returncode)
+        if codes != (5, 5) or os.path.exists(fresh):
+            wrong.append((i, codes))
+    tap.equal(wrong, [], 'backups that are cut, longer, or have a bit turned are refused')
+    tap.equal(kvctl('restore', backup, kvd.dir).returncode, 1, 'so is a folder that kvd uses')
+    tap.equal(kvctl('verify', kvd.dir).returncode, 1, 'also for verify')
+    tap.equal(kvctl('verify', os.path.join(kvd.root, 'nothing')).returncode, 2, 'no such folder')
+    os.mkdir(fresh)
+    tap.equal(kvctl('verify', fresh).returncode, 2, 'a folder without a store')
+    tap.equal(ask(kvd, 'backup', os.path.join(kvd.root, 'no/such/folder')).returncode, 2,
+              'a place that is not there')
+    tap.equal(os.listdir(os.path.join(kvd.dir, 'backup')), [], 'leaves nothing behind')
+    limit = 'ulimit -f 100; exec "$@"'
+    full = subprocess.run(['sh', '-c', limit, '-', KVCTL_PROGRAM, 'restore', backup, fresh],
+                          capture_output=True, text=True, check=False)
+    tap.ok(full.returncode not in (0, 5) and not os.path.exists(os.path.join(fresh, 'store')),
+           f'a restore without room leaves no store: {full.returncode} {full.stderr}')
+    tap.equal([name for name in os.listdir(fresh) if name.startswith('store')], [], 'nor a part')
+
+
+def cut_off(tap):
+    """kvd or kvctl dies in the middle."""
+    with Kvd('--persist', 'group') as kvd:
+        backup = os.path.join(kvd.root, 'file.backup')
+        folder = os.path.join(kvd.dir, 'backup')
+        with kvd.connect() as connection:
+            for at in range(0, 300):
+                connection.command('SET', b'value:%d' % at, b'v' * 200000)
+            connection.command('KVD.BACKUP', 'START', 'named.backup')
+            wait_until(lambda: os.listdir(folder) if os.path.isdir(folder) else None, 'a start')
+            names = os.listdir(folder)
+            kvd.kill()
+        tap.equal(names, ['named.backup.new'], 'while it is written its name tells')
+        kvd.start()
+        with kvd.connect() as connection:
+            tap.equal(kvctl('verify', folder).returncode, 2, 'what is left is no backup')
+            process = subprocess.Popen([KVCTL_PROGRAM, '--socket', kvd.socket, 'backup', backup],
+                                       stderr=subprocess.PIPE, text=True)
+            wait_until(lambda: json.loads(bytes(connection.command(
+                'KVD.BACKUP', 'STATUS')))['state'] == 'running', 'a start')
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            said = process.stderr.read()
+            process.stderr.close()
+            tap.ok(process.returncode == 1 and 'interrupted' in said, f'interrupted: {said}')
+            wait_until(lambda: json.loads(bytes(connection.command(
+                'KVD.BACKUP', 'STATUS')))['state'] == 'failed', 'its end')
+            tap.equal(os.listdir(folder), [], 'it leaves nothing, nor what was there before')
+            tap.ok(not [name for name in os.listdir(kvd.root) if 'backup' in name], 'nor here')
+        tap.equal(ask(kvd, 'backup', backup).returncode, 0, 'the next one succeeds')
+        fresh = os.path.join(kvd.root, 'fresh')
+        process = subprocess.Popen([KVCTL_PROGRAM, 'restore', backup, fresh],
+                                   stderr=subprocess.DEVNULL)
+        wait_until(lambda: os.path.exists(os.path.join(fresh, 'store.restore/data.mdb')),
+                   'a restore')
+        process.kill()
+        process.wait()
+        if os.path.exists(os.path.join(fresh, 'store')):
+            tap.skip('a restore that was killed', 'it was over sooner')
+        else:
+            again = Kvd('--persist', 'group', directory=fresh, start=False)
+            try:
+                again.start()
+                tap.ok(False, 'kvd does not start where a restore was cut off')
+            except KvdFailed as failed:
+                tap.ok(failed.status == 65 and 'kvctl restore' in failed.log,
+                       'kvd does not start where a restore was cut off, and says what to do')
+            again.cleanup()
+        tap.equal(kvctl('restore', backup, fresh).returncode, 0, 'restoring again completes it')
+        with Kvd('--persist', 'group', directory=fresh) as again:
+            with again.connect() as connection:
+                tap.equal(connection.command('DBSIZE'), 300, 'E: and is served')
+        shutil.rmtree(fresh)
+
+
+def strangers(tap):
+    if os.geteuid() != 0:
+        tap.skip('other users', 'needs root')
+        return
+    with Kvd('--persist', 'group', '--socket-mode', '0666') as kvd:
+        os.chmod(kvd.root, 0o755)
+        os.chmod(kvd.dir, 0o755)
+        code = ('import os, sys; sys.path.insert(0, sys.argv[2]); '
+                'from kvdtest import Connection; os.setgid(65534); os.setuid(65534); '
+                'c = Connection(sys.argv[1]); '
+                'print([str(c.command(*w)) for w in (("KVD.BACKUP", "START"), '
+                '("KVD.VERIFY", "START"), ("KVD.BACKUP", "STATUS"))])')
+        lib = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib')
+        said = subprocess.run([sys.executable, '-c', code, kvd.socket, lib], capture_output=True,
+                              text=True, check=False)
+        tap.ok(said.stdout.count('NOPERM') == 3,
+               f'H: neither is for others: {said.stdout} {said.stderr}')
+        with kvd.connect() as connection:
+            names = ['../x', '.x', 'a/b', 'x.new', '', 'y' * 101, 'a b']
+            replies = [str(connection.command('KVD.BACKUP', 'START', name)) for name in names]
+            tap.ok(all("ERR a backup's name" in reply for reply in replies),
+                   'H: a name is no path')
+
+
+def main():
+    tap = Tap()
+    policies(tap)
+    damage(tap)
+    cut_off(tap)
+    strangers(tap)
+    tap.done()
+
+
+main()
