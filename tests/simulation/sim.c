@@ -114,7 +114,7 @@ static void plan_make(struct sim_plan *plan)
 	plan->readers = (unsigned)sim_below(SIM_READERS_MAX + 1);
 	plan->keys = 2 + (unsigned)sim_below(sim_chance(2) ? SIM_KEYS_MAX - 2 : 8);
 	plan->commands = 100 + (unsigned)sim_below(600);
-	plan->value_bytes = sim_chance(3) ? 12000 : sim_chance(2) ? 40 : 1000;
+	plan->value_bytes = sim_chance(2) ? 12000 : sim_chance(2) ? 40 : 1000;
 	plan->large_percent = sim_chance(2) ? 0 : (unsigned)sim_below(30);
 	plan->depth = 1 + (unsigned)sim_below(sim_chance(2) ? 3 : 24);
 	plan->expire_ms = sim_chance(2) ? 20 : 5000;
@@ -135,7 +135,7 @@ static const char *const policies[] = { "memory", "lazy", "group", "sync" };
 static void plan_config(struct config *config)
 {
 	const struct sim_plan *plan = &sim.plan;
-	char dir[80], memory[32], most[32], persist[32], lazy[40], floor[40], revoke[32];
+	char dir[128], memory[32], most[32], persist[32], lazy[40], floor[40], revoke[32];
 	(void)snprintf(dir, sizeof(dir), "--dir=%s", sim.dir);
 	(void)snprintf(memory, sizeof(memory), "--memory=%uMiB", plan->memory_mib);
 	(void)snprintf(most, sizeof(most), "--memory-max=%uMiB", plan->memory_mib);

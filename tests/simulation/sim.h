@@ -61,7 +61,7 @@ struct sim {
 	uint64_t mono_ns;
 	int64_t wall_offset_us;
 	uint64_t wall_max_ms; // the latest that kvd may have seen
-	char dir[64];
+	char dir[96];
 	// The life of kvd that runs now, or ran last.
 	struct kvd *kvd; // NULL until it has loaded everything, and when it is down
 	bool serves;

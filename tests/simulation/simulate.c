@@ -64,10 +64,10 @@ static struct outcome run_seed(uint64_t seed, unsigned commands, bool verbose, b
 	struct outcome outcome = { 0 };
 	int ends[2];
 	const char *tmp = getenv("TMPDIR");
-	(void)snprintf(sim.dir, sizeof(sim.dir), "%s/kvd-sim-XXXXXX",
-		       access("/dev/shm", W_OK) == 0 ? "/dev/shm"
-		       : tmp != NULL		     ? tmp
-						     : "/tmp");
+	const char *memory = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+	bool is_short =
+		tmp != NULL && strlen(tmp) < sizeof(sim.dir) / 2; // sockets have short names
+	(void)snprintf(sim.dir, sizeof(sim.dir), "%s/kvd-sim-XXXXXX", is_short ? tmp : memory);
 	if (mkdtemp(sim.dir) == NULL || pipe(ends) != 0) {
 		abort();
 	}
@@ -148,12 +148,13 @@ int main(void)
 	uint64_t seeds = number_from("KVD_SIM_SEEDS", SEEDS_DEFAULT);
 	struct outcome sum = { 0 };
 	uint64_t shrunk_max = number_from("KVD_SIM_SHRINK", 3);
+	uint64_t failures_max = number_from("KVD_SIM_FAILURES", FAILURES_MAX);
 	unsigned failures = 0;
 	unsigned differ = 0;
 	unsigned twice = 0;
 	uint64_t done = 0;
 	tap_diag("KVD_TEST_SEED=%" PRIu64 ", %" PRIu64 " seeds", first, seeds);
-	for (; done < seeds && failures < FAILURES_MAX; done++) {
+	for (; done < seeds && failures < failures_max; done++) {
 		uint64_t seed = first + done;
 		struct outcome outcome = run_seed(seed, 0, false, false);
 		add(&sum, &outcome);
