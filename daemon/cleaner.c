@@ -18,6 +18,8 @@
 #define CLEANER_IDLE_NS 50000000u	   // no write for so long: clean at leisure
 #define CLEANER_IDLE_LIVE_PERCENT 80u	   // what is emptier is worth it then
 #define CLEANER_BUSY_LIVE_PERCENT 95u
+#define CLEANER_HOLD_TIMES 12u		   // deadlines, for readers of an earlier life: and
+#define CLEANER_HOLD_NS 60000000000u	   // at least so long, if nobody is short of memory
 
 // Of what was written to this segment, is at most so much still current? Measured against what was
 // written, not against the segment's size: then every segment cleaned takes dead bytes away for
@@ -220,12 +222,26 @@ static void update_gauges(const struct keyspace *keyspace)
 	keyspace_counter_set(keyspace, KVS_COUNTER_pending_lost, keyspace->pending.lost);
 }
 
+// Readers of an earlier life that were not seen to attach anew. Where memory is wanted they are
+// given up sooner (keyspace_room.c); here only so that what they may hold does not stay for ever.
+static uint64_t hold_turn(struct keyspace *keyspace, uint64_t now_ns)
+{
+	uint64_t deadline_ns = keyspace->revoke_ns * CLEANER_HOLD_TIMES;
+	deadline_ns = deadline_ns > CLEANER_HOLD_NS ? deadline_ns : CLEANER_HOLD_NS;
+	uint64_t newest = kvs_limbo_newest_stamp(&keyspace->limbo);
+	(void)kvs_epoch_lift(keyspace->epochs, newest, now_ns, deadline_ns);
+	return now_ns + CLEANER_HOLD_NS / CLEANER_HOLD_TIMES;
+}
+
 // Grace periods at a gentle pace: what waits in limbo is freed although nobody is short of memory.
 static uint64_t limbo_turn(struct keyspace *keyspace, uint64_t now_ns)
 {
 	struct cleaner_state *state = &keyspace->cleaner;
-	if (keyspace->limbo.count == 0 || kvs_epoch_held(keyspace->epochs)) {
-		return UINT64_MAX; // readers of an earlier life are given up only for memory's sake
+	if (keyspace->limbo.count == 0) {
+		return UINT64_MAX;
+	}
+	if (kvs_epoch_held(keyspace->epochs)) {
+		return hold_turn(keyspace, now_ns);
 	}
 	if (now_ns - state->last_scan_ns >= CLEANER_SCAN_INTERVAL_NS) {
 		state->last_scan_ns = now_ns;

@@ -40,6 +40,12 @@ struct keyspace *keyspace_create(const struct keyspace_options *options);
 /// adopted again.
 struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct kvs_adopt *plan);
 
+/// Loads all that is current in `from`, a keyspace of another region that nobody uses any more,
+/// into `to`, which is empty; keyspace_recover_finish() follows. What is damaged is left out and
+/// counted. Returns KEYSPACE_OK, or KEYSPACE_FULL if the machine has no more memory to give;
+/// keyspace_recover_left() tells what was too much for the memory bound.
+int keyspace_read_out(struct keyspace *to, struct keyspace *from, uint64_t *damaged);
+
 /// Where the log goes on that is not durable yet: as kvs_log.published, for the persister.
 uint64_t keyspace_unpersisted_position(const struct keyspace *keyspace);
 void keyspace_destroy(struct keyspace *keyspace);

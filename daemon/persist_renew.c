@@ -101,7 +101,7 @@ static int renew(struct persist *persist)
 		persist->round_open = true;
 		result = append_rest(persist, persist->round_end);
 	}
-	return result == STORE_OK ? store_renew_finish(store) : result;
+	return result == STORE_OK ? store_renew_finish(store, STORE_REPLACED_GOES) : result;
 }
 
 int persist_renew(struct persist *persist)

@@ -55,7 +55,8 @@ extern const struct seam seam_system;
 	X(recovery_half, "half of the store has been read at start")                              \
 	X(adoption_applied, "a kept region is taken over, its last writes not yet applied")       \
 	X(adoption_redone, "its last writes are applied, kvd does not yet listen")                \
-	X(adoption_begun, "its readers have been told, the keeper has not")
+	X(region_kept, "the keeper has the region, its readers have not been told")               \
+	X(adoption_begun, "its readers have been told, what is of no use is still kept")
 
 enum seam_crash_point {
 #define SEAM_X(name, help) SEAM_CRASH_##name,

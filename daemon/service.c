@@ -23,47 +23,17 @@
 #include "daemon/log.h"
 #include "daemon/loop.h"
 #include "daemon/notify.h"
-#include "daemon/persist.h"
 #include "daemon/readers.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
-#include "daemon/service_adopt.h"
 #include "daemon/service_events.h"
-#include "daemon/service_persist.h"
+#include "daemon/service_parts.h"
 #include "daemon/service_process.h"
-#include "daemon/service_recover.h"
-#include "daemon/service_region.h"
 #include "daemon/stats.h"
 #include "daemon/storage/dirlock.h"
-#include "daemon/storage/store.h"
 #include "daemon/watchdog.h"
-#include "shm/adopt.h"
-#include "shm/epoch_scan.h"
 #include "shm/log.h"
 #include "shm/region.h"
-
-struct service {
-	struct kvd kvd;
-	struct kvs_region region;
-	struct kvs_epoch_domain epochs;
-	struct generation generation;
-	struct store *store;
-	struct kvs_adopt plan;
-	bool is_adopting; // the region of the life before is taken over
-	bool is_alike; // and is laid out as this life is configured
-	int lock_fd;
-	int stop_code;
-	bool store_is_new;    // nothing was there to recover from
-	enum service_persist_said said; // of the store, in the log
-	struct watchdog watchdog;
-	uint64_t noticed_seq; // last seq the persister was told of
-	char why[1024];	      // of a step that failed
-};
-
-static bool is_persisted(const struct service *service)
-{
-	return service->kvd.config.persist_policy != PERSIST_MEMORY;
-}
 
 static int start_process(struct service *service)
 {
@@ -128,112 +98,6 @@ static void stop_generation(struct service *service)
 	generation_close(&service->generation);
 }
 
-static uint64_t generation_of(const struct service *s)
-{
-	return kvs_load_relaxed(s->generation.word);
-}
-
-static int create_region(struct service *service)
-{
-	return service_region_create(&service->kvd, &service->region, service->why,
-				     sizeof(service->why));
-}
-
-static void open_epochs(struct service *service)
-{
-	struct kvs_region_header *header = service->region.header;
-	kvs_epoch_init(&service->epochs, &header->hot,
-		       (header->flags & KVS_HEADER_READERS_FENCE) != 0);
-}
-
-static int start_region(struct service *service)
-{
-	service->is_adopting =
-		service_adopt_open(&service->kvd, &service->region, &service->is_alike);
-	int code = service->is_adopting ? 0 : create_region(service);
-	if (code == 0) {
-		open_epochs(service);
-	}
-	return code;
-}
-
-static void stop_region(struct service *service)
-{
-	kvs_epoch_fini(&service->epochs);
-	kvs_region_close(&service->region);
-}
-
-static int start_store(struct service *service)
-{
-	if (!is_persisted(service)) {
-		return 0;
-	}
-	return service_store_open(&service->kvd, &service->store, &service->store_is_new,
-				  service->why, sizeof(service->why));
-}
-
-static void stop_store(struct service *service)
-{
-	store_close(service->store);
-}
-
-// The kept region goes, a new one comes.
-static int replace_region(struct service *service)
-{
-	stop_region(service);
-	service->is_adopting = false;
-	int code = create_region(service);
-	if (code == 0) {
-		open_epochs(service);
-	}
-	return code;
-}
-
-static int start_keyspace(struct service *service)
-{
-	const struct config *config = &service->kvd.config;
-	if (service->is_adopting &&
-	    !service_adopt_look(&service->kvd, &service->region, service->store, service->is_alike,
-				generation_of(service), &service->plan)) {
-		int code = replace_region(service);
-		if (code != 0) {
-			return code;
-		}
-	}
-	struct keyspace_options options = {
-		.seam = service->kvd.seam,
-		.region = &service->region,
-		.epochs = &service->epochs,
-		.persisted = is_persisted(service),
-		.block_on_stuck = config->on_stuck == 1,
-		.revoke_ms = config->revoke_ms,
-		.revoke_min_ms = config->revoke_min_ms,
-		.value_bytes_max = config->value_bytes_max,
-		.reseed_interval_ms = config->reseed_ms,
-		.lookup_seed = service->kvd.lookup_seed,
-	};
-	if (service->is_adopting) {
-		kvs_epoch_hold(&service->epochs, &service->region.header->adoptions);
-		service->kvd.keyspace = keyspace_adopt(&options, &service->plan);
-	} else {
-		service->kvd.keyspace = keyspace_create(&options);
-	}
-	kvs_adopt_fini(&service->plan);
-	if (service->kvd.keyspace == NULL) {
-		(void)snprintf(service->why, sizeof(service->why),
-			       "out of memory while building the table: this machine cannot give "
-			       "kvd the first pages of --memory %llu",
-			       (unsigned long long)config->memory_bytes);
-		return EX_OSERR;
-	}
-	return 0;
-}
-
-static void stop_keyspace(struct service *service)
-{
-	keyspace_destroy(service->kvd.keyspace);
-}
-
 static int start_events(struct service *service)
 {
 	return service_events_start(&service->kvd, service->why, sizeof(service->why));
@@ -242,40 +106,6 @@ static int start_events(struct service *service)
 static void stop_events(struct service *service)
 {
 	service_events_stop(&service->kvd);
-}
-
-static int start_load(struct service *service)
-{
-	struct kvd *kvd = &service->kvd;
-	uint64_t lives = generation_of(service);
-	if (service->store_is_new && lives > 0) {
-		log_warning("%s has been served %llu times before, and %s/store is new or empty: "
-			    "if data is missing, stop kvd and bring the store back from a backup",
-			    kvd->config.dir, (unsigned long long)lives, kvd->config.dir);
-	}
-	if (service->is_adopting) {
-		uint64_t last_seq = keyspace_last_seq(kvd->keyspace);
-		LOG_AT(LOG_LEVEL_NOTICE,
-		       "took over %llu keys of the life before in %llu ms, %llu versions are not "
-		       "durable yet",
-		       (unsigned long long)keyspace_count(kvd->keyspace),
-		       (unsigned long long)(kvd->seam->monotonic_ns() - kvd->started_ns) / 1000000,
-		       (unsigned long long)(last_seq - keyspace_durable_seq(kvd->keyspace)));
-		return 0;
-	}
-	if (is_persisted(service)) {
-		return service_recover(kvd, service->store, !service->store_is_new, service->why,
-				       sizeof(service->why));
-	}
-	// No store tells which versions earlier lives handed out.
-	uint64_t last_seq = generation_version(&service->generation);
-	(void)keyspace_recover_finish(kvd->keyspace, last_seq, last_seq != 0);
-	if (service_store_exists(kvd->config.dir)) {
-		log_warning("%s/store holds data that --persist memory neither reads nor updates: "
-			    "a later start with another policy will serve it again",
-			    kvd->config.dir);
-	}
-	return 0;
 }
 
 static int start_readers(struct service *service)
@@ -350,25 +180,15 @@ static int start_listener(struct service *service)
 // Begins the life that clients see: only what can be served costs versions.
 static int start_life(struct service *service)
 {
-	if (is_persisted(service)) {
+	if (service_is_persisted(service)) {
 		int code = service_persist_start(&service->kvd, service->store, &service->region,
 						 service->why, sizeof(service->why));
 		if (code != 0) {
 			return code;
 		}
 	}
-	// Readers of an older region, or life, learn of this one before anybody can get a reply,
-	// and not before their calls find a socket to queue at.
-	kvs_region_go_alive(&service->region);
-	if (service->is_adopting) {
-		kvs_epoch_adopt(&service->epochs, service->kvd.seam->monotonic_ns());
-	} else {
-		service->region.header->generation = generation_of(service) + 1;
-		generation_advance(&service->generation);
-	}
+	service_begin(service);
 	watchdog_start(&service->watchdog, service->kvd.loop);
-	SEAM_CRASH(adoption_begun);
-	service_adopt_keep(&service->kvd, &service->region, !service->is_adopting);
 	return 0;
 }
 
@@ -400,11 +220,11 @@ static const struct service_step service_steps[] = {
 	{ start_lock, stop_lock },
 	{ start_generation, stop_generation },
 	{ start_loop, stop_loop },
-	{ start_region, stop_region },
-	{ start_store, stop_store },
-	{ start_keyspace, stop_keyspace },
+	{ service_start_region, service_stop_region },
+	{ service_start_store, service_stop_store },
+	{ service_start_keyspace, service_stop_keyspace },
 	{ start_events, stop_events },
-	{ start_load, NULL },
+	{ service_start_load, NULL },
 	{ start_readers, stop_readers },
 	{ start_listener, stop_listener },
 	{ start_life, NULL }, // stop_listener() ends it
@@ -453,6 +273,7 @@ int service_start(struct service **out, const struct config *config)
 	service->kvd.started_wall_ms = seam_system.wall_ms();
 	service->kvd.durable_wall_ms = service->kvd.started_wall_ms;
 	service->lock_fd = service->generation.fd = -1;
+	service->kept.fd = service->kept.fd_readonly = -1;
 	unsigned char random[20];
 	seam_system.random_bytes(random, sizeof(random));
 	seam_system.random_bytes(&service->kvd.lookup_seed, sizeof(service->kvd.lookup_seed));
@@ -493,7 +314,7 @@ int service_stop(struct service *service)
 	if (code == 0) {
 		LOG_AT(LOG_LEVEL_NOTICE, "kvd stops, everything up to version %llu is %s",
 		       (unsigned long long)seq,
-		       is_persisted(service) ? "durable" : "gone (memory policy)");
+		       service_is_persisted(service) ? "durable" : "gone (memory policy)");
 	}
 	service_unwind(service, SERVICE_STEPS - 2);
 	return code;

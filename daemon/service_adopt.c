@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT
 //
 // A kept region is taken over if its log and table hold what they promise and the store is not
-// behind what it told clients is durable. If something does not hold, the store serves: it gets the
-// records that only the kept region has, when those can be read, and then everything is loaded from
-// it as after any start.
+// behind what it told clients is durable; if it is laid out in another way than this life wants,
+// or must serve readers of another kind, it is read out into a new one. If something does not hold,
+// the store serves: it gets the records that only the kept region has, when those can be read, and
+// then everything is loaded from it as after any start. A failure that may pass ends the start and
+// changes nothing: the keeper has the region still.
 #include "daemon/service_adopt.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "daemon/fdstore.h"
@@ -21,9 +25,15 @@
 #include "shm/adopt.h"
 #include "shm/crc32c.h"
 #include "shm/epoch_scan.h"
+#include "shm/layouts.h"
 #include "shm/region.h"
 
 #define ADOPT_COMMIT_BYTES (UINT64_C(8) << 20) // of records, in one transaction
+
+// Two, so that a region and the one that takes its place can be kept side by side: a kvd that is
+// killed between two steps leaves the next one whichever of them kvd.gen names.
+static const char *const adopt_names[] = { "kvd-region", "kvd-region-2" };
+#define ADOPT_NAMES (sizeof(adopt_names) / sizeof(adopt_names[0]))
 
 static const char *refusal(int error)
 {
@@ -37,7 +47,7 @@ static const char *refusal(int error)
 	case KVS_REGION_UNFILLED:
 		return "it was never filled: the life before ended while it started";
 	case KVS_REGION_UNLIKE:
-		return "it is laid out for another --segment or a smaller --memory-max";
+		return "it is made for another --segment or --hash, or a smaller --memory-max";
 	case KVS_REGION_UNFENCED:
 		return "its readers rely on membarrier, which is refused to this process";
 	default:
@@ -57,47 +67,123 @@ static void say_refused(const struct kvd *kvd, const char *why)
 				      : "kvd begins empty (memory policy)");
 }
 
-bool service_adopt_open(struct kvd *kvd, struct kvs_region *region, bool *alike)
+// As kvs_region_adopt(); what cannot be taken over and can be read is mapped to be read out.
+static int open_kept(const struct kvd *kvd, struct kvs_region *region, int fd,
+		     struct service_adoption *adoption)
 {
 	const struct config *config = &kvd->config;
-	struct kvs_region_options options = {
+	const struct kvs_region_options options = {
 		.memory_bytes = config->memory_bytes,
+		.memory_bytes_max = config->memory_max_bytes,
 		.segment_bytes = (uint32_t)config->segment_bytes,
+		.hash_kind = (enum kvs_hash_kind)config->hash_kind,
 		.fenced = !kvs_epoch_membarrier_works(),
 		.huge_pages = true,
 		.poison = service_region_poisons(),
 	};
-	int fd;
-	while ((fd = fdstore_take(kvd->fdstore, SERVICE_REGION_NAME)) >= 0) {
-		options.any_geometry = false;
-		int result = kvs_region_adopt(region, fd, &options);
-		*alike = result == KVS_REGION_OK;
-		if (result == KVS_REGION_UNLIKE) {
-			options.any_geometry = true;
-			result = kvs_region_adopt(region, fd, &options);
-		}
+	int result = kvs_region_adopt(region, fd, &options);
+	adoption->way = SERVICE_ADOPT_IN_PLACE;
+	if (result == KVS_REGION_UNLIKE || result == KVS_REGION_UNFENCED ||
+	    result == KVS_REGION_LAYOUT) {
+		adoption->way = SERVICE_ADOPT_READ_OUT;
+		adoption->why = refusal(result);
+		result = kvs_region_read_out(region, fd, kvs_layouts_former());
 		if (result == KVS_REGION_OK) {
-			kvd->instance_id = region->header->instance_id;
-			return true;
+			close(fd); // it has one of its own
 		}
-		say_refused(kvd, refusal(result));
-		close(fd);
 	}
-	return false;
+	return result;
 }
 
-// Is what the region calls durable in this store?
-static const char *store_refusal(const struct kvs_region *region, struct store *store)
+// Is it the last that served from this folder?
+static bool is_latest(const struct kvs_region *region, uint64_t generation)
+{
+	if (generation == 0 && region->header->generation != 0) {
+		LOG_AT(LOG_LEVEL_NOTICE,
+		       "the region of the life before served from another folder, and nothing has "
+		       "served from this one: its data is served on from here");
+		return true;
+	}
+	return region->header->generation == generation;
+}
+
+static int not_mapped(int result, int error, char *why, size_t why_bytes)
+{
+	bool no_proc = result == KVS_REGION_NO_PROC;
+	(void)snprintf(why, why_bytes,
+		       "the region of the life before cannot be mapped: %s; %s; it stays kept, and "
+		       "kvd can be started again",
+		       no_proc ? "/proc is not mounted" : strerror(error),
+		       no_proc ? "mount -t proc proc /proc" : remedy_of_errno(error));
+	return EX_OSERR;
+}
+
+// May this one be used? It is closed otherwise. Returns 0, or an exit code with `why` filled.
+static int try_kept(struct kvd *kvd, struct kvs_region *region, int fd, uint64_t generation,
+		    struct service_adoption *adoption, char *why, size_t why_bytes)
+{
+	int result = open_kept(kvd, region, fd, adoption);
+	if (result != KVS_REGION_OK) {
+		int error = errno;
+		close(fd);
+		adoption->way = SERVICE_ADOPT_NOTHING;
+		if (result == KVS_REGION_SYSTEM || result == KVS_REGION_NO_PROC) {
+			return not_mapped(result, error, why, why_bytes);
+		}
+		say_refused(kvd, refusal(result));
+	} else if (!is_latest(region, generation)) {
+		kvs_region_close(region);
+		adoption->way = SERVICE_ADOPT_NOTHING;
+		say_refused(kvd, "kvd has served from this folder with another one since");
+	}
+	return 0;
+}
+
+int service_adopt_open(struct kvd *kvd, struct kvs_region *region, uint64_t generation,
+		       struct service_adoption *adoption, char *why, size_t why_bytes)
+{
+	int code = 0;
+	adoption->way = SERVICE_ADOPT_NOTHING;
+	// All are taken, also those behind the one that is of use: their names are this file's.
+	for (size_t i = 0; i < ADOPT_NAMES; i++) {
+		int fd;
+		while ((fd = fdstore_take(kvd->fdstore, adopt_names[i])) >= 0) {
+			if (code != 0 || adoption->way != SERVICE_ADOPT_NOTHING) {
+				close(fd);
+				continue;
+			}
+			code = try_kept(kvd, region, fd, generation, adoption, why, why_bytes);
+			if (adoption->way != SERVICE_ADOPT_NOTHING) {
+				adoption->name = adopt_names[i];
+				kvd->instance_id = region->header->instance_id;
+			}
+		}
+	}
+	return code;
+}
+
+// What the store is to this region. NULL, or why the store serves instead of it.
+static const char *compare_store(const struct kvs_region *region, struct store *store,
+				 struct service_adoption *adoption)
 {
 	struct store_facts facts;
 	store_facts(store, &facts);
-	if (facts.instance_id != region->header->instance_id) {
+	bool is_own = facts.instance_id == region->header->instance_id;
+	bool is_behind = facts.durable_seq < kvs_load_acquire(&region->header->marks.durable_seq);
+	bool is_empty = facts.durable_seq == 0 && facts.next_block == facts.oldest_block;
+	if ((region->header->flags & KVS_HEADER_STORELESS) != 0) {
+		adoption->fill_store = true;
+		adoption->leave_store = !is_own && !is_empty;
+		return NULL;
+	}
+	if (is_empty && (!is_own || is_behind)) {
+		adoption->fill_store = true; // in a folder of its own, or it was removed
+		return NULL;
+	}
+	if (!is_own) {
 		return "the store is another one's";
 	}
-	if (facts.durable_seq < kvs_load_acquire(&region->header->marks.durable_seq)) {
-		return "the store is older than what the region calls durable";
-	}
-	return NULL;
+	return is_behind ? "the store is older than what the region calls durable" : NULL;
 }
 
 // The value of a LARGE record, NULL for others. False if its run cannot be, or is damaged.
@@ -117,7 +203,8 @@ static bool tail_value(const struct kvs_region *region, const struct kvs_record_
 	return kvs_crc32c(0, *value, view->value_bytes) == kvs_record_run(view).crc;
 }
 
-// Appends what the log has above durable_seq. Returns STORE_OK or an enum store_error.
+// Appends what the log has above durable_seq. A large value that is not what was written is left
+// out: its key has what it had before. Returns STORE_OK or an enum store_error.
 static int save_tail(const struct kvs_adopt *plan, struct store *store, uint64_t *records)
 {
 	struct kvs_region *region = plan->region;
@@ -129,13 +216,14 @@ static int save_tail(const struct kvs_adopt *plan, struct store *store, uint64_t
 	while (result == STORE_OK && kvs_log_follow(&log, &at, plan->end, &view)) {
 		const void *value;
 		uint64_t place;
-		if (!tail_value(region, &view, &value)) {
-			store_abort(store); // its batch cannot be whole; what was committed was
-			return STORE_DAMAGED;
+		if (tail_value(region, &view, &value)) {
+			result = store_append(store, &view, value, &place);
+			(*records)++;
+			bytes += view.record_bytes + (value != NULL ? view.value_bytes : 0u);
+		} else {
+			log_error("version %llu is lost: its large value is damaged",
+				  (unsigned long long)view.seq);
 		}
-		result = store_append(store, &view, value, &place);
-		(*records)++;
-		bytes += view.record_bytes + (value != NULL ? view.value_bytes : 0u);
 		bool whole = (view.flags & KVS_RECORD_MORE) == 0;
 		if (result == STORE_OK && whole && bytes >= ADOPT_COMMIT_BYTES) {
 			bytes = 0;
@@ -146,76 +234,120 @@ static int save_tail(const struct kvs_adopt *plan, struct store *store, uint64_t
 	return result == STORE_OK ? store_commit(store, plan->last_seq) : result;
 }
 
-// What is only in the region goes into the store, before the region is given up.
-static void salvage(const struct kvd *kvd, const struct kvs_adopt *plan, struct store *store)
+// What is only in the region goes into the store, before the region is given up. STORE_OK, or an
+// enum store_error.
+static int save(const struct kvd *kvd, const struct kvs_adopt *plan, struct store *store)
 {
-	if (store == NULL || plan->last_seq <= plan->durable_seq) {
-		return;
-	}
 	uint64_t records = 0;
+	if (store == NULL || plan->last_seq <= plan->durable_seq) {
+		return STORE_OK;
+	}
 	int result = save_tail(plan, store, &records);
 	if (result == STORE_OK) {
 		LOG_AT(LOG_LEVEL_NOTICE,
 		       "%llu records that only the region had are in %s/store now",
 		       (unsigned long long)records, kvd->config.dir);
-		return;
+	} else {
+		store_abort(store);
 	}
-	store_abort(store);
-	log_error("of versions %llu to %llu, which only the region had, some are lost: %s",
-		  (unsigned long long)plan->durable_seq + 1, (unsigned long long)plan->last_seq,
-		  result == STORE_DAMAGED ? "they are damaged" : store_why(store));
+	return result;
 }
 
-bool service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store *store, bool alike,
-			uint64_t generation, struct kvs_adopt *plan)
+// The same for a region that does not verify: as much as can be read.
+static void salvage(const struct kvd *kvd, const struct kvs_adopt *plan, struct store *store)
 {
-	uint64_t durable_seq = UINT64_MAX;
-	memset(plan, 0, sizeof(*plan));
-	if (region->header->generation != generation) {
-		say_refused(kvd, "kvd has served from this folder with another one since");
+	int result = save(kvd, plan, store);
+	if (result != STORE_OK) {
+		log_error("of versions %llu to %llu, which only the region had, some are lost: %s",
+			  (unsigned long long)plan->durable_seq + 1,
+			  (unsigned long long)plan->last_seq, store_why(store));
+	}
+}
+
+// Does the plan stand? Otherwise the log says why.
+static bool verifies(const struct kvd *kvd, const struct kvs_adopt *plan, int result,
+		     bool has_store)
+{
+	if (result != 0) {
+		say_refused(kvd, plan->why);
 		return false;
 	}
-	if (store != NULL) {
-		const char *why = store_refusal(region, store);
-		if (why != NULL) {
-			say_refused(kvd, why);
-			return false;
-		}
+	if (plan->damaged_count > 0 && has_store) {
+		log_error("%llu entries of the table are damaged",
+			  (unsigned long long)plan->damaged_count);
+		say_refused(kvd, "it is damaged");
+		return false;
+	}
+	if (plan->damaged_count > 0) {
+		log_error("%llu keys are lost: their entries in the table are damaged",
+			  (unsigned long long)plan->damaged_count);
+	}
+	return true;
+}
+
+int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store *store,
+		       struct service_adoption *adoption, struct kvs_adopt *plan, char *why,
+		       size_t why_bytes)
+{
+	uint64_t durable_seq = UINT64_MAX;
+	const char *refused = store != NULL ? compare_store(region, store, adoption) : NULL;
+	bool has_store = store != NULL && !adoption->fill_store;
+	memset(plan, 0, sizeof(*plan));
+	if (refused != NULL) {
+		say_refused(kvd, refused);
+		adoption->way = SERVICE_ADOPT_NOTHING;
+		return 0;
+	}
+	if (has_store) {
 		struct store_facts facts;
 		store_facts(store, &facts);
 		durable_seq = facts.durable_seq;
 	}
 	int result = kvs_adopt_plan(plan, region, durable_seq);
 	if (result == -ENOMEM) {
-		say_refused(kvd, remedy_of_errno(ENOMEM));
-		return false;
+		(void)snprintf(why, why_bytes,
+			       "out of memory while looking at the region of the life before; %s; "
+			       "it stays kept, and kvd can be started again",
+			       remedy_of_errno(ENOMEM));
+		return EX_OSERR;
 	}
-	if (result != 0) {
-		say_refused(kvd, plan->why);
-	} else if (!alike) {
-		say_refused(kvd, refusal(KVS_REGION_UNLIKE));
-		result = -EUCLEAN;
-	} else if (plan->damaged_count > 0 && store != NULL) {
-		log_error("%llu entries of the table are damaged",
-			  (unsigned long long)plan->damaged_count);
-		say_refused(kvd, "it is damaged");
-		result = -EUCLEAN;
-	} else if (plan->damaged_count > 0) {
-		log_error("%llu keys are lost: their entries in the table are damaged",
-			  (unsigned long long)plan->damaged_count);
+	if (!verifies(kvd, plan, result, has_store)) {
+		adoption->way = SERVICE_ADOPT_NOTHING;
+		if (plan->has_tail) {
+			salvage(kvd, plan, store);
+		}
+		return 0;
 	}
-	if (result != 0 && plan->has_tail) {
-		salvage(kvd, plan, store);
+	if (adoption->way == SERVICE_ADOPT_READ_OUT && has_store) {
+		if (save(kvd, plan, store) != STORE_OK) {
+			(void)snprintf(why, why_bytes, "%s", store_why(store));
+			return EX_OSERR; // not one that a keeper takes for lasting: it has the data
+		}
 	}
-	return result == 0;
+	return 0;
 }
 
-void service_adopt_keep(struct kvd *kvd, const struct kvs_region *region, bool is_new)
+void service_adopt_keep(struct kvd *kvd, const struct kvs_region *region,
+			const struct service_adoption *adoption)
 {
+	const char *name = adopt_names[0];
+	if (!fdstore_offered(kvd->fdstore)) {
+		return;
+	}
+	if (adoption->way == SERVICE_ADOPT_IN_PLACE) {
+		name = adoption->name;
+	} else {
+		name = adoption->name == adopt_names[0] ? adopt_names[1] : adopt_names[0];
+		fdstore_drop(kvd->fdstore, name); // what is of no use, if anything
+	}
+	(void)fdstore_keep(kvd->fdstore, name, region->fd);
+}
+
+void service_adopt_kept(struct kvd *kvd, const struct service_adoption *adoption)
+{
+	bool first = adoption->name == adopt_names[0];
 	if (fdstore_offered(kvd->fdstore)) {
-		if (is_new) {
-			fdstore_drop(kvd->fdstore, SERVICE_REGION_NAME);
-		}
-		(void)fdstore_keep(kvd->fdstore, SERVICE_REGION_NAME, region->fd);
+		bool drop_first = first != (adoption->way == SERVICE_ADOPT_IN_PLACE);
+		fdstore_drop(kvd->fdstore, adopt_names[drop_first ? 0 : 1]);
 	}
 }

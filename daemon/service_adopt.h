@@ -4,6 +4,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct kvd;
@@ -11,21 +12,40 @@ struct kvs_adopt;
 struct kvs_region;
 struct store;
 
-/// The name under which the keeper of descriptors has the region.
-#define SERVICE_REGION_NAME "kvd-region"
+/// What becomes of a kept region.
+enum service_adoption_way {
+	SERVICE_ADOPT_NOTHING,	// there is none, or it is of no use: a new region, and the store
+	SERVICE_ADOPT_IN_PLACE, // this life goes on in it
+	SERVICE_ADOPT_READ_OUT, // all that is in it goes into a new region
+};
 
-/// Takes a kept region, if the keeper has one that is of this layout, and sets kvd->instance_id.
-/// *alike: it is laid out as this life is configured, too; otherwise it can only be read out.
-/// False: there is none; what was there is closed, and the log says why. The caller closes it.
-bool service_adopt_open(struct kvd *kvd, struct kvs_region *region, bool *alike);
+struct service_adoption {
+	enum service_adoption_way way;
+	bool fill_store;  // the store is empty, or of before: all that is served goes into it
+	bool leave_store; // what stood in it was never in the region: it is put aside
+	const char *name; // what the keeper calls it; NULL = it has none that is of use
+	const char *why;  // it is read out and not taken over
+};
 
-/// Looks at all of it. True: `plan` can be carried out, and nothing acknowledged is lost by it.
-/// False: a new region is needed; what the kept one has and the store has not is in the store now,
-/// as far as it could be read, and the log says why. `store` is NULL under the memory policy. In
-/// either case kvs_adopt_fini() frees the plan. `alike` as from service_adopt_open().
-/// `generation` is what kvd.gen says now.
-bool service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store *store, bool alike,
-			uint64_t generation, struct kvs_adopt *plan);
+/// Takes a kept region, if the keeper has one that can be used: of a layout that this kvd knows,
+/// and the last that served from this folder, or this folder is new (`generation` is what kvd.gen
+/// says now). Sets kvd->instance_id. What is refused is closed, and the log says why. Returns 0, or
+/// an exit code with `why` filled: then what was kept stays with the keeper for the next start. The
+/// caller closes the region unless it is SERVICE_ADOPT_NOTHING.
+int service_adopt_open(struct kvd *kvd, struct kvs_region *region, uint64_t generation,
+		       struct service_adoption *adoption, char *why, size_t why_bytes);
 
-/// Hands the region to the keeper, for the next life; `is_new`: what it had before goes.
-void service_adopt_keep(struct kvd *kvd, const struct kvs_region *region, bool is_new);
+/// Looks at all of it. `plan` can be carried out, and nothing acknowledged is lost by it; or the
+/// way becomes SERVICE_ADOPT_NOTHING: then what the region has and the store has not is in the
+/// store now, as far as it could be read, and the log says why. `store` is NULL under the memory
+/// policy. Returns 0, or an exit code with `why` filled: then nothing has changed and the next
+/// start may try again. In any case kvs_adopt_fini() frees the plan.
+int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store *store,
+		       struct service_adoption *adoption, struct kvs_adopt *plan, char *why,
+		       size_t why_bytes);
+
+/// Hands the region to the keeper, for the next life; one that it had before goes only with
+/// service_adopt_kept(), when kvd.gen says which of them serves.
+void service_adopt_keep(struct kvd *kvd, const struct kvs_region *region,
+			const struct service_adoption *adoption);
+void service_adopt_kept(struct kvd *kvd, const struct service_adoption *adoption);

@@ -183,8 +183,8 @@ bool service_store_exists(const char *dir)
 	       status.st_size > 0;
 }
 
-int service_store_open(struct kvd *kvd, struct store **store, bool *is_new, char *why,
-		       size_t why_bytes)
+int service_store_open(struct kvd *kvd, struct store **store, bool is_known, bool *is_new,
+		       char *why, size_t why_bytes)
 {
 	const char *dir = kvd->config.dir;
 	int error = store_renew_complete(dir);
@@ -195,7 +195,7 @@ int service_store_open(struct kvd *kvd, struct store **store, bool *is_new, char
 		return EX_IOERR;
 	}
 	*is_new = !service_store_exists(dir);
-	int probed = store_probe(kvd->config.dir, why, why_bytes);
+	int probed = is_known ? STORE_OK : store_probe(kvd->config.dir, why, why_bytes);
 	if (probed != STORE_OK) {
 		return service_store_exit_code(probed);
 	}

@@ -15,10 +15,11 @@ bool service_store_exists(const char *dir);
 /// The exit code of an enum store_error: damage is not the same as a full disk or a wrong owner.
 int service_store_exit_code(int error);
 
-/// Probes and opens the store; `is_new`: there was none. Returns 0 with *store open, or an exit
-/// code with `why` filled.
-int service_store_open(struct kvd *kvd, struct store **store, bool *is_new, char *why,
-		       size_t why_bytes);
+/// Opens the store, and probes it before unless it `is_known` to be as a kvd left it that had
+/// checked it and that nothing but its end has been heard of; `is_new`: there was none. Returns 0
+/// with *store open, or an exit code with `why` filled.
+int service_store_open(struct kvd *kvd, struct store **store, bool is_known, bool *is_new,
+		       char *why, size_t why_bytes);
 
 /// Fills the keyspace from it; `had_lives`: it was there before it was opened. Returns 0 or an exit
 /// code with `why` filled.

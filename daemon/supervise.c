@@ -63,7 +63,9 @@ bool supervise_again(const struct supervise_end *end)
 	if (code == 0 || end->stopping) {
 		return false;
 	}
-	for (size_t i = 0; !end->ready && i < sizeof(lasting) / sizeof(lasting[0]); i++) {
+	// What is kept would go with the keeper: whatever the reason is, somebody may change it.
+	bool may_last = !end->ready && !end->keeps;
+	for (size_t i = 0; may_last && i < sizeof(lasting) / sizeof(lasting[0]); i++) {
 		if (code == lasting[i]) {
 			return false;
 		}
@@ -254,7 +256,8 @@ static void supervise_bury(struct supervise *s, int status)
 	const struct supervise_end end = { .status = status,
 					   .told = s->told,
 					   .stopping = (s->heard & KEEPER_HEARD_STOPPING) != 0,
-					   .ready = (s->heard & KEEPER_HEARD_READY) != 0 };
+					   .ready = (s->heard & KEEPER_HEARD_READY) != 0,
+					   .keeps = keeper_count(s->keeper) > 0 };
 	char how[128];
 	int pid = (int)s->child;
 	supervise_describe(status, how, sizeof(how));

@@ -17,10 +17,12 @@ struct supervise_end {
 	bool told;     // the supervisor was asked to stop
 	bool stopping; // the child said STOPPING=1
 	bool ready;    // the child said READY=1
+	bool keeps;    // descriptors that would go with the supervisor
 };
 
 /// Is the child to be started again? Not if anybody wanted it to stop, nor if it ended in order,
-/// nor if it failed at its start for a reason that lasts: options, permissions, a damaged store.
+/// nor if it failed at its start for a reason that lasts (options, permissions, a damaged store)
+/// and nothing is kept that the next one could go on with when the reason is gone.
 bool supervise_again(const struct supervise_end *end);
 
 /// The exit code to end with: the child's, or 128 and its signal, as a shell says it.

@@ -26,9 +26,10 @@ enum kvs_lifecycle {
 
 #define KVS_ADOPTIONS_KEPT 8u // a reader that slept through more of them attaches anew first
 
-/// Header flags, fixed before the first attach.
+/// Header flags, fixed before the first attach of a life.
 enum kvs_header_flags {
 	KVS_HEADER_READERS_FENCE = 1, // kvd cannot issue membarrier: readers must use a full fence
+	KVS_HEADER_STORELESS = 2, // kvd alone looks: it was written without a store to follow
 };
 
 /// How keys are hashed, fixed at creation. Who does not know a region's kind cannot read it.

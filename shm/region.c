@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Creating the region, taking over one that outlived its writer, and moving its pages. The file is
-// far larger than the memory it will ever hold: offsets are cheap and never move, pages are
-// counted, populated before they are used and punched when they are not.
+// Creating the region and moving its pages. The file is far larger than the memory it will ever
+// hold: offsets are cheap and never move, pages are counted, populated before they are used and
+// punched when they are not.
 #include "shm/region.h"
 
 #include <errno.h>
@@ -12,6 +12,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "shm/region_internal.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
@@ -23,7 +25,6 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-#define REGION_SEGMENTS_MIN 8u
 #define REGION_LARGE_FACTOR 2u // offsets for large values per byte of memory-max
 #define REGION_LOG_FACTOR 2u   // offsets for records per byte of memory, memory-max apart
 
@@ -32,9 +33,8 @@ static uint64_t region_round(uint64_t bytes, uint64_t unit)
 	return (bytes + unit - 1) / unit * unit;
 }
 
-// Lays out the ranges one behind the other, each at a huge-page boundary.
-static uint64_t region_geometry(const struct kvs_region_options *options,
-				struct kvs_region_header *header)
+uint64_t kvs_region_geometry(const struct kvs_region_options *options,
+			     struct kvs_region_header *header)
 {
 	uint64_t most = region_round(options->memory_bytes_max, KVS_HUGE_PAGE_BYTES);
 	// Recovery may need more segments than the life before did for the same records
@@ -90,15 +90,15 @@ static int region_memfd(uint64_t bytes)
 	return fd;
 }
 
-static int region_reopen_readonly(int fd)
+int kvs_region_reopen_readonly(int fd)
 {
 	char path[64];
 	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	return open(path, O_RDONLY | O_CLOEXEC);
 }
 
-// Maps the whole file writable at a huge-page boundary.
-static int region_map(struct kvs_region *region)
+// Maps the whole file writable at a huge-page boundary; `sharing` is MAP_SHARED or MAP_PRIVATE.
+static int region_map(struct kvs_region *region, int sharing)
 {
 	size_t bytes = region->bytes + KVS_HUGE_PAGE_BYTES;
 	void *space =
@@ -110,7 +110,7 @@ static int region_map(struct kvs_region *region)
 	uintptr_t skip = region_round(address, KVS_HUGE_PAGE_BYTES) - address;
 	region->base = (unsigned char *)space + skip;
 	if (mmap(region->base, region->bytes, PROT_READ | PROT_WRITE,
-		 MAP_SHARED | MAP_FIXED | MAP_NORESERVE, region->fd, 0) == MAP_FAILED) {
+		 sharing | MAP_FIXED | MAP_NORESERVE, region->fd, 0) == MAP_FAILED) {
 		int error = errno;
 		munmap(space, bytes);
 		errno = error;
@@ -125,7 +125,7 @@ static int region_map(struct kvs_region *region)
 	return 0;
 }
 
-static void region_advise(const struct kvs_region *region)
+void kvs_region_advise(const struct kvs_region *region)
 {
 	const int ranges[] = { KVS_RANGE_TABLE_0, KVS_RANGE_TABLE_1, KVS_RANGE_OVERFLOW_0,
 			       KVS_RANGE_OVERFLOW_1, KVS_RANGE_LOG };
@@ -162,7 +162,7 @@ static int region_fill_header(struct kvs_region *region, const struct kvs_region
 	return 0;
 }
 
-static void region_fill_map(struct kvs_region *region)
+void kvs_region_fill_map(struct kvs_region *region)
 {
 	struct kvs_map *map = &region->map;
 	const struct kvs_region_header *header = region->header;
@@ -179,14 +179,14 @@ static void region_fill_map(struct kvs_region *region)
 	}
 }
 
-// What creation and adoption do alike with an open memfd and its geometry.
-static int region_open_file(struct kvs_region *region, const struct kvs_region_options *options)
+int kvs_region_open_file(struct kvs_region *region, const struct kvs_region_options *options,
+			 int sharing)
 {
-	region->fd_readonly = region_reopen_readonly(region->fd);
+	region->fd_readonly = kvs_region_reopen_readonly(region->fd);
 	if (region->fd_readonly < 0) {
 		return errno == ENOENT ? KVS_REGION_NO_PROC : KVS_REGION_SYSTEM;
 	}
-	if (region_map(region) != 0) {
+	if (region_map(region, sharing) != 0) {
 		return KVS_REGION_SYSTEM;
 	}
 	region->memory_bytes = options->memory_bytes;
@@ -198,8 +198,8 @@ static int region_open_file(struct kvs_region *region, const struct kvs_region_o
 	return KVS_REGION_OK;
 }
 
-static void region_place_directory(struct kvs_region *region,
-				   const struct kvs_region_header *geometry)
+void kvs_region_place_directory(struct kvs_region *region,
+				const struct kvs_region_header *geometry)
 {
 	region->segments_count_max = geometry->segments_count_max;
 	void *directory = region->base + geometry->segment_directory_offset;
@@ -216,7 +216,7 @@ int kvs_region_create(struct kvs_region *region, const struct kvs_region_options
 	    options->memory_bytes < KVS_MEMORY_BYTES_MIN) {
 		return KVS_REGION_TOO_SMALL;
 	}
-	region->bytes = region_geometry(options, &geometry);
+	region->bytes = kvs_region_geometry(options, &geometry);
 	if (region->bytes > KVS_REGION_BYTES_MAX) {
 		return KVS_REGION_TOO_LARGE;
 	}
@@ -224,91 +224,18 @@ int kvs_region_create(struct kvs_region *region, const struct kvs_region_options
 	if (region->fd < 0) {
 		return KVS_REGION_SYSTEM;
 	}
-	int result = region_open_file(region, options);
+	int result = kvs_region_open_file(region, options, MAP_SHARED);
 	if (result != KVS_REGION_OK) {
 		kvs_region_close(region);
 		return result;
 	}
-	region_place_directory(region, &geometry);
+	kvs_region_place_directory(region, &geometry);
 	if (region_fill_header(region, options, &geometry) != 0) {
 		kvs_region_close(region);
 		return KVS_REGION_SYSTEM;
 	}
-	region_fill_map(region);
-	region_advise(region);
-	return KVS_REGION_OK;
-}
-
-static int region_check_header(struct kvs_region *region, const struct kvs_region_options *options)
-{
-	struct kvs_map map;
-	const struct kvs_region_header *header = region->header;
-	switch (kvs_map_adopt(&map, region->base, region->bytes)) {
-	case KVS_MAP_OK:
-		break;
-	case KVS_MAP_NOT_ALIVE:
-		if (kvs_load_relaxed(&header->lifecycle) != KVS_REGION_RETIRED) {
-			return KVS_REGION_UNFILLED;
-		}
-		break;
-	case KVS_MAP_FOREIGN:
-		return KVS_REGION_FOREIGN;
-	case KVS_MAP_LAYOUT:
-	case KVS_MAP_HASH:
-		return KVS_REGION_LAYOUT;
-	default:
-		return KVS_REGION_DAMAGED;
-	}
-	uint64_t count = header->segments_count_max;
-	uint64_t directory = header->segment_directory_offset;
-	for (int i = 0; i + 1 < KVS_RANGES_COUNT; i++) {
-		if (map.ranges[i].bytes_max == 0 ||
-		    map.ranges[i].offset + map.ranges[i].bytes_max > map.ranges[i + 1].offset) {
-			return KVS_REGION_DAMAGED;
-		}
-	}
-	if (count << __builtin_ctzll(map.segment_bytes) != map.ranges[KVS_RANGE_LOG].bytes_max ||
-	    directory % KVS_PAGE_BYTES != 0 || directory < KVS_PAGE_BYTES ||
-	    directory + count * sizeof(struct kvs_segment_entry) > map.ranges[0].offset) {
-		return KVS_REGION_DAMAGED;
-	}
-	bool alike = map.segment_bytes == options->segment_bytes &&
-		     options->memory_bytes <= map.ranges[KVS_RANGE_LOG].bytes_max &&
-		     options->memory_bytes / options->segment_bytes >= REGION_SEGMENTS_MIN;
-	if (!alike && !options->any_geometry) {
-		return KVS_REGION_UNLIKE;
-	}
-	region->segment_bytes = (uint32_t)map.segment_bytes;
-	region->segment_shift = (uint32_t)__builtin_ctzll(map.segment_bytes);
-	return options->fenced && !map.readers_fence ? KVS_REGION_UNFENCED : KVS_REGION_OK;
-}
-
-int kvs_region_adopt(struct kvs_region *region, int fd, const struct kvs_region_options *options)
-{
-	struct stat status;
-	memset(region, 0, sizeof(*region));
-	region->fd = fd;
-	region->fd_readonly = -1;
-	int seals = fcntl(fd, F_GET_SEALS);
-	int result = KVS_REGION_FOREIGN;
-	if (fstat(fd, &status) == 0 && seals >= 0 &&
-	    (seals & (F_SEAL_SHRINK | F_SEAL_GROW)) == (F_SEAL_SHRINK | F_SEAL_GROW) &&
-	    status.st_size >= (off_t)KVS_HUGE_PAGE_BYTES &&
-	    (uint64_t)status.st_size <= KVS_REGION_BYTES_MAX) {
-		region->bytes = (uint64_t)status.st_size;
-		result = region_open_file(region, options);
-	}
-	if (result == KVS_REGION_OK) {
-		result = region_check_header(region, options);
-	}
-	if (result != KVS_REGION_OK) {
-		region->fd = -1; // stays the caller's
-		kvs_region_close(region);
-		return result;
-	}
-	region_place_directory(region, region->header);
-	region_fill_map(region);
-	region_advise(region);
+	kvs_region_fill_map(region);
+	kvs_region_advise(region);
 	return KVS_REGION_OK;
 }
 

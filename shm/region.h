@@ -12,6 +12,8 @@
 #include "shm/layout.h"
 #include "shm/map.h"
 
+struct kvs_layout;
+
 struct kvs_region_options {
 	uint64_t memory_bytes; // bound on what is in use; may change later up to memory_bytes_max
 	uint64_t memory_bytes_max; // sizes the offset ranges
@@ -22,7 +24,6 @@ struct kvs_region_options {
 	bool fenced; // readers must fence
 	bool huge_pages; // ask for them
 	bool poison; // tests: overwrite what comes free
-	bool any_geometry; // adopting: only to be read out, however it is laid out
 };
 
 struct kvs_region {
@@ -55,10 +56,10 @@ enum kvs_region_error {
 	KVS_REGION_TOO_LARGE, // ranges do not fit the 40-bit location
 	KVS_REGION_NO_PROC, // /proc is not mounted: no read-only descriptor can be made
 	KVS_REGION_FOREIGN, // adopting: not a region, or one that others could have resized
-	KVS_REGION_LAYOUT, // adopting: a region of another layout
+	KVS_REGION_LAYOUT, // adopting: a region of another layout, or with flags of another build
 	KVS_REGION_DAMAGED, // adopting: its header contradicts itself or the file
 	KVS_REGION_UNFILLED, // adopting: its first writer never finished filling it
-	KVS_REGION_UNLIKE, // adopting: laid out for other segments or less memory than asked for
+	KVS_REGION_UNLIKE, // adopting: made for other segments, another hash or less memory
 	KVS_REGION_UNFENCED, // adopting: its readers rely on membarrier, which is refused now
 };
 
@@ -69,10 +70,16 @@ void kvs_region_close(struct kvs_region *region);
 
 /// Maps the region behind `fd`, whose writer is gone, for a new one. Nothing but the header is
 /// looked at, and nothing is written: kvs_adopt_plan() is next. Of the options memory_bytes,
-/// segment_bytes, fenced (only what cannot be helped: the header decides), huge_pages and poison
-/// count.
-/// Returns an enum kvs_region_error; on success `region` owns `fd`, otherwise the caller does.
+/// memory_bytes_max, segment_bytes, hash_kind, fenced (only what cannot be helped: the header
+/// decides), huge_pages and poison count; it may be laid out for more than they ask for. Returns an
+/// enum kvs_region_error; on success `region` owns `fd`, otherwise the caller does.
 int kvs_region_adopt(struct kvs_region *region, int fd, const struct kvs_region_options *options);
+
+/// Maps it only to be read out, however it is laid out, if its layout is today's or one of
+/// `layouts` (shm/layouts.h). The map is private: a plan may be made and applied, and none of it
+/// reaches the file. Errors as kvs_region_adopt(), but never UNLIKE or UNFENCED; `fd` stays the
+/// caller's and may be closed.
+int kvs_region_read_out(struct kvs_region *region, int fd, const struct kvs_layout *layouts);
 
 /// How many bytes of [offset, offset + bytes_max) have pages, from its start to the first hole.
 uint64_t kvs_region_populated(const struct kvs_region *region, uint64_t offset, uint64_t bytes_max);

@@ -118,11 +118,18 @@ void store_abort(struct store *store);
 /// Call with: no cursor into it. Thread must: own the store.
 int store_renew_begin(struct store *store);
 
-/// Makes it the store: syncs it, reads all of it back, puts it into the place of the old one, which
-/// is removed (or left as DIR/store.failed-SECONDS if it cannot be, or is to be kept). A crash
-/// leaves the one or the other. Returns an enum store_error; on failure call store_renew_abandon().
+/// What becomes of the store that another one takes the place of.
+enum store_replaced {
+	// Is removed, or left as DIR/store.failed-SECONDS if it cannot be or is to be kept.
+	STORE_REPLACED_GOES,
+	STORE_REPLACED_STAYS, // is left as DIR/store.before-SECONDS
+};
+
+/// Makes it the store: syncs it, reads all of it back, puts it into the place of the old one. A
+/// crash leaves the one or the other. Returns an enum store_error; on failure call
+/// store_renew_abandon().
 /// Call with: everything committed, no transaction open.
-int store_renew_finish(struct store *store);
+int store_renew_finish(struct store *store, enum store_replaced replaced);
 
 /// Gives it up: the old one is the store again. Nothing if none was begun, or it is finished.
 void store_renew_abandon(struct store *store);

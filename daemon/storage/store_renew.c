@@ -200,7 +200,7 @@ static int exchange(const struct store *store, const char *fresh, const char *ol
 	return rc;
 }
 
-int store_renew_finish(struct store *store)
+int store_renew_finish(struct store *store, enum store_replaced replaced)
 {
 	char aside[RENEW_PATH_BYTES];
 	char name[64];
@@ -211,7 +211,9 @@ int store_renew_finish(struct store *store)
 	if (result != STORE_OK) {
 		return result;
 	}
-	(void)snprintf(name, sizeof(name), "store.failed-%lld", (long long)time(NULL));
+	(void)snprintf(name, sizeof(name), "store.%s-%lld",
+		       replaced == STORE_REPLACED_STAYS ? "before" : "failed",
+		       (long long)time(NULL));
 	int rc = path_of(store, name, aside);
 	if (rc == 0) {
 		rc = folder_remove(aside); // of an attempt in the same second
@@ -228,7 +230,7 @@ int store_renew_finish(struct store *store)
 	free(store->path);
 	store->path = store->replaced_path;
 	store->replaced_path = NULL;
-	if (!store->keep_failed) {
+	if (replaced == STORE_REPLACED_GOES && !store->keep_failed) {
 		(void)folder_remove(aside); // if it cannot be, its name tells what it is
 	}
 	return STORE_OK;

@@ -5,6 +5,7 @@
 // adoption look at the region, which reads and checks all of it: after each crash, and now and then
 // while kvd serves.
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,42 +13,85 @@
 #include "daemon/keyspace_internal.h"
 #include "daemon/kvd.h"
 #include "shm/adopt.h"
+#include "shm/layouts.h"
 #include "tests/simulation/sim.h"
 
-struct fdstore {
-	bool taken;
+struct kept {
+	char name[FDSTORE_NAME_BYTES_MAX + 1];
+	int fd;	    // the keeper's copy, -1 = none
+	bool taken; // by this life
 };
 
-static int kept = -1; // the keeper's copy
-static struct fdstore fdstore;
+struct fdstore {
+	struct kept entries[2]; // of two names, in the order in which they came
+};
+
+static struct fdstore keeper = { .entries = { { .fd = -1 }, { .fd = -1 } } };
 
 bool sim_keeper_has(void)
 {
-	return kept >= 0;
+	return keeper.entries[0].fd >= 0;
+}
+
+static void forget(unsigned i)
+{
+	(void)close(keeper.entries[i].fd);
+	if (i == 0) {
+		keeper.entries[0] = keeper.entries[1];
+	}
+	keeper.entries[1].fd = -1;
 }
 
 void sim_keeper_drop(void)
 {
-	if (kept >= 0) {
-		(void)close(kept);
+	while (sim_keeper_has()) {
+		forget(0);
 	}
-	kept = -1;
+}
+
+// The newest: kvd has it kept when it is about to serve.
+static int newest(void)
+{
+	return keeper.entries[keeper.entries[1].fd >= 0 ? 1 : 0].fd;
+}
+
+// What kvd.gen says: which region was the last to serve. A kvd that died before that is kept too.
+static uint64_t serving_generation(void)
+{
+	char path[4096];
+	uint64_t word = 0;
+	(void)snprintf(path, sizeof(path), "%s/kvd.gen", sim.dir);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		if (read(fd, &word, sizeof(word)) != (ssize_t)sizeof(word)) {
+			word = 0;
+		}
+		(void)close(fd);
+	}
+	return word;
 }
 
 uint64_t sim_keeper_instance(void)
 {
-	struct kvs_region_header header;
-	if (pread(kept, &header, sizeof(header), 0) != (ssize_t)sizeof(header)) {
-		sim_fail("the kept region cannot be read");
+	uint64_t generation = serving_generation();
+	for (unsigned i = 0; i < 2 && keeper.entries[i].fd >= 0; i++) {
+		struct kvs_region_header header;
+		if (pread(keeper.entries[i].fd, &header, sizeof(header), 0) !=
+		    (ssize_t)sizeof(header)) {
+			sim_fail("the kept region cannot be read");
+		}
+		if (header.generation == generation || generation == 0) {
+			return header.instance_id;
+		}
 	}
-	return header.instance_id;
+	return 0;
 }
 
 struct fdstore *fdstore_create(const struct seam *seam)
 {
 	(void)seam;
-	fdstore.taken = false;
-	return &fdstore;
+	keeper.entries[0].taken = keeper.entries[1].taken = false;
+	return &keeper;
 }
 
 void fdstore_destroy(struct fdstore *store)
@@ -57,12 +101,14 @@ void fdstore_destroy(struct fdstore *store)
 
 int fdstore_take(struct fdstore *store, const char *name)
 {
-	(void)name;
-	if (store->taken || kept < 0) {
-		return -1;
+	for (unsigned i = 0; i < 2; i++) {
+		struct kept *entry = &store->entries[i];
+		if (entry->fd >= 0 && !entry->taken && strcmp(entry->name, name) == 0) {
+			entry->taken = true;
+			return fcntl(entry->fd, F_DUPFD_CLOEXEC, 3);
+		}
 	}
-	store->taken = true;
-	return fcntl(kept, F_DUPFD_CLOEXEC, 3);
+	return -1;
 }
 
 void fdstore_settle(struct fdstore *store)
@@ -78,18 +124,24 @@ bool fdstore_offered(const struct fdstore *store)
 
 bool fdstore_keep(struct fdstore *store, const char *name, int fd)
 {
-	(void)store;
-	(void)name;
-	sim_keeper_drop();
-	kept = fcntl(fd, F_DUPFD_CLOEXEC, SIM_KEPT_FD);
-	return kept >= 0;
+	fdstore_drop(store, name); // one a name is all that kvd wants
+	struct kept *entry = &store->entries[store->entries[0].fd >= 0 ? 1 : 0];
+	if (entry->fd >= 0) {
+		sim_fail("more regions are kept than the old one and the new");
+	}
+	(void)snprintf(entry->name, sizeof(entry->name), "%s", name);
+	entry->fd = fcntl(fd, F_DUPFD_CLOEXEC, SIM_KEPT_FD);
+	entry->taken = true;
+	return entry->fd >= 0;
 }
 
 void fdstore_drop(struct fdstore *store, const char *name)
 {
-	(void)store;
-	(void)name;
-	sim_keeper_drop();
+	for (unsigned i = 2; i-- > 0;) {
+		if (store->entries[i].fd >= 0 && strcmp(store->entries[i].name, name) == 0) {
+			forget(i);
+		}
+	}
 }
 
 // ---- the inspector ----
@@ -97,14 +149,9 @@ void fdstore_drop(struct fdstore *store, const char *name)
 static void plan_region(int fd, uint64_t durable_seq, const char *when)
 {
 	struct kvs_region region;
-	struct kvs_region_options options = {
-		.memory_bytes = UINT64_C(1) << 21,
-		.segment_bytes = 64 << 10,
-		.any_geometry = true,
-	};
-	int result = kvs_region_adopt(&region, fd, &options);
+	int result = kvs_region_read_out(&region, fd, kvs_layouts_former());
+	(void)close(fd);
 	if (result != KVS_REGION_OK) {
-		(void)close(fd);
 		if (result != KVS_REGION_UNFILLED) {
 			sim_fail("%s: the region cannot be mapped (%d)", when, result);
 		}
@@ -127,8 +174,9 @@ void sim_check_region(bool dead)
 	bool persisted = sim.plan.policy != 0;
 	uint64_t durable_seq = persisted ? sim_disk_durable() : UINT64_MAX;
 	if (dead) {
-		if (kept >= 0) {
-			plan_region(fcntl(kept, F_DUPFD_CLOEXEC, 3), durable_seq, "after a crash");
+		if (sim_keeper_has()) {
+			plan_region(fcntl(newest(), F_DUPFD_CLOEXEC, 3), durable_seq,
+				    "after a crash");
 		}
 		return;
 	}

@@ -343,8 +343,9 @@ int store_renew_begin(struct store *store)
 	return STORE_OK;
 }
 
-int store_renew_finish(struct store *store)
+int store_renew_finish(struct store *store, enum store_replaced replaced)
 {
+	(void)replaced; // nobody looks for what is put aside
 	if (store->is_open) {
 		sim_fail("a renewal ends inside a transaction");
 	}

@@ -271,4 +271,5 @@ void sim_check_region(bool dead);
 /// The keeper has a region of the last life?
 bool sim_keeper_has(void);
 void sim_keeper_drop(void);
+/// Of the one that served last, 0 = it is not among what is kept.
 uint64_t sim_keeper_instance(void);

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+//
+// The object behind service.h, for the files that start and stop its parts: service.c has them in
+// their order, service_data.c those that the data of a life comes from.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/generation.h"
+#include "daemon/kvd.h"
+#include "daemon/persist.h"
+#include "daemon/service_adopt.h"
+#include "daemon/service_persist.h"
+#include "daemon/watchdog.h"
+#include "shm/adopt.h"
+#include "shm/atomics.h"
+#include "shm/epoch_scan.h"
+#include "shm/region.h"
+
+struct service {
+	struct kvd kvd;
+	struct kvs_region region;
+	struct kvs_epoch_domain epochs;
+	struct generation generation;
+	struct store *store;
+	struct kvs_adopt plan;
+	struct service_adoption adoption; // of the region of the life before
+	struct kvs_region kept;		  // it, while it is read out into the new one
+	int lock_fd;
+	int stop_code;
+	bool store_is_new;		// nothing was there to recover from
+	enum service_persist_said said; // of the store, in the log
+	struct watchdog watchdog;
+	uint64_t noticed_seq; // last seq the persister was told of
+	char why[1024];	      // of a step that failed
+};
+
+static inline bool service_is_persisted(const struct service *service)
+{
+	return service->kvd.config.persist_policy != PERSIST_MEMORY;
+}
+
+/// What kvd.gen says now.
+static inline uint64_t service_generation(const struct service *service)
+{
+	return kvs_load_relaxed(service->generation.word);
+}
+
+// Steps of starting and stopping, as in service.c.
+int service_start_region(struct service *service);
+void service_stop_region(struct service *service);
+int service_start_store(struct service *service);
+void service_stop_store(struct service *service);
+int service_start_keyspace(struct service *service);
+void service_stop_keyspace(struct service *service);
+int service_start_load(struct service *service);
+
+/// Makes the region the one that serves: for the keeper, and for readers of an older one, or of an
+/// earlier life. Call with: all loaded, a socket to queue at, the store's life begun.
+void service_begin(struct service *service);
