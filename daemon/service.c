@@ -265,6 +265,8 @@ int service_start(struct service **out, const struct config *config)
 	struct service *service = calloc(1, sizeof(*service));
 	if (service == NULL) {
 		(void)fprintf(stderr, "kvd: out of memory; %s\n", remedy_of_errno(ENOMEM));
+		struct config unused = *config;
+		config_fini(&unused);
 		return EX_OSERR;
 	}
 	service->kvd.seam = &seam_system;
