@@ -7,6 +7,7 @@
 //   crash      kvd is about to be killed and its region with it
 //   park       it was: waits until no writer is on its way
 //   recovered  it serves again: what every key is now is written down, then the writers go on
+//   count      how many events there are, instead of "ok"
 //
 // The end of the input ends the run. Arguments: socket, file, seed, policy, milliseconds between
 // kills of clients (0 = none).
@@ -120,6 +121,9 @@ void actor_connect(struct actor *actor, uint32_t flags)
 		if (actor_is_over(actor)) {
 			_exit(0);
 		}
+		if (actor->client != 0) {
+			actor_pass_gate(actor); // it is not on its way either
+		}
 		actor_pause_us(1000);
 	}
 	if (kvc_reader_open(actor->kvc, &actor->reader) != KVC_OK) {
@@ -197,6 +201,8 @@ static bool park(struct run *run)
 		while ((roles[i] == ACTOR_WRITER || roles[i] == ACTOR_ASYNC) &&
 		       __atomic_load_n(parked, __ATOMIC_SEQ_CST) == 0) {
 			if (actor_now_ns() > until_ns) {
+				(void)fprintf(stderr, "client %u does not rest\n",
+					      run->child[i].client);
 				return false;
 			}
 			actor_pause_us(200);
@@ -218,6 +224,10 @@ static bool write_down(struct run *run)
 		uint32_t last = run->file->events_count[0] - 1;
 		run->file->events[0][last].group = run->crashes;
 		good = run->file->events[0][last].result != HISTORY_FAILED;
+		if (!good) {
+			(void)fprintf(stderr, "key %u: %s\n", key,
+				      kvc_reader_error_text(actor.reader));
+		}
 	}
 	struct history_event *crash = actor_begin(&actor, HISTORY_CRASH, 0);
 	if (crash != NULL) {
@@ -233,6 +243,15 @@ static bool write_down(struct run *run)
 static void obey(struct run *run, const char *line)
 {
 	bool good = true;
+	if (strcmp(line, "count\n") == 0) {
+		uint64_t events = 0;
+		for (uint32_t i = 0; i < run->file->clients_count; i++) {
+			events += run->file->events_count[i];
+		}
+		printf("%" PRIu64 "\n", events);
+		fflush(stdout);
+		return;
+	}
 	if (strcmp(line, "crash\n") == 0) {
 		run->crash_ns = actor_now_ns();
 	} else if (strcmp(line, "park\n") == 0) {

@@ -16,7 +16,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kept import KeptKvd  # noqa: E402
-from kvdtest import BUILD_ROOT, TIMEOUT_S, Tap, seed  # noqa: E402
+from kvdtest import BUILD_ROOT, TIMEOUT_S, Tap, seed, wait_until  # noqa: E402
 
 FOLDER = os.path.join(BUILD_ROOT, 'tests', 'history')
 CLIENTS = os.path.join(FOLDER, 'history_clients')
@@ -24,6 +24,8 @@ CHECK = os.path.join(FOLDER, 'history_check')
 POLICIES = ('memory', 'lazy', 'group', 'sync')
 WAYS = ('calm', 'kept', 'lost', 'clients')
 KILLS = 3
+EVENTS_MIN = 300  # between kills
+EVENTS_FULL = 20000  # enough in all
 
 
 class Clients:
@@ -58,7 +60,9 @@ def run(kvd, clients, way, rng, length_ms):
     good = True
     pieces = KILLS + 1 if way in ('kept', 'lost') else 1
     for piece in range(pieces):
+        least = min(int(clients.tell('count')) + EVENTS_MIN, EVENTS_FULL)
         time.sleep(length_ms / 1000 / pieces * (0.5 + rng.random()))  # how long; awaits nothing
+        wait_until(lambda least=least: int(clients.tell('count')) >= least, 'something happens')
         if piece < KILLS and way == 'kept':
             kvd.kill()
             kvd.start()

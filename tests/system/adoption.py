@@ -145,6 +145,7 @@ def policy(tap, rng, name):
                 kvd.kill()
             reached += one_life(tap, rng, kvd, model, point, label)
         lives = len(re.findall('took over', kvd.log()))
+        tap.diag(f'counted daemon-kills {lives}')
         tap.ok(lives >= len(POINTS) * 2, f'F: {name}: the region was taken over {lives} times')
         tap.ok(reached >= 6, f'{name}: {reached} crash points were reached')
         if name != 'memory':
