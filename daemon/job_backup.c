@@ -280,7 +280,9 @@ static bool read_back(struct backup *backup)
 		return false;
 	}
 	return code == VERIFY_GOOD ||
-	       job_fail(job, "what was written cannot be read back: %s; check the disk of %s",
+	       job_fail(job,
+			"what was written cannot be read back: %s; kvctl verify tells whether "
+			"memory is damaged, else it is the disk of %s",
 			backup->damage[0] != '\0' ? backup->damage : "no reason is known",
 			backup->folder);
 }

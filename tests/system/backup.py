@@ -108,13 +108,18 @@ def policies(tap):
             tap.equal(kvctl('verify', backup).returncode, 0, 'it verifies')
             with restored(tap, kvd, backup, 'again') as again, again.connect() as connection:
                 a, b = connection.command('MGET', 'pair:a', 'pair:b')
-                tap.ok(a == b and before <= int(a) <= after,
+                tap.ok(a == b and before <= int(a or 0) <= after,
                        f'E: one moment: {before} <= {a} == {b} <= {after}')
                 big = [i for i in range(50) if connection.command('EXISTS', b'big:%d' % i)]
-                tap.equal(sorted((int(a) - 1 - n) % 50 for n in big), list(range(25)),
+                tap.equal(sorted((int(a or 0) - 1 - n) % 50 for n in big), list(range(25)),
                           'E: with the removals up to there, and no later ones')
                 connection.command('DEL', 'pair:a', 'pair:b', *[b'big:%d' % i for i in big])
                 tap.ok(holds(connection), 'E: and everything that was written before')
+
+
+def generation(kvd):
+    with open(os.path.join(kvd.dir, 'kvd.gen'), 'rb') as file:
+        return int.from_bytes(file.read(8), sys.byteorder)
 
 
 def find_bytes(path, what):
@@ -163,14 +168,66 @@ def damage(tap):
         except KvdFailed as failed:
             tap.equal(failed.status, 65, 'kvd does not start with it')
         tap.equal(kvctl('restore', backup, kvd.dir).returncode, 1, 'data are not replaced unasked')
+        before = generation(kvd)
         said = kvctl('restore', '--force', backup, kvd.dir)
         tap.equal(said.returncode, 0, f'unless they are to be: {said.stderr}')
         kept = [name for name in os.listdir(kvd.dir) if name.startswith('store.replaced-')]
         tap.equal(len(kept), 1, 'they are kept')
+        tap.equal(generation(kvd), before + 1, 'F: a region that was kept is not taken over')
         kvd.start()
         with kvd.connect() as connection:
             tap.ok(holds(connection), 'E: what was in the backup is served')
         refusals(tap, kvd, backup, random)
+
+
+def region_of(kvd):
+    """kvd's memory as a file, which root may open."""
+    folder = f'/proc/{kvd.pid}/fd'
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if os.readlink(path).startswith('/memfd:') and os.stat(path).st_size > 1 << 28:
+            return open(path, 'r+b', buffering=0)
+    raise AssertionError('kvd has no memory')
+
+
+def turn_in_memory(region, what, beyond):
+    """Turns a bit so far behind these bytes, wherever they stand. How often that was."""
+    at, count = 0, 0
+    while True:
+        try:
+            at = os.lseek(region.fileno(), at, os.SEEK_DATA)
+        except OSError:
+            return count
+        end = os.lseek(region.fileno(), at, os.SEEK_HOLE)
+        data = os.pread(region.fileno(), end - at, at)
+        found = data.find(what)
+        while found >= 0:
+            byte = bytes([data[found + beyond] ^ 1])
+            count += os.pwrite(region.fileno(), byte, at + found + beyond)
+            found = data.find(what, found + len(what) + beyond)
+        at = end
+
+
+def memory(tap):
+    if os.geteuid() != 0:
+        tap.skip('damage in memory', 'needs root')
+        return
+    for policy in ('memory', 'group'):
+        with Kvd('--persist', policy) as kvd:
+            with kvd.connect() as connection:
+                fill(connection)
+            tap.equal(ask(kvd, 'verify').returncode, 0, f'{policy}: nothing is found')
+            with region_of(kvd) as region:
+                turned = [turn_in_memory(region, b'key:299299:xx', 50),
+                          turn_in_memory(region, b'L' * (LARGE // 2), 1000)]
+            said = ask(kvd, 'verify')
+            tap.ok(min(turned) > 0 and said.returncode == 5 and
+                   "memory: key 'key:299'" in said.stdout and
+                   "memory: key 'large'" in said.stdout,
+                   f'{policy}: bits turned in memory are found: {said.stdout}')
+            said = ask(kvd, 'backup', os.path.join(kvd.root, 'x.backup'))
+            tap.ok(said.returncode == 1 and 'x.backup' not in os.listdir(kvd.root),
+                   f'no backup is made of that: {said.stderr}')
 
 
 def refusals(tap, kvd, backup, random):
@@ -295,6 +352,7 @@ def main():
     tap = Tap()
     policies(tap)
     damage(tap)
+    memory(tap)
     cut_off(tap)
     strangers(tap)
     tap.done()
