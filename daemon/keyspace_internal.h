@@ -280,6 +280,9 @@ int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 /// Can a FLUSHALL be published in one short turn? WAIT while a grace period is in its way.
 int keyspace_flush_ready(struct keyspace *keyspace);
 
+/// The table's other side is wanted: whoever has been there for too long is revoked.
+void keyspace_want_side(struct keyspace *keyspace, uint64_t now_ns);
+
 /// Raises the region's memory bound so far that `segments` can be taken. Recovery alone does that.
 void keyspace_raise_bound(struct keyspace *keyspace, uint32_t segments);
 /// Is more in use than was configured? Lowers a raised bound again as far as what is free allows.

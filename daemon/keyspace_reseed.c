@@ -14,6 +14,7 @@
 #define RESEED_SLICE_NS 200000u
 #define RESEED_STEP_BUCKETS 16u // between two looks at the clock
 #define RESEED_POLL_NS 1000000u // while a walk is under way
+#define RESEED_SIDE_NS 10000000u // while readers of former days are on the other side
 
 void keyspace_set_reseed(struct keyspace *keyspace, uint64_t interval_ms)
 {
@@ -52,7 +53,9 @@ static uint64_t reseed_begin(struct keyspace *keyspace, uint64_t now_ns)
 		return due_ns;
 	}
 	if (!table->other_side_ready) {
-		return now_ns + RESEED_POLL_NS; // a FLUSHALL, or the last one, has just been
+		// A FLUSHALL has just been, the last rebuild, or readers of a former kvd are there.
+		keyspace_want_side(keyspace, now_ns);
+		return now_ns + RESEED_SIDE_NS;
 	}
 	state->begun_ns = now_ns;
 	if (!reseed_has_memory(keyspace, reseed_bytes(table))) {

@@ -282,6 +282,11 @@ int keyspace_flush_ready(struct keyspace *keyspace)
 	return table->other_side_ready || enough ? KEYSPACE_OK : KEYSPACE_WAIT;
 }
 
+void keyspace_want_side(struct keyspace *keyspace, uint64_t now_ns)
+{
+	room_reclaim(keyspace, now_ns, keyspace->revoke_ns);
+}
+
 int keyspace_admit(struct keyspace *keyspace, size_t bytes)
 {
 	uint64_t large_bytes = 0;

@@ -120,7 +120,11 @@ active proctype writer()
 			acknowledged = version
 #endif
 		:: present ->                                                   /* remove B */
-			atomic { entry[PLACE(side, key[side])] = EMPTY; present = 0; was_absent = 1 }
+			atomic {
+				entry[PLACE(side, key[side])] = EMPTY;
+				present = 0;
+				was_absent = 1
+			}
 			mirror(EMPTY);
 			d_step { version++; acknowledged = version }
 		:: !present ->                                                  /* insert B */

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from kept import KeptKvd  # noqa: E402
 from kvdtest import Kvd, ReplyError, Tap, wait_until  # noqa: E402
 
 PROGRAM = sys.argv[1]
@@ -192,6 +193,47 @@ def test_attack(tap):
         region.close()
 
 
+def test_killed(tap, point):
+    """Killed in the middle of a rebuild, or right behind it: the next life goes on."""
+    with KeptKvd('--memory', '32MiB', '--segment', '256KiB', '--persist', 'lazy',
+                 '--lazy-interval', '1h', '--revoke', '100ms', start=False) as kvd:
+        kvd.env['KVD_CRASH_AT'] = point
+        kvd.start()
+        client, region = kvd.connect(), Region(kvd)
+        write(client, [steady(i) for i in range(STEADY)])
+        client.command('DEL', *[steady(i) for i in range(100, 200)])  # not durable: tombstones
+        acknowledged = []
+        try:
+            for key in colliding(region.seed(), 0, 5000):
+                if client.command('SET', key, b'c') == 'OK':
+                    acknowledged.append(key)
+        except OSError:
+            pass
+        kvd.wait()
+        del kvd.env['KVD_CRASH_AT']
+        kvd.start()
+        region.close()
+        with kvd.connect() as client:
+            tap.ok('took over' in kvd.log(), f'F: {point}: the region is taken over')
+            gone = range(100, 200)
+            keys = [steady(i) for i in range(STEADY) if i not in gone]
+            tap.equal((wrong_values(client, keys, b'c'), wrong_values(client, acknowledged, b'c')),
+                      (0, 0), f'F: {point}: everything acknowledged is there')
+            tap.equal(client.command('EXISTS', *[steady(i) for i in gone]), 0,
+                      f'F: {point}: and nothing that was removed')
+            region = Region(kvd)
+            before = number(client, 'table_reseeds')
+            more, _ = write(client, colliding(region.seed(), 100000, 600))
+            wait_until(lambda: number(client, 'table_reseeds') > before, 'the next rebuild')
+            tap.equal((wrong_values(client, keys + acknowledged + more, b'c'),
+                       client.command('DBSIZE')),
+                      (0, len(keys) + len(set(acknowledged + more))),
+                      f'F: {point}: the next life rebuilds the table as well')
+            client.command('KVD.SYNC')  # the removals are durable: their entries go
+            tap.equal(wrong_values(client, keys, b'c'), 0, f'A: {point}: nobody else\'s')
+            region.close()
+
+
 def test_siphash(tap):
     """The other hash: clients read it through the mapping as well."""
     with Kvd('--hash', 'siphash') as kvd:
@@ -210,6 +252,8 @@ def test_siphash(tap):
 def main():
     tap = Tap()
     test_attack(tap)
+    test_killed(tap, 'reseed_step:7')
+    test_killed(tap, 'reseed_published')
     test_siphash(tap)
     tap.done()
 
