@@ -6,7 +6,7 @@
 
 # A deep run is a function deep_NAME PART PARTS.
 deep_names=(arm64 model torture fuzz oracle step kills readers stops storms histories crashstates
-    faults systemd simulate)
+    faults systemd simulate mutants)
 
 # fuzz_program PROGRAM EXECUTIONS SEED: first its corpus, then new input. A time of its own ends
 # what hangs; too few executions are seen by their count.
@@ -160,6 +160,13 @@ deep_faults() {
     build "$root/build" || return
     export KVD_FAULTS_EACH=all KVD_FAULTS_PART=$1/$2
     suite "$root/build" torture --timeout-multiplier 0 faults faults_client
+}
+
+# Every known mistake, not only those that are noticed quickly.
+deep_mutants() {
+    build "$root/build" || return
+    export KVD_MUTANTS=all KVD_MUTANTS_PART=$1/$2
+    suite "$root/build" mutants --timeout-multiplier 0
 }
 
 # The oracle reads KVD_ORACLE_PART: sequences of its own for each part.

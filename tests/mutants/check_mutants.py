@@ -1,0 +1,176 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Does a test notice when kvd is wrong? Each mutant of mutants.py is one known mistake: the file
+is compiled with it, put in front of the library it came from, the tests named are linked anew with
+it and have to fail. A mutant that every test survives, or that no longer applies, fails this test.
+
+Nothing in the source or the build folder is changed. KVD_MUTANTS=all takes all of them and not
+only those that are quick; KVD_MUTANTS=NAME,NAME some; KVD_MUTANTS_PART=I/N every Nth."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+
+import mutants
+
+SOURCE = os.environ['KVD_SOURCE']
+BUILD = os.environ['KVD_BUILD']
+TIME_LIMIT_S = float(os.environ.get('KVD_TEST_TIMEOUT_S', '120'))
+
+
+class Broken(Exception):
+    """The mutant says nothing: the source has moved on, or there was not time enough."""
+
+
+def ninja_command(target):
+    """The command line by which ninja makes `target`, a path in the build folder."""
+    run = subprocess.run(['ninja', '-C', BUILD, '-t', 'commands', '-s', target],
+                         capture_output=True, text=True, check=False)
+    lines = [line for line in run.stdout.splitlines() if line.strip()]
+    if run.returncode != 0 or not lines:
+        raise Broken(f'{target}: no such target')
+    return shlex.split(lines[-1])
+
+
+def ninja_objects():
+    """All objects of the build by their source, relative to the tree."""
+    run = subprocess.run(['ninja', '-C', BUILD, '-t', 'compdb'], capture_output=True, text=True,
+                         check=True)
+    objects = {}
+    for entry in json.loads(run.stdout):
+        output = entry.get('output', '')
+        if output.endswith('.o'):
+            path = os.path.realpath(os.path.join(entry['directory'], entry['file']))
+            objects.setdefault(os.path.relpath(path, os.path.realpath(SOURCE)), []).append(output)
+    return objects
+
+
+def mutate(mutant, folder):
+    """Writes the file with the mistake in it under `folder`."""
+    with open(os.path.join(SOURCE, mutant.path), encoding='utf-8') as file:
+        text = file.read()
+    for old, new in mutant.changes:
+        pattern = r'\s+'.join(re.escape(word) for word in old.split())
+        places = len(re.findall(pattern, text))
+        if places != 1:
+            raise Broken(f'{mutant.path}: {places} places with {old!r}')
+        text = re.sub(pattern, lambda _, new=new: new, text)
+    path = os.path.join(folder, mutant.path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, 'w', encoding='utf-8') as file:
+        file.write(text)
+
+
+def compile_object(source, original, folder):
+    """Compiles `source` as `original` was, with the files under `folder` before the tree's."""
+    command = ninja_command(original)
+    if 'ccache' in command[0]:
+        command = command[1:]
+    output = os.path.join(folder, source.replace('/', '_') + '.o')
+    mutated = os.path.join(folder, source)
+    path = mutated if os.path.exists(mutated) else os.path.join(SOURCE, source)
+    keep = []
+    skip = False
+    for word in command[1:-1]: # the last word is the source
+        if skip:
+            skip = False
+        elif word in ('-MQ', '-MF', '-o'):
+            skip = True
+        elif word not in ('-MD', '-c', '-Werror'):
+            keep.append(word)
+    command = [command[0], '-I' + folder, *keep, '-w', '-c', path, '-o', output]
+    run = subprocess.run(command, cwd=BUILD, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise Broken(f'{source} does not compile:\n{run.stderr}')
+    return output
+
+
+def link(program, compiled, folder):
+    """Links `program` with these objects (the new by the old one) instead of those it would have,
+    or in front of the libraries that have them."""
+    command = [compiled.get(word, word) for word in ninja_command(program)]
+    objects = [new for new in compiled.values() if new not in command]
+    output = os.path.join(folder, 'bin', program)
+    os.makedirs(os.path.dirname(output), exist_ok=True)
+    at = command.index('-o')
+    command[at + 1] = output
+    command[at + 2:at + 2] = objects
+    run = subprocess.run(command, cwd=BUILD, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise Broken(f'{program} does not link:\n{run.stderr[-2000:]}')
+    return output
+
+
+def notices(program, arguments, environment, folder):
+    """How the test failed, as it should; None if it passed."""
+    temporary = os.path.join(folder, 'tmp')
+    os.makedirs(temporary, exist_ok=True)
+    env = dict(os.environ, TMPDIR=temporary, **environment)
+    try:
+        run = subprocess.run([program, *arguments], cwd=BUILD, env=env, timeout=TIME_LIMIT_S,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    except subprocess.TimeoutExpired:
+        raise Broken(f'{os.path.basename(program)} ran out of time') from None
+    text = run.stdout.decode(errors='replace')
+    if run.returncode == 0:
+        return None
+    bad = [line for line in text.splitlines() if line.startswith('not ok')]
+    return bad[0] if bad else f'exit status {run.returncode}'
+
+
+def check(mutant, objects):
+    """Says which test noticed the mutant, or None."""
+    with tempfile.TemporaryDirectory() as folder:
+        mutate(mutant, folder)
+        sources = mutant.sources or [mutant.path]
+        compiled = {}
+        for source in sources:
+            if source not in objects:
+                raise Broken(f'{source} is not compiled')
+            original = objects[source][0]
+            compiled[original] = compile_object(source, original, folder)
+        for test in mutant.tests:
+            program, *arguments = test.split()
+            built = link(program, compiled, folder)
+            why = notices(built, arguments, mutant.environment, folder)
+            if why is not None:
+                return f'{program}: {why}'
+    return None
+
+
+def chosen():
+    wanted = os.environ.get('KVD_MUTANTS', 'quick')
+    part, parts = (int(word) for word in os.environ.get('KVD_MUTANTS_PART', '1/1').split('/'))
+    if wanted in ('quick', 'all'):
+        some = [mutant for mutant in mutants.MUTANTS if mutant.quick or wanted == 'all']
+    else:
+        some = [mutant for mutant in mutants.MUTANTS if mutant.name in wanted.split(',')]
+    return some[part - 1::parts]
+
+
+def main():
+    some = chosen()
+    objects = ninja_objects()
+    failed = 0
+    print(f'1..{len(some)}')
+    for number, mutant in enumerate(some, 1):
+        try:
+            seen = check(mutant, objects)
+            problem = None if seen else 'every test passed: ' + ', '.join(mutant.tests)
+        except Broken as error:
+            seen, problem = None, str(error)
+        failed += problem is not None
+        print(f"{'not ok' if problem else 'ok'} {number} - {mutant.name}: {mutant.what}")
+        for line in (problem or seen).splitlines():
+            print(f'# {line}')
+        sys.stdout.flush()
+    print(f'# counted mutants-code {len(some) - failed}')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
