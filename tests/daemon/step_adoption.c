@@ -19,7 +19,7 @@
 #include "tests/daemon/step_script.h"
 #include "tests/tap/tap.h"
 
-#define BOUNDARIES_DEFAULT 5000u
+#define BOUNDARIES_DEFAULT 10000u
 #define CARRY_OUT_EVERY 97u // boundaries between two plans that are carried out
 #define WATCHED_SEGMENTS 48u
 #define WATCHED_TAIL_BYTES 1024u
