@@ -52,10 +52,29 @@ static void test_paths_agree(uint64_t *random)
 	ok_u64(uneven, 0, "a checksum continued at any cut is that of the whole");
 }
 
+static void test_lanes_agree(uint64_t *random)
+{
+	static unsigned char bytes[3 * 3072 + 100];
+	for (unsigned i = 0; i < sizeof(bytes); i++) {
+		bytes[i] = (unsigned char)tap_random(random);
+	}
+	unsigned different = 0;
+	for (unsigned round = 0; round < 300; round++) {
+		uint32_t seed = (uint32_t)tap_random(random);
+		unsigned start = round % 9;
+		unsigned length = round < 20 ? 3072 * (round % 3 + 1) - 8 + round :
+					       (unsigned)(tap_random(random) % (sizeof(bytes) - 9));
+		different += kvs_crc32c(seed, bytes + start, length) !=
+			     kvs_crc32c_portable(seed, bytes + start, length);
+	}
+	ok_u64(different, 0, "both paths agree over lengths that are summed in lanes");
+}
+
 int main(void)
 {
 	uint64_t random = tap_seed(1);
 	test_vectors();
 	test_paths_agree(&random);
+	test_lanes_agree(&random);
 	return tap_done();
 }
