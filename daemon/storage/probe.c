@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Both ends of the probe. The child reads the file once in order first, at disk speed, so that its
+// Both ends of the probe. The child has the file read in order first, at disk speed, so that its
 // own walk and kvd's recovery after it find the pages cached; it limits its own processor time,
 // since a damaged tree may also send its reader round in circles.
 #include "daemon/storage/probe.h"
@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -23,7 +22,7 @@
 #include "daemon/storage/restored.h"
 #include "daemon/storage/store.h"
 
-#define WARM_CHUNK_BYTES (1u << 20)
+#define WARM_CHUNK_BYTES (2u << 20) // as much as the kernel submits at once
 #define CPU_SECONDS_BASE 20u
 #define CPU_BYTES_PER_SECOND (UINT64_C(50) << 20) // far below what the walk does
 
@@ -37,15 +36,14 @@ static int probe_record(void *context, const struct kvs_record_view *view, const
 	return 0;
 }
 
-// Reads the file through, if it fits the page cache well; a hint, so failures are not told.
+// Has the file read in order, ahead of the walk, if it fits the page cache well; a hint, so failures
+// are not told. What is cached already is not copied for it: that took 0.1 s a GB.
 static void warm(int fd, uint64_t file_bytes)
 {
 	uint64_t memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
-	void *chunk = file_bytes < memory_bytes / 2 ? malloc(WARM_CHUNK_BYTES) : NULL;
-	if (chunk != NULL) {
-		while (read(fd, chunk, WARM_CHUNK_BYTES) > 0) {
-		}
-		free(chunk);
+	for (uint64_t at = 0; at < file_bytes && file_bytes < memory_bytes / 2;
+	     at += WARM_CHUNK_BYTES) {
+		(void)posix_fadvise(fd, (off_t)at, WARM_CHUNK_BYTES, POSIX_FADV_WILLNEED);
 	}
 }
 
