@@ -36,7 +36,7 @@ static int probe_record(void *context, const struct kvs_record_view *view, const
 	return 0;
 }
 
-// Has the file read in order, ahead of the walk, if it fits the page cache well; a hint, so failures
+// Has the file read in order, ahead of the walk, if it fits the page cache; a hint, so failures
 // are not told. What is cached already is not copied for it: that took 0.1 s a GB.
 static void warm(int fd, uint64_t file_bytes)
 {
