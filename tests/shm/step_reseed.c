@@ -244,7 +244,7 @@ static void test_rebuilds(uint64_t seed, unsigned rebuilds)
 	struct script *s = new_script(seed, rebuilds, false);
 	struct watcher w = { .script = s };
 	ok(run(&w, s) == STEP_ENDED, "the script ran to its end");
-	tap_diag("counted step-boundaries %" PRIu64, w.boundaries);
+	tap_diag("%" PRIu64 " instructions", w.boundaries);
 	tap_diag("%u changes meanwhile, %" PRIu64 " plans", s->changes, w.plans);
 	ok_u64(s->published, rebuilds, "the hash key changed that many times");
 	ok_u64(w.missed, 0, "A: no key that is there was missed at any instruction");
