@@ -118,6 +118,28 @@ static void test_lost(void)
 	fixture_close(&f);
 }
 
+// Readers of an earlier life may hold memory back for a minute when nobody is short of it, and not
+// for ever (B2, D1).
+static void test_hold_ends(void)
+{
+	struct fixture f;
+	fixture_open(&f, false, 8);
+	uint64_t now_ns = fixture_monotonic_ns();
+	kvs_epoch_hold(&f.epochs, &f.region.header->adoptions);
+	kvs_epoch_adopt(&f.epochs, now_ns);
+	kvs_limbo_push(&f.keyspace->limbo, kvs_epoch_stamp(&f.epochs) - 1, KVS_LIMBO_RUN, 0, 0);
+	for (unsigned second = 0; second < 59; second++) {
+		cleaner_turn(f.keyspace, now_ns + second * UINT64_C(1000000000));
+	}
+	ok_u64(f.keyspace->limbo.count, 1, "B2: it is held for a minute");
+	ok(cleaner_next_ns(f.keyspace) < now_ns + UINT64_C(70000000000), "and looked after then");
+	cleaner_turn(f.keyspace, now_ns + UINT64_C(61000000000));
+	cleaner_turn(f.keyspace, now_ns + UINT64_C(61100000000));
+	ok_u64(f.keyspace->limbo.count, 0, "D1: an idle kvd gives it back after that");
+	ok(!kvs_epoch_held(&f.epochs), "and the hold is over");
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	thin_out(false, 15000, 300, 10);
@@ -126,5 +148,6 @@ int main(void)
 	thin_out(true, 15000, 300, 3);
 	test_unfilled();
 	test_lost();
+	test_hold_ends();
 	return tap_done();
 }
