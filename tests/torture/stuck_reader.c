@@ -223,10 +223,11 @@ static void stop_all(struct writing *w, const pid_t *readers, struct stops *stop
 	} while (now_ms() < until);
 }
 
-// A few may have stood behind the last look at what is revoked, with nothing left to read.
+// Some stood where a section has been announced and nothing was read in it, or behind the last look
+// at what is revoked: they begin anew, or end, without being told.
 static bool were_told(const struct stops *stops)
 {
-	return __atomic_load_n(&tally->revoked, __ATOMIC_RELAXED) * 10 >= stops->inside * 9u;
+	return __atomic_load_n(&tally->revoked, __ATOMIC_RELAXED) * 2 >= stops->inside;
 }
 
 static void report(const struct writing *w, const struct stops *stops)
