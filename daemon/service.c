@@ -108,6 +108,13 @@ static void stop_events(struct service *service)
 	service_events_stop(&service->kvd);
 }
 
+static void stop_readers(struct service *service)
+{
+	jobs_destroy(service->kvd.jobs);
+	readers_destroy(service->kvd.readers);
+	stats_destroy(service->kvd.stats);
+}
+
 static int start_readers(struct service *service)
 {
 	int error = readers_create(&service->kvd.readers, &service->kvd, &service->epochs,
@@ -122,16 +129,10 @@ static int start_readers(struct service *service)
 		(void)snprintf(service->why, sizeof(service->why),
 			       "cannot start serving readers: %s; %s", strerror(error),
 			       remedy_of_errno(error));
+		stop_readers(service); // some of them may have started
 		return EX_OSERR;
 	}
 	return 0;
-}
-
-static void stop_readers(struct service *service)
-{
-	jobs_destroy(service->kvd.jobs);
-	readers_destroy(service->kvd.readers);
-	stats_destroy(service->kvd.stats);
 }
 
 // The writer's share of every turn.
