@@ -126,6 +126,10 @@ def main():
                 before.append(quiet(target.polite, seconds))
                 after.append(attacked(target, group, options, number)[0])
             compare(name, before, after)
+        counters = target.state()['counters']
+        print(f"longest turn of kvd: {counters['turn_longest_us']} us of processor time, "
+              f"{counters['turn_longest_wall_us']} by the clock: what is between them it waited "
+              'for the machine', flush=True)
     finally:
         target.end()
 
