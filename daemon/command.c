@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "daemon/commands.h"
-#include "daemon/log.h"
+#include "daemon/refuse.h"
 #include "daemon/seam.h"
 #include "daemon/session_rest.h"
 #include "daemon/session_task.h"
@@ -126,8 +126,7 @@ const struct command *commands_of_request(const struct resp_arg *argv, uint32_t 
 	return command_of_request(argv, argc, &container);
 }
 
-/// Refuses a request before it ran: inside MULTI the transaction is spoilt.
-static void command_reject(struct call *call, const char *text)
+void commands_reject(struct call *call, const char *text)
 {
 	struct session *session = call->session;
 	if (call->command) {
@@ -156,7 +155,9 @@ static void command_reject_unknown(struct call *call, const struct command *cont
 	char name[COMMANDS_EXCERPT_BYTES];
 	char text[512];
 	if (command_is_http(call)) {
-		session_kill(call->session, "it speaks HTTP: a web page may be behind it");
+		refuse(call->session, REFUSAL_WEB,
+		       "a web page may be behind it; what speaks there must speak RESP");
+		session_kill(call->session, NULL);
 		return;
 	}
 	if (container) {
@@ -167,7 +168,7 @@ static void command_reject_unknown(struct call *call, const struct command *cont
 		}
 		(void)snprintf(text, sizeof(text), "ERR unknown subcommand '%s'. Try %s HELP.",
 			       commands_excerpt(&call->argv[1], name), upper);
-		command_reject(call, text);
+		commands_reject(call, text);
 		return;
 	}
 	char args[160] = "";
@@ -180,7 +181,7 @@ static void command_reject_unknown(struct call *call, const struct command *cont
 	}
 	(void)snprintf(text, sizeof(text), "ERR unknown command '%s', with args beginning with: %s",
 		       commands_excerpt(&call->argv[0], name), args);
-	command_reject(call, text);
+	commands_reject(call, text);
 }
 
 static bool command_arity_fits(const struct command *command, uint32_t argc)
@@ -214,7 +215,7 @@ static bool command_keys_fit(struct call *call)
 				       "ERR key is too long: %zu bytes, the limit is %u", bytes,
 				       KVS_KEY_BYTES_MAX);
 		}
-		command_reject(call, text);
+		commands_reject(call, text);
 		return false;
 	}
 	return true;
@@ -242,28 +243,12 @@ static void command_queue(struct call *call)
 	session->multi.keys = keys;
 	if (!session->multi.dirty &&
 	    !session_multi_queue(session, call->command, call->argv, call->argc)) {
-		command_reject(call, "ERR the transaction is too large: more commands or bytes are "
-				     "queued than one request may have");
+		commands_reject(call,
+				"ERR the transaction is too large: more commands or bytes are "
+				"queued than one request may have");
 		return;
 	}
 	reply_status(session, "QUEUED");
-}
-
-/// Keys that collide are no accident, so who wrote the last of them is told and logged.
-static void command_say_crowded(struct call *call)
-{
-	const struct session *session = call->session;
-	char text[192];
-	stats_add(call->kvd->stats, KVS_COUNTER_writes_crowded, 1);
-	(void)snprintf(
-		text, sizeof(text),
-		"ERR too many keys collide with a new key of uid %u: it is refused until the "
-		"table is rebuilt, at most once in reseed-interval (%llu ms)",
-		(unsigned)session->uid, (unsigned long long)call->kvd->config.reseed_ms);
-	log_warning("a write of uid %u (pid %d) is refused: too many keys collide with its new "
-		    "key; keys that are not trusted want hash = siphash",
-		    (unsigned)session->uid, (int)session->pid);
-	command_reject(call, text);
 }
 
 /// A command found no room (or its batch none in the limit): park it, or say so when waiting is
@@ -279,20 +264,25 @@ static enum command_outcome command_no_room(struct call *call, int result)
 		(void)snprintf(text, sizeof(text),
 			       "ERR batch is too large: all its records together may have %u bytes",
 			       KVS_BATCH_BYTES_MAX);
-		command_reject(call, text);
+		commands_reject(call, text);
 		return COMMAND_DONE;
 	}
 	if (result == KEYSPACE_CROWDED) {
-		command_say_crowded(call);
+		commands_reject_crowded(call);
 		return COMMAND_DONE;
 	}
 	if (result == KEYSPACE_SPENT) {
-		command_reject(call, "ERR versions are used up: save the data with kvctl dump, and "
-				     "load it into a kvd with another --dir");
+		commands_reject(call,
+				"ERR versions are used up: save the data with kvctl dump, and "
+				"load it into a kvd with another --dir");
+		return COMMAND_DONE;
+	}
+	if (result == KEYSPACE_QUOTA) {
+		commands_reject_stored(call);
 		return COMMAND_DONE;
 	}
 	stats_add(stats, KVS_COUNTER_writes_refused, 1);
-	command_reject(call, COMMANDS_TEXT_OOM);
+	commands_reject(call, COMMANDS_TEXT_OOM);
 	return COMMAND_DONE;
 }
 
@@ -374,11 +364,11 @@ static bool command_acceptable(struct call *call, const struct command *containe
 		char text[96];
 		(void)snprintf(text, sizeof(text), "ERR wrong number of arguments for '%s' command",
 			       call->command->name);
-		command_reject(call, text);
+		commands_reject(call, text);
 		return false;
 	}
 	if (call->session->multi.active && call->command->flags & COMMAND_NO_MULTI) {
-		command_reject(call, "ERR Command not allowed inside a transaction");
+		commands_reject(call, "ERR Command not allowed inside a transaction");
 		return false;
 	}
 	if (__builtin_expect(call->session->pubsub != NULL, 0) && call->session->resp_version < 3 &&
@@ -388,7 +378,7 @@ static bool command_acceptable(struct call *call, const struct command *containe
 			       "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / "
 			       "PING / QUIT / RESET are allowed in this context",
 			       call->command->name);
-		command_reject(call, text);
+		commands_reject(call, text);
 		return false;
 	}
 	return command_keys_fit(call);
@@ -456,10 +446,14 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 	}
 	if (__builtin_expect(config_is_bounded(&kvd->config), 0) && command_is_over_bound(&call)) {
 		session->commands_count++;
-		command_reject(&call, COMMANDS_TEXT_OOM);
+		commands_reject(&call, COMMANDS_TEXT_OOM);
 		return COMMAND_DONE;
 	}
 	uint32_t flags = call.command->flags;
+	enum command_outcome outcome;
+	if (__builtin_expect(flags & session->guarded, 0) && !commands_guard(&call, &outcome)) {
+		return outcome;
+	}
 	if (__builtin_expect(kvd->paused_until_ns != 0, 0) &&
 	    session_paused(session, call.command)) {
 		return COMMAND_POSTPONE;

@@ -37,6 +37,8 @@ enum command_flags {
 	COMMAND_UNPAUSES = 1 << 19,	 // never waits for it
 	COMMAND_CATEGORY_ADMIN = 1 << 20, // counts as such in ACL CAT, though not flagged so
 	COMMAND_NO_ASYNC_LOADING = 1 << 21,
+	COMMAND_PRIVILEGED = 1 << 22, // needs the right to administer, see allow-admin
+	COMMAND_REMOVES = 1 << 23,    // it leaves less behind: no quota lets it wait
 };
 
 /// One call: arguments point into the session's input buffer.
@@ -84,11 +86,12 @@ enum command_outcome {
 	COMMAND_AGAIN, // more to do: command_continue() in the next turn; see session->task
 	COMMAND_PARK, // memory is short now: call again with the same arguments when there is room
 	COMMAND_POSTPONE, // CLIENT PAUSE: the same when the pause is over
+	COMMAND_THROTTLE, // its user writes too fast: the same when he may again
 };
 
 /// Runs one request of `session`: lookup, arity, MULTI queueing, memory admission, the command
-/// itself, statistics. Exactly one reply is appended, unless PARK or POSTPONE; with AGAIN it is not
-/// complete yet.
+/// itself, statistics. Exactly one reply is appended, unless PARK, POSTPONE or THROTTLE; with AGAIN
+/// it is not complete yet.
 enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 				      const struct resp_arg *argv, uint32_t argc);
 /// The next slice of session->task.

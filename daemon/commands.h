@@ -218,6 +218,22 @@ void commands_reply_arg(struct call *call, const struct resp_arg *arg);
 /// changes that are still to be told, in its place among them.
 void commands_track(struct call *call, uint32_t index);
 
+/// May the session's user run this, and now? Asked if `guarded` has one of the command's flags.
+/// False: *outcome is what becomes of it; DONE = the error was answered.
+bool commands_guard(struct call *call, enum command_outcome *outcome);
+
+/// Has the user the right to administer? For commands that need it only sometimes: False: the error
+/// was answered, `what` (a command's name, in capitals) in it.
+bool commands_may_administer(struct call *call, const char *what);
+
+/// Refuses a request before it ran: inside MULTI the transaction is spoilt.
+void commands_reject(struct call *call, const char *text);
+
+/// A write would have let its user own more than its quota: answers that.
+void commands_reject_stored(struct call *call);
+/// A write brought a key with which too many collide: answers that.
+void commands_reject_crowded(struct call *call);
+
 /// Runs one command that passed all checks and counts it.
 void commands_run(struct call *call);
 

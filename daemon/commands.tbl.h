@@ -7,12 +7,14 @@
 // clang-format off
 
 #define F_WRITE COMMAND_WRITE
+#define F_REMOVE (COMMAND_WRITE | COMMAND_REMOVES)
 #define F_OOM (COMMAND_WRITE | COMMAND_DENYOOM)
 #define F_READ COMMAND_READONLY
 #define F_FAST COMMAND_FAST
 #define F_ANY (COMMAND_LOADING | COMMAND_STALE)
 #define F_CONN (F_ANY | COMMAND_NOSCRIPT)
 #define F_ADMIN (F_CONN | COMMAND_ADMIN)
+#define F_PRIVILEGED (F_ADMIN | COMMAND_PRIVILEGED)
 #define F_REPLICA (COMMAND_ADMIN | COMMAND_NOSCRIPT | COMMAND_STALE | COMMAND_NO_ASYNC_LOADING)
 #define F_SUBSCRIBE (F_CONN | COMMAND_PUBSUB | COMMAND_SUBSCRIBER)
 #define F_OPEN (F_CONN | COMMAND_FAST | COMMAND_ALLOW_BUSY)
@@ -55,15 +57,15 @@ X(copy, "copy", commands_rename_copy, -3, F_OOM, 1, 2, 1, "generic", "6.2.0",
   "Stores a value and its time to live under another key too, which must be absent or REPLACEd.")
 X(dbsize, "dbsize", commands_scan_dbsize, 1, F_READ | F_FAST, 0, 0, 0, "server", "1.0.0",
   "", "Returns the number of keys.")
-X(debug, "debug", commands_debug_debug, -2, F_ADMIN, 0, 0, 0, "server", "1.0.0",
+X(debug, "debug", commands_debug_debug, -2, F_PRIVILEGED, 0, 0, 0, "server", "1.0.0",
   "subcommand [arg ...]", "For test suites: see DEBUG HELP.")
 X(decr, "decr", commands_counter_decr, 2, F_OOM | F_FAST, 1, 1, 1, "string", "1.0.0",
   "key", "Subtracts one from the integer in a value; an absent key counts as 0.")
 X(decrby, "decrby", commands_counter_decrby, 3, F_OOM | F_FAST, 1, 1, 1, "string", "1.0.0",
   "key decrement", "Subtracts a number from the integer in a value; an absent key counts as 0.")
-X(del, "del", commands_generic_del, -2, F_WRITE, 1, -1, 1, "generic", "1.0.0",
+X(del, "del", commands_generic_del, -2, F_REMOVE, 1, -1, 1, "generic", "1.0.0",
   "key [key ...]", "Removes keys, all of them in one atomic batch; returns how many there were.")
-X(delifeq, "delifeq", commands_set_delifeq, 3, F_WRITE | F_FAST, 1, 1, 1, "string", "9.0.0",
+X(delifeq, "delifeq", commands_set_delifeq, 3, F_REMOVE | F_FAST, 1, 1, 1, "string", "9.0.0",
   "key value", "Removes a key if its value is this one (a command of Valkey's).")
 X(discard, "discard", commands_multi_discard, 1, F_OPEN | COMMAND_NO_QUEUE, 0, 0, 0, "transactions",
   "2.0.0",
@@ -85,10 +87,10 @@ X(expireat, "expireat", commands_expire_expireat, -3, F_WRITE | F_FAST, 1, 1, 1,
 X(expiretime, "expiretime", commands_expire_expiretime, 2, F_READ | F_FAST, 1, 1, 1, "generic",
   "7.0.0",
   "key", "Returns when a key ends, in seconds since 1970, -1 for never, -2 for an absent key.")
-X(flushall, "flushall", commands_scan_flush, -1, F_WRITE | COMMAND_DANGEROUS, 0, 0, 0, "server",
+X(flushall, "flushall", commands_scan_flush, -1, F_REMOVE | COMMAND_DANGEROUS, 0, 0, 0, "server",
   "1.0.0",
   "[ASYNC|SYNC]", "Removes all keys: one record, whatever their number.")
-X(flushdb, "flushdb", commands_scan_flush, -1, F_WRITE | COMMAND_DANGEROUS, 0, 0, 0, "server",
+X(flushdb, "flushdb", commands_scan_flush, -1, F_REMOVE | COMMAND_DANGEROUS, 0, 0, 0, "server",
   "1.0.0",
   "[ASYNC|SYNC]", "The same as FLUSHALL, for there is one database.")
 #include "daemon/commands_function.tbl.h"
@@ -96,7 +98,7 @@ X(get, "get", commands_string_get, 2, F_READ | F_FAST, 1, 1, 1, "string", "1.0.0
   "key", "Returns a value.")
 X(getbit, "getbit", commands_bit_getbit, 3, F_READ | F_FAST, 1, 1, 1, "bitmap", "2.2.0",
   "key offset", "Returns one bit of a value, 0 beyond its end.")
-X(getdel, "getdel", commands_string_getdel, 2, F_WRITE | F_FAST, 1, 1, 1, "string", "6.2.0",
+X(getdel, "getdel", commands_string_getdel, 2, F_REMOVE | F_FAST, 1, 1, 1, "string", "6.2.0",
   "key", "Returns a value and removes its key.")
 X(getex, "getex", commands_set_getex, -2, F_WRITE | F_FAST, 1, 1, 1, "string", "6.2.0",
   "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]",
@@ -292,7 +294,7 @@ X(ttl, "ttl", commands_expire_ttl, 2, F_READ | F_FAST, 1, 1, 1, "generic", "1.0.
   "key", "Returns the time to live in seconds, -1 for none, -2 for an absent key.")
 X(type, "type", commands_generic_type, 2, F_READ | F_FAST, 1, 1, 1, "generic", "1.0.0",
   "key", "Returns string, or none for an absent key.")
-X(unlink, "unlink", commands_generic_del, -2, F_WRITE | F_FAST, 1, -1, 1, "generic", "4.0.0",
+X(unlink, "unlink", commands_generic_del, -2, F_REMOVE | F_FAST, 1, -1, 1, "generic", "4.0.0",
   "key [key ...]", "The same as DEL: removing is never slow here.")
 X(unsubscribe, "unsubscribe", commands_pubsub_unsubscribe, -1, F_SUBSCRIBE, 0, 0, 0, "pubsub",
   "2.0.0",
@@ -306,12 +308,14 @@ X(watch, "watch", commands_watch_watch, -2, F_OPEN | COMMAND_NO_QUEUE, 1, -1, 1,
   "key [key ...]", "Lets the next EXEC run only if none of the keys changes before.")
 
 #undef F_WRITE
+#undef F_REMOVE
 #undef F_OOM
 #undef F_READ
 #undef F_FAST
 #undef F_ANY
 #undef F_CONN
 #undef F_ADMIN
+#undef F_PRIVILEGED
 #undef F_REPLICA
 #undef F_SUBSCRIBE
 #undef F_OPEN

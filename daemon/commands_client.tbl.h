@@ -24,7 +24,8 @@ X(client_info, "client|info", commands_client_info, 2, F_CONN, 0, 0, 0, "connect
 X(client_kill, "client|kill", commands_client_kill, -3, F_ADMIN | COMMAND_SLOW_OK, 0, 0, 0,
   "connection", "2.4.0",
   "addr|[ID client-id] [TYPE NORMAL|MASTER|REPLICA|PUBSUB] [USER username] [ADDR addr] "
-  "[LADDR addr] [SKIPME yes|no]", "Closes connections.")
+  "[LADDR addr] [SKIPME yes|no]",
+  "Closes connections: those of the same user, or all with the right to administer.")
 X(client_list, "client|list", commands_client_list, -2, F_ADMIN | COMMAND_SLOW_OK, 0, 0, 0,
   "connection", "2.4.0",
   "[TYPE NORMAL|MASTER|REPLICA|PUBSUB] [ID client-id ...]",
@@ -32,7 +33,7 @@ X(client_list, "client|list", commands_client_list, -2, F_ADMIN | COMMAND_SLOW_O
 X(client_no_evict, "client|no-evict", commands_client_no_evict, 3, F_ADMIN, 0, 0, 0, "connection",
   "7.0.0",
   "ON|OFF", "Marks this connection; kvd's bounds on buffers hold for all.")
-X(client_pause, "client|pause", commands_client_pause, -3, F_ADMIN, 0, 0, 0, "connection",
+X(client_pause, "client|pause", commands_client_pause, -3, F_PRIVILEGED, 0, 0, 0, "connection",
   "2.9.50",
   "timeout [WRITE|ALL]", "Lets all commands, or those that write, wait for so many milliseconds.")
 X(client_reply, "client|reply", commands_client_reply, 3, F_CONN, 0, 0, 0, "connection", "3.2.0",
@@ -54,7 +55,7 @@ X(client_trackinginfo, "client|trackinginfo", commands_tracking_info, 2, F_CONN,
 X(client_unblock, "client|unblock", commands_client_unblock, -3, F_ADMIN, 0, 0, 0, "connection",
   "5.0.0",
   "client-id [TIMEOUT|ERROR]", "Finds nobody who is blocked.")
-X(client_unpause, "client|unpause", commands_client_unpause, 2, F_ADMIN | COMMAND_UNPAUSES,
+X(client_unpause, "client|unpause", commands_client_unpause, 2, F_PRIVILEGED | COMMAND_UNPAUSES,
   0, 0, 0, "connection", "6.2.0",
   "", "Ends a pause.")
 // clang-format on

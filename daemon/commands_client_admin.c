@@ -8,6 +8,7 @@
 #include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/pubsub.h"
+#include "daemon/session_guard.h"
 #include "daemon/session_rest.h"
 #include "daemon/tracking.h"
 
@@ -116,6 +117,7 @@ struct kill_work {
 	struct session_walk walk;
 	uint32_t arg; // next of the new form's, 0 = nothing was done yet
 	int64_t killed;
+	uint64_t others; // of other users, which are not this one's to close
 	bool me;
 };
 
@@ -156,7 +158,12 @@ static bool kill_sessions(struct call *call, struct kill_work *work)
 			return true;
 		}
 		bool self = session == call->session;
+		bool same_user = session->uid == call->session->uid;
 		if (!kill_matches(session, &work->filter) || (self && work->filter.skip_me)) {
+			continue;
+		}
+		if (!same_user && !session_guard_may(call->session, ACCESS_ADMIN)) {
+			work->others++;
 			continue;
 		}
 		work->killed++;
@@ -181,6 +188,10 @@ void commands_client_kill(struct call *call)
 		work->filter.addr = old_form ? &call->argv[2] : NULL;
 	}
 	if (!kill_options(call, work) || !kill_sessions(call, work)) {
+		return;
+	}
+	if (work->killed == 0 && work->others > 0 &&
+	    !commands_may_administer(call, "CLIENT KILL of another user's connections")) {
 		return;
 	}
 	if (!old_form) {

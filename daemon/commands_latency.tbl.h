@@ -22,7 +22,7 @@ X(latency_history, "latency|history", commands_latency_history, 3, F_ADMIN | COM
 X(latency_latest, "latency|latest", commands_latency_latest, 2, F_ADMIN, 0, 0, 0, "server",
   "2.8.13",
   "", "Returns the last and the longest of each event.")
-X(latency_reset, "latency|reset", commands_latency_reset, -2, F_ADMIN | COMMAND_SLOW_OK, 0, 0, 0,
-  "server", "2.8.13",
+X(latency_reset, "latency|reset", commands_latency_reset, -2, F_PRIVILEGED | COMMAND_SLOW_OK, 0,
+  0, 0, "server", "2.8.13",
   "[event ...]", "Forgets events, all of them if none is named.")
 // clang-format on

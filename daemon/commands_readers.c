@@ -9,6 +9,7 @@
 
 #include "daemon/log.h"
 #include "daemon/readers.h"
+#include "daemon/session_guard.h"
 
 #define READERS_TOLD_MAX 512u // processes of one reply, those that hold back the most
 #define READERS_EVERY 16u     // of them between two looks at the clock
@@ -153,6 +154,8 @@ static void readers_kick_one(struct call *call)
 	}
 	kicked.id = by_id ? (uint64_t)number : 0;
 	kicked.pid = by_pid ? (int32_t)number : 0;
+	kicked.uid = by->uid;
+	kicked.any_user = session_guard_may(call->session, ACCESS_ADMIN);
 	if (!readers_kick(call->kvd->readers, &kicked, call->kvd->seam->monotonic_ns())) {
 		commands_error(call, "ERR KVD.READERS KICK: the kernel refuses the barrier, or "
 				     "memory is short: not done");
@@ -164,6 +167,10 @@ static void readers_kick_one(struct call *call)
 			   by_id ? "reader" : "process", (long long)number,
 			   (unsigned long long)by->id, (int)by->pid, (unsigned)by->uid,
 			   kicked.attachments, kicked.revoked);
+	}
+	if (kicked.attachments == 0 && kicked.others > 0 &&
+	    !commands_may_administer(call, "KVD.READERS KICK of another user's reader")) {
+		return;
 	}
 	reply_array(call->session, 2);
 	reply_integer(call->session, (int64_t)kicked.attachments);

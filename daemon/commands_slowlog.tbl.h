@@ -15,6 +15,6 @@ X(slowlog_len, "slowlog|len", commands_slowlog_len, 2, F_ANY | COMMAND_ADMIN, 0,
   "2.2.12",
   "", "Returns how many are kept.")
 X(slowlog_reset, "slowlog|reset", commands_slowlog_reset, 2, F_ANY | COMMAND_ADMIN |
-  COMMAND_SLOW_OK, 0, 0, 0, "server", "2.2.12",
+  COMMAND_PRIVILEGED | COMMAND_SLOW_OK, 0, 0, 0, "server", "2.2.12",
   "", "Forgets them.")
 // clang-format on

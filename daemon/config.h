@@ -11,7 +11,7 @@
 
 #include "shm/limits.h"
 
-#define CONFIG_OPTIONS_MAX 64u // rows that there may be
+#define CONFIG_OPTIONS_MAX 96u // rows that there may be
 
 struct config {
 #define CONFIG_STRING(field, name, dflt, dynamic, help) char *field;

@@ -77,6 +77,35 @@ CONFIG_NUMBER(clients_max, "maxclients", 10000, 1, 1000000, 1, "connections at o
 CONFIG_NUMBER(clients_share_percent, "maxclients-uid-share", 80, 1, 100, 1,
 	      "share of maxclients that one user may have, percent; root and kvd's own user may "
 	      "have all")
+CONFIG_STRING(allow_attach, "allow-attach", "*", 1,
+	      "who may map the shared memory, of those who may connect: * or none, or some of "
+	      "user:NAME, user:UID, group:NAME, group:GID; root and kvd's own user always may. "
+	      "Others read through the socket")
+CONFIG_STRING(allow_write, "allow-write", "*", 1,
+	      "who may change keys and publish, a list as in allow-attach")
+CONFIG_STRING(allow_admin, "allow-admin", "none", 1,
+	      "who may change kvd and other users' connections, a list as in allow-attach")
+CONFIG_STRING(quota_exempt, "quota-exempt", "none", 1,
+	      "whom no quota holds for, a list as in allow-attach; root and kvd's own user are "
+	      "exempt too")
+CONFIG_SIZE(quota_stored_bytes, "quota-stored-bytes", 0, 0, UINT64_MAX / 4, 1,
+	    "bytes of records that one user may own; who wrote a key last owns it; 0 = no quota")
+CONFIG_SIZE(quota_write_bytes, "quota-write-bytes", 0, 0, UINT64_MAX / 4, 1,
+	    "bytes a second that one user may write; beyond it his connections are read no "
+	    "further for a while; 0 = no quota")
+CONFIG_NUMBER(quota_writes, "quota-writes", 0, 0, UINT32_MAX, 1,
+	      "keys a second that one user may write, likewise; 0 = no quota")
+CONFIG_DURATION_MS(quota_burst_ms, "quota-burst", 1000, 1, 3600000, 1,
+		   "who wrote less may then write as much at once as in so long")
+CONFIG_NUMBER(pages_max, "reader-pages-max", 8192, 1, 65536, 1,
+	      "reader pages of all processes that map the shared memory, each for up to 31 "
+	      "threads; beyond it others read through the socket")
+CONFIG_NUMBER(pages_share_percent, "reader-pages-uid-share", 50, 1, 100, 1,
+	      "share of reader-pages-max that the processes of one user may have, percent; root "
+	      "and kvd's own user may have all")
+CONFIG_CHOICE(zero_freed, "zero-freed", "no|yes", 0, 0,
+	      "overwrite what a removed key left in the shared memory with zeroes before the "
+	      "memory is free for other keys")
 CONFIG_SIZE(output_bytes_max, "client-output-max", 256 * CONFIG_MIB, 65536, UINT64_MAX, 1,
 	    "a client whose unread replies exceed this is closed")
 CONFIG_SIZE(subscriber_output_max, "subscriber-output-max", 32 * CONFIG_MIB, 0, UINT64_MAX, 1,

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "daemon/access.h"
 #include "daemon/config_set.h"
 #include "daemon/events.h"
 #include "daemon/keyspace.h"
@@ -75,6 +76,29 @@ static bool live_check_percentiles(struct config_change *change, size_t index, c
 	return config_change_set(change, index, canonical, error, error_bytes);
 }
 
+/// Names in lists of users are looked up: that may take as long as the machine's directory does.
+static bool live_check_access(const struct config_change *change, size_t *index, char *error,
+			      size_t error_bytes)
+{
+	const struct config *config = &change->config;
+	const struct {
+		size_t offset;
+		const char *list;
+	} lists[] = {
+		{ offsetof(struct config, allow_attach), config->allow_attach },
+		{ offsetof(struct config, allow_write), config->allow_write },
+		{ offsetof(struct config, allow_admin), config->allow_admin },
+		{ offsetof(struct config, quota_exempt), config->quota_exempt },
+	};
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+		if (live_is_set(change, lists[i].offset, index) &&
+		    !access_check(lists[i].list, error, error_bytes)) {
+			return false;
+		}
+	}
+	return true;
+}
+
 static bool live_check_clients(const struct config_change *change, char *error, size_t error_bytes)
 {
 	struct rlimit files;
@@ -105,6 +129,9 @@ bool config_live_check(const struct kvd *kvd, struct config_change *change, size
 	    !live_check_clients(change, error, error_bytes)) {
 		return false;
 	}
+	if (!live_check_access(change, index, error, error_bytes)) {
+		return false;
+	}
 	*index = config_count(); // several together, or one of them
 	return config_change_check(change, error, error_bytes);
 }
@@ -132,7 +159,7 @@ void config_live_apply(struct kvd *kvd)
 		events_set_notified(kvd, flags);
 	}
 	if (kvd->listener) {
-		session_set_limits(listener_sessions(kvd->listener));
+		(void)session_set_limits(listener_sessions(kvd->listener)); // it has said so
 	}
 	stats_settle_timing(kvd);
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/access.h"
 #include "daemon/config_text.h"
 #include "daemon/remedy.h"
 
@@ -191,6 +192,27 @@ static bool segment_settle(struct settle *s)
 	return true;
 }
 
+/// Names are looked up here so that a wrong one ends the start.
+static bool access_settle(struct settle *s)
+{
+	const struct {
+		const char *option;
+		const char *list;
+	} lists[] = {
+		{ "allow-attach", s->config->allow_attach },
+		{ "allow-write", s->config->allow_write },
+		{ "allow-admin", s->config->allow_admin },
+		{ "quota-exempt", s->config->quota_exempt },
+	};
+	char why[256];
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+		if (!access_check(lists[i].list, why, sizeof(why))) {
+			return refuse(s, "%s: %s", lists[i].option, why);
+		}
+	}
+	return true;
+}
+
 static bool revoke_settle(struct settle *s)
 {
 	const struct config *config = s->config;
@@ -217,7 +239,7 @@ bool config_settle(struct config *config, const struct config_chosen *chosen, ch
 		.no_memory = no_memory,
 	};
 	return socket_settle(&s) && memory_settle(&s) && maxmemory_settle(&s) &&
-	       buffers_settle(&s) && segment_settle(&s) && revoke_settle(&s);
+	       buffers_settle(&s) && segment_settle(&s) && revoke_settle(&s) && access_settle(&s);
 }
 
 bool config_settle_running(struct config *config, char *error, size_t error_bytes)

@@ -24,6 +24,7 @@ struct keyspace *keyspace_new(const struct keyspace_options *options)
 	keyspace->epochs = options->epochs;
 	keyspace->persisted = options->persisted;
 	keyspace->block_on_stuck = options->block_on_stuck;
+	keyspace->zero_wanted = options->zero_freed;
 	keyspace->revoke_ns = options->revoke_ms * UINT64_C(1000000);
 	keyspace->revoke_min_ns = options->revoke_min_ms * UINT64_C(1000000);
 	keyspace->value_bytes_max = options->value_bytes_max;
@@ -32,6 +33,7 @@ struct keyspace *keyspace_new(const struct keyspace_options *options)
 	keyspace->memory_bytes = options->region->memory_bytes;
 	keyspace->cleaner.victim = KVS_SEGMENT_NONE;
 	keyspace->cleaner.next_ns = UINT64_MAX;
+	keyspace_set_writer(keyspace, NULL);
 	if (!kvs_limbo_init(&keyspace->limbo) || !kvs_limbo_init(&keyspace->pending)) {
 		keyspace_destroy(keyspace);
 		return NULL;
@@ -49,7 +51,8 @@ struct keyspace *keyspace_create(const struct keyspace_options *options)
 	if (kvs_table_init(&keyspace->table, options->region, options->epochs, &keyspace->limbo) !=
 		    0 ||
 	    kvs_log_init(&keyspace->log, options->region) != 0 ||
-	    kvs_large_init(&keyspace->large, options->region) != 0) {
+	    kvs_large_init(&keyspace->large, options->region) != 0 ||
+	    !keyspace_owner_open(keyspace, false)) {
 		keyspace_destroy(keyspace);
 		return NULL;
 	}
@@ -67,6 +70,7 @@ void keyspace_destroy(struct keyspace *keyspace)
 	keyspace_stage_fini(keyspace);
 	recover_facts_free(keyspace->recover_facts);
 	reclaim_finish(&keyspace->reclaim);
+	free(keyspace->owners);
 	kvs_large_fini(&keyspace->large);
 	kvs_log_fini(&keyspace->log);
 	kvs_table_fini(&keyspace->table);
@@ -141,6 +145,7 @@ struct found {
 	struct keyspace_value value;
 	struct kvs_hit hit; // filled only if it came from the table
 	bool from_table;
+	uint16_t writer; // index of the user that owns it
 };
 
 // Current state of a key, batch included. OK or ABSENT; the hash is filled in either case.
@@ -159,6 +164,7 @@ static int lookup(struct keyspace *keyspace, const void *key, size_t key_bytes, 
 			return KEYSPACE_ABSENT;
 		}
 		value_from_op(keyspace, op, &found->value);
+		found->writer = op->writer;
 		return KEYSPACE_OK;
 	}
 	if (keyspace_find(keyspace, hash, key, key_bytes, hit) != KVS_FIND_HIT ||
@@ -170,6 +176,7 @@ static int lookup(struct keyspace *keyspace, const void *key, size_t key_bytes, 
 		return KEYSPACE_ABSENT;
 	}
 	found->from_table = true;
+	found->writer = kvs_record_writer(hit->view.record);
 	value_from_hit(hit, &found->value);
 	return KEYSPACE_OK;
 }
@@ -200,6 +207,13 @@ static int submit(struct keyspace *keyspace, struct keyspace_op *op, uint64_t *s
 // The same for a new value, which may be large.
 static int submit_value(struct keyspace *keyspace, struct keyspace_op *op, uint64_t *seq)
 {
+	op->writer = keyspace->writer->index;
+	if (__builtin_expect(keyspace->writer->quota_bytes != 0, 0) && !keyspace->batch.open) {
+		int result = keyspace_owner_admit(keyspace, op);
+		if (result != KEYSPACE_OK) {
+			return result;
+		}
+	}
 	if (__builtin_expect(keyspace_is_large(keyspace, op->value_bytes), 0) &&
 	    !keyspace->batch.open && keyspace->slice != NULL) {
 		int result = keyspace_stage_op(keyspace, op);
@@ -272,6 +286,8 @@ static void take_value(struct keyspace *keyspace, struct keyspace_op *op, const 
 {
 	op->value = found->value.value;
 	op->value_bytes = (uint32_t)found->value.value_bytes;
+	// Whose it is it stays.
+	op->writer = found->writer;
 	if (found->from_table && (found->hit.view.flags & KVS_RECORD_LARGE) != 0) {
 		struct kvs_run run = kvs_record_run(&found->hit.view);
 		share_run(keyspace, op, run.offset, run.crc);
@@ -382,9 +398,10 @@ void keyspace_prefetch(struct keyspace *keyspace, const void *key, size_t key_by
 	}
 }
 
-void keyspace_set_writer(struct keyspace *keyspace, uint16_t writer)
+void keyspace_set_writer(struct keyspace *keyspace, const struct keyspace_writer *writer)
 {
-	keyspace->writer = writer & (KVS_WRITERS_MAX - 1);
+	static const struct keyspace_writer nobody;
+	keyspace->writer = writer != NULL ? writer : &nobody;
 }
 
 void keyspace_set_active_expire(struct keyspace *keyspace, bool on)

@@ -27,6 +27,7 @@ enum keyspace_result {
 	KEYSPACE_SPENT = 5,	// the 2^48 versions are used up
 	KEYSPACE_AGAIN = 6,	// a large value is being copied: ask again with the same
 	KEYSPACE_CROWDED = 7,	// too many keys collide with this one
+	KEYSPACE_QUOTA = 8,	// its user would own more bytes than its quota
 };
 
 /// A value as the writer sees it. Pointers hold until the next call that writes, cleans or flushes.
@@ -140,8 +141,33 @@ void keyspace_scan_over(struct keyspace *keyspace);
 /// Prefetches for a key about to be used: pass 0 the bucket, pass 1 the record.
 void keyspace_prefetch(struct keyspace *keyspace, const void *key, size_t key_bytes, int pass);
 
-/// Who is writing now: index of the uid (see readers), stamped into records.
-void keyspace_set_writer(struct keyspace *keyspace, uint16_t writer);
+/// A user that writes.
+struct keyspace_writer {
+	uint32_t uid;
+	uint16_t index; // keyspace_writer_index(), stamped into records; 0 = none yet
+	uint64_t quota_bytes; // of records that it may own, 0 = no bound
+};
+/// Who is writing now; the caller's, until another is set. NULL = nobody in particular.
+void keyspace_set_writer(struct keyspace *keyspace, const struct keyspace_writer *writer);
+/// The index of a uid, given to it for good if it has none yet; 0: all KVS_WRITERS_MAX - 1 are
+/// given.
+uint16_t keyspace_writer_index(struct keyspace *keyspace, uint32_t uid);
+/// The other way round; false if nobody, or nobody who is known, has this index.
+bool keyspace_writer_uid(const struct keyspace *keyspace, uint16_t index, uint32_t *uid);
+
+/// What the current records of one index are: all of those beyond the last index at 0.
+struct keyspace_owned {
+	uint64_t bytes; // as live bytes are counted, large values included
+	uint64_t keys;
+};
+struct keyspace_owned keyspace_owned(const struct keyspace *keyspace, uint16_t index);
+
+/// What was written since the start, removals apart.
+struct keyspace_written {
+	uint64_t bytes;
+	uint64_t keys;
+};
+struct keyspace_written keyspace_written(const struct keyspace *keyspace);
 
 /// Are keys removed when their time comes? Otherwise only when somebody asks for them.
 void keyspace_set_active_expire(struct keyspace *keyspace, bool on);

@@ -195,6 +195,7 @@ static int redo(struct keyspace *keyspace, struct kvs_adopt *plan, const struct 
 {
 	struct keyspace_op op = {
 		.kind = KEYSPACE_OP_SET,
+		.writer = kvs_record_writer(view->record),
 		.key = view->key,
 		.key_bytes = view->key_bytes,
 		.hash = record->hash,
@@ -249,7 +250,7 @@ struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct k
 		.limbo = &keyspace->limbo,
 		.epochs = keyspace->epochs,
 	};
-	if (kvs_adopt_apply(plan, &parts) != 0) {
+	if (!keyspace_owner_open(keyspace, true) || kvs_adopt_apply(plan, &parts) != 0) {
 		keyspace_destroy(keyspace);
 		return NULL;
 	}
@@ -261,6 +262,10 @@ struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct k
 	keyspace->keys = plan->keys;
 	keyspace->keys_with_expiry = plan->keys_with_expiry;
 	keyspace->live_bytes = plan->live_bytes;
+	for (uint32_t i = 0; i < KVS_WRITERS_MAX; i++) {
+		keyspace->owners[i] =
+			(struct keyspace_owned){ plan->owners[i].bytes, plan->owners[i].keys };
+	}
 	keyspace->flush_seq = kvs_load_relaxed(&marks->flush_seq);
 	keyspace->durable_seen =
 		plan->durable_seq < plan->last_seq ? plan->durable_seq : plan->last_seq;

@@ -94,7 +94,7 @@ void keyspace_op_append(struct keyspace *keyspace, struct keyspace_op *op, bool 
 		.seq = keyspace->log.next_seq,
 		.time_ms = keyspace->now_ms,
 		.expiry_ms = op->expiry_ms,
-		.writer = keyspace->writer,
+		.writer = op->writer,
 		.flags = (uint16_t)(op->record_flags | (more ? KVS_RECORD_MORE : 0)),
 	};
 	if (op->kind == KEYSPACE_OP_DELETE) {
@@ -122,9 +122,13 @@ uint64_t keyspace_version_gone(struct keyspace *keyspace, const struct kvs_hit *
 	}
 	keyspace->keys--;
 	keyspace->keys_with_expiry -= hit->view.expiry_ms != 0;
+	uint16_t writer = kvs_record_writer(hit->view.record);
 	if ((hit->view.flags & KVS_RECORD_LARGE) == 0) {
+		keyspace_owner_sub(keyspace, writer, hit->view.record_bytes);
 		return 0;
 	}
+	keyspace_owner_sub(keyspace, writer,
+			   (uint64_t)hit->view.record_bytes + hit->view.value_bytes);
 	keyspace->live_bytes -= hit->view.value_bytes; // the store holds it behind its record
 	uint64_t run = kvs_record_run(&hit->view).offset;
 	return kvs_large_unref(&keyspace->large, run) ? run : 0;
@@ -160,14 +164,17 @@ static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
 		(void)kvs_table_insert(&keyspace->table, op->hash, entry);
 	}
 	kvs_log_live_add(&keyspace->log, op->offset, op->record_bytes);
-	keyspace->live_bytes += op->record_bytes;
+	uint64_t bytes = op->record_bytes + (op->run_offset != 0 ? op->value_bytes : UINT64_C(0));
+	keyspace->live_bytes += bytes;
 	keyspace->keys++;
+	keyspace_owner_add(keyspace, op->writer, bytes);
+	keyspace->written.bytes += bytes;
+	keyspace->written.keys++;
 	if (op->expiry_ms != 0) {
 		keyspace->keys_with_expiry++;
 		expire_expect(keyspace, op->expiry_ms);
 	}
 	if (op->run_offset != 0) {
-		keyspace->live_bytes += op->value_bytes;
 		if (keyspace->persisted || keyspace->follower != NULL) {
 			keyspace->unpersisted_large_bytes += op->value_bytes;
 			kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_LARGE,
@@ -235,6 +242,7 @@ static void publish_flush(struct keyspace *keyspace, const struct keyspace_op *o
 		}
 	}
 	keyspace->live_bytes = 0;
+	keyspace_owners_flush(keyspace);
 	keyspace->keys = 0;
 	keyspace->keys_with_expiry = 0;
 }

@@ -16,8 +16,8 @@
 #define BATCH_MEET_MAX ((KVS_CHAIN_BUCKETS_MAX - KVS_CHAIN_BUCKETS_WRITE - 1) * KVS_BUCKET_ENTRIES)
 #define BATCH_MEET_PLACES 65536u
 #define BATCH_KEEP_BYTES (1u << 20) // arena kept for the next batch
-#define BATCH_KEEP_OPS 4096u // place for so many is kept, too
-#define BATCH_AHEAD 8u // ops whose memory is asked for before it is their turn
+#define BATCH_KEEP_OPS 4096u	    // place for so many is kept, too
+#define BATCH_AHEAD 8u		    // ops whose memory is asked for before it is their turn
 
 struct keyspace_block {
 	struct keyspace_block *next;
@@ -263,7 +263,7 @@ static bool batch_leaves_no_more(struct keyspace *keyspace)
 		}
 		struct kvs_hit hit;
 		if (batch->flushed == 0 && keyspace_find(keyspace, op->hash, op->key, op->key_bytes,
-						     &hit) == KVS_FIND_HIT) {
+							 &hit) == KVS_FIND_HIT) {
 			found += hit.view.record_bytes;
 			// Beyond the bound what came by changed times to live must not be
 			// filled with values, for the next restart has to hold both.
@@ -349,6 +349,10 @@ static int batch_reserve(struct keyspace *keyspace)
 	uint64_t large_bytes = 0;
 	if (!keyspace_has_versions(keyspace, batch->count)) {
 		return KEYSPACE_SPENT;
+	}
+	if (keyspace->writer->quota_bytes != 0 &&
+	    keyspace_owner_admit_batch(keyspace) != KEYSPACE_OK) {
+		return KEYSPACE_QUOTA;
 	}
 	if (keyspace_queue_is_full(keyspace, batch->bytes)) {
 		return KEYSPACE_WAIT;

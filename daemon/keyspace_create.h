@@ -19,15 +19,16 @@ struct seam;
 
 struct keyspace_options {
 	const struct seam *seam;
-	struct kvs_region *region; // STARTING; must outlive the keyspace
+	struct kvs_region *region;	 // STARTING; must outlive the keyspace
 	struct kvs_epoch_domain *epochs; // the same
-	bool persisted; // a persister follows the log
-	bool block_on_stuck; // never revoke
+	bool persisted;			 // a persister follows the log
+	bool block_on_stuck;		 // never revoke
 	uint64_t revoke_ms;
 	uint64_t revoke_min_ms;
 	size_t value_bytes_max;
 	uint64_t reseed_interval_ms; // between two rebuilds of the table under another hash key
 	uint64_t lookup_seed; // of kvd's own tables of keys, told to nobody
+	bool zero_freed; // what records leave behind is overwritten before it is free
 };
 
 /// Builds the empty table and log in the region. NULL if memory is short.
@@ -50,8 +51,8 @@ int keyspace_read_out(struct keyspace *to, struct keyspace *from, uint64_t *dama
 uint64_t keyspace_unpersisted_position(const struct keyspace *keyspace);
 void keyspace_destroy(struct keyspace *keyspace);
 
-/// Starts the helper thread that populates segments ahead. Without it they are populated when
-/// needed. Returns 0 or -errno.
+/// Loading is over. Starts the helper thread that populates segments ahead; without it they are
+/// populated when needed. Returns 0 or -errno.
 int keyspace_start_prepare(struct keyspace *keyspace);
 
 /// Recovery: takes one record of the store, oldest block first; the highest seq of a key wins.
@@ -76,6 +77,11 @@ uint64_t keyspace_recover_left(const struct keyspace *keyspace);
 /// caller makes keyspace_last_seq() durable in the store's meta before the first reply. False if
 /// there are no versions left: then every write returns KEYSPACE_SPENT.
 bool keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool unended);
+
+/// Before records are loaded: whose their writer indices are. NULL = nobody knows any more.
+void keyspace_writers_load(struct keyspace *keyspace, const uint32_t *uids, uint32_t count);
+/// The same where they are read out of another region.
+void keyspace_writers_copy(struct keyspace *keyspace, const struct keyspace *from);
 
 /// The log, for the persister.
 const struct kvs_log *keyspace_log(const struct keyspace *keyspace);

@@ -30,14 +30,14 @@ bool keyspace_guard_open(struct keyspace *keyspace, struct keyspace_guard *guard
 	unsigned same = 0;
 	LIST_FOREACH (other, &keyspace->guards, link) {
 		all++;
-		same += other->writer == keyspace->writer;
+		same += other->user == keyspace->writer->uid;
 	}
 	if (all >= KEYSPACE_GUARDS_MAX || same >= KEYSPACE_GUARDS_WRITER_MAX) {
 		return false;
 	}
 	guard->places = places;
 	guard->places_count = places_count;
-	guard->writer = keyspace->writer;
+	guard->user = keyspace->writer->uid;
 	guard->broken = false;
 	guard->open = true;
 	LIST_INSERT_HEAD(&keyspace->guards, guard, link);

@@ -21,7 +21,7 @@ struct keyspace_guard {
 	LIST_ENTRY(keyspace_guard) link;
 	uint64_t *places; // hashes of the keys, 0 = free
 	uint32_t places_count;
-	uint16_t writer;
+	uint32_t user; // who asks
 	bool open;
 	bool broken; // a key was changed: the owner says when that counts no more
 };

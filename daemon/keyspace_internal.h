@@ -43,6 +43,7 @@ struct keyspace_op {
 	enum keyspace_op_kind kind;
 	enum keyspace_purpose purpose;
 	uint16_t record_flags; // EXPIRED, EVICTED
+	uint16_t writer; // index of the user that owns it then
 	uint32_t key_bytes;
 	const void *key;
 	const void *value; // NULL with run_offset: the value is in that run
@@ -120,6 +121,8 @@ struct keyspace {
 	struct prepare *prepare; // helper thread, NULL = populate when needed
 	bool persisted; // false under the memory policy: everything applied counts as durable
 	bool block_on_stuck;
+	bool zero_wanted; // freed segments are overwritten once keys have been loaded
+	bool zero_freed;
 	uint64_t revoke_ns;
 	uint64_t revoke_min_ns;
 	size_t value_bytes_max;
@@ -127,7 +130,9 @@ struct keyspace {
 	uint64_t now_ms;
 	void (*ended)(void *context, const void *key, size_t key_bytes); // NULL = nobody listens
 	void *ended_context;
-	uint16_t writer;
+	const struct keyspace_writer *writer; // never NULL
+	struct keyspace_owned *owners; // by index
+	struct keyspace_written written;
 	uint64_t keys;
 	uint64_t keys_with_expiry;
 	uint64_t live_bytes; // of current records, large values included: what the store must hold
@@ -188,6 +193,21 @@ static inline void keyspace_note_expired(struct keyspace *keyspace, const void *
 	}
 }
 
+/// A version that is no removal becomes current, or is no longer: its owner is charged.
+static inline void keyspace_owner_add(struct keyspace *keyspace, uint16_t writer, uint64_t bytes)
+{
+	struct keyspace_owned *owner = &keyspace->owners[writer];
+	owner->bytes += bytes;
+	owner->keys++;
+}
+
+static inline void keyspace_owner_sub(struct keyspace *keyspace, uint16_t writer, uint64_t bytes)
+{
+	struct keyspace_owned *owner = &keyspace->owners[writer];
+	owner->bytes -= bytes;
+	owner->keys--;
+}
+
 /// Are so many versions left?
 static inline bool keyspace_has_versions(const struct keyspace *keyspace, uint64_t count)
 {
@@ -227,6 +247,18 @@ void keyspace_table_steps(struct keyspace *keyspace, unsigned steps);
 bool keyspace_finds_place(struct keyspace *keyspace, const struct keyspace_op *op);
 /// Writes one op on its own: room, append, publish. OK, WAIT, FULL or CROWDED.
 int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op);
+
+// ---- keyspace_owner.c ----
+
+/// Prepares what is known of owners, and the table of users in the region, which one that was
+/// taken over has already. False if memory is short.
+bool keyspace_owner_open(struct keyspace *keyspace, bool adopted);
+/// Nobody owns anything any more.
+void keyspace_owners_flush(struct keyspace *keyspace);
+/// May the writer, who has a quota, apply this op, which is no part of a batch? OK or QUOTA.
+int keyspace_owner_admit(struct keyspace *keyspace, struct keyspace_op *op);
+/// The same for the open batch.
+int keyspace_owner_admit_batch(struct keyspace *keyspace);
 
 // ---- keyspace_stage.c ----
 

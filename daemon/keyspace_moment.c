@@ -32,7 +32,7 @@ struct keyspace_moment *keyspace_moment_create(struct keyspace *keyspace,
 		.places_mask = places - 1,
 		.notes = calloc(count, sizeof(*moment->notes)),
 		.segments_words = keyspace->region->segments_count_max / 64 + 1,
-		.writer = keyspace->writer,
+		.user = keyspace->writer->uid,
 		.values = values,
 	};
 	moment->segments = calloc(moment->segments_words, sizeof(*moment->segments));
@@ -72,7 +72,7 @@ bool keyspace_moment_open(struct keyspace_moment *moment)
 	unsigned own = 0;
 	LIST_FOREACH (other, &keyspace->moments, link) {
 		all++;
-		own += other->writer == moment->writer;
+		own += other->user == moment->user;
 	}
 	if (all >= KEYSPACE_MOMENTS_MAX || own >= KEYSPACE_MOMENTS_WRITER_MAX) {
 		return false;

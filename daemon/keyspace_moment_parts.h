@@ -60,7 +60,7 @@ struct keyspace_moment {
 	struct moment_block *blocks; // values that were copied
 	size_t blocks_bytes;
 	uint64_t hashes[MOMENT_GROUP]; // of the group that is being read
-	uint16_t writer;
+	uint32_t user;
 	bool values;
 	bool is_open;
 	bool is_held;	 // bits of segments are set

@@ -19,7 +19,7 @@
 // by the memory, and no record is smaller than 40 bytes.
 #define RECOVER_VERSION_GAP (UINT64_C(1) << 28)
 #define RECOVER_ENTRIES_MAX 16u // a bucket, on average: then the table grows in any case
-#define RECOVER_LIMBO_MAX 512u // overflow buckets that splits left there, before they are freed
+#define RECOVER_LIMBO_MAX 512u	// overflow buckets that splits left there, before they are freed
 
 // The version found in the table gives way. No reader and no persister is there yet: its run is
 // free at once.
@@ -172,6 +172,7 @@ static int recover_value(struct keyspace *keyspace, const struct kvs_record_view
 	kvs_log_live_add(&keyspace->log, offset, view->record_bytes);
 	keyspace->live_bytes += bytes;
 	keyspace->keys++;
+	keyspace_owner_add(keyspace, kvs_record_writer(view->record), bytes);
 	if (view->expiry_ms != 0) {
 		keyspace->keys_with_expiry++;
 		expire_expect(keyspace, view->expiry_ms);
@@ -258,5 +259,6 @@ bool keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool 
 
 int keyspace_start_prepare(struct keyspace *keyspace)
 {
+	keyspace->zero_freed = keyspace->zero_wanted;
 	return prepare_start(&keyspace->prepare, keyspace->region);
 }

@@ -6,9 +6,12 @@
 // limbo, a scan, revocation, cleaning; then the caller waits or is refused.
 #include "daemon/keyspace_internal.h"
 
+#include <string.h>
+
 #define ROOM_SCAN_INTERVAL_NS 1000000u // 1 kHz when memory is short
 #define ROOM_CLEAN_SEGMENTS_MAX 4u     // emptied for one caller
 #define ROOM_UNPERSISTED_PERCENT 50u
+#define ROOM_ZERO_SEGMENTS_MAX 4u // overwritten in one turn
 #define ROOM_FLUSH_BUCKETS_MAX 32768u	 // cleared in place in a fraction of a millisecond
 #define ROOM_FLUSH_WAIT_NS 200000000u // then cleared in place, however large the table is
 
@@ -84,10 +87,23 @@ uint64_t keyspace_held_bytes(const struct keyspace *keyspace, uint64_t epoch)
 	return kvs_limbo_held_bytes(&keyspace->limbo, epoch);
 }
 
+// Nobody looks at the segment any more: its records go, if that is wanted. Large values need no
+// such thing, their pages go back to the kernel.
+static bool zero_segment(struct keyspace *keyspace, uint32_t index)
+{
+	if (keyspace->zero_freed) {
+		memset(keyspace->region->base + kvs_region_segment_offset(keyspace->region, index),
+		       0, keyspace->log.segments[index].used_bytes);
+	}
+	return keyspace->zero_freed;
+}
+
 void keyspace_drain_limbo(struct keyspace *keyspace)
 {
 	struct kvs_limbo_item item;
-	while (kvs_limbo_pop(&keyspace->limbo, keyspace->epochs->oldest, &item)) {
+	unsigned zeroed = 0; // the others in the next turn, or when memory is wanted again
+	while (zeroed < ROOM_ZERO_SEGMENTS_MAX &&
+	       kvs_limbo_pop(&keyspace->limbo, keyspace->epochs->oldest, &item)) {
 		switch (item.kind) {
 		case KVS_LIMBO_SEGMENT:
 			if (keyspace_moments_hold(keyspace, (uint32_t)item.a)) {
@@ -95,6 +111,7 @@ void keyspace_drain_limbo(struct keyspace *keyspace)
 				kvs_limbo_push(&keyspace->limbo, kvs_epoch_stamp(keyspace->epochs),
 					       item.kind, item.a, item.b);
 			} else {
+				zeroed += zero_segment(keyspace, (uint32_t)item.a);
 				kvs_log_free(&keyspace->log, (uint32_t)item.a);
 			}
 			break;

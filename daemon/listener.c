@@ -21,6 +21,7 @@
 #include "daemon/kvd.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
+#include "daemon/refuse.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
@@ -55,6 +56,17 @@ static void listener_refuse(struct listener *listener, int fd, const char *text)
 	session_say(listener->kvd->seam, fd, text);
 	close(fd);
 	session_count_up(listener->sessions, KVS_COUNTER_connections_rejected, 1);
+}
+
+/// Who connects, as far as the kernel tells.
+static struct refused listener_peer(int fd)
+{
+	struct ucred peer = { .uid = UINT32_MAX };
+	socklen_t length = sizeof(peer);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) {
+		log_warning("cannot learn who connects: %m");
+	}
+	return (struct refused){ .uid = peer.uid, .pid = peer.pid };
 }
 
 static bool listener_watch(struct listener *listener, uint32_t events)
@@ -94,13 +106,17 @@ static void listener_pause(struct listener *listener)
 /// The process (or the system) has no descriptor left.
 static void listener_out_of_descriptors(struct listener *listener, int listening_fd)
 {
-	log_error("no file descriptor left (%m): a connection is refused; raise the limit "
-		  "(LimitNOFILE=, ulimit -n) or lower maxclients");
+	int error = errno;
 	if (listener->reserve_fd >= 0) {
 		close(listener->reserve_fd);
 		int fd = listener->kvd->seam->accept4(listening_fd, NULL, NULL,
 						      SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
+			struct refused who = listener_peer(fd);
+			refuse_peer(listener->kvd, REFUSAL_NO_DESCRIPTOR, &who,
+				    "no file descriptor is left (%s): raise the limit "
+				    "(LimitNOFILE=, ulimit -n) or lower maxclients",
+				    strerrordesc_np(error));
 			listener_refuse(listener, fd, "-ERR max number of clients reached\r\n");
 		}
 		listener->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -108,6 +124,9 @@ static void listener_out_of_descriptors(struct listener *listener, int listening
 			return;
 		}
 	} else {
+		log_error("no file descriptor is left (%s), and none in reserve: connections wait; "
+			  "raise the limit (LimitNOFILE=, ulimit -n) or lower maxclients",
+			  strerrordesc_np(error));
 		listener->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	}
 	listener_pause(listener);
@@ -128,43 +147,46 @@ static uint64_t listener_share(const struct listener *listener)
 
 /// Has the user who connects his share already? Root and kvd's own user are not bounded: they could
 /// as well stop kvd.
-static bool listener_uid_is_full(const struct listener *listener, int fd, uint32_t *uid)
+static bool listener_uid_is_full(const struct listener *listener, const struct refused *who)
 {
-	struct ucred peer = { 0 };
-	socklen_t length = sizeof(peer);
-	uint64_t share = listener_share(listener);
-	if (session_count(listener->sessions) < share ||
-	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) {
-		return false; // in the second case session_open() says why
-	}
-	*uid = peer.uid;
-	return peer.uid != 0 && peer.uid != geteuid() &&
-	       session_uid_count(listener->sessions, peer.uid) >= share;
+	return who->uid != 0 && who->uid != geteuid() &&
+	       session_uid_count(listener->sessions, who->uid) >= listener_share(listener);
+}
+
+static void listener_refuse_user(struct listener *listener, int fd, const struct refused *who)
+{
+	refuse_peer(listener->kvd, REFUSAL_UID_SHARE, who,
+		    "that user has %llu connections, its share; raise maxclients or "
+		    "maxclients-uid-share, or find out who leaves connections open (kvctl clients)",
+		    (unsigned long long)listener_share(listener));
+	listener_refuse(listener, fd,
+			"-ERR max number of clients reached for this user "
+			"(maxclients-uid-share)\r\n");
 }
 
 static void listener_take(struct listener *listener, int fd)
 {
 	session_count_up(listener->sessions, KVS_COUNTER_connections_received, 1);
 	if (listener_is_full(listener)) {
-		log_warning("%llu clients are connected, the limit: one more is refused; raise "
-			    "maxclients, "
-			    "or find out who leaves connections open (kvctl clients)",
+		struct refused who = listener_peer(fd);
+		refuse_peer(listener->kvd, REFUSAL_MAXCLIENTS, &who,
+			    "%llu clients are connected, the limit; raise maxclients, or find out "
+			    "who leaves connections open (kvctl clients)",
 			    (unsigned long long)listener->kvd->config.clients_max);
 		listener_refuse(listener, fd, "-ERR max number of clients reached\r\n");
 		return;
 	}
-	uint32_t uid = 0;
-	if (listener_uid_is_full(listener, fd, &uid)) {
-		log_warning("uid %u has %llu connections, its share: one more is refused; raise "
-			    "maxclients or maxclients-uid-share, or find out who leaves "
-			    "connections open (kvctl clients)",
-			    (unsigned)uid, (unsigned long long)listener_share(listener));
-		listener_refuse(listener, fd,
-				"-ERR max number of clients reached for this user "
-				"(maxclients-uid-share)\r\n");
-		return;
+	if (session_count(listener->sessions) >= listener_share(listener)) {
+		struct refused who = listener_peer(fd);
+		if (listener_uid_is_full(listener, &who)) {
+			listener_refuse_user(listener, fd, &who);
+			return;
+		}
 	}
 	if (!session_open(listener->sessions, fd)) {
+		struct refused who = listener_peer(fd);
+		refuse_peer(listener->kvd, REFUSAL_NO_DESCRIPTOR, &who,
+			    "memory is short, or epoll refuses; see the line before, if any");
 		listener_refuse(listener, fd, "-ERR kvd is out of memory\r\n");
 	}
 }

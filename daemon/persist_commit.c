@@ -9,6 +9,7 @@
 
 #include "daemon/persist_internal.h"
 #include "daemon/region_walk.h"
+#include "shm/writers.h"
 
 static void lookup_once(struct persist *persist, struct persist_candidate *candidates,
 			unsigned count)
@@ -261,6 +262,20 @@ static int fill(struct persist *persist, bool idle)
 	return result;
 }
 
+int persist_put_writers(struct persist *persist)
+{
+	const struct kvs_writers *table = kvs_writers_of(persist->options.region_base);
+	// Acquire: the users (partner: keyspace_writer_index()). Whoever wrote what this
+	// transaction holds is among them, for the log was looked at before.
+	uint64_t count = kvs_load_acquire(&table->count);
+	persist->txn.writers = persist->writers_stored;
+	if (count == persist->writers_stored || count >= KVS_WRITERS_MAX) {
+		return STORE_OK;
+	}
+	persist->txn.writers = (uint32_t)count;
+	return store_put_writers(persist->options.store, table->uid, (uint32_t)count);
+}
+
 static int attempt(struct persist *persist, bool idle)
 {
 	struct store *store = persist->options.store;
@@ -276,6 +291,7 @@ static int attempt(struct persist *persist, bool idle)
 	store_facts(store, &facts);
 	persist->txn.first_block = facts.next_block;
 	result = fill(persist, idle);
+	result = result == STORE_OK ? persist_put_writers(persist) : result;
 	if (result != STORE_OK) {
 		return result;
 	}
@@ -307,6 +323,7 @@ int persist_commit(struct persist *persist, bool idle)
 	}
 	persist->position = persist->txn.position;
 	persist->durable_seq = persist->txn.target_seq;
+	persist->writers_stored = persist->txn.writers;
 	if (!idle) {
 		persist->compact.idle_stop = 0;
 	}

@@ -74,6 +74,7 @@ struct persist_txn {
 	uint64_t compacted_visited_bytes;
 	uint64_t compacted_rewritten_bytes;
 	size_t moves_count;	// of `moves.fresh`
+	uint32_t writers;	// of the table of users, stored with it
 	bool compaction_failed; // the failure came from reading an old block
 	const char *failure;	// text of a failure that is not the store's
 };
@@ -140,6 +141,7 @@ struct persist {
 	uint64_t repair_at_ns; // with compact.broken: not before, it is written anew for that
 	uint64_t repair_backoff_ns;
 	unsigned stop_failures;
+	uint32_t writers_stored;  // users whose indices are in the store
 	unsigned skipped_percent; // of the last lazy commit's bytes
 	struct persist_txn txn;
 	struct persist_compact compact;
@@ -167,6 +169,10 @@ int persist_renew(struct persist *persist);
 
 /// Whoever waits is told that it is not durable: what is up to `seq`, and what was asked for.
 void persist_refuse(struct persist *persist, uint64_t seq);
+
+/// Stores with the open transaction whose the writer indices are, if some are new. Returns STORE_OK
+/// or an enum store_error.
+int persist_put_writers(struct persist *persist);
 
 /// Appends a record of the log to the open transaction. Returns STORE_OK or an enum store_error.
 int persist_append(struct persist *persist, const struct kvs_record_view *view);

@@ -78,6 +78,10 @@ static int append_rest(struct persist *persist, struct kvs_log_position end)
 		if (result == STORE_OK && !more) {
 			result = persist_at_end(persist, txn->position, end);
 		}
+		if (result == STORE_OK && !more) {
+			persist->writers_stored = 0; // not in this store
+			result = persist_put_writers(persist);
+		}
 		if (result == STORE_OK) {
 			result = store_commit(store, more ? 0 : txn->target_seq);
 		}
@@ -118,6 +122,7 @@ int persist_renew(struct persist *persist)
 	}
 	persist->position = persist->txn.position;
 	persist->durable_seq = persist->txn.target_seq;
+	persist->writers_stored = persist->txn.writers;
 	persist->untrusted = false;
 	persist->compact.broken = false;
 	persist->compact.idle_stop = 0;

@@ -62,6 +62,7 @@ int readers_create(struct readers **out, struct kvd *kvd, struct kvs_epoch_domai
 	readers->region = region;
 	readers->gen_fd = gen_fd;
 	TAILQ_INIT(&readers->clients);
+	LIST_INIT(&readers->users);
 	readers->own_page = mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE,
 				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (readers->own_page == MAP_FAILED) {
@@ -99,6 +100,32 @@ void readers_sum(const struct reader_client *client, uint64_t *hits, uint64_t *m
 	}
 }
 
+static struct readers_user *readers_user_join(struct readers *readers, uint32_t uid)
+{
+	struct readers_user *user;
+	LIST_FOREACH (user, &readers->users, link) {
+		if (user->uid == uid) {
+			user->clients++;
+			return user;
+		}
+	}
+	user = calloc(1, sizeof(*user));
+	if (user) {
+		user->uid = uid;
+		user->clients = 1;
+		LIST_INSERT_HEAD(&readers->users, user, link);
+	}
+	return user;
+}
+
+static void readers_user_leave(struct readers_user *user)
+{
+	if (--user->clients == 0) {
+		LIST_REMOVE(user, link);
+		free(user);
+	}
+}
+
 void readers_client_free(struct reader_client *client)
 {
 	struct readers *readers = client->readers;
@@ -118,6 +145,9 @@ void readers_client_free(struct reader_client *client)
 	if (client->session) {
 		client->session->reader_client = NULL;
 	}
+	readers->pages -= client->pages_count;
+	client->user->pages -= client->pages_count;
+	readers_user_leave(client->user);
 	TAILQ_REMOVE(&readers->clients, client, link);
 	readers->count--;
 	readers_gauge(readers, KVS_COUNTER_clients_attached, UINT64_MAX); // minus one
@@ -188,9 +218,15 @@ static struct reader_client *readers_client_new(struct readers *readers, struct 
 	client->id = session->id;
 	client->pid = session->pid;
 	client->uid = session->uid;
+	client->user = readers_user_join(readers, session->uid);
+	if (!client->user) {
+		free(client);
+		return NULL;
+	}
 	client->recheck.due = readers_recheck;
 	client->process = (struct loop_source){ .fd = pidfd, .ready = readers_process_ended };
 	if (loop_add(readers->kvd->loop, &client->process, EPOLLIN) != 0) {
+		readers_user_leave(client->user);
 		free(client);
 		return NULL;
 	}
@@ -257,27 +293,15 @@ void readers_destroy(struct readers *readers)
 	free(readers);
 }
 
-uint16_t readers_writer_index(struct readers *readers, uint32_t uid)
+uint32_t readers_pages(const struct readers *readers, uint32_t uid)
 {
-	for (uint16_t i = 0; i < readers->uids_count; i++) {
-		if (readers->uids[i] == uid) {
-			return (uint16_t)(i + 1);
+	const struct readers_user *user;
+	LIST_FOREACH (user, &readers->users, link) {
+		if (user->uid == uid) {
+			return user->pages;
 		}
 	}
-	if (readers->uids_count == KVS_WRITERS_MAX - 1) {
-		return 0;
-	}
-	readers->uids[readers->uids_count++] = uid;
-	return readers->uids_count;
-}
-
-bool readers_writer_uid(const struct readers *readers, uint16_t index, uint32_t *uid)
-{
-	if (index == 0 || index > readers->uids_count) {
-		return false;
-	}
-	*uid = readers->uids[index - 1];
-	return true;
+	return 0;
 }
 
 size_t readers_count(const struct readers *readers)

@@ -39,10 +39,8 @@ void readers_attach(struct kvd *kvd, struct session *session, bool page_only);
 /// DETACHED, until nothing is being read through them.
 void readers_session_closed(struct readers *readers, struct session *session);
 
-/// Index of a uid for keyspace_set_writer(): 1..4095, 0 when the table is full.
-uint16_t readers_writer_index(struct readers *readers, uint32_t uid);
-/// The other way round; false for an index that was never given out.
-bool readers_writer_uid(const struct readers *readers, uint16_t index, uint32_t *uid);
+/// Reader pages of all attached processes of one user.
+uint32_t readers_pages(const struct readers *readers, uint32_t uid);
 
 /// One attached process, for KVD.STATS and KVD.READERS.
 struct readers_info {
@@ -91,6 +89,9 @@ struct readers_kicked {
 	int32_t pid;
 	size_t attachments; // out: how many
 	size_t revoked;	    // out: sections that were taken back
+	bool any_user;	    // else only those of `uid`
+	uint32_t uid;
+	size_t others; // out: attachments of other users, left as they are
 };
 
 /// Takes the open sections of a process back now and detaches it; it may attach anew. False if the

@@ -19,8 +19,11 @@
 
 #include "daemon/log.h"
 #include "daemon/readers_parts.h"
+#include "daemon/refuse.h"
+#include "daemon/remedy.h"
 #include "daemon/reply.h"
 #include "daemon/session.h"
+#include "daemon/session_guard.h"
 #include "shm/region.h"
 
 #ifndef SO_PEERPIDFD
@@ -127,6 +130,8 @@ static int readers_page_add(struct reader_client *client)
 		return -1;
 	}
 	client->pages[client->pages_count++] = entry;
+	client->user->pages++;
+	client->readers->pages++;
 	return fd;
 }
 
@@ -164,9 +169,10 @@ static void readers_reply(const struct readers *readers, struct session *session
 
 static void readers_refuse(struct session *session, const char *what)
 {
-	log_warning("client %llu (pid %d) cannot attach: %s: %m", (unsigned long long)session->id,
-		    (int)session->pid, what);
-	reply_errorf(session, "ERR KVD.ATTACH: %s: %s", what, strerrordesc_np(errno));
+	int error = errno;
+	refuse(session, REFUSAL_ATTACH, "%s: %s; %s; it reads through the socket", what,
+	       strerrordesc_np(error), remedy_of_errno(error));
+	reply_errorf(session, "ERR KVD.ATTACH: %s: %s", what, strerrordesc_np(error));
 }
 
 /// Is it this session's turn to attach? Answers with an error if not.
@@ -187,7 +193,55 @@ static bool readers_may_attach(struct session *session, bool page_only)
 	if (why) {
 		reply_error(session, why);
 	}
+	if (client && client->pages_count == KVS_PAGES_PER_CLIENT_MAX) {
+		refuse(session, REFUSAL_PAGES,
+		       "its connection has %u, the most that one may have; "
+		       "open another connection, or let threads share",
+		       KVS_PAGES_PER_CLIENT_MAX);
+	}
 	return !why;
+}
+
+/// Has the user the right to map the memory? Answers with an error if not.
+static bool readers_is_allowed(struct session *session)
+{
+	if (session_guard_may(session, ACCESS_ATTACH)) {
+		return true;
+	}
+	refuse(session, REFUSAL_ATTACH_RIGHT,
+	       "its user has not the right to attach: add user:%u to allow-attach; it reads "
+	       "through "
+	       "the socket",
+	       (unsigned)session->uid);
+	reply_errorf(session,
+		     "NOPERM KVD.ATTACH needs the right to attach, which uid %u has not: add "
+		     "user:%u to allow-attach, or ask root; reads through the socket work",
+		     (unsigned)session->uid, (unsigned)session->uid);
+	return false;
+}
+
+/// Is there a page left, for all and for the user? Answers with an error if not.
+static bool readers_has_page(const struct readers *readers, struct session *session)
+{
+	const struct config *config = &readers->kvd->config;
+	uint64_t share = config->pages_max * config->pages_share_percent / 100;
+	uint32_t mine = readers_pages(readers, session->uid);
+	bool bounded = session->uid != 0 && session->uid != geteuid();
+	if (config->pages_max == 0 || // in some tests
+	    (readers->pages < config->pages_max && (!bounded || mine < share || mine == 0))) {
+		return true;
+	}
+	bool all = readers->pages >= config->pages_max;
+	refuse(session, REFUSAL_PAGES,
+	       "%u pages are in use%s, the limit; raise %s, or close readers",
+	       all ? readers->pages : mine, all ? "" : " by its user",
+	       all ? "reader-pages-max" : "reader-pages-max or reader-pages-uid-share");
+	reply_errorf(session,
+		     "ERR KVD.ATTACH: no reader page is left%s (%s); reads through the "
+		     "socket work",
+		     all ? "" : " for this user",
+		     all ? "reader-pages-max" : "reader-pages-uid-share");
+	return false;
 }
 
 static void readers_warn_own_uid(struct readers *readers, const struct session *session)
@@ -203,7 +257,8 @@ static void readers_warn_own_uid(struct readers *readers, const struct session *
 void readers_attach(struct kvd *kvd, struct session *session, bool page_only)
 {
 	struct readers *readers = kvd->readers;
-	if (!readers_may_attach(session, page_only)) {
+	if (!readers_may_attach(session, page_only) || !readers_is_allowed(session) ||
+	    !readers_has_page(readers, session)) {
 		return;
 	}
 	struct reader_client *client = session->reader_client;

@@ -11,7 +11,14 @@
 #include "daemon/readers.h"
 #include "shm/epoch_scan.h"
 #include "shm/limits.h"
-#include "shm/record.h"
+
+/// All attached processes of one user.
+struct readers_user {
+	LIST_ENTRY(readers_user) link;
+	uint32_t uid;
+	uint32_t clients;
+	uint32_t pages;
+};
 
 struct reader_client {
 	TAILQ_ENTRY(reader_client) link;
@@ -20,6 +27,7 @@ struct reader_client {
 	uint64_t id;		 // of that connection
 	int32_t pid;
 	uint32_t uid;
+	struct readers_user *user;
 	struct loop_source process; // pidfd: readable when the process has ended
 	struct loop_timer recheck;  // detached: is anything still being read?
 	uint64_t recheck_ns;
@@ -35,6 +43,8 @@ struct readers {
 	int gen_fd;
 	TAILQ_HEAD(, reader_client) clients;
 	size_t count;
+	LIST_HEAD(, readers_user) users;
+	uint32_t pages; // of all clients
 	struct kvs_reader_page *own_page;
 	struct kvs_epoch_page *own_entry;
 	uint32_t own_slots;
@@ -42,8 +52,6 @@ struct readers {
 	uint64_t looked_ns; // when readers_look() last did, 0 = never
 	uint64_t gone_hits; // of clients that are not there any more
 	uint64_t gone_misses;
-	uint16_t uids_count;
-	uint32_t uids[KVS_WRITERS_MAX]; // index - 1 -> uid
 };
 
 /// A descriptor that tells the end of the process that connected, -1 with errno if there is none to

@@ -175,12 +175,20 @@ static bool readers_is_meant(const struct reader_client *client,
 	return kicked->id != 0 ? client->id == kicked->id : client->pid == kicked->pid;
 }
 
+static bool readers_may_kick(const struct reader_client *client,
+			     const struct readers_kicked *kicked)
+{
+	return readers_is_meant(client, kicked) && (kicked->any_user || client->uid == kicked->uid);
+}
+
 bool readers_kick(struct readers *readers, struct readers_kicked *kicked, uint64_t now_ns)
 {
 	size_t pages_count = 0;
 	struct reader_client *client, *next;
 	TAILQ_FOREACH (client, &readers->clients, link) {
-		pages_count += readers_is_meant(client, kicked) ? client->pages_count : 0;
+		bool mine = readers_may_kick(client, kicked);
+		pages_count += mine ? client->pages_count : 0;
+		kicked->others += !mine && readers_is_meant(client, kicked);
 	}
 	if (pages_count == 0) {
 		return true;
@@ -191,7 +199,7 @@ bool readers_kick(struct readers *readers, struct readers_kicked *kicked, uint64
 	}
 	size_t at = 0;
 	TAILQ_FOREACH (client, &readers->clients, link) {
-		for (uint32_t i = 0; readers_is_meant(client, kicked) && i < client->pages_count;
+		for (uint32_t i = 0; readers_may_kick(client, kicked) && i < client->pages_count;
 		     i++) {
 			pages[at++] = client->pages[i];
 		}
@@ -200,7 +208,7 @@ bool readers_kick(struct readers *readers, struct readers_kicked *kicked, uint64
 	free(pages);
 	for (client = TAILQ_FIRST(&readers->clients); good && client; client = next) {
 		next = TAILQ_NEXT(client, link);
-		if (readers_is_meant(client, kicked)) {
+		if (readers_may_kick(client, kicked)) {
 			kicked->attachments++;
 			readers_client_free(client);
 		}

@@ -132,6 +132,7 @@ int service_start_keyspace(struct service *service)
 		.value_bytes_max = config->value_bytes_max,
 		.reseed_interval_ms = config->reseed_ms,
 		.lookup_seed = service->kvd.lookup_seed,
+		.zero_freed = config->zero_freed == 1,
 	};
 	if (service->adoption.way == SERVICE_ADOPT_IN_PLACE) {
 		kvs_epoch_hold(&service->epochs, &service->region.header->adoptions);

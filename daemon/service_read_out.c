@@ -17,6 +17,7 @@
 #include "daemon/persist.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
+#include "daemon/service_recover.h"
 #include "daemon/storage/store.h"
 #include "shm/adopt.h"
 #include "shm/epoch_scan.h"
@@ -75,6 +76,7 @@ int service_read_out(struct kvd *kvd, struct kvs_region *from, struct kvs_adopt 
 	int result = KEYSPACE_FULL;
 	uint64_t damaged = 0;
 	if (old != NULL) {
+		keyspace_writers_copy(kvd->keyspace, old);
 		result = keyspace_read_out(kvd->keyspace, old, &damaged);
 		keyspace_destroy(old);
 	}
@@ -123,6 +125,7 @@ static int fill(struct filling *filling, uint64_t last_seq)
 	struct store *store = filling->store;
 	uint64_t cursor = 0;
 	int result = store_begin(store);
+	result = result == STORE_OK ? service_save_writers(filling->map->base, store) : result;
 	do {
 		cursor = kvs_table_scan(filling->map, cursor, fill_visit, filling);
 		result = result == STORE_OK ? filling->result : result;

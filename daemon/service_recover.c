@@ -22,6 +22,7 @@
 #include "daemon/storage/probe.h"
 #include "daemon/storage/recover.h"
 #include "daemon/storage/store.h"
+#include "shm/writers.h"
 
 #define RECOVER_LOOK_EVERY 4096u // records between two looks for a signal
 #define RECOVER_PROGRESS_NS UINT64_C(1000000000)
@@ -204,11 +205,37 @@ int service_store_open(struct kvd *kvd, struct store **store, bool is_known, boo
 	return opened == STORE_OK ? 0 : service_store_exit_code(opened);
 }
 
+int service_save_writers(void *region_base, struct store *store)
+{
+	const struct kvs_writers *table = kvs_writers_of(region_base);
+	uint64_t count = kvs_load_relaxed(&table->count);
+	bool known = memcmp(table->marker, KVS_WRITERS_MARKER, sizeof(table->marker)) == 0 &&
+		     count < KVS_WRITERS_MAX;
+	return known ? store_put_writers(store, table->uid, (uint32_t)count) : STORE_OK;
+}
+
+/// Whose records are they? Where nobody knows any more they are loaded all the same.
+static void recover_writers(struct kvd *kvd, struct store *store)
+{
+	uint32_t uids[KVS_WRITERS_MAX];
+	uint32_t count;
+	struct store_facts facts;
+	store_facts(store, &facts);
+	int result = store_read_writers(store, uids, &count);
+	if (result < 0) {
+		log_error("%s; what is stored counts against nobody's quota-stored-bytes",
+			  store_why(store));
+	}
+	bool is_empty = result > 0 && facts.oldest_block == facts.next_block;
+	keyspace_writers_load(kvd->keyspace, result == STORE_OK || is_empty ? uids : NULL, count);
+}
+
 int service_recover(struct kvd *kvd, struct store *store, bool had_lives, char *why,
 		    size_t why_bytes)
 {
 	uint64_t began_ns = kvd->seam->monotonic_ns();
 	struct recovery recovery = { .kvd = kvd, .said_ns = began_ns };
+	recover_writers(kvd, store);
 	int code = recover_load(&recovery, store, why, why_bytes);
 	if (code != 0) {
 		return code;

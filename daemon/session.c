@@ -49,8 +49,12 @@ struct session_shared *session_shared_create(struct kvd *kvd, struct listener *l
 	TAILQ_INIT(&shared->pushed);
 	TAILQ_INIT(&shared->soft);
 	TAILQ_INIT(&shared->leaving);
+	TAILQ_INIT(&shared->owners_throttled);
 	LIST_INIT(&shared->owners);
-	session_set_limits(shared);
+	if (!session_set_limits(shared)) {
+		free(shared);
+		return NULL;
+	}
 	shared->noticed_seq = keyspace_last_seq(kvd->keyspace);
 	return shared;
 }
@@ -107,8 +111,8 @@ static void session_socket_ready(struct loop_source *source, uint32_t events)
 	}
 	if (events & (EPOLLHUP | EPOLLERR)) {
 		session->hung_up = true;
-		if (!session_may_run(session) || session->input_ended ||
-		    session_only_reads(session)) {
+		bool waits = !session_may_run(session) && !session->is_throttled;
+		if (waits || session->input_ended || session_only_reads(session)) {
 			session_kill(session, NULL); // nothing to read, nobody to answer
 			return;
 		}
@@ -152,7 +156,8 @@ struct session *session_open(struct session_shared *shared, int fd)
 	session->uid = peer.uid;
 	session->gid = peer.gid;
 	session->pid = peer.pid;
-	session->writer = kvd->readers ? readers_writer_index(kvd->readers, peer.uid) : 0;
+	session->writer.uid = peer.uid;
+	session->guarded = SESSION_GUARDED_ANEW;
 	session->connected_ns = session->active_ns = loop_now_ns(kvd->loop);
 	session->resp_version = 2;
 	session->output_position = 1; // 0 means "nowhere"
@@ -164,7 +169,7 @@ struct session *session_open(struct session_shared *shared, int fd)
 		log_warning("epoll refuses a connection: %m; %s",
 			    errno == ENOSPC ? "raise sysctl fs.epoll.max_user_watches"
 					    : remedy_of_errno(errno));
-		session_owner_leave(session->owner);
+		session_owner_leave(shared, session->owner);
 		free(session);
 		return NULL;
 	}
@@ -215,6 +220,7 @@ static void session_close(struct session *session)
 	}
 	session_set_parked(session, false);
 	session_rest_forget(session);
+	session_throttle_forget(session);
 	if (session->task) {
 		session_task_end(session);
 	}
@@ -228,9 +234,10 @@ static void session_close(struct session *session)
 	loop_remove(shared->kvd->loop, &session->source);
 	close(session->source.fd);
 	keyspace_set_slice(shared->kvd->keyspace, NULL);
+	keyspace_set_writer(shared->kvd->keyspace, NULL);
 	shared->count--;
 	session_count_up(shared, KVS_COUNTER_clients_connected, UINT64_MAX); // minus one
-	session_owner_leave(session->owner);
+	session_owner_leave(shared, session->owner);
 	session_walk_release(session);
 }
 
@@ -348,6 +355,7 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 	struct kvd *kvd = shared->kvd;
 	bool moved = session_settle_turns(shared);
 	session_rest_turn(shared, now_ns);
+	session_throttle_turn(shared, now_ns);
 	session_retry_parked(shared, now_ns, moved);
 	session_work_ready(shared);
 	session_close_halves(shared, now_ns);
@@ -387,6 +395,8 @@ uint64_t session_shared_next_ns(const struct session_shared *shared)
 	next_ns = push_ns < next_ns ? push_ns : next_ns;
 	uint64_t rest_ns = session_rest_next_ns(shared);
 	next_ns = rest_ns < next_ns ? rest_ns : next_ns;
+	uint64_t throttle_ns = session_throttle_next_ns(shared);
+	next_ns = throttle_ns < next_ns ? throttle_ns : next_ns;
 	uint64_t idle_ns = session_idle_next_ns(shared);
 	next_ns = idle_ns < next_ns ? idle_ns : next_ns;
 	if (!TAILQ_EMPTY(&shared->parked)) {
@@ -421,10 +431,12 @@ void session_shared_destroy(struct session_shared *shared)
 		return;
 	}
 	struct session *session;
+	shared->ending = true;
 	TAILQ_FOREACH (session, &shared->all, link) {
 		session_kill(session, NULL);
 	}
 	session_close_dead(shared, UINT64_MAX);
+	session_owners_free(shared);
 	courier_drop(shared->kvd);
 	pubsub_turn(shared->kvd, 0);
 	lookup_free(&shared->kvd->watched_absent);
@@ -436,5 +448,6 @@ void session_shared_destroy(struct session_shared *shared)
 	}
 	lookup_free(&shared->by_id);
 	reclaim_finish(&shared->reclaim);
+	access_destroy(shared->access);
 	free(shared);
 }

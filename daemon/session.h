@@ -79,7 +79,9 @@ struct session {
 	uint32_t uid; // of the process that connected, from the kernel
 	uint32_t gid;
 	int32_t pid;	       // 0 if it lives in a namespace that kvd cannot see
-	uint16_t writer;       // readers_writer_index() of uid, stamped into records
+	struct keyspace_writer writer; // the same for the keyspace
+	uint32_t rights; // enum access_right, as of the last look
+	uint32_t guarded; // flags of commands that need a look, see session_guard.h
 	uint64_t connected_ns; // monotonic: age = loop_now_ns() - connected_ns
 	uint64_t active_ns;    // last input: idle = loop_now_ns() - active_ns
 
@@ -119,12 +121,16 @@ struct session {
 	TAILQ_ENTRY(session) rest_link; // those that rest for a while, see session_rest.h
 	TAILQ_ENTRY(session) await_link; // those that wait for the courier
 	TAILQ_ENTRY(session) soft_link; // subscribers with much unread, by since when
+	TAILQ_ENTRY(session) throttle_link; // of its owner, those that write too fast
 	struct lookup_link id_link;
 	struct session_owner *owner;	// all sessions of its uid
 	bool is_ready, is_cut, is_parked, is_held, is_half, is_pushed, is_soft, is_leaving;
 	bool is_resting; // nothing is read or run
 	bool may_read;	 // there may be something to read
 	bool shut;	 // the other side says nothing more: the end stands behind the input
+	bool is_throttled; // nor before its user may write again
+	bool may_pass;	   // it has waited for that and goes first
+	bool is_metered;   // what the running command writes counts against a quota
 	bool is_awaiting; // nor before what its last command tells was told to all
 	bool is_early;	 // what it is to be sent is sent all the same
 	bool reply_off, reply_skip, reply_skip_next; // CLIENT REPLY
@@ -270,8 +276,9 @@ size_t session_uid_count(const struct session_shared *shared, uint32_t uid);
 bool session_closing(const struct session_shared *shared);
 /// What all of them hold: input, output, queued commands.
 uint64_t session_buffer_bytes(const struct session_shared *shared);
-/// Derives the limits of requests and buffers from kvd's configuration, at start and anew.
-void session_set_limits(struct session_shared *shared);
+/// Derives the limits of requests and buffers, rights and quotas from kvd's configuration, at start
+/// and anew. False: see session_guard_set_limits().
+bool session_set_limits(struct session_shared *shared);
 
 /// The work of a turn, for all sessions: releases held replies, retries parked commands, reads,
 /// runs and answers those that are ready, each for its share of the time, tells the persister,

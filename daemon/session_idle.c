@@ -12,8 +12,8 @@ static bool session_is_idle(const struct session *session, uint64_t now_ns)
 {
 	uint64_t timeout_ns = session->kvd->config.idle_timeout_s * UINT64_C(1000000000);
 	return !session->dead && !session->is_parked && !session->is_resting &&
-	       !session->is_ready && !session->pubsub && !session->reader_client &&
-	       !session->is_held && now_ns > session->active_ns &&
+	       !session->is_ready && !session->is_throttled && !session->pubsub &&
+	       !session->reader_client && !session->is_held && now_ns > session->active_ns &&
 	       now_ns - session->active_ns > timeout_ns;
 }
 

@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "daemon/log.h"
+#include "daemon/refuse.h"
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
 #include "daemon/session_push.h"
@@ -228,7 +228,10 @@ enum session_read_result session_read(struct session *session)
 		return SESSION_READ_NOTHING;
 	}
 	if (message.msg_flags & MSG_CTRUNC) {
-		session_kill(session, "it sent descriptors or other control data");
+		refuse(session, REFUSAL_DESCRIPTORS,
+		       "kvd takes no descriptors, credentials or other control data; the program "
+		       "must send requests only");
+		session_kill(session, NULL);
 		return SESSION_READ_NOTHING;
 	}
 	if (n == 0) {
@@ -249,11 +252,10 @@ bool session_output_fits(struct session *session, size_t bytes)
 	if (unsent + bytes <= limit && unsent + bytes >= bytes) {
 		return true;
 	}
-	log_warning("client %llu (pid %d) does not read its replies: closed at %zu bytes, "
-		    "limit %llu (client-output-max)",
-		    (unsigned long long)session->id, (int)session->pid, unsent,
-		    (unsigned long long)limit);
-	session_count_up(session->shared, KVS_COUNTER_clients_dropped_output, 1);
+	refuse(session, REFUSAL_OUTPUT,
+	       "it does not read its replies: %zu bytes wait, limit %llu (client-output-max); read "
+	       "them, or raise that",
+	       unsent, (unsigned long long)limit);
 	session_kill(session, NULL);
 	return false;
 }

@@ -9,11 +9,11 @@
 #include <sys/socket.h>
 
 #include "daemon/keyspace.h"
-#include "daemon/log.h"
+#include "daemon/refuse.h"
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
 
-void session_set_limits(struct session_shared *shared)
+bool session_set_limits(struct session_shared *shared)
 {
 	const struct config *config = &shared->kvd->config;
 	size_t value_bytes = keyspace_value_bytes_max(shared->kvd->keyspace);
@@ -32,16 +32,30 @@ void session_set_limits(struct session_shared *shared)
 	share = share > least ? share : least;
 	shared->buffer_bytes_max = all;
 	shared->owner_bytes_max = share < all ? share : all;
+	return session_guard_set_limits(shared);
+}
+
+static void session_owner_end(const struct session_shared *shared, struct session_owner *owner)
+{
+	// Who comes again with a new connection still owes what it wrote too fast.
+	if (owner->sessions_count == 0 && owner->kept_bytes == 0 &&
+	    (shared->ending || session_guard_is_rested(shared, owner))) {
+		LIST_REMOVE(owner, link);
+		free(owner);
+	}
 }
 
 struct session_owner *session_owner_join(struct session_shared *shared, uint32_t uid)
 {
-	struct session_owner *owner;
-	LIST_FOREACH (owner, &shared->owners, link) {
+	struct session_owner *owner = LIST_FIRST(&shared->owners);
+	while (owner) {
+		struct session_owner *next = LIST_NEXT(owner, link);
 		if (owner->uid == uid) {
 			owner->sessions_count++;
 			return owner;
 		}
+		session_owner_end(shared, owner); // who had written too fast when it went
+		owner = next;
 	}
 	owner = calloc(1, sizeof(*owner));
 	if (owner) {
@@ -49,23 +63,26 @@ struct session_owner *session_owner_join(struct session_shared *shared, uint32_t
 		owner->sessions_count = 1;
 		TAILQ_INIT(&owner->sessions_new);
 		TAILQ_INIT(&owner->sessions_cut);
+		TAILQ_INIT(&owner->throttled);
 		LIST_INSERT_HEAD(&shared->owners, owner, link);
 	}
 	return owner;
 }
 
-static void session_owner_end(struct session_owner *owner)
-{
-	if (owner->sessions_count == 0 && owner->kept_bytes == 0) {
-		LIST_REMOVE(owner, link);
-		free(owner);
-	}
-}
-
-void session_owner_leave(struct session_owner *owner)
+void session_owner_leave(struct session_shared *shared, struct session_owner *owner)
 {
 	owner->sessions_count--;
-	session_owner_end(owner);
+	session_owner_end(shared, owner);
+}
+
+void session_owners_free(struct session_shared *shared)
+{
+	struct session_owner *owner = LIST_FIRST(&shared->owners);
+	while (owner) {
+		struct session_owner *next = LIST_NEXT(owner, link);
+		session_owner_end(shared, owner);
+		owner = next;
+	}
 }
 
 void session_owner_charge(struct session_shared *shared, struct session_owner *owner, size_t bytes)
@@ -81,7 +98,7 @@ void session_owner_uncharge(struct session_shared *shared, struct session_owner 
 	shared->buffer_bytes -= bytes;
 	owner->buffer_bytes -= bytes;
 	owner->kept_bytes -= bytes;
-	session_owner_end(owner);
+	session_owner_end(shared, owner);
 }
 
 bool session_has_room(const struct session *session, size_t bytes)
@@ -142,12 +159,12 @@ static void session_make_room(struct session *session, size_t bytes)
 	bool by_uid = session->owner->buffer_bytes + bytes > shared->owner_bytes_max;
 	struct session *largest = session_largest(session, by_uid ? session->owner : NULL);
 	uint64_t limit = by_uid ? shared->owner_bytes_max : shared->buffer_bytes_max;
-	log_warning("buffers of %s would exceed %llu bytes (%s): client %llu (pid %d, uid %u), "
-		    "which holds %llu, is closed; raise that if the clients need it",
-		    by_uid ? "one uid's clients" : "all clients", (unsigned long long)limit,
-		    by_uid ? "client-uid-share of client-buffers-max" : "client-buffers-max",
-		    (unsigned long long)largest->id, (int)largest->pid, (unsigned)largest->uid,
-		    (unsigned long long)session_holds(largest));
+	refuse(largest, REFUSAL_BUFFERS,
+	       "buffers of %s would exceed %llu bytes (%s), and this one holds most, %llu; raise "
+	       "that if the clients need it",
+	       by_uid ? "one uid's clients" : "all clients", (unsigned long long)limit,
+	       by_uid ? "client-uid-share of client-buffers-max" : "client-buffers-max",
+	       (unsigned long long)session_holds(largest));
 	session_turn_out(largest, by_uid ? "-ERR closed: this user's clients hold their share of "
 					   "kvd's buffers (client-uid-share)\r\n"
 					 : "-ERR closed: clients hold all of kvd's buffers "
@@ -245,11 +262,10 @@ void session_close_halves(struct session_shared *shared, uint64_t now_ns)
 		}
 		TAILQ_REMOVE(&shared->halves, session, half_link);
 		session->is_half = false;
-		log_notice("client %llu (pid %d, uid %u) is closed: nothing more of a request came "
-			   "for %llu ms (frame-timeout)",
-			   (unsigned long long)session->id, (int)session->pid,
-			   (unsigned)session->uid,
-			   (unsigned long long)shared->kvd->config.frame_timeout_ms);
+		refuse(session, REFUSAL_FRAME_TIMEOUT,
+		       "nothing more of a request came for %llu ms (frame-timeout); raise that if "
+		       "it needs longer",
+		       (unsigned long long)shared->kvd->config.frame_timeout_ms);
 		session_count_up(shared, KVS_COUNTER_clients_dropped_protocol, 1);
 		session_turn_out(session, "-ERR timeout: nothing more of an unfinished request "
 					  "came (frame-timeout)\r\n");

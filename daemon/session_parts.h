@@ -8,8 +8,10 @@
 #include <sys/epoll.h>
 
 #include "daemon/kvd.h"
+#include "daemon/quota.h"
 #include "daemon/reclaim.h"
 #include "daemon/session.h"
+#include "daemon/session_guard.h"
 #include "daemon/session_rest.h"
 #include "daemon/session_share.h"
 #include "daemon/session_task.h"
@@ -43,9 +45,17 @@ struct session_owner {
 	int64_t left_ns;		  // of its share; below 0 it owes so much
 	uint64_t new_ns;		  // taken since it is new
 	uint64_t sessions_new_ns; // taken by those who came and went since a cut one went on
-	uint64_t paid_turn; // the turn in which it was passed over last
+	uint64_t paid_turn;	  // the turn in which it was passed over last
 	uint64_t rests_since_ns;
 	uint64_t kept_bytes; // of them, what no session is charged: it outlives them
+	// How fast it writes, see session_guard.h.
+	TAILQ_ENTRY(session_owner) throttle_link;
+	struct session_list throttled; // in the order in which they go on
+	struct quota_bucket write_bytes;
+	struct quota_bucket writes;
+	bool is_throttled; // some are
+	uint64_t throttled_until_ns;
+	uint64_t throttle_said_ns;
 };
 TAILQ_HEAD(session_owner_list, session_owner);
 
@@ -70,10 +80,11 @@ struct session_shared {
 	LIST_HEAD(, session_owner) owners;
 	struct session_owner_list owners_new; // with something to do: their share is not used up
 	struct session_owner_list owners_old; // they wait for the next
-	size_t owners_ready;		      // of both
+	struct session_owner_list owners_throttled;
+	size_t owners_ready;	// of both
 	uint64_t owners_new_ns; // taken by those who came and went since an old one was served
 	uint64_t turn;
-	bool turn_served; // somebody in it
+	bool turn_served;	// somebody in it
 	struct session *served; // between session_share_next() and session_share_used()
 	struct session_owner *served_owner;
 	bool served_was_cut;
@@ -86,13 +97,17 @@ struct session_shared {
 	size_t spares_count;
 	uint64_t buffer_bytes; // of all sessions but the dead: input, output, queued commands
 	uint64_t buffer_bytes_max;
-	uint64_t owner_bytes_max; // of the sessions of one uid
+	uint64_t owner_bytes_max;     // of the sessions of one uid
 	uint64_t noticed_seq;	      // what the persister was told of
 	uint64_t request_seq;	      // what somebody began to wait for in this turn
 	uint64_t settled_durable_seq; // watermarks for which held replies were last looked at
 	uint64_t settled_failed_seq;
 	uint64_t parked_tried_ns;
-	uint64_t idle_due_ns; // when idle clients are looked for next
+	uint64_t idle_due_ns;		      // when idle clients are looked for next
+	bool ending;			      // all are being closed for good
+	struct access *access;		      // who has which rights, NULL = everybody all of them
+	struct keyspace_written metered_from; // before the command that is metered
+	uint64_t quota_write_bytes, quota_writes, quota_burst_ms; // by which buckets were filled
 };
 
 static inline void session_count_up(struct session_shared *shared, enum kvs_counter counter,
@@ -130,9 +145,12 @@ void session_output_replace(struct session *session, char *output, size_t bytes,
 
 // ---- session_limits.c ----
 
-/// The owner of a new session of `uid`, NULL if memory is short; it ends with its last session.
+/// The owner of a new session of `uid`, NULL if memory is short; it ends with its last session, or
+/// when what it wrote is paid for.
 struct session_owner *session_owner_join(struct session_shared *shared, uint32_t uid);
-void session_owner_leave(struct session_owner *owner);
+void session_owner_leave(struct session_shared *shared, struct session_owner *owner);
+/// At the end, when no session is left: those that had written too fast.
+void session_owners_free(struct session_shared *shared);
 /// Charges a uid for what does not end with one of its sessions; it lasts until it is given back.
 void session_owner_charge(struct session_shared *shared, struct session_owner *owner, size_t bytes);
 void session_owner_uncharge(struct session_shared *shared, struct session_owner *owner,

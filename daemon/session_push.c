@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/log.h"
+#include "daemon/refuse.h"
 #include "daemon/reply.h"
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
@@ -93,11 +93,11 @@ static void session_push_set_soft(struct session *session, bool soft)
 /// Closes a subscriber that does not keep up.
 static void session_push_cut_off(struct session *session, const char *bound)
 {
-	log_warning("client %llu (pid %d, uid %u) does not keep up with its subscriptions: closed "
-		    "with %zu bytes unread (%s)",
-		    (unsigned long long)session->id, (int)session->pid, (unsigned)session->uid,
-		    session_output_used(session), bound);
-	session_count_up(session->shared, KVS_COUNTER_clients_dropped_output, 1);
+	refuse(session, REFUSAL_OUTPUT,
+	       "it does not keep up with its subscriptions: %zu bytes are unread (%s); read them, "
+	       "or "
+	       "raise that",
+	       session_output_used(session), bound);
 	session_push_set_soft(session, false);
 	if (!session_push_farewell(session)) {
 		session_kill(session, NULL);

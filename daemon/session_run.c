@@ -6,7 +6,7 @@
 
 #include "daemon/command.h"
 #include "daemon/keyspace.h"
-#include "daemon/log.h"
+#include "daemon/refuse.h"
 #include "daemon/reply.h"
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
@@ -18,7 +18,7 @@
 bool session_may_run(const struct session *session)
 {
 	return !session->dead && !session->is_parked && !session->is_resting &&
-	       !session->is_awaiting && !session->close_after_reply &&
+	       !session->is_awaiting && !session->is_throttled && !session->close_after_reply &&
 	       session->spans_end - session->spans_first < SESSION_HOLD_SPANS_MAX;
 }
 
@@ -41,6 +41,9 @@ session_settle_command(struct session *session, enum command_outcome outcome, ui
 		if (outcome != COMMAND_AGAIN) {
 			session_task_end(session);
 		}
+	}
+	if (__builtin_expect(session->is_metered, 0) && outcome != COMMAND_AGAIN) {
+		session_guard_charge(session);
 	}
 	if (outcome != COMMAND_DONE) {
 		return;
@@ -86,8 +89,9 @@ static enum command_outcome session_dispatch(struct session *session,
 static void session_protocol_error(struct session *session, const struct resp_request *request)
 {
 	reply_errorf(session, "ERR Protocol error: %s", request->error);
-	log_info("client %llu (pid %d) is closed, protocol error: %s",
-		 (unsigned long long)session->id, (int)session->pid, request->error);
+	refuse(session, REFUSAL_FRAME,
+	       "protocol error: %s; what speaks there must speak RESP, see PROTOCOL.md",
+	       request->error);
 	session_count_up(session->shared, KVS_COUNTER_clients_dropped_protocol, 1);
 	session->close_after_reply = true;
 }
@@ -192,8 +196,10 @@ static bool session_run_window(struct session *session, unsigned n, uint64_t unt
 				session_task_keep(session, &window[i], ends[i]);
 			} else if (outcome == COMMAND_PARK) {
 				session_park(session);
-			} else {
+			} else if (outcome == COMMAND_POSTPONE) {
 				session_postpone(session);
+			} else {
+				session_throttle(session);
 			}
 			session_unparse(session);
 			return false;
@@ -284,6 +290,7 @@ static void session_settle_turn(struct session *session)
 		session_input_trim(session);
 	}
 	session->hold_open = false;
+	session->may_pass = false;
 	if (session->last_write_seq > session->shared->noticed_seq) {
 		SEAM_CRASH(reply_queued);
 	}
@@ -302,6 +309,9 @@ static bool session_go_on(struct session *session)
 	uint64_t seq_before = keyspace_last_seq(session->kvd->keyspace);
 	size_t input_end = session->task->input_end;
 	keyspace_tick(session->kvd->keyspace);
+	if (session->is_metered) {
+		session_guard_meter(session);
+	}
 	enum command_outcome outcome = command_continue(session);
 	session_settle_command(session, outcome, seq_before);
 	if (outcome == COMMAND_PARK) {
@@ -326,7 +336,7 @@ void session_work(struct session *session, uint64_t until_ns)
 	bool drained = !session->may_read;
 	session->may_read = false;
 	session->until_ns = until_ns;
-	keyspace_set_writer(session->kvd->keyspace, session->writer);
+	keyspace_set_writer(session->kvd->keyspace, &session->writer);
 	keyspace_set_slice(session->kvd->keyspace, &session->slice);
 	if (__builtin_expect(session->task != NULL, 0) && !session_go_on(session)) {
 		session_go_on_later(session);
@@ -362,7 +372,7 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 	struct resp_request *request = &session->shared->window[0];
 	struct resp_request_state state = { 0 };
 	session->until_ns = session->kvd->seam->monotonic_ns() + SESSION_SLICE_NS;
-	keyspace_set_writer(session->kvd->keyspace, session->writer);
+	keyspace_set_writer(session->kvd->keyspace, &session->writer);
 	keyspace_set_slice(session->kvd->keyspace, &session->slice);
 	enum resp_result result;
 	do {
@@ -381,6 +391,12 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 	enum command_outcome outcome = session_dispatch(session, request);
 	if (outcome == COMMAND_POSTPONE) {
 		return false; // it waits for the end of the pause, too
+	}
+	if (outcome == COMMAND_THROTTLE) {
+		session->no_wait = false;
+		session_set_parked(session, false);
+		session_throttle(session); // its user has used up what it may write meanwhile
+		return true;
 	}
 	if (outcome == COMMAND_PARK) {
 		if (!session->no_wait) {

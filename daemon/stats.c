@@ -15,9 +15,11 @@
 #include "daemon/persist.h"
 #include "daemon/readers.h"
 #include "daemon/seam.h"
+#include "daemon/session.h"
 #include "daemon/text.h"
 #include "shm/map.h"
 
+#define STATS_USERS_LISTED_MAX 256u
 #define STATS_CLIENTS_LISTED_MAX 256u // attached processes that KVD.STATS describes one by one
 
 struct stats *stats_create(struct kvd *kvd)
@@ -224,6 +226,26 @@ static void stats_json_clients(const struct kvd *kvd, struct text *text)
 	text_printf(text, "]");
 }
 
+/// Users that own something, with what else they have.
+static void stats_json_users(const struct kvd *kvd, struct text *text)
+{
+	unsigned listed = 0;
+	text_printf(text, ",\"users\":[");
+	for (uint16_t i = 1; i < KVS_WRITERS_MAX && listed < STATS_USERS_LISTED_MAX; i++) {
+		uint32_t uid;
+		struct keyspace_owned owned = keyspace_owned(kvd->keyspace, i);
+		if (owned.keys == 0 || !keyspace_writer_uid(kvd->keyspace, i, &uid)) {
+			continue;
+		}
+		text_printf(text, "%s{\"uid\":%u,\"stored_bytes\":%" PRIu64 ",\"keys\":%" PRIu64,
+			    listed++ ? "," : "", uid, owned.bytes, owned.keys);
+		text_printf(text, ",\"connections\":%zu,\"pages\":%u}",
+			    kvd->sessions ? session_uid_count(kvd->sessions, uid) : 0,
+			    kvd->readers ? readers_pages(kvd->readers, uid) : 0);
+	}
+	text_printf(text, "]");
+}
+
 void stats_json(const struct kvd *kvd, struct text *text)
 {
 	static const char *const policies[] = { "memory", "lazy", "group", "sync" };
@@ -256,5 +278,6 @@ void stats_json(const struct kvd *kvd, struct text *text)
 	text_printf(text, "}");
 	stats_json_commands(kvd, text);
 	stats_json_clients(kvd, text);
+	stats_json_users(kvd, text);
 	text_printf(text, "}");
 }

@@ -150,7 +150,8 @@ void stats_turn(const struct kvd *kvd);
 /// The whole of KVD.STATS as one JSON object, appended to `text`. Fields are only ever added:
 /// version, pid, uptime_ms, policy, state, applied_seq, durable_seq, instance_id, run_id,
 /// counters {name: value}, commands {name: {calls, failed, rejected, usec_per_call}},
-/// clients [{session, pid, uid, pages, hits, misses, revoked, inside}].
+/// clients [{session, pid, uid, pages, hits, misses, revoked, inside}],
+/// users [{uid, stored_bytes, keys, connections, pages}] of those who own something.
 void stats_json(const struct kvd *kvd, struct text *text);
 
 /// Resident memory of this process in bytes, 0 if /proc does not tell.

@@ -73,6 +73,7 @@ void kvs_adopt_fini(struct kvs_adopt *plan)
 	free(plan->tombstones);
 	free(plan->runs);
 	free(plan->clears);
+	free(plan->owners);
 	memset(plan, 0, sizeof(*plan));
 }
 

@@ -40,6 +40,12 @@ struct kvs_adopt_clear {
 	bool damaged; // it cannot be; not just left over
 };
 
+/// What the current records of one writer are, removals apart.
+struct kvs_adopt_owner {
+	uint64_t bytes;
+	uint64_t keys;
+};
+
 struct kvs_adopt {
 	struct kvs_region *region;
 	uint64_t durable_seq; // as given
@@ -65,6 +71,7 @@ struct kvs_adopt {
 	uint64_t keys;
 	uint64_t keys_with_expiry;
 	uint64_t live_bytes; // of current records, large values included
+	struct kvs_adopt_owner *owners; // KVS_WRITERS_MAX, by the writer index of records
 	uint64_t unpersisted_large_bytes;
 	struct kvs_adopt_tombstone *tombstones;
 	size_t tombstones_count, tombstones_capacity;

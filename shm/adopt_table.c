@@ -109,7 +109,11 @@ static bool count_entry(struct look *look)
 	}
 	plan->keys++;
 	plan->keys_with_expiry += view->expiry_ms != 0;
+	struct kvs_adopt_owner *owner = &plan->owners[kvs_record_writer(view->record)];
+	owner->keys++;
+	owner->bytes += view->record_bytes;
 	if ((view->flags & KVS_RECORD_LARGE) != 0) {
+		owner->bytes += view->value_bytes;
 		plan->live_bytes += view->value_bytes;
 		return kvs_adopt_note_run(plan, view, true);
 	}
@@ -244,5 +248,6 @@ int kvs_adopt_plan_table(struct kvs_adopt *plan)
 		return table_damaged(plan, "it has no room for its buckets", look.buckets);
 	}
 	plan->linked = calloc(look.overflow_count / 64 + 1, sizeof(*plan->linked));
-	return plan->linked != NULL ? look_at_all(&look) : -ENOMEM;
+	plan->owners = calloc(KVS_WRITERS_MAX, sizeof(*plan->owners));
+	return plan->linked != NULL && plan->owners != NULL ? look_at_all(&look) : -ENOMEM;
 }

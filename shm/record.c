@@ -76,8 +76,8 @@ uint32_t kvs_record_write(void *at, const struct kvs_record_spec *spec)
 int kvs_record_crc_ok(const struct kvs_record_view *view)
 {
 	const unsigned char *at = (const unsigned char *)view->record;
-	uint64_t body_bytes = (uint64_t)(view->payload + view->payload_bytes - at) -
-			      sizeof(struct kvs_record);
+	uint64_t body_bytes =
+		(uint64_t)(view->payload + view->payload_bytes - at) - sizeof(struct kvs_record);
 	return record_crc(at, body_bytes) == view->record->crc;
 }
 
@@ -88,9 +88,4 @@ struct kvs_run kvs_record_run(const struct kvs_record_view *view)
 		memcpy(&run, view->payload, sizeof(run));
 	}
 	return run;
-}
-
-uint16_t kvs_record_writer(const struct kvs_record *record)
-{
-	return (uint16_t)(record->time_key >> (KVS_TIME_BITS + 12));
 }

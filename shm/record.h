@@ -98,8 +98,8 @@ struct kvs_record_spec {
 	uint32_t key_bytes;
 	uint32_t value_bytes;
 	uint32_t payload_bytes; // of all pieces
-	uint32_t pieces_count; // 0 = in one
-	uint16_t flags; // EXPIRY is set from expiry_ms
+	uint32_t pieces_count;	// 0 = in one
+	uint16_t flags;		// EXPIRY is set from expiry_ms
 	uint16_t writer;
 };
 
@@ -170,7 +170,10 @@ static inline uint64_t kvs_record_time_ms(const struct kvs_record *record)
 {
 	return kvs_record_time_word_ms(kvs_load_relaxed(&record->time_key));
 }
-uint16_t kvs_record_writer(const struct kvs_record *record);
+static inline uint16_t kvs_record_writer(const struct kvs_record *record)
+{
+	return (uint16_t)(kvs_load_relaxed(&record->time_key) >> (KVS_TIME_BITS + 12));
+}
 
 static inline uint64_t kvs_place_make(uint64_t block, uint32_t offset)
 {

@@ -46,7 +46,7 @@ struct store_facts {
 	uint64_t oldest_block; // == next_block: no block
 	uint64_t next_block;
 	uint64_t log_bytes; // what the blocks take in the file
-	bool ended; // the last commit was store_commit_last()
+	bool ended;	    // the last commit was store_commit_last()
 };
 
 /// Opens or creates. On failure `why` gets one line that names the thing and the remedy. Returns an
@@ -99,6 +99,13 @@ int store_refuse(struct store *store, uint64_t number, const char *what);
 /// Deletes the oldest `count` blocks. Returns an enum store_error; on failure the transaction is
 /// gone.
 int store_delete_oldest(struct store *store, uint64_t count);
+
+/// Keeps whose the writer indices from 1 on are. Inside a transaction. Returns an enum store_error;
+/// on failure the transaction is gone.
+int store_put_writers(struct store *store, const uint32_t *uids, uint32_t count);
+/// Reads that as of the last commit. Returns an enum store_error, or 1 if nobody ever wrote it.
+/// Call with: no transaction open.
+int store_read_writers(struct store *store, uint32_t uids[KVS_WRITERS_MAX], uint32_t *count);
 
 /// Commits: when this returns 0, everything appended survives a crash of the machine and everything
 /// up to `durable_seq`, or to what was in it already if that is more, is in the store. Returns an

@@ -305,9 +305,11 @@ static void test_places(void)
 	struct keyspace_moment *moments[KEYSPACE_MOMENTS_MAX + 2];
 	struct resp_arg args[1] = { key_of(1) };
 	fixture_open(&f, false, 3);
+	struct keyspace_writer writer = { 0 };
 	unsigned open = 0;
+	keyspace_set_writer(f.keyspace, &writer);
 	for (unsigned i = 0; i < KEYSPACE_MOMENTS_MAX + 2; i++) {
-		keyspace_set_writer(f.keyspace, (uint16_t)(i / (KEYSPACE_MOMENTS_WRITER_MAX + 1)));
+		writer.uid = i / (KEYSPACE_MOMENTS_WRITER_MAX + 1);
 		moments[i] = keyspace_moment_create(f.keyspace, args, 1, true, i);
 		(void)keyspace_moment_enter(moments[i]);
 		bool good = keyspace_moment_open(moments[i]);
@@ -316,10 +318,9 @@ static void test_places(void)
 		   fits ? "is open" : "has to wait");
 		open += good;
 	}
-	keyspace_set_writer(f.keyspace, 100);
 	struct keyspace_moment *more[KEYSPACE_MOMENTS_MAX];
 	for (unsigned i = 0; i < KEYSPACE_MOMENTS_MAX; i++) {
-		keyspace_set_writer(f.keyspace, (uint16_t)(100 + i));
+		writer.uid = 100 + i;
 		more[i] = keyspace_moment_create(f.keyspace, args, 1, true, i);
 		(void)keyspace_moment_enter(more[i]);
 		open += keyspace_moment_open(more[i]);

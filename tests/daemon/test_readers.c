@@ -464,18 +464,6 @@ static void test_tables(void)
 		good = good && readers_own_slot(readers) != NULL;
 	}
 	ok(good && readers_own_slot(readers) == NULL, "kvd's own threads have a page of slots");
-	uint16_t first = readers_writer_index(readers, 1000);
-	uint16_t second = readers_writer_index(readers, 0);
-	uint32_t uid = 1;
-	ok(first != second && first != 0 && readers_writer_index(readers, 1000) == first &&
-		   readers_writer_uid(readers, second, &uid) && uid == 0 &&
-		   !readers_writer_uid(readers, 0, &uid),
-	   "a uid has one index");
-	for (uint32_t i = 0; i < KVS_WRITERS_MAX; i++) {
-		uint16_t index = readers_writer_index(readers, 2000 + i);
-		good = good && index < KVS_WRITERS_MAX;
-	}
-	ok(good && readers_writer_index(readers, 999999) == 0, "G: the table has an end");
 }
 
 int main(void)

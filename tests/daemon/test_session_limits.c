@@ -22,7 +22,7 @@
 static int connect_as(uint32_t uid, struct session **session)
 {
 	int fd = stub_connect(session);
-	session_owner_leave((*session)->owner);
+	session_owner_leave(stub.sessions, (*session)->owner);
 	(*session)->uid = uid;
 	(*session)->owner = session_owner_join(stub.sessions, uid);
 	return fd;

@@ -25,7 +25,7 @@ static unsigned count;
 static int connect_as(uint32_t uid)
 {
 	int fd = stub_connect(&sessions[count]);
-	session_owner_leave(sessions[count]->owner);
+	session_owner_leave(stub.sessions, sessions[count]->owner);
 	sessions[count]->uid = uid;
 	sessions[count]->owner = session_owner_join(stub.sessions, uid);
 	fds[count++] = fd;

@@ -51,10 +51,22 @@ void keyspace_prefetch(struct keyspace *keyspace, const void *key, size_t key_by
 	(void)pass;
 }
 
-void keyspace_set_writer(struct keyspace *keyspace, uint16_t writer)
+void keyspace_set_writer(struct keyspace *keyspace, const struct keyspace_writer *writer)
 {
 	(void)keyspace;
 	(void)writer;
+}
+
+uint16_t keyspace_writer_index(struct keyspace *keyspace, uint32_t uid)
+{
+	(void)keyspace;
+	return (uint16_t)(uid % 100 + 1);
+}
+
+struct keyspace_written keyspace_written(const struct keyspace *keyspace)
+{
+	(void)keyspace;
+	return stub.written;
 }
 
 void keyspace_set_slice(struct keyspace *keyspace, const struct keyspace_slice *slice)

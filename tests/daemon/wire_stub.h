@@ -14,9 +14,10 @@
 #include "daemon/session.h"
 
 struct stub {
-	uint64_t now_ns; // the clock
+	uint64_t now_ns;  // the clock
 	uint64_t step_ns; // by which it moves with every look at it
 	uint64_t last_seq;
+	struct keyspace_written written;
 	uint64_t durable_seq;
 	uint64_t failed_seq;
 	uint64_t requested_seq; // last persist_request()

@@ -24,11 +24,19 @@ struct block {
 	uint32_t count;
 };
 
+/// Whose the writer indices are.
+struct writers {
+	bool is_known;
+	uint32_t count;
+	uint32_t uids[KVS_WRITERS_MAX];
+};
+
 /// What is on the disk: survives kvd.
 struct disk {
 	bool exists;
 	struct store_facts facts;
 	struct block *blocks; // by number - facts.oldest_block
+	struct writers writers;
 	size_t room;
 };
 
@@ -41,6 +49,7 @@ struct store {
 	struct block *added;	      // by the open transaction
 	size_t added_count, added_room;
 	struct store_builder builder;
+	struct writers writers; // put by the open transaction
 	const char *why;
 };
 
@@ -143,6 +152,7 @@ void store_abort(struct store *store)
 	store->is_open = false;
 	store->now = store->committed;
 	store->added_count = 0;
+	store->writers.is_known = false;
 	store_builder_reset(&store->builder);
 }
 
@@ -260,6 +270,25 @@ int store_delete_oldest(struct store *store, uint64_t count)
 	return STORE_OK;
 }
 
+int store_put_writers(struct store *store, const uint32_t *uids, uint32_t count)
+{
+	if (!store->is_open || count > KVS_WRITERS_MAX) {
+		sim_fail("%u writers are kept, or outside of a transaction", (unsigned)count);
+	}
+	store->writers.is_known = true;
+	store->writers.count = count;
+	memcpy(store->writers.uids, uids, count * sizeof(*uids));
+	return STORE_OK;
+}
+
+int store_read_writers(struct store *store, uint32_t uids[KVS_WRITERS_MAX], uint32_t *count)
+{
+	(void)store;
+	*count = disk.writers.count;
+	memcpy(uids, disk.writers.uids, *count * sizeof(*uids));
+	return disk.writers.is_known ? STORE_OK : 1;
+}
+
 static void disk_apply(struct store *store, bool last, uint64_t durable_seq)
 {
 	struct disk *to = disk_of(store);
@@ -282,6 +311,9 @@ static void disk_apply(struct store *store, bool last, uint64_t durable_seq)
 		durable_seq > store->now.durable_seq ? durable_seq : store->now.durable_seq;
 	store->now.ended = last;
 	to->facts = store->now;
+	if (store->writers.is_known) {
+		to->writers = store->writers;
+	}
 	sim_note("committed up to %llu, blocks %llu to %llu",
 		 (unsigned long long)to->facts.durable_seq,
 		 (unsigned long long)to->facts.oldest_block,

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+//
+// Before a command that not everybody may run, or not as fast as he likes: rights and write quotas
+// of its user. Asked only where something is restricted; see session_guard.h.
+#include "daemon/commands.h"
+
+#include <stdio.h>
+
+#include "daemon/refuse.h"
+#include "daemon/session_guard.h"
+
+#define GUARD_TEXT_BYTES 320u
+#define GUARD_WRITES (COMMAND_WRITE | COMMAND_MAY_REPLICATE)
+
+/// Flags of the command, or of all that EXEC would run. *removes: it writes, but only removes.
+static uint32_t guard_flags(const struct call *call, bool *removes)
+{
+	const struct session_multi *multi = &call->session->multi;
+	uint32_t flags = call->command->flags;
+	bool grows = (flags & COMMAND_WRITE) && !(flags & COMMAND_REMOVES);
+	bool exec = commands_index(call->command) == COMMANDS_ROW_exec;
+	for (uint32_t i = 0; exec && i < multi->count; i++) {
+		uint32_t queued = multi->queued[i].command->flags;
+		flags |= queued;
+		grows |= (queued & COMMAND_WRITE) && !(queued & COMMAND_REMOVES);
+	}
+	*removes = !grows;
+	return flags;
+}
+
+/// The right that is missing, 0 = none.
+static uint32_t guard_missing(const struct session *session, uint32_t flags)
+{
+	if ((flags & GUARD_WRITES) && !(session->rights & ACCESS_WRITE)) {
+		return ACCESS_WRITE;
+	}
+	if ((flags & COMMAND_PRIVILEGED) && !(session->rights & ACCESS_ADMIN)) {
+		return ACCESS_ADMIN;
+	}
+	return 0;
+}
+
+bool commands_may_administer(struct call *call, const char *what)
+{
+	struct session *session = call->session;
+	if (session_guard_may(session, ACCESS_ADMIN)) {
+		return true;
+	}
+	refuse(session, REFUSAL_RIGHT,
+	       "%s needs the right to administer: add user:%u to allow-admin", what,
+	       (unsigned)session->uid);
+	commands_errorf(call,
+			"NOPERM %s needs the right to administer, which uid %u has not: add "
+			"user:%u to allow-admin, or ask root",
+			what, (unsigned)session->uid, (unsigned)session->uid);
+	return false;
+}
+
+static void guard_refuse(struct call *call, enum access_right right)
+{
+	char text[GUARD_TEXT_BYTES];
+	const struct session *session = call->session;
+	const char *option = session_guard_option(right);
+	const char *verb = right == ACCESS_WRITE ? "write" : "administer";
+	refuse(session, REFUSAL_RIGHT, "'%s' needs the right to %s: add user:%u to %s",
+	       call->command->name, verb, (unsigned)session->uid, option);
+	(void)snprintf(text, sizeof(text),
+		       "NOPERM this user has no permissions to run the '%s' command: it needs the "
+		       "right to %s, which uid %u has not; add user:%u to %s, or ask root",
+		       call->command->name, verb, (unsigned)session->uid, (unsigned)session->uid,
+		       option);
+	commands_reject(call, text);
+}
+
+void commands_reject_stored(struct call *call)
+{
+	char text[GUARD_TEXT_BYTES];
+	const struct session *session = call->session;
+	struct keyspace_owned owned = keyspace_owned(call->kvd->keyspace, session->writer.index);
+	(void)snprintf(text, sizeof(text),
+		       "uid %u owns %llu bytes of records and may own %llu (quota-stored-bytes): "
+		       "remove keys, or raise that, or name the user in quota-exempt",
+		       (unsigned)session->uid, (unsigned long long)owned.bytes,
+		       (unsigned long long)session->writer.quota_bytes);
+	refuse(session, REFUSAL_STORED, "%s", text);
+	char line[GUARD_TEXT_BYTES + 32];
+	(void)snprintf(line, sizeof(line), "OOM command not allowed: %s", text);
+	commands_reject(call, line);
+}
+
+void commands_reject_crowded(struct call *call)
+{
+	char text[GUARD_TEXT_BYTES];
+	const struct session *session = call->session;
+	refuse(session, REFUSAL_CROWDED,
+	       "too many keys collide with its new key; keys that are not trusted want hash = "
+	       "siphash");
+	(void)snprintf(
+		text, sizeof(text),
+		"ERR too many keys collide with a new key of uid %u: it is refused until the "
+		"table is rebuilt, at most once in reseed-interval (%llu ms)",
+		(unsigned)session->uid, (unsigned long long)call->kvd->config.reseed_ms);
+	commands_reject(call, text);
+}
+
+bool commands_guard(struct call *call, enum command_outcome *outcome)
+{
+	bool removes;
+	struct session *session = call->session;
+	if (session->guarded == SESSION_GUARDED_ANEW) {
+		session_guard_look(session);
+	}
+	uint32_t flags = guard_flags(call, &removes);
+	uint32_t missing = guard_missing(session, flags);
+	if (missing) {
+		*outcome = COMMAND_DONE;
+		session->commands_count++;
+		guard_refuse(call, (enum access_right)missing);
+		return false;
+	}
+	bool queues = session->multi.active && !(call->command->flags & COMMAND_NO_QUEUE);
+	if ((flags & COMMAND_WRITE) && !queues) {
+		session_guard_writer(session);
+		*outcome = COMMAND_THROTTLE;
+		return removes || !session_guard_must_wait(session);
+	}
+	return true;
+}
