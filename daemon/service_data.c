@@ -213,7 +213,9 @@ int service_start_load(struct service *service)
 	}
 	// No store tells which versions earlier lives handed out.
 	uint64_t last_seq = generation_version(&service->generation);
-	(void)keyspace_recover_finish(kvd->keyspace, last_seq, last_seq != 0);
+	(void)keyspace_recover_finish(kvd->keyspace, last_seq, service_generation(service) != 0);
+	// Before the first reply: this life may end before the first turn does.
+	generation_note_version(&service->generation, keyspace_last_seq(kvd->keyspace));
 	if (service_store_exists(kvd->config.dir)) {
 		log_warning("%s/store holds data that --persist memory neither reads nor updates: "
 			    "a later start with another policy will serve it again",
