@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 
-from kvdtest import KVD_PROGRAM, Kvd, _die_with_parent
+from kvdtest import KVD_PROGRAM, TIMEOUT_S, Kvd, _die_with_parent
 
 FIRST = 3  # SD_LISTEN_FDS_START
 
@@ -21,6 +21,7 @@ class KeptKvd(Kvd):
         super().__init__(*args, start=False, **others)
         self.kept = {}
         self.ready = threading.Event()
+        self.drained = threading.Event()
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(os.path.join(self.root, 'notify'))
         threading.Thread(target=self._listen, daemon=True).start()
@@ -38,6 +39,8 @@ class KeptKvd(Kvd):
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     fds.frombytes(payload[:len(payload) - len(payload) % fds.itemsize])
             fields = dict(line.split('=', 1) for line in data.decode().splitlines() if '=' in line)
+            if 'DRAINED' in fields:
+                self.drained.set()
             name = fields.get('FDNAME', 'stored')
             if 'FDSTOREREMOVE' in fields:
                 for fd in self.kept.pop(name, []):
@@ -50,6 +53,23 @@ class KeptKvd(Kvd):
                     held.append(fd)
             if fields.get('READY') == '1':
                 self.ready.set()
+
+    def _drain(self):
+        """All that the dead kvd had given is kept, however busy the machine is."""
+        self.drained.clear()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
+            own.sendto(b'DRAINED=1', os.path.join(self.root, 'notify'))
+        self.drained.wait(TIMEOUT_S)
+
+    def kill(self):
+        if self.process:
+            super().kill()
+            self._drain()
+
+    def wait(self):
+        status = super().wait()
+        self._drain()
+        return status
 
     def spawn(self, *args):
         assert self.process is None, 'kvd is running already'
