@@ -36,7 +36,7 @@ class Watched:
     def __init__(self, tap, programs, extra=()):
         self.tap = tap
         self.target = Target(programs, extra)
-        self.worker = type(self.target.polite)(os.path.join(programs, 'polite'),
+        self.worker = type(self.target.polite)(os.path.join(self.target.programs, 'polite'),
                                                self.target.kvd.socket)
         self.tried = 0
 
@@ -110,7 +110,7 @@ def main():
             watched.worker.end()
             watched.target.end()
         tried += watched.tried
-    tap.diag(f'hostile-actions {tried}')
+    tap.diag(f'counted hostile-actions {tried}')
     tap.done()
 
 

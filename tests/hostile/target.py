@@ -5,6 +5,7 @@
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 
@@ -36,6 +37,23 @@ def is_reachable(uid, path):
         become(uid)
         os._exit(0 if os.access(path, os.X_OK) else 1)
     return os.waitpid(pid, 0)[1] == 0
+
+
+def copy_programs(programs, root):
+    """Copies polite and collide to where any uid may run them, and the library beside them, as the
+    build folder has it. Returns their folder."""
+    folder = os.path.join(root, 'tests', 'hostile')
+    library = os.path.join(root, 'libclient')
+    for path in (os.path.dirname(folder), folder, library):
+        os.mkdir(path)
+        os.chmod(path, 0o755)
+    for name in ('polite', 'collide'):
+        shutil.copy(os.path.join(programs, name), folder)
+    built = os.path.join(programs, '..', '..', 'libclient')
+    for name in os.listdir(built):
+        if name.startswith('libkvclient.so') and os.path.isfile(os.path.join(built, name)):
+            shutil.copy(os.path.join(built, name), library)
+    return folder
 
 
 class Polite:
@@ -99,8 +117,8 @@ class Target:
                 os.environ['KVD_WRAPPER'] = wrapper
         self.admin = self.kvd.connect()
         wait_until(lambda: self.admin.command('DBSIZE') == 0, 'the start to be over')
-        self.polite = Polite(os.path.join(programs, 'polite'), self.kvd.socket)
-        self.programs = programs
+        self.programs = copy_programs(programs, self.kvd.root)
+        self.polite = Polite(os.path.join(self.programs, 'polite'), self.kvd.socket)
 
     def facts(self):
         """What an attacker knows."""

@@ -225,7 +225,6 @@ int main(void)
 	}
 	kvs_store_release(&world.stop, 1);
 	pthread_join(threads[READERS], NULL);
-	printf("# counted hostile-actions %llu\n", (unsigned long long)world.flips);
 	ok(answers[0] > ROUNDS / 10 && answers[1] > 0,
 	   "H: %llu values and %llu others while %llu words changed to garbage and back",
 	   (unsigned long long)answers[0], (unsigned long long)answers[1],
