@@ -101,7 +101,7 @@ static void test_line(const char *line)
 	for (int change = 0; change < SLICES_CHANGES; change++) {
 		unsigned at = 0;
 		while (try_change(line, (enum slices_change)change, at, &wrong)) {
-			at += at < 5 ? 1 : tap_step(4, 24);
+			at += at < 4 ? tap_step(1, 4) : tap_step(4, 24);
 			last = at > last ? at : last;
 		}
 	}
