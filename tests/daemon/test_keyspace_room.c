@@ -225,9 +225,11 @@ int main(void)
 	test_expiry(true, 32 * FIXTURE_SEGMENT_BYTES);
 	test_batches(false);
 	test_batches(true);
-	test_flushes(false, false);
 	test_flushes(true, false);
-	test_flushes(true, true);
+	if (tap_slowness() == 1) {
+		test_flushes(false, false);
+		test_flushes(true, true);
+	}
 	test_colliding();
 	return tap_done();
 }
