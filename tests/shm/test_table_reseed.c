@@ -353,6 +353,11 @@ int main(void)
 	close_world(&w);
 	test_crowded();
 	for (unsigned i = 0; i < 2; i++) {
+		const char *emulated = getenv("KVD_TEST_EMULATED");
+		if (emulated != NULL && strcmp(emulated, "valgrind") != 0) {
+			tap_skip("who adopts asks the file what is populated: nothing is here");
+			continue;
+		}
 		open_world(&w);
 		test_adopted(&w, i == 1);
 		close_world(&w);
