@@ -279,16 +279,6 @@ static void run(struct watcher *w, struct script *s, uint64_t most)
 	kvs_region_close(&w->region);
 }
 
-static struct script *new_script(void)
-{
-	struct script *s =
-		mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (s == MAP_FAILED) {
-		script_bail("no shared memory");
-	}
-	return s;
-}
-
 int main(int argc, char **argv)
 {
 	const char *why;
@@ -300,7 +290,7 @@ int main(int argc, char **argv)
 	uint64_t wanted = text != NULL ? strtoull(text, NULL, 10) : BOUNDARIES_DEFAULT;
 	uint64_t half = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
 	uint64_t seed = tap_seed(1) + (half << 32);
-	struct script *s = new_script();
+	struct script *s = step_shared(sizeof(*s));
 	struct watcher w = { .script = s, .shadow = calloc(1, 1u << 16) };
 	while (w.changes < wanted && w.refused + w.wrong + w.wrong_later == 0) {
 		memset(s, 0, sizeof(*s));

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
@@ -46,6 +47,16 @@ static void share_one_processor(void)
 	CPU_ZERO(&one);
 	CPU_SET(cpu < 0 ? 0 : cpu, &one);
 	(void)sched_setaffinity(0, sizeof(one), &one);
+}
+
+void *step_shared(size_t bytes)
+{
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (at == MAP_FAILED) {
+		printf("Bail out! no shared memory\n");
+		exit(99);
+	}
+	return at;
 }
 
 pid_t step_start(void (*body)(void *context), void *context)

@@ -21,6 +21,9 @@ bool step_supported(const char **why);
 /// Bails out on failure.
 pid_t step_start(void (*body)(void *context), void *context);
 
+/// Zeroed memory that this process and its children share; never given back. Bails out on failure.
+void *step_shared(size_t bytes);
+
 /// Where the child is stopped. It ends with _exit(0) after `body`.
 enum step_state {
 	STEP_STOPPED,

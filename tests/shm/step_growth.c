@@ -234,12 +234,7 @@ static enum step_state run(struct watcher *w, struct script *s)
 
 static struct script *new_script(uint64_t random, unsigned operations, bool mutant)
 {
-	struct script *s =
-		mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (s == MAP_FAILED) {
-		printf("Bail out! no shared memory\n");
-		exit(99);
-	}
+	struct script *s = step_shared(sizeof(*s));
 	s->random = random;
 	s->operations = operations;
 	s->mutant = mutant;
