@@ -123,7 +123,7 @@ static bool access_add(struct access_list *list, struct access_entry entry)
 	return true;
 }
 
-// Without a `list` it only looks: that needs no memory.
+// Without a `list` it only looks: that needs memory for nothing but the look-up of a name.
 static bool access_parse(const char *text, struct access_list *list, char *error,
 			 size_t error_bytes)
 {
