@@ -68,15 +68,20 @@ def holds(tap, kvd, durable):
         tap.equal(connection.command('GET', 'again'), b'x', 'E: and what came later')
 
 
-def folder(kvd):
-    os.makedirs(kvd.dir, exist_ok=True)
-    return kvd.dir
+class MountedKvd(Kvd):
+    """A kvd with a file system on its folder, which can be removed only without it."""
+
+    def cleanup(self):
+        self.kill()
+        if os.path.ismount(self.dir):
+            subprocess.run(['umount', '--lazy', self.dir], check=True)
+        super().cleanup()
 
 
 def full(tap):
-    kvd = Kvd('--persist', 'group', '--memory', '64MiB', start=False)
+    kvd = MountedKvd('--persist', 'group', '--memory', '64MiB', start=False)
     with kvd:
-        why = mount('-t', 'tmpfs', '-o', 'size=8m,mode=0700', 'none', folder(kvd))
+        why = mount('-t', 'tmpfs', '-o', 'size=8m,mode=0700', 'none', kvd.dir)
         if why:
             tap.skip('a full file system', why)
             return
@@ -114,7 +119,7 @@ def make_ext4(kvd, size, *options, quotas=False):
                           check=False)
     if made.returncode != 0:
         return None, made.stderr.strip()
-    why = mount('-o', ','.join(('loop',) + options), image, folder(kvd))
+    why = mount('-o', ','.join(('loop',) + options), image, kvd.dir)
     if why:
         return None, why
     with open('/proc/self/mounts', encoding='ascii') as mounts:
@@ -131,7 +136,7 @@ def set_quota(device, bytes_max):
 
 
 def quota(tap):
-    kvd = Kvd('--persist', 'group', '--memory', '64MiB', start=False)
+    kvd = MountedKvd('--persist', 'group', '--memory', '64MiB', start=False)
     with kvd:
         try:
             device, why = make_ext4(kvd, 96 << 20, 'usrquota', quotas=True)
@@ -165,7 +170,7 @@ def quota(tap):
 
 
 def read_only(tap):
-    kvd = Kvd('--persist', 'group', '--keep-failed-store', 'yes', start=False)
+    kvd = MountedKvd('--persist', 'group', '--keep-failed-store', 'yes', start=False)
     with kvd:
         try:
             device, why = make_ext4(kvd, 32 << 20, 'errors=remount-ro')
