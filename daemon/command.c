@@ -17,8 +17,8 @@
 #define COMMAND_NAME_BYTES_MAX 31u
 
 static const struct command command_rows[] = {
-#define X(id, name, run, arity, flags, first, last, step, group, since, syntax, summary) \
-	{ name, run, arity, flags, first, last, step, group, since, syntax, summary },
+#define X(id, name, run, arity, flags, right, first, last, step, group, since, syntax, summary) \
+	{ name, run, arity, (flags) | (right), first, last, step, group, since, syntax, summary },
 #include "daemon/commands.tbl.h"
 #undef X
 };

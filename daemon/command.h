@@ -37,8 +37,12 @@ enum command_flags {
 	COMMAND_UNPAUSES = 1 << 19,	 // never waits for it
 	COMMAND_CATEGORY_ADMIN = 1 << 20, // counts as such in ACL CAT, though not flagged so
 	COMMAND_NO_ASYNC_LOADING = 1 << 21,
-	COMMAND_PRIVILEGED = 1 << 22, // needs the right to administer, see allow-admin
-	COMMAND_REMOVES = 1 << 23,    // it leaves less behind: no quota lets it wait
+	COMMAND_REMOVES = 1 << 22, // it leaves less behind: no quota lets it wait
+	// The right that its user needs (commands_right()).
+	COMMAND_NEEDS_ATTACH = 1 << 23,
+	COMMAND_NEEDS_WRITE = 1 << 24,
+	COMMAND_NEEDS_ADMIN = 1 << 25,
+	COMMAND_NEEDS_ADMIN_OTHERS = 1 << 26, // only for what is another user's; it asks itself
 };
 
 /// One call: arguments point into the session's input buffer.
@@ -68,7 +72,7 @@ struct command {
 	const char *name; // lower case
 	void (*run)(struct call *call);
 	int arity; // as Redis: negative = at least
-	uint32_t flags;
+	uint32_t flags; // its right among them
 	int first_key, last_key, key_step; // as COMMAND replies
 	const char *group; // "string", "generic", "server", "connection", "transactions", "kvd"
 	const char *since;

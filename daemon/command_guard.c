@@ -10,7 +10,34 @@
 #include "daemon/session_guard.h"
 
 #define GUARD_TEXT_BYTES 320u
-#define GUARD_WRITES (COMMAND_WRITE | COMMAND_MAY_REPLICATE)
+
+struct guard_right {
+	uint32_t flag;
+	enum access_right right;
+	enum refusal refusal;
+	const char *verb;
+	const char *besides; // what works without it
+};
+
+static const struct guard_right guard_rights[] = {
+	{ COMMAND_NEEDS_ATTACH, ACCESS_ATTACH, REFUSAL_ATTACH_RIGHT, "attach",
+	  "; reads through the socket work" },
+	{ COMMAND_NEEDS_WRITE, ACCESS_WRITE, REFUSAL_RIGHT, "write", "" },
+	{ COMMAND_NEEDS_ADMIN, ACCESS_ADMIN, REFUSAL_RIGHT, "administer", "" },
+};
+#define GUARD_RIGHTS (sizeof(guard_rights) / sizeof(guard_rights[0]))
+
+const char *commands_right(const struct command *command)
+{
+	for (size_t i = 0; i < GUARD_RIGHTS; i++) {
+		if (command->flags & guard_rights[i].flag) {
+			return guard_rights[i].verb;
+		}
+	}
+	return command->flags & COMMAND_NEEDS_ADMIN_OTHERS
+		       ? "administer, for what is another user's"
+		       : NULL;
+}
 
 /// Flags of the command, or of all that EXEC would run. *removes: it writes, but only removes.
 static uint32_t guard_flags(const struct call *call, bool *removes)
@@ -28,16 +55,15 @@ static uint32_t guard_flags(const struct call *call, bool *removes)
 	return flags;
 }
 
-/// The right that is missing, 0 = none.
-static uint32_t guard_missing(const struct session *session, uint32_t flags)
+/// The right that is missing, NULL = none.
+static const struct guard_right *guard_missing(const struct session *session, uint32_t flags)
 {
-	if ((flags & GUARD_WRITES) && !(session->rights & ACCESS_WRITE)) {
-		return ACCESS_WRITE;
+	for (size_t i = 0; i < GUARD_RIGHTS; i++) {
+		if ((flags & guard_rights[i].flag) && !(session->rights & guard_rights[i].right)) {
+			return &guard_rights[i];
+		}
 	}
-	if ((flags & COMMAND_PRIVILEGED) && !(session->rights & ACCESS_ADMIN)) {
-		return ACCESS_ADMIN;
-	}
-	return 0;
+	return NULL;
 }
 
 bool commands_may_administer(struct call *call, const char *what)
@@ -56,19 +82,18 @@ bool commands_may_administer(struct call *call, const char *what)
 	return false;
 }
 
-static void guard_refuse(struct call *call, enum access_right right)
+static void guard_refuse(struct call *call, const struct guard_right *missing)
 {
 	char text[GUARD_TEXT_BYTES];
 	const struct session *session = call->session;
-	const char *option = session_guard_option(right);
-	const char *verb = right == ACCESS_WRITE ? "write" : "administer";
-	refuse(session, REFUSAL_RIGHT, "'%s' needs the right to %s: add user:%u to %s",
-	       call->command->name, verb, (unsigned)session->uid, option);
+	const char *option = session_guard_option(missing->right);
+	refuse(session, missing->refusal, "'%s' needs the right to %s: add user:%u to %s",
+	       call->command->name, missing->verb, (unsigned)session->uid, option);
 	(void)snprintf(text, sizeof(text),
 		       "NOPERM this user has no permissions to run the '%s' command: it needs the "
-		       "right to %s, which uid %u has not; add user:%u to %s, or ask root",
-		       call->command->name, verb, (unsigned)session->uid, (unsigned)session->uid,
-		       option);
+		       "right to %s, which uid %u has not; add user:%u to %s, or ask root%s",
+		       call->command->name, missing->verb, (unsigned)session->uid,
+		       (unsigned)session->uid, option, missing->besides);
 	commands_reject(call, text);
 }
 
@@ -111,11 +136,11 @@ bool commands_guard(struct call *call, enum command_outcome *outcome)
 		session_guard_look(session);
 	}
 	uint32_t flags = guard_flags(call, &removes);
-	uint32_t missing = guard_missing(session, flags);
+	const struct guard_right *missing = guard_missing(session, flags);
 	if (missing) {
 		*outcome = COMMAND_DONE;
 		session->commands_count++;
-		guard_refuse(call, (enum access_right)missing);
+		guard_refuse(call, missing);
 		return false;
 	}
 	bool queues = session->multi.active && !(call->command->flags & COMMAND_NO_QUEUE);

@@ -22,7 +22,7 @@
 
 /// Rows of the table, in its order: the index of a command, and its slot in the statistics.
 enum commands_row {
-#define X(id, name, run, arity, flags, first, last, step, group, since, syntax, summary) \
+#define X(id, name, run, arity, flags, right, first, last, step, group, since, syntax, summary) \
 	COMMANDS_ROW_##id,
 #include "daemon/commands.tbl.h"
 #undef X
@@ -218,6 +218,10 @@ void commands_reply_arg(struct call *call, const struct resp_arg *arg);
 /// changes that are still to be told, in its place among them.
 void commands_track(struct call *call, uint32_t index);
 
+/// The right that a command's user needs: "attach", "write", "administer", or that only for what is
+/// another user's; NULL = none.
+const char *commands_right(const struct command *command);
+
 /// May the session's user run this, and now? Asked if `guarded` has one of the command's flags.
 /// False: *outcome is what becomes of it; DONE = the error was answered.
 bool commands_guard(struct call *call, enum command_outcome *outcome);
@@ -262,7 +266,7 @@ const struct command *commands_of_request(const struct resp_arg *argv, uint32_t 
 bool commands_client_name(struct call *call, const struct resp_arg *name);
 
 // The functions of the table.
-#define X(id, name, run, arity, flags, first, last, step, group, since, syntax, summary) \
+#define X(id, name, run, arity, flags, right, first, last, step, group, since, syntax, summary) \
 	void run(struct call *call);
 #include "daemon/commands.tbl.h"
 #undef X

@@ -185,13 +185,18 @@ static void command_reply_docs(struct session *session, const struct command *co
 	size_t subs;
 	const struct command *sub = commands_subcommands(command, &subs);
 	reply_text(session, command->name);
-	reply_map(session, 3 + (command->syntax[0] != 0) + (subs > 0));
+	const char *right = commands_right(command);
+	reply_map(session, 3 + (right != NULL) + (command->syntax[0] != 0) + (subs > 0));
 	reply_text(session, "summary");
 	reply_text(session, command->summary);
 	reply_text(session, "since");
 	reply_text(session, command->since);
 	reply_text(session, "group");
 	reply_text(session, command->group);
+	if (right) {
+		reply_text(session, "right");
+		reply_text(session, right);
+	}
 	if (command->syntax[0]) {
 		// One argument that reads like the whole syntax: what redis-cli shows as a hint.
 		reply_text(session, "arguments");
@@ -249,7 +254,7 @@ static void command_upper(const char *name, char *out, size_t out_bytes)
 void commands_command_help(struct call *call)
 {
 	char name[32];
-	char line[192];
+	char line[256];
 	size_t count;
 	size_t bytes = strcspn(call->command->name, "|");
 	const struct command *container = command_find(call->command->name, bytes);
@@ -264,7 +269,10 @@ void commands_command_help(struct call *call)
 		(void)snprintf(line, sizeof(line), "%s%s%s", name, sub[i].syntax[0] ? " " : "",
 			       sub[i].syntax);
 		reply_status(call->session, line);
-		(void)snprintf(line, sizeof(line), "    %s", sub[i].summary);
+		const char *right = commands_right(&sub[i]);
+		(void)snprintf(line, sizeof(line), "    %s%s%s%s", sub[i].summary,
+			       right ? " Needs the right to " : "", right ? right : "",
+			       right ? "." : "");
 		reply_status(call->session, line);
 	}
 }

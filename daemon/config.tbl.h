@@ -84,7 +84,8 @@ CONFIG_STRING(allow_attach, "allow-attach", "*", 1,
 CONFIG_STRING(allow_write, "allow-write", "*", 1,
 	      "who may change keys and publish, a list as in allow-attach")
 CONFIG_STRING(allow_admin, "allow-admin", "none", 1,
-	      "who may change kvd and other users' connections, a list as in allow-attach")
+	      "who may change kvd and other users' connections, have backups made and all "
+	      "verified, a list as in allow-attach")
 CONFIG_STRING(quota_exempt, "quota-exempt", "none", 1,
 	      "whom no quota holds for, a list as in allow-attach; root and kvd's own user are "
 	      "exempt too")

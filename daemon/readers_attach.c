@@ -202,24 +202,6 @@ static bool readers_may_attach(struct session *session, bool page_only)
 	return !why;
 }
 
-/// Has the user the right to map the memory? Answers with an error if not.
-static bool readers_is_allowed(struct session *session)
-{
-	if (session_guard_may(session, ACCESS_ATTACH)) {
-		return true;
-	}
-	refuse(session, REFUSAL_ATTACH_RIGHT,
-	       "its user has not the right to attach: add user:%u to allow-attach; it reads "
-	       "through "
-	       "the socket",
-	       (unsigned)session->uid);
-	reply_errorf(session,
-		     "NOPERM KVD.ATTACH needs the right to attach, which uid %u has not: add "
-		     "user:%u to allow-attach, or ask root; reads through the socket work",
-		     (unsigned)session->uid, (unsigned)session->uid);
-	return false;
-}
-
 /// Is there a page left, for all and for the user? Answers with an error if not.
 static bool readers_has_page(const struct readers *readers, struct session *session)
 {
@@ -257,8 +239,7 @@ static void readers_warn_own_uid(struct readers *readers, const struct session *
 void readers_attach(struct kvd *kvd, struct session *session, bool page_only)
 {
 	struct readers *readers = kvd->readers;
-	if (!readers_may_attach(session, page_only) || !readers_is_allowed(session) ||
-	    !readers_has_page(readers, session)) {
+	if (!readers_may_attach(session, page_only) || !readers_has_page(readers, session)) {
 		return;
 	}
 	struct reader_client *client = session->reader_client;

@@ -149,11 +149,14 @@ void session_guard_look(struct session *session)
 	session->rights = guard_rights(session);
 	session->writer.quota_bytes =
 		session->rights & ACCESS_EXEMPT ? 0 : session->kvd->config.quota_stored_bytes;
+	if (!(session->rights & ACCESS_ATTACH)) {
+		guarded |= COMMAND_NEEDS_ATTACH;
+	}
 	if (!(session->rights & ACCESS_WRITE)) {
-		guarded |= COMMAND_WRITE | COMMAND_MAY_REPLICATE;
+		guarded |= COMMAND_NEEDS_WRITE;
 	}
 	if (!(session->rights & ACCESS_ADMIN)) {
-		guarded |= COMMAND_PRIVILEGED;
+		guarded |= COMMAND_NEEDS_ADMIN;
 	}
 	if (session->writer.index == 0 || guard_has_rate(session)) {
 		guarded |= COMMAND_WRITE;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "daemon/commands.h"
+#include "daemon/commands_acl.h"
 #include "daemon/keyspace_create.h"
 #include "daemon/loop.h"
 #include "shm/epoch_scan.h"
@@ -205,6 +206,39 @@ static void test_table(void)
 	   "subcommands of client");
 	(void)commands_subcommands(command_find("get", 3), &subs);
 	ok_u64(subs, 0, "get has none");
+}
+
+static bool is_in(const struct command *command, const char *category)
+{
+	const char *categories[COMMANDS_CATEGORIES_MAX];
+	size_t count = commands_categories(command, categories);
+	bool found = false;
+	for (size_t i = 0; i < count; i++) {
+		found = found || strcmp(categories[i], category) == 0;
+	}
+	return found;
+}
+
+static void test_rights(void)
+{
+	size_t count;
+	const struct command *table = command_table(&count);
+	const uint32_t told = COMMAND_WRITE | COMMAND_MAY_REPLICATE;
+	unsigned wrong = 0;
+	for (size_t i = 0; i < count; i++) {
+		const struct command *row = &table[i];
+		bool writes = (row->flags & COMMAND_NEEDS_WRITE) != 0;
+		bool administers = (row->flags & COMMAND_NEEDS_ADMIN) != 0;
+		if (writes != ((row->flags & told) != 0) ||
+		    (administers && !(is_in(row, "@admin") && is_in(row, "@dangerous")))) {
+			tap_diag("row %s", row->name);
+			wrong++;
+		}
+	}
+	ok_u64(wrong, 0, "H: what changes keys needs the right to write; @admin what needs that");
+	ok_str(commands_right(command_find("set", 3)), "write", "the right that SET needs");
+	ok_str(commands_right(command_find("kvd.backup", 10)), "administer", "and KVD.BACKUP");
+	ok(!commands_right(command_find("get", 3)), "GET needs none");
 }
 
 // ---- refusals ----
@@ -422,6 +456,7 @@ int main(void)
 {
 	static struct rig rig;
 	test_table();
+	test_rights();
 	rig_open(&rig);
 	test_refused(&rig, KEYSPACE_WAIT, false);
 	test_refused(&rig, KEYSPACE_WAIT, true);

@@ -141,6 +141,55 @@ def administering(tap):
             tap.equal(root.command('KVD.READERS', 'KICK', 'ID', number)[0], 1, 'H: root does')
 
 
+def rights_told(connection):
+    """Name, right and number of arguments of each command that needs a right, as kvd tells."""
+    arities = {}
+    for row in connection.command('COMMAND', 'INFO'):
+        for one in [row, *row[9]]:
+            arities[one[0]] = abs(one[1])
+
+    def rights(docs):
+        for name, doc in zip(docs[::2], docs[1::2]):
+            doc = dict(zip(doc[::2], doc[1::2]))
+            if b'right' in doc:
+                yield name.decode(), doc[b'right'].decode(), arities[name]
+            yield from rights(doc.get(b'subcommands', []))
+    return list(rights(connection.command('COMMAND', 'DOCS')))
+
+
+def as_told(tap):
+    """What COMMAND DOCS says of rights is what holds."""
+    options = ('--allow-attach', 'none', '--allow-write', 'none')
+    with Users('--persist', 'memory', *options) as kvd, kvd.user(BOB) as bob:
+        told = rights_told(bob)
+        for verb, option, least in (('attach', 'allow-attach', 1), ('write', 'allow-write', 30),
+                                    ('administer', 'allow-admin', 10)):
+            named = [(name, count) for name, right, count in told if right == verb]
+            allowed = []
+            for name, count in named:
+                words = name.split('|')
+                said = bob.command(*words, *['x'] * (count - len(words)))
+                if not is_error(said, 'NOPERM', option, str(BOB)):
+                    allowed.append(name)
+            tap.ok(len(named) >= least and not allowed,
+                   f'H: {len(named)} commands need the right to {verb}, and nobody runs them '
+                   f'without: {allowed}')
+        tap.equal([name for name, right, _ in told if right.startswith('administer,')],
+                  ['client|kill', 'kvd.readers'], 'two ask for it only for what is another user\'s')
+
+
+def jobs(tap):
+    with Users('--persist', 'memory', '--allow-admin', f'user:{ALICE}') as kvd:
+        with kvd.user(ALICE) as alice, kvd.user(BOB) as bob:
+            for job in ('KVD.BACKUP', 'KVD.VERIFY'):
+                for what in ('START', 'STATUS', 'CANCEL'):
+                    said = bob.command(job, what)
+                    tap.ok(is_error(said, 'NOPERM', 'allow-admin'), f'H: {job} {what}: {said}')
+                tap.equal(alice.command(job, 'START'), 'OK', f'H: who administers may: {job}')
+                wait_until(lambda j=job: json.loads(alice.command(j, 'STATUS'))['state'] == 'done',
+                           'the end of it')
+
+
 def wrong_lists(tap):
     with Users('--persist', 'memory') as kvd, kvd.connect() as root:
         for text, part in (('user:', 'none of'), ('bob', 'none of'),
@@ -362,8 +411,8 @@ def main():
     if os.geteuid() != 0:
         Tap.skip_all('only root can be other users')
     tap = Tap()
-    for part in (writing, attaching, administering, wrong_lists, rates, rate_of_bytes, exempt,
-                 stored, restarts, warm_restart, pages, descriptors):
+    for part in (writing, attaching, administering, as_told, jobs, wrong_lists, rates,
+                 rate_of_bytes, exempt, stored, restarts, warm_restart, pages, descriptors):
         part(tap)
     return tap.done()
 
