@@ -2,7 +2,8 @@
 //
 // shm/map.c: a client maps only a header that is whole, of its own layout, alive, and at peace with
 // the size of the file; each field is spoiled in turn. What kvd has not published cannot be
-// touched, and the read-only descriptor stays read-only.
+// touched, and the read-only descriptor stays read-only. What the system refuses is an error, and
+// nothing stays mapped.
 #include "shm/map.h"
 
 #include <errno.h>
@@ -129,13 +130,108 @@ static void test_other_files(struct fixture *f)
 	   "a page of zeroes is refused");
 	ok(ftruncate(fd, KVS_PAGE_BYTES + 1) == 0 && kvs_map_open(&map, fd) == KVS_MAP_FOREIGN,
 	   "a file of no whole pages is refused");
+	ok(ftruncate(fd, (off_t)(2 * KVS_REGION_BYTES_MAX)) == 0 &&
+		   kvs_map_open(&map, fd) == KVS_MAP_FOREIGN,
+	   "a file larger than any region is refused");
 	close(fd);
 	test_unsealed(f);
+	FILE *file = tmpfile();
+	ok(file != NULL && ftruncate(fileno(file), KVS_PAGE_BYTES) == 0 &&
+		   kvs_map_open(&map, fileno(file)) == KVS_MAP_FOREIGN,
+	   "H: so is a file of a file system, which cannot be sealed");
+	ok(file == NULL || fclose(file) == 0, "and goes again");
 	ok_int(kvs_map_open(&map, -1), KVS_MAP_SYSTEM, "a bad descriptor is a system error");
 	int pipes[2];
 	ok(pipe(pipes) == 0 && kvs_map_open(&map, pipes[0]) != KVS_MAP_OK, "a pipe is refused");
 	close(pipes[0]);
 	close(pipes[1]);
+}
+
+// Linked in front of the system's: the call that takes *calls to 0 fails.
+void *__real_mmap64(void *at, size_t bytes, int protection, int flags, int fd, off_t offset);
+void *__wrap_mmap64(void *at, size_t bytes, int protection, int flags, int fd, off_t offset);
+int __real_mprotect(void *at, size_t bytes, int protection);
+int __wrap_mprotect(void *at, size_t bytes, int protection);
+static int mmap_fails, mprotect_fails;
+
+static bool refuses(int *calls)
+{
+	if (*calls == 0 || --*calls > 0) {
+		return false;
+	}
+	errno = ENOMEM;
+	return true;
+}
+
+void *__wrap_mmap64(void *at, size_t bytes, int protection, int flags, int fd, off_t offset)
+{
+	return refuses(&mmap_fails) ? MAP_FAILED
+				    : __real_mmap64(at, bytes, protection, flags, fd, offset);
+}
+
+int __wrap_mprotect(void *at, size_t bytes, int protection)
+{
+	return refuses(&mprotect_fails) ? -1 : __real_mprotect(at, bytes, protection);
+}
+
+static unsigned mappings(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	unsigned lines = 0;
+	for (int letter; maps != NULL && (letter = fgetc(maps)) != EOF;) {
+		lines += letter == '\n';
+	}
+	return maps != NULL && fclose(maps) == 0 ? lines : 0;
+}
+
+static void test_refused(struct fixture *f)
+{
+	struct kvs_map map;
+	unsigned before = mappings();
+	ok(before > 0, "what is mapped can be counted");
+	static const char *const steps[] = { "the reservation", "the region in it", "the header",
+					     "what is published" };
+	for (int i = 0; i < 4; i++) {
+		*(i < 2 ? &mmap_fails : &mprotect_fails) = i % 2 + 1;
+		errno = 0;
+		ok(kvs_map_open(&map, f->region.fd_readonly) == KVS_MAP_SYSTEM && errno == ENOMEM,
+		   "memory refused for %s is a system error with its reason", steps[i]);
+		ok(mmap_fails == 0 && mprotect_fails == 0 && mappings() == before,
+		   "nothing stays mapped");
+	}
+	fixture_map_reader(f, &map);
+	uint64_t ready = kvs_load_relaxed(&map.ready[KVS_RANGE_LOG]);
+	f->region.header->ready[KVS_RANGE_LOG] = ready + SEGMENT;
+	mprotect_fails = 1;
+	ok_int(kvs_map_extend(&map), -ENOMEM, "so is extending that is refused");
+	ok_u64(kvs_load_relaxed(&map.ready[KVS_RANGE_LOG]), ready, "which opens nothing");
+	ok(kvs_map_extend(&map) == 0 && map.ready[KVS_RANGE_LOG] == ready + SEGMENT,
+	   "and can be tried again");
+	f->region.header->ready[KVS_RANGE_LOG] = ready;
+	kvs_map_close(&map);
+}
+
+// A map of what is mapped already, as kvd's own: bounds follow what is published, nothing is
+// unmapped.
+static void test_in_place(struct fixture *f)
+{
+	struct kvs_map map;
+	ok_int(kvs_map_adopt(&map, f->region.base, KVS_PAGE_BYTES - 1), KVS_MAP_DAMAGED,
+	       "H: less than a header is no region");
+	uint64_t saved = f->region.header->region_bytes;
+	f->region.header->region_bytes = 2 * KVS_REGION_BYTES_MAX;
+	ok_int(kvs_map_adopt(&map, f->region.base, 2 * KVS_REGION_BYTES_MAX), KVS_MAP_DAMAGED,
+	       "H: nor is more than an entry can name");
+	f->region.header->region_bytes = saved;
+	ok_int(kvs_map_adopt(&map, f->region.base, f->region.bytes), KVS_MAP_OK, "the region is");
+	uint64_t ready = kvs_load_relaxed(&map.ready[KVS_RANGE_LOG]);
+	f->region.header->ready[KVS_RANGE_LOG] = ready + SEGMENT;
+	ok(kvs_map_extend(&map) == 0 && map.ready[KVS_RANGE_LOG] == ready + SEGMENT,
+	   "what is published since is ready, too");
+	f->region.header->ready[KVS_RANGE_LOG] = ready;
+	kvs_map_close(&map);
+	ok(map.base == NULL && memcmp(f->region.base, KVS_REGION_MARKER, 8) == 0,
+	   "closed, and the region is still there");
 }
 
 static sigjmp_buf fault;
@@ -207,6 +303,8 @@ int main(void)
 	fixture_open(&f, MEMORY, SEGMENT);
 	test_damaged_headers(&f);
 	test_other_files(&f);
+	test_refused(&f);
+	test_in_place(&f);
 	test_only_published(&f);
 	test_random_headers(&f, &random);
 	fixture_close(&f);

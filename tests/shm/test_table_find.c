@@ -173,6 +173,46 @@ static void test_chains(struct fixture *f, const struct kvs_map *map)
 	kvs_map_close(&fresh);
 }
 
+// Linked in front of libc's: between two looks into a chain the writer publishes another root.
+int __real_memcmp(const void *a, const void *b, size_t bytes);
+int __wrap_memcmp(const void *a, const void *b, size_t bytes);
+static uint64_t *moving_root;
+static unsigned moves;
+
+int __wrap_memcmp(const void *a, const void *b, size_t bytes)
+{
+	if (moving_root != NULL && moves > 0) {
+		moves--;
+		*moving_root =
+			kvs_root_make(kvs_root_turns(*moving_root) + 1, kvs_root_side(*moving_root),
+				      kvs_root_buckets(*moving_root));
+	}
+	return __real_memcmp(a, b, bytes);
+}
+
+// A miss is believed when the table stood still meanwhile, and looked for so often at most.
+static void test_moving(struct fixture *f, const struct kvs_map *map)
+{
+	struct kvs_hit hit;
+	// An entry with the tag of "away", so that its chain has a key to be compared.
+	uint64_t hash = kvs_map_hash(map, "away", 4);
+	fixture_set(f, "here", 4, "v", 1);
+	ok(fixture_find(map, "here", 4, &hit) == KVS_FIND_HIT, "one key is there");
+	kvs_table_insert(&f->table, hash,
+			 kvs_entry_make(hash, KVS_ENTRY_VALUE, 64, kvs_entry_offset(hit.entry)));
+	uint64_t *root = &f->region.header->hot.table_root, saved = *root;
+	moving_root = root;
+	moves = KVS_FIND_RETRIES_MAX - 1;
+	ok(fixture_find(map, "away", 4, &hit) == KVS_FIND_ABSENT && moves == 0,
+	   "A: a miss is looked for again as long as the table moves");
+	moves = KVS_FIND_RETRIES_MAX;
+	ok(fixture_find(map, "away", 4, &hit) == KVS_FIND_MOVING && moves == 0,
+	   "D: but not for ever");
+	moving_root = NULL;
+	*root = saved;
+	ok(fixture_find(map, "away", 4, &hit) == KVS_FIND_ABSENT, "and not by the next search");
+}
+
 static void ignore_entry(void *context, uint64_t entry)
 {
 	struct kvs_hit hit;
@@ -230,6 +270,7 @@ int main(void)
 	test_kinds(&f, &map);
 	test_wild_entries(&f, &map);
 	test_chains(&f, &map);
+	test_moving(&f, &map);
 	kvs_map_close(&map);
 	test_random_damage(&f, &random);
 	fixture_close(&f);
