@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
-// kvd killed at every instruction. A child works on a keyspace of small segments one instruction at
-// a time; at each boundary at which the region has changed this process does what the next kvd
-// would: it plans the region's adoption and asks for every key what it would then hold, the records
-// that are to be applied included. Now and then it carries the plan out, on a copy, and goes on
-// writing there.
+// kvd killed at every instruction. A child works on a keyspace of small segments and is stopped
+// behind every instruction that may have changed the region: killed anywhere in between it would
+// leave the same behind. At each boundary at which the region has changed this process does what
+// the next kvd would: it plans the region's adoption and asks for every key what it would then
+// hold, the records that are to be applied included. Now and then it carries the plan out, on a
+// copy, and goes on writing there.
 //
 //   F, I  what was acknowledged is there, and of what is under way all or nothing.
 //
@@ -30,7 +31,7 @@ struct watcher {
 	unsigned char *shadow;
 	unsigned char shadow_head[WATCHED_TAIL_BYTES];
 	unsigned char shadow_survivor[WATCHED_TAIL_BYTES];
-	uint64_t boundaries, changes, carried_out;
+	uint64_t stops, changes, carried_out;
 	uint64_t refused, wrong, wrong_later;
 };
 
@@ -261,12 +262,13 @@ static void run(struct watcher *w, struct script *s, uint64_t most)
 	map_child(w, pid);
 	enum step_state state;
 	while ((state = step_continue(pid)) == STEP_STOPPED && s->stepping) {
-		while (s->stepping && (state = step_one(pid)) == STEP_STOPPED) {
-			w->boundaries++;
+		while (s->stepping && state == STEP_STOPPED) {
+			w->stops++;
 			if (region_changed(w)) {
 				w->changes++;
 				look(w);
 			}
+			state = step_store(pid, &s->region);
 		}
 		if (state != STEP_STOPPED || w->changes >= most) {
 			break;
@@ -297,10 +299,10 @@ int main(int argc, char **argv)
 		s->random = seed++;
 		run(&w, s, wanted);
 	}
-	tap_diag("%" PRIu64 " instructions, %" PRIu64 " changed the region, %" PRIu64
+	tap_diag("%" PRIu64 " stores and system calls, %" PRIu64 " changed the region, %" PRIu64
 		 " plans carried out; last script: %u sets, %u large, %u removals, %u batches, %u "
 		 "splits and merges, %u commits, %u flushes",
-		 w.boundaries, w.changes, w.carried_out, s->counts[0], s->counts[1], s->counts[2],
+		 w.stops, w.changes, w.carried_out, s->counts[0], s->counts[1], s->counts[2],
 		 s->counts[3], s->counts[4], s->counts[5], s->counts[6]);
 	tap_diag("counted step-boundaries %" PRIu64, w.changes);
 	ok_u64(w.refused, 0, "F: the region can be taken over at every instruction");

@@ -189,6 +189,7 @@ void script_run(void *context)
 	step_colliding_keys(&w.keyspace->table, s->keys);
 	memset(s->sure, 0, sizeof(s->sure));
 	s->region_fd = w.region.fd;
+	s->region = (struct step_watch){ .at = w.region.base, .bytes = w.region.bytes };
 	step_mark(); // the parent maps the region
 	for (unsigned n = 0; n < OPERATIONS_A_SCRIPT; n++) {
 		child_bulk(s, &w);
@@ -196,6 +197,7 @@ void script_run(void *context)
 		step_mark();
 		child_operation(s, &w);
 		s->stepping = false;
+		step_mark();
 	}
 	step_mark();
 }

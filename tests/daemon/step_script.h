@@ -19,6 +19,7 @@
 /// begins with its number, 0 = absent.
 struct script {
 	int region_fd;
+	struct step_watch region;
 	uint64_t random;
 	bool mutant; // publish an entry before its record is written
 	bool stepping;
@@ -41,6 +42,6 @@ uint64_t script_monotonic_ns(void);
 struct keyspace_options script_options(struct world *w);
 /// Everything becomes durable, and the cleaner works.
 void script_durable(struct world *w);
-/// The child: one script, stepped from mark to mark while `stepping` is set.
+/// The child: one script, stepped from mark to mark where `stepping` is set at the first.
 void script_run(void *context);
 void script_bail(const char *what) __attribute__((noreturn));

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// ptrace, and keys that make one chain of everything.
+// ptrace, and keys that make one chain of everything. From store to store: the memory is read-only
+// for the child, whose fault ptrace sees; it is made writable, the one instruction is carried out,
+// and it is made read-only again. A system call would fail instead of faulting, so the child is
+// stopped ahead of each. That takes a few stops a store instead of one an instruction, and a
+// single step is dear, above all in a virtual machine, which has to leave for it.
 #include "tests/shm/step.h"
 
 #include <sched.h>
@@ -10,33 +14,47 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-static enum step_state step_wait(pid_t child)
+#define STEP_SYSTEM_CALL (SIGTRAP | 0x80) // what PTRACE_O_TRACESYSGOOD makes of such a stop
+
+// Lets the child go on until it stops with a trap, or with SIGSEGV; other signals are not for it.
+static enum step_state step_resume(pid_t child, int request, int *number)
 {
-	int status;
-	while (waitpid(child, &status, 0) == child) {
+	int status = 0;
+	do {
+		if (ptrace(request, child, NULL, NULL) != 0 ||
+		    waitpid(child, &status, 0) != child) {
+			return STEP_CRASHED;
+		}
 		if (WIFEXITED(status)) {
 			return WEXITSTATUS(status) == 0 ? STEP_ENDED : STEP_CRASHED;
 		}
 		if (WIFSIGNALED(status)) {
 			return STEP_CRASHED;
 		}
-		int number = WSTOPSIG(status);
-		if (number == SIGTRAP) {
-			return STEP_STOPPED;
-		}
-		if (number == SIGSEGV || number == SIGBUS || number == SIGABRT ||
-		    number == SIGILL) {
+		*number = WSTOPSIG(status);
+		if (*number == SIGBUS || *number == SIGABRT || *number == SIGILL) {
 			step_kill(child);
 			return STEP_CRASHED;
 		}
-		if (ptrace(PTRACE_CONT, child, NULL, NULL) != 0) {
-			return STEP_CRASHED;
-		}
+	} while (*number != SIGTRAP && *number != STEP_SYSTEM_CALL && *number != SIGSEGV);
+	return STEP_STOPPED;
+}
+
+// The same where only a trap is as it should be.
+static enum step_state step_to_trap(pid_t child, int request)
+{
+	int number = 0;
+	enum step_state state = step_resume(child, request, &number);
+	if (state == STEP_STOPPED && number != SIGTRAP) {
+		step_kill(child);
+		return STEP_CRASHED;
 	}
-	return STEP_CRASHED;
+	return state;
 }
 
 // Parent and child take turns, so on one processor the switch is quickest.
@@ -72,7 +90,10 @@ pid_t step_start(void (*body)(void *context), void *context)
 		body(context);
 		_exit(0);
 	}
-	if (child < 0 || step_wait(child) != STEP_STOPPED) {
+	int status = 0;
+	if (child < 0 || waitpid(child, &status, 0) != child || !WIFSTOPPED(status) ||
+	    ptrace(PTRACE_SETOPTIONS, child, NULL, PTRACE_O_TRACESYSGOOD) != 0 ||
+	    (WSTOPSIG(status) != SIGTRAP && step_to_trap(child, PTRACE_CONT) != STEP_STOPPED)) {
 		printf("Bail out! the child could not be stepped\n");
 		exit(99);
 	}
@@ -81,13 +102,92 @@ pid_t step_start(void (*body)(void *context), void *context)
 
 enum step_state step_one(pid_t child)
 {
-	return ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0 ? step_wait(child) : STEP_CRASHED;
+	return step_to_trap(child, PTRACE_SINGLESTEP);
 }
 
 enum step_state step_continue(pid_t child)
 {
-	return ptrace(PTRACE_CONT, child, NULL, NULL) == 0 ? step_wait(child) : STEP_CRASHED;
+	return step_to_trap(child, PTRACE_CONT);
 }
+
+#if defined(__x86_64__)
+// The child is sent here for a system call of its parent's.
+extern const char step_call_and_trap[] __attribute__((visibility("hidden")));
+__asm__(".pushsection .text\n"
+	".globl step_call_and_trap\n"
+	"step_call_and_trap: syscall\n"
+	"int3\n"
+	".popsection\n");
+
+// mprotect() in the stopped child, whose registers are as before afterwards.
+static bool step_protect(pid_t child, const struct step_watch *watch, int protection)
+{
+	struct user_regs_struct saved, regs;
+	if (ptrace(PTRACE_GETREGS, child, NULL, &saved) != 0) {
+		return false;
+	}
+	regs = saved;
+	regs.rip = (uintptr_t)step_call_and_trap;
+	regs.rax = SYS_mprotect;
+	regs.orig_rax = UINT64_MAX; // stopped in no system call that could be begun again
+	regs.rdi = (uintptr_t)watch->at;
+	regs.rsi = watch->bytes;
+	regs.rdx = (unsigned)protection;
+	return ptrace(PTRACE_SETREGS, child, NULL, &regs) == 0 &&
+	       step_to_trap(child, PTRACE_CONT) == STEP_STOPPED &&
+	       ptrace(PTRACE_GETREGS, child, NULL, &regs) == 0 && regs.rax == 0 &&
+	       ptrace(PTRACE_SETREGS, child, NULL, &saved) == 0;
+}
+
+// PTRACE_SYSEMU left the system call out: back to before it.
+static bool step_before_call(pid_t child)
+{
+	struct user_regs_struct regs;
+	if (ptrace(PTRACE_GETREGS, child, NULL, &regs) != 0) {
+		return false;
+	}
+	regs.rip -= 2; // the length of the instruction
+	regs.rax = regs.orig_rax;
+	regs.orig_rax = UINT64_MAX;
+	return ptrace(PTRACE_SETREGS, child, NULL, &regs) == 0;
+}
+
+enum step_state step_store(pid_t child, struct step_watch *watch)
+{
+	struct user_regs_struct regs;
+	int number = 0;
+	if (ptrace(PTRACE_GETREGS, child, NULL, &regs) != 0) {
+		return STEP_CRASHED;
+	}
+	if (regs.rip == watch->last) { // a string store has more to do
+		return step_one(child);
+	}
+	watch->last = 0;
+	if (!step_protect(child, watch, PROT_READ)) {
+		return STEP_CRASHED;
+	}
+	enum step_state state = step_resume(child, PTRACE_SYSEMU, &number);
+	if (state != STEP_STOPPED) {
+		return state;
+	}
+	if ((number == STEP_SYSTEM_CALL && !step_before_call(child)) ||
+	    ptrace(PTRACE_GETREGS, child, NULL, &regs) != 0 ||
+	    !step_protect(child, watch, PROT_READ | PROT_WRITE)) {
+		return STEP_CRASHED;
+	}
+	if (number == SIGTRAP) {
+		return STEP_STOPPED;
+	}
+	watch->last = number == SIGSEGV ? regs.rip : 0;
+	return step_one(child); // faults again, and has crashed, if it is not the watched memory
+}
+#else
+enum step_state step_store(pid_t child, struct step_watch *watch)
+{
+	(void)watch;
+	return step_one(child);
+}
+#endif
 
 void step_kill(pid_t child)
 {
@@ -122,10 +222,15 @@ bool step_supported(const char **why)
 		     ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0 &&
 		     waitpid(child, &status, 0) == child && WIFSTOPPED(status) &&
 		     WSTOPSIG(status) == SIGTRAP;
+#if defined(__x86_64__)
+	// What step_store() is made of: stopping ahead of a system call, the next one of the child.
+	works = works && ptrace(PTRACE_SYSEMU, child, NULL, NULL) == 0 &&
+		waitpid(child, &status, 0) == child && WIFSTOPPED(status);
+#endif
 	if (child > 0 && !WIFEXITED(status)) {
 		step_kill(child);
 	}
-	*why = "ptrace cannot single-step here";
+	*why = "ptrace cannot step a child here";
 	return works;
 #endif
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Running a forked child one instruction at a time, so that a test can look, or act, between any
-// two of them. Only the child's user-space order of instructions is explored this way; what the
-// machine may reorder is explored by the models in tests/model.
+// Running a forked child one instruction, or one store, at a time, so that a test can look, or act,
+// between any two of them. Only the child's user-space order of instructions is explored this way;
+// what the machine may reorder is explored by the models in tests/model.
 #pragma once
 
 #include <signal.h>
@@ -34,6 +34,20 @@ enum step_state {
 enum step_state step_one(pid_t child);	    // one instruction
 enum step_state step_continue(pid_t child); // up to the next step_mark()
 void step_kill(pid_t child);
+
+/// Memory of the child, in whole pages, that its parent looks at. The child says where it is.
+struct step_watch {
+	void *at;
+	size_t bytes;
+	uint64_t last; // step_store()'s own: the store that it stopped behind, 0 = none
+};
+
+/// Lets the child go on until the watched memory may have changed: by one more instruction that
+/// stores there, one more repetition of a string store, or a system call, any at all. Stops at a
+/// step_mark(), too. Between those the memory is read-only for the child, and everything else runs
+/// at full speed; when this returns the memory is writable. On other machines than x86-64 this is
+/// step_one().
+enum step_state step_store(pid_t child, struct step_watch *watch);
 
 /// In the child: stop here.
 static inline void step_mark(void)

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
 // Another hash key for the table, at every instruction: a child rebuilds it and publishes the new
-// side, with writes, removals and the cleaner's moves in between, one instruction at a time. At
-// each boundary this process looks up every key as a client would, by the hash of now and by that
-// of the first key; at some it plans to take the region over, as the next kvd would after a kill.
+// side, with writes, removals and the cleaner's moves in between. Behind each instruction that may
+// have changed the region this process looks up every key as a client would, by the hash of now and
+// by that of the first key; at some it plans to take the region over, as the next kvd would after a
+// kill.
 //
 //   A  no key that is there is missed, and no value older than an acknowledged one is returned.
 //   F  whatever the moment, the region can be taken over with all its keys.
@@ -18,17 +19,17 @@
 
 #define MEMORY (4u << 20)
 #define SEGMENT KVS_SEGMENT_BYTES_MIN
-#define REBUILDS_DEFAULT 2u
+#define REBUILDS_DEFAULT 10u
 #define COPIED_AT_ONCE 32u // buckets
-#define STEPPED_EVERY 11u  // of those, beginning with the first, where the keys meet
 #define LOOKED_AT 12u	   // keys
-#define PLAN_EVERY 499u
-#define OLD_KEY 11u // the fixture's
+#define PLAN_EVERY 11u	   // stops
+#define OLD_KEY 11u	   // the fixture's
 #define NOBODY UINT32_MAX
 
 // What child and parent share: the child acts, and says here what it has promised.
 struct script {
 	int region_fd;
+	struct step_watch memory;
 	uint64_t random;
 	unsigned rebuilds;
 	bool mutant; // changes of what is copied are made on one side, to see that it is noticed
@@ -45,7 +46,7 @@ struct watcher {
 	struct script *script;
 	struct kvs_map map;
 	struct kvs_region region;
-	uint64_t boundaries;
+	uint64_t stops;
 	uint64_t plans;
 	uint64_t missed;
 	uint64_t stale;
@@ -79,26 +80,14 @@ static void child_walk(struct script *s)
 	step_mark();
 }
 
-// Copies some buckets, one instruction at a time or, most of them, at once.
-static int child_copy(struct script *s, struct fixture *f, unsigned n)
-{
-	if (n % STEPPED_EVERY != 0) {
-		s->stepping = false;
-	}
-	int result = kvs_table_reseed_step(&f->table, COPIED_AT_ONCE);
-	if (!s->stepping) {
-		child_walk(s);
-	}
-	return result;
-}
-
 static void child_rebuild(struct script *s, struct fixture *f)
 {
 	const uint64_t hash_key[2] = { tap_random(&s->random), 0 };
 	int result;
 	child_walk(s);
 	(void)kvs_table_reseed_begin(&f->table, hash_key);
-	for (unsigned n = 0; (result = child_copy(s, f, n)) == 0; n++) {
+	for (unsigned n = 0; (result = kvs_table_reseed_step(&f->table, COPIED_AT_ONCE)) == 0;
+	     n++) {
 		child_change(s, f);
 		f->table.reseed.active = true;
 		if (n == 8) {
@@ -130,6 +119,7 @@ static void child(void *context)
 	kvs_log_publish(&f.log);
 	s->pending = NOBODY;
 	s->region_fd = f.region.fd;
+	s->memory = (struct step_watch){ .at = f.region.base, .bytes = f.region.bytes };
 	step_mark(); // the parent maps the region
 	for (unsigned n = 0; n < s->rebuilds; n++) {
 		while (fixture_reclaim(&f) > 0) {
@@ -166,9 +156,7 @@ static void check_keys(struct watcher *w)
 	for (unsigned i = 0; i < LOOKED_AT; i++) {
 		size_t key_bytes = strlen(s->keys[i]);
 		check_key(w, i, kvs_map_hash(&w->map, s->keys[i], key_bytes));
-		if (w->boundaries % 16 == 0) {
-			check_key(w, i, kvs_hash(OLD_KEY, s->keys[i], key_bytes));
-		}
+		check_key(w, i, kvs_hash(OLD_KEY, s->keys[i], key_bytes));
 	}
 }
 
@@ -205,13 +193,14 @@ static enum step_state run(struct watcher *w, struct script *s)
 	uint64_t root = 0;
 	enum step_state state;
 	while ((state = step_continue(pid)) == STEP_STOPPED) {
-		while (s->stepping && (state = step_one(pid)) == STEP_STOPPED) {
+		while (s->stepping && state == STEP_STOPPED) {
 			uint64_t now = kvs_load_acquire(&kvs_map_header(&w->map)->hot.table_root);
-			if (++w->boundaries % PLAN_EVERY == 0 || now != root) {
+			if (++w->stops % PLAN_EVERY == 0 || now != root) {
 				check_plan(w);
 			}
 			root = now;
 			check_keys(w);
+			state = step_store(pid, &s->memory);
 		}
 		if (state != STEP_STOPPED) {
 			break;
@@ -239,7 +228,7 @@ static void test_rebuilds(uint64_t seed, unsigned rebuilds)
 	struct script *s = new_script(seed, rebuilds, false);
 	struct watcher w = { .script = s };
 	ok(run(&w, s) == STEP_ENDED, "the script ran to its end");
-	tap_diag("%" PRIu64 " instructions", w.boundaries);
+	tap_diag("%" PRIu64 " stores and system calls", w.stops);
 	tap_diag("%u changes meanwhile, %" PRIu64 " plans", s->changes, w.plans);
 	ok_u64(s->published, rebuilds, "the hash key changed that many times");
 	ok_u64(w.missed, 0, "A: no key that is there was missed at any instruction");
