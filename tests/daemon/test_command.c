@@ -9,6 +9,7 @@
 
 #include "daemon/commands.h"
 #include "daemon/commands_acl.h"
+#include "daemon/events.h"
 #include "daemon/keyspace_create.h"
 #include "daemon/loop.h"
 #include "shm/epoch_scan.h"
@@ -112,6 +113,7 @@ static void rig_open(struct rig *rig)
 	kvs_region_go_alive(&rig->region);
 	ok_int(loop_create(&rig->kvd.loop, &seam_system), 0, "loop");
 	rig->kvd.stats = stats_create(&rig->kvd);
+	ok(events_create(&rig->kvd), "events");
 	rig->sessions = session_shared_create(&rig->kvd, NULL);
 	int pair[2] = { -1, -1 };
 	ok_int(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0,
@@ -125,6 +127,7 @@ static void rig_close(struct rig *rig)
 {
 	session_shared_destroy(rig->sessions);
 	close(rig->peer);
+	events_destroy(&rig->kvd);
 	stats_destroy(rig->kvd.stats);
 	loop_destroy(rig->kvd.loop);
 	keyspace_destroy(rig->kvd.keyspace);
@@ -438,6 +441,28 @@ static void test_admission(struct rig *rig)
 	expect(rig, "DBSIZE", ":1\r\n");
 }
 
+/// What was changed and is as before was changed all the same.
+static void test_watch(struct rig *rig)
+{
+	static const struct {
+		const char *watch, *before, *after, *reply;
+	} cases[] = {
+		{ "WATCH none", "SET none 1", "DEL none", "*-1\r\n" },
+		{ "WATCH a", "SET a 2", "SET a 1", "*-1\r\n" },
+		{ "WATCH a", "SET b 2", "DEL none", "*1\r\n$1\r\n1\r\n" },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char out[64];
+		restore(rig);
+		expect(rig, cases[i].watch, "+OK\r\n");
+		(void)run(rig, cases[i].before, out, sizeof(out));
+		(void)run(rig, cases[i].after, out, sizeof(out));
+		expect(rig, "MULTI", "+OK\r\n");
+		expect(rig, "GET a", "+QUEUED\r\n");
+		expect(rig, "EXEC", cases[i].reply);
+	}
+}
+
 static void test_too_large(struct rig *rig)
 {
 	restore(rig);
@@ -467,6 +492,7 @@ int main(void)
 		  "-EXECABORT Transaction discarded because of: OOM command not allowed when used "
 		  "memory > 'maxmemory'.\r\n");
 	test_admission(&rig);
+	test_watch(&rig);
 	test_too_large(&rig);
 	rig_close(&rig);
 	return tap_done();

@@ -292,11 +292,16 @@ static void grow_and_shrink(struct rig *rig)
 			become_durable(rig);
 		}
 	}
+	const struct kvs_watermarks *marks = keyspace_marks(rig->keyspace);
+	unsigned untold = 0;
 	for (unsigned i = 0; i < KEYS; i++) {
 		size_t key_bytes = make_key(i, key);
 		rig->wrong += keyspace_delete(rig->keyspace, key, key_bytes) != KEYSPACE_OK;
+		untold += marks->last_removal_seq != keyspace_last_seq(rig->keyspace);
 	}
 	ok_u64(rig->wrong, 0, "all keys set and deleted");
+	ok_u64(keyspace_owned(rig->keyspace, 0).bytes, 0, "G: and on nobody's account any more");
+	ok_u64(untold, 0, "I: each removal is told to whoever reads many keys at a time");
 }
 
 static void run(bool persisted, uint64_t seed, unsigned rounds)

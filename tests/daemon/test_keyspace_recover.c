@@ -190,6 +190,8 @@ static void test_ends_later(void)
 	ok_u64(recover(&f, &script), 2, "what is in the way ends further on");
 	ok_u64(keyspace_recover_left(f.keyspace), 0, "all of it is loaded");
 	fixture_serve(&f, script.count);
+	ok(keyspace_last_seq(f.keyspace) > script.count + MEMORY / sizeof(struct kvs_record),
+	   "A: no version is handed out again that the life before may have");
 	check_current(&f, &script, 760);
 	ok(!keyspace_is_over_bound(f.keyspace), "G: nothing was exceeded");
 	ok_int(set_one(&f, 1, 900), KEYSPACE_OK, "writing goes on");

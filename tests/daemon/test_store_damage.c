@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include "daemon/storage/block.h"
 #include "tests/daemon/store_fixture.h"
 
 #define RECORDS 700u
@@ -250,6 +251,22 @@ static void test_pages(struct image *image, uint64_t *state)
 	report("lost and misplaced pages", &counts);
 }
 
+// Whole, and with a checksum that says so, but not the one that was asked for.
+static void test_misplaced(void)
+{
+	static _Alignas(8) unsigned char bytes[STORE_BLOCK_BYTES_MAX];
+	static struct fixture_record record;
+	struct store_builder builder = { .bytes = bytes };
+	struct store_block block;
+	fixture_record(&record, 1, 1, 100, 0);
+	store_builder_reset(&builder);
+	(void)store_builder_add(&builder, &record.view, NULL);
+	uint32_t length = store_builder_finish(&builder, 7);
+	ok_int(store_block_check(bytes, length, 7, &block), STORE_BLOCK_GOOD, "a whole block");
+	ok_int(store_block_check(bytes, length, 8, &block), STORE_BLOCK_MISPLACED,
+	       "in another's place is refused");
+}
+
 int main(int argc, char **argv)
 {
 	int code;
@@ -264,6 +281,7 @@ int main(int argc, char **argv)
 	judge(image.dir, &whole);
 	ok(whole.passed == 1 && whole.misled == 0 && whole.crashed == 0,
 	   "the store as it was built passes");
+	test_misplaced();
 	test_flips(&image, &state, tap_rounds(60, 8), false);
 	test_flips(&image, &state, tap_rounds(120, 16), true);
 	test_cuts(&image, &state);

@@ -228,6 +228,13 @@ static void test_adopted(struct fake *fake)
 	ok(good, "F: adopted by a kvd that is slow to answer: read on meanwhile");
 	ok(kvc_now_ns() - start_ns < UINT64_C(500000000), "F: without waiting for it");
 	const struct kvc_attachment *old = reader->attachment;
+	struct kvs_hot *hot = &fake->fixture.region.header->hot;
+	uint64_t last_epoch;
+	ok(kvc_attachment_honoured(old, &last_epoch), "which holds back what was unlinked");
+	kvs_store_release(&hot->oldest_valid, last_epoch);
+	ok(kvc_attachment_honoured(old, &last_epoch), "D: until the readers before it");
+	kvs_store_release(&hot->oldest_valid, last_epoch + 1);
+	ok(!kvc_attachment_honoured(old, &last_epoch), "D: have had their time");
 	kvc_conn_drop(&client->link); // that attempt came to nothing
 	fake_set(fake, attach, FAKE_ATTACH_OK);
 	uint64_t end_ns = kvc_now_ns() + UINT64_C(5000000000);
@@ -238,6 +245,26 @@ static void test_adopted(struct fake *fake)
 	ok_u64(reader->incarnation, fake->fixture.region.header->hot.incarnation,
 	       "of the new incarnation");
 	ok_int(kvc_close(client), KVC_OK, "close");
+}
+
+// A section that is revoked while it is open is one that began before what kvd revokes up to.
+static void test_revoked_gets(struct fake *fake, kvc_reader *reader)
+{
+	static const size_t sizes[] = { 1, 16, 128, 1000 };
+	static const char *const keys[] = { "short", "not so short", "longer than what is quick" };
+	unsigned char value[1000], copy[1000];
+	unsigned believed = 0;
+	memset(value, 'v', sizeof(value));
+	for (unsigned i = 0; i < 4 * 3; i++) {
+		struct kvc_meta meta = { 0 };
+		const char *key = keys[i / 4];
+		fake_put(fake, key, value, sizes[i % 4], 0);
+		kvs_store_release(&reader->slot->revoked_upto, KVS_SEQ_MAX);
+		int status = kvc_get(reader, key, strlen(key), copy, sizeof(copy), &meta);
+		believed += status != KVC_OK || (meta.flags & KVC_META_SOCKET) == 0;
+		kvs_store_release(&reader->slot->revoked_upto, 0);
+	}
+	ok_u64(believed, 0, "B: what was copied in a revoked section is asked for again");
 }
 
 static void test_sections(struct fake *fake)
@@ -283,6 +310,7 @@ static void test_sections(struct fake *fake)
 	ok_int(get(reader, "a", &byte), KVC_REVOKED, "B: a get in it says so");
 	ok_int(kvc_end(reader), KVC_REVOKED, "B: its end says so");
 	ok(get(reader, "a", &byte) == KVC_OK && byte == '1', "and the next get is good");
+	test_revoked_gets(fake, reader);
 	ok_int(kvc_reader_close(other), KVC_OK, "close a reader");
 	ok_int(kvc_close(client), KVC_OK, "close");
 }

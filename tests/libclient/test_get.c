@@ -150,6 +150,8 @@ static void test_expiry(struct fake *fake, kvc_reader *reader)
 	uint64_t now_ms = wall_ms();
 	fake_put(fake, "past", "x", 1, now_ms - 1);
 	ok_int(kvc_get(reader, "past", 4, NULL, 0, NULL), KVC_NOT_FOUND, "expired");
+	fake_put(fake, "past", "x", 1, now_ms - 3600000);
+	ok_int(kvc_get(reader, "past", 4, NULL, 0, NULL), KVC_NOT_FOUND, "long ago");
 	fake_put(fake, "later", "x", 1, now_ms + 3600000);
 	ok_int(kvc_get(reader, "later", 5, NULL, 0, &meta), KVC_TRUNCATED, "not yet expired");
 	ok(meta.ttl_ms > 3500000 && meta.ttl_ms <= 3600000 + 20, "with its time left");

@@ -158,7 +158,10 @@ static void test_leftovers(void)
 	struct kvs_adopt_parts parts = {
 		.log = &log, .table = &table, .large = &large, .limbo = &limbo, .epochs = &epochs
 	};
+	uint64_t turns = kvs_root_turns(after.region.header->hot.table_root);
 	ok_int(kvs_adopt_apply(&after.plan, &parts), 0, "the plan is carried out");
+	ok(kvs_root_turns(after.region.header->hot.table_root) != turns,
+	   "A: who searches meanwhile searches anew");
 	ok_u64(table.entries, KEYS, "A: then every key has one entry");
 	ok_u64(log.next_seq, KEYS + 1, "versions go on");
 	ok_int(fixture_find(&after.region.map, "key:7", 5, &hit), KVS_FIND_HIT, "A: and is found");

@@ -181,6 +181,8 @@ static void test_rebuild(struct world *w)
 	ok_u64(kvs_load_relaxed(&w->f.region.header->hot.table_root), root,
 	       "nothing of it is published, and the table has not grown");
 	kvs_table_reseed_publish(table);
+	ok_u64(kvs_limbo_newest_stamp(&w->f.limbo), kvs_epoch_stamp(&w->f.epochs),
+	       "B: the old side waits for who is reading now");
 	ok_u64(count_wrong(w), 0, "A: and when it is published, whatever hash a reader brings");
 	ok_u64(count_entries(table), table->entries, "no entry too much, none too few");
 	ok(aim.root != kvs_load_relaxed(&w->f.region.header->hot.table_root) &&
