@@ -143,7 +143,8 @@ static void get_many(struct reader *r, uint32_t flags)
 static void *read_on(void *context)
 {
 	struct reader *r = context;
-	for (unsigned round = 0; round < ROUNDS; round++) {
+	const unsigned rounds = tap_rounds(ROUNDS, ROUNDS / 10);
+	for (unsigned round = 0; round < rounds; round++) {
 		char key[16];
 		size_t key_bytes = key_of(tap_random(&r->random), key);
 		uint64_t applied, durable;
@@ -225,7 +226,7 @@ int main(void)
 	}
 	kvs_store_release(&world.stop, 1);
 	pthread_join(threads[READERS], NULL);
-	ok(answers[0] > ROUNDS / 10 && answers[1] > 0,
+	ok(answers[0] > ROUNDS / 100 && answers[1] > 0,
 	   "H: %llu values and %llu others while %llu words changed to garbage and back",
 	   (unsigned long long)answers[0], (unsigned long long)answers[1],
 	   (unsigned long long)world.flips);

@@ -89,7 +89,8 @@ static void test_random_headers(struct fixture *f, uint64_t *random)
 {
 	struct kvs_region_header saved = *f->region.header;
 	unsigned mapped = 0;
-	for (unsigned round = 0; round < 3000; round++) {
+	const unsigned rounds = tap_rounds(3000, 500);
+	for (unsigned round = 0; round < rounds; round++) {
 		uint64_t at = tap_random(random) % (sizeof(saved) / 8) * 8;
 		uint64_t word = tap_random(random) >> tap_random(random) % 64;
 		memcpy(f->region.base + at, &word, 8);

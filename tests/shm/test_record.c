@@ -120,7 +120,8 @@ static void test_truncation(uint64_t *random)
 {
 	static struct sample s;
 	unsigned accepted = 0, rounds = 0;
-	while (rounds < 100) {
+	const unsigned wanted = tap_rounds(100, 20);
+	while (rounds < wanted) {
 		sample_fill(&s, random);
 		if (s.spec.key_bytes + s.spec.payload_bytes > 600) {
 			continue;
@@ -145,7 +146,8 @@ static void test_flipped_bits(uint64_t *random)
 {
 	static struct sample s;
 	unsigned unnoticed = 0, place_noticed = 0;
-	for (unsigned round = 0; round < 40; round++) {
+	const unsigned rounds = tap_rounds(40, 8);
+	for (unsigned round = 0; round < rounds; round++) {
 		sample_fill(&s, random);
 		uint64_t bytes = kvs_record_bytes(s.spec.key_bytes, s.spec.payload_bytes,
 						  s.spec.expiry_ms != 0);
@@ -172,7 +174,8 @@ static void test_flipped_bits(uint64_t *random)
 static void test_any_bytes(uint64_t *random)
 {
 	unsigned outside = 0;
-	for (unsigned round = 0; round < 200000; round++) {
+	const unsigned rounds = tap_rounds(200000, 20000);
+	for (unsigned round = 0; round < rounds; round++) {
 		uint64_t bytes = (tap_random(random) % 64) * 8;
 		unsigned char *at = at_end(bytes);
 		for (uint64_t i = 0; i < bytes; i += 8) {

@@ -347,7 +347,7 @@ int main(void)
 	static struct world w;
 	w.random = tap_seed(21);
 	open_world(&w);
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < tap_rounds(3, 1); i++) {
 		test_rebuild(&w);
 		test_old_side(&w);
 	}
