@@ -7,13 +7,17 @@ it and have to fail. A mutant that every test survives, or that no longer applie
 Nothing in the source or the build folder is changed. KVD_MUTANTS=all takes all of them and not
 only those that are quick; KVD_MUTANTS=NAME,NAME some; KVD_MUTANTS_PART=I/N every Nth."""
 
+import concurrent.futures
 import json
 import os
 import re
+import selectors
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import mutants
 
@@ -105,21 +109,45 @@ def link(program, compiled, folder):
     return output
 
 
+def first_failure(run, deadline):
+    """The first result of a running test that is not ok, or None at its end."""
+    selector = selectors.DefaultSelector()
+    selector.register(run.stdout, selectors.EVENT_READ)
+    text = b''
+    while True:
+        if not selector.select(max(0, deadline - time.monotonic())):
+            raise subprocess.TimeoutExpired(run.args, TIME_LIMIT_S)
+        more = os.read(run.stdout.fileno(), 65536)
+        text = text[text.rfind(b'\n') + 1:] + more
+        for line in text.splitlines(keepends=True):
+            if line.startswith(b'not ok') and (line.endswith(b'\n') or not more):
+                return line.decode(errors='replace').strip()
+        if not more:
+            run.wait(max(0, deadline - time.monotonic()))
+            return None
+
+
 def notices(program, arguments, environment, folder):
-    """How the test failed, as it should; None if it passed."""
+    """How the test failed, as it should; None if it passed. One failure is enough: what the test
+    would do after it is not waited for."""
     temporary = os.path.join(folder, 'tmp')
     os.makedirs(temporary, exist_ok=True)
     env = dict(os.environ, TMPDIR=temporary, **environment)
-    try:
-        run = subprocess.run([program, *arguments], cwd=BUILD, env=env, timeout=TIME_LIMIT_S,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    except subprocess.TimeoutExpired:
-        raise Broken(f'{os.path.basename(program)} ran out of time') from None
-    text = run.stdout.decode(errors='replace')
-    if run.returncode == 0:
-        return None
-    bad = [line for line in text.splitlines() if line.startswith('not ok')]
-    return bad[0] if bad else f'exit status {run.returncode}'
+    deadline = time.monotonic() + TIME_LIMIT_S
+    with subprocess.Popen([program, *arguments], cwd=BUILD, env=env, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, start_new_session=True) as run:
+        try:
+            bad = first_failure(run, deadline)
+        except subprocess.TimeoutExpired:
+            raise Broken(f'{os.path.basename(program)} ran out of time') from None
+        finally:
+            try:
+                os.killpg(run.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass # all of them are gone
+    if bad is None and run.returncode != 0:
+        return f'exit status {run.returncode}'
+    return bad
 
 
 def check(mutant, objects):
@@ -152,22 +180,28 @@ def chosen():
     return some[part - 1::parts]
 
 
+def verdict(mutant, objects):
+    """What noticed the mutant, and what is wrong; one of them is None."""
+    try:
+        seen = check(mutant, objects)
+    except Broken as error:
+        return None, str(error)
+    return seen, None if seen else 'every test passed: ' + ', '.join(mutant.tests)
+
+
 def main():
     some = chosen()
     objects = ninja_objects()
     failed = 0
     print(f'1..{len(some)}')
-    for number, mutant in enumerate(some, 1):
-        try:
-            seen = check(mutant, objects)
-            problem = None if seen else 'every test passed: ' + ', '.join(mutant.tests)
-        except Broken as error:
-            seen, problem = None, str(error)
-        failed += problem is not None
-        print(f"{'not ok' if problem else 'ok'} {number} - {mutant.name}: {mutant.what}")
-        for line in (problem or seen).splitlines():
-            print(f'# {line}')
-        sys.stdout.flush()
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        verdicts = pool.map(lambda mutant: verdict(mutant, objects), some)
+        for number, (mutant, (seen, problem)) in enumerate(zip(some, verdicts), 1):
+            failed += problem is not None
+            print(f"{'not ok' if problem else 'ok'} {number} - {mutant.name}: {mutant.what}")
+            for line in (problem or seen).splitlines():
+                print(f'# {line}')
+            sys.stdout.flush()
     print(f'# counted mutants-code {len(some) - failed}')
     return 1 if failed else 0
 
