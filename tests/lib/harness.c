@@ -25,6 +25,7 @@
 #define HARNESS_ARGS_MAX 64
 #define HARNESS_ENV_MAX 16
 #define HARNESS_SOCKET_BYTES_MAX 107
+#define GENTLE_MS 20000u
 
 struct harness {
 	pid_t pid;
@@ -332,12 +333,30 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 	return remove(path);
 }
 
+// So that kvd writes what it has counted.
+static void end_gently(struct harness *h)
+{
+	if (!h->pid || kill(h->pid, SIGTERM)) {
+		return;
+	}
+	for (unsigned waited_ms = 0; waited_ms < GENTLE_MS; waited_ms += 2) {
+		if (waitpid(h->pid, NULL, WNOHANG) == h->pid) {
+			h->pid = 0;
+			return;
+		}
+		pause_ms(2);
+	}
+}
+
 void harness_free(struct harness *h)
 {
 	if (!h) {
 		return;
 	}
 	if (h->owner == getpid()) {
+		if (getenv("KVD_TEST_GENTLE")) {
+			end_gently(h);
+		}
 		harness_kill(h);
 		if (getenv("KVD_TEST_KEEP")) {
 			printf("# kept %s\n", h->root);

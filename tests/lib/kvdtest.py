@@ -32,6 +32,7 @@ BUILD_ROOT = os.environ.get('KVD_BUILD', os.path.join(SOURCE_ROOT, 'build'))
 KVD_PROGRAM = os.environ.get('KVD_PROGRAM', os.path.join(BUILD_ROOT, 'daemon', 'kvd'))
 KVCTL_PROGRAM = os.environ.get('KVCTL_PROGRAM', os.path.join(BUILD_ROOT, 'tools', 'kvctl'))
 TIMEOUT_S = float(os.environ.get('KVD_TEST_TIMEOUT_S', '30'))
+GENTLE_S = 20
 SOCKET_BYTES_MAX = 107
 
 _PR_SET_PDEATHSIG = 1
@@ -351,6 +352,16 @@ class Kvd:
             self.process.wait()
             self.process = None
 
+    def end(self):
+        """When a test is over: at once, or so that kvd still writes what it has counted."""
+        if self.process and os.environ.get('KVD_TEST_GENTLE'):
+            self.process.terminate()
+            try:
+                self.process.wait(GENTLE_S)
+            except subprocess.TimeoutExpired:
+                pass
+        self.kill()
+
     def log(self):
         try:
             with open(self.log_path, encoding='utf-8', errors='replace') as log:
@@ -366,7 +377,7 @@ class Kvd:
     def cleanup(self):
         if os.getpid() != self.owner:
             return
-        self.kill()
+        self.end()
         if os.environ.get('KVD_TEST_KEEP'):
             if os.path.isdir(self.root):
                 Tap.diag(f'kept {self.root}')
