@@ -207,8 +207,8 @@ static enum persist_due persist_wait(struct persist *persist)
 		if (now_ns < persist->retry_at_ns && !stop) {
 			wake_at_ns = persist->retry_at_ns;
 			level = PERSIST_SLEEP_BACKOFF;
-		} else if (work && (stop || persist->round_open || someone_waits(persist) ||
-				    persist->backoff_ns > 0)) {
+		} else if (work && (stop || persist->round_open || persist->untrusted ||
+				    someone_waits(persist) || persist->backoff_ns > 0)) {
 			return begin_round(persist);
 		} else if (work) {
 			if (lazy_due(persist, now_ns, &wake_at_ns)) {
@@ -409,6 +409,12 @@ struct persist *persist_new(const struct persist_options *options)
 	if (persist->compact.copy == NULL) {
 		persist_free(persist);
 		return NULL;
+	}
+	if (options->renew_why != NULL) {
+		persist->untrusted = true;
+		persist->degraded = PERSIST_UNTRUSTED;
+		strlcpy(persist->why, options->renew_why, sizeof(persist->why));
+		persist->options.renew_why = NULL; // the caller's
 	}
 	return persist;
 }

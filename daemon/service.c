@@ -182,8 +182,10 @@ static int start_listener(struct service *service)
 static int start_life(struct service *service)
 {
 	if (service_is_persisted(service)) {
+		const struct service_adoption *adoption = &service->adoption;
+		bool renew = adoption->store_is_damaged && !adoption->fill_store;
 		int code = service_persist_start(&service->kvd, service->store, &service->region,
-						 service->why, sizeof(service->why));
+						 renew, service->why, sizeof(service->why));
 		if (code != 0) {
 			return code;
 		}

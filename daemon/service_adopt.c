@@ -169,10 +169,18 @@ static const char *compare_store(const struct kvs_region *region, struct store *
 {
 	struct store_facts facts;
 	store_facts(store, &facts);
+	bool is_storeless = (region->header->flags & KVS_HEADER_STORELESS) != 0;
+	if (adoption->store_is_damaged) {
+		// It cannot be asked. But this region was the last that served from this folder:
+		// all that was ever acknowledged of the store is in it, too.
+		adoption->fill_store = is_storeless || adoption->way == SERVICE_ADOPT_READ_OUT;
+		adoption->leave_store = is_storeless;
+		return NULL;
+	}
 	bool is_own = facts.instance_id == region->header->instance_id;
 	bool is_behind = facts.durable_seq < kvs_load_acquire(&region->header->marks.durable_seq);
 	bool is_empty = facts.durable_seq == 0 && facts.next_block == facts.oldest_block;
-	if ((region->header->flags & KVS_HEADER_STORELESS) != 0) {
+	if (is_storeless) {
 		adoption->fill_store = true;
 		adoption->leave_store = !is_own && !is_empty;
 		return NULL;
@@ -293,7 +301,8 @@ int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store 
 {
 	uint64_t durable_seq = UINT64_MAX;
 	const char *refused = store != NULL ? compare_store(region, store, adoption) : NULL;
-	bool has_store = store != NULL && !adoption->fill_store;
+	bool is_damaged = adoption->store_is_damaged;
+	bool has_store = store != NULL && !adoption->fill_store && !is_damaged;
 	memset(plan, 0, sizeof(*plan));
 	if (refused != NULL) {
 		say_refused(kvd, refused);
@@ -304,6 +313,8 @@ int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store 
 		struct store_facts facts;
 		store_facts(store, &facts);
 		durable_seq = facts.durable_seq;
+	} else if (is_damaged && !adoption->fill_store) {
+		durable_seq = kvs_load_acquire(&region->header->marks.durable_seq);
 	}
 	int result = kvs_adopt_plan(plan, region, durable_seq);
 	if (result == -ENOMEM) {
@@ -313,12 +324,16 @@ int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store 
 			       remedy_of_errno(ENOMEM));
 		return EX_OSERR;
 	}
-	if (!verifies(kvd, plan, result, has_store)) {
+	if (!verifies(kvd, plan, result, has_store || is_damaged)) {
 		adoption->way = SERVICE_ADOPT_NOTHING;
-		if (plan->has_tail) {
+		if (plan->has_tail && !is_damaged) {
 			salvage(kvd, plan, store);
 		}
 		return 0;
+	}
+	if (is_damaged) {
+		log_error("%s; the region of the life before has all that was in it",
+			  store_why(store));
 	}
 	if (adoption->way == SERVICE_ADOPT_READ_OUT && has_store) {
 		if (save(kvd, plan, store) != STORE_OK) {

@@ -21,8 +21,9 @@ enum service_adoption_way {
 
 struct service_adoption {
 	enum service_adoption_way way;
-	bool fill_store;  // the store is empty, or of before: all that is served goes into it
-	bool leave_store; // what stood in it was never in the region: it is put aside
+	bool store_is_damaged; // what is in it is not known, and it is written anew
+	bool fill_store;       // the store is empty, or of before: all that is served goes into it
+	bool leave_store;      // what stood in it was never in the region: it is put aside
 	const char *name; // what the keeper calls it; NULL = it has none that is of use
 	const char *why;  // it is read out and not taken over
 };
@@ -38,8 +39,9 @@ int service_adopt_open(struct kvd *kvd, struct kvs_region *region, uint64_t gene
 /// Looks at all of it. `plan` can be carried out, and nothing acknowledged is lost by it; or the
 /// way becomes SERVICE_ADOPT_NOTHING: then what the region has and the store has not is in the
 /// store now, as far as it could be read, and the log says why. `store` is NULL under the memory
-/// policy. Returns 0, or an exit code with `why` filled: then nothing has changed and the next
-/// start may try again. In any case kvs_adopt_fini() frees the plan.
+/// policy; one that is damaged gets nothing. Returns 0, or an exit code with `why` filled: then
+/// nothing has changed and the next start may try again. In any case kvs_adopt_fini() frees the
+/// plan.
 int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store *store,
 		       struct service_adoption *adoption, struct kvs_adopt *plan, char *why,
 		       size_t why_bytes);

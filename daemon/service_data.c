@@ -51,13 +51,15 @@ void service_stop_region(struct service *service)
 static int open_store(struct service *service, bool is_known)
 {
 	return service_store_open(&service->kvd, &service->store, is_known, &service->store_is_new,
-				  service->why, sizeof(service->why));
+				  &service->adoption.store_is_damaged, service->why,
+				  sizeof(service->why));
 }
 
-// What a kvd had open that left its region is as good as it was then.
+// What a kvd had open that left its region is as good as it was then, if it is this folder's.
 int service_start_store(struct service *service)
 {
-	bool is_known = service->adoption.way != SERVICE_ADOPT_NOTHING;
+	bool is_known = service->adoption.way != SERVICE_ADOPT_NOTHING &&
+			service->region.header->generation == service_generation(service);
 	return service_is_persisted(service) ? open_store(service, is_known) : 0;
 }
 

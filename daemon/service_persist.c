@@ -39,10 +39,10 @@ static int begin_life(const struct kvd *kvd, struct store *store, char *why, siz
 }
 
 int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_region *region,
-			  char *why, size_t why_bytes)
+			  bool renew, char *why, size_t why_bytes)
 {
 	const struct config *config = &kvd->config;
-	int code = begin_life(kvd, store, why, why_bytes);
+	int code = renew ? 0 : begin_life(kvd, store, why, why_bytes);
 	if (code != 0) {
 		return code;
 	}
@@ -65,6 +65,7 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 		.region_base = region->base,
 		.start_position = keyspace_unpersisted_position(kvd->keyspace),
 		.wake_fd = loop_wake_fd(kvd->loop),
+		.renew_why = renew ? store_why(store) : NULL,
 	};
 	int error = persist_start(&kvd->persist, &options);
 	if (error != 0) {

@@ -10,12 +10,13 @@ struct kvd;
 struct kvs_region;
 struct store;
 
-/// Begins a life: makes durable where its versions begin, then starts the persister. Returns 0, or
-/// an exit code with `why` filled.
+/// Begins a life: makes durable where its versions begin, then starts the persister. With `renew`
+/// the store is damaged: the persister writes it anew, from a region whose versions go on without a
+/// gap, and until then nothing is durable. Returns 0, or an exit code with `why` filled.
 /// Call with: nobody having seen a version of this life. Thread must: own the store; the persister
 /// has it until service_persist_stop().
 int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_region *region,
-			  char *why, size_t why_bytes);
+			  bool renew, char *why, size_t why_bytes);
 
 /// Makes all durable and says in the store that this life ended in order: then the next one goes on
 /// with the versions where this one stopped. Returns 0, or an exit code; what failed is logged.

@@ -185,7 +185,7 @@ bool service_store_exists(const char *dir)
 }
 
 int service_store_open(struct kvd *kvd, struct store **store, bool is_known, bool *is_new,
-		       char *why, size_t why_bytes)
+		       bool *is_damaged, char *why, size_t why_bytes)
 {
 	const char *dir = kvd->config.dir;
 	int error = store_renew_complete(dir);
@@ -200,9 +200,14 @@ int service_store_open(struct kvd *kvd, struct store **store, bool is_known, boo
 	if (probed != STORE_OK) {
 		return service_store_exit_code(probed);
 	}
-	struct store_options options = { .dir = kvd->config.dir, .instance_id = kvd->instance_id };
+	struct store_options options = {
+		.dir = kvd->config.dir,
+		.instance_id = kvd->instance_id,
+		.renewable = is_known,
+	};
 	int opened = store_open(store, &options, why, why_bytes);
-	return opened == STORE_OK ? 0 : service_store_exit_code(opened);
+	*is_damaged = opened != STORE_OK && *store != NULL;
+	return opened == STORE_OK || *is_damaged ? 0 : service_store_exit_code(opened);
 }
 
 int service_save_writers(void *region_base, struct store *store)

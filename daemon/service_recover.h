@@ -16,10 +16,12 @@ bool service_store_exists(const char *dir);
 int service_store_exit_code(int error);
 
 /// Opens the store, and probes it before unless it `is_known` to be as a kvd left it that had
-/// checked it and that nothing but its end has been heard of; `is_new`: there was none. Returns 0
-/// with *store open, or an exit code with `why` filled.
+/// checked it and that nothing but its end has been heard of; what memory has then can be written
+/// anew. `is_new`: there was none. Returns 0 with *store open, or an exit code with `why` filled.
+/// With `is_known` *is_damaged may be set: *store is then fit only to be written anew, and
+/// store_why() tells what is wrong with it.
 int service_store_open(struct kvd *kvd, struct store **store, bool is_known, bool *is_new,
-		       char *why, size_t why_bytes);
+		       bool *is_damaged, char *why, size_t why_bytes);
 
 /// Fills the keyspace from it; `had_lives`: it was there before it was opened. Returns 0 or an exit
 /// code with `why` filled.

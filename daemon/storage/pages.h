@@ -17,6 +17,10 @@ int store_pages_check_image(const void *file, uint64_t file_bytes, char *why, si
 /// The same for the file behind `fd`.
 int store_pages_check(int fd, uint64_t file_bytes, char *why, size_t why_bytes);
 
+/// The same, without reading the runs of pages that hold blocks: no more than every hundredth page
+/// or so. LMDB can go through a file that passes; what is in it need not be what was written.
+int store_pages_check_trees(int fd, uint64_t file_bytes, char *why, size_t why_bytes);
+
 /// Is this what a crash may leave of a file that LMDB was creating: no more than the two meta
 /// pages, each of them as LMDB makes it, or nothing but zeroes? Nothing was ever committed to it
 /// then.

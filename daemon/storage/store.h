@@ -37,6 +37,9 @@ struct store_options {
 	bool read_only;	      // nothing is created or written
 	const char *file;     // a store in this one file instead, as in a backup; read_only
 	bool alone;	      // read_only, and nobody writes it: without LMDB's own lock file
+	// What is in it can be written anew: its trees are looked at first, for no probe has read
+	// it, and if it is damaged, or the device fails, it is there for store_renew_begin().
+	bool renewable;
 };
 
 /// What is in the store, as of the last commit (inside a transaction: with what it did so far).
@@ -50,7 +53,9 @@ struct store_facts {
 };
 
 /// Opens or creates. On failure `why` gets one line that names the thing and the remedy. Returns an
-/// enum store_error; on success the caller owns *out until store_close().
+/// enum store_error; on success the caller owns *out until store_close(). So he does, if it is
+/// `renewable`, after STORE_DAMAGED and STORE_IO: store_why() tells, its facts are those of an
+/// empty one, and nothing but store_renew_begin() may come next.
 int store_open(struct store **out, const struct store_options *options, char *why,
 	       size_t why_bytes);
 void store_close(struct store *store);

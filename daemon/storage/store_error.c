@@ -87,8 +87,11 @@ static int error_of_code(int rc)
 	}
 }
 
-static const char *remedy_of(int error, int rc)
+static const char *remedy_of(const struct store *store, int error, int rc)
 {
+	if (store->renewable && error == STORE_DAMAGED) {
+		return "kvd writes it anew from memory";
+	}
 	switch (error) {
 	case STORE_NO_SPACE:
 	case STORE_IO:
@@ -113,7 +116,7 @@ int store_fail(struct store *store, const char *what, int rc)
 	int error = error_of_code(rc);
 	const char *kind = error == STORE_DAMAGED ? "the store is damaged: " : "";
 	(void)snprintf(store->why, sizeof(store->why), "%s: %s%s: %s; %s", store->path, kind, what,
-		       mdb_strerror(rc), remedy_of(error, rc));
+		       mdb_strerror(rc), remedy_of(store, error, rc));
 	if (error == STORE_IO || error == STORE_DAMAGED) {
 		store->reopen = true;
 	}
@@ -128,7 +131,7 @@ int store_damaged(struct store *store, const char *format, ...)
 	(void)vsnprintf(detail, sizeof(detail), format, args);
 	va_end(args);
 	(void)snprintf(store->why, sizeof(store->why), "%s: the store is damaged: %s; %s",
-		       store->path, detail, remedy_of(STORE_DAMAGED, 0));
+		       store->path, detail, remedy_of(store, STORE_DAMAGED, 0));
 	store->reopen = true;
 	return STORE_DAMAGED;
 }

@@ -42,6 +42,7 @@ struct store {
 	bool alone;	  // no lock file
 	bool single;	  // path is the file itself
 	bool keep_failed;
+	bool renewable; // memory has what is in it
 	bool reopen; // the device failed: nothing this environment believes may be trusted
 	struct store_facts committed;
 	struct store_facts now;	      // with what the open transaction did

@@ -332,6 +332,7 @@ static struct store *store_new(const struct store_options *options)
 	store->read_only = options->read_only;
 	store->single = options->file != NULL;
 	store->alone = options->read_only && (options->alone || store->single);
+	store->renewable = options->renewable;
 	store->committed.instance_id = options->instance_id;
 	store->dir = strdup(store->single ? options->file : options->dir);
 	if (store->single) {
@@ -348,6 +349,56 @@ static struct store *store_new(const struct store_options *options)
 	return store;
 }
 
+// LMDB follows whatever its pages say, and reads what a file that was cut short does not have: that
+// would end kvd, and each one that is started after it.
+static int trees_check(struct store *store)
+{
+	char path[4096];
+	char detail[160];
+	struct stat facts;
+	int length = snprintf(path, sizeof(path), "%s/data.mdb", store->path);
+	if (length < 0 || (size_t)length >= sizeof(path)) {
+		return store_fail(store, "looking at its pages", ENAMETOOLONG);
+	}
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		return STORE_OK; // LMDB will say it better
+	}
+	int result = STORE_OK;
+	if (fstat(fd, &facts) == 0 && facts.st_size > 0 &&
+	    store_pages_check_trees(fd, (uint64_t)facts.st_size, detail, sizeof(detail)) < 0) {
+		result = store_damaged(store, "%s", detail);
+	}
+	(void)close(fd);
+	return result;
+}
+
+static int attach(struct store *store)
+{
+	int result = store->renewable ? trees_check(store) : STORE_OK;
+	if (result == STORE_OK) {
+		result = store_attach(store);
+	}
+	if (result == STORE_OK && !store->read_only) {
+		int rc = folders_sync(store);
+		result = rc == 0 ? STORE_OK : store_fail(store, "syncing the folder", rc);
+	}
+	return result;
+}
+
+// It stays as it is; another one is to take its place.
+static void leave_damaged(struct store *store, uint64_t instance_id)
+{
+	store_detach(store);
+	store->reopen = true;
+	store->committed = (struct store_facts){
+		.instance_id = instance_id,
+		.oldest_block = 1,
+		.next_block = 1,
+	};
+	store->now = store->committed;
+}
+
 int store_open(struct store **out, const struct store_options *options, char *why, size_t why_bytes)
 {
 	*out = NULL;
@@ -359,22 +410,26 @@ int store_open(struct store **out, const struct store_options *options, char *wh
 	}
 	int result = store->read_only ? STORE_OK : folders_make(store);
 	if (result == STORE_OK) {
-		result = store_attach(store);
-	}
-	if (result == STORE_OK && !store->read_only) {
-		int rc = folders_sync(store);
-		result = rc == 0 ? STORE_OK : store_fail(store, "syncing the folder", rc);
-	}
-	if (result == STORE_OK) {
 		result = folder_remember(store);
+	}
+	bool is_there = result == STORE_OK;
+	if (is_there) {
+		result = attach(store);
 	}
 	if (result != STORE_OK) {
 		(void)snprintf(why, why_bytes, "%s", store->why);
+	}
+	bool is_left = is_there && store->renewable &&
+		       (result == STORE_DAMAGED || result == STORE_IO);
+	if (result != STORE_OK && !is_left) {
 		store_close(store);
 		return result;
 	}
+	if (is_left) {
+		leave_damaged(store, options->instance_id);
+	}
 	*out = store;
-	return STORE_OK;
+	return result;
 }
 
 void store_close(struct store *store)

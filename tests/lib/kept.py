@@ -24,7 +24,8 @@ class KeptKvd(Kvd):
         self.drained = threading.Event()
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(os.path.join(self.root, 'notify'))
-        threading.Thread(target=self._listen, daemon=True).start()
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
         if start:
             self.start()
 
@@ -34,6 +35,8 @@ class KeptKvd(Kvd):
                 data, control, _, _ = self.notify.recvmsg(4096, socket.CMSG_SPACE(16 * 4))
             except OSError:
                 return
+            if not data:
+                return  # shut down
             fds = array.array('i')
             for level, kind, payload in control:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -112,4 +115,9 @@ class KeptKvd(Kvd):
         if os.getpid() != self.owner:
             return
         super().cleanup()
-        self.notify.close()
+        if self.notify.fileno() >= 0:  # this may be the second time
+            # Closed under the listener, its number could be the next one's, and the listener take
+            # what is sent there.
+            self.notify.shutdown(socket.SHUT_RDWR)
+            self.listener.join()
+            self.notify.close()
