@@ -217,6 +217,9 @@ static bool write_all(struct backup *backup)
 	}
 	int result = store_begin(backup->store);
 	if (result == STORE_OK) {
+		result = region_put_writers(job->walk.map->base, backup->store);
+	}
+	if (result == STORE_OK) {
 		result = store_commit(backup->store, backup->seq);
 	}
 	return result == STORE_OK || store_failed(backup);

@@ -5,6 +5,7 @@
 #include "daemon/region_walk.h"
 
 #include <linux/membarrier.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include "shm/epoch.h"
 #include "shm/epoch_scan.h"
 #include "shm/table.h"
+#include "shm/writers.h"
 
 #define WALK_SECTION_POSITIONS 64u
 #define COPY_COMMIT_BYTES (UINT64_C(8) << 20)
@@ -41,6 +43,16 @@ bool region_large_value(const struct kvs_map *map, const struct kvs_record_view 
 	}
 	*value = map->base + run.offset;
 	return true;
+}
+
+int region_put_writers(void *region_base, struct store *store)
+{
+	const struct kvs_writers *table = kvs_writers_of(region_base);
+	// Acquire: the users (partner: keyspace_writer_index()).
+	uint64_t count = kvs_load_acquire(&table->count);
+	bool known = memcmp(table->marker, KVS_WRITERS_MARKER, sizeof(table->marker)) == 0 &&
+		     count < KVS_WRITERS_MAX;
+	return known ? store_put_writers(store, table->uid, (uint32_t)count) : STORE_OK;
 }
 
 // One position; again if the table moved meanwhile.

@@ -22,6 +22,11 @@ bool region_walk_must_fence(const struct kvs_map *map);
 bool region_large_value(const struct kvs_map *map, const struct kvs_record_view *view,
 			const void **value);
 
+/// Keeps with the store's open transaction whose the writer indices of a region are, if it knows:
+/// of all records that were seen before. Returns STORE_OK or an enum store_error; on failure the
+/// transaction is gone.
+int region_put_writers(void *region_base, struct store *store);
+
 struct region_walk {
 	const struct kvs_map *map;
 	struct kvs_slot *slot; // the thread's own

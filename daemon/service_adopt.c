@@ -18,6 +18,7 @@
 #include "daemon/kvd.h"
 #include "daemon/log.h"
 #include "daemon/persist.h"
+#include "daemon/region_walk.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/service_recover.h"
@@ -222,7 +223,7 @@ static int save_tail(const struct kvs_adopt *plan, struct store *store, uint64_t
 	struct kvs_record_view view;
 	uint64_t bytes = 0;
 	int result = store_begin(store);
-	result = result == STORE_OK ? service_save_writers(region->base, store) : result;
+	result = result == STORE_OK ? region_put_writers(region->base, store) : result;
 	while (result == STORE_OK && kvs_log_follow(&log, &at, plan->end, &view)) {
 		const void *value;
 		uint64_t place;

@@ -15,6 +15,7 @@
 #include "daemon/kvd.h"
 #include "daemon/log.h"
 #include "daemon/persist.h"
+#include "daemon/region_walk.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/service_recover.h"
@@ -125,7 +126,7 @@ static int fill(struct filling *filling, uint64_t last_seq)
 	struct store *store = filling->store;
 	uint64_t cursor = 0;
 	int result = store_begin(store);
-	result = result == STORE_OK ? service_save_writers(filling->map->base, store) : result;
+	result = result == STORE_OK ? region_put_writers(filling->map->base, store) : result;
 	do {
 		cursor = kvs_table_scan(filling->map, cursor, fill_visit, filling);
 		result = result == STORE_OK ? filling->result : result;

@@ -22,7 +22,6 @@
 #include "daemon/storage/probe.h"
 #include "daemon/storage/recover.h"
 #include "daemon/storage/store.h"
-#include "shm/writers.h"
 
 #define RECOVER_LOOK_EVERY 4096u // records between two looks for a signal
 #define RECOVER_PROGRESS_NS UINT64_C(1000000000)
@@ -208,15 +207,6 @@ int service_store_open(struct kvd *kvd, struct store **store, bool is_known, boo
 	int opened = store_open(store, &options, why, why_bytes);
 	*is_damaged = opened != STORE_OK && *store != NULL;
 	return opened == STORE_OK || *is_damaged ? 0 : service_store_exit_code(opened);
-}
-
-int service_save_writers(void *region_base, struct store *store)
-{
-	const struct kvs_writers *table = kvs_writers_of(region_base);
-	uint64_t count = kvs_load_relaxed(&table->count);
-	bool known = memcmp(table->marker, KVS_WRITERS_MARKER, sizeof(table->marker)) == 0 &&
-		     count < KVS_WRITERS_MAX;
-	return known ? store_put_writers(store, table->uid, (uint32_t)count) : STORE_OK;
 }
 
 /// Whose records are they? Where nobody knows any more they are loaded all the same.

@@ -27,7 +27,3 @@ int service_store_open(struct kvd *kvd, struct store **store, bool is_known, boo
 /// code with `why` filled.
 int service_recover(struct kvd *kvd, struct store *store, bool had_lives, char *why,
 		    size_t why_bytes);
-
-/// Keeps with the store's open transaction whose the writer indices of a region are, if it knows.
-/// Returns STORE_OK or an enum store_error.
-int service_save_writers(void *region_base, struct store *store);

@@ -37,8 +37,8 @@ def acting_as(uid, gid, groups=()):
 class Users(Kvd):
     """A kvd to which every user may connect."""
 
-    def __init__(self, *args, env=None):
-        super().__init__(*args, '--socket-mode', '0666', start=False, env=env)
+    def __init__(self, *args, **others):
+        super().__init__(*args, '--socket-mode', '0666', start=False, **others)
         os.chmod(self.root, 0o711)
         self.open_socket()
         self.start(*self.args)
@@ -369,6 +369,26 @@ def warm_restart(tap):
                   'F: a region that is taken over says whose its keys are')
 
 
+def backups(tap):
+    for policy in ('memory', 'group'):
+        with Users('--persist', policy) as kvd:
+            before = fill(kvd)
+            with kvd.user(CAROL) as carol:
+                carol.command('SET', 'c', 'v')  # a user who comes last
+            backup, folder = (os.path.join(kvd.root, name) for name in ('backup', 'restored'))
+            tap.equal([kvd.kvctl('backup', backup).returncode,
+                       kvd.kvctl('restore', backup, folder).returncode], [0, 0],
+                      f'{policy}: a backup, restored')
+            options = ('--persist', 'group', '--quota-stored-bytes', '2MiB')
+            with Users(*options, directory=folder) as again:
+                tap.equal((again.owned(ALICE), again.owned(BOB), again.owned(0)), before,
+                          f'G: {policy}: it says whose its keys are')
+                tap.equal(again.owned(CAROL)[1], 1, f'G: {policy}: the last one\'s, too')
+                with again.user(ALICE) as alice:
+                    said = alice.command('SET', 'more', 'x' * 1500000)
+                    tap.ok(is_error(said, 'quota-stored-bytes'), f'G: {policy}: the quota holds')
+
+
 # ---- pages and descriptors ----
 
 def pages(tap):
@@ -412,7 +432,8 @@ def main():
         Tap.skip_all('only root can be other users')
     tap = Tap()
     for part in (writing, attaching, administering, as_told, jobs, wrong_lists, rates,
-                 rate_of_bytes, exempt, stored, restarts, warm_restart, pages, descriptors):
+                 rate_of_bytes, exempt, stored, restarts, warm_restart, backups, pages,
+                 descriptors):
         part(tap)
     return tap.done()
 
