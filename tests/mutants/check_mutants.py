@@ -23,7 +23,8 @@ import mutants
 
 SOURCE = os.environ['KVD_SOURCE']
 BUILD = os.environ['KVD_BUILD']
-TIME_LIMIT_S = float(os.environ.get('KVD_TEST_TIMEOUT_S', '120'))
+WANTED = os.environ.get('KVD_MUTANTS', 'quick')
+TIME_LIMIT_S = float(os.environ.get('KVD_TEST_TIMEOUT_S', '120' if WANTED == 'quick' else '900'))
 
 
 class Broken(Exception):
@@ -133,6 +134,7 @@ def notices(program, arguments, environment, folder):
     temporary = os.path.join(folder, 'tmp')
     os.makedirs(temporary, exist_ok=True)
     env = dict(os.environ, TMPDIR=temporary, **environment)
+    env.pop('KVD_TEST_SEED', None)  # with another seed it may take a test longer to notice
     deadline = time.monotonic() + TIME_LIMIT_S
     with subprocess.Popen([program, *arguments], cwd=BUILD, env=env, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, start_new_session=True) as run:
@@ -171,12 +173,11 @@ def check(mutant, objects):
 
 
 def chosen():
-    wanted = os.environ.get('KVD_MUTANTS', 'quick')
     part, parts = (int(word) for word in os.environ.get('KVD_MUTANTS_PART', '1/1').split('/'))
-    if wanted in ('quick', 'all'):
-        some = [mutant for mutant in mutants.MUTANTS if mutant.quick or wanted == 'all']
+    if WANTED in ('quick', 'all'):
+        some = [mutant for mutant in mutants.MUTANTS if mutant.quick or WANTED == 'all']
     else:
-        some = [mutant for mutant in mutants.MUTANTS if mutant.name in wanted.split(',')]
+        some = [mutant for mutant in mutants.MUTANTS if mutant.name in WANTED.split(',')]
     return some[part - 1::parts]
 
 
