@@ -87,7 +87,7 @@ static int restore_folder(struct restore *restore)
 		return kvctl_error(KVCTL_USAGE, "cannot create %s: %s", restore->dir,
 				   strerror(errno));
 	}
-	int code = offline_lock(restore->dir, &restore->lock);
+	int code = offline_lock(restore->dir, false, &restore->lock);
 	if (code == KVCTL_OK && stat(restore->dir, &restore->folder) != 0) {
 		code = kvctl_error(KVCTL_USAGE, "%s: %s", restore->dir, strerror(errno));
 	}

@@ -109,7 +109,7 @@ static int verify_dir(struct kvctl *kvctl, const char *dir, cJSON **result)
 		return kvctl_error(KVCTL_USAGE, "%s: %s; is %s a data folder of kvd?", path,
 				   strerror(errno), dir);
 	}
-	int code = offline_lock(dir, &lock);
+	int code = offline_lock(dir, true, &lock);
 	if (code != KVCTL_OK) {
 		return code;
 	}

@@ -229,7 +229,7 @@ int offline_backup_open(struct kvctl *kvctl, const char *path, int *fd, struct s
 	return code;
 }
 
-int offline_lock(const char *dir, int *fd)
+int offline_lock(const char *dir, bool reads, int *fd)
 {
 	char why[512];
 	char path[4096];
@@ -242,6 +242,10 @@ int offline_lock(const char *dir, int *fd)
 	(void)snprintf(path, sizeof path, "%s/kvd.lock", dir);
 	bool made = stat(path, &lock) != 0;
 	*fd = dirlock_take(dir, why, sizeof why);
+	if (*fd < 0 && errno == EROFS && reads) {
+		made = false;
+		*fd = dirlock_look(dir, why, sizeof why);
+	}
 	if (*fd < 0) {
 		return kvctl_error(errno == EWOULDBLOCK ? KVCTL_NO : KVCTL_USAGE, "%s", why);
 	}

@@ -22,6 +22,7 @@ int offline_verify(struct kvctl *kvctl, const char *dir, const char *file, uint6
 /// exit code after saying what is wrong with it.
 int offline_backup_open(struct kvctl *kvctl, const char *path, int *fd, struct seal_facts *facts);
 
-/// Takes the lock of a data folder that is there, so that no kvd starts on it. Returns KVCTL_OK
-/// with *fd, or the exit code after saying who has it.
-int offline_lock(const char *dir, int *fd);
+/// Takes the lock of a data folder that is there, so that no kvd starts on it; `reads`: and where
+/// nothing can be written, so that none is writing. Returns KVCTL_OK with *fd, or the exit code
+/// after saying who has it.
+int offline_lock(const char *dir, bool reads, int *fd);

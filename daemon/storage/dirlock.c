@@ -54,11 +54,11 @@ static bool is_dying(const char *owner)
 	return got > 0 && strtoull(text, NULL, 10) == 0;
 }
 
-// Takes the lock, waiting for an owner that is dying. 0 or -1 with errno.
-static int lock_patiently(int fd)
+// Takes the lock (LOCK_EX or LOCK_SH), waiting for an owner that is dying. 0 or -1 with errno.
+static int lock_patiently(int fd, int how)
 {
 	for (unsigned waited_ms = 0;; waited_ms += LOOK_EVERY_MS) {
-		if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+		if (flock(fd, how | LOCK_NB) == 0) {
 			return 0;
 		}
 		int error = errno;
@@ -87,6 +87,37 @@ static int refuse_taken(int fd, char *why, size_t why_bytes, const char *dir)
 	return -1;
 }
 
+static int refuse_lock(int fd, char *why, size_t why_bytes, const char *dir, const char *path)
+{
+	if (errno == EWOULDBLOCK) {
+		return refuse_taken(fd, why, why_bytes, dir);
+	}
+	int error = errno;
+	(void)snprintf(why, why_bytes, "%s: %s; choose a --dir on a local file system", path,
+		       strerror(error));
+	(void)close(fd);
+	errno = error;
+	return -1;
+}
+
+int dirlock_look(const char *dir, char *why, size_t why_bytes)
+{
+	char path[4096];
+	if (snprintf(path, sizeof(path), "%s/kvd.lock", dir) >= (int)sizeof(path)) {
+		errno = ENAMETOOLONG;
+		return refuse(why, why_bytes, dir);
+	}
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT) {
+		fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	}
+	if (fd < 0) {
+		return refuse(why, why_bytes, path);
+	}
+	// Mounted for writing elsewhere it may be in use: the lock is the file's, not the mount's.
+	return lock_patiently(fd, LOCK_SH) == 0 ? fd : refuse_lock(fd, why, why_bytes, dir, path);
+}
+
 int dirlock_take(const char *dir, char *why, size_t why_bytes)
 {
 	char path[4096];
@@ -110,16 +141,8 @@ int dirlock_take(const char *dir, char *why, size_t why_bytes)
 	if (fd < 0) {
 		return refuse(why, why_bytes, errno == ENOTDIR ? dir : path);
 	}
-	if (lock_patiently(fd) != 0) {
-		if (errno == EWOULDBLOCK) {
-			return refuse_taken(fd, why, why_bytes, dir);
-		}
-		int error = errno;
-		(void)snprintf(why, why_bytes, "%s: %s; choose a --dir on a local file system",
-			       path, strerror(error));
-		(void)close(fd);
-		errno = error;
-		return -1;
+	if (lock_patiently(fd, LOCK_EX) != 0) {
+		return refuse_lock(fd, why, why_bytes, dir, path);
 	}
 	char text[32];
 	int length = snprintf(text, sizeof(text), "%d\n", (int)getpid());

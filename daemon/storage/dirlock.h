@@ -11,5 +11,10 @@
 /// the thing and the remedy; errno tells the kind (EWOULDBLOCK: another kvd has it).
 int dirlock_take(const char *dir, char *why, size_t why_bytes);
 
+/// The same for who only reads a folder on a file system that is mounted read-only: shared with
+/// others who do, and nothing is created. A folder without a lock file is nobody's. Returns as
+/// dirlock_take().
+int dirlock_look(const char *dir, char *why, size_t why_bytes);
+
 /// Lets go. The file stays: removing it would let two kvd hold two locks of one name.
 void dirlock_release(int fd);

@@ -324,6 +324,39 @@ def cut_off(tap):
         shutil.rmtree(fresh)
 
 
+def read_only(tap):
+    """A data folder, and a backup, on a file system that cannot be written."""
+    wrapper = ['unshare', '--map-root-user', '--mount', 'sh', '-c',
+               'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && "$@"']
+    with Kvd('--persist', 'group') as kvd:
+        if subprocess.run([*wrapper, kvd.root, 'true'], capture_output=True,
+                          check=False).returncode != 0:
+            tap.skip('a file system mounted read-only', 'no mount namespace of our own here')
+            return
+        backup = os.path.join(kvd.root, 'file.backup')
+        with kvd.connect() as connection:
+            fill(connection)
+        ask(kvd, 'backup', backup)
+
+        def there(*args):
+            return subprocess.run([*wrapper, kvd.root, KVCTL_PROGRAM, *args], capture_output=True,
+                                  text=True, check=False)
+        said = there('verify', kvd.dir)
+        tap.ok(said.returncode == 1 and 'in use by another kvd' in said.stderr,
+               f'mounted read-only, a folder may be in use all the same: {said.stderr}')
+        kvd.kill()
+        for name in ('', 'kvd.lock', 'store/lock.mdb'):
+            if name:
+                os.unlink(os.path.join(kvd.dir, name))
+            said = there('verify', kvd.dir)
+            tap.equal(said.returncode, 0,
+                      f'its store is verified{name and " without "}{name}: {said.stderr}')
+        tap.equal(there('verify', backup).returncode, 0, 'so is a backup')
+        said = there('restore', '--force', backup, kvd.dir)
+        tap.ok(said.returncode != 0 and 'Read-only' in said.stderr,
+               f'nothing is restored there: {said.stderr}')
+
+
 def strangers(tap):
     if os.geteuid() != 0:
         tap.skip('other users', 'needs root')
@@ -354,6 +387,7 @@ def main():
     damage(tap)
     memory(tap)
     cut_off(tap)
+    read_only(tap)
     strangers(tap)
     tap.done()
 
