@@ -144,6 +144,27 @@ static void retire_version(struct keyspace *keyspace, const struct kvs_hit *hit,
 	}
 }
 
+static uint64_t op_stored_bytes(const struct keyspace_op *op)
+{
+	return op->record_bytes + (op->run_offset != 0 ? op->value_bytes : UINT64_C(0));
+}
+
+static void note_written(struct keyspace *keyspace, uint64_t bytes)
+{
+	keyspace->written.bytes += bytes;
+	keyspace->written.keys++;
+}
+
+// The persister reads the large value behind the op's record, whatever the table says by then.
+static void await_large(struct keyspace *keyspace, const struct keyspace_op *op)
+{
+	if (keyspace->persisted || keyspace->follower != NULL) {
+		keyspace->unpersisted_large_bytes += op->value_bytes;
+		kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_LARGE, op->value_bytes,
+			       0);
+	}
+}
+
 static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
 			const struct kvs_hit *hit, bool found)
 {
@@ -164,22 +185,17 @@ static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
 		(void)kvs_table_insert(&keyspace->table, op->hash, entry);
 	}
 	kvs_log_live_add(&keyspace->log, op->offset, op->record_bytes);
-	uint64_t bytes = op->record_bytes + (op->run_offset != 0 ? op->value_bytes : UINT64_C(0));
+	uint64_t bytes = op_stored_bytes(op);
 	keyspace->live_bytes += bytes;
 	keyspace->keys++;
 	keyspace_owner_add(keyspace, op->writer, bytes);
-	keyspace->written.bytes += bytes;
-	keyspace->written.keys++;
+	note_written(keyspace, bytes);
 	if (op->expiry_ms != 0) {
 		keyspace->keys_with_expiry++;
 		expire_expect(keyspace, op->expiry_ms);
 	}
 	if (op->run_offset != 0) {
-		if (keyspace->persisted || keyspace->follower != NULL) {
-			keyspace->unpersisted_large_bytes += op->value_bytes;
-			kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_LARGE,
-				       op->value_bytes, 0);
-		}
+		await_large(keyspace, op);
 		op->run_offset = 0;
 	}
 }
@@ -197,6 +213,11 @@ static void publish_delete(struct keyspace *keyspace, const struct keyspace_op *
 {
 	if (!found) {
 		return;
+	}
+	// In a batch: what had expired was set before, which nobody will see.
+	if (__builtin_expect(hit->view.expiry_ms != 0, 0) && keyspace->batch.open &&
+	    hit->kind != KVS_ENTRY_TOMBSTONE && hit->view.expiry_ms <= keyspace->now_ms) {
+		keyspace_note_expired(keyspace, op->key, op->key_bytes);
 	}
 	// Before the entry: a consistent multi-get that sees the removal sees this too.
 	keyspace_note_removal(keyspace, op->seq);
@@ -271,6 +292,25 @@ void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op)
 		publish_delete(keyspace, op, &hit, found);
 	}
 	SEAM_CRASH(entry_published);
+}
+
+void keyspace_op_pass_over(struct keyspace *keyspace, struct keyspace_op *op)
+{
+	keyspace->changes++;
+	keyspace_counter_add(keyspace, KVS_COUNTER_writes_applied, 1);
+	if (op->kind != KEYSPACE_OP_SET) {
+		return;
+	}
+	note_written(keyspace, op_stored_bytes(op));
+	if (op->run_offset == 0) {
+		return;
+	}
+	await_large(keyspace, op);
+	if (kvs_large_drop(&keyspace->large, op->run_offset)) {
+		kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_RUN, op->run_offset,
+			       0);
+	}
+	op->run_offset = 0;
 }
 
 void keyspace_publish_applied(struct keyspace *keyspace)

@@ -3,7 +3,9 @@
 // Atomic batches. Writes are collected with copies of what they point at; reads see them through a
 // small overlay; commit reserves space for all of them, appends all records (MORE on all but the
 // last), publishes all entries, and only then moves applied_seq. Nothing can fail between the first
-// record and the last entry, because everything was vouched for before.
+// record and the last entry, because everything was vouched for before. Only the last op of each
+// key is published: what a get meets in the middle is the value before the batch or the one behind
+// it, never one that the batch itself replaces. The others have records, for the store's order.
 #include "daemon/keyspace_internal.h"
 
 #include <stdlib.h>
@@ -100,7 +102,13 @@ void keyspace_batch_begin(struct keyspace *keyspace)
 	keyspace->batch.open = true;
 }
 
-// Gives the overlay another size, and enters all ops anew.
+static bool op_is_of(const struct keyspace_op *op, uint64_t hash, const void *key, size_t key_bytes)
+{
+	return op->hash == hash && op->key_bytes == key_bytes &&
+	       memcmp(op->key, key, key_bytes) == 0;
+}
+
+// Gives the overlay another size, and enters anew the ops that may be looked for.
 static bool overlay_resize(struct keyspace_batch *batch, uint32_t size)
 {
 	uint32_t *overlay = calloc(size, sizeof(*overlay));
@@ -111,11 +119,39 @@ static bool overlay_resize(struct keyspace_batch *batch, uint32_t size)
 	batch->overlay = overlay;
 	batch->overlay_size = size;
 	for (uint32_t i = 0; i < batch->count; i++) {
-		uint32_t *bucket = &overlay[batch->ops[i].hash & (size - 1)];
-		batch->ops[i].overlay_next = *bucket;
-		*bucket = i + 1;
+		if (!batch->ops[i].superseded) {
+			uint32_t *bucket = &overlay[batch->ops[i].hash & (size - 1)];
+			batch->ops[i].overlay_next = *bucket;
+			*bucket = i + 1;
+		}
 	}
 	return true;
+}
+
+// Enters the op that comes next. An earlier one of its key is void, and makes room there: however
+// often a batch comes back to its keys, each of them stands in the overlay once.
+static void overlay_enter(struct keyspace_batch *batch, struct keyspace_op *op)
+{
+	uint32_t *bucket = &batch->overlay[op->hash & (batch->overlay_size - 1)];
+	for (uint32_t *link = bucket; *link != 0; link = &batch->ops[*link - 1].overlay_next) {
+		struct keyspace_op *former = &batch->ops[*link - 1];
+		if (op_is_of(former, op->hash, op->key, op->key_bytes)) {
+			former->superseded = true;
+			*link = former->overlay_next;
+			break;
+		}
+	}
+	op->overlay_next = *bucket;
+	*bucket = batch->count + 1;
+}
+
+// The op that comes next is a FLUSHALL: all before it is void. Each op is marked once.
+static void batch_flushed(struct keyspace_batch *batch)
+{
+	for (uint32_t i = batch->flushed; i < batch->count; i++) {
+		batch->ops[i].superseded = true;
+	}
+	batch->flushed = batch->count + 1;
 }
 
 // Grows the overlay so that it stays at most half full.
@@ -206,10 +242,10 @@ int keyspace_batch_add(struct keyspace *keyspace, const struct keyspace_op *sour
 		keyspace_op_drop(keyspace, &op);
 		return KEYSPACE_OK;
 	}
-	uint32_t *bucket = &batch->overlay[op.hash & (batch->overlay_size - 1)];
-	op.overlay_next = *bucket;
-	*bucket = batch->count + 1;
-	batch->flushed = op.kind == KEYSPACE_OP_FLUSH ? batch->count + 1 : batch->flushed;
+	overlay_enter(batch, &op); // a FLUSHALL has no key: it takes the place of one before
+	if (op.kind == KEYSPACE_OP_FLUSH) {
+		batch_flushed(batch);
+	}
 	batch->removes |= op.kind != KEYSPACE_OP_SET;
 	batch->purpose = op.purpose > batch->purpose ? op.purpose : batch->purpose;
 	batch->ops[batch->count++] = op;
@@ -227,10 +263,7 @@ const struct keyspace_op *keyspace_batch_find(const struct keyspace *keyspace, u
 	const struct keyspace_op *found = NULL;
 	for (; index != 0 && found == NULL; index = batch->ops[index - 1].overlay_next) {
 		const struct keyspace_op *op = &batch->ops[index - 1];
-		if (op->hash == hash && op->kind != KEYSPACE_OP_FLUSH &&
-		    op->key_bytes == key_bytes && memcmp(op->key, key, key_bytes) == 0) {
-			found = op;
-		}
+		found = op_is_of(op, hash, key, key_bytes) ? op : NULL;
 	}
 	if (batch->flushed == 0) {
 		return found;
@@ -258,8 +291,8 @@ static bool batch_leaves_no_more(struct keyspace *keyspace)
 	uint64_t left = 0;
 	for (uint32_t i = 0; i < batch->count && batch->removes; i++) {
 		const struct keyspace_op *op = &batch->ops[i];
-		if (op != keyspace_batch_find(keyspace, op->hash, op->key, op->key_bytes)) {
-			continue; // a FLUSHALL, or another op made it void
+		if (op->superseded) {
+			continue;
 		}
 		struct kvs_hit hit;
 		if (batch->flushed == 0 && keyspace_find(keyspace, op->hash, op->key, op->key_bytes,
@@ -316,6 +349,9 @@ static bool batch_spreads(const struct keyspace *keyspace)
 	struct batch_place *places = calloc(count, sizeof(*places));
 	bool spreads = places != NULL;
 	for (uint32_t i = 0; i < batch->count && spreads; i++) {
+		if (batch->ops[i].superseded) {
+			continue;
+		}
 		uint64_t hash = batch->ops[i].hash;
 		uint64_t index = kvs_bucket_index(hash, buckets);
 		struct batch_place *place = &places[index % count];
@@ -373,7 +409,8 @@ static int batch_reserve(struct keyspace *keyspace)
 		    keyspace_is_large(keyspace, op->value_bytes)) {
 			large_bytes += kvs_large_bytes(op->value_bytes);
 		}
-		if (op->kind != KEYSPACE_OP_FLUSH && !keyspace_finds_place(keyspace, op)) {
+		if (op->kind != KEYSPACE_OP_FLUSH && !op->superseded &&
+		    !keyspace_finds_place(keyspace, op)) {
 			return KEYSPACE_CROWDED;
 		}
 	}
@@ -413,7 +450,8 @@ int keyspace_batch_commit(struct keyspace *keyspace)
 	for (uint32_t i = 0; i < batch->count; i++) {
 		struct keyspace_op *op = &batch->ops[i];
 		keyspace_op_append(keyspace, op, i + 1 < batch->count);
-		removal_seq = op->kind != KEYSPACE_OP_SET ? op->seq : removal_seq;
+		bool removes = op->kind != KEYSPACE_OP_SET && !op->superseded;
+		removal_seq = removes ? op->seq : removal_seq;
 	}
 	if (removal_seq != 0) {
 		// Before any entry: a consistent multi-get that sees one removal must see them all
@@ -422,7 +460,11 @@ int keyspace_batch_commit(struct keyspace *keyspace)
 	}
 	for (uint32_t i = 0; i < batch->count; i++) {
 		batch_look_ahead(keyspace, i);
-		keyspace_op_publish(keyspace, &batch->ops[i]);
+		if (batch->ops[i].superseded) {
+			keyspace_op_pass_over(keyspace, &batch->ops[i]);
+		} else {
+			keyspace_op_publish(keyspace, &batch->ops[i]);
+		}
 		SEAM_CRASH(batch_half_published);
 	}
 	SEAM_CRASH(batch_published);

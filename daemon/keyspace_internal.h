@@ -58,6 +58,7 @@ struct keyspace_op {
 	uint64_t seq; // given when appended
 	uint64_t offset; // where the record stands
 	uint32_t overlay_next; // batch: next op of the same overlay bucket, index + 1
+	bool superseded; // batch: a later op of it has the last word on the key
 };
 
 /// What has to wait until a seq, its stamp in keyspace.pending, is durable.
@@ -233,6 +234,9 @@ void keyspace_op_measure(struct keyspace *keyspace, struct keyspace_op *op);
 /// Appends the record (space was secured) and publishes the op.
 void keyspace_op_append(struct keyspace *keyspace, struct keyspace_op *op, bool more);
 void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op);
+/// Counts an op that a later one of its batch makes void: its record is in the log, no entry ever
+/// names it. In the order of seq, as publishing is.
+void keyspace_op_pass_over(struct keyspace *keyspace, struct keyspace_op *op);
 /// Accounts that the version in `hit` is current no longer. Returns the large run that nothing
 /// names any more, 0 = none: freeing it is the caller's.
 uint64_t keyspace_version_gone(struct keyspace *keyspace, const struct kvs_hit *hit);
@@ -349,7 +353,7 @@ struct keyspace *keyspace_new(const struct keyspace_options *options);
 /// Adds an op to the open batch, copying what it points at. Returns KEYSPACE_OK always; failure is
 /// remembered for commit. *seq gets the version it will have.
 int keyspace_batch_add(struct keyspace *keyspace, const struct keyspace_op *op, uint64_t *seq);
-/// The batch's last op for a key, or NULL.
+/// The batch's last op for a key, the newest FLUSHALL included, or NULL.
 const struct keyspace_op *keyspace_batch_find(const struct keyspace *keyspace, uint64_t hash,
 					      const void *key, size_t key_bytes);
 void keyspace_batch_fini(struct keyspace *keyspace);

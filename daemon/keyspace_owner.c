@@ -166,8 +166,8 @@ int keyspace_owner_admit_batch(struct keyspace *keyspace)
 	uint64_t takes = flushed ? keyspace->owners[writer].bytes : 0;
 	for (uint32_t i = 0; i < batch->count; i++) {
 		const struct keyspace_op *op = &batch->ops[i];
-		if (op != keyspace_batch_find(keyspace, op->hash, op->key, op->key_bytes)) {
-			continue; // a FLUSHALL, or another op made it void
+		if (op->superseded) {
+			continue;
 		}
 		struct keyspace_op mine = *op;
 		mine.writer = writer;

@@ -7,10 +7,9 @@
 #include "daemon/keyspace_internal.h"
 
 /// Is this op the batch's last word on its key?
-static bool view_is_newest(const struct keyspace *keyspace, const struct keyspace_op *op)
+static bool view_is_newest(const struct keyspace_op *op)
 {
-	return op->kind != KEYSPACE_OP_FLUSH &&
-	       keyspace_batch_find(keyspace, op->hash, op->key, op->key_bytes) == op;
+	return op->kind != KEYSPACE_OP_FLUSH && !op->superseded;
 }
 
 static bool view_is_plain(const struct keyspace *keyspace)
@@ -27,7 +26,7 @@ uint64_t keyspace_view_count(struct keyspace *keyspace)
 	uint64_t count = batch->flushed ? 0 : keyspace_count(keyspace);
 	for (uint32_t i = 0; i < batch->count; i++) {
 		const struct keyspace_op *op = &batch->ops[i];
-		if (!view_is_newest(keyspace, op)) {
+		if (!view_is_newest(op)) {
 			continue;
 		}
 		struct kvs_hit hit;
@@ -72,7 +71,7 @@ uint64_t keyspace_view_scan(struct keyspace *keyspace, uint64_t cursor,
 	for (uint32_t i = 0; cursor == 0 && i < batch->count; i++) {
 		const struct keyspace_op *op = &batch->ops[i];
 		struct keyspace_value value;
-		if (view_is_newest(keyspace, op) &&
+		if (view_is_newest(op) &&
 		    keyspace_get(keyspace, op->key, op->key_bytes, &value) == KEYSPACE_OK) {
 			visit(context, op->key, op->key_bytes, &value);
 		}

@@ -13,7 +13,8 @@
 //     Keep.
 //  4. no entry: the key was removed and the removal was durable before its entry left the table, so
 //     it stands in the log; drop a value. Drop a tombstone too, if it was written by this life of
-//     kvd.
+//     kvd. The same if it came and went in one batch, which has no entry for it at any time: the
+//     batch is in the log as a whole, its removal behind its values.
 //  5. no certain answer from the table (it moved, the section was revoked): compaction rests until
 //     the next commit. Keeping r would not do: see below.
 //

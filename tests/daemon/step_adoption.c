@@ -5,8 +5,9 @@
 // leave the same behind. At each boundary at which the region has changed this process does what
 // the next kvd would: it plans the region's adoption and asks for every key what it would then
 // hold, the records that are to be applied included. Now and then it carries the plan out, on a
-// copy, and goes on writing there.
+// copy, and goes on writing there. And it looks every key up as a process that maps the region.
 //
+//   A     a get finds the value before what is under way, or the one behind it, nothing in between.
 //   F, I  what was acknowledged is there, and of what is under way all or nothing.
 //
 // Argument: 1 or 2, which half of the scripts. KVD_STEP_BOUNDARIES sets how many boundaries are
@@ -32,7 +33,7 @@ struct watcher {
 	unsigned char shadow_head[WATCHED_TAIL_BYTES];
 	unsigned char shadow_survivor[WATCHED_TAIL_BYTES];
 	uint64_t stops, changes, carried_out;
-	uint64_t refused, wrong, wrong_later;
+	uint64_t refused, wrong, wrong_later, wrong_seen;
 };
 
 // The end of the newest segment of a state, where records are being written.
@@ -224,6 +225,26 @@ static void carry_out(struct watcher *w)
 	kvs_region_close(&copy.region);
 }
 
+// What a get would find of every key now. Each key by itself: a batch is not there all at once.
+static void look_as_reader(struct watcher *w)
+{
+	const struct script *s = w->script;
+	for (unsigned i = 0; i < SCRIPT_KEYS; i++) {
+		struct kvs_hit hit;
+		enum kvs_find_result result =
+			fixture_find(&w->region.map, s->keys[i], strlen(s->keys[i]), &hit);
+		bool there = result == KVS_FIND_HIT && hit.kind != KVS_ENTRY_TOMBSTONE;
+		uint32_t found = there ? number_of(hit.value) : 0;
+		bool good = result == KVS_FIND_HIT || result == KVS_FIND_ABSENT;
+		good = good && (found == s->sure[i] || (s->pending && found == s->maybe[i]));
+		if (!good && w->wrong_seen++ == 0 && !s->mutant) {
+			tap_diag("key %u was %" PRIu32 ", becomes %" PRIu32 ", is %" PRIu32
+				 " (%d)",
+				 i, s->sure[i], s->maybe[i], found, (int)result);
+		}
+	}
+}
+
 static void look(struct watcher *w)
 {
 	struct kvs_adopt plan;
@@ -267,6 +288,7 @@ static void run(struct watcher *w, struct script *s, uint64_t most)
 			if (region_changed(w)) {
 				w->changes++;
 				look(w);
+				look_as_reader(w);
 			}
 			state = step_store(pid, &s->region);
 		}
@@ -294,20 +316,21 @@ int main(int argc, char **argv)
 	uint64_t seed = tap_seed(1) + (half << 32);
 	struct script *s = step_shared(sizeof(*s));
 	struct watcher w = { .script = s, .shadow = calloc(1, 1u << 16) };
-	while (w.changes < wanted && w.refused + w.wrong + w.wrong_later == 0) {
+	while (w.changes < wanted && w.refused + w.wrong + w.wrong_later + w.wrong_seen == 0) {
 		memset(s, 0, sizeof(*s));
 		s->random = seed++;
 		run(&w, s, wanted);
 	}
 	tap_diag("%" PRIu64 " stores and system calls, %" PRIu64 " changed the region, %" PRIu64
 		 " plans carried out; last script: %u sets, %u large, %u removals, %u batches, %u "
-		 "splits and merges, %u commits, %u flushes",
+		 "of them with repeated keys, %u splits and merges, %u commits, %u flushes",
 		 w.stops, w.changes, w.carried_out, s->counts[0], s->counts[1], s->counts[2],
-		 s->counts[3], s->counts[4], s->counts[5], s->counts[6]);
+		 s->counts[3], s->counts[7], s->counts[4], s->counts[5], s->counts[6]);
 	tap_diag("counted step-boundaries %" PRIu64, w.changes);
 	ok_u64(w.refused, 0, "F: the region can be taken over at every instruction");
 	ok_u64(w.wrong, 0, "F, I: with all that was acknowledged, and whole batches");
 	ok_u64(w.wrong_later, 0, "F: and goes on from there");
+	ok_u64(w.wrong_seen, 0, "A: a get finds what was before or what is behind");
 	memset(s, 0, sizeof(*s));
 	struct watcher mutant = { .script = s, .shadow = w.shadow };
 	s->random = seed;

@@ -83,17 +83,23 @@ static void child_delete(struct script *s, struct world *w, unsigned i)
 	(void)keyspace_delete(w->keyspace, s->keys[i], strlen(s->keys[i]));
 }
 
+// Every second one comes back to two keys again and again: only the last of each may be seen.
 static void child_batch(struct script *s, struct world *w)
 {
 	uint32_t maybe[SCRIPT_KEYS];
 	memcpy(maybe, s->sure, sizeof(maybe));
+	bool repeats = tap_random(&s->random) % 2 == 0;
+	unsigned first = (unsigned)(tap_random(&s->random) % SCRIPT_KEYS);
+	s->counts[7] += repeats;
 	keyspace_batch_begin(w->keyspace);
 	for (unsigned n = 0; n < 5; n++) {
-		unsigned i = (unsigned)(tap_random(&s->random) % SCRIPT_KEYS);
+		unsigned i = (unsigned)(tap_random(&s->random) % (repeats ? 2 : SCRIPT_KEYS));
+		i = (first + i) % SCRIPT_KEYS;
 		if (tap_random(&s->random) % 3 == 0) {
 			child_delete(s, w, i);
 		} else {
-			child_set(s, w, i, 4 + tap_random(&s->random) % 100);
+			bool large = repeats && tap_random(&s->random) % 32 == 0;
+			child_set(s, w, i, large ? LARGE_BYTES : 4 + tap_random(&s->random) % 100);
 		}
 	}
 	if (keyspace_batch_commit(w->keyspace) != KEYSPACE_OK) {

@@ -93,6 +93,24 @@ static void write_increment(struct actor *actor, unsigned key)
 	}
 }
 
+// Something that the same batch replaces. No event tells of it, so whoever sees it, a value that
+// was never written or a key gone between two of its values, sees what nothing explains.
+static int add_decoy(struct actor *actor, kvc_batch *batch, unsigned key)
+{
+	char name[24];
+	size_t name_bytes = actor_key(name, key);
+	uint64_t dice = tap_random(&actor->random);
+	if (dice % 3 == 0) {
+		return kvc_batch_delete(batch, name, name_bytes);
+	}
+	if (dice % 3 == 1) {
+		return KVC_OK;
+	}
+	value_fill(actor->value, VALUE_BYTES_MIN, key,
+		   (uint64_t)actor->client << 32 | ++actor->written);
+	return kvc_batch_set(batch, name, name_bytes, actor->value, VALUE_BYTES_MIN, 0);
+}
+
 // All keys of a family get one value, or go.
 static bool fill_batch(struct actor *actor, kvc_batch *batch, bool removal,
 		       struct history_event **event)
@@ -112,10 +130,13 @@ static bool fill_batch(struct actor *actor, kvc_batch *batch, bool removal,
 		size_t bytes = VALUE_BYTES_MIN + tap_random(&actor->random) % 300;
 		event[i]->group = actor->groups;
 		event[i]->value = removal ? 0 : value;
+		int status = add_decoy(actor, batch, key);
 		value_fill(actor->value, bytes, key, value);
-		int status =
-			removal ? kvc_batch_delete(batch, name, name_bytes)
-				: kvc_batch_set(batch, name, name_bytes, actor->value, bytes, 0);
+		if (status == KVC_OK) {
+			status = removal ? kvc_batch_delete(batch, name, name_bytes)
+					 : kvc_batch_set(batch, name, name_bytes, actor->value,
+							 bytes, 0);
+		}
 		if (status != KVC_OK) {
 			return false;
 		}

@@ -74,6 +74,17 @@ MUTANTS = [
     Mutant('batch-halved', 'what is in the log of a batch that was cut is applied',
            'shm/adopt_log.c', [('if ((view.flags & KVS_RECORD_MORE) == 0) {', 'if (true) {')],
            ['tests/shm/test_adopt', 'tests/daemon/step_adoption 1'], quick=True),
+    Mutant('batch-midway', 'what a batch itself replaces is published first',
+           'daemon/keyspace_batch.c',
+           [('if (batch->ops[i].superseded) { keyspace_op_pass_over(',
+             'if (false) { keyspace_op_pass_over(')],
+           ['tests/daemon/test_keyspace_batch', 'tests/daemon/step_adoption 1']),
+    Mutant('batch-run-early', 'a large value that no entry ever named is freed before its commit',
+           'daemon/keyspace_apply.c',
+           [('if (kvs_large_drop(&keyspace->large, op->run_offset)) { '
+             'kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_RUN, op->run_offset, '
+             '0); }', 'keyspace_op_drop(keyspace, op);')],
+           ['tests/daemon/test_keyspace_batch']),
     Mutant('compact-memory', 'compaction trusts a newer version that is only in memory',
            'daemon/persist_compact.c',
            [('candidate->current_seq > seq && candidate->current_seq <= target_seq;',
