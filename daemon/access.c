@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/remedy.h"
+
 #define ACCESS_WORD_BYTES_MAX 256u
 #define ACCESS_NAME_BYTES_MAX 65536u // of a user's or group's entry, members included
 #define ACCESS_SEPARATORS " \t,"
@@ -69,8 +71,8 @@ static int access_name(enum access_kind kind, const char *name, uint32_t *id)
 	return error;
 }
 
-/// One word, which is not `none`. False: `error` says why.
-static bool access_word(const char *word, struct access_entry *entry, char *error,
+/// One word, which is not `none`. 0, or as access_check().
+static int access_word(const char *word, struct access_entry *entry, char *error,
 			size_t error_bytes)
 {
 	static const struct {
@@ -82,7 +84,7 @@ static bool access_word(const char *word, struct access_entry *entry, char *erro
 		      { "group:", "group", "gid", ACCESS_GROUP } };
 	*entry = (struct access_entry){ .kind = ACCESS_EVERYBODY };
 	if (strcmp(word, "*") == 0) {
-		return true;
+		return 0;
 	}
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
 		size_t bytes = strlen(kinds[i].prefix);
@@ -99,16 +101,21 @@ static bool access_word(const char *word, struct access_entry *entry, char *erro
 				       "there is no %s '%s' on this machine: create it, or give "
 				       "its %s",
 				       kinds[i].what, name, kinds[i].number);
+			failure = EINVAL;
+		} else if (failure == ENOMEM) {
+			(void)snprintf(error, error_bytes,
+				       "out of memory while %s '%s' is looked up; %s",
+				       kinds[i].what, name, remedy_of_errno(ENOMEM));
 		} else if (failure != 0) {
 			(void)snprintf(
 				error, error_bytes, "%s '%s' cannot be looked up (%s): give its %s",
 				kinds[i].what, name, strerrordesc_np(failure), kinds[i].number);
 		}
-		return failure == 0;
+		return failure;
 	}
 	(void)snprintf(error, error_bytes,
 		       "'%s' is none of *, none, user:NAME, user:UID, group:NAME, group:GID", word);
-	return false;
+	return EINVAL;
 }
 
 static bool access_add(struct access_list *list, struct access_entry entry)
@@ -124,8 +131,8 @@ static bool access_add(struct access_list *list, struct access_entry entry)
 }
 
 // Without a `list` it only looks: that needs memory for nothing but the look-up of a name.
-static bool access_parse(const char *text, struct access_list *list, char *error,
-			 size_t error_bytes)
+static int access_parse(const char *text, struct access_list *list, char *error,
+			size_t error_bytes)
 {
 	const char *at = text ? text : "*";
 	while (*(at += strspn(at, ACCESS_SEPARATORS))) {
@@ -133,7 +140,7 @@ static bool access_parse(const char *text, struct access_list *list, char *error
 		size_t bytes = strcspn(at, ACCESS_SEPARATORS);
 		if (bytes >= sizeof(word)) {
 			(void)snprintf(error, error_bytes, "'%.40s…' is too long for a name", at);
-			return false;
+			return EINVAL;
 		}
 		memcpy(word, at, bytes);
 		word[bytes] = '\0';
@@ -142,15 +149,16 @@ static bool access_parse(const char *text, struct access_list *list, char *error
 		if (strcmp(word, "none") == 0) {
 			continue;
 		}
-		if (!access_word(word, &entry, error, error_bytes)) {
-			return false;
+		int failure = access_word(word, &entry, error, error_bytes);
+		if (failure != 0) {
+			return failure;
 		}
 		if (list && !access_add(list, entry)) {
 			(void)snprintf(error, error_bytes, "out of memory");
-			return false;
+			return ENOMEM;
 		}
 	}
-	return true;
+	return 0;
 }
 
 struct access *access_create(const char *const lists[ACCESS_RIGHTS], unsigned *wrong, char *error,
@@ -164,7 +172,7 @@ struct access *access_create(const char *const lists[ACCESS_RIGHTS], unsigned *w
 	}
 	for (unsigned i = 0; i < ACCESS_RIGHTS; i++) {
 		struct access_list *list = &access->lists[i];
-		if (!access_parse(lists[i], list, error, error_bytes)) {
+		if (access_parse(lists[i], list, error, error_bytes) != 0) {
 			*wrong = i;
 			access_destroy(access);
 			return NULL;
@@ -184,7 +192,7 @@ void access_destroy(struct access *access)
 	free(access);
 }
 
-bool access_check(const char *text, char *error, size_t error_bytes)
+int access_check(const char *text, char *error, size_t error_bytes)
 {
 	return access_parse(text, NULL, error, error_bytes);
 }

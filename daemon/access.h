@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/// Rights, as bits.
+/// Rights, as bits; daemon/access.tbl.h has their options.
 enum access_right {
 	ACCESS_ATTACH = 1 << 0, // map the shared memory
 	ACCESS_WRITE = 1 << 1,	// change keys, publish
@@ -37,8 +37,9 @@ struct access *access_create(const char *const lists[ACCESS_RIGHTS], unsigned *w
 /// NULL is fine.
 void access_destroy(struct access *access);
 
-/// Is `text` a list? Else `error` has one line.
-bool access_check(const char *text, char *error, size_t error_bytes);
+/// Is `text` a list? 0; or `error` has one line, and it is EINVAL, or the errno with which a name
+/// could not be looked up: ENOMEM says nothing about the list.
+int access_check(const char *text, char *error, size_t error_bytes);
 
 /// Does any list name a group? If not, peers need no supplementary groups.
 bool access_wants_groups(const struct access *access);

@@ -190,6 +190,7 @@ static bool config_set_one(const struct call *call, struct config_change *change
 	bool good = false;
 	if (!text) {
 		(void)snprintf(error, error_bytes, "out of memory");
+		change->no_memory = true;
 	} else if (value->bytes >= CONFIG_VALUE_BYTES || strlen(text) != value->bytes) {
 		(void)snprintf(error, error_bytes, "argument is too long, or has a NUL in it");
 	} else if (index < own) {
@@ -261,8 +262,8 @@ void commands_config_set(struct call *call)
 	if (!good) {
 		config_change_abort(&change);
 		commands_errorf(call,
-				"ERR CONFIG SET failed (possibly related to argument '%s') - %s",
-				name, error);
+				"%s CONFIG SET failed (possibly related to argument '%s') - %s",
+				change.no_memory ? "OOM" : "ERR", name, error);
 		return;
 	}
 	config_set_commit(call, found, &change);

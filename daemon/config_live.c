@@ -4,6 +4,7 @@
 // is the same whichever option changed, so that none can be forgotten.
 #include "daemon/config_live.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,7 +78,7 @@ static bool live_check_percentiles(struct config_change *change, size_t index, c
 }
 
 /// Names in lists of users are looked up: that may take as long as the machine's directory does.
-static bool live_check_access(const struct config_change *change, size_t *index, char *error,
+static bool live_check_access(struct config_change *change, size_t *index, char *error,
 			      size_t error_bytes)
 {
 	const struct config *config = &change->config;
@@ -85,18 +86,18 @@ static bool live_check_access(const struct config_change *change, size_t *index,
 		size_t offset;
 		const char *list;
 	} lists[] = {
-		{ offsetof(struct config, allow_attach), config->allow_attach },
-		{ offsetof(struct config, allow_write), config->allow_write },
-		{ offsetof(struct config, allow_admin), config->allow_admin },
-		{ offsetof(struct config, quota_exempt), config->quota_exempt },
+#define X(right, option, field) { offsetof(struct config, field), config->field },
+#include "daemon/access.tbl.h"
+#undef X
 	};
-	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
-		if (live_is_set(change, lists[i].offset, index) &&
-		    !access_check(lists[i].list, error, error_bytes)) {
-			return false;
+	int failure = 0;
+	for (size_t i = 0; i < ACCESS_RIGHTS && failure == 0; i++) {
+		if (live_is_set(change, lists[i].offset, index)) {
+			failure = access_check(lists[i].list, error, error_bytes);
 		}
 	}
-	return true;
+	change->no_memory = failure == ENOMEM;
+	return failure == 0;
 }
 
 static bool live_check_clients(const struct config_change *change, char *error, size_t error_bytes)

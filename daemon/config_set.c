@@ -78,6 +78,7 @@ static bool change_set_string(struct config_change *change, size_t index, const 
 	char *copy = strdup(text);
 	if (!copy) {
 		(void)snprintf(error, error_bytes, "out of memory");
+		change->no_memory = true;
 		return false;
 	}
 	if (change->set[index]) {

@@ -10,6 +10,7 @@
 struct config_change {
 	struct config config; // as it would be; strings that were not set belong to the old one
 	bool set[CONFIG_OPTIONS_MAX];
+	bool no_memory; // why it was refused: this process was short of it
 };
 
 /// Index of the option called so, in any case; config_count() if there is none.

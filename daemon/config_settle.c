@@ -199,14 +199,15 @@ static bool access_settle(struct settle *s)
 		const char *option;
 		const char *list;
 	} lists[] = {
-		{ "allow-attach", s->config->allow_attach },
-		{ "allow-write", s->config->allow_write },
-		{ "allow-admin", s->config->allow_admin },
-		{ "quota-exempt", s->config->quota_exempt },
+#define X(right, option, field) { option, s->config->field },
+#include "daemon/access.tbl.h"
+#undef X
 	};
 	char why[256];
-	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
-		if (!access_check(lists[i].list, why, sizeof(why))) {
+	for (size_t i = 0; i < ACCESS_RIGHTS; i++) {
+		int failure = access_check(lists[i].list, why, sizeof(why));
+		if (failure != 0) {
+			*s->no_memory = failure == ENOMEM;
 			return refuse(s, "%s: %s", lists[i].option, why);
 		}
 	}

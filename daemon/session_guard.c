@@ -49,10 +49,9 @@ bool session_guard_set_limits(struct session_shared *shared)
 {
 	const struct config *config = &shared->kvd->config;
 	const char *const lists[ACCESS_RIGHTS] = {
-		config->allow_attach,
-		config->allow_write,
-		config->allow_admin,
-		config->quota_exempt,
+#define X(right, option, field) config->field,
+#include "daemon/access.tbl.h"
+#undef X
 	};
 	char error[GUARD_ERROR_BYTES];
 	unsigned wrong;
@@ -74,16 +73,12 @@ bool session_guard_set_limits(struct session_shared *shared)
 
 const char *session_guard_option(enum access_right right)
 {
-	switch (right) {
-	case ACCESS_ATTACH:
-		return "allow-attach";
-	case ACCESS_WRITE:
-		return "allow-write";
-	case ACCESS_ADMIN:
-		return "allow-admin";
-	default:
-		return "quota-exempt";
-	}
+	static const char *const options[ACCESS_RIGHTS] = {
+#define X(right, option, field) option,
+#include "daemon/access.tbl.h"
+#undef X
+	};
+	return options[__builtin_ctz(right)];
 }
 
 /// The supplementary groups of who connected, as the kernel knew them then. Returns how many;

@@ -3,6 +3,8 @@
 // Lists of users and groups: which are accepted, what is said of the others, and whom they mean.
 #include "daemon/access.h"
 
+#include <errno.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +12,24 @@
 #include "tests/tap/tap.h"
 
 #define OWN_UID 77u
+
+// ---- a machine that is short of memory ----
+
+static bool short_of_memory;
+
+int __real_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
+		      struct passwd **found);
+int __wrap_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
+		      struct passwd **found);
+int __wrap_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
+		      struct passwd **found)
+{
+	if (short_of_memory) {
+		*found = NULL;
+		return ENOMEM;
+	}
+	return __real_getpwnam_r(name, user, buffer, bytes, found);
+}
 
 static struct access *make(const char *attach, const char *write, const char *admin)
 {
@@ -57,16 +77,18 @@ static void test_words(void)
 	char error[256];
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
 		error[0] = '\0';
-		ok(access_check(good[i], error, sizeof(error)), "'%s' is a list %s", good[i],
+		ok(access_check(good[i], error, sizeof(error)) == 0, "'%s' is a list %s", good[i],
 		   error);
 	}
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		ok(!access_check(bad[i].text, error, sizeof(error)) && strstr(error, bad[i].says),
+		ok(access_check(bad[i].text, error, sizeof(error)) == EINVAL &&
+			   strstr(error, bad[i].says),
 		   "'%s' is none: %s", bad[i].text, error);
 	}
 	char *longest = calloc(1, 2000);
 	memset(longest, 'x', 1999);
-	ok(!access_check(longest, error, sizeof(error)), "nor is a word of 1999 bytes: %s", error);
+	ok(access_check(longest, error, sizeof(error)) == EINVAL, "nor is a word of 1999 bytes: %s",
+	   error);
 	free(longest);
 }
 
@@ -98,8 +120,20 @@ static void test_rights(void)
 	   "which list is wrong is told");
 }
 
+static void test_memory(void)
+{
+	char error[256];
+	short_of_memory = true;
+	ok_int(access_check("user:root", error, sizeof(error)), ENOMEM,
+	       "no memory is not called a wrong name");
+	ok(strstr(error, "out of memory") && strstr(error, "'root'"), "but what it is: %s", error);
+	ok_int(access_check("user:0", error, sizeof(error)), 0, "a number needs none");
+	short_of_memory = false;
+}
+
 int main(void)
 {
+	test_memory();
 	test_words();
 	test_rights();
 	return tap_done();

@@ -4,6 +4,8 @@
 // others. G: a setting that does not fit is an error with its remedy, before anything is started.
 #include "daemon/config.h"
 
+#include <errno.h>
+#include <pwd.h>
 #include <unistd.h>
 
 #include "daemon/config_text.h"
@@ -36,6 +38,40 @@ static void refused(const char **argv, const char *part)
 	if (!ok(action == CONFIG_USAGE_ERROR && strstr(error, part), "refused: %s %s", argv[1],
 		argv[2] ? argv[2] : "")) {
 		tap_diag("action %d, error '%s', expected '%s'", (int)action, error, part);
+	}
+}
+
+// ---- a machine that is short of memory ----
+
+static bool short_of_memory;
+
+int __real_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
+		      struct passwd **found);
+int __wrap_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
+		      struct passwd **found);
+int __wrap_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
+		      struct passwd **found)
+{
+	if (short_of_memory) {
+		*found = NULL;
+		return ENOMEM;
+	}
+	return __real_getpwnam_r(name, user, buffer, bytes, found);
+}
+
+static void test_memory(void)
+{
+	static const char *const options[] = { "--allow-attach", "--allow-write", "--allow-admin",
+					       "--quota-exempt" };
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+		struct config config;
+		short_of_memory = true;
+		enum config_action action = parse(&config, ARGS(options[i], "user:root"));
+		short_of_memory = false;
+		config_fini(&config);
+		ok(action == CONFIG_NO_MEMORY && strstr(error, options[i] + 2) &&
+			   strstr(error, "out of memory"),
+		   "G: no memory for a name is no usage error: %s", error);
 	}
 }
 
@@ -349,6 +385,7 @@ static void test_without(void)
 
 int main(void)
 {
+	test_memory();
 	test_units();
 	test_printing();
 	test_defaults();
