@@ -23,6 +23,7 @@
 #include "daemon/log.h"
 #include "daemon/loop.h"
 #include "daemon/notify.h"
+#include "daemon/persist.h"
 #include "daemon/readers.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"

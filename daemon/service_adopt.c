@@ -17,11 +17,10 @@
 #include "daemon/fdstore.h"
 #include "daemon/kvd.h"
 #include "daemon/log.h"
-#include "daemon/persist.h"
 #include "daemon/region_walk.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
-#include "daemon/service_recover.h"
+#include "daemon/service_persist.h"
 #include "daemon/service_region.h"
 #include "daemon/storage/store.h"
 #include "shm/adopt.h"
@@ -57,15 +56,10 @@ static const char *refusal(int error)
 	}
 }
 
-static bool is_persisted(const struct kvd *kvd)
-{
-	return kvd->config.persist_policy != PERSIST_MEMORY;
-}
-
 static void say_refused(const struct kvd *kvd, const char *why)
 {
 	log_warning("the region of the life before is not taken over: %s; %s", why,
-		    is_persisted(kvd) ? "the store is read instead"
+		    service_persist_is_on(kvd) ? "the store is read instead"
 				      : "kvd begins empty (memory policy)");
 }
 

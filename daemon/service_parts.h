@@ -9,7 +9,6 @@
 
 #include "daemon/generation.h"
 #include "daemon/kvd.h"
-#include "daemon/persist.h"
 #include "daemon/service_adopt.h"
 #include "daemon/service_persist.h"
 #include "daemon/watchdog.h"
@@ -38,7 +37,7 @@ struct service {
 
 static inline bool service_is_persisted(const struct service *service)
 {
-	return service->kvd.config.persist_policy != PERSIST_MEMORY;
+	return service_persist_is_on(&service->kvd);
 }
 
 /// What kvd.gen says now.

@@ -23,6 +23,11 @@
 #include "shm/log.h"
 #include "shm/region.h"
 
+bool service_persist_is_on(const struct kvd *kvd)
+{
+	return kvd->config.persist_policy != PERSIST_MEMORY;
+}
+
 // A life that ends without a commit must not be repeated by the next.
 static int begin_life(const struct kvd *kvd, struct store *store, char *why, size_t why_bytes)
 {

@@ -10,6 +10,9 @@ struct kvd;
 struct kvs_region;
 struct store;
 
+/// Has this life a store?
+bool service_persist_is_on(const struct kvd *kvd);
+
 /// Begins a life: makes durable where its versions begin, then starts the persister. With `renew`
 /// the store is damaged: the persister writes it anew, from a region whose versions go on without a
 /// gap, and until then nothing is durable. Returns 0, or an exit code with `why` filled.

@@ -14,11 +14,10 @@
 #include "daemon/keyspace_create.h"
 #include "daemon/kvd.h"
 #include "daemon/log.h"
-#include "daemon/persist.h"
 #include "daemon/region_walk.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
-#include "daemon/service_recover.h"
+#include "daemon/service_persist.h"
 #include "daemon/storage/store.h"
 #include "shm/adopt.h"
 #include "shm/epoch_scan.h"
@@ -35,7 +34,7 @@ static struct keyspace *adopt_private(const struct kvd *kvd, struct kvs_region *
 		.seam = kvd->seam,
 		.region = from,
 		.epochs = epochs,
-		.persisted = kvd->config.persist_policy != PERSIST_MEMORY,
+		.persisted = service_persist_is_on(kvd),
 		.revoke_ms = kvd->config.revoke_ms,
 		.revoke_min_ms = kvd->config.revoke_min_ms,
 		.value_bytes_max = kvd->config.value_bytes_max,
