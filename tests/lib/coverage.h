@@ -8,4 +8,10 @@
 
 void __gcov_dump(void);
 
-#define _exit(status) (__gcov_dump(), (_exit)(status))
+__attribute__((noreturn)) static inline void coverage_exit(int status)
+{
+	__gcov_dump();
+	_exit(status);
+}
+
+#define _exit(status) coverage_exit(status)
