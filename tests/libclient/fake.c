@@ -39,7 +39,7 @@ static bool fake_send(struct fake_connection *c)
 	while (sent < c->out_bytes) {
 		struct iovec iov = { .iov_base = c->out + sent, .iov_len = c->out_bytes - sent };
 		union {
-			char bytes[CMSG_SPACE(3 * sizeof(int))];
+			char bytes[CMSG_SPACE(sizeof(c->fds))];
 			struct cmsghdr align;
 		} control;
 		memset(&control, 0, sizeof(control));

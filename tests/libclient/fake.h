@@ -21,6 +21,7 @@ enum fake_attach {
 	FAKE_ATTACH_LAYOUT,    // another layout
 	FAKE_ATTACH_OVERTAKEN, // the next life has adopted the region before the reply was read
 	FAKE_ATTACH_SILENT,    // no reply
+	FAKE_ATTACH_SAYS,      // fake->says, with the descriptors
 };
 
 enum fake_request {
@@ -29,6 +30,7 @@ enum fake_request {
 	FAKE_HANG_UP, // take it, close without an answer
 	FAKE_ERROR,   // answer with fake->error
 	FAKE_GARBAGE, // answer with something that is not RESP
+	FAKE_SAYS,    // answer with fake->says, byte by byte as it stands
 };
 
 #define FAKE_CONNECTIONS_MAX 64
@@ -53,6 +55,9 @@ struct fake {
 	enum fake_attach attach;
 	enum fake_request request; // for anything but KVD.ATTACH and CLIENT
 	const char *error;
+	const char *says;
+	int fds_instead[3]; // of what KVD.ATTACH passes: other files, where not 0
+	unsigned fds_more;  // and so many more of the last; with FAKE_SAYS, too
 	bool hang_up_at_accept;
 	const char *refusal; // said to a new connection, which is closed then
 	uint64_t accepted;   // connections so far

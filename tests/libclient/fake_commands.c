@@ -65,6 +65,17 @@ static int fake_page(struct fake *fake)
 	return fd;
 }
 
+// Adds a descriptor to the next reply, or the one that is to be passed instead.
+static void fake_pass(struct fake *fake, struct fake_connection *c, unsigned place, int fd)
+{
+	int other = fake->fds_instead[place];
+	int copy = fcntl(other > 0 ? other : fd, F_DUPFD_CLOEXEC, 0);
+	if (copy < 0 || c->fds_count == sizeof(c->fds) / sizeof(c->fds[0])) {
+		fake_bail("a descriptor to pass");
+	}
+	c->fds[c->fds_count++] = copy;
+}
+
 static void fake_reply_attach(struct fake *fake, struct fake_connection *c, bool page_only)
 {
 	const struct kvs_region *region = &fake->fixture.region;
@@ -84,12 +95,21 @@ static void fake_reply_attach(struct fake *fake, struct fake_connection *c, bool
 	fake->attached++;
 	if (fake->attach != FAKE_ATTACH_NO_FDS) {
 		if (!page_only) {
-			c->fds[c->fds_count++] = fcntl(region->fd_readonly, F_DUPFD_CLOEXEC, 0);
+			fake_pass(fake, c, 0, region->fd_readonly);
 		}
-		c->fds[c->fds_count++] = fake_page(fake);
+		int page = fake_page(fake);
+		fake_pass(fake, c, 1, page);
+		close(page);
 		if (!page_only) {
-			c->fds[c->fds_count++] = fcntl(fake->gen_fd, F_DUPFD_CLOEXEC, 0);
+			fake_pass(fake, c, 2, fake->gen_fd);
 		}
+		for (unsigned i = 0; i < fake->fds_more; i++) {
+			fake_pass(fake, c, 2, fake->gen_fd);
+		}
+	}
+	if (fake->attach == FAKE_ATTACH_SAYS) {
+		fake_append(c, fake->says, strlen(fake->says));
+		return;
 	}
 	uint32_t layout = kvs_layout_fingerprint() + (fake->attach == FAKE_ATTACH_LAYOUT);
 	fake_say(c, "*10\r\n$5\r\nproto\r\n:1\r\n$6\r\nlayout\r\n:%u\r\n$3\r\nfds\r\n:%u\r\n",
@@ -234,6 +254,12 @@ bool fake_run(struct fake *fake, struct fake_connection *c)
 		return true;
 	case FAKE_GARBAGE:
 		fake_say(c, "what?\r\n");
+		return true;
+	case FAKE_SAYS:
+		for (unsigned i = 0; i < fake->fds_more; i++) {
+			fake_pass(fake, c, 2, fake->gen_fd);
+		}
+		fake_append(c, fake->says, strlen(fake->says));
 		return true;
 	case FAKE_ANSWER:
 		break;

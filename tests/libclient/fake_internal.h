@@ -14,7 +14,7 @@ struct fake_connection {
 	struct resp_request request;
 	char *out;
 	size_t out_bytes, out_capacity;
-	int fds[3];
+	int fds[8];
 	unsigned fds_count; // ride on the next send
 	bool multi;
 	size_t queued;
