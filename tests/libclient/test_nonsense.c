@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // A peer that speaks RESP and makes no sense: replies of another kind than was asked for, of every
-// kind there is, descriptors of other files or of none, a region whose header lies. H: each gives an
-// error that says so, and nothing is left over; what is well formed is understood.
+// kind there is, descriptors of other files or of none, a region whose header lies. H: each gives
+// an error that says so, and nothing is left over; what is well formed is understood.
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
