@@ -316,8 +316,8 @@ static bool pick_meta(const unsigned char *file, uint64_t file_bytes, struct met
 	return true;
 }
 
-static int check_image(const void *file, uint64_t file_bytes, bool trees_only, char *why,
-		       size_t why_bytes)
+int store_pages_check_image(const void *file, uint64_t file_bytes, bool trees_only, char *why,
+			    size_t why_bytes)
 {
 	struct check check = {
 		.file = file,
@@ -352,11 +352,6 @@ static int check_image(const void *file, uint64_t file_bytes, bool trees_only, c
 	return result;
 }
 
-int store_pages_check_image(const void *file, uint64_t file_bytes, char *why, size_t why_bytes)
-{
-	return check_image(file, file_bytes, false, why, why_bytes);
-}
-
 // A meta page that nothing was committed to.
 static bool meta_unborn(const unsigned char *at, uint64_t bytes)
 {
@@ -384,7 +379,7 @@ bool store_pages_unborn(int fd, uint64_t file_bytes)
 	return unborn;
 }
 
-static int check_file(int fd, uint64_t file_bytes, bool trees_only, char *why, size_t why_bytes)
+int store_pages_check(int fd, uint64_t file_bytes, bool trees_only, char *why, size_t why_bytes)
 {
 	if (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || sizeof(void *) != 8) {
 		return 0;
@@ -396,17 +391,7 @@ static int check_file(int fd, uint64_t file_bytes, bool trees_only, char *why, s
 	if (file == MAP_FAILED) {
 		return 0; // LMDB, which needs far more, will tell
 	}
-	int result = check_image(file, file_bytes, trees_only, why, why_bytes);
+	int result = store_pages_check_image(file, file_bytes, trees_only, why, why_bytes);
 	(void)munmap(file, file_bytes);
 	return result;
-}
-
-int store_pages_check(int fd, uint64_t file_bytes, char *why, size_t why_bytes)
-{
-	return check_file(fd, file_bytes, false, why, why_bytes);
-}
-
-int store_pages_check_trees(int fd, uint64_t file_bytes, char *why, size_t why_bytes)
-{
-	return check_file(fd, file_bytes, true, why, why_bytes);
 }

@@ -11,15 +11,13 @@
 
 /// Checks the newest snapshot in a file's bytes (8-aligned). Returns 0 if it hangs
 /// together or is none whose format is known here (LMDB refuses those itself), 1 if nothing was
-/// ever committed to it (kvd was killed while creating it), -1 with `why` filled.
-int store_pages_check_image(const void *file, uint64_t file_bytes, char *why, size_t why_bytes);
+/// ever committed to it (kvd was killed while creating it), -1 with `why` filled. `trees_only`: the
+/// runs of pages, which hold blocks, are counted and not read; a block has a checksum of its own.
+int store_pages_check_image(const void *file, uint64_t file_bytes, bool trees_only, char *why,
+			    size_t why_bytes);
 
 /// The same for the file behind `fd`.
-int store_pages_check(int fd, uint64_t file_bytes, char *why, size_t why_bytes);
-
-/// The same, without reading the runs of pages that hold blocks: no more than every hundredth page
-/// or so. LMDB can go through a file that passes; what is in it need not be what was written.
-int store_pages_check_trees(int fd, uint64_t file_bytes, char *why, size_t why_bytes);
+int store_pages_check(int fd, uint64_t file_bytes, bool trees_only, char *why, size_t why_bytes);
 
 /// Is this what a crash may leave of a file that LMDB was creating: no more than the two meta
 /// pages, each of them as LMDB makes it, or nothing but zeroes? Nothing was ever committed to it

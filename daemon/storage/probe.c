@@ -70,7 +70,7 @@ static int check_pages(const char *dir, char *why, size_t why_bytes)
 	if (fstat(fd, &facts) == 0 && facts.st_size > 0) {
 		limit_time((uint64_t)facts.st_size);
 		warm(fd, (uint64_t)facts.st_size);
-		result = store_pages_check(fd, (uint64_t)facts.st_size, why, why_bytes);
+		result = store_pages_check(fd, (uint64_t)facts.st_size, false, why, why_bytes);
 	}
 	(void)close(fd);
 	return result;

@@ -366,7 +366,7 @@ static int trees_check(struct store *store)
 	}
 	int result = STORE_OK;
 	if (fstat(fd, &facts) == 0 && facts.st_size > 0 &&
-	    store_pages_check_trees(fd, (uint64_t)facts.st_size, detail, sizeof(detail)) < 0) {
+	    store_pages_check(fd, (uint64_t)facts.st_size, true, detail, sizeof(detail)) < 0) {
 		result = store_damaged(store, "%s", detail);
 	}
 	(void)close(fd);

@@ -66,7 +66,7 @@ static int look_at_pages(struct verify *verify)
 	if (fd < 0) {
 		return VERIFY_GOOD; // opening it as a store says it better
 	}
-	int result = store_pages_check(fd, bytes_of(options), why, sizeof(why));
+	int result = store_pages_check(fd, bytes_of(options), false, why, sizeof(why));
 	(void)close(fd);
 	if (result > 0) {
 		return failed(options, "nothing was ever committed to it");

@@ -134,7 +134,7 @@ static const char *judge_pages(const char *dir)
 	}
 	int result = 0;
 	if (fstat(fd, &facts) == 0 && facts.st_size > 0) {
-		result = store_pages_check(fd, (uint64_t)facts.st_size, why, sizeof(why));
+		result = store_pages_check(fd, (uint64_t)facts.st_size, false, why, sizeof(why));
 	}
 	(void)close(fd);
 	return result < 0 ? say("its pages do not hang together: %s", why) : NULL;

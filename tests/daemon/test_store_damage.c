@@ -17,6 +17,8 @@ struct counts {
 	unsigned passed;
 	unsigned misled;  // passed, but what came out is not what went in
 	unsigned crashed; // passed, and whoever opened it died
+	unsigned died;	  // whoever opened it to write it anew
+	unsigned lost;	  // neither used nor written anew
 };
 
 struct expected {
@@ -139,6 +141,88 @@ static void judge(const char *dir, struct counts *counts)
 	}
 }
 
+// ---- not probed, for memory has what is in it ----
+
+// As the persister: what is new, and the oldest block if it can be read.
+static int write_on(struct store *store, uint64_t seq)
+{
+	static unsigned char bytes[STORE_BLOCK_BYTES_MAX] __attribute__((aligned(64)));
+	int result = STORE_OK;
+	for (unsigned commit = 0; commit < 6 && result == STORE_OK; commit++) {
+		struct store_facts facts;
+		struct store_block block;
+		size_t length;
+		result = store_begin(store);
+		for (unsigned i = 0; i < 60 && result == STORE_OK; i++) {
+			result = append(store, ++seq);
+		}
+		store_facts(store, &facts);
+		if (result == STORE_OK) {
+			result = store_read_block(store, facts.oldest_block, bytes, &length);
+		}
+		if (result == STORE_OK && store_block_check(bytes, length, facts.oldest_block,
+							    &block) != STORE_BLOCK_GOOD) {
+			result = store_refuse(store, facts.oldest_block, "it is damaged");
+		}
+		if (result == STORE_OK) {
+			result = store_delete_oldest(store, 1);
+		}
+		if (result == STORE_OK) {
+			result = store_commit(store, seq);
+		}
+	}
+	return result;
+}
+
+static bool write_anew(struct store *store)
+{
+	int result = store_renew_begin(store);
+	result = result == STORE_OK ? store_begin(store) : result;
+	result = result == STORE_OK ? append(store, 1) : result;
+	result = result == STORE_OK ? store_commit(store, 1) : result;
+	return (result == STORE_OK ? store_renew_finish(store, STORE_REPLACED_GOES) : result) ==
+	       STORE_OK;
+}
+
+// 0: it goes on, or another one takes its place.
+static int use_unprobed(const char *dir)
+{
+	char why[600];
+	struct store *store;
+	struct store_options options = { .dir = dir, .renewable = true };
+	int result = store_open(&store, &options, why, sizeof(why));
+	if (result == STORE_VERSION) {
+		return 0; // not damage, as far as anybody can tell
+	}
+	if (store == NULL) {
+		return 1;
+	}
+	struct store_facts facts;
+	store_facts(store, &facts);
+	result = result == STORE_OK ? write_on(store, facts.durable_seq) : result;
+	bool good = result == STORE_OK || write_anew(store);
+	store_close(store);
+	struct store_options again = { .dir = dir };
+	good = good && store_open(&store, &again, why, sizeof(why)) == STORE_OK;
+	store_close(good ? store : NULL);
+	return good ? 0 : 1;
+}
+
+static void judge_unprobed(const char *dir, struct counts *counts)
+{
+	fflush(stdout);
+	pid_t pid = fork();
+	if (pid == 0) {
+		_exit(use_unprobed(dir));
+	}
+	int status = 0;
+	if (waitpid(pid, &status, 0) != pid || WIFSIGNALED(status)) {
+		counts->died++;
+	} else if (WEXITSTATUS(status) != 0) {
+		counts->lost++;
+	}
+}
+
 struct image {
 	unsigned char *bytes;
 	size_t length;
@@ -182,6 +266,8 @@ static void report(const char *what, const struct counts *counts)
 	ok_u64(counts->crashed, 0, "%s: what passed the probe crashes nobody", what);
 	ok_u64(counts->misled, 0, "%s: and nothing wrong comes out of it", what);
 	ok(counts->refused > 0, "%s: damage is found at all", what);
+	ok_u64(counts->died, 0, "%s: without a probe nobody crashes who may write it anew", what);
+	ok_u64(counts->lost, 0, "%s: and he can, or goes on with it", what);
 }
 
 // A page of the tree's own kind: headers and nodes, where LMDB believes every byte.
@@ -208,6 +294,8 @@ static void test_flips(struct image *image, uint64_t *state, unsigned rounds, bo
 		image->bytes[at] ^= bits;
 		save(image, image->length);
 		judge(image->dir, &counts);
+		save(image, image->length);
+		judge_unprobed(image->dir, &counts);
 		image->bytes[at] = before;
 	}
 	report(tree_only ? "flips in the tree" : "flips anywhere", &counts);
@@ -217,8 +305,11 @@ static void test_cuts(struct image *image, uint64_t *state)
 {
 	struct counts counts = { 0 };
 	for (unsigned i = 0; i < 20; i++) {
-		save(image, i < 4 ? i * PAGE : tap_random(state) % image->length);
+		size_t length = i < 4 ? i * PAGE : tap_random(state) % image->length;
+		save(image, length);
 		judge(image->dir, &counts);
+		save(image, length);
+		judge_unprobed(image->dir, &counts);
 	}
 	report("cut files", &counts);
 	// The end of a file that lost it is in use, but for pages that were free when it was cut.
@@ -246,6 +337,8 @@ static void test_pages(struct image *image, uint64_t *state)
 		}
 		save(image, image->length);
 		judge(image->dir, &counts);
+		save(image, image->length);
+		judge_unprobed(image->dir, &counts);
 		memcpy(image->bytes + to, page, PAGE);
 	}
 	report("lost and misplaced pages", &counts);

@@ -18,8 +18,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		return 0;
 	}
 	memcpy(file, data, bytes);
-	if (store_pages_check_image(file, bytes, why, sizeof(why)) < 0 && why[0] == '\0') {
+	int all = store_pages_check_image(file, bytes, false, why, sizeof(why));
+	if (all < 0 && why[0] == '\0') {
 		abort(); // refused without a reason
+	}
+	why[0] = '\0';
+	int trees = store_pages_check_image(file, bytes, true, why, sizeof(why));
+	if ((trees < 0 && why[0] == '\0') || (trees != all && !(trees == 0 && all < 0))) {
+		abort(); // the same, but for what is in runs of pages
 	}
 	free(file);
 	return 0;
