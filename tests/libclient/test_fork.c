@@ -22,6 +22,7 @@ struct family {
 	struct fake *fake;
 	kvc *client;
 	kvc_reader *reader;
+	struct kvc_token token; // of "a"
 };
 
 static pid_t fork_raw(void)
@@ -72,6 +73,13 @@ static int child_ends(struct family *f)
 	if (kvc_get(f->reader, "a", 1, &byte, 1, NULL) != KVC_REVOKED) {
 		return 2;
 	}
+	struct kvc_item item = { .key = "a", .key_bytes = 1 };
+	uint64_t applied, durable;
+	if (kvc_watermarks(f->reader, &applied, &durable) != KVC_REVOKED ||
+	    kvc_get_many(f->reader, &item, 1, 0) != KVC_REVOKED ||
+	    kvc_check(f->reader, &f->token) != KVC_CHANGED) {
+		return 6;
+	}
 	if (kvc_begin(f->reader) != KVC_OK || kvc_end(f->reader) != KVC_REVOKED) {
 		return 3;
 	}
@@ -109,7 +117,7 @@ static void test_children(struct family *f, pid_t (*make)(void), const char *how
 	   how);
 	struct kvc_view view;
 	ok_int(kvc_begin(f->reader), KVC_OK, "%s: a section", how);
-	ok_int(kvc_view(f->reader, "a", 1, &view), KVC_OK, "%s: a view", how);
+	ok_int(kvc_view_token(f->reader, "a", 1, &view, &f->token), KVC_OK, "%s: a view", how);
 	word = slot->word;
 	ok_int(in_child(make, child_ends, f), 0, "%s: the child's end says REVOKED", how);
 	ok_u64(slot->word, word, "H: %s: and stores nothing", how);
