@@ -128,7 +128,7 @@ static void test_no_memory(struct fake *fake, kvc_reader *reader)
 }
 
 // As kvd takes memory back: everything up to the present epoch, and then no more.
-static void revoke(kvc_reader *reader, bool on)
+static void take_back(kvc_reader *reader, bool on)
 {
 	kvs_store_relaxed(&reader->slot->revoked_upto, on ? UINT64_MAX : 0);
 }
@@ -142,7 +142,7 @@ static void test_revoked(struct fake *fake, kvc_reader *reader)
 	struct kvc_item item = { .key = "a", .key_bytes = 1 };
 	ok_int(kvc_begin(reader), KVC_OK, "a section");
 	ok_int(view(reader, "a", &out), KVC_OK, "with a view");
-	revoke(reader, true);
+	take_back(reader, true);
 	ok_int(view(reader, "absent", &out), KVC_REVOKED, "B: a miss in it is not believed");
 	ok_int(get(reader, "a", &byte), KVC_REVOKED, "B: nor a get");
 	ok_int(kvc_get_many(reader, &item, 1, 0), KVC_REVOKED, "B: nor several");
@@ -156,14 +156,14 @@ static void test_revoked(struct fake *fake, kvc_reader *reader)
 	   "its token stands for nothing");
 	ok_int(kvc_get_many(reader, &item, 1, KVC_GET_SNAPSHOT), KVC_BUSY,
 	       "a snapshot that is revoked each time is none");
-	revoke(reader, false);
+	take_back(reader, false);
 	ok(kvc_begin(reader) == KVC_OK && kvc_begin(reader) == KVC_OK &&
 		   view(reader, "a", &out) == KVC_OK,
 	   "a section in a section");
-	revoke(reader, true);
+	take_back(reader, true);
 	ok_int(kvc_end(reader), KVC_OK, "the inner one has nothing to say");
 	ok_int(kvc_end(reader), KVC_REVOKED, "B: the outer one has");
-	revoke(reader, false);
+	take_back(reader, false);
 }
 
 static void test_tokens(kvc_reader *reader)
@@ -174,10 +174,10 @@ static void test_tokens(kvc_reader *reader)
 	ok_int(kvc_check(reader, &token), KVC_OK, "stands for what is there");
 	ok_int(kvc_begin(reader), KVC_OK, "in a section");
 	ok_int(kvc_check(reader, &token), KVC_OK, "too");
-	revoke(reader, true);
+	take_back(reader, true);
 	ok_int(kvc_check(reader, &token), KVC_CHANGED, "B: not in a revoked one");
 	(void)kvc_end(reader);
-	revoke(reader, false);
+	take_back(reader, false);
 	static const char *const words[] = { "region", "kvd", "life", NULL, "range" };
 	for (unsigned i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
 		if (words[i]) {
