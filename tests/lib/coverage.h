@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: MIT
 //
-// Read into every file of a build that counts branches (./check --coverage), before all else: a
-// child that leaves by _exit() writes what it has counted, which the runtime does at exit() alone.
+// Read into every file of a build that counts branches (./check --coverage), before all else. The
+// runtime writes the counts at exit() alone; here a child that leaves by _exit() writes them, too,
+// and so does who dies at a crash point of its own, or is killed by a test: by a signal that has
+// nothing to say elsewhere, and ends it as hard once the counts are written.
 #pragma once
 
+#include <signal.h>
 #include <unistd.h>
+
+#define COVERAGE_KILL (SIGRTMAX - 1) // tests/lib/kvdtest.py knows it
 
 void __gcov_dump(void);
 
@@ -14,4 +19,25 @@ __attribute__((noreturn)) static inline void coverage_exit(int status)
 	_exit(status);
 }
 
+static inline int coverage_kill(pid_t pid, int number)
+{
+	if (pid == getpid() && number == SIGKILL) {
+		__gcov_dump();
+	}
+	return kill(pid, number);
+}
+
+static inline void coverage_die(int number)
+{
+	(void)number;
+	(void)coverage_kill(getpid(), SIGKILL);
+}
+
+__attribute__((constructor)) static void coverage_listen(void)
+{
+	struct sigaction action = { .sa_handler = coverage_die };
+	(void)sigaction(COVERAGE_KILL, &action, NULL);
+}
+
 #define _exit(status) coverage_exit(status)
+#define kill(pid, number) coverage_kill(pid, number)

@@ -32,7 +32,7 @@ BUILD_ROOT = os.environ.get('KVD_BUILD', os.path.join(SOURCE_ROOT, 'build'))
 KVD_PROGRAM = os.environ.get('KVD_PROGRAM', os.path.join(BUILD_ROOT, 'daemon', 'kvd'))
 KVCTL_PROGRAM = os.environ.get('KVCTL_PROGRAM', os.path.join(BUILD_ROOT, 'tools', 'kvctl'))
 TIMEOUT_S = float(os.environ.get('KVD_TEST_TIMEOUT_S', '30'))
-GENTLE_S = 20
+GENTLE_S, KILLED_S = 20, 5
 SOCKET_BYTES_MAX = 107
 
 _PR_SET_PDEATHSIG = 1
@@ -347,6 +347,12 @@ class Kvd:
         return self.wait()
 
     def kill(self):
+        if self.process and os.environ.get('KVD_TEST_GENTLE'):
+            self.process.send_signal(signal.SIGRTMAX - 1)  # tests/lib/coverage.h
+            try:
+                self.process.wait(KILLED_S)
+            except subprocess.TimeoutExpired:
+                pass
         if self.process:
             self.process.kill()
             self.process.wait()
