@@ -165,25 +165,10 @@ static void await_large(struct keyspace *keyspace, const struct keyspace_op *op)
 	}
 }
 
-static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
-			const struct kvs_hit *hit, bool found)
+// The op's version is current from now on. In line: it is a part of every SET.
+static inline __attribute__((always_inline)) void account_set(struct keyspace *keyspace,
+							      struct keyspace_op *op)
 {
-	enum kvs_entry_kind kind = op->run_offset != 0 ? KVS_ENTRY_LARGE : KVS_ENTRY_VALUE;
-	uint64_t entry = kvs_entry_make(op->hash, kind, op->record_bytes, op->offset);
-	if (op->run_offset != 0) {
-		kvs_large_settle(&keyspace->large, op->run_offset); // the record names it now
-	}
-	if (found) {
-		kvs_table_replace(&keyspace->table, op->hash, hit->slot, entry);
-		if (__builtin_expect(hit->view.expiry_ms != 0, 0) &&
-		    hit->kind != KVS_ENTRY_TOMBSTONE && hit->view.expiry_ms <= keyspace->now_ms) {
-			keyspace_note_expired(keyspace, op->key, op->key_bytes);
-		}
-		retire_version(keyspace, hit, op->seq);
-	} else {
-		// Cannot fail: kvs_table_secure() vouched for it.
-		(void)kvs_table_insert(&keyspace->table, op->hash, entry);
-	}
 	kvs_log_live_add(&keyspace->log, op->offset, op->record_bytes);
 	uint64_t bytes = op_stored_bytes(op);
 	keyspace->live_bytes += bytes;
@@ -198,6 +183,27 @@ static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
 		await_large(keyspace, op);
 		op->run_offset = 0;
 	}
+}
+
+static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
+			const struct kvs_hit *hit, bool found)
+{
+	uint64_t entry = keyspace_op_entry(op);
+	if (op->run_offset != 0) {
+		kvs_large_settle(&keyspace->large, op->run_offset); // the record names it now
+	}
+	if (found) {
+		kvs_table_replace(&keyspace->table, op->hash, hit->slot, entry);
+		if (__builtin_expect(hit->view.expiry_ms != 0, 0) &&
+		    hit->kind != KVS_ENTRY_TOMBSTONE && hit->view.expiry_ms <= keyspace->now_ms) {
+			keyspace_note_expired(keyspace, op->key, op->key_bytes);
+		}
+		retire_version(keyspace, hit, op->seq);
+	} else {
+		// Cannot fail: kvs_table_secure() vouched for it.
+		(void)kvs_table_insert(&keyspace->table, op->hash, entry);
+	}
+	account_set(keyspace, op);
 }
 
 void keyspace_note_removal(struct keyspace *keyspace, uint64_t seq)
@@ -236,49 +242,16 @@ static void publish_delete(struct keyspace *keyspace, const struct keyspace_op *
 	kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_TOMBSTONE, op->offset, 0);
 }
 
-static void publish_flush(struct keyspace *keyspace, const struct keyspace_op *op)
-{
-	struct kvs_watermarks *marks = keyspace_marks(keyspace);
-	keyspace_note_removal(keyspace, op->seq);
-	// Before the root: whoever finds a key gone by it can tell which flush did it (the
-	// persister).
-	kvs_store_release(&marks->flush_seq, op->seq);
-	keyspace->flush_seq = op->seq;
-	if (kvs_table_switch_side(&keyspace->table)) {
-		keyspace->flush_switched_ns = keyspace->seam->monotonic_ns();
-	} else {
-		kvs_table_clear(&keyspace->table); // small, or what keyspace_flush_ready() allows
-	}
-	SEAM_CRASH(flush_published);
-	for (uint32_t i = 0; i < keyspace->region->segments_count_max; i++) {
-		keyspace->log.segments[i].live_bytes = 0;
-	}
-	struct kvs_large_run *run = keyspace->large.sentinel.next;
-	for (; run != &keyspace->large.sentinel; run = run->next) {
-		bool named = run->references > 0;
-		run->references = 0;
-		if (named && run->holds == 0) {
-			kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_RUN,
-				       run->offset, 0);
-		}
-	}
-	keyspace->live_bytes = 0;
-	keyspace_owners_flush(keyspace);
-	keyspace->keys = 0;
-	keyspace->keys_with_expiry = 0;
-}
-
 void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op)
 {
+	if (__builtin_expect(op->kind == KEYSPACE_OP_FLUSH, 0)) {
+		keyspace_publish_flush(keyspace, op, 0);
+		return;
+	}
 	keyspace->changes++;
 	keyspace_counter_add(keyspace, KVS_COUNTER_writes_applied, 1);
 	if (__builtin_expect(!LIST_EMPTY(&keyspace->guards), 0)) {
 		keyspace_guards_see(keyspace, op);
-	}
-	if (op->kind == KEYSPACE_OP_FLUSH) {
-		keyspace_moments_flush(keyspace);
-		publish_flush(keyspace, op);
-		return;
 	}
 	struct kvs_hit hit;
 	bool found =
@@ -292,6 +265,17 @@ void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op)
 		publish_delete(keyspace, op, &hit, found);
 	}
 	SEAM_CRASH(entry_published);
+}
+
+void keyspace_op_settle(struct keyspace *keyspace, struct keyspace_op *op)
+{
+	keyspace->changes++;
+	keyspace_counter_add(keyspace, KVS_COUNTER_writes_applied, 1);
+	keyspace_moments_see(keyspace, op, NULL);
+	if (op->run_offset != 0) {
+		kvs_large_settle(&keyspace->large, op->run_offset);
+	}
+	account_set(keyspace, op);
 }
 
 void keyspace_op_pass_over(struct keyspace *keyspace, struct keyspace_op *op)

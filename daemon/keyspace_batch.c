@@ -460,10 +460,15 @@ int keyspace_batch_commit(struct keyspace *keyspace)
 	}
 	for (uint32_t i = 0; i < batch->count; i++) {
 		batch_look_ahead(keyspace, i);
-		if (batch->ops[i].superseded) {
-			keyspace_op_pass_over(keyspace, &batch->ops[i]);
+		struct keyspace_op *op = &batch->ops[i];
+		if (op->superseded) {
+			keyspace_op_pass_over(keyspace, op);
+		} else if (op->placed) {
+			keyspace_op_settle(keyspace, op);
+		} else if (op->kind == KEYSPACE_OP_FLUSH) {
+			keyspace_publish_flush(keyspace, op, batch->count - i - 1);
 		} else {
-			keyspace_op_publish(keyspace, &batch->ops[i]);
+			keyspace_op_publish(keyspace, op);
 		}
 		SEAM_CRASH(batch_half_published);
 	}

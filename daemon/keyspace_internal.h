@@ -59,6 +59,7 @@ struct keyspace_op {
 	uint64_t offset; // where the record stands
 	uint32_t overlay_next; // batch: next op of the same overlay bucket, index + 1
 	bool superseded; // batch: a later op of it has the last word on the key
+	bool placed; // batch: its entry was published with the FLUSHALL before it
 };
 
 /// What has to wait until a seq, its stamp in keyspace.pending, is durable.
@@ -237,6 +238,9 @@ void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op);
 /// Counts an op that a later one of its batch makes void: its record is in the log, no entry ever
 /// names it. In the order of seq, as publishing is.
 void keyspace_op_pass_over(struct keyspace *keyspace, struct keyspace_op *op);
+/// The rest of publishing an op whose entry keyspace_publish_flush() has placed, in the order of
+/// seq.
+void keyspace_op_settle(struct keyspace *keyspace, struct keyspace_op *op);
 /// Accounts that the version in `hit` is current no longer. Returns the large run that nothing
 /// names any more, 0 = none: freeing it is the caller's.
 uint64_t keyspace_version_gone(struct keyspace *keyspace, const struct kvs_hit *hit);
@@ -251,6 +255,19 @@ void keyspace_table_steps(struct keyspace *keyspace, unsigned steps);
 bool keyspace_finds_place(struct keyspace *keyspace, const struct keyspace_op *op);
 /// Writes one op on its own: room, append, publish. OK, WAIT, FULL or CROWDED.
 int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op);
+
+/// The entry that names the op's record, which is in the log.
+static inline uint64_t keyspace_op_entry(const struct keyspace_op *op)
+{
+	enum kvs_entry_kind kind = op->run_offset != 0 ? KVS_ENTRY_LARGE : KVS_ENTRY_VALUE;
+	return kvs_entry_make(op->hash, kind, op->record_bytes, op->offset);
+}
+
+// ---- keyspace_flush.c ----
+
+/// Publishes a FLUSHALL, and with it the entries of the keys that the `count` ops behind it in the
+/// batch set: those are marked as placed, and are to be settled.
+void keyspace_publish_flush(struct keyspace *keyspace, struct keyspace_op *flush, uint32_t count);
 
 // ---- keyspace_owner.c ----
 

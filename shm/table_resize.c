@@ -230,7 +230,7 @@ uint64_t kvs_table_growth_bytes(const struct kvs_table *table)
 		       : 0;
 }
 
-bool kvs_table_switch_side(struct kvs_table *table)
+bool kvs_table_switch_side(struct kvs_table *table, void (*fill)(void *context), void *context)
 {
 	const struct kvs_hash_side *keyed = &table->region->header->hash_sides[table->side];
 	unsigned other = table->side ^ 1u;
@@ -251,18 +251,47 @@ bool kvs_table_switch_side(struct kvs_table *table)
 	table->buckets = table->buckets_min;
 	table->entries = 0;
 	table->turns++;
+	if (fill != NULL) {
+		fill(context);
+	}
 	kvs_table_publish_root(table);
 	return true;
 }
 
-void kvs_table_clear(struct kvs_table *table)
+// Clears the entries of a chain but those that stay. Returns how many those are.
+static uint64_t chain_sift(struct kvs_table *table, struct kvs_bucket *bucket,
+			   bool (*stays)(const void *context, uint64_t entry), const void *context)
+{
+	uint64_t left = 0;
+	for (struct kvs_bucket *at = bucket; at != NULL; at = kvs_table_next(table, at)) {
+		for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+			uint64_t entry = kvs_load_relaxed(&at->entry[i]);
+			if (entry != 0 && stays(context, entry)) {
+				left++;
+			} else if (entry != 0) {
+				// Release: as in kvs_table_chain_clear().
+				kvs_store_release(&at->entry[i], 0);
+			}
+		}
+	}
+	kvs_table_chain_trim(table, bucket);
+	return left;
+}
+
+void kvs_table_clear(struct kvs_table *table, bool (*stays)(const void *context, uint64_t entry),
+		     const void *context)
 {
 	kvs_table_reseed_abandon(table);
 	table->crowded = false;
-	for (uint64_t i = 0; i < table->buckets; i++) {
-		kvs_table_chain_clear(table, kvs_table_primary(table, i));
-	}
 	table->entries = 0;
+	for (uint64_t i = 0; i < table->buckets; i++) {
+		struct kvs_bucket *bucket = kvs_table_primary(table, i);
+		if (stays == NULL) {
+			kvs_table_chain_clear(table, bucket);
+		} else {
+			table->entries += chain_sift(table, bucket, stays, context);
+		}
+	}
 }
 
 void kvs_table_free_side(struct kvs_table *table, unsigned side)

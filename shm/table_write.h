@@ -117,13 +117,17 @@ bool kvs_table_wants_growth(const struct kvs_table *table);
 /// store-released; partner kvs_table_find().
 bool kvs_table_step(struct kvs_table *table);
 
-/// Empties the table by switching to the other side. Returns false if that side is not free yet:
-/// then nothing was done, and kvs_table_clear() is the slow way.
+/// Empties the table by switching to the other side. Before it serves, `fill` (NULL = nobody) may
+/// insert what it has from the first moment on. Returns false if that side is not free yet: then
+/// nothing was done, and kvs_table_clear() is the slow way.
 /// Call with: any time. Thread must: be the writer. Orders: root is store-released.
-bool kvs_table_switch_side(struct kvs_table *table);
+bool kvs_table_switch_side(struct kvs_table *table, void (*fill)(void *context), void *context);
 
-/// Empties the table in place, bucket by bucket.
-void kvs_table_clear(struct kvs_table *table);
+/// Empties the table in place, bucket by bucket, but for the entries of which `stays` (NULL = none)
+/// says so.
+/// Call with: slots forgotten. Thread must: be the writer. Orders: release.
+void kvs_table_clear(struct kvs_table *table, bool (*stays)(const void *context, uint64_t entry),
+		     const void *context);
 
 /// Begins to rebuild the table under `hash_key`, on the side that does not serve. Until that is
 /// published or abandoned the table neither grows nor shrinks. False if the other side still waits

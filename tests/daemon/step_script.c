@@ -95,6 +95,10 @@ static void child_batch(struct script *s, struct world *w)
 	for (unsigned n = 0; n < 5; n++) {
 		unsigned i = (unsigned)(tap_random(&s->random) % (repeats ? 2 : SCRIPT_KEYS));
 		i = (first + i) % SCRIPT_KEYS;
+		if (repeats && tap_random(&s->random) % 16 == 0) {
+			memset(s->maybe, 0, sizeof(s->maybe));
+			(void)keyspace_flush(w->keyspace);
+		}
 		if (tap_random(&s->random) % 3 == 0) {
 			child_delete(s, w, i);
 		} else {

@@ -180,7 +180,7 @@ static void make_room(struct world *world)
 static void flush(struct world *world)
 {
 	struct fixture *f = &world->fake->fixture;
-	if (!kvs_table_switch_side(&f->table)) {
+	if (!kvs_table_switch_side(&f->table, NULL, NULL)) {
 		return; // the other side is not empty yet
 	}
 	for (unsigned i = 0; i < KEYS; i++) {

@@ -76,7 +76,7 @@ MUTANTS = [
            ['tests/shm/test_adopt', 'tests/daemon/step_adoption 1'], quick=True),
     Mutant('batch-midway', 'what a batch itself replaces is published first',
            'daemon/keyspace_batch.c',
-           [('if (batch->ops[i].superseded) { keyspace_op_pass_over(',
+           [('if (op->superseded) { keyspace_op_pass_over(',
              'if (false) { keyspace_op_pass_over(')],
            ['tests/daemon/test_keyspace_batch', 'tests/daemon/step_adoption 1']),
     Mutant('batch-run-early', 'a large value that no entry ever named is freed before its commit',
@@ -84,6 +84,11 @@ MUTANTS = [
            [('if (kvs_large_drop(&keyspace->large, op->run_offset)) { '
              'kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_RUN, op->run_offset, '
              '0); }', 'keyspace_op_drop(keyspace, op);')],
+           ['tests/daemon/test_keyspace_batch']),
+    Mutant('flush-gap', 'what a batch sets behind its FLUSHALL is absent for a moment',
+           'daemon/keyspace_flush.c',
+           [('return op->kind == KEYSPACE_OP_SET && !op->superseded && !op->placed;',
+             'return op->placed && !op->placed;')],
            ['tests/daemon/test_keyspace_batch']),
     Mutant('compact-memory', 'compaction trusts a newer version that is only in memory',
            'daemon/persist_compact.c',

@@ -168,7 +168,7 @@ static void change(struct scene *s, enum change what)
 		set(s, s->target);
 		break;
 	case CHANGE_FLUSH:
-		if (kvs_table_switch_side(&s->f.table)) {
+		if (kvs_table_switch_side(&s->f.table, NULL, NULL)) {
 			s->was_absent = true;
 			for (unsigned i = 0; i < STEP_KEYS; i++) {
 				set(s, i);

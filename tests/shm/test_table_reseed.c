@@ -232,7 +232,8 @@ static void test_abandoned(struct world *w)
 		bytes = w->f.region.table_bytes; // the table may have grown
 	}
 	ok(begin(w) && kvs_table_reseed_step(table, 16) == 0, "another one is under way");
-	ok(kvs_table_switch_side(table) && !table->reseed.active, "when a FLUSHALL takes its side");
+	ok(kvs_table_switch_side(table, NULL, NULL) && !table->reseed.active,
+	   "when a FLUSHALL takes its side");
 	memset(w->shadow, 0, sizeof(w->shadow));
 	ok_u64(count_wrong(w), 0, "nothing is left");
 	change(w, 500);

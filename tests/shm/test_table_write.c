@@ -122,24 +122,24 @@ static void test_flush(struct fixture *f)
 	struct kvs_slot *slot = &f->page->slot[0];
 	struct kvs_hit hit;
 	kvs_epoch_enter(slot, &f->region.header->hot, f->epochs.fenced);
-	ok(kvs_table_switch_side(&f->table), "switch side");
+	ok(kvs_table_switch_side(&f->table, NULL, NULL), "switch side");
 	ok(fixture_find(&f->region.map, "before", 6, &hit) == KVS_FIND_ABSENT,
 	   "A: all keys are gone");
 	ok(fixture_set(f, "after", 5, "v", 1) != 0 &&
 		   fixture_find(&f->region.map, "after", 5, &hit) == KVS_FIND_HIT,
 	   "new keys go to the other side");
 	(void)fixture_reclaim(f);
-	ok(!kvs_table_switch_side(&f->table),
+	ok(!kvs_table_switch_side(&f->table, NULL, NULL),
 	   "B: no second switch while a reader may be on the old side");
 	kvs_epoch_leave(slot, &f->region.header->hot);
 	(void)fixture_reclaim(f);
-	ok(kvs_table_switch_side(&f->table), "after it left, the side is free again");
+	ok(kvs_table_switch_side(&f->table, NULL, NULL), "after it left, the side is free again");
 	ok(fixture_find(&f->region.map, "before", 6, &hit) == KVS_FIND_ABSENT &&
 		   fixture_find(&f->region.map, "after", 5, &hit) == KVS_FIND_ABSENT,
 	   "A: and empty, nothing came back");
 	(void)fixture_reclaim(f);
 	fixture_set(f, "x", 1, "v", 1);
-	kvs_table_clear(&f->table);
+	kvs_table_clear(&f->table, NULL, NULL);
 	ok(fixture_find(&f->region.map, "x", 1, &hit) == KVS_FIND_ABSENT && f->table.entries == 0,
 	   "clearing in place empties it too");
 }

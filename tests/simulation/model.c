@@ -32,7 +32,6 @@ static struct sim_key keys[SIM_KEYS_MAX];
 static struct past *history;
 static size_t history_count, history_room;
 static size_t history_open;    // from here on the versions are not known yet
-static bool flushed; // the command that runs had a FLUSHALL
 static uint64_t changes;
 static uint64_t last_seq;
 static struct sight sights[64];
@@ -101,11 +100,6 @@ uint64_t sim_model_last_seq(void)
 uint64_t sim_model_changes(void)
 {
 	return changes;
-}
-
-void sim_model_flushed(void)
-{
-	flushed = true;
 }
 
 // ---- what kvd has ----
@@ -202,7 +196,6 @@ void sim_model_pending(const struct sim_client *client, const struct sim_request
 	pending.now_ms = now_ms;
 	pending.before = keyspace_last_seq(sim.kvd->keyspace);
 	sights_count = 0;
-	flushed = false;
 }
 
 static bool same_value(const struct sim_value *a, const struct sim_value *b)
@@ -212,11 +205,10 @@ static bool same_value(const struct sim_value *a, const struct sim_value *b)
 }
 
 /// Is it what the command made of the key at last? On the way there nobody sees anything: what a
-/// transaction replaces itself is never published. But a FLUSHALL empties the table at one moment.
+/// transaction replaces itself is never published.
 static bool was_written(const struct sight *sight)
 {
-	return same_value(sight->value, keys[sight->index].value) ||
-	       (sight->value == NULL && flushed);
+	return same_value(sight->value, keys[sight->index].value);
 }
 
 static void sights_check(const char *when)

@@ -10,8 +10,6 @@ unsigned sim_model_find(const char *name, size_t bytes);
 void sim_model_change(unsigned index, const struct sim_value *value, uint64_t expire_ms);
 /// How many there were: a time stamp of the model.
 uint64_t sim_model_changes(void);
-/// A FLUSHALL is part of what runs: readers may see that before what comes behind it.
-void sim_model_flushed(void);
 
 /// A request that runs.
 struct sim_run_of {

@@ -395,7 +395,6 @@ static void run_renamenx(const struct sim_run_of *run)
 
 static void run_flushall(const struct sim_run_of *run)
 {
-	sim_model_flushed();
 	for (unsigned i = 0; i < sim.plan.keys; i++) {
 		if (sim_model_key(i)->value != NULL) {
 			sim_model_change(i, NULL, 0);
