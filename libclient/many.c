@@ -71,16 +71,22 @@ static void many_item(struct many *many, struct kvc_item *item, uint64_t hash)
 	}
 }
 
+// OK, or what is wrong with an item, however it is read.
+static int many_item_check(const struct kvc_item *item)
+{
+	if (!item->buffer && item->buffer_bytes > 0) {
+		return KVC_INVALID;
+	}
+	return kvc_key_check(item->key, item->key_bytes);
+}
+
 // Looks up one group inside the open section.
 static void many_group(struct many *many, struct kvc_item *items, size_t count)
 {
 	const kvc_reader *reader = many->reader;
 	uint64_t hash[MANY_GROUP];
 	for (size_t i = 0; i < count; i++) {
-		items[i].status = kvc_key_check(items[i].key, items[i].key_bytes);
-		if (items[i].status == KVC_OK && !items[i].buffer && items[i].buffer_bytes > 0) {
-			items[i].status = KVC_INVALID;
-		}
+		items[i].status = many_item_check(&items[i]);
 		if (items[i].status == KVC_OK) {
 			hash[i] = kvc_reader_hash(reader, items[i].key, items[i].key_bytes);
 			kvs_table_prefetch_bucket(reader->map, hash[i]);
@@ -119,7 +125,7 @@ static int many_by_socket(struct many *many, size_t first, bool atomic)
 {
 	for (size_t i = first; i < many->count; i++) {
 		struct kvc_item *item = &many->items[i];
-		int status = kvc_key_check(item->key, item->key_bytes);
+		int status = many_item_check(item);
 		item->status = status == KVC_OK ? KVC_BUSY : status;
 	}
 	return kvc_socket_get_many(many->reader, many->items, many->count, atomic);
@@ -145,7 +151,7 @@ static int many_group_settled(struct many *many, size_t first, size_t count)
 		}
 	}
 	for (size_t i = 0; i < count; i++) {
-		int status = kvc_key_check(items[i].key, items[i].key_bytes);
+		int status = many_item_check(&items[i]);
 		items[i].status = status == KVC_OK ? KVC_BUSY : status;
 	}
 	many->socket = true;

@@ -154,6 +154,10 @@ static void test_revoked(struct fake *fake, kvc_reader *reader)
 	ok(kvc_get_token(reader, "a", 1, &byte, 1, &meta, &token) == KVC_OK &&
 		   meta.flags == KVC_META_SOCKET && kvc_check(reader, &token) == KVC_CHANGED,
 	   "its token stands for nothing");
+	struct kvc_item items[2] = { { .key = "a", .key_bytes = 1 }, { .key = "" } };
+	ok(kvc_get_many(reader, items, 2, 0) == KVC_OK && items[0].status == KVC_TRUNCATED &&
+		   items[0].meta.flags == KVC_META_SOCKET && items[1].status == KVC_INVALID,
+	   "so are several, but for what is no key");
 	ok_int(kvc_get_many(reader, &item, 1, KVC_GET_SNAPSHOT), KVC_BUSY,
 	       "a snapshot that is revoked each time is none");
 	take_back(reader, false);
@@ -213,6 +217,12 @@ static void test_by_socket(struct fake *fake)
 	ok_int(kvc_view_token(reader, "a", 1, &out, &token), KVC_OK, "a view with a token");
 	token.opaque[5] = 1;
 	ok_int(kvc_check(reader, &token), KVC_CHANGED, "which stands for nothing");
+	struct kvc_item items[3] = { { .key = "a", .key_bytes = 1 },
+				     { .key = "", .key_bytes = 0 },
+				     { .key = "a", .key_bytes = 1, .buffer_bytes = 1 } };
+	ok(kvc_get_many(reader, items, 3, 0) == KVC_OK && items[0].status == KVC_TRUNCATED &&
+		   items[1].status == KVC_INVALID && items[2].status == KVC_INVALID,
+	   "one of several without a key, or a buffer, is said to be");
 	ok_int(kvc_end(reader), KVC_OK, "an end");
 	ok_int(kvc_reader_close(reader), KVC_BUSY, "no closing before the last one");
 	ok_int(kvc_end(reader), KVC_OK, "the last");
