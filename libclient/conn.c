@@ -103,7 +103,8 @@ static int conn_last_words(kvc *client, struct kvc_conn *conn)
 		status = kvc_conn_reply(client, conn, 0, &reply);
 	}
 	if (conn->fd < 0) {
-		return status; // turned away, or nonsense
+		// Turned away, or nonsense; of half a reply nothing follows.
+		return status == KVC_UNKNOWN ? KVC_OK : status;
 	}
 	if (status == KVC_OK && conn->in_end > conn->in_start && reply->type == KVC_REPLY_ERROR) {
 		status = kvc_error_reply(conn, reply);

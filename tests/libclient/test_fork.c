@@ -51,6 +51,9 @@ static int child_gets(struct family *f)
 	if (inherited && msync(inherited->pages[0], KVS_PAGE_BYTES, MS_ASYNC) == 0) {
 		return 5; // the parent's reader page is not even mapped here
 	}
+	if (kvc_is_mapped(f->client)) {
+		return 6; // nor is anything else, as far as it knows
+	}
 	if (kvc_get(f->reader, "a", 1, &byte, 1, NULL) != KVC_OK || byte != '1') {
 		return 1;
 	}

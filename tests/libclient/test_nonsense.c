@@ -70,8 +70,10 @@ static void test_kinds(struct fake *fake, kvc *client)
 	ok(reply && reply->count == MANY_NODES && reply->element[MANY_NODES - 1].integer == 1,
 	   "a reply of many nodes");
 	size_t capacity = client->conn.nodes_capacity;
+	reply = ask(fake, client, large);
+	ok(reply && client->conn.nodes_capacity == capacity, "its memory is used again");
 	reply = ask(fake, client, "+OK\r\n");
-	ok(reply && client->conn.nodes_capacity < capacity, "whose memory is not kept");
+	ok(reply && client->conn.nodes_capacity < capacity, "and not kept");
 }
 
 // What each function makes of an answer to another question.
@@ -89,6 +91,8 @@ static void test_other_answers(struct fake *fake, kvc *client)
 	ok_int(kvc_batch_new(&batch), KVC_OK, "a batch");
 	ok_int(kvc_batch_delete(batch, "a", 1), KVC_OK, "of one");
 	ok_int(kvc_batch_commit(client, batch), KVC_PROTOCOL, "a transaction without results");
+	fake_set(fake, says, ":5\r\n");
+	ok_int(kvc_increment(client, "a", 1, 1, NULL), KVC_OK, "a sum that nobody wants");
 	fake_set(fake, says, "*2\r\n:1\r\n:1\r\n");
 	ok_int(kvc_batch_commit(client, batch), KVC_PROTOCOL, "or with more");
 	fake_set(fake, says, "*1\r\n-WRONGTYPE x\r\n");
@@ -195,6 +199,8 @@ static void test_attach_replies(struct fake *fake)
 		"*2\r\n$6\r\nlayout\r\n$3\r\nabc\r\n",
 		"*4\r\n$6\r\nlayout\r\n*0\r\n:1\r\n:2\r\n",
 		"*1\r\n$6\r\nlayout\r\n",
+		"*2\r\n_\r\n:1\r\n",
+		"*2\r\n$6\r\nfoobar\r\n:1\r\n",
 	};
 	char text[KVC_ERROR_TEXT_BYTES], map[256];
 	kvc *client;
