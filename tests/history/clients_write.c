@@ -12,6 +12,7 @@
 #include "tests/torture/value.h"
 
 #define ASYNC_PENDING_MAX 16u
+#define DECOYS 8u // for each key of a batch
 
 enum history_result actor_write_result(int status)
 {
@@ -111,6 +112,17 @@ static int add_decoy(struct actor *actor, kvc_batch *batch, unsigned key)
 	return kvc_batch_set(batch, name, name_bytes, actor->value, VALUE_BYTES_MIN, 0);
 }
 
+// For every key of the family, and again: what would be seen of it is there for a while.
+static bool add_decoys(struct actor *actor, kvc_batch *batch, unsigned family)
+{
+	bool good = true;
+	for (unsigned i = 0; i < DECOYS * HISTORY_FAMILY_KEYS && good; i++) {
+		unsigned key = HISTORY_FAMILY_FIRST + family * HISTORY_FAMILY_KEYS;
+		good = add_decoy(actor, batch, key + i % HISTORY_FAMILY_KEYS) == KVC_OK;
+	}
+	return good;
+}
+
 // All keys of a family get one value, or go.
 static bool fill_batch(struct actor *actor, kvc_batch *batch, bool removal,
 		       struct history_event **event)
@@ -118,6 +130,9 @@ static bool fill_batch(struct actor *actor, kvc_batch *batch, bool removal,
 	unsigned family = (unsigned)(tap_random(&actor->random) % HISTORY_FAMILIES);
 	uint64_t value = (uint64_t)actor->client << 32 | ++actor->written;
 	actor->groups++;
+	if (tap_random(&actor->random) % 2 == 0 && !add_decoys(actor, batch, family)) {
+		return false;
+	}
 	for (unsigned i = 0; i < HISTORY_FAMILY_KEYS; i++) {
 		char name[24];
 		unsigned key = HISTORY_FAMILY_FIRST + family * HISTORY_FAMILY_KEYS + i;
@@ -130,13 +145,10 @@ static bool fill_batch(struct actor *actor, kvc_batch *batch, bool removal,
 		size_t bytes = VALUE_BYTES_MIN + tap_random(&actor->random) % 300;
 		event[i]->group = actor->groups;
 		event[i]->value = removal ? 0 : value;
-		int status = add_decoy(actor, batch, key);
 		value_fill(actor->value, bytes, key, value);
-		if (status == KVC_OK) {
-			status = removal ? kvc_batch_delete(batch, name, name_bytes)
-					 : kvc_batch_set(batch, name, name_bytes, actor->value,
-							 bytes, 0);
-		}
+		int status =
+			removal ? kvc_batch_delete(batch, name, name_bytes)
+				: kvc_batch_set(batch, name, name_bytes, actor->value, bytes, 0);
 		if (status != KVC_OK) {
 			return false;
 		}
