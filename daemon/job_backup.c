@@ -332,20 +332,31 @@ static bool seal(struct backup *backup)
 				      remedy_of_errno(error));
 }
 
+// 0 or errno.
+static int sync_folder(const struct job *job, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0) {
+		return errno;
+	}
+	int error = job->seam->fsync(fd) == 0 ? 0 : errno;
+	(void)close(fd);
+	return error;
+}
+
+// The data folder too: DIR/backup itself may be new, by this backup or one that failed.
 static bool publish(struct backup *backup)
 {
 	struct job *job = backup->job;
-	int fd = -1;
+	int error = sync_folder(job, job->dir);
 	// The name was free, and nobody else writes in this folder.
-	if (job->seam->rename(backup->data, backup->final) == 0) {
-		fd = open(backup->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (error == 0 && job->seam->rename(backup->data, backup->final) != 0) {
+		error = errno;
 	}
-	bool good = fd >= 0 && job->seam->fsync(fd) == 0;
-	int error = errno;
-	if (fd >= 0) {
-		(void)close(fd);
+	if (error == 0) {
+		error = sync_folder(job, backup->folder);
 	}
-	if (!good) {
+	if (error != 0) {
 		(void)unlink(backup->final);
 		return job_fail(job, "cannot name it %s: %s; %s", backup->final, strerror(error),
 				remedy_of_errno(error));

@@ -202,9 +202,26 @@ static int restore_copy(struct restore *restore)
 		code = restore_own(restore, restore->work);
 	}
 	int failed = code == KVCTL_OK ? filecopy_sync_folder(restore->data) : 0;
+	// Its name must last before an old store loses its own: not every file system keeps the
+	// order, and with neither name there kvd would start empty.
+	if (code == KVCTL_OK && failed == 0) {
+		failed = filecopy_sync_folder(restore->work);
+	}
 	return failed == 0 ? code
 			   : kvctl_error(KVCTL_USAGE, "cannot sync %s: %s", restore->work,
 					 strerror(failed));
+}
+
+// DIR may be new. What it stands in need not be the user's to open: as with kvd itself, only a
+// device that fails counts there.
+static int restore_sync_above(const struct restore *restore)
+{
+	char above[RESTORE_PATH_BYTES];
+	int length = snprintf(above, sizeof above, "%s/../.", restore->dir);
+	if (length < 0 || (size_t)length >= sizeof above) {
+		return ENAMETOOLONG;
+	}
+	return filecopy_sync_folder(above) == EIO ? EIO : 0;
 }
 
 // The one step. Before it the old data are served, if there are any; after it the restored.
@@ -220,6 +237,9 @@ static int restore_publish(const struct restore *restore)
 	error = restored_publish(restore->work, restore->store, old ? restore->aside : NULL);
 	if (error == 0) {
 		error = filecopy_sync_folder(restore->store);
+	}
+	if (error == 0) {
+		error = restore_sync_above(restore);
 	}
 	return error == 0 ? KVCTL_OK
 			  : kvctl_error(KVCTL_USAGE, "cannot put %s into its place: %s",
