@@ -8,10 +8,20 @@
 #include <sys/stat.h>
 
 #include "daemon/storage/pages.h"
+#include "daemon/storage/restored.h"
+#include "tests/crash/crash_copies.h"
 
 #define WRITES_AFTER 25u
 
 static char said[1024];
+
+/// What a data folder is to hold.
+struct wanted {
+	const struct script_history *history;
+	uint64_t durable_seq;
+	uint64_t submitted_seq;
+	uint64_t random;
+};
 
 __attribute__((format(printf, 1, 2))) static const char *say(const char *format, ...)
 {
@@ -60,8 +70,7 @@ static int look(void *context, const struct kvs_record_view *view, const void *v
 	return 0;
 }
 
-// Are the records of the store the state as of its version?
-static const char *judge_store(struct store *store, const struct script_history *history)
+const char *crash_check_store(struct store *store, const struct script_history *history)
 {
 	static unsigned char bytes[SCRIPT_LARGE_BYTES];
 	struct held held = { 0 };
@@ -141,7 +150,7 @@ static const char *judge_pages(const char *dir)
 }
 
 // Opens the store and judges what it holds.
-static const char *judge_folder(const char *dir, const struct crash_expected *expected,
+static const char *judge_folder(const char *dir, const struct wanted *wanted,
 				uint64_t *recovered_seq)
 {
 	char why[512];
@@ -157,31 +166,30 @@ static const char *judge_folder(const char *dir, const struct crash_expected *ex
 	struct store_facts facts;
 	store_facts(store, &facts);
 	*recovered_seq = facts.durable_seq;
-	if (facts.durable_seq < expected->durable_seq) {
+	if (facts.durable_seq < wanted->durable_seq) {
 		wrong = say("it is as of version %llu, and %llu was promised",
 			    (unsigned long long)facts.durable_seq,
-			    (unsigned long long)expected->durable_seq);
-	} else if (facts.durable_seq > expected->submitted_seq) {
+			    (unsigned long long)wanted->durable_seq);
+	} else if (facts.durable_seq > wanted->submitted_seq) {
 		wrong = say("it is as of version %llu, and %llu was the last",
 			    (unsigned long long)facts.durable_seq,
-			    (unsigned long long)expected->submitted_seq);
-	} else if (script_splits_batch(expected->history, facts.durable_seq)) {
+			    (unsigned long long)wanted->submitted_seq);
+	} else if (script_splits_batch(wanted->history, facts.durable_seq)) {
 		wrong = "it ends within a batch";
 	} else {
-		wrong = judge_store(store, expected->history);
+		wrong = crash_check_store(store, wanted->history);
 	}
 	store_close(store);
 	return wrong;
 }
 
 // A life goes on with it: writes, commits, compaction; then another one reads it.
-static const char *go_on(const char *dir, const struct crash_expected *expected,
-			 uint64_t recovered_seq)
+static const char *go_on(const char *dir, const struct wanted *wanted, uint64_t recovered_seq)
 {
 	static struct script script;
 	struct script_history history = script.history; // its memory is used again
-	script = (struct script){ .random = expected->random, .history = history };
-	script_history_copy(&script.history, expected->history);
+	script = (struct script){ .random = wanted->random, .history = history };
+	script_history_copy(&script.history, wanted->history);
 	script_history_cut(&script.history, recovered_seq);
 	script.stamp = UINT64_C(1) << 32;
 	script.options = (struct life_options){
@@ -193,9 +201,9 @@ static const char *go_on(const char *dir, const struct crash_expected *expected,
 	};
 	bool good = script_begin(&script);
 	const char *wrong = judge_life(&script.life, &script.history, recovered_seq);
-	if (wrong == NULL && keyspace_last_seq(script.life.keyspace) < expected->submitted_seq) {
+	if (wrong == NULL && keyspace_last_seq(script.life.keyspace) < wanted->submitted_seq) {
 		wrong = say("versions up to %llu were handed out, and it goes on at %llu",
-			    (unsigned long long)expected->submitted_seq,
+			    (unsigned long long)wanted->submitted_seq,
 			    (unsigned long long)keyspace_last_seq(script.life.keyspace));
 	}
 	for (unsigned i = 0; wrong == NULL && good && i < 2; i++) {
@@ -215,7 +223,7 @@ static const char *go_on(const char *dir, const struct crash_expected *expected,
 	if (wrong != NULL) {
 		return wrong;
 	}
-	struct crash_expected then = {
+	struct wanted then = {
 		.history = &script.history,
 		.durable_seq = last_seq,
 		.submitted_seq = last_seq,
@@ -223,13 +231,105 @@ static const char *go_on(const char *dir, const struct crash_expected *expected,
 	return judge_folder(dir, &then, &recovered_seq);
 }
 
-const char *crash_check(const char *dir, const struct crash_expected *expected,
-			uint64_t *recovered_seq)
+// ---- which data folder it is --------------------------------------------------------------------
+
+// Begins as kvd does.
+static const char *judge_begin(const char *dir, const struct wanted *wanted, bool restored,
+			       uint64_t *recovered_seq)
 {
+	char path[FIXTURE_PATH_BYTES + 32];
+	char why[512];
+	struct stat facts;
+	(void)snprintf(path, sizeof(path), "%s/store/data.mdb", dir);
+	if (restored && stat(path, &facts) != 0) {
+		return "what is restored is not there";
+	}
 	int rc = store_renew_complete(dir);
 	if (rc != 0) {
 		return say("a renewal cannot be completed: %s", strerror(rc));
 	}
-	const char *wrong = judge_folder(dir, expected, recovered_seq);
-	return wrong != NULL ? wrong : go_on(dir, expected, *recovered_seq);
+	if (restored_check(dir, why, sizeof(why)) != 0) {
+		return say("kvd does not start: %s", why);
+	}
+	return judge_folder(dir, wanted, recovered_seq);
+}
+
+static void folder_of(const struct crash_expected *expected, const char *root, unsigned era,
+		      char dir[FIXTURE_PATH_BYTES])
+{
+	(void)snprintf(dir, FIXTURE_PATH_BYTES, "%.400s/%s", root,
+		       expected->script->eras[era].folder);
+}
+
+static struct wanted wanted_of(const struct crash_expected *expected, unsigned era)
+{
+	const struct script *script = expected->script;
+	struct wanted wanted = {
+		.history = era < script->restores ? &script->eras[era].history : &script->history,
+		.durable_seq = expected->promise.durable_seq,
+		.submitted_seq = expected->promise.submitted_seq,
+		.random = expected->random,
+	};
+	if (era > expected->promise.restores) {
+		wanted.durable_seq = wanted.submitted_seq = script->eras[era].backup->seq;
+	}
+	return wanted;
+}
+
+// The restore may be over, or not begun; or, without exchange, the old store has gone aside and
+// kvd says what is to be done: it is, and then the restore is over.
+static const char *judge_restoring(const char *root, const struct crash_expected *expected,
+				   unsigned *era, uint64_t *recovered_seq)
+{
+	char dir[FIXTURE_PATH_BYTES];
+	char why[512];
+	unsigned next = expected->promise.restores + 1;
+	struct wanted restored = wanted_of(expected, next);
+	struct wanted before = wanted_of(expected, next - 1);
+	folder_of(expected, root, next, dir);
+	*era = next;
+	if (expected->no_exchange && restored_check(dir, why, sizeof(why)) != 0 &&
+	    !script_restore_again(expected->script, next - 1, root)) {
+		return "a restore that was cut off cannot be done again";
+	}
+	if (judge_begin(dir, &restored, true, recovered_seq) == NULL) {
+		return NULL;
+	}
+	*era = next - 1;
+	folder_of(expected, root, *era, dir);
+	return judge_begin(dir, &before, false, recovered_seq);
+}
+
+static const char *judge_backups(const char *root, const struct crash_expected *expected)
+{
+	char path[FIXTURE_PATH_BYTES + SCRIPT_BACKUP_PATH_BYTES + 1];
+	for (unsigned i = 0; i < expected->script->backups_count; i++) {
+		const struct script_backup *backup = &expected->script->backups[i];
+		(void)snprintf(path, sizeof(path), "%s/%s", root, backup->path);
+		if (i < expected->promise.backups || access(path, F_OK) == 0) {
+			const char *wrong = script_backup_check(backup, root);
+			if (wrong != NULL) {
+				return say("%s: %s", backup->path, wrong);
+			}
+		}
+	}
+	return NULL;
+}
+
+const char *crash_check(const char *root, const struct crash_expected *expected,
+			uint64_t *recovered_seq)
+{
+	char dir[FIXTURE_PATH_BYTES];
+	unsigned era = expected->promise.restores;
+	struct wanted wanted = wanted_of(expected, era);
+	folder_of(expected, root, era, dir);
+	const char *wrong = judge_backups(root, expected);
+	if (wrong == NULL && expected->promise.restoring) {
+		wrong = judge_restoring(root, expected, &era, recovered_seq);
+		folder_of(expected, root, era, dir);
+		wanted = wanted_of(expected, era);
+	} else if (wrong == NULL) {
+		wrong = judge_begin(dir, &wanted, false, recovered_seq);
+	}
+	return wrong != NULL ? wrong : go_on(dir, &wanted, *recovered_seq);
 }

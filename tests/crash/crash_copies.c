@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// See the header. What kvctl says goes nowhere: the few functions of kvctl.c that its verb calls are
-// here.
+// See the header. The few functions of kvctl.c and job.c that kvctl's verb calls are here.
 #include "tests/crash/crash_copies.h"
 
 #include <sys/stat.h>

@@ -54,19 +54,29 @@ static void drop(struct crash_names *names, uint32_t index)
 	}
 }
 
+static void put_name(struct crash_names *names, uint32_t folder, const char *name, uint32_t inode)
+{
+	if (names->count == CRASH_NAMES_MAX) {
+		bail("too many names:", name);
+	}
+	names->entries[names->count].folder = folder;
+	names->entries[names->count].inode = inode;
+	memcpy(names->entries[names->count++].name, name, CRASH_NAME_BYTES);
+}
+
 void crash_names_apply(struct crash_names *names, const struct crash_op *op)
 {
 	uint32_t from = index_of(names, op->inode, op->name);
 	uint32_t to = index_of(names, op->inode, op->name_to);
 	switch (op->kind) {
 	case CRASH_LINK:
-		if (names->count == CRASH_NAMES_MAX) {
-			bail("too many names:", op->name);
-		}
 		drop(names, from);
-		names->entries[names->count].folder = op->inode;
-		names->entries[names->count].inode = op->child;
-		memcpy(names->entries[names->count++].name, op->name, CRASH_NAME_BYTES);
+		put_name(names, op->inode, op->name, op->child);
+		break;
+	case CRASH_MOVE:
+		drop(names, to);
+		drop(names, index_of(names, op->from, op->name));
+		put_name(names, op->inode, op->name_to, op->child);
 		break;
 	case CRASH_UNLINK:
 		drop(names, from);

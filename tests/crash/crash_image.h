@@ -23,7 +23,8 @@ struct crash_names {
 uint32_t crash_names_find(const struct crash_names *names, uint32_t folder, const char *name);
 /// The folder that this folder is in.
 uint32_t crash_names_above(const struct crash_names *names, uint32_t folder);
-/// Applies a change of names; one whose names are not there changes nothing.
+/// Applies a change of names; one whose names are not there changes nothing. A move is one step,
+/// and brings what it names whatever became of its old name.
 void crash_names_apply(struct crash_names *names, const struct crash_op *op);
 
 struct crash_file {

@@ -7,6 +7,8 @@
 
 #include <sys/stat.h>
 
+#include "tests/crash/crash_copies.h"
+
 #define LIVES 4u
 #define ROUNDS 7u
 
@@ -94,7 +96,7 @@ void script_history_copy(struct script_history *to, const struct script_history 
 	copy(&to->batches, &from->batches);
 }
 
-void script_history_free(struct script_history *history)
+static void history_free(struct script_history *history)
 {
 	for (unsigned key = 0; key < SCRIPT_KEYS; key++) {
 		free(history->keys[key].all);
@@ -102,6 +104,17 @@ void script_history_free(struct script_history *history)
 	free(history->flushes.all);
 	free(history->batches.all);
 	*history = (struct script_history){ 0 };
+}
+
+void script_free(struct script *script)
+{
+	history_free(&script->history);
+	for (unsigned i = 0; i < SCRIPT_ERAS_MAX; i++) {
+		history_free(&script->eras[i].history);
+	}
+	for (unsigned i = 0; i < SCRIPT_BACKUPS_MAX; i++) {
+		history_free(&script->backups[i].history);
+	}
 }
 
 size_t script_key(char key[32], unsigned number)
@@ -116,7 +129,7 @@ void script_value(unsigned char *to, unsigned key, const struct script_version *
 
 // ---- writes -------------------------------------------------------------------------------------
 
-static uint64_t pick(struct script *script, uint64_t below)
+uint64_t script_pick(struct script *script, uint64_t below)
 {
 	return tap_random(&script->random) % below;
 }
@@ -130,11 +143,11 @@ static bool applied(struct script *script, int result)
 
 static uint32_t pick_bytes(struct script *script)
 {
-	uint64_t kind = pick(script, 100);
+	uint64_t kind = script_pick(script, 100);
 	if (kind == 0) {
-		return (uint32_t)pick(script, SCRIPT_LARGE_BYTES); // in two blocks, perhaps
+		return (uint32_t)script_pick(script, SCRIPT_LARGE_BYTES); // in two blocks, perhaps
 	}
-	return (uint32_t)pick(script, kind < 6 ? 4000 : 200);
+	return (uint32_t)script_pick(script, kind < 6 ? 4000 : 200);
 }
 
 /// A write that was done and whose version is not known yet.
@@ -149,11 +162,12 @@ static bool write_one(struct script *script, struct done *done)
 	static unsigned char value[SCRIPT_LARGE_BYTES];
 	char key[32];
 	// A few keys are written all the time, most now and then.
-	unsigned number = (unsigned)pick(script, pick(script, 3) == 0 ? 6 : SCRIPT_KEYS);
+	unsigned number =
+		(unsigned)script_pick(script, script_pick(script, 3) == 0 ? 6 : SCRIPT_KEYS);
 	size_t key_bytes = script_key(key, number);
 	struct keyspace *keyspace = script->life.keyspace;
 	*done = (struct done){ .key = number };
-	if (pick(script, 3) == 0) {
+	if (script_pick(script, 3) == 0) {
 		return applied(script, keyspace_delete(keyspace, key, key_bytes));
 	}
 	done->bytes = pick_bytes(script);
@@ -169,7 +183,7 @@ static void write_batch(struct script *script)
 	struct keyspace *keyspace = script->life.keyspace;
 	uint64_t first_seq = keyspace_last_seq(keyspace) + 1;
 	keyspace_batch_begin(keyspace);
-	for (uint64_t i = pick(script, 10) + 2; i > 0; i--) {
+	for (uint64_t i = script_pick(script, 10) + 2; i > 0; i--) {
 		count += write_one(script, &done[count]);
 	}
 	if (!applied(script, keyspace_batch_commit(keyspace))) {
@@ -189,7 +203,7 @@ void script_write(struct script *script, unsigned writes)
 	struct keyspace *keyspace = script->life.keyspace;
 	for (; writes > 0; writes--) {
 		struct done done;
-		uint64_t kind = pick(script, 200);
+		uint64_t kind = script_pick(script, 200);
 		keyspace_tick(keyspace);
 		if (kind == 0) {
 			if (applied(script, keyspace_flush(keyspace))) {
@@ -202,7 +216,7 @@ void script_write(struct script *script, unsigned writes)
 			    done.stamp, done.bytes);
 		}
 		if (script->record != NULL) {
-			script->record->submitted_seq = keyspace_last_seq(keyspace);
+			script->record->promise.submitted_seq = keyspace_last_seq(keyspace);
 		}
 	}
 }
@@ -250,8 +264,8 @@ static bool refused(struct script *script, const char *what)
 
 static void promise(struct script *script, uint64_t seq)
 {
-	if (script->record != NULL && seq > script->record->durable_seq) {
-		script->record->durable_seq = seq;
+	if (script->record != NULL && seq > script->record->promise.durable_seq) {
+		script->record->promise.durable_seq = seq;
 	}
 }
 
@@ -274,8 +288,9 @@ bool script_commit(struct script *script, uint64_t position)
 // Some writes, of which the commit at their end covers a random part.
 static bool one_round(struct script *script)
 {
-	unsigned writes = (unsigned)pick(script, 30) + 1;
-	unsigned covered = pick(script, 2) == 0 ? writes : (unsigned)pick(script, writes) + 1;
+	unsigned writes = (unsigned)script_pick(script, 30) + 1;
+	unsigned covered =
+		script_pick(script, 2) == 0 ? writes : (unsigned)script_pick(script, writes) + 1;
 	script_write(script, covered);
 	uint64_t position = life_published(&script->life);
 	uint64_t seq = keyspace_last_seq(script->life.keyspace);
@@ -288,19 +303,28 @@ static bool one_round(struct script *script)
 	}
 	cleaner_turn(script->life.keyspace, seam_system.monotonic_ns());
 	wrong = script;
-	for (uint64_t i = pick(script, 3); i > 0 && life_compact_idle(&script->life); i--) {
+	for (uint64_t i = script_pick(script, 3); i > 0 && life_compact_idle(&script->life); i--) {
 	}
 	wrong = NULL;
 	return true;
+}
+
+void script_rare(const struct script *script, bool rare)
+{
+	if (script->record != NULL) {
+		script->record->promise.rare = rare;
+	}
 }
 
 static bool renew(struct script *script)
 {
 	struct persist *persist = script->life.persist;
 	persist->untrusted = true;
+	script_rare(script, true);
 	if (persist_renew(persist) != STORE_OK) {
 		return refused(script, "writing the store anew");
 	}
+	script_rare(script, false);
 	kvs_store_release(&script->life.region.header->marks.durable_seq, persist->durable_seq);
 	promise(script, persist->durable_seq);
 	script->renewals++;
@@ -327,7 +351,7 @@ bool script_begin(struct script *script)
 	life_begin(&script->life, &script->options);
 	struct store *store = script->life.store;
 	if (script->record != NULL) {
-		script->record->submitted_seq = keyspace_last_seq(script->life.keyspace);
+		script->record->promise.submitted_seq = keyspace_last_seq(script->life.keyspace);
 	}
 	if (!script->faults.word_kept &&
 	    (store_begin(store) != STORE_OK ||
@@ -342,26 +366,31 @@ static bool one_life(struct script *script, unsigned number)
 	script->options.policy = number % 3 == 0   ? PERSIST_LAZY
 				 : number % 3 == 1 ? PERSIST_GROUP
 						   : PERSIST_SYNC;
-	script->options.ratio_percent = (uint32_t)(105 + pick(script, 150));
-	script->options.floor_bytes = pick(script, 3) == 0 ? 0 : pick(script, 40000);
+	script->options.ratio_percent = (uint32_t)(105 + script_pick(script, 150));
+	script->options.floor_bytes = script_pick(script, 3) == 0 ? 0 : script_pick(script, 40000);
 	bool good = script_begin(script);
-	uint64_t renew_at = pick(script, 2) == 0 ? pick(script, ROUNDS) : ROUNDS;
+	uint64_t renew_at = script_pick(script, 2) == 0 ? script_pick(script, ROUNDS) : ROUNDS;
+	uint64_t backup_at = script_pick(script, 2) == 0 ? script_pick(script, ROUNDS) : ROUNDS;
 	for (uint64_t i = 0; good && i < ROUNDS; i++) {
-		good = (i != renew_at || renew(script)) && one_round(script);
+		good = (i != renew_at || renew(script)) &&
+		       (i != backup_at || script_backup(script)) && one_round(script);
 	}
-	if (good && pick(script, 2) == 0) {
+	if (good && script_pick(script, 2) == 0) {
 		good = end_in_order(script);
 	}
 	uint64_t durable_seq = script->life.persist->durable_seq;
 	(void)life_end(&script->life);
 	script_history_cut(&script->history, durable_seq);
-	return good;
+	return good && (script_pick(script, 2) > 0 || script_restore(script));
 }
 
-bool script_run(struct script *script, const char *dir)
+bool script_run(struct script *script, const char *root)
 {
+	script->root = root;
+	(void)snprintf(script->eras[0].folder, SCRIPT_FOLDER_BYTES, "data");
+	(void)snprintf(script->dir, sizeof(script->dir), "%s/data", root);
 	script->options = (struct life_options){
-		.dir = dir,
+		.dir = script->dir,
 		.memory_bytes = 4u << 20,
 		.segment_bytes = 64u << 10,
 		.lazy_ms = 1,

@@ -3,21 +3,24 @@
 // E, I: what kvd's storage does to its folder is recorded, call by call, and then every crash is
 // made up that a file system may leave: after each call everything, or nothing that was not synced,
 // or any part of it, with writes dropped, reordered and torn at sectors, and names changed or not.
-// kvd must open each and hold what it promised. The same search must find variants that are wrong.
+// kvd must open each and hold what it promised, while a store is written anew or restored, too; and
+// what has a backup's name must be whole. The same search must find variants that are wrong.
 //
 // State N of seed S is always the same: KVD_TEST_SEED=S KVD_CRASH_STATE=N shows it alone.
 #include <sys/wait.h>
 
+#include "daemon/storage/verify.h"
 #include "tests/crash/crash_check.h"
 #include "tests/crash/crash_image.h"
 
-#define STATES_DEFAULT 500u
+#define STATES_DEFAULT 1000u
 #define MUTANT_STATES_MAX 4000u
 #define MUTANT_SEED 4000u // found in time, whatever seed else is tried
 #define PENDING_MAX 512u
 #define SCRIPTS_MIN 3u
 #define FAILURES_MAX 5u
-#define VARIANTS 3u // of a point with calls that may or may not have arrived
+#define VARIANTS 3u	  // of a point with calls that may or may not have arrived
+#define VARIANTS_NAMES 9u // when the last one gave a thing another name
 
 /// The search: where it stands in one script's record, and what it found.
 struct search {
@@ -32,8 +35,12 @@ struct search {
 	uint64_t state_number; // of this seed
 	uint64_t states;       // checked
 	uint64_t states_max;
-	uint64_t stride; // every so many states of a script are checked
-	uint64_t only;	 // check this state alone; UINT64_MAX = all
+	uint64_t stride;      // every so many states of a script are checked
+	uint64_t stride_rare; // the same, while it did what it does seldom
+	uint64_t rare;	      // of this seed
+	uint64_t renamed;     // of this seed: those right behind a change of names, all checked
+	bool is_renamed;
+	uint64_t only; // check this state alone; UINT64_MAX = all
 	uint64_t torn;
 	uint64_t outcomes; // states that were not as of what was promised, but later
 	unsigned failures;
@@ -44,6 +51,12 @@ struct search {
 	char live[FIXTURE_PATH_BYTES]; // where scripts run
 	char laid[FIXTURE_PATH_BYTES]; // where states are laid out
 };
+
+// A third of the scripts run where two names cannot be exchanged.
+static bool has_no_exchange(uint64_t seed)
+{
+	return seed % 3 == 0;
+}
 
 enum variant { ALL_ARRIVED, NONE_ARRIVED, SOME_ARRIVED };
 
@@ -101,46 +114,48 @@ static void report(struct search *search, size_t after, enum variant variant, co
 }
 
 static void visit_variant(struct search *search, size_t after, enum variant variant,
-			  const struct crash_expected *promised)
+			  const struct crash_promise *promise)
 {
 	uint64_t number = search->state_number++;
 	uint64_t random = search->seed * 1000003 + number;
+	uint64_t stride = search->is_renamed ? 1
+			  : promise->rare    ? search->stride_rare
+					     : search->stride;
 	bool wanted = search->only != UINT64_MAX ? search->only == number
-						 : (number + search->seed) % search->stride == 0;
+						 : (number + search->seed) % stride == 0;
+	search->renamed += search->counting && search->is_renamed;
+	search->rare += search->counting && promise->rare && !search->is_renamed;
 	if (!wanted || search->counting || search->states >= search->states_max ||
 	    search->failures >= search->failures_max) {
 		return;
 	}
-	char dir[FIXTURE_PATH_BYTES + 8];
-	struct crash_expected expected = *promised;
-	expected.random = number;
+	struct crash_expected expected = {
+		.script = &search->script,
+		.promise = *promise,
+		.no_exchange = has_no_exchange(search->seed),
+		.random = number,
+	};
 	build(search, variant, &random);
 	crash_image_lay(&search->state, &search->record, search->laid);
-	(void)snprintf(dir, sizeof(dir), "%s/data", search->laid);
 	uint64_t recovered_seq = 0;
-	const char *wrong = crash_check(dir, &expected, &recovered_seq);
+	const char *wrong = crash_check(search->laid, &expected, &recovered_seq);
 	search->states++;
-	search->outcomes += recovered_seq > expected.durable_seq;
+	search->outcomes += recovered_seq > promise->durable_seq;
 	if (wrong != NULL) {
 		report(search, after, variant, wrong);
 	}
 }
 
 // A crash between two calls: `after` calls have been made, and this was promised and asked for.
-static void visit(struct search *search, size_t after, uint64_t durable_seq, uint64_t submitted_seq)
+static void visit(struct search *search, size_t after, const struct crash_promise *promise)
 {
-	struct crash_expected expected = {
-		.history = &search->script.history,
-		.durable_seq = durable_seq,
-		.submitted_seq = submitted_seq,
-	};
-	visit_variant(search, after, ALL_ARRIVED, &expected);
+	visit_variant(search, after, ALL_ARRIVED, promise);
 	if (search->pending_count == 0) {
 		return;
 	}
-	visit_variant(search, after, NONE_ARRIVED, &expected);
-	for (unsigned i = 0; i < VARIANTS; i++) {
-		visit_variant(search, after, SOME_ARRIVED, &expected);
+	visit_variant(search, after, NONE_ARRIVED, promise);
+	for (unsigned i = 0; i < (search->is_renamed ? VARIANTS_NAMES : VARIANTS); i++) {
+		visit_variant(search, after, SOME_ARRIVED, promise);
 	}
 }
 
@@ -195,13 +210,15 @@ static void walk_record(struct search *search)
 			search->certain[search->pending_count] = false;
 			search->pending[search->pending_count++] = i;
 		}
+		search->is_renamed = false;
 		if (op->through) {
-			visit(search, i, op->durable_seq, op->submitted_seq); // on its way
+			visit(search, i, &op->promise); // on its way
 			settle_last(search);
 		}
 		bool ends = i + 1 == record->count;
-		visit(search, i + 1, ends ? record->durable_seq : op[1].durable_seq,
-		      ends ? record->submitted_seq : op[1].submitted_seq);
+		search->is_renamed = op->kind == CRASH_RENAME || op->kind == CRASH_MOVE ||
+				     op->kind == CRASH_EXCHANGE;
+		visit(search, i + 1, ends ? &record->promise : &op[1].promise);
 	}
 }
 
@@ -217,39 +234,42 @@ static void end(struct search *search)
 	fixture_remove(search->root);
 	crash_image_free(&search->base);
 	crash_image_free(&search->state);
-	script_history_free(&search->script.history);
+	script_free(&search->script);
 }
 
 // Records the script of a seed and tries its crashes.
 static void search_seed(struct search *search, uint64_t seed, const struct script_faults *faults,
 			const struct recorder_faults *device)
 {
-	char dir[FIXTURE_PATH_BYTES + 8];
 	struct recorder_faults with = *device;
-	with.no_exchange = seed % 3 == 0;
+	with.no_exchange = has_no_exchange(seed);
 	if (mkdir(search->live, 0700) != 0) {
 		printf("Bail out! cannot make %s\n", search->live);
 		exit(1);
 	}
-	(void)snprintf(dir, sizeof(dir), "%s/data", search->live);
-	script_history_free(&search->script.history);
+	script_free(&search->script);
 	search->script = (struct script){
 		.random = seed,
 		.record = &search->record,
 		.faults = *faults,
 	};
 	recorder_begin(&search->record, search->live, &with);
-	bool ran = script_run(&search->script, dir);
+	bool ran = script_run(&search->script, search->live);
 	recorder_end();
 	fixture_remove(search->live);
 	search->seed = seed;
 	search->failures += !ran;
 	search->counting = true;
-	search->stride = 1;
+	search->stride = search->stride_rare = 1;
+	search->rare = search->renamed = 0;
 	walk_record(search);
 	search->counting = false;
-	// A small number of states is spread over the whole of several scripts.
-	search->stride = search->state_number * SCRIPTS_MIN / search->states_max + 1;
+	// A small number of states is spread over the whole of several scripts; as many are of what
+	// happens seldom as of the rest.
+	uint64_t each = search->states_max * 2 / 5 + 1;
+	uint64_t usual = search->state_number - search->rare - search->renamed;
+	search->stride = usual * SCRIPTS_MIN / each + 1;
+	search->stride_rare = search->rare * SCRIPTS_MIN / each + 1;
 	walk_record(search);
 	crash_record_free(&search->record);
 }
@@ -327,6 +347,9 @@ int main(int argc, char **argv)
 	if (fixture_is_probe(argc, argv, &code)) {
 		return code;
 	}
+	if (argc == 4 && strcmp(argv[1], VERIFY_OPTION) == 0) { // of a backup
+		return store_verify_child(argv[2], argv[3]);
+	}
 	uint64_t seed = tap_seed(4000);
 	unsigned usual = tap_rounds(STATES_DEFAULT, 40);
 	const char *wanted = getenv("KVD_CRASH_STATES");
@@ -340,6 +363,8 @@ int main(int argc, char **argv)
 	unsigned commits = 0;
 	unsigned compacted = 0;
 	unsigned renewals = 0;
+	unsigned backups = 0;
+	unsigned restores = 0;
 	uint64_t scripts = 0;
 	while (search.states < search.states_max && search.failures < FAILURES_MAX &&
 	       (scripts == 0 || only == NULL)) {
@@ -347,12 +372,14 @@ int main(int argc, char **argv)
 		commits += search.script.commits;
 		compacted += search.script.compacted;
 		renewals += search.script.renewals;
+		backups += search.script.backups_count;
+		restores += search.script.restores;
 	}
 	ok_u64(search.failures, 0,
 	       "E, I: %llu crash states of %llu scripts, %u commits, %u blocks compacted, "
-	       "%u stores written anew",
+	       "%u stores written anew, %u backups, %u restores",
 	       (unsigned long long)search.states, (unsigned long long)scripts, commits, compacted,
-	       renewals);
+	       renewals, backups, restores);
 	if (only == NULL) {
 		ok(search.states < 100 || (search.torn > 0 && search.outcomes > 0),
 		   "%llu writes were torn, %llu states held more than was promised",

@@ -22,22 +22,32 @@ enum crash_kind {
 	CRASH_LINK,  // a name, of a new file or folder
 	CRASH_UNLINK,
 	CRASH_RENAME,
+	CRASH_MOVE,	// to another folder
 	CRASH_EXCHANGE, // two names
+};
+
+/// What the program had promised, and what it had been asked for, when it made a call.
+struct crash_promise {
+	uint64_t durable_seq;
+	uint64_t submitted_seq;
+	unsigned backups;  // so many are complete
+	unsigned restores; // so many are in place
+	bool restoring;	   // the next one may be
+	bool rare;	   // what it is doing it does seldom
 };
 
 struct crash_op {
 	enum crash_kind kind;
-	uint32_t inode; // the file, or the folder that the names are in
-	uint32_t child; // LINK: what it names
+	uint32_t inode; // the file, or the folder that the names are in; MOVE: that it comes to
+	uint32_t child; // LINK, MOVE: what it names
+	uint32_t from;	// MOVE: the folder that it leaves
 	char name[CRASH_NAME_BYTES];
-	char name_to[CRASH_NAME_BYTES]; // RENAME, EXCHANGE
+	char name_to[CRASH_NAME_BYTES]; // RENAME, MOVE, EXCHANGE
 	uint64_t offset;		// SIZE: the length
 	uint64_t bytes;
 	unsigned char *data;
 	bool through; // it returned when it was on the device (O_DSYNC)
-	// What the program had promised, and what it had been asked for, when it made the call.
-	uint64_t durable_seq;
-	uint64_t submitted_seq;
+	struct crash_promise promise;
 };
 
 /// What the device and the program are made to do wrong, to see that it is noticed.
@@ -46,7 +56,7 @@ struct recorder_faults {
 	bool deaf_folders; // no sync of a folder happens
 	bool deaf_through; // O_DSYNC is not heeded
 	bool no_sync;	   // the environment is opened with MDB_NOSYNC
-	bool no_exchange;  // not wrong: a file system that cannot exchange two names
+	bool no_exchange;  // not wrong: a file system that knows no flags of renameat2()
 };
 
 struct crash_record {
@@ -56,8 +66,7 @@ struct crash_record {
 	uint32_t inodes;
 	bool folder[CRASH_INODES_MAX];
 	bool ignored[CRASH_INODES_MAX]; // a lock file: made anew by whoever opens it first
-	uint64_t durable_seq;		// now; the program's to set
-	uint64_t submitted_seq;
+	struct crash_promise promise;	// now; the program's to set
 };
 
 /// Begins to note what happens under `root`, an empty folder, into an empty `record`.
