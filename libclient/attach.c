@@ -41,7 +41,8 @@ struct kvs_reader_page *kvc_page_map(int fd)
 	int seals = fcntl(fd, F_GET_SEALS); // negative where there are none
 	if (fstat(fd, &status) != 0 || status.st_size < (off_t)KVS_PAGE_BYTES || seals < 0 ||
 	    !(seals & F_SEAL_SHRINK)) {
-		return NULL; // somebody could take the page away under a reader
+		errno = EPERM; // somebody could take the page away under a reader
+		return NULL;
 	}
 	void *at = mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (at == MAP_FAILED) {

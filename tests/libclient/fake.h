@@ -19,6 +19,7 @@ enum fake_attach {
 	FAKE_ATTACH_REFUSED,   // an error reply
 	FAKE_ATTACH_UNKNOWN,   // a server that is no kvd
 	FAKE_ATTACH_LAYOUT,    // another layout
+	FAKE_ATTACH_UNSEALED,  // a page that anybody who has it may cut off
 	FAKE_ATTACH_OVERTAKEN, // the next life has adopted the region before the reply was read
 	FAKE_ATTACH_SILENT,    // no reply
 	FAKE_ATTACH_SAYS,      // fake->says, with the descriptors

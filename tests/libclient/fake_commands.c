@@ -51,8 +51,9 @@ void fake_say(struct fake_connection *c, const char *format, ...)
 static int fake_page(struct fake *fake)
 {
 	int fd = memfd_create("fake-page", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int shrink = fake->attach == FAKE_ATTACH_UNSEALED ? 0 : F_SEAL_SHRINK;
 	if (fd < 0 || ftruncate(fd, KVS_PAGE_BYTES) != 0 ||
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+	    fcntl(fd, F_ADD_SEALS, shrink | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
 		fake_bail("page");
 	}
 	void *at = mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

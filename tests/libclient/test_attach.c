@@ -92,6 +92,8 @@ static void test_opening(struct fake *fake)
 	ok_int(open_with(fake, FAKE_ATTACH_OVERTAKEN, 0, &client), KVC_UNREACHABLE,
 	       "B: a page that the present life never gave is not used");
 	ok(!client, "gives no client");
+	ok_int(open_with(fake, FAKE_ATTACH_UNSEALED, 0, &client), KVC_SYSTEM,
+	       "C: a page that another holder of it could cut off is not used");
 	ok_int(open_with(fake, FAKE_ATTACH_UNKNOWN, 0, &client), KVC_PROTOCOL, "no kvd at all");
 	ok_int(open_with(fake, FAKE_ATTACH_SILENT, 0, &client), KVC_TIMEOUT, "a kvd that hangs");
 	fake_set(fake, hang_up_at_accept, true);
