@@ -133,8 +133,9 @@ def notices(program, arguments, environment, folder):
     would do after it is not waited for."""
     temporary = os.path.join(folder, 'tmp')
     os.makedirs(temporary, exist_ok=True)
-    env = dict(os.environ, TMPDIR=temporary, **environment)
+    env = dict(os.environ, TMPDIR=temporary)
     env.pop('KVD_TEST_SEED', None)  # with another seed it may take a test longer to notice
+    env.update(environment)
     deadline = time.monotonic() + TIME_LIMIT_S
     with subprocess.Popen([program, *arguments], cwd=BUILD, env=env, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, start_new_session=True) as run:
