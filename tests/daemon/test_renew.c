@@ -253,6 +253,26 @@ static void test_revoked(void)
 	fixture_remove(dir);
 }
 
+// The device keeps another byte than it was given: that is seen before the old store goes.
+static void test_read_back(void)
+{
+	char dir[FIXTURE_PATH_BYTES];
+	static struct truth durable;
+	static struct truth rest;
+	bool after = true;
+	fixture_dir_fast(dir);
+	begin(dir, false, &durable);
+	spoils = true;
+	ok_int(renew_once(0, &rest), STORE_DAMAGED, "what was written is read back");
+	spoils = false;
+	ok(spoilt, "from the device: it was synced, and left the page cache");
+	ok(holds_either(dir, &durable, &rest, &after) && !after, "E: the old store stays");
+	ok_int(persist_renew(life.persist), STORE_OK, "the next attempt succeeds");
+	ok(holds(life.store, &now), "E: and holds everything");
+	ok_int(life_end(&life), 0, "ended");
+	fixture_remove(dir);
+}
+
 // The n-th call fails: the old store stays, and the next attempt succeeds. *failed: it was refused.
 static bool survives_failure(unsigned n, bool *failed)
 {
@@ -424,6 +444,7 @@ int main(int argc, char **argv)
 	}
 	test_meanwhile();
 	test_revoked();
+	test_read_back();
 	unsigned all = test_deaths();
 	test_failures(all);
 	if (tap_slowness() < 4) {

@@ -318,4 +318,17 @@ MUTANTS = [
            [('if (code == KVCTL_OK && failed == 0) { '
              'failed = filecopy_sync_folder(restore->work); }', '')],
            ['tests/crash/crash_states'], environment={'KVD_TEST_SEED': '21'}),
+    Mutant('renew-unsynced', 'a store written anew is not synced before it is read back',
+           'daemon/storage/store_renew.c',
+           [('int rc = fsync(fd) == 0 ? 0 : errno; if (rc == 0) { (void)posix_fadvise',
+             'int rc = 0; if (rc == 0) { (void)posix_fadvise')],
+           ['tests/daemon/test_renew'], quick=True),
+    Mutant('renew-cached', 'a store written anew is read back from the page cache',
+           'daemon/storage/store_renew.c',
+           [('(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);', '')],
+           ['tests/daemon/test_renew']),
+    Mutant('renew-unread', 'a store written anew is not read back',
+           'daemon/storage/store_renew.c',
+           [('return store_recover(store, &walk);', 'return walk.record != NULL ? 0 : -1;')],
+           ['tests/daemon/test_renew'], quick=True),
 ]
