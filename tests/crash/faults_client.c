@@ -214,6 +214,7 @@ static void use(void)
 	kvc_reader *reader = NULL;
 	kvc_options_init(&options);
 	options.socket_path = socket_path;
+	options.name = "faults";
 	options.error_text = error_text;
 	options.error_text_bytes = sizeof(error_text);
 	options.reconnect_min_ms = 1;

@@ -3,6 +3,7 @@
 // An asynchronous handle whose peer makes no sense, whose descriptor is taken away, whose kvd has
 // no room in its queue, under a clock of the test's own. Every completion is called once, what a
 // watch may have missed is told, and callbacks may close whatever they like.
+#include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -146,6 +147,28 @@ static void test_queue(struct peer *peer)
 	peer_settle(peer, async);
 	ok(seen.calls == 1 && seen.status == KVC_OK, "until there is room");
 	(void)listen(peer->listener, 16);
+	(void)kvc_async_close(async);
+}
+
+static void test_never(struct peer *peer)
+{
+	struct kvc_options options = { .struct_bytes = sizeof(options),
+				       .socket_path = peer->path,
+				       .request_timeout_ms = UINT32_MAX,
+				       .flags = KVC_OPEN_NO_CONNECT };
+	const void *argv[] = { "ANY" };
+	const size_t bytes[] = { 3 };
+	struct peer_seen seen = { 0 };
+	kvc_async *async;
+	peer_hang_up(peer);
+	ok_int(kvc_async_open(&async, &options, NULL), KVC_OK, "a handle that waits for weeks");
+	(void)kvc_async_command(async, 1, argv, bytes, peer_see, &seen, NULL);
+	peer_turn(async);
+	ok_int(kvc_async_timeout_ms(async), INT_MAX, "a dispatch is due as late as can be said");
+	peer->error = "ERR any";
+	peer_settle(peer, async);
+	peer->error = NULL;
+	ok(seen.calls == 1 && seen.status == KVC_OK, "an error is an answer to a command");
 	(void)kvc_async_close(async);
 }
 
@@ -397,6 +420,7 @@ int main(void)
 	test_sync(&peer);
 	test_taken(&peer);
 	test_queue(&peer);
+	test_never(&peer);
 	test_overdue(&peer);
 	test_room(&peer);
 	test_cancel(&peer);

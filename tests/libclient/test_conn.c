@@ -174,6 +174,10 @@ static void test_taken(struct peer *peer)
 	ok_int(dup2(ends[0], fd), fd, "takes its number");
 	peer_hang_up(peer);
 	peer_listen(peer, false);
+	const void *argv[] = { "PING" };
+	const size_t bytes[] = { 4 };
+	const struct kvc_reply *reply;
+	ok_int(kvc_command(client, 1, argv, bytes, &reply), KVC_UNREACHABLE, "no command");
 	ok_int(set(client), KVC_UNREACHABLE, "nothing is sent there");
 	char byte;
 	ok(recv(ends[1], &byte, 1, MSG_DONTWAIT) < 0, "not a byte");

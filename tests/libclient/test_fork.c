@@ -96,6 +96,29 @@ static int child_ends(struct family *f)
 	return 0;
 }
 
+// Each as the first thing that a child does in its parent's section.
+static int child_gets_first(struct family *f)
+{
+	char byte;
+	return kvc_get(f->reader, "a", 1, &byte, 1, NULL) == KVC_REVOKED ? 0 : 1;
+}
+
+static int child_gets_many_first(struct family *f)
+{
+	struct kvc_item item = { .key = "a", .key_bytes = 1 };
+	return kvc_get_many(f->reader, &item, 1, 0) == KVC_REVOKED ? 0 : 1;
+}
+
+static int child_checks_first(struct family *f)
+{
+	return kvc_check(f->reader, &f->token) == KVC_CHANGED ? 0 : 1;
+}
+
+static int child_closes_reader(struct family *f)
+{
+	return kvc_reader_close(f->reader) == KVC_OK && kvc_close(f->client) == KVC_OK ? 0 : 1;
+}
+
 static int child_closes(struct family *f)
 {
 	return kvc_close(f->client) == KVC_OK ? 0 : 1; // with the parent's section "open"
@@ -124,6 +147,10 @@ static void test_children(struct family *f, pid_t (*make)(void), const char *how
 	word = slot->word;
 	ok_int(in_child(make, child_ends, f), 0, "%s: the child's end says REVOKED", how);
 	ok_u64(slot->word, word, "H: %s: and stores nothing", how);
+	ok_int(in_child(make, child_gets_first, f), 0, "%s: so does its get", how);
+	ok_int(in_child(make, child_gets_many_first, f), 0, "%s: and of many", how);
+	ok_int(in_child(make, child_checks_first, f), 0, "%s: its token stands for nothing", how);
+	ok_int(in_child(make, child_closes_reader, f), 0, "%s: a child may close a reader", how);
 	ok_int(in_child(make, child_closes, f), 0, "%s: a child may close", how);
 	ok_u64(slot->word, word, "H: %s: and stores nothing", how);
 	ok(*(const char *)view.value == '1', "%s: the parent's view stands", how);

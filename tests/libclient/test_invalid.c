@@ -123,6 +123,8 @@ static void test_batches(kvc *client)
 	ok_int(kvc_batch_commit(NULL, batch), KVC_INVALID, "kvc_batch_commit without a client");
 	ok_int(kvc_batch_commit(client, NULL), KVC_INVALID, "or a batch");
 	ok_int(kvc_batch_commit(client, batch), KVC_OK, "nothing got in");
+	ok_int(kvc_batch_set(batch, "a", 1, NULL, 0, 0), KVC_OK, "an empty value needs none");
+	ok_int(kvc_batch_expire(batch, "a", 1, -1), KVC_OK, "a time to live may be taken away");
 	kvc_batch_reset(NULL);
 	kvc_batch_free(batch);
 	kvc_batch_free(NULL);
@@ -181,6 +183,17 @@ static void test_handle(const struct fake *fake)
 	options.struct_bytes = 1;
 	ok_int(kvc_async_open(&async, &options, NULL), KVC_INVALID, "nor those of the client");
 	options.struct_bytes = sizeof(options);
+	options.socket_path = "/nowhere/kvd.sock";
+	ok_int(kvc_async_open(&async, &options, NULL), KVC_UNREACHABLE, "nobody, and no text");
+	char text[64] = "";
+	options.error_text = text;
+	ok_int(kvc_async_open(&async, &options, NULL), KVC_UNREACHABLE, "nor room for one");
+	ok_str(text, "", "which stays as it is");
+	ok_int(setenv("KVD_SOCKET", fake->socket_path, 1), 0, "named by the environment");
+	ok_int(kvc_async_open(&async, NULL, NULL), KVC_OK, "options may be left out");
+	ok_int(kvc_async_close(async), KVC_OK, "close");
+	(void)unsetenv("KVD_SOCKET");
+	options.socket_path = fake->socket_path;
 	ok_int(kvc_async_open(&async, &options, NULL), KVC_OK, "a handle");
 	ok_int(kvc_watch_open(async, "a", 1, 0, watched, NULL, NULL), KVC_INVALID,
 	       "no place for the watch");
@@ -189,6 +202,9 @@ static void test_handle(const struct fake *fake)
 	       "an unknown flag");
 	ok_int(kvc_watch_open(async, NULL, 1, KVC_WATCH_PREFIX, watched, NULL, &watch), KVC_INVALID,
 	       "no prefix");
+	ok_int(kvc_watch_open(async, NULL, 0, KVC_WATCH_PREFIX, watched, NULL, &watch), KVC_OK,
+	       "every key needs none");
+	ok_int(kvc_watch_close(watch), KVC_OK, "close");
 	ok_int(kvc_async_cancel(async, 77), KVC_NOT_FOUND, "a request that never was");
 	ok_int(kvc_async_cancel(async, 0), KVC_NOT_FOUND, "nor is there one without a number");
 	ok_u64(kvc_async_pending(async), 0, "nothing is under way");
@@ -205,6 +221,16 @@ static void test_options(const struct fake *fake)
 	kvc_options_init(NULL);
 	kvc_options_init(&options);
 	ok_int(kvc_open(NULL, &options), KVC_INVALID, "no place for the client");
+	ok_int(setenv("KVD_SOCKET", fake->socket_path, 1), 0, "named by the environment");
+	ok_int(kvc_open(&client, NULL), KVC_OK, "options may be left out");
+	ok_int(kvc_close(client), KVC_OK, "close");
+	(void)unsetenv("KVD_SOCKET");
+	options.socket_path = "";
+	options.flags = KVC_OPEN_NO_CONNECT;
+	ok_int(kvc_open(&client, &options), KVC_OK, "an empty path");
+	ok_str(client->socket_path, "/run/kvd/kvd.sock", "is the default");
+	ok_int(kvc_close(client), KVC_OK, "close");
+	options.flags = 0;
 	options.socket_path = fake->socket_path;
 	options.name = name;
 	options.error_text = text;

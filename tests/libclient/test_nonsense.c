@@ -124,6 +124,8 @@ static void test_other_values(struct fake *fake, kvc *client)
 	ok(strstr(kvc_reader_error_text(reader), "unexpected reply"), "it says so: %s",
 	   kvc_reader_error_text(reader));
 	ok_int(kvc_get_many(reader, &item, 1, KVC_GET_SNAPSHOT), KVC_PROTOCOL, "no snapshot");
+	fake_set(fake, says, "+OK\r\n");
+	ok_int(kvc_get_many(reader, &item, 1, KVC_GET_SNAPSHOT), KVC_PROTOCOL, "none at all");
 	fake_set(fake, says, "*2\r\n:1\r\n:1\r\n");
 	ok_int(kvc_get_many(reader, &item, 1, KVC_GET_SNAPSHOT), KVC_PROTOCOL, "of another size");
 	fake_set(fake, says, "-ERR no\r\n");
@@ -222,6 +224,16 @@ static void test_attach_replies(struct fake *fake)
 	ok_int(kvc_is_mapped(client), 1, "is understood");
 	ok_int(kvc_close(client), KVC_OK, "close");
 	char *three = strstr(map, "+3");
+	three[1] = '0';
+	ok_int(open_client(fake, FAKE_ATTACH_SAYS, NULL, &client), KVC_OK, "none announced");
+	ok_int(kvc_is_mapped(client), 0, "is understood, too");
+	ok_int(kvc_close(client), KVC_OK, "close");
+	three[1] = '3';
+	char *gen = strstr(map, "gen\r\n+") + 6;
+	*gen = *gen == '9' ? '8' : '9';
+	ok_int(open_client(fake, FAKE_ATTACH_SAYS, text, &client), KVC_UNREACHABLE,
+	       "B: a page of another region than is served");
+	ok(strstr(text, "kvd restarted while attaching"), "it says so: %s", text);
 	three[1] = '2';
 	ok_int(open_client(fake, FAKE_ATTACH_SAYS, NULL, &client), KVC_OK, "two announced");
 	ok_int(kvc_is_mapped(client), 0, "three came: nothing is mapped");
@@ -290,6 +302,11 @@ static void test_headers(struct fake *fake)
 	header->lifecycle = KVS_REGION_RETIRED;
 	ok_int(open_client(fake, FAKE_ATTACH_OK, text, &client), KVC_UNREACHABLE,
 	       "a kvd that stops");
+	*header = saved;
+	header->flags |= KVS_HEADER_READERS_FENCE;
+	ok_int(open_client(fake, FAKE_ATTACH_OK, text, &client), KVC_OK, "one that wants fences");
+	ok(client->attachment && client->attachment->fenced, "gets them");
+	ok_int(kvc_close(client), KVC_OK, "close");
 	*header = saved;
 	ok_int(open_client(fake, FAKE_ATTACH_OK, text, &client), KVC_OK, "and none of that");
 	ok_int(kvc_close(client), KVC_OK, "close");

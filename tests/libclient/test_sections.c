@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stddef.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "libclient/internal.h"
 #include "tests/libclient/fake.h"
@@ -229,7 +230,43 @@ static void test_by_socket(struct fake *fake)
 	fake_set(fake, request, FAKE_ERROR);
 	fake_set(fake, error, "ERR no");
 	ok_int(get(reader, "a", &byte), KVC_REFUSED, "refused");
+	static struct kvc_item many[300];
+	for (unsigned i = 0; i < 300; i++) {
+		many[i] = (struct kvc_item){ .key = "a", .key_bytes = 1 };
+	}
+	fake_set(fake, request, FAKE_HANG_UP);
+	ok_int(get(reader, "a", &byte), KVC_UNREACHABLE, "hung up on, twice");
+	ok_int(kvc_get_many(reader, many, 300, 0), KVC_UNREACHABLE, "with many under way");
+	ok(many[0].status == KVC_UNREACHABLE && many[299].status == KVC_UNREACHABLE,
+	   "which is said of each");
 	fake_set(fake, request, FAKE_ANSWER);
+	ok_int(kvc_close(client), KVC_OK, "close");
+	client = fake_client(fake, &reader, KVC_OPEN_FENCED);
+	ok(get(reader, "a", &byte) == KVC_OK && kvc_begin(reader) == KVC_OK, "a fenced section");
+	take_back(reader, true);
+	ok_int(kvc_end(reader), KVC_REVOKED, "B: is taken back like any other");
+	take_back(reader, false);
+	ok_int(kvc_close(client), KVC_OK, "close");
+}
+
+// kvd drops the page again and again: each time the client attaches anew, but not for ever at once.
+static void test_dropped(struct fake *fake)
+{
+	kvc_reader *reader;
+	char byte;
+	unsigned good = 0;
+	kvc *client = fake_client(fake, &reader, 0);
+	for (unsigned i = 0; i < 30; i++) {
+		fake_detach(fake);
+		good += get(reader, "a", &byte) == KVC_OK && byte == '1';
+	}
+	ok(good > 0 && client->link.pause_ns > 0, "after %u attachments it waits", good);
+	ok_int(kvc_close(client), KVC_OK, "close");
+	client = fake_client(fake, &reader, 0);
+	ok_int(get(reader, "a", &byte), KVC_OK, "attached");
+	close(client->link.fd); // by the application
+	ok(get(reader, "stub", &byte) == KVC_OK && byte == 's',
+	   "a life line that was taken away is replaced");
 	ok_int(kvc_close(client), KVC_OK, "close");
 }
 
@@ -358,6 +395,7 @@ int main(void)
 	test_damage(&fake, reader);
 	test_moving(&fake, reader);
 	ok_int(kvc_close(client), KVC_OK, "close");
+	test_dropped(&fake);
 	test_pages(&fake);
 	fake_stop(&fake);
 	test_siphash();

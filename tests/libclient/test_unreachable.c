@@ -103,6 +103,11 @@ static void test_nobody(void)
 	got = try_open(path, 0);
 	ok_int(got.status, KVC_UNREACHABLE, "it is no socket");
 	ok_text(&got, "not a socket", "plain");
+	char below[160];
+	(void)snprintf(below, sizeof(below), "%s/s", path);
+	got = try_open(below, 0);
+	ok_int(got.error, ENOTDIR, "nor a folder");
+	ok_text(&got, strerror(ENOTDIR), "plain");
 	(void)unlink(path);
 
 	memset(path, 'p', sizeof(path) - 1);
