@@ -331,4 +331,18 @@ MUTANTS = [
            'daemon/storage/store_renew.c',
            [('return store_recover(store, &walk);', 'return walk.record != NULL ? 0 : -1;')],
            ['tests/daemon/test_renew'], quick=True),
+    Mutant('told-first', 'who tracks a key is told before the change is there',
+           'daemon/commands_set.c',
+           [('if (commands_store(call, 1, 2, expiry_ms, NULL)) { '
+             'commands_event_set(call, 1, request.expiry != NULL);',
+             'commands_event_set(call, 1, request.expiry != NULL); '
+             'events_tell(call->kvd, call->session); '
+             'if (commands_store(call, 1, 2, expiry_ms, NULL)) {')],
+           ['tests/daemon/test_tracking'], quick=True),
+    Mutant('told-in-exec', 'who tracks a key is told before the transaction is applied',
+           'daemon/commands_multi.c',
+           [('result = keyspace_batch_commit(keyspace);',
+             'events_tell(call->kvd, call->session); '
+             'result = keyspace_batch_commit(keyspace);')],
+           ['tests/daemon/test_tracking']),
 ]
