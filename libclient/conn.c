@@ -70,8 +70,8 @@ void kvc_conn_back_off(const kvc *client, struct kvc_conn *conn)
 	}
 	// Half fixed, half random: many clients of a kvd that died do not come back in step.
 	conn->random = conn->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-	uint64_t half = conn->pause_ns / 2;
-	conn->next_attempt_ns = kvc_now_ns() + half + (half ? (conn->random >> 33) % half : 0);
+	uint64_t half = conn->pause_ns / 2; // of a millisecond at least
+	conn->next_attempt_ns = kvc_now_ns() + half + (conn->random >> 33) % half;
 }
 
 // CLIENT SETNAME as the first request of a new connection; its reply is skipped.

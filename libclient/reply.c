@@ -55,6 +55,7 @@ static bool reply_is_aggregate(enum kvc_reply_type type)
 static bool reply_next(struct reply_builder *builder, struct resp_node *node)
 {
 	size_t consumed = 0;
+	// unreached: resp_measure_reply() has parsed it once.
 	if (resp_parse_node(builder->input + builder->offset, builder->bytes - builder->offset,
 			    KVS_VALUE_BYTES_MAX, node, &consumed) != RESP_COMPLETE) {
 		return false;
@@ -63,18 +64,15 @@ static bool reply_next(struct reply_builder *builder, struct resp_node *node)
 	return true;
 }
 
-// Fills one node that is no aggregate.
+// Fills one node that is no aggregate: all others have a text.
 static void reply_scalar(struct reply_builder *builder, const struct resp_node *node,
 			 struct kvc_reply *reply)
 {
 	reply->integer = node->integer;
-	if (node->data) {
-		// The byte behind every text is the '\r' of its line end: parsed already, free to
-		// use.
-		builder->input[(size_t)(node->data - builder->input) + node->bytes] = '\0';
-		reply->text = node->data;
-		reply->text_bytes = node->bytes;
-	}
+	// The byte behind every text is the '\r' of its line end: parsed already, free to use.
+	builder->input[(size_t)(node->data - builder->input) + node->bytes] = '\0';
+	reply->text = node->data;
+	reply->text_bytes = node->bytes;
 	if (reply->type == KVC_REPLY_DOUBLE) {
 		reply->number = strtod(node->data, NULL);
 	}
@@ -84,12 +82,14 @@ static void reply_scalar(struct reply_builder *builder, const struct resp_node *
 static bool reply_fill(struct reply_builder *builder, struct kvc_reply *reply)
 {
 	struct resp_node node;
+	// unreached: as above.
 	if (!reply_next(builder, &node)) {
 		return false;
 	}
 	if (node.type == RESP_TYPE_ATTRIBUTE) {
 		struct kvc_reply dropped;
 		for (int64_t i = 0; i < node.integer; i++) {
+			// unreached: as above.
 			if (!reply_fill(builder, &dropped)) {
 				return false;
 			}
@@ -106,6 +106,7 @@ static bool reply_fill(struct reply_builder *builder, struct kvc_reply *reply)
 		return true;
 	}
 	size_t children = (size_t)node.integer;
+	// unreached: they were counted.
 	if (children > builder->count - builder->used) {
 		return false;
 	}
@@ -113,6 +114,7 @@ static bool reply_fill(struct reply_builder *builder, struct kvc_reply *reply)
 	reply->count = reply->type == KVC_REPLY_MAP ? children / 2 : children;
 	builder->used += children;
 	for (size_t i = 0; i < children; i++) {
+		// unreached: as above.
 		if (!reply_fill(builder, &reply->element[i])) {
 			return false;
 		}
@@ -152,6 +154,7 @@ int kvc_reply_build(struct kvc_conn *conn, size_t nodes, const struct kvc_reply 
 		.used = 1,
 		.count = nodes,
 	};
+	// unreached: as above.
 	if (!reply_fill(&builder, &conn->nodes[0])) {
 		return KVC_PROTOCOL;
 	}
