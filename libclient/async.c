@@ -98,6 +98,7 @@ static bool async_has_work(const kvc_async *async)
 	if (kvc_stream_unsent(stream) == 0) {
 		return false;
 	}
+	// unreached: a sending that broke has left input to look at, see above.
 	return kvc_stream_is_open(stream) ? !stream->wants_out && !stream->send_broken
 					  : !async->waits_to_try;
 }
@@ -112,6 +113,7 @@ int kvc_async_leave(kvc_async *async, int status)
 	if (work != async->awake) {
 		ssize_t moved = work ? write(async->wake_fd, &count, sizeof(count))
 				     : read(async->wake_fd, &count, sizeof(count));
+		// unreached: an eventfd of our own moves its 8 bytes.
 		async->awake = moved == (ssize_t)sizeof(count) ? work : async->awake;
 	}
 	async->busy = async->stream.client->conn.busy = false;

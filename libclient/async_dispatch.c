@@ -77,6 +77,7 @@ static void dispatch_receive(kvc_async *async, struct kvc_budget *budget)
 		if (status == KVC_TIMEOUT) {
 			return;
 		}
+		// unreached: takes a peer that writes as fast as 32 buffers are read.
 		if (status == KVC_BUSY) {
 			async->more_input = true;
 			return;
@@ -108,6 +109,7 @@ static bool dispatch_connect(kvc_async *async)
 	}
 	// kvd's queue is full: it is there, only busy. Requests wait for it until their deadlines,
 	// like the functions that wait.
+	// unreached: the pause is not over before the attempt is.
 	async->waits_to_try = errno == ETIMEDOUT && conn->next_attempt_ns > now_ns;
 	if (!async->waits_to_try) {
 		kvc_queue_break(async, KVC_OK, false, false);

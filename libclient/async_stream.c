@@ -87,6 +87,7 @@ static void stream_want_out(struct kvc_stream *stream, bool out)
 {
 	// A set that cannot be changed any more can only mean that the socket is not ours any more:
 	// the next receive tells.
+	// unreached: as the comment says, between two calls.
 	if (stream->wants_out != out && stream_poll(stream, EPOLL_CTL_MOD, out)) {
 		stream->wants_out = out;
 	}
@@ -97,6 +98,7 @@ size_t kvc_stream_send(struct kvc_stream *stream, size_t bytes)
 	struct kvc_conn *conn = &stream->client->conn;
 	size_t total = 0;
 	bool full = false;
+	// unreached: takes a peer that reads as fast as we write.
 	for (unsigned i = 0; i < STREAM_SENDS_MAX && !full && !stream->send_broken && total < bytes;
 	     i++) {
 		ssize_t sent = send(conn->fd, stream->out.data + stream->out_start, bytes - total,
@@ -106,6 +108,7 @@ size_t kvc_stream_send(struct kvc_stream *stream, size_t bytes)
 			total += (size_t)sent;
 		} else if (errno == EAGAIN) {
 			full = true;
+			// unreached: a call that does not wait is not interrupted.
 		} else if (errno != EINTR) {
 			kvc_error_set(conn->error_text, "send: %s", strerror(errno));
 			stream->send_broken = true;
@@ -169,12 +172,14 @@ int kvc_stream_next(struct kvc_stream *stream, bool pushes, unsigned *fills,
 		if (stream->drained && !stream->send_broken) {
 			return KVC_TIMEOUT;
 		}
+		// unreached: takes a peer that writes as fast as 32 buffers are read.
 		if (*fills == 0) {
 			return KVC_BUSY;
 		}
 		(*fills)--;
 		status = kvc_io_fill(conn, 0);
 		stream->drained = status == KVC_OK && conn->in_end < conn->in_capacity;
+		// unreached: a Unix socket whose peer reads no more has ended.
 		if (status == KVC_TIMEOUT && stream->send_broken) {
 			return KVC_UNKNOWN; // nothing can be asked, nothing is being said
 		}

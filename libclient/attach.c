@@ -31,6 +31,7 @@ static bool attach_light_sections(const kvc *client, const struct kvs_map *map)
 	return false; // ThreadSanitizer does not see a membarrier in another process
 #else
 	return !map->readers_fence && !(client->options.flags & KVC_OPEN_FENCED) &&
+	       // unreached: where the kernel has none, the region wants fences.
 	       syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
 #endif
 }
@@ -39,6 +40,7 @@ struct kvs_reader_page *kvc_page_map(int fd)
 {
 	struct stat status;
 	int seals = fcntl(fd, F_GET_SEALS); // negative where there are none
+	// unreached: an open descriptor has a status.
 	if (fstat(fd, &status) != 0 || status.st_size < (off_t)KVS_PAGE_BYTES || seals < 0 ||
 	    !(seals & F_SEAL_SHRINK)) {
 		errno = EPERM; // somebody could take the page away under a reader
@@ -49,6 +51,7 @@ struct kvs_reader_page *kvc_page_map(int fd)
 		return NULL;
 	}
 	struct kvs_reader_page *page = at;
+	// unreached: every kernel since 2.6.16 knows this advice.
 	if (madvise(at, KVS_PAGE_BYTES, MADV_DONTFORK) != 0 ||
 	    memcmp(page->header.marker, KVS_PAGE_MARKER, sizeof(page->header.marker)) != 0) {
 		(void)munmap(at, KVS_PAGE_BYTES);
@@ -60,6 +63,7 @@ struct kvs_reader_page *kvc_page_map(int fd)
 static const uint64_t *attach_gen_map(int fd)
 {
 	struct stat status;
+	// unreached: an open descriptor has a status.
 	if (fstat(fd, &status) != 0 || status.st_size < (off_t)KVS_PAGE_BYTES) {
 		return NULL;
 	}
@@ -101,6 +105,7 @@ static bool attach_link_alive(const struct kvc_conn *link)
 		return false;
 	}
 	ssize_t got = recv(link->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	// unreached: a call that does not wait is not interrupted.
 	return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
@@ -109,6 +114,7 @@ void kvc_attachment_doubt(kvc *client)
 	kvc_client_lock(client);
 	struct kvc_attachment *attachment = client->attachment;
 	// A kvd that adopted the region has said so in it before it answers anybody.
+	// unreached: a child has forgotten what its parent had before it connects.
 	if (attachment && attachment->generation == client->generation &&
 	    kvs_load_acquire(&attachment->hot->incarnation) == attachment->incarnation &&
 	    !attach_link_alive(&client->link)) {

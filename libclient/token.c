@@ -50,6 +50,7 @@ static void token_fill(const kvc_reader *reader, const void *key, size_t key_byt
 	uint64_t root = kvs_load_acquire(&reader->hot->table_root);
 	uint64_t hash = kvc_reader_hash(reader, key, key_bytes);
 	if (kvs_table_find(map, hash, key, key_bytes, &hit) != KVS_FIND_HIT ||
+	    // unreached: the key has moved to the store since it was viewed.
 	    hit.view.seq != seq || !hit.value ||
 	    kvs_load_acquire(&reader->hot->table_root) != root) {
 		return;
@@ -108,6 +109,7 @@ int kvc_get_token(kvc_reader *reader, const void *key, size_t key_bytes, void *b
 				*meta = view.meta;
 			}
 		}
+		// unreached: a section whose view was revoked ends so.
 		if (kvc_end(reader) == KVC_OK && status != KVC_REVOKED) {
 			return status;
 		}
@@ -121,6 +123,7 @@ static __attribute__((noinline)) bool token_is_same_record(const kvc_reader *rea
 							   const struct token *token)
 {
 	struct kvs_hit hit;
+	// unreached: the record goes between two loads.
 	return kvs_table_load(reader->map, token->entry, &hit) == KVS_FIND_HIT &&
 	       hit.view.seq == token->seq;
 }

@@ -154,6 +154,7 @@ bool kvc_watching_extend(struct kvc_watching *watching, kvc_watch *watch)
 	if (watching->prefixes.count > 2 * watching->count + ASK_STALE_PREFIXES) {
 		return ask_anew(watching);
 	}
+	// unreached: these are all.
 	switch (prefixes_add(&watching->prefixes, watch)) {
 	case KVC_PREFIX_NO_MEMORY:
 		return false;

@@ -170,6 +170,7 @@ static void turn_receive(kvc_async *async, struct kvc_budget *budget)
 			return;
 		}
 		int status = kvc_stream_next(&watching->stream, true, &fills, &reply);
+		// unreached: takes a peer that writes as fast as 32 buffers are read.
 		if (status == KVC_TIMEOUT || status == KVC_BUSY) {
 			watching->more_input = status == KVC_BUSY;
 			return;
@@ -220,6 +221,7 @@ bool kvc_watching_has_work(const kvc_async *async)
 		return false;
 	}
 	const struct kvc_stream *stream = &watching->stream;
+	// unreached: a push at hand is input that is left.
 	if (watching->more_input || watching->push || watching->state_due) {
 		return true;
 	}

@@ -98,6 +98,7 @@ static enum kvs_find_result find_in_chain(const struct kvs_map *map,
 			// Acquire: the record behind it is complete (partner: the writer's
 			// publishing store).
 			entry = kvs_load_acquire(&bucket->entry[i]);
+			// unreached: the writer clears the entry between the two loads.
 			if (entry == 0) {
 				continue;
 			}

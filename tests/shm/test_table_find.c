@@ -178,14 +178,15 @@ int __real_memcmp(const void *a, const void *b, size_t bytes);
 int __wrap_memcmp(const void *a, const void *b, size_t bytes);
 static uint64_t *moving_root;
 static unsigned moves;
+static bool moves_to_nothing; // to a root without buckets
 
 int __wrap_memcmp(const void *a, const void *b, size_t bytes)
 {
 	if (moving_root != NULL && moves > 0) {
 		moves--;
-		*moving_root =
-			kvs_root_make(kvs_root_turns(*moving_root) + 1, kvs_root_side(*moving_root),
-				      kvs_root_buckets(*moving_root));
+		uint64_t root = *moving_root, turns = kvs_root_turns(root) + !moves_to_nothing;
+		uint64_t buckets = moves_to_nothing ? 0 : kvs_root_buckets(root);
+		*moving_root = kvs_root_make(turns, kvs_root_side(root), buckets);
 	}
 	return __real_memcmp(a, b, bytes);
 }
@@ -208,6 +209,11 @@ static void test_moving(struct fixture *f, const struct kvs_map *map)
 	moves = KVS_FIND_RETRIES_MAX;
 	ok(fixture_find(map, "away", 4, &hit) == KVS_FIND_MOVING && moves == 0,
 	   "D: but not for ever");
+	*root = saved;
+	moves_to_nothing = true;
+	moves = 1;
+	ok(fixture_find(map, "away", 4, &hit) == KVS_FIND_DAMAGED && moves == 0,
+	   "H: a table that loses all its buckets meanwhile is damaged");
 	moving_root = NULL;
 	*root = saved;
 	ok(fixture_find(map, "away", 4, &hit) == KVS_FIND_ABSENT, "and not by the next search");
