@@ -384,7 +384,7 @@ static bool one_life(struct script *script, unsigned number)
 	return good && (script_pick(script, 2) > 0 || script_restore(script));
 }
 
-bool script_run(struct script *script, const char *root)
+void script_prepare(struct script *script, const char *root)
 {
 	script->root = root;
 	(void)snprintf(script->eras[0].folder, SCRIPT_FOLDER_BYTES, "data");
@@ -396,6 +396,11 @@ bool script_run(struct script *script, const char *root)
 		.lazy_ms = 1,
 		.lazy_bytes = 1u << 20,
 	};
+}
+
+bool script_run(struct script *script, const char *root)
+{
+	script_prepare(script, root);
 	for (unsigned number = 0; number < LIVES; number++) {
 		if (!one_life(script, number)) {
 			return false;

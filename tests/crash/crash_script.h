@@ -82,6 +82,8 @@ struct script {
 /// kvd or kvctl refuses anything: nothing fails here but what a mutant makes fail.
 bool script_run(struct script *script, const char *root);
 
+/// Makes ready for lives under `root`; script_run() does it by itself.
+void script_prepare(struct script *script, const char *root);
 /// Begins a life as kvd does: recovers, and takes back the word of the last one that it ended in
 /// order. Bails out if the store cannot be opened. False, with a diagnostic, if the commit fails.
 bool script_begin(struct script *script);

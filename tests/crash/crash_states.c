@@ -11,6 +11,7 @@
 
 #include "daemon/storage/verify.h"
 #include "tests/crash/crash_check.h"
+#include "tests/crash/crash_copies.h"
 #include "tests/crash/crash_image.h"
 
 #define STATES_DEFAULT 1000u
@@ -340,6 +341,39 @@ static void test_mutants(void)
 	}
 }
 
+// ---- a device that keeps something else ---------------------------------------------------------
+
+static void test_read_back(struct search *search)
+{
+	char path[FIXTURE_PATH_BYTES + SCRIPT_BACKUP_PATH_BYTES + 1];
+	struct recorder_faults none = { 0 };
+	struct script *script = &search->script;
+	script_free(script);
+	*script = (struct script){ .random = 7 };
+	if (mkdir(search->live, 0700) != 0) {
+		printf("Bail out! cannot make %s\n", search->live);
+		exit(1);
+	}
+	recorder_begin(&search->record, search->live, &none);
+	script_prepare(script, search->live);
+	bool good = script_begin(script);
+	script_write(script, 200);
+	ok(good && script_backup(script), "a backup");
+	recorder_spoil(true);
+	ok(!script_backup(script), "E: a backup is read back from the device");
+	(void)snprintf(path, sizeof(path), "%s/%s", search->live, script->backups[1].path);
+	ok(access(path, F_OK) != 0, "and what is wrong gets no name");
+	script->backups_count = 1;
+	(void)life_end(&script->life);
+	ok(!script_restore(script), "E: so is a restore");
+	recorder_spoil(false);
+	ok(script_restore(script) && script_restore(script) && script->restores == 2,
+	   "which can be done again, in place and elsewhere");
+	recorder_end();
+	crash_record_free(&search->record);
+	fixture_remove(search->live);
+}
+
 int main(int argc, char **argv)
 {
 	int code;
@@ -385,6 +419,7 @@ int main(int argc, char **argv)
 		   "%llu writes were torn, %llu states held more than was promised",
 		   (unsigned long long)search.torn, (unsigned long long)search.outcomes);
 		tap_diag("counted crash-states %llu", (unsigned long long)search.states);
+		test_read_back(&search);
 		if (tap_slowness() == 1) {
 			test_mutants();
 		}

@@ -26,6 +26,7 @@ static struct crash_record *record; // NULL = nothing is noted
 static struct recorder_faults faults;
 static char root[512];
 static struct crash_names names; // as they are now
+static bool spoils;
 static struct {
 	uint32_t inode;
 	bool through;
@@ -259,6 +260,36 @@ int fsync(int fd)
 	return note_sync(fd);
 }
 
+int shim_fadvise(int fd, off64_t offset, off64_t bytes, int advice) __asm__("posix_fadvise");
+int shim_fadvise64(int fd, off64_t offset, off64_t bytes, int advice) __asm__("posix_fadvise64");
+
+int shim_fadvise64(int fd, off64_t offset, off64_t bytes, int advice)
+{
+	char path[64];
+	char byte;
+	uint32_t inode = inode_of_fd(fd);
+	(void)offset;
+	(void)bytes;
+	if (!spoils || inode == CRASH_NONE || advice != POSIX_FADV_DONTNEED ||
+	    record->ops[record->count - 1].kind != CRASH_SYNC ||
+	    record->ops[record->count - 1].inode != inode) {
+		return 0;
+	}
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	int again = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC, 0);
+	off_t at = lseek(again, 0, SEEK_END) / 4 * 3;
+	if (syscall(SYS_pread64, again, &byte, 1, at) == 1) {
+		byte ^= 1;
+		(void)syscall(SYS_pwrite64, again, &byte, 1, at);
+	}
+	return (int)syscall(SYS_close, again);
+}
+
+int shim_fadvise(int fd, off64_t offset, off64_t bytes, int advice)
+{
+	return shim_fadvise64(fd, offset, bytes, advice);
+}
+
 int shim_ftruncate(int fd, off64_t bytes) __asm__("ftruncate");
 int shim_ftruncate64(int fd, off64_t bytes) __asm__("ftruncate64");
 
@@ -377,9 +408,15 @@ void recorder_begin(struct crash_record *into, const char *path,
 	record = into;
 }
 
+void recorder_spoil(bool spoil)
+{
+	spoils = spoil;
+}
+
 void recorder_end(void)
 {
 	record = NULL;
+	spoils = false;
 	faults = (struct recorder_faults){ 0 };
 }
 

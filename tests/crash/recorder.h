@@ -72,6 +72,9 @@ struct crash_record {
 /// Begins to note what happens under `root`, an empty folder, into an empty `record`.
 void recorder_begin(struct crash_record *record, const char *root,
 		    const struct recorder_faults *faults);
+/// From now on, or no longer, the device keeps another byte than it was given: that is what is read
+/// once a file that was synced leaves the page cache.
+void recorder_spoil(bool spoil);
 /// Ends it; the record stays.
 void recorder_end(void);
 /// Frees what a record holds.

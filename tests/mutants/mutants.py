@@ -345,4 +345,11 @@ MUTANTS = [
              'events_tell(call->kvd, call->session); '
              'result = keyspace_batch_commit(keyspace);')],
            ['tests/daemon/test_tracking']),
+    Mutant('backup-unread', 'a backup is complete whatever was read back', 'daemon/job_backup.c',
+           [('return code == VERIFY_GOOD ||', 'return code >= VERIFY_GOOD ||')],
+           ['tests/crash/crash_states']),
+    Mutant('backup-cached', 'a backup is read back before it is synced', 'daemon/job_backup.c',
+           [('if (fd < 0 || fsync(fd) != 0) {', 'if (fd < 0) {')], ['tests/crash/crash_states']),
+    Mutant('restore-unread', 'what is restored is not read back', 'tools/filecopy.c',
+           [('if (found != crc) {', 'if (false) {')], ['tests/crash/crash_states']),
 ]
