@@ -30,8 +30,8 @@ static bool attach_light_sections(const kvc *client, const struct kvs_map *map)
 	(void)map;
 	return false; // ThreadSanitizer does not see a membarrier in another process
 #else
+	// unreached: where the kernel has no membarrier, the region wants fences.
 	return !map->readers_fence && !(client->options.flags & KVC_OPEN_FENCED) &&
-	       // unreached: where the kernel has none, the region wants fences.
 	       syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
 #endif
 }

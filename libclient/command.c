@@ -105,7 +105,6 @@ int kvc_pipeline_reply(kvc *client, const struct kvc_reply **reply)
 		if (status == KVC_OK) {
 			conn->sent--;
 			// unreached: with a failed reply all that was sent is lost.
-			// sent.
 		} else if (conn->lost > 0) {
 			conn->lost--;
 		}

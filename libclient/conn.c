@@ -106,6 +106,7 @@ static int conn_last_words(kvc *client, struct kvc_conn *conn)
 		// Turned away, or nonsense; of half a reply nothing follows.
 		return status == KVC_UNKNOWN ? KVC_OK : status;
 	}
+	// unreached: what failed has no descriptor any more.
 	if (status == KVC_OK && conn->in_end > conn->in_start && reply->type == KVC_REPLY_ERROR) {
 		status = kvc_error_reply(conn, reply);
 	} else {

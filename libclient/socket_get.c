@@ -45,9 +45,11 @@ static int socket_take(struct kvc_conn *link, const struct kvc_reply *reply, str
 static bool socket_ready(kvc *client, int *status)
 {
 	*status = kvc_link_ensure(client, true);
+	// unreached: after waiting for the reply to it, KVD.ATTACH is over or the link is gone.
 	if (client->link.fd >= 0 && !client->attach_sent) {
 		return true;
 	}
+	// unreached: as above.
 	*status = *status == KVC_OK ? KVC_UNREACHABLE : *status;
 	return false;
 }

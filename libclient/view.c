@@ -82,7 +82,7 @@ KVC_HOT int kvc_begin(kvc_reader *reader)
 
 static __attribute__((noinline)) int end_slow(kvc_reader *reader)
 {
-	if (!reader || kvc_reader_depth(reader) == 0) {
+	if (kvc_reader_depth(reader) == 0) {
 		return KVC_INVALID;
 	}
 	section_settle(reader);

@@ -250,8 +250,11 @@ static void test_return(struct peer *peer)
 // A child that may have no more descriptors has no handle, and says so.
 static int without_descriptors(kvc_async *async, kvc_watch *watch)
 {
-	struct rlimit none = { .rlim_cur = 0, .rlim_max = 0 };
+	struct rlimit before, none;
 	uint64_t id;
+	(void)getrlimit(RLIMIT_NOFILE, &before);
+	none = before;
+	none.rlim_cur = 0;
 	if (setrlimit(RLIMIT_NOFILE, &none) != 0) {
 		return 1;
 	}
@@ -262,7 +265,8 @@ static int without_descriptors(kvc_async *async, kvc_watch *watch)
 	if (kvc_watch_close(watch) != KVC_OK) {
 		return 3;
 	}
-	return kvc_async_close(async) == KVC_OK ? 0 : 4;
+	bool closed = kvc_async_close(async) == KVC_OK;
+	return setrlimit(RLIMIT_NOFILE, &before) == 0 && closed ? 0 : 4;
 }
 
 static void test_no_descriptors(struct peer *peer)

@@ -83,6 +83,10 @@ static void test_nested(struct fake *fake, kvc_reader *reader)
 	ok_int(get(reader, "late", &byte), KVC_NOT_FOUND, "of what has expired");
 	ok_int(view(reader, "late", &out), KVC_NOT_FOUND, "as a view of it says");
 	ok(get(reader, "stub", &byte) == KVC_OK && byte == 's', "of what only the socket has");
+	ok(kvc_begin(reader) == KVC_OK && view(reader, "stub", &out) == KVC_OK &&
+		   out.meta.flags == KVC_META_SOCKET && kvc_end(reader) == KVC_OK &&
+		   *(const char *)out.value == 's',
+	   "a copy of it lives as long as the outermost section");
 	ok(kvc_watermarks(reader, &applied, &durable) == KVC_OK &&
 		   applied == fake->fixture.region.header->marks.applied_seq,
 	   "watermarks");
@@ -224,6 +228,11 @@ static void test_by_socket(struct fake *fake)
 	ok(kvc_get_many(reader, items, 3, 0) == KVC_OK && items[0].status == KVC_TRUNCATED &&
 		   items[1].status == KVC_INVALID && items[2].status == KVC_INVALID,
 	   "one of several without a key, or a buffer, is said to be");
+	client->options.request_timeout_ms = 100000;
+	ok(kvc_get_many(reader, items, 3, KVC_GET_SNAPSHOT) == KVC_OK &&
+		   items[0].status == KVC_TRUNCATED && items[1].status == KVC_INVALID &&
+		   items[2].status == KVC_INVALID,
+	   "in a snapshot, too, however long it may take");
 	ok_int(kvc_end(reader), KVC_OK, "an end");
 	ok_int(kvc_reader_close(reader), KVC_BUSY, "no closing before the last one");
 	ok_int(kvc_end(reader), KVC_OK, "the last");
