@@ -327,9 +327,9 @@ int main(int argc, char **argv)
 		 w.stops, w.changes, w.carried_out, s->counts[0], s->counts[1], s->counts[2],
 		 s->counts[3], s->counts[7], s->counts[4], s->counts[5], s->counts[6]);
 	tap_diag("counted step-boundaries %" PRIu64, w.changes);
-	ok_u64(w.refused, 0, "F: the region can be taken over at every instruction");
+	ok_u64(w.refused, 0, "F1: the region can be taken over at every instruction");
 	ok_u64(w.wrong, 0, "F, I: with all that was acknowledged, and whole batches");
-	ok_u64(w.wrong_later, 0, "F: and goes on from there");
+	ok_u64(w.wrong_later, 0, "F1: and goes on from there");
 	ok_u64(w.wrong_seen, 0, "A: a get finds what was before or what is behind");
 	memset(s, 0, sizeof(*s));
 	struct watcher mutant = { .script = s, .shadow = w.shadow };

@@ -230,7 +230,7 @@ int main(void)
 	   "H: %llu values and %llu others while %llu words changed to garbage and back",
 	   (unsigned long long)answers[0], (unsigned long long)answers[1],
 	   (unsigned long long)world.flips);
-	ok_u64(strange, 0, "H: every answer is one that the call has");
+	ok_u64(strange, 0, "H2: every answer is one that the call has");
 	fake_set(&world.fake, request, FAKE_ANSWER);
 	unsigned wrong = 1;
 	for (unsigned i = 0; i < 10000 && wrong > 0; i++) {

@@ -200,7 +200,7 @@ static void test_no_allocation(kvc_reader *reader)
 		(void)kvc_view(reader, "n", 1, &view);
 		(void)kvc_end(reader);
 	}
-	ok_u64(allocations - before, 0, "C: hits allocate nothing");
+	ok_u64(allocations - before, 0, "C1: hits allocate nothing");
 	void *value = NULL;
 	ok_int(kvc_get_alloc(reader, "n", 1, &value, NULL), KVC_OK, "get_alloc");
 	free(value);
@@ -273,7 +273,7 @@ static void test_no_system_call(struct fake *fake)
 		return;
 	}
 	ok(WIFEXITED(status) && WEXITSTATUS(status) == 0,
-	   "C: hits, misses and checks make no system call");
+	   "C1: hits, misses and checks make no system call");
 }
 
 static void test_growth(struct fake *fake, kvc_reader *reader)

@@ -165,7 +165,7 @@ static void test_snapshots(struct fake *fake, kvc_reader *reader, bool pause)
 	(void)kvc_get_many(reader, items, BATCH, KVC_GET_SNAPSHOT);
 	tap_diag("%llu snapshots, %llu busy", (unsigned long long)good, (unsigned long long)busy);
 	ok_u64(other, 0, "no error");
-	ok_u64(mixed, 0, "I: no snapshot mixes two batches");
+	ok_u64(mixed, 0, "I1: no snapshot mixes two batches");
 	ok_u64(backwards, 0, "A: none is older than the one before");
 	ok_u64(seen[0], ROUNDS, "A: the last one is the last batch");
 }

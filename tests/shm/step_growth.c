@@ -254,9 +254,9 @@ static void test_growth(uint64_t seed, unsigned operations)
 		 w.changes);
 	tap_diag("%u sets, %u removals, %u splits and merges", s->counts[0] + s->counts[1],
 		 s->counts[2], s->counts[3] + s->counts[4] + s->counts[5]);
-	ok_u64(w.missed, 0, "A: no key that is there was missed at any instruction");
-	ok_u64(w.stale, 0, "A: no value older than an acknowledged one, and none out of nowhere");
-	ok_u64(w.broken, 0, "B: no torn record, no damage seen");
+	ok_u64(w.missed, 0, "A1: no key that is there was missed at any instruction");
+	ok_u64(w.stale, 0, "A2: no value older than an acknowledged one, and none out of nowhere");
+	ok_u64(w.broken, 0, "B1: no torn record, no damage seen");
 	ok(w.changes > operations, "the table was seen to change");
 	free(w.shadow);
 	munmap(s, sizeof(*s));

@@ -408,9 +408,9 @@ static void test_random(struct scene *s, unsigned runs)
 	s->search->quick = false;
 	ok(s->search->quick_hits > 0, "the quick way answered %" PRIu64 " searches",
 	   s->search->quick_hits);
-	ok_u64(s->missed - missed, 0, "A: nothing missed in %u random sequences", runs);
-	ok_u64(s->stale - stale, 0, "A: nothing stale");
-	ok_u64(s->garbage - garbage, 0, "B: nothing torn or reused");
+	ok_u64(s->missed - missed, 0, "A1: nothing missed in %u random sequences", runs);
+	ok_u64(s->stale - stale, 0, "A2: nothing stale");
+	ok_u64(s->garbage - garbage, 0, "B1: nothing torn or reused");
 }
 
 // The chain's entries change places: what must never happen.

@@ -231,8 +231,8 @@ static void test_rebuilds(uint64_t seed, unsigned rebuilds)
 	tap_diag("%" PRIu64 " stores and system calls", w.stops);
 	tap_diag("%u changes meanwhile, %" PRIu64 " plans", s->changes, w.plans);
 	ok_u64(s->published, rebuilds, "the hash key changed that many times");
-	ok_u64(w.missed, 0, "A: no key that is there was missed at any instruction");
-	ok_u64(w.stale, 0, "A: no value older than an acknowledged one, and none out of nowhere");
+	ok_u64(w.missed, 0, "A1: no key that is there was missed at any instruction");
+	ok_u64(w.stale, 0, "A2: no value older than an acknowledged one, and none out of nowhere");
 	ok_u64(w.broken, 0, "B: no torn record, no damage seen");
 	ok(w.refused == 0 && w.plans > rebuilds, "F: the region could be taken over each time");
 	munmap(s, sizeof(*s));

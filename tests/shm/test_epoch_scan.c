@@ -297,7 +297,7 @@ static void test_lying_page(uint64_t *random)
 	(void)scan();
 	liar->word = 0;
 	(void)scan();
-	ok(kvs_epoch_passed(&domain, stamp), "H: but not for ever");
+	ok(kvs_epoch_passed(&domain, stamp), "H1: but not for ever");
 	test_persistent_liar(liar);
 	unsigned char *bytes = (unsigned char *)&pages[2];
 	for (unsigned round = 0; round < 2000; round++) {
@@ -311,7 +311,7 @@ static void test_lying_page(uint64_t *random)
 	}
 	memset(bytes, 0, KVS_PAGE_BYTES);
 	stamp = kvs_epoch_stamp(&domain);
-	ok(scan() && kvs_epoch_passed(&domain, stamp), "H: any bytes in a page are survived");
+	ok(scan() && kvs_epoch_passed(&domain, stamp), "H1: any bytes in a page are survived");
 }
 
 static void test_pages(struct kvs_slot *slot)
@@ -366,7 +366,7 @@ static void test_hold(void)
 	   "F: what the life before unlinked waits");
 	(void)kvs_epoch_revoke(&life, stamp, 1099, 100, 100);
 	ok(!kvs_epoch_passed(&life, stamp) && kvs_epoch_still_good(&old, &region),
-	   "F: no view ends because kvd was restarted");
+	   "F2: no view ends because kvd was restarted");
 	kvs_epoch_fini(&life);
 	// Killed before the deadline: the next life goes on waiting for the same.
 	kvs_epoch_init(&life, &region, domain.fenced);

@@ -254,7 +254,7 @@ int main(void)
 		 world.flips, r->answers[KVS_FIND_HIT], r->quick, r->answers[KVS_FIND_ABSENT],
 		 r->answers[KVS_FIND_UNMAPPED], r->answers[KVS_FIND_MOVING],
 		 r->answers[KVS_FIND_DAMAGED], mapped);
-	ok_u64(outside, 0, "H: no answer lies outside of what is mapped");
+	ok_u64(outside, 0, "H2: no answer lies outside of what is mapped");
 	ok(r->answers[KVS_FIND_HIT] > ROUNDS / 100 && r->quick > 0 && world.flips > 1000,
 	   "and it was the region that was read, while it changed");
 	unsigned missing = 0;

@@ -122,7 +122,7 @@ static void test_grace(struct fixture *f)
 		}
 	}
 	ok(kvs_record_crc_ok(&hit.view) && f->log.segments[victim].state == KVS_SEGMENT_RETIRED,
-	   "B: the bytes behind the reader's view have not changed");
+	   "B1: the bytes behind the reader's view have not changed");
 	ok(kvs_epoch_leave(slot, &f->region.header->hot), "B: its section was good");
 	(void)fixture_reclaim(f);
 	ok_u64(f->log.segments[victim].state, KVS_SEGMENT_FREE, "then the segment is free");

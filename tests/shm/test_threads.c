@@ -206,8 +206,8 @@ int main(int argc, char **argv)
 		 sum.reads, 2 * writes, fixture.table.splits, fixture.table.merges,
 		 fixture.epochs.scans);
 	ok_u64(failed, 0, "G: the writer always found room");
-	ok_u64(sum.missed, 0, "A: no key was missed");
-	ok_u64(sum.backwards, 0, "A: none went back behind an acknowledged version");
+	ok_u64(sum.missed, 0, "A1: no key was missed");
+	ok_u64(sum.backwards, 0, "A2: none went back behind an acknowledged version");
 	ok_u64(sum.broken, 0, "B: no value was torn or reused");
 	ok_u64(sum.ended_badly, 0, "B: no section was refused");
 	ok(fixture.table.splits > 50 && fixture.table.merges > 10, "the table grew and shrank");

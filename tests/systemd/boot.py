@@ -222,7 +222,7 @@ def survives(tap, machine, policy, how, end):
         tap.equal(reader.tell('view', f'{policy}:0'), OK, f'{policy}: a section is open')
         end(before)
         tap.ok(is_back(machine, before), f'{policy}, {how}: another kvd serves')
-        tap.equal(reader.tell('end'), OK, f'F: {policy}, {how}: no view was taken back')
+        tap.equal(reader.tell('end'), OK, f'F2: {policy}, {how}: no view was taken back')
         tap.equal((reader.tell('get', f'{policy}:1'), reader.tell('mapped')), (OK, 1),
                   f'F: {policy}, {how}: the reader reads on, mapped')
         tap.equal([value(machine, f'{policy}:{i}') for i in range(5)],

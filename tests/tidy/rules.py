@@ -278,6 +278,16 @@ def manual_tables(tree):
             yield f'libclient/kvclient.3:1: says nothing of KVC_{name}'
 
 
+@rule('every guarantee of shm/LAYOUT.md is named by a test',
+      {'shm/LAYOUT.md': '- **A1 Kept.**\n'},
+      {'shm/LAYOUT.md': '- **A1 Kept.**\n', 'tests/test_a.c': 'ok(kept, "A1: it is");\n'})
+def guarantees(tree):
+    tests = [text for _, text in tree.select('.c', '.py', '.pml', folders=('tests',))]
+    for letter in re.findall(r'^- \*\*([A-Z]\d) ', tree.files.get('shm/LAYOUT.md', ''), re.M):
+        if not any(re.search(rf'["\']{letter}: ', text) for text in tests):
+            yield f'shm/LAYOUT.md:1: no test says that it shows {letter}'
+
+
 @rule('no paths of one machine',
       {'README.md': 'see /ho' + 'me/someone/x\n', 'check': 'cd /wo' + 'rk/x\n'},
       {'README.md': 'homework/rooted, /run/kvd/kvd.sock, https://x.org/home/y\n'})

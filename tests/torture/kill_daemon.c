@@ -338,7 +338,7 @@ static void report(const struct totals *t, bool lazy)
 	ok(t->rounds >= 3 && t->acknowledged > 100, "kvd was killed under load %" PRIu64 " times",
 	   t->rounds);
 	ok_u64(t->broken, 0, "every value found is whole and in its place");
-	ok_u64(t->impossible, 0, "I: what is found is the state after a prefix of whole batches");
+	ok_u64(t->impossible, 0, "I1: what is found is the state after a prefix of whole batches");
 	ok_u64(t->too_short, 0,
 	       lazy ? "E: with everything that KVD.SYNC vouched for"
 		    : "E: with everything that was acknowledged");

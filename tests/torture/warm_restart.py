@@ -46,7 +46,7 @@ def campaign(tap, kvd, clients, kills, apart_ms):
     before = acknowledged(clients)
     with kvd.connect() as connection:
         low += connection.command('DBSIZE') < before
-    tap.equal(low, 0, 'F: DBSIZE never fell below the acknowledged keys')
+    tap.equal(low, 0, 'F1: DBSIZE never fell below the acknowledged keys')
 
 
 def main():
