@@ -48,6 +48,11 @@ __attribute__((constructor)) static void attach(void)
 	}
 }
 
+void faults_rest(void)
+{
+	faults = NULL;
+}
+
 static void tell_where(void *where)
 {
 	Dl_info found;

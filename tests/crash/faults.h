@@ -24,3 +24,6 @@ struct faults {
 /// NULL: nothing is counted, nothing fails. A program that links faults.c sets it itself; preloaded
 /// the file that KVD_FAULTS names is mapped.
 extern struct faults *faults;
+
+/// From now on nothing is counted and nothing fails.
+void faults_rest(void);
