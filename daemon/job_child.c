@@ -168,7 +168,12 @@ int job_child_finish(struct job_child *child)
 	if (WIFEXITED(status)) {
 		return WEXITSTATUS(status);
 	}
-	(void)job_fail(child->job, "the store is damaged: reading it ended with signal %d",
-		       WTERMSIG(status));
+	if (child_crashed(status)) {
+		(void)job_fail(child->job, "the store is damaged: reading it ended with signal %d",
+			       WTERMSIG(status));
+		return JOB_CHILD_CRASHED;
+	}
+	(void)job_fail(child->job, "what reads the store was ended from outside by signal %d (%s)",
+		       WTERMSIG(status), strsignal(WTERMSIG(status)));
 	return -1;
 }

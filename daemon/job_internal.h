@@ -89,8 +89,10 @@ struct job_child {
 bool job_child_begin(struct job_child *child, const char *dir, const char *how);
 /// Sends it bytes; false if it is not there to read them any more.
 bool job_child_send(struct job_child *child, const void *data, size_t bytes);
-/// Reads all that it says, until it is over. Returns its enum verify_code, or -1 with job->error:
-/// it was cut off, or died of what it read.
+#define JOB_CHILD_CRASHED (-2)
+
+/// Reads all that it says, until it is over. Returns its enum verify_code, or with job->error
+/// JOB_CHILD_CRASHED: it died of what it read; or -1: it was cut off.
 int job_child_finish(struct job_child *child);
 /// Ends it, whatever it is doing. Nothing if it was finished.
 void job_child_kill(struct job_child *child);

@@ -263,7 +263,7 @@ static bool run_store(struct verification *v)
 	struct job *job = v->job;
 	job_phase(job, JOB_READING_STORE, 0);
 	int code = job_child_finish(&v->child);
-	if (code < 0 && job->error[0] != '\0' && !job_must_stop(job)) {
+	if (code == JOB_CHILD_CRASHED && !job_must_stop(job)) {
 		// It died of what it read: that is the answer.
 		verification_find(v, "store", 0, 0, "", job->error);
 		job->error[0] = '\0';

@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <spawn.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "daemon/self.h"
@@ -32,4 +34,17 @@ int child_start(char *const arguments[], int input_fd, int output_fd, pid_t *pid
 	}
 	(void)posix_spawn_file_actions_destroy(&actions);
 	return rc;
+}
+
+bool child_crashed(int status)
+{
+	// The last: its own limit of processor time, for a reader that goes round in circles.
+	static const int crashes[] = { SIGSEGV, SIGBUS,	 SIGABRT, SIGFPE,
+				       SIGILL,	SIGTRAP, SIGXCPU };
+	for (size_t i = 0; WIFSIGNALED(status) && i < sizeof(crashes) / sizeof(crashes[0]); i++) {
+		if (WTERMSIG(status) == crashes[i]) {
+			return true;
+		}
+	}
+	return false;
 }

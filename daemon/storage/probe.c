@@ -134,6 +134,17 @@ static int judge(const char *dir, int status, const char *told, char *why, size_
 		return -WEXITSTATUS(status);
 	}
 	char how[64];
+	if (WIFSIGNALED(status) && !child_crashed(status)) {
+		(void)snprintf(why, why_bytes,
+			       "cannot check %s/store: what reads it was ended from outside by "
+			       "signal %d (%s); start kvd again%s",
+			       dir, WTERMSIG(status), strsignal(WTERMSIG(status)),
+			       WTERMSIG(status) != SIGKILL
+				       ? ""
+				       : ", with more memory if the kernel ended it for "
+					 "lack of that (dmesg)");
+		return STORE_SYSTEM;
+	}
 	if (WIFSIGNALED(status)) {
 		(void)snprintf(how, sizeof(how), "signal %d", WTERMSIG(status));
 	} else {

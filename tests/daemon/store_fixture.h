@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <ftw.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,11 +22,17 @@
 
 #define FIXTURE_PATH_BYTES 512
 
+/// Ends the probe's child by this signal instead.
+#define FIXTURE_PROBE_SIGNAL "KVD_TEST_PROBE_SIGNAL"
+
 /// Is this process the probe's child? Then *code is what main() must return.
 __attribute__((unused)) static bool fixture_is_probe(int argc, char **argv, int *code)
 {
 	if (argc != 3 || strcmp(argv[1], STORE_PROBE_OPTION) != 0) {
 		return false;
+	}
+	if (getenv(FIXTURE_PROBE_SIGNAL) != NULL) {
+		(void)raise((int)strtol(getenv(FIXTURE_PROBE_SIGNAL), NULL, 10));
 	}
 	*code = store_probe_child(argv[2]);
 	return true;

@@ -302,6 +302,33 @@ static void test_not_a_store(const char *dir)
 	ok(strstr(why, dir) && strstr(why, "backup"), "with folder and remedy: %s", why);
 }
 
+// Only what the child does to itself speaks of the store.
+static void test_probe_ended(const char *dir)
+{
+	static const struct {
+		int signal;
+		int wanted;
+	} ends[] = {
+		{ SIGKILL, STORE_SYSTEM },  { SIGTERM, STORE_SYSTEM },	{ SIGINT, STORE_SYSTEM },
+		{ SIGHUP, STORE_SYSTEM },   { SIGBUS, STORE_DAMAGED },	{ SIGSEGV, STORE_DAMAGED },
+		{ SIGABRT, STORE_DAMAGED }, { SIGXCPU, STORE_DAMAGED },
+	};
+	char why[600];
+	char number[16];
+	store_close(fixture_store(dir));
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+		bool is_damage = ends[i].wanted == STORE_DAMAGED;
+		(void)snprintf(number, sizeof(number), "%d", ends[i].signal);
+		(void)setenv(FIXTURE_PROBE_SIGNAL, number, 1);
+		ok_int(store_probe(dir, why, sizeof(why)), ends[i].wanted,
+		       "a probe that ends by signal %d", ends[i].signal);
+		ok((strstr(why, "the store is damaged") != NULL) == is_damage && strstr(why, dir),
+		   "which is called %s: %s", is_damage ? "damage" : "what it is", why);
+	}
+	(void)unsetenv(FIXTURE_PROBE_SIGNAL);
+	ok_int(store_probe(dir, why, sizeof(why)), STORE_OK, "and the store is as it was");
+}
+
 // A commit that finds no room fails as a whole, says why, and succeeds when there is room.
 static void test_no_room(const char *dir)
 {
@@ -346,7 +373,7 @@ int main(int argc, char **argv)
 	}
 	static void (*const tests[])(const char *dir) = {
 		test_reopen,  test_span,	test_lock,    test_read_only,
-		test_version, test_not_a_store, test_no_room,
+		test_version, test_not_a_store, test_probe_ended, test_no_room,
 	};
 	test_block();
 	for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
