@@ -59,6 +59,11 @@ static size_t fdstore_inherited(void)
 	return fdstore_number(getenv("LISTEN_FDS"), INT32_MAX - FDSTORE_FIRST);
 }
 
+bool fdstore_is_given(void)
+{
+	return fdstore_inherited() > 0;
+}
+
 /// The next name of a list with colons, copied; "unknown" behind its end. NULL: out of memory.
 static char *fdstore_next_name(const char **list)
 {

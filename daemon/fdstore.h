@@ -22,6 +22,9 @@
 struct seam;
 struct fdstore;
 
+/// Is there anything for fdstore_create() to take over? Call before it.
+bool fdstore_is_given(void);
+
 /// Takes over what this process inherited: descriptors 3 to 2 + $LISTEN_FDS, if $LISTEN_PID is this
 /// process, with their $LISTEN_FDNAMES ("unknown" for one without). They become close-on-exec, and
 /// the three variables leave the environment, so that no child believes they were meant for it.

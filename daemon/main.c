@@ -4,14 +4,19 @@
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
+#include <time.h>
 
 #include "daemon/config.h"
+#include "daemon/fdstore.h"
 #include "daemon/log.h"
+#include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/service.h"
 #include "daemon/storage/probe.h"
 #include "daemon/storage/verify.h"
 #include "daemon/supervise.h"
+
+#define FAILED_PAUSE_S 1 // systemd would start it ten times a second
 
 static int supervise(struct config *config, int argc, char **argv)
 {
@@ -19,6 +24,22 @@ static int supervise(struct config *config, int argc, char **argv)
 	config_fini(config); // the child reads it all anew
 	(void)config_arguments_without(argc, argv, "supervise");
 	return supervise_run(&seam_system, argv);
+}
+
+// Whoever kept the descriptors that this life was given gives up kvd, and them, for codes that
+// last: he is told another, and can try again when somebody has changed what is wrong.
+static int failed(int code, bool is_given)
+{
+	if (!is_given || !remedy_is_lasting(code)) {
+		return code;
+	}
+	(void)fprintf(stderr,
+		      "kvd: the memory of the life before stays kept: the exit code is %d instead "
+		      "of %d, so that kvd is started again until this is mended\n",
+		      EX_UNAVAILABLE, code);
+	struct timespec pause = { .tv_sec = FAILED_PAUSE_S };
+	(void)nanosleep(&pause, NULL);
+	return EX_UNAVAILABLE;
 }
 
 int main(int argc, char **argv)
@@ -31,6 +52,7 @@ int main(int argc, char **argv)
 	if (argc == 4 && strcmp(argv[1], VERIFY_OPTION) == 0) {
 		return store_verify_child(argv[2], argv[3]);
 	}
+	bool is_given = fdstore_is_given();
 	struct config config;
 	char error[512];
 	enum config_action action = config_parse(&config, argc, argv, error, sizeof(error));
@@ -46,7 +68,7 @@ int main(int argc, char **argv)
 		return 0;
 	case CONFIG_USAGE_ERROR:
 		(void)fprintf(stderr, "kvd: %s\n", error);
-		return EX_USAGE;
+		return failed(EX_USAGE, is_given);
 	case CONFIG_NO_MEMORY:
 		(void)fprintf(stderr, "kvd: %s\n", error);
 		return EX_OSERR;
@@ -59,7 +81,7 @@ int main(int argc, char **argv)
 	struct service *service;
 	int code = service_start(&service, &config);
 	if (code != 0) {
-		return code;
+		return failed(code, is_given);
 	}
 	code = service_run(service);
 	int stop_code = service_stop(service);

@@ -4,6 +4,7 @@
 #include "daemon/remedy.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <sysexits.h>
 
 const char *remedy_of_errno(int error)
@@ -41,6 +42,18 @@ const char *remedy_of_errno(int error)
 	default:
 		return "look into the system's log (dmesg)";
 	}
+}
+
+bool remedy_is_lasting(int exit_code)
+{
+	static const int lasting[] = { EX_USAGE,    EX_DATAERR,	 EX_NOINPUT, EX_NOUSER, EX_NOHOST,
+				       EX_CANTCREAT, EX_PROTOCOL, EX_NOPERM,  EX_CONFIG };
+	for (size_t i = 0; i < sizeof(lasting) / sizeof(lasting[0]); i++) {
+		if (exit_code == lasting[i]) {
+			return true;
+		}
+	}
+	return false;
 }
 
 int remedy_exit_code(int error)

@@ -49,10 +49,6 @@ struct supervise {
 
 bool supervise_again(const struct supervise_end *end)
 {
-	static const int lasting[] = {
-		EX_USAGE,     EX_DATAERR,  EX_NOINPUT,	EX_NOUSER, EX_NOHOST,
-		EX_CANTCREAT, EX_TEMPFAIL, EX_PROTOCOL, EX_NOPERM, EX_CONFIG
-	};
 	if (end->told) {
 		return false;
 	}
@@ -65,12 +61,7 @@ bool supervise_again(const struct supervise_end *end)
 	}
 	// What is kept would go with the keeper: whatever the reason is, somebody may change it.
 	bool may_last = !end->ready && !end->keeps;
-	for (size_t i = 0; may_last && i < sizeof(lasting) / sizeof(lasting[0]); i++) {
-		if (code == lasting[i]) {
-			return false;
-		}
-	}
-	return true;
+	return !(may_last && (remedy_is_lasting(code) || code == EX_TEMPFAIL));
 }
 
 int supervise_code(int status)

@@ -218,12 +218,44 @@ def foreign(tap):
             tap.equal(c.command('DBSIZE'), 6000, 'F: and the one behind it taken over')
 
 
+def mistaken(tap):
+    """A service manager gives up, and drops the region, for some exit codes: never for kvd's."""
+    name = 'a start that cannot succeed'
+    file = ('--dir', '/dev/null')
+    with KeptKvd(*SMALL, '--persist', 'memory') as kvd:
+        fill(kvd)
+        for wrong, code, words in ((('--no-such-option',), 64, 'no-such-option'),
+                                   (file, 73, '/dev/null')):
+            fails(tap, kvd, SMALL + wrong, 69, (words, f'instead of {code}'),
+                  f'{name}, region kept')
+        kvd.start(*SMALL, '--persist', 'memory')
+        with kvd.connect() as c:
+            tap.ok('took over' in kvd.log() and c.command('DBSIZE') > 0,
+                   'F: when that is mended the region is taken over')
+        kvd.kill()
+        kvd.drop_kept()
+        fails(tap, kvd, SMALL + ('--no-such-option',), 64, ('no-such-option',),
+              f'{name}, none kept')
+        fails(tap, kvd, SMALL + file, 73, ('/dev/null',), f'{name}, none kept')
+
+
+def fails(tap, kvd, args, code, words, name):
+    try:
+        kvd.start(*args)
+        tap.ok(False, f'{name}: kvd does not start')
+        kvd.kill()
+    except KvdFailed as failed:
+        tap.equal(failed.status, code, f'{name}: {code}')
+        tap.ok(all(word in failed.log for word in words), f'{name}: it tells the reason')
+
+
 def main():
     tap = Tap()
     rng = seed()
     damaged(tap)
     laid_out_otherwise(tap)
     foreign(tap)
+    mistaken(tap)
     for name in ('memory', 'lazy', 'group'):
         policy(tap, rng, name)
     tap.done()

@@ -15,7 +15,7 @@ from kvdtest import KvdFailed, ReplyError, Tap, wait_until  # noqa: E402
 
 PAGE = 4096
 LAZY = ('--memory', '64MiB', '--persist', 'lazy', '--lazy-interval', '60s')
-DATAERR = 65
+DATAERR, UNAVAILABLE = 65, 69
 
 
 def fill(kvd):
@@ -176,7 +176,8 @@ def refused(tap, kvd, name):
         kvd.start()
         tap.ok(False, f'E: {name}: kvd does not start')
     except KvdFailed as failed:
-        tap.equal(failed.status, DATAERR, f'E: {name}: kvd does not start')
+        tap.equal(failed.status, UNAVAILABLE if kvd.kept else DATAERR,
+                  f'E: {name}: kvd does not start')
         tap.ok('the store is damaged: ' in failed.log and 'restore a backup' in failed.log,
                f'{name}: it says what is wrong, and what helps')
     with open(data(kvd), 'rb') as file:

@@ -318,9 +318,28 @@ def stops(tap, machine):
     tap.equal(value(machine, 'group:1'), 'value 1', 'E: started again it has what was durable')
     begin(machine, '--no-such-option')
     tap.equal(machine.show('ActiveState', 'ExecMainStatus', 'NRestarts'), ['failed', '64', '0'],
-              'what cannot become better by itself is not tried again')
+              'what cannot become better by itself, with nothing to keep, is not tried again')
     pid = begin(machine, '--memory 64MiB')
     tap.ok(pid != 0 and machine.run('kvctl', 'ping')[0] == 0, 'it serves when that is mended')
+
+
+def mistaken(tap, machine):
+    """Options that are wrong at a restart: nothing is lost when they are mended."""
+    for policy in ('memory', 'group'):
+        good = f'--memory 64MiB --persist {policy}'
+        pid = begin(machine, good)
+        store(machine, 'kept', 'x')
+        machine.write('/etc/default/kvd', 'KVD_OPTIONS=--no-such-option\n')
+        code, _ = machine.run('systemctl', 'restart', 'kvd')
+        tap.ok(code != 0, f'{policy}: a restart with an option that is wrong fails')
+        wait_until(lambda: int(machine.show('NRestarts')[0]) > 1, 'systemd to try again, twice')
+        tap.equal(machine.show('ExecMainStatus', 'NFileDescriptorStore'), ['69', '1'],
+                  f'F: {policy}: it is tried again, and the region is held')
+        machine.write('/etc/default/kvd', f'KVD_OPTIONS={good}\n')
+        wait_until(lambda before=pid: is_back(machine, before), 'kvd to serve when it is mended')
+        said = machine.run('journalctl', '-q', '-b', f'_PID={machine.pid()}', '-o', 'cat')[1]
+        tap.equal((value(machine, 'kept'), 'took over' in said), ('x', True),
+                  f'F: {policy}: the data is still served after the typo is mended')
 
 
 def prepare(tap, tree, build):
@@ -367,6 +386,7 @@ def main():
         many_kills(tap, machine)
         watchdog(tap, machine)
         restarts(tap, machine)
+        mistaken(tap, machine)
         stops(tap, machine)
     except Exception:
         tap.diag(machine.said())
