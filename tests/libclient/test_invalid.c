@@ -124,6 +124,7 @@ static void test_batches(kvc *client)
 	ok_int(kvc_batch_commit(client, NULL), KVC_INVALID, "or a batch");
 	ok_int(kvc_batch_commit(client, batch), KVC_OK, "nothing got in");
 	ok_int(kvc_batch_set(batch, "a", 1, NULL, 0, 0), KVC_OK, "an empty value needs none");
+	ok_int(kvc_batch_expire(batch, "a", 1, 5), KVC_OK, "a time to live may be given");
 	ok_int(kvc_batch_expire(batch, "a", 1, -1), KVC_OK, "a time to live may be taken away");
 	kvc_batch_reset(NULL);
 	kvc_batch_free(batch);
