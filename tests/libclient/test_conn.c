@@ -66,7 +66,9 @@ static void test_last_words(struct peer *peer)
 	};
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		kvc *client = connected(peer, 5000, false);
-		peer_say(peer, "%s", rows[i].words);
+		if (rows[i].words[0] != '\0') {
+			peer_say(peer, "%s", rows[i].words);
+		}
 		peer_write(peer, PEER_ALL);
 		peer_hang_up(peer);
 		ok_int(set(client), rows[i].status, "hung up on after '%.5s'", rows[i].words);
