@@ -21,6 +21,7 @@
 #include "daemon/readers.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
+#include "shm/counters.h"
 #include "shm/table.h"
 
 struct jobs {
@@ -126,6 +127,28 @@ static void job_free(struct job *job)
 	}
 }
 
+// Damage is said and counted; a store that memory can replace is not trusted any more.
+static void conclude(const struct jobs *jobs)
+{
+	const struct kvd *kvd = jobs->kvd;
+	const struct job *job = jobs->job;
+	if (job->remedy == NULL) {
+		return;
+	}
+	char why[160];
+	void *base = job->walk.map->base;
+	kvs_count(kvs_counter_word(base, KVS_COUNTER_verify_damaged_store), job->store_damaged);
+	kvs_count(kvs_counter_word(base, KVS_COUNTER_verify_damaged_memory), job->memory_damaged);
+	(void)snprintf(why, sizeof(why),
+		       "a verification found %llu damaged places in the store, %llu in memory",
+		       (unsigned long long)job->store_damaged,
+		       (unsigned long long)job->memory_damaged);
+	log_error("%s; %s", why, job->remedy);
+	if (job->memory_damaged == 0 && kvd->persist != NULL) {
+		persist_distrust(kvd->persist, why);
+	}
+}
+
 static void join(struct jobs *jobs)
 {
 	if (!jobs->started) {
@@ -138,6 +161,7 @@ static void join(struct jobs *jobs)
 	}
 	if (jobs->job->good) {
 		log_notice("a %s is done", job_names[jobs->job->kind]);
+		conclude(jobs);
 	} else {
 		log_warning("a %s failed: %s", job_names[jobs->job->kind], jobs->job->error);
 	}

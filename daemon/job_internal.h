@@ -57,6 +57,9 @@ struct job {
 	bool good;
 	char error[JOB_ERROR_BYTES];
 	struct text result;
+	uint64_t memory_damaged; // verify: places found
+	uint64_t store_damaged;	 // verify: the same
+	const char *remedy;	 // verify: for them, static; NULL = none is needed
 };
 
 /// Must it end? Then the reason is in job->error.

@@ -296,6 +296,23 @@ static bool run(struct verification *v)
 	return good;
 }
 
+static const char *remedy(const struct verification *v)
+{
+	bool has_store = v->job->store == JOB_STORE_GOOD;
+	if (v->memory_damaged > 0 && has_store && v->store_damaged == 0) {
+		return "the store is whole: stop kvd and start it, so that all is read from there";
+	}
+	if (v->memory_damaged > 0) {
+		return "save the rest with kvctl dump, and restore a backup, or write anew what is "
+		       "named";
+	}
+	if (v->store_damaged > 0) {
+		return "memory is whole: kvd writes the store anew from it, at once; kvctl health "
+		       "tells when that is done";
+	}
+	return NULL;
+}
+
 static void tell(struct verification *v)
 {
 	static const char *const stores[] = {
@@ -318,6 +335,12 @@ static void tell(struct verification *v)
 		text_add(&job->result, v->found.data, v->found.bytes);
 	}
 	text_printf(&job->result, "]");
+	job->memory_damaged = v->memory_damaged;
+	job->store_damaged = v->store_damaged;
+	job->remedy = remedy(v);
+	if (job->remedy != NULL) {
+		text_printf(&job->result, ",\"remedy\":\"%s\"", job->remedy);
+	}
 }
 
 bool job_verify(struct job *job)

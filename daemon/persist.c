@@ -91,7 +91,7 @@ static void persist_sleep(struct persist *persist, enum persist_sleep level, uin
 	kvs_store_relaxed(&persist->sleeping, level);
 	kvs_fence_full(); // partner: persist_bring()
 	bool arrived =
-		must_stop(persist) ||
+		must_stop(persist) || kvs_load_acquire(&persist->distrusted) != 0 ||
 		(level >= PERSIST_SLEEP_LAZY && someone_waits(persist) && work_waits(persist)) ||
 		(level >= PERSIST_SLEEP_IDLE && work_waits(persist));
 	if (!arrived && kvs_load_relaxed(&persist->sleeping) == level) {
@@ -101,8 +101,7 @@ static void persist_sleep(struct persist *persist, enum persist_sleep level, uin
 	pthread_mutex_unlock(&persist->mutex);
 }
 
-// Wakes the persister if it sleeps at `level` or deeper.
-static void persist_bring(struct persist *persist, enum persist_sleep level)
+void persist_bring(struct persist *persist, enum persist_sleep level)
 {
 	kvs_fence_full(); // partner: persist_sleep()
 	if (kvs_load_relaxed(&persist->sleeping) < level) {
@@ -193,6 +192,7 @@ static bool repair_due(const struct persist *persist, uint64_t now_ns, uint64_t 
 static enum persist_due persist_wait(struct persist *persist)
 {
 	for (;;) {
+		persist_take_distrust(persist);
 		bool stop = must_stop(persist);
 		bool work = work_waits(persist) || persist->untrusted;
 		uint64_t now_ns = persist->options.seam->monotonic_ns();

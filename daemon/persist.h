@@ -79,6 +79,12 @@ enum persist_state {
 enum persist_state persist_state(struct persist *persist, const char **why);
 /// Its name, in small letters.
 const char *persist_state_name(enum persist_state state);
+/// The store turned out to be damaged while memory is whole: it is FAILED for this reason, and
+/// written anew from memory at once. `why` is copied.
+/// Call with: any time. Thread must: be the loop's. Orders: release, partner the persister's
+/// acquire before it decides what is due.
+void persist_distrust(struct persist *persist, const char *why);
+
 /// How often a store was written anew.
 uint64_t persist_renewals(const struct persist *persist);
 

@@ -114,6 +114,7 @@ struct persist {
 	uint64_t sleeping;	 // enum persist_sleep; see persist_sleep()
 	uint64_t failed_seq;	 // written by the persister, release
 	uint64_t degraded;	 // enum persist_trouble; written by the persister, release
+	uint64_t distrusted;	 // set by persist_distrust(), taken back by the persister, release
 	uint64_t renewals;	 // stores written anew; written by the persister, relaxed
 	uint64_t moves_waiting;	 // compaction rests until moves are taken
 
@@ -181,6 +182,12 @@ int persist_append(struct persist *persist, const struct kvs_record_view *view);
 /// transaction gone.
 int persist_at_end(struct persist *persist, struct kvs_log_position at,
 		   struct kvs_log_position end);
+
+/// Wakes the persister if it sleeps at `level` or deeper. Any thread.
+void persist_bring(struct persist *persist, enum persist_sleep level);
+
+/// What persist_distrust() said becomes the persister's own word.
+void persist_take_distrust(struct persist *persist);
 
 /// Counts a commit that succeeded.
 void persist_count_commit(struct persist *persist);

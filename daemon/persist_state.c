@@ -6,10 +6,35 @@
 
 #include <string.h>
 
+void persist_distrust(struct persist *persist, const char *why)
+{
+	pthread_mutex_lock(&persist->mutex);
+	strlcpy(persist->why, why, sizeof(persist->why));
+	pthread_mutex_unlock(&persist->mutex);
+	// Release: the text (partner: persist_take_distrust()).
+	kvs_store_release(&persist->distrusted, 1);
+	persist_bring(persist, PERSIST_SLEEP_BACKOFF);
+}
+
+void persist_take_distrust(struct persist *persist)
+{
+	if (kvs_load_acquire(&persist->distrusted) == 0) { // partner: persist_distrust()
+		return;
+	}
+	persist->untrusted = true;
+	persist->retry_at_ns = 0;
+	kvs_store_release(&persist->degraded, PERSIST_UNTRUSTED); // partner: persist_state()
+	// Release: after the word that says the same (partner: persist_state()).
+	kvs_store_release(&persist->distrusted, 0);
+}
+
 enum persist_state persist_state(struct persist *persist, const char **why)
 {
+	// Acquire, and first: one of the two words tells (partner: persist_take_distrust()).
+	bool distrusted = kvs_load_acquire(&persist->distrusted) != 0;
 	// Acquire: partner commit_failed()'s release.
 	uint64_t trouble = kvs_load_acquire(&persist->degraded);
+	trouble = distrusted ? PERSIST_UNTRUSTED : trouble;
 	if (trouble == PERSIST_GOOD) {
 		*why = "";
 		return PERSIST_STATE_OK;

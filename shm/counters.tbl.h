@@ -75,3 +75,5 @@ X(dropped_buffers, COUNTER, "connections closed because of client-buffers-max or
 X(dropped_frame_timeout, COUNTER, "connections closed because of frame-timeout")
 X(dropped_frames, COUNTER, "connections closed because of a malformed request")
 X(dropped_web, COUNTER, "connections closed because they speak HTTP")
+X(verify_damaged_store, COUNTER, "damaged places that verifications found in the store")
+X(verify_damaged_memory, COUNTER, "damaged places that verifications found in memory")

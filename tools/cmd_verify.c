@@ -80,6 +80,10 @@ static void verify_print_text(const struct kvctl *kvctl, const cJSON *result)
 	if (damaged > named) {
 		printf("damage: %.0f more that are not named\n", damaged - named);
 	}
+	const char *remedy = cJSON_GetStringValue(cJSON_GetObjectItem(result, "remedy"));
+	if (remedy) {
+		printf("remedy: %s\n", remedy);
+	}
 	if (damaged == 0 && !kvctl->quiet) {
 		printf("no damage found, in %.2f s\n", job_number(result, "seconds"));
 	}
@@ -151,6 +155,10 @@ int cmd_verify(struct kvctl *kvctl)
 		code = verify_dir(kvctl, path, &result);
 	} else {
 		code = verify_backup(kvctl, path, &result);
+	}
+	if (result && path && job_number(result, "damaged") > 0) {
+		(void)cJSON_AddStringToObject(result, "remedy",
+					      "restore a backup that verifies (kvctl restore)");
 	}
 	if (result) {
 		code = verify_print(kvctl, result);
