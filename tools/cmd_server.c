@@ -60,6 +60,15 @@ static void cmd_server_scalar(const cJSON *node, char *out, size_t out_bytes)
 	}
 }
 
+// Of the counters, whose names no other statistic has, the first part may be left out.
+static bool cmd_server_matches(const char *pattern, const char *name)
+{
+	static const char counters[] = "counters.";
+	size_t bytes = sizeof counters - 1;
+	return fnmatch(pattern, name, 0) == 0 ||
+	       (strncmp(name, counters, bytes) == 0 && fnmatch(pattern, name + bytes, 0) == 0);
+}
+
 // Nested members become one row each, their names joined by dots.
 static bool cmd_server_flatten(struct output_table *table, const cJSON *node, const char *prefix,
 			       const char *pattern, unsigned depth)
@@ -80,7 +89,7 @@ static bool cmd_server_flatten(struct output_table *table, const cJSON *node, co
 			}
 			continue;
 		}
-		if (pattern && fnmatch(pattern, name, 0) != 0) {
+		if (pattern && !cmd_server_matches(pattern, name)) {
 			continue;
 		}
 		cmd_server_scalar(child, value, sizeof value);

@@ -132,8 +132,9 @@ static int verify_backup(struct kvctl *kvctl, const char *path, cJSON **result)
 	}
 	(void)close(fd);
 	code = offline_verify(kvctl, NULL, path, facts.data_bytes, result);
-	if (*result && (job_number(*result, "store_keys") != (double)facts.keys ||
-			job_number(*result, "durable_version") != (double)facts.durable_seq)) {
+	if (code == KVCTL_OK &&
+	    (job_number(*result, "store_keys") != (double)facts.keys ||
+	     job_number(*result, "durable_version") != (double)facts.durable_seq)) {
 		cJSON_Delete(*result);
 		*result = NULL;
 		code = kvctl_error(KVCTL_CORRUPT, "%s: it does not hold what its seal says", path);
@@ -151,6 +152,8 @@ int cmd_verify(struct kvctl *kvctl)
 		code = job_run(kvctl, "KVD.VERIFY", NULL, &result);
 	} else if (stat(path, &facts) != 0) {
 		code = kvctl_error(KVCTL_USAGE, "%s: %s", path, strerror(errno));
+	} else if (!job_watch_signals()) {
+		code = KVCTL_NO;
 	} else if (S_ISDIR(facts.st_mode)) {
 		code = verify_dir(kvctl, path, &result);
 	} else {

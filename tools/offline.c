@@ -96,6 +96,9 @@ static int offline_child(int fd, const struct verify_options *asked, uint64_t by
 {
 	struct verify_options options = *asked;
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	// A terminal sends these to both: the parent decides, and its end is the child's.
+	(void)signal(SIGINT, SIG_IGN);
+	(void)signal(SIGTERM, SIG_IGN);
 	options.out = fdopen(fd, "w");
 	if (!options.out) {
 		return VERIFY_FAILED;
@@ -104,12 +107,13 @@ static int offline_child(int fd, const struct verify_options *asked, uint64_t by
 	return store_verify(&options);
 }
 
+// Until the child's end, or until a signal came: then the child is not asked any further.
 static void offline_read(struct offline *offline, int fd)
 {
 	char *line = NULL;
 	size_t capacity = 0;
 	FILE *in = fdopen(fd, "r");
-	while (in && getline(&line, &capacity, in) > 0) {
+	while (in && !job_interrupted() && getline(&line, &capacity, in) > 0) {
 		offline_line(offline, line);
 	}
 	free(line);
@@ -118,9 +122,31 @@ static void offline_read(struct offline *offline, int fd)
 	}
 }
 
+static int offline_interrupted(const char *path)
+{
+	return kvctl_error(KVCTL_NO, "interrupted while %s was read: nothing was changed", path);
+}
+
+// Does it say something of what was read, and not of who sent it?
+static bool offline_is_crash(int number)
+{
+	return number == SIGBUS || number == SIGSEGV || number == SIGABRT || number == SIGFPE ||
+	       number == SIGILL || number == SIGTRAP || number == SIGSYS || number == SIGXCPU;
+}
+
 // What the child's end says.
 static int offline_judge(struct offline *offline, int status, const char *path)
 {
+	if (job_interrupted()) {
+		return offline_interrupted(path);
+	}
+	if (WIFSIGNALED(status) && !offline_is_crash(WTERMSIG(status))) {
+		return kvctl_error(
+			KVCTL_NO,
+			"cannot read %s: its reader was ended by signal %d, which says "
+			"nothing about it: try again, with more memory if it was SIGKILL",
+			path, WTERMSIG(status));
+	}
 	if (WIFSIGNALED(status)) {
 		char text[128];
 		(void)snprintf(text, sizeof(text), "reading it ended with signal %d",
@@ -161,6 +187,9 @@ static int offline_run(struct offline *offline, const struct verify_options *opt
 	}
 	offline_read(offline, ends[0]);
 	int status = 0;
+	if (job_interrupted()) {
+		(void)kill(pid, SIGKILL); // not waited for yet: it is ours
+	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
 	}
 	return offline_judge(offline, status, path);
@@ -202,19 +231,25 @@ int offline_backup_open(struct kvctl *kvctl, const char *path, int *fd, struct s
 {
 	char why[256];
 	struct progress progress;
+	struct stat file;
 	uint32_t crc = 0;
-	*fd = open(path, O_RDONLY | O_CLOEXEC);
+	// Without waiting: a pipe that nobody writes to would be waited for without end.
+	*fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (*fd < 0) {
 		return kvctl_error(KVCTL_USAGE, "cannot open %s: %s", path, strerror(errno));
 	}
 	int code = KVCTL_OK;
-	if (seal_read(*fd, facts, why, sizeof why) != 0) {
+	if (fstat(*fd, &file) != 0 || !S_ISREG(file.st_mode)) {
+		code = kvctl_error(KVCTL_USAGE, "%s is not a file: a backup is one", path);
+	} else if (seal_read(*fd, facts, why, sizeof why) != 0) {
 		code = kvctl_error(KVCTL_CORRUPT, "%s: %s", path, why);
 	} else {
 		progress_start(&progress, !kvctl->quiet, facts->data_bytes);
 		int error = seal_sum(*fd, facts->data_bytes, &crc, offline_summed, &progress);
 		(void)progress_stop(&progress);
-		if (error != 0) {
+		if (error == ECANCELED) {
+			code = offline_interrupted(path);
+		} else if (error != 0) {
 			code = kvctl_error(KVCTL_NO, "cannot read %s: %s", path, strerror(error));
 		} else if (crc != facts->data_crc) {
 			code = kvctl_error(KVCTL_CORRUPT,

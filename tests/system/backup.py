@@ -4,6 +4,7 @@
 and under every policy, while writes go on; what is damaged is found and named; nothing half done is
 taken for whole (E).
 """
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,8 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from kvdtest import KVCTL_PROGRAM, Kvd, KvdFailed, ReplyError, Tap, seed, wait_until  # noqa: E402
+from kvdtest import (KVCTL_PROGRAM, TIMEOUT_S, Kvd, KvdFailed, ReplyError, Tap,  # noqa: E402
+                     seed, wait_until)
 
 KEYS = 4000
 LARGE = 900000
@@ -22,7 +24,7 @@ LARGE = 900000
 
 def kvctl(*args):
     return subprocess.run([KVCTL_PROGRAM, *[str(a) for a in args]], capture_output=True, text=True,
-                          check=False)
+                          check=False, timeout=TIMEOUT_S * 4)
 
 
 def ask(kvd, *args):
@@ -350,6 +352,69 @@ def cut_off(tap):
         shutil.rmtree(fresh)
 
 
+def child_of(process):
+    """The process that reads for it, stopped; None if it was over sooner."""
+    children = []
+
+    def looked():
+        with open(f'/proc/{process.pid}/task/{process.pid}/children', encoding='ascii') as file:
+            children.extend(file.read().split())
+        return children or process.poll() is not None
+    try:
+        wait_until(looked, 'a reader')
+        if children:
+            os.kill(int(children[0]), signal.SIGSTOP)
+            return int(children[0])
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return None
+
+
+def stopped_reading(args, number, whom):
+    """Exit status and words of a kvctl one of whose two processes gets a signal while it reads."""
+    for _ in range(20):
+        with subprocess.Popen([KVCTL_PROGRAM, *args], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True) as process:
+            child = child_of(process)
+            if child is None:
+                process.communicate()
+                continue
+            os.kill(process.pid if whom == 'kvctl' else child, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGCONT)
+            said = process.communicate(timeout=TIMEOUT_S * 4)[1]
+            return process.returncode, said
+    return None, 'it was over sooner, each time'
+
+
+def interrupted(tap):
+    """Who is interrupted while he reads a good backup does not call it damaged."""
+    with Kvd('--persist', 'memory') as kvd:
+        backup = os.path.join(kvd.root, 'file.backup')
+        fresh = os.path.join(kvd.root, 'fresh')
+        with kvd.connect() as connection:
+            for at in range(0, 300):
+                connection.command('SET', b'value:%d' % at, b'v' * 200000)
+        ask(kvd, 'backup', backup)
+        for args in (('restore', backup, fresh), ('verify', backup)):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                code, said = stopped_reading(args, number, 'kvctl')
+                tap.ok(code == 1 and 'interrupted' in said and 'damage' not in said,
+                       f'E: {args[0]} is interrupted: {code} {said}')
+            code, said = stopped_reading(args, signal.SIGKILL, 'its reader')
+            tap.ok(code == 1 and 'signal 9' in said and 'damage' not in said,
+                   f'E: {args[0]} loses its reader: {code} {said}')
+            code, said = stopped_reading(args, signal.SIGSEGV, 'its reader')
+            tap.equal(code, 5, f'E: {args[0]}: a crash speaks of damage: {said}')
+        tap.ok(not os.path.exists(fresh), 'nothing is restored')
+        pipe = os.path.join(kvd.root, 'pipe')
+        os.mkfifo(pipe)
+        for args in (('verify', pipe), ('restore', pipe, fresh)):
+            said = kvctl(*args)
+            tap.ok(said.returncode == 2 and 'is not a file' in said.stderr,
+                   f'{args[0]} of a pipe waits for nobody: {said.stderr}')
+
+
 def read_only(tap):
     """A data folder, and a backup, on a file system that cannot be written."""
     wrapper = ['unshare', '--map-root-user', '--mount', 'sh', '-c',
@@ -413,6 +478,7 @@ def main():
     damage(tap)
     memory(tap)
     cut_off(tap)
+    interrupted(tap)
     read_only(tap)
     strangers(tap)
     tap.done()

@@ -127,6 +127,11 @@ def server(tap, kvd):
     some = dict(line.split(b'\t') for line in kvd.kvctl('stats', '*memory_*').stdout.splitlines())
     tap.ok(some and set(some) < set(rows) and all(b'memory_' in name for name in some),
            'stats of a pattern')
+    for pattern in ('memory_*', 'counters.memory_*'):
+        got = dict(line.split(b'\t') for line in kvd.kvctl('stats', pattern).stdout.splitlines())
+        tap.ok(b'counters.memory_used_bytes' in got and
+               all(name.startswith(b'counters.memory_') for name in got),
+               f'stats of {pattern}, a counter\'s name with or without what is in front')
     tap.ok(isinstance(json.loads(kvd.kvctl('--json', 'stats').stdout), dict), 'stats as JSON')
     clients = kvd.kvctl('clients').stdout.splitlines()
     header = clients[0].split(b'\t')
