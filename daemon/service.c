@@ -185,8 +185,10 @@ static int start_life(struct service *service)
 	if (service_is_persisted(service)) {
 		const struct service_adoption *adoption = &service->adoption;
 		bool renew = adoption->store_is_damaged && !adoption->fill_store;
+		bool goes_on = adoption->way == SERVICE_ADOPT_IN_PLACE;
 		int code = service_persist_start(&service->kvd, service->store, &service->region,
-						 renew, service->why, sizeof(service->why));
+						 goes_on, renew, service->why,
+						 sizeof(service->why));
 		if (code != 0) {
 			return code;
 		}
@@ -196,9 +198,17 @@ static int start_life(struct service *service)
 	return 0;
 }
 
-// The last to start are the first to stop, in two halves: no new clients, then, when everything is
-// durable, the answers that waited for it.
 static void stop_listener(struct service *service)
+{
+	listener_close(service->kvd.listener);
+	service->kvd.listener = NULL;
+	config_rewriter_destroy(service->kvd.config_rewriter);
+}
+
+// The last to start are the first to stop, in two halves: no new clients, then, when everything is
+// durable, the answers that waited for it. Only of a life that began: whoever keeps the region lets
+// go of it when he hears of a stop, so a start that fails says nothing of the kind.
+static void stop_life(struct service *service)
 {
 	notify_stopping();
 	watchdog_stop(&service->watchdog);
@@ -208,9 +218,6 @@ static void stop_listener(struct service *service)
 	service->kvd.jobs = NULL;
 	service->stop_code = service_persist_stop(&service->kvd, service->store);
 	kvs_store_release(&service->region.header->lifecycle, KVS_REGION_RETIRED);
-	listener_close(service->kvd.listener);
-	service->kvd.listener = NULL;
-	config_rewriter_destroy(service->kvd.config_rewriter);
 }
 
 struct service_step {
@@ -231,7 +238,7 @@ static const struct service_step service_steps[] = {
 	{ service_start_load, NULL },
 	{ start_readers, stop_readers },
 	{ start_listener, stop_listener },
-	{ start_life, NULL }, // stop_listener() ends it
+	{ start_life, stop_life },
 };
 #define SERVICE_STEPS (sizeof(service_steps) / sizeof(service_steps[0]))
 
@@ -315,13 +322,13 @@ int service_run(struct service *service)
 int service_stop(struct service *service)
 {
 	uint64_t seq = keyspace_last_seq(service->kvd.keyspace);
-	stop_listener(service);
+	stop_life(service);
 	int code = service->stop_code;
 	if (code == 0) {
 		LOG_AT(LOG_LEVEL_NOTICE, "kvd stops, everything up to version %llu is %s",
 		       (unsigned long long)seq,
 		       service_is_persisted(service) ? "durable" : "gone (memory policy)");
 	}
-	service_unwind(service, SERVICE_STEPS - 2);
+	service_unwind(service, SERVICE_STEPS - 1);
 	return code;
 }

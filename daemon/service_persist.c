@@ -2,7 +2,8 @@
 //
 // What a life costs: one commit when it begins, which also takes back the word that the last one
 // ended in order, and one when it ends, which gives it. A kvd that is killed has given none: then
-// the next cannot know which versions were handed out, and leaves a gap.
+// the next cannot know which versions were handed out, and leaves a gap; or it goes on in the same
+// region, which tells, and has nothing to begin.
 #include "daemon/service_persist.h"
 
 #include <stdio.h>
@@ -43,11 +44,20 @@ static int begin_life(const struct kvd *kvd, struct store *store, char *why, siz
 	return 0;
 }
 
+// Does the store say that this life goes on? All that begin_life() would write is there then.
+static bool is_of_life(const struct kvd *kvd, const struct store *store)
+{
+	struct store_facts facts;
+	store_facts(store, &facts);
+	return facts.instance_id == kvd->instance_id && !facts.ended;
+}
+
 int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_region *region,
-			  bool renew, char *why, size_t why_bytes)
+			  bool goes_on, bool renew, char *why, size_t why_bytes)
 {
 	const struct config *config = &kvd->config;
-	int code = renew ? 0 : begin_life(kvd, store, why, why_bytes);
+	bool is_begun = renew || (goes_on && is_of_life(kvd, store));
+	int code = is_begun ? 0 : begin_life(kvd, store, why, why_bytes);
 	if (code != 0) {
 		return code;
 	}
@@ -78,6 +88,8 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 			       strerror(-error), remedy_of_errno(-error));
 		return EX_OSERR;
 	}
+	// The interval that the policy leaves has passed in the life before.
+	persist_request(kvd->persist, keyspace_last_seq(kvd->keyspace));
 	return 0;
 }
 

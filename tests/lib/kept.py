@@ -15,12 +15,14 @@ FIRST = 3  # SD_LISTEN_FDS_START
 
 
 class KeptKvd(Kvd):
-    """As Kvd; .kept has the descriptors by name, .ready is set by READY=1."""
+    """As Kvd; .kept has the descriptors by name, .ready and .stopping are set by READY=1 and
+    STOPPING=1."""
 
     def __init__(self, *args, start=True, **others):
         super().__init__(*args, start=False, **others)
         self.kept = {}
         self.ready = threading.Event()
+        self.stopping = threading.Event()
         self.drained = threading.Event()
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(os.path.join(self.root, 'notify'))
@@ -56,6 +58,8 @@ class KeptKvd(Kvd):
                     held.append(fd)
             if fields.get('READY') == '1':
                 self.ready.set()
+            if fields.get('STOPPING') == '1':
+                self.stopping.set()
 
     def _drain(self):
         """All that the dead kvd had given is kept, however busy the machine is."""
@@ -79,6 +83,7 @@ class KeptKvd(Kvd):
         if args:
             self.args = [str(a) for a in args]
         self.ready.clear()
+        self.stopping.clear()
         names = [name for name, fds in self.kept.items() for _ in fds]
         held = [fd for fds in self.kept.values() for fd in fds]
         # Out of the way of the numbers that they get in the child.

@@ -1,0 +1,108 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""A store that cannot be written when kvd starts.
+
+With the region of the life before kvd serves as it would if that had come in mid-life; a start that
+fails all the same takes nothing from whoever keeps the region (E, F). The full disk is a limit on
+the size of files, which leaves room for the two pages that LMDB begins with.
+"""
+import json
+import os
+import resource
+import signal
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from kept import KeptKvd  # noqa: E402
+from kvdtest import Kvd, KvdFailed, ReplyError, Tap, wait_until  # noqa: E402
+
+FULL = 8192
+IOERR = 74
+COMMON = ('--memory', '64MiB', '--persist')
+LAZY = (*COMMON, 'lazy', '--lazy-interval', '60s')
+COUNT = 3000
+
+
+def write(connection, prefix):
+    connection.pipeline([('SET', f'{prefix}{i}', 'v' * 64) for i in range(COUNT)])
+
+
+def holds(connection, prefixes):
+    values = connection.pipeline([('GET', f'{p}{i}') for p in prefixes for i in range(COUNT)])
+    return values == [b'v' * 64] * len(prefixes) * COUNT
+
+
+def state(kvd):
+    return json.loads(kvd.kvctl('health', '--json').stdout)['state']
+
+
+def room(pid, has_room):
+    hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard if has_room else FULL, hard))
+
+
+def child(connection):
+    return json.loads(connection.command('KVD.STATS'))['pid']
+
+
+def killed(tap):
+    """The next life finds a full disk, and what was acknowledged is in the region alone."""
+    with Kvd('--supervise', *LAZY) as kvd:
+        with kvd.connect() as c:
+            c.pipeline([('SET', 'durable', '1'), ('KVD.SYNC',)])
+            write(c, 'a')
+            pid = child(c)
+        room(kvd.pid, False)  # of the next child
+        os.kill(pid, signal.SIGKILL)
+        kvd.wait_ready()
+        with kvd.connect() as c:
+            tap.ok(child(c) != pid and holds(c, 'a'), 'F: another kvd serves what was kept')
+            wait_until(lambda: state(kvd) == 'degraded', 'what is left over, tried at once')
+            tap.ok(True, 'E: DEGRADED, not after the interval of the policy')
+            write(c, 'b')
+            tap.ok(isinstance(c.command('KVD.SYNC'), ReplyError), 'E: nothing is called durable')
+            os.kill(child(c), signal.SIGKILL)
+        kvd.wait_ready()
+        with kvd.connect() as c:
+            tap.ok(holds(c, 'ab'), 'F: and once more')
+            room(child(c), True)
+            wait_until(lambda: state(kvd) == 'ok', 'room')
+            tap.equal(c.command('KVD.SYNC'), 'OK', 'E: with room everything is durable')
+        room(kvd.pid, True)
+        tap.equal(kvd.stop(), 0, 'kvd stops')
+        kvd.start()
+        with kvd.connect() as c:
+            tap.ok(holds(c, 'ab'), 'E: and a start from the store has everything')
+
+
+def ended(tap):
+    """A life that ended in order must be called begun again, or versions could be repeated."""
+    with KeptKvd(*LAZY) as kvd:
+        with kvd.connect() as c:
+            write(c, 'a')
+        tap.equal(kvd.stop(), 0, 'kvd stops')
+        tap.ok(kvd.stopping.is_set(), 'and tells its keeper so')
+        os.environ['KVD_WRAPPER'] = f'prlimit --fsize={FULL}:'
+        try:
+            kvd.start()
+            tap.ok(False, 'the start fails')
+        except KvdFailed as failed:
+            tap.ok(failed.status == IOERR and 'took over' in failed.log,
+                   'F: the start fails late, for the disk')
+        finally:
+            del os.environ['KVD_WRAPPER']
+        tap.ok(not kvd.stopping.is_set() and 'kvd-region' in kvd.kept,
+               'F: its keeper hears of no stop, and keeps the region')
+        kvd.start()
+        with kvd.connect() as c:
+            tap.ok(holds(c, 'a') and kvd.log().count('took over') == 2, 'F: which the next has')
+
+
+def main():
+    tap = Tap()
+    killed(tap)
+    ended(tap)
+    tap.done()
+
+
+main()
