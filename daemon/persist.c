@@ -340,6 +340,17 @@ static void repair(struct persist *persist)
 	persist->round_open = false;
 }
 
+// The last look at what nothing was written to lately: while memory has all that was in it.
+static bool store_is_there(struct persist *persist)
+{
+	persist->txn = (struct persist_txn){ .target_seq = persist->durable_seq };
+	persist->result = store_begin(persist->options.store);
+	if (persist->result == STORE_OK) {
+		store_abort(persist->options.store);
+	}
+	return persist->result == STORE_OK;
+}
+
 static void *persist_main(void *argument)
 {
 	struct persist *persist = argument;
@@ -350,8 +361,12 @@ static void *persist_main(void *argument)
 	(void)pthread_setname_np(pthread_self(), "kvd-persist");
 	for (;;) {
 		enum persist_due due = persist_wait(persist);
-		if (due == DUE_STOP) {
+		if (due == DUE_STOP && (persist->stop_failures > 0 || store_is_there(persist))) {
 			return NULL;
+		}
+		if (due == DUE_STOP) {
+			commit_failed(persist, 0);
+			continue;
 		}
 		if (due == DUE_REPAIR) {
 			repair(persist);
@@ -472,7 +487,7 @@ int persist_stop(struct persist *persist)
 	persist_bring(persist, PERSIST_SLEEP_BACKOFF);
 	pthread_join(persist->thread, NULL);
 	int result = 0;
-	if (work_waits(persist) && persist->result != STORE_OK) {
+	if ((work_waits(persist) || persist->untrusted) && persist->result != STORE_OK) {
 		result = persist->result == STORE_NO_SPACE ? -ENOSPC : -EIO;
 	}
 	persist_free(persist);

@@ -79,6 +79,36 @@ static int store_reattach(struct store *store)
 	return result;
 }
 
+// A file that was removed or replaced under us can be written for ever, and nobody will ever find
+// what is in it. One that was cut short has mapped pages with nothing behind them: LMDB's next look
+// at one would end this process. LMDB itself never makes its file shorter.
+static int still_whole(struct store *store)
+{
+	char path[4096];
+	struct stat named;
+	struct stat opened;
+	mdb_filehandle_t fd;
+	int length = snprintf(path, sizeof(path), "%s/data.mdb", store->path);
+	if (length < 0 || (size_t)length >= sizeof(path)) {
+		return store_fail(store, "looking for its file", ENAMETOOLONG);
+	}
+	int rc = mdb_env_get_fd(store->env, &fd);
+	if (rc != 0) {
+		return store_fail(store, "looking for its file", rc);
+	}
+	if (stat(path, &named) != 0 || fstat(fd, &opened) != 0 || named.st_ino != opened.st_ino ||
+	    named.st_dev != opened.st_dev) {
+		return store_gone(store, "its file was removed or replaced",
+				  "kvd writes it anew from memory; leave the data folder alone");
+	}
+	if (opened.st_size < store->file_bytes) {
+		return store_gone(store, "its file was cut short",
+				  "kvd writes it anew from memory; leave the data folder alone");
+	}
+	store->file_bytes = opened.st_size;
+	return STORE_OK;
+}
+
 int store_begin(struct store *store)
 {
 	if (store->reopen || store->env == NULL) {
@@ -87,6 +117,10 @@ int store_begin(struct store *store)
 			store->reopen = true;
 			return result;
 		}
+	}
+	int whole = still_whole(store);
+	if (whole != STORE_OK) {
+		return whole;
 	}
 	// A reader beside us that was killed would hold back the pages of its snapshot for ever.
 	int dead = 0;
@@ -295,30 +329,6 @@ int store_delete_oldest(struct store *store, uint64_t count)
 	return STORE_OK;
 }
 
-// A file that was removed or replaced under us can be written for ever, and nobody will ever find
-// what is in it.
-static int still_there(struct store *store)
-{
-	char path[4096];
-	struct stat named;
-	struct stat opened;
-	mdb_filehandle_t fd;
-	int length = snprintf(path, sizeof(path), "%s/data.mdb", store->path);
-	if (length < 0 || (size_t)length >= sizeof(path)) {
-		return store_fail(store, "looking for its file", ENAMETOOLONG);
-	}
-	int rc = mdb_env_get_fd(store->env, &fd);
-	if (rc != 0) {
-		return store_fail(store, "looking for its file", rc);
-	}
-	if (stat(path, &named) == 0 && fstat(fd, &opened) == 0 && named.st_ino == opened.st_ino &&
-	    named.st_dev == opened.st_dev) {
-		return STORE_OK;
-	}
-	return store_gone(store, "its file was removed or replaced",
-			  "kvd writes it anew from memory; leave the data folder alone");
-}
-
 static int commit(struct store *store, uint64_t durable_seq, bool ends)
 {
 	int result = flush_block(store);
@@ -331,6 +341,11 @@ static int commit(struct store *store, uint64_t durable_seq, bool ends)
 		store->now.durable_seq = durable_seq;
 	}
 	store->now.ended = ends;
+	result = still_whole(store);
+	if (result != STORE_OK) {
+		store_abort(store);
+		return result;
+	}
 	int rc = store_meta_write(store, store->txn, &store->now);
 	if (rc != 0) {
 		return txn_fail(store, "writing its state", rc);
@@ -343,7 +358,7 @@ static int commit(struct store *store, uint64_t durable_seq, bool ends)
 		store_abort(store);
 		return result;
 	}
-	result = still_there(store);
+	result = still_whole(store);
 	if (result != STORE_OK) {
 		store_abort(store);
 		return result;

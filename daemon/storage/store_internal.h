@@ -44,6 +44,7 @@ struct store {
 	bool keep_failed;
 	bool renewable; // memory has what is in it
 	bool reopen; // the device failed: nothing this environment believes may be trusted
+	off_t file_bytes; // at the last look; it only grows
 	struct store_facts committed;
 	struct store_facts now;	      // with what the open transaction did
 	struct store_builder builder; // the block being filled

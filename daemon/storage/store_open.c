@@ -210,6 +210,14 @@ static int databases_open(struct store *store, MDB_txn *txn)
 	return result;
 }
 
+static off_t file_bytes(const struct store *store)
+{
+	mdb_filehandle_t fd;
+	struct stat facts;
+	bool known = mdb_env_get_fd(store->env, &fd) == 0 && fstat(fd, &facts) == 0;
+	return known ? facts.st_size : 0; // then the first transaction looks
+}
+
 int store_attach(struct store *store)
 {
 	int rc = store->alone ? 0 : lock_file_reserve(store);
@@ -256,6 +264,7 @@ int store_attach(struct store *store)
 		return result;
 	}
 	store->now = store->committed;
+	store->file_bytes = file_bytes(store);
 	store->reopen = false;
 	return STORE_OK;
 }

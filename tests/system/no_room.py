@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""A store that cannot be written when kvd starts.
+"""A store that cannot be written when kvd starts, or that is cut short or removed while it serves.
 
 With the region of the life before kvd serves as it would if that had come in mid-life; a start that
 fails all the same takes nothing from whoever keeps the region (E, F). The full disk is a limit on
@@ -9,6 +9,7 @@ the size of files, which leaves room for the two pages that LMDB begins with.
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 
@@ -98,10 +99,67 @@ def ended(tap):
             tap.ok(holds(c, 'a') and kvd.log().count('took over') == 2, 'F: which the next has')
 
 
+# ---- under a kvd that serves ----
+
+def data(kvd):
+    return os.path.join(kvd.dir, 'store', 'data.mdb')
+
+
+def cut_short(kvd):
+    os.truncate(data(kvd), os.path.getsize(data(kvd)) // 4 // 4096 * 4096)
+
+
+def cut_away(kvd):
+    os.truncate(data(kvd), 0)
+
+
+def removed(kvd):
+    os.unlink(data(kvd))
+
+
+def folder_removed(kvd):
+    shutil.rmtree(os.path.join(kvd.dir, 'store'))
+
+
+def serving(tap, harm):
+    name = harm.__name__
+    with Kvd(*COMMON, 'group') as kvd:
+        with kvd.connect() as c:
+            write(c, 'a')
+            harm(kvd)
+            said = c.command('SET', 'late', '1')
+            tap.ok(isinstance(said, ReplyError) and 'IOERR' in str(said),
+                   f'E: {name}: what is not durable is not called so: {said}')
+            wait_until(lambda: state(kvd) == 'ok', 'a store that is written anew')
+            write(c, 'b')
+            tap.ok(holds(c, 'ab'), f'F: {name}: kvd serves on')
+        tap.equal(kvd.kvctl('verify').returncode, 0, f'{name}: memory and store verify')
+        kvd.kill()
+        kvd.start()
+        with kvd.connect() as c:
+            tap.ok(holds(c, 'ab'), f'E: {name}: the store has everything')
+
+
+def stopping(tap, harm):
+    """Nothing is to be written any more, and what was is not there."""
+    name = harm.__name__
+    with Kvd(*COMMON, 'group') as kvd:
+        with kvd.connect() as c:
+            write(c, 'a')
+        harm(kvd)
+        tap.equal(kvd.stop(), 0, f'E: {name}: a stop looks once more')
+        kvd.start()
+        with kvd.connect() as c:
+            tap.ok(holds(c, 'a'), f'E: {name}: and had written it anew')
+
+
 def main():
     tap = Tap()
     killed(tap)
     ended(tap)
+    for harm in (cut_short, cut_away, removed, folder_removed):
+        serving(tap, harm)
+        stopping(tap, harm)
     tap.done()
 
 
