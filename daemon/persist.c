@@ -192,8 +192,8 @@ static bool repair_due(const struct persist *persist, uint64_t now_ns, uint64_t 
 static enum persist_due persist_wait(struct persist *persist)
 {
 	for (;;) {
+		bool stop = must_stop(persist); // first: who stops may have distrusted before
 		persist_take_distrust(persist);
-		bool stop = must_stop(persist);
 		bool work = work_waits(persist) || persist->untrusted;
 		uint64_t now_ns = persist->options.seam->monotonic_ns();
 		uint64_t wake_at_ns = PERSIST_NEVER;
@@ -329,14 +329,14 @@ static void repair(struct persist *persist)
 		return;
 	}
 	uint64_t now_ns = seam->monotonic_ns();
-	uint64_t backoff_ns = persist->repair_backoff_ns == 0 ? BACKOFF_FIRST_NS
-							      : persist->repair_backoff_ns * 2;
+	uint64_t backoff_ns =
+		persist->repair_backoff_ns == 0 ? BACKOFF_FIRST_NS : persist->repair_backoff_ns * 2;
 	persist->repair_backoff_ns =
 		backoff_ns < REPAIR_BACKOFF_MAX_NS ? backoff_ns : REPAIR_BACKOFF_MAX_NS;
 	uint64_t took_ns = now_ns - begun_ns;
-	persist->repair_at_ns = now_ns + (took_ns > persist->repair_backoff_ns
-						  ? took_ns
-						  : persist->repair_backoff_ns);
+	persist->repair_at_ns =
+		now_ns +
+		(took_ns > persist->repair_backoff_ns ? took_ns : persist->repair_backoff_ns);
 	persist->round_open = false;
 }
 
@@ -480,15 +480,15 @@ void persist_set_live_bytes(struct persist *persist, uint64_t live_bytes)
 			  live_bytes); // a hint: partner persist_compact_wanted()
 }
 
-int persist_stop(struct persist *persist)
+int persist_stop(struct persist *persist, char *why, size_t why_bytes)
 {
 	// Release: all that was appended before (partner: must_stop()'s acquire).
 	kvs_store_release(&persist->stopping, 1);
 	persist_bring(persist, PERSIST_SLEEP_BACKOFF);
 	pthread_join(persist->thread, NULL);
-	int result = 0;
-	if ((work_waits(persist) || persist->untrusted) && persist->result != STORE_OK) {
-		result = persist->result == STORE_NO_SPACE ? -ENOSPC : -EIO;
+	int result = work_waits(persist) || persist->untrusted ? persist->result : STORE_OK;
+	if (result != STORE_OK) {
+		strlcpy(why, persist->why, why_bytes);
 	}
 	persist_free(persist);
 	return result;

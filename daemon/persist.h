@@ -110,6 +110,6 @@ void persist_set_live_bytes(struct persist *persist, uint64_t live_bytes);
 size_t persist_take_moves(struct persist *persist, struct persist_move *out, size_t max);
 #define PERSIST_MOVES_MAX (1u << 18)
 
-/// Commits everything published, ends the thread, frees. Returns 0, or -errno if the last commit
-/// failed.
-int persist_stop(struct persist *persist);
+/// Commits everything published, ends the thread, frees. Returns STORE_OK; or an enum store_error
+/// if the last commit failed or the store is not trusted, and `why` tells the reason and a remedy.
+int persist_stop(struct persist *persist, char *why, size_t why_bytes);

@@ -93,6 +93,21 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 	return 0;
 }
 
+// What is not on the disk when kvd ends.
+static int say_lost(const struct kvd *kvd, int result, const char *why)
+{
+	unsigned long long durable_seq = keyspace_durable_seq(kvd->keyspace);
+	if (result == STORE_GONE) {
+		log_error(
+			"the last commit failed: %s; what kvd served is not in its store any more",
+			why);
+	} else {
+		log_error("the last commit failed: %s; writes since version %llu are lost", why,
+			  durable_seq);
+	}
+	return EX_IOERR;
+}
+
 // Without this word the next life only leaves a gap: a failure is no more than a line in the log.
 static void end_life(const struct kvd *kvd, struct store *store)
 {
@@ -113,15 +128,11 @@ int service_persist_stop(struct kvd *kvd, struct store *store)
 	if (kvd->persist == NULL) {
 		return 0;
 	}
-	int error = persist_stop(kvd->persist);
+	char why[512];
+	int result = persist_stop(kvd->persist, why, sizeof(why));
 	kvd->persist = NULL;
-	if (error != 0) {
-		LOG_AT(LOG_LEVEL_ERROR,
-		       "the last commit failed: %s; writes since version %llu are lost; %s before "
-		       "kvd starts again",
-		       strerror(-error), (unsigned long long)keyspace_durable_seq(kvd->keyspace),
-		       remedy_of_errno(-error));
-		return EX_IOERR;
+	if (result != STORE_OK) {
+		return say_lost(kvd, result, why);
 	}
 	if (keyspace_durable_seq(kvd->keyspace) == keyspace_last_seq(kvd->keyspace)) {
 		end_life(kvd, store);

@@ -79,6 +79,8 @@ static int store_reattach(struct store *store)
 	return result;
 }
 
+#define STORE_RENEWED "kvd writes it anew from memory; leave the data folder alone"
+
 // A file that was removed or replaced under us can be written for ever, and nobody will ever find
 // what is in it. One that was cut short has mapped pages with nothing behind them: LMDB's next look
 // at one would end this process. LMDB itself never makes its file shorter.
@@ -98,12 +100,13 @@ static int still_whole(struct store *store)
 	}
 	if (stat(path, &named) != 0 || fstat(fd, &opened) != 0 || named.st_ino != opened.st_ino ||
 	    named.st_dev != opened.st_dev) {
-		return store_gone(store, "its file was removed or replaced",
-				  "kvd writes it anew from memory; leave the data folder alone");
+		int result = store_folder_check(store);
+		return result != STORE_OK ? result
+					  : store_gone(store, "its file was removed or replaced",
+						       STORE_RENEWED);
 	}
 	if (opened.st_size < store->file_bytes) {
-		return store_gone(store, "its file was cut short",
-				  "kvd writes it anew from memory; leave the data folder alone");
+		return store_gone(store, "its file was cut short", STORE_RENEWED);
 	}
 	store->file_bytes = opened.st_size;
 	return STORE_OK;

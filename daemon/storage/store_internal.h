@@ -71,6 +71,10 @@ int store_gone(struct store *store, const char *what, const char *remedy);
 /// made durable in it. 0 or errno.
 int store_folder_sync(const char *path);
 
+/// The data folder must be the one that this kvd has locked: in another, a second kvd may serve.
+/// Returns STORE_OK or an enum store_error.
+int store_folder_check(struct store *store);
+
 /// Opens the environment of store->path and reads its facts. Returns an enum store_error.
 int store_attach(struct store *store);
 void store_detach(struct store *store);

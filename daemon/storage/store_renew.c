@@ -17,6 +17,9 @@
 #include "daemon/storage/store_internal.h"
 
 #define RENEW_PATH_BYTES 4096u
+#define FOLDER_REMEDY                                                                              \
+	"bring the old one back; or, before kvd ends, save the data with kvctl dump, and load it " \
+	"when kvd was started again"
 
 static int path_of(const struct store *store, const char *name, char path[RENEW_PATH_BYTES])
 {
@@ -41,16 +44,16 @@ static int folder_remove(const char *folder)
 	return rmdir(folder) == 0 || errno == ENOENT ? 0 : errno;
 }
 
-// The data folder must be the one that this kvd has locked: in another, a second kvd may serve.
-static int data_folder_check(struct store *store)
+int store_folder_check(struct store *store)
 {
 	struct stat now;
 	if (stat(store->dir, &now) != 0) {
-		return store_fail(store, "looking for its folder", errno);
+		return errno == ENOENT || errno == ENOTDIR
+			       ? store_gone(store, "the data folder was removed", FOLDER_REMEDY)
+			       : store_fail(store, "looking for its folder", errno);
 	}
 	if (now.st_dev != store->dir_device || now.st_ino != store->dir_inode) {
-		return store_gone(store, "the data folder was replaced",
-				  "bring the old one back, or restart kvd");
+		return store_gone(store, "the data folder was replaced", FOLDER_REMEDY);
 	}
 	return STORE_OK;
 }
@@ -70,7 +73,7 @@ int store_renew_begin(struct store *store)
 	store_abort(store);
 	store_detach(store);
 	store->reopen = true;
-	int result = data_folder_check(store);
+	int result = store_folder_check(store);
 	if (result != STORE_OK) {
 		return result;
 	}
@@ -206,7 +209,7 @@ int store_renew_finish(struct store *store, enum store_replaced replaced)
 	char name[64];
 	int result = verify(store);
 	if (result == STORE_OK) {
-		result = data_folder_check(store);
+		result = store_folder_check(store);
 	}
 	if (result != STORE_OK) {
 		return result;

@@ -116,7 +116,8 @@ int life_end(struct life *life)
 {
 	int result = 0;
 	if (life->threaded) {
-		result = persist_stop(life->persist);
+		char why[600];
+		result = persist_stop(life->persist, why, sizeof(why));
 	} else {
 		persist_free(life->persist);
 	}

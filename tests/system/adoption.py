@@ -8,6 +8,7 @@ its way all or nothing; and what stands in the store afterwards is the same.
 """
 import os
 import re
+import shutil
 import struct
 import sys
 
@@ -218,6 +219,23 @@ def foreign(tap):
             tap.equal(c.command('DBSIZE'), 6000, 'F: and the one behind it taken over')
 
 
+def folder_removed(tap):
+    """Data folder and store are made anew by the next kvd, from what is kept."""
+    with KeptKvd(*SMALL, '--persist', 'group') as kvd:
+        with kvd.connect() as c:
+            c.pipeline([('SET', b'a%d' % i, b'v' * 64) for i in range(3000)])
+            shutil.rmtree(kvd.dir)
+            tap.ok(isinstance(c.command('SET', 'late', '1'), ReplyError),
+                   'E: without its folder nothing is durable')
+        kvd.kill()
+        for _ in range(2):
+            kvd.start()
+            with kvd.connect() as c:
+                tap.equal(c.command('DBSIZE'), 3001, 'E, F: and nothing is lost')
+            kvd.kill()
+            kvd.drop_kept()
+
+
 def mistaken(tap):
     """A service manager gives up, and drops the region, for some exit codes: never for kvd's."""
     name = 'a start that cannot succeed'
@@ -255,6 +273,7 @@ def main():
     damaged(tap)
     laid_out_otherwise(tap)
     foreign(tap)
+    folder_removed(tap)
     mistaken(tap)
     for name in ('memory', 'lazy', 'group'):
         policy(tap, rng, name)

@@ -100,9 +100,53 @@ def vanished(tap):
     tap.equal(kvd.kvctl('health').returncode, 3, 'kvctl health without a kvd: unreachable')
 
 
+def folder_gone(tap):
+    """The data folder itself: what is true is said, and what helps."""
+    with Kvd(start=False) as kvd:
+        kvd.start('--persist', 'group', '--socket', os.path.join(kvd.root, 'kvd.sock'))
+        with kvd.connect() as connection:
+            fill(connection)
+            aside = kvd.dir + '.aside'
+            os.rename(kvd.dir, aside)
+            tap.ok(is_refused(write(connection, 'a')), 'E: the folder is gone: nothing is durable')
+            said = kvd.kvctl('health').stdout.decode()
+            tap.ok('the data folder was removed' in said and 'kvctl dump' in said,
+                   f'kvctl health says so: {said}')
+            os.mkdir(kvd.dir)
+            wait_until(lambda: 'was replaced' in kvd.kvctl('health').stdout.decode(),
+                       'the folder to be found replaced')
+            tap.ok('kvctl dump' in kvd.kvctl('health').stdout.decode(),
+                   'one of the same name is another one')
+            tap.equal(os.listdir(kvd.dir), [], 'which kvd leaves alone')
+            os.rmdir(kvd.dir)
+            os.rename(aside, kvd.dir)
+            recovers(connection, 'b')
+            os.rename(kvd.dir, aside)
+            before = len(kvd.log())
+        tap.equal(kvd.stop(), 74, 'a stop without it fails')
+        said = kvd.log()[before:]
+        tap.ok('the data folder was removed' in said and 'is not in its store any more' in said and
+               'dmesg' not in said, f'and tells what is lost: {said}')
+        os.rename(aside, kvd.dir)
+
+
+def gone_at_stop(tap):
+    """The store is removed while nobody writes: a stop finds that, and writes it anew."""
+    with Kvd('--persist', 'group') as kvd:
+        with kvd.connect() as connection:
+            fill(connection)
+        shutil.rmtree(os.path.join(kvd.dir, 'store'))
+        tap.equal(kvd.stop(), 0, 'it ends in order')
+        kvd.start()
+        with kvd.connect() as connection:
+            tap.equal(connection.command('DBSIZE'), KEYS, 'E: and nothing is lost')
+
+
 def main():
     tap = Tap()
     no_room(tap)
+    folder_gone(tap)
+    gone_at_stop(tap)
     vanished(tap)
     tap.done()
 
