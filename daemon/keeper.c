@@ -36,6 +36,7 @@ struct keeper {
 	int fd;
 	char address[sizeof(((struct sockaddr_un *)0)->sun_path) + 1]; // as in NOTIFY_SOCKET
 	pid_t child;
+	uint64_t strangers; // messages of others
 	size_t count;
 	struct keeper_entry entries[KEEPER_DESCRIPTORS_MAX];
 };
@@ -174,6 +175,11 @@ size_t keeper_count(const struct keeper *keeper)
 	return keeper->count;
 }
 
+uint64_t keeper_strangers(const struct keeper *keeper)
+{
+	return keeper->strangers;
+}
+
 void keeper_listen_to(struct keeper *keeper, pid_t child)
 {
 	keeper->child = child;
@@ -294,9 +300,11 @@ static bool keeper_receive(struct keeper *keeper, struct keeper_message *message
 	message->text[bytes] = '\0';
 	bool whole = (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
 	if (keeper->child == 0 || message->sender.pid != keeper->child) {
+		keeper->strangers++;
 		log_warning("supervise: a message of process %d, user %u, is ignored: it is not "
-			    "the child's",
-			    (int)message->sender.pid, (unsigned)message->sender.uid);
+			    "the child's; %llu such so far",
+			    (int)message->sender.pid, (unsigned)message->sender.uid,
+			    (unsigned long long)keeper->strangers);
 	} else if (!whole) {
 		log_warning("supervise: a message of the child is ignored: it is too long, or too "
 			    "many files are open");

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /// Descriptors that are kept at most; more are refused, with a line in the log.
@@ -27,6 +28,9 @@ void keeper_destroy(struct keeper *keeper);
 /// To be polled for input; the keeper's own.
 int keeper_fd(const struct keeper *keeper);
 size_t keeper_count(const struct keeper *keeper);
+
+/// Messages of others than the child, which were ignored: all of them, unlike the lines in the log.
+uint64_t keeper_strangers(const struct keeper *keeper);
 
 /// From now on only process `child` is listened to; 0: nobody is.
 void keeper_listen_to(struct keeper *keeper, pid_t child);

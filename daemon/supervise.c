@@ -270,8 +270,12 @@ static void supervise_bury(struct supervise *s, int status)
 	}
 	char when[64];
 	supervise_plan(s, when, sizeof(when));
-	LOG_AT(LOG_LEVEL_WARNING, "supervise: kvd (process %d) %s and %s; descriptors kept: %zu",
-	       pid, how, when, keeper_count(s->keeper));
+	LOG_AT(LOG_LEVEL_WARNING,
+	       "supervise: kvd (process %d) %s and %s; descriptors kept: %zu, messages of "
+	       "strangers "
+	       "ignored: %llu",
+	       pid, how, when, keeper_count(s->keeper),
+	       (unsigned long long)keeper_strangers(s->keeper));
 	notify_status("kvd %s and %s", how, when);
 }
 
@@ -365,6 +369,10 @@ int supervise_run(const struct seam *seam, char *const arguments[])
 		LOG_AT(LOG_LEVEL_ERROR, "supervise: %s; %s", strerror(-error),
 		       remedy_of_errno(-error));
 		s.code = EX_OSERR;
+	}
+	if (s.keeper != NULL && keeper_strangers(s.keeper) > 0) {
+		LOG_AT(LOG_LEVEL_NOTICE, "supervise: messages of strangers ignored: %llu",
+		       (unsigned long long)keeper_strangers(s.keeper));
 	}
 	supervise_close(&s);
 	return s.code;

@@ -248,13 +248,19 @@ static int odd_life(struct fdstore *store)
 	return say(longest, sizeof(longest)) != 0 ? 4 : 0;
 }
 
+#define STRANGERS 50u // messages: more than the log has lines for
+
 static int stranger_life(struct fdstore *store)
 {
 	(void)store;
 	pid_t stranger = fork(); // the child's child is not the child
 	if (stranger == 0) {
 		static const char text[] = "READY=1\nFDSTORE=1\nFDNAME=s";
-		_exit(say(text, sizeof(text) - 1) != 0);
+		bool good = true;
+		for (unsigned i = 0; i < STRANGERS; i++) {
+			good = good && say(text, sizeof(text) - 1) == 0;
+		}
+		_exit(!good);
 	}
 	int status;
 	return waitpid(stranger, &status, 0) == stranger && status == 0 ? 0 : 1;
@@ -266,12 +272,14 @@ static void odd(void)
 	unsigned heard = 0;
 	ok_int(keeper_create(&keeper, &seam_system, NULL), 0, "a keeper among strangers");
 	size_t before = open_count();
-	ok_int(live(keeper, stranger_life, &heard), 0, "a process that is not the child");
+	ok_int(live_heard(keeper, stranger_life, &heard), 0, "a process that is not the child");
 	ok(heard == 0 && keeper_count(keeper) == 0, "is not listened to");
 	ok_u64(open_count(), before, "and what it sent is closed");
+	ok_u64(keeper_strangers(keeper), STRANGERS, "and all of it is counted");
 	ok_int(live_heard(keeper, odd_life, &heard), 0, "messages of a child that has gone wrong");
 	ok(heard == 0 && keeper_count(keeper) == 0, "change nothing");
 	ok_u64(open_count(), before, "and leave nothing open");
+	ok_u64(keeper_strangers(keeper), STRANGERS, "nor is the child a stranger");
 	keeper_destroy(keeper);
 }
 
