@@ -73,7 +73,7 @@ static int access_name(enum access_kind kind, const char *name, uint32_t *id)
 
 /// One word, which is not `none`. 0, or as access_check().
 static int access_word(const char *word, struct access_entry *entry, char *error,
-			size_t error_bytes)
+		       size_t error_bytes)
 {
 	static const struct {
 		const char *prefix;
@@ -131,10 +131,11 @@ static bool access_add(struct access_list *list, struct access_entry entry)
 }
 
 // Without a `list` it only looks: that needs memory for nothing but the look-up of a name.
-static int access_parse(const char *text, struct access_list *list, char *error,
-			size_t error_bytes)
+static int access_parse(const char *text, struct access_list *list, char *error, size_t error_bytes)
 {
 	const char *at = text ? text : "*";
+	size_t words = 0;
+	bool none = false;
 	while (*(at += strspn(at, ACCESS_SEPARATORS))) {
 		char word[ACCESS_WORD_BYTES_MAX];
 		size_t bytes = strcspn(at, ACCESS_SEPARATORS);
@@ -146,7 +147,14 @@ static int access_parse(const char *text, struct access_list *list, char *error,
 		word[bytes] = '\0';
 		at += bytes;
 		struct access_entry entry;
-		if (strcmp(word, "none") == 0) {
+		words++;
+		none = none || strcmp(word, "none") == 0;
+		if (none && words > 1) {
+			(void)snprintf(error, error_bytes,
+				       "'none' stands alone: leave it out, or the others");
+			return EINVAL;
+		}
+		if (none) {
 			continue;
 		}
 		int failure = access_word(word, &entry, error, error_bytes);
@@ -157,6 +165,11 @@ static int access_parse(const char *text, struct access_list *list, char *error,
 			(void)snprintf(error, error_bytes, "out of memory");
 			return ENOMEM;
 		}
+	}
+	if (words == 0) {
+		(void)snprintf(error, error_bytes,
+			       "an empty list: write none for nobody, * for everybody");
+		return EINVAL;
 	}
 	return 0;
 }

@@ -30,8 +30,8 @@ struct access_peer {
 struct access;
 
 /// Parses one list a right, in the order of their bits: words separated by blanks or commas, each
-/// `*`, `none`, user:NAME, user:NUMBER, group:NAME or group:NUMBER; NULL stands for `*`. NULL if
-/// memory is short or a list is wrong: `error` says what and the remedy, *wrong which list.
+/// `*`, user:NAME, user:NUMBER, group:NAME or group:NUMBER, or `none` alone; NULL stands for `*`.
+/// NULL if memory is short or a list is wrong: `error` says what and the remedy, *wrong which list.
 struct access *access_create(const char *const lists[ACCESS_RIGHTS], unsigned *wrong, char *error,
 			     size_t error_bytes);
 /// NULL is fine.

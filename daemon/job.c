@@ -197,8 +197,8 @@ static void take_store_state(const struct kvd *kvd, struct job *job)
 	}
 }
 
-// False: memory is short, or the data folder has no path.
-static bool fill(struct jobs *jobs, struct job *job)
+// 0 or errno; ENOMEM or what the data folder's path failed with.
+static int fill(struct jobs *jobs, struct job *job)
 {
 	struct kvd *kvd = jobs->kvd;
 	const struct kvs_map *map = keyspace_map(kvd->keyspace);
@@ -219,9 +219,10 @@ static bool fill(struct jobs *jobs, struct job *job)
 	job->begun_ns = now_ns;
 	job->asked_ns = now_ns;
 	job->dir = realpath(kvd->config.dir, NULL);
+	int error = job->dir != NULL ? 0 : errno;
 	take_store_state(kvd, job);
 	text_init(&job->result, JOB_RESULT_BYTES_MAX);
-	return job->dir != NULL;
+	return error;
 }
 
 static bool start(struct jobs *jobs, struct job *job, char *why, size_t why_bytes)
@@ -257,9 +258,16 @@ bool jobs_begin(struct jobs *jobs, enum job_kind kind, const char *name, char *w
 		jobs->fenced = region_walk_must_fence(keyspace_map(jobs->kvd->keyspace));
 	}
 	struct job *job = calloc(1, sizeof(*job));
-	if (job == NULL || jobs->slot == NULL || !fill(jobs, job)) {
-		(void)snprintf(why, why_bytes, "out of memory, or %s has no path",
-			       jobs->kvd->config.dir);
+	int error = job == NULL || jobs->slot == NULL ? ENOMEM : fill(jobs, job);
+	if (error == ENOMEM) {
+		(void)snprintf(why, why_bytes, "out of memory");
+	} else if (error != 0) {
+		(void)snprintf(why, why_bytes,
+			       "the data folder %s cannot be found: %s; bring it back, or save the "
+			       "data with kvctl dump and restart kvd",
+			       jobs->kvd->config.dir, strerror(error));
+	}
+	if (error != 0) {
 		job_free(job);
 		return false;
 	}

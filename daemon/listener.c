@@ -25,6 +25,7 @@
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
+#include "shm/limits.h"
 
 #define LISTENER_ACCEPTS_A_TURN 64
 #define LISTENER_CLOCK_EVERY 8 // of them between two looks at the clock
@@ -132,9 +133,17 @@ static void listener_out_of_descriptors(struct listener *listener, int listening
 	listener_pause(listener);
 }
 
-static bool listener_is_full(const struct listener *listener)
+/// Root and kvd's own user are not bounded by what is for all others: they could as well stop kvd,
+/// and whoever is to find out who leaves connections open has to get in.
+static bool listener_is_bounded(const struct refused *who)
 {
-	return session_count(listener->sessions) >= listener->kvd->config.clients_max;
+	return who->uid != 0 && who->uid != geteuid();
+}
+
+static bool listener_is_full(const struct listener *listener, const struct refused *who)
+{
+	uint64_t reserved = listener_is_bounded(who) ? 0 : KVS_CLIENTS_RESERVED;
+	return session_count(listener->sessions) >= listener->kvd->config.clients_max + reserved;
 }
 
 /// Connections that one user may have.
@@ -145,11 +154,9 @@ static uint64_t listener_share(const struct listener *listener)
 	return share > 0 ? share : 1;
 }
 
-/// Has the user who connects his share already? Root and kvd's own user are not bounded: they could
-/// as well stop kvd.
 static bool listener_uid_is_full(const struct listener *listener, const struct refused *who)
 {
-	return who->uid != 0 && who->uid != geteuid() &&
+	return listener_is_bounded(who) &&
 	       session_uid_count(listener->sessions, who->uid) >= listener_share(listener);
 }
 
@@ -164,20 +171,25 @@ static void listener_refuse_user(struct listener *listener, int fd, const struct
 			"(maxclients-uid-share)\r\n");
 }
 
+static void listener_refuse_all(struct listener *listener, int fd, const struct refused *who)
+{
+	refuse_peer(listener->kvd, REFUSAL_MAXCLIENTS, who,
+		    "%llu clients are connected, the limit; raise maxclients, or find out who "
+		    "leaves connections open (kvctl clients): for root and kvd's own user %u "
+		    "places are kept",
+		    (unsigned long long)listener->kvd->config.clients_max, KVS_CLIENTS_RESERVED);
+	listener_refuse(listener, fd, "-ERR max number of clients reached\r\n");
+}
+
 static void listener_take(struct listener *listener, int fd)
 {
 	session_count_up(listener->sessions, KVS_COUNTER_connections_received, 1);
-	if (listener_is_full(listener)) {
-		struct refused who = listener_peer(fd);
-		refuse_peer(listener->kvd, REFUSAL_MAXCLIENTS, &who,
-			    "%llu clients are connected, the limit; raise maxclients, or find out "
-			    "who leaves connections open (kvctl clients)",
-			    (unsigned long long)listener->kvd->config.clients_max);
-		listener_refuse(listener, fd, "-ERR max number of clients reached\r\n");
-		return;
-	}
 	if (session_count(listener->sessions) >= listener_share(listener)) {
 		struct refused who = listener_peer(fd);
+		if (listener_is_full(listener, &who)) {
+			listener_refuse_all(listener, fd, &who);
+			return;
+		}
 		if (listener_uid_is_full(listener, &who)) {
 			listener_refuse_user(listener, fd, &who);
 			return;

@@ -35,6 +35,7 @@
 
 #define KVS_COMMAND_ARGS_MAX (1024u * 1024u) // RESP array length, as Redis
 #define KVS_INLINE_BYTES_MAX (64u << 10) // one inline command line, as Redis
+#define KVS_CLIENTS_RESERVED 8u // beyond maxclients, for root and kvd's own user
 #define KVS_CLIENT_NAME_BYTES_MAX 128u
 #define KVS_SOCKET_PATH_BYTES_MAX 107u // sun_path less its NUL
 #define KVS_SOCKET_PATH_DEFAULT "/run/kvd/kvd.sock" // where clients look that are told nothing

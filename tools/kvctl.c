@@ -110,7 +110,9 @@ static int kvctl_fail_text(const struct kvctl *kvctl, int status, const char *wh
 	if (status == KVC_UNKNOWN) {
 		return kvctl_error(code, "%s: no answer came%s%s%s", what, colon, text, open);
 	}
-	bool complete = status == KVC_UNREACHABLE || status == KVC_REFUSED || status == KVC_INVALID;
+	// A full kvd and a user's quota are both -OOM: only kvd's own words tell them apart.
+	bool complete = status == KVC_UNREACHABLE || status == KVC_REFUSED ||
+			status == KVC_INVALID || status == KVC_NO_MEMORY;
 	if (complete && *text) {
 		return kvctl_error(code, "%s: %s", what, text);
 	}

@@ -55,11 +55,13 @@ static uint32_t rights_of(const struct access *access, uint32_t uid, uint32_t gi
 
 static void test_words(void)
 {
-	static const char *const good[] = { "*",	  "none",
-					    "",		  "user:5",
-					    "group:0",	  "user:root",
-					    "group:root", " user:1,group:2\t,, user:3 ",
-					    "none user:1" };
+	static const char *const good[] = { "*",
+					    "none",
+					    "user:5",
+					    "group:0",
+					    "user:root",
+					    "group:root",
+					    " user:1,group:2\t,, user:3 " };
 	static const struct {
 		const char *text;
 		const char *says;
@@ -73,6 +75,10 @@ static void test_words(void)
 		{ "user:-1", "no user" },
 		{ "group:no such", "no group" },
 		{ "**", "none of" },
+		{ "none *", "'none' stands alone" },
+		{ "user:1,none", "'none' stands alone" },
+		{ "", "empty" },
+		{ " , ", "empty" },
 	};
 	char error[256];
 	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {

@@ -14,6 +14,7 @@
 
 #include "daemon/listener.h"
 #include "shm/counters.h"
+#include "shm/limits.h"
 #include "tests/daemon/wire_stub.h"
 #include "tests/tap/tap.h"
 
@@ -203,12 +204,22 @@ static void test_clients_max(void)
 	if (start(&listener, error, sizeof(error)) != 0) {
 		abort();
 	}
+	// kvd's own user has the places that are kept for it, too.
 	stub.kvd.config.clients_max = 3;
+	int kept[KVS_CLIENTS_RESERVED];
+	for (unsigned i = 0; i < KVS_CLIENTS_RESERVED; i++) {
+		kept[i] = dial();
+	}
 	int fds[4];
 	for (int i = 0; i < 4; i++) {
 		fds[i] = dial();
 	}
 	turns(listener);
+	bool served_all = true;
+	for (unsigned i = 0; i < KVS_CLIENTS_RESERVED; i++) {
+		served_all = served(listener, kept[i]) && served_all;
+	}
+	ok(served_all, "G: places are kept for kvd's own user");
 	ok(says(fds[3], "-ERR max number of clients reached\r\n"),
 	   "G: one client too many is told so");
 	char byte;
@@ -224,10 +235,14 @@ static void test_clients_max(void)
 	fds[1] = dial();
 	turns(listener);
 	ok(served(listener, fds[1]), "also when it comes in the moment in which the other leaves");
-	ok_u64(stub_counter(KVS_COUNTER_connections_received), 6, "received");
+	ok_u64(stub_counter(KVS_COUNTER_connections_received), 6 + KVS_CLIENTS_RESERVED,
+	       "received");
 	ok_u64(stub_counter(KVS_COUNTER_connections_rejected), 1, "rejected");
 	for (int i = 1; i < 4; i++) {
 		close(fds[i]);
+	}
+	for (unsigned i = 0; i < KVS_CLIENTS_RESERVED; i++) {
+		close(kept[i]);
 	}
 	stop(listener);
 }
@@ -308,7 +323,7 @@ static void test_share_of_user(void)
 	}
 	stub.kvd.config.clients_max = 6;
 	stub.kvd.config.clients_share_percent = 50;
-	int fds[8];
+	int fds[9];
 	for (int i = 0; i < 4; i++) {
 		fds[i] = dial_as(64001);
 	}
@@ -333,7 +348,10 @@ static void test_share_of_user(void)
 	turns(listener);
 	ok(served(listener, fds[6]) && says(fds[7], "-ERR max number of clients reached\r\n"),
 	   "but the bound of all");
-	for (int i = 0; i < 8; i++) {
+	fds[8] = dial();
+	turns(listener);
+	ok(served(listener, fds[8]), "G: beyond which root gets in, to see who they are");
+	for (int i = 0; i < 9; i++) {
 		close(fds[i]);
 	}
 	stop(listener);

@@ -415,6 +415,15 @@ def interrupted(tap):
                    f'{args[0]} of a pipe waits for nobody: {said.stderr}')
 
 
+def without_folder(tap):
+    with Kvd('--persist', 'memory') as kvd, kvd.connect() as connection:
+        os.rename(kvd.dir, kvd.dir + '.away')
+        said = str(connection.command('KVD.VERIFY', 'START'))
+        tap.ok('No such file' in said and kvd.dir in said and 'memory' not in said,
+               f'a data folder that is gone is called that: {said}')
+        os.rename(kvd.dir + '.away', kvd.dir)
+
+
 def read_only(tap):
     """A data folder, and a backup, on a file system that cannot be written."""
     wrapper = ['unshare', '--map-root-user', '--mount', 'sh', '-c',
@@ -479,6 +488,7 @@ def main():
     memory(tap)
     cut_off(tap)
     interrupted(tap)
+    without_folder(tap)
     read_only(tap)
     strangers(tap)
     tap.done()

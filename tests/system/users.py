@@ -195,7 +195,8 @@ def wrong_lists(tap):
         for text, part in (('user:', 'none of'), ('bob', 'none of'),
                            ('user:no-such-user-here', 'no user'),
                            ('group:no-such-group-here', 'no group'),
-                           ('user:4294967295', 'no user')):
+                           ('user:4294967295', 'no user'), ('none *', 'stands alone'),
+                           ('', 'empty')):
             said = root.command('CONFIG', 'SET', 'allow-write', text)
             tap.ok(is_error(said, part, 'allow-write'), f'{text}: {said}')
         tap.equal(root.command('CONFIG', 'GET', 'allow-write'), [b'allow-write', b'*'],

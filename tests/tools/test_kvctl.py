@@ -11,6 +11,7 @@ import subprocess
 from bridge import Bridge
 from kvdtest import KVCTL_PROGRAM, Kvd, Tap
 
+RESERVED = 8  # KVS_CLIENTS_RESERVED of shm/limits.h: this user is kvd's own, and has them
 BINARY = bytes(range(256)) * 3
 CLOCK_MS = 10  # mapped reads look at the coarse clock, which runs behind
 
@@ -215,6 +216,16 @@ def usage(tap, kvd):
                f'status 2 and {words.decode()}: {" ".join(args)[:60]}')
 
 
+def full(tap, kvd):
+    """kvd's own words say whether it is full or the user has too much."""
+    with kvd.connect() as connection:
+        connection.command('CONFIG', 'SET', 'maxmemory', '1')
+        got = kvd.kvctl('set', 'a', 'b')
+        tap.ok(got.returncode == 1 and b': OOM command not allowed' in got.stderr and
+               b'this process' not in got.stderr, f'a full kvd: {got.stderr}')
+        connection.command('CONFIG', 'SET', 'maxmemory', '0')
+
+
 def unreachable(tap, kvd):
     missing_path = os.path.join(kvd.root, 'none.sock')
     plain = os.path.join(kvd.root, 'plain')
@@ -267,11 +278,13 @@ def turned_away(tap):
             except (AssertionError, OSError, EOFError):
                 first.close()
                 first = None
+        reserved = [kvd.connect() for _ in range(RESERVED)]
         for verb in (('get', 'a'), ('set', 'a', 'b'), ('ping',)):
             got = kvd.kvctl(*verb)
             tap.ok(got.returncode == 3 and b'turned this connection away' in got.stderr and
                    b'max number of clients' in got.stderr, f'{verb[0]}: status 3, and by whom')
-        first.close()
+        for client in [first, *reserved]:
+            client.close()
 
 
 def no_mapping(tap, kvd):
@@ -323,7 +336,7 @@ def local_trouble(tap, kvd):
 def main():
     tap = Tap()
     with Kvd('--persist', 'memory') as kvd:
-        for part in (values, missing, conditions, times, server, terminal, usage, unreachable,
+        for part in (values, missing, conditions, times, server, terminal, usage, full, unreachable,
                      silent_peer, no_mapping, local_trouble):
             part(tap, kvd)
     turned_away(tap)
