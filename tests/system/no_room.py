@@ -153,6 +153,28 @@ def stopping(tap, harm):
             tap.ok(holds(c, 'a'), f'E: {name}: and had written it anew')
 
 
+def too_late(tap):
+    """A cut that comes between the look and LMDB ends that kvd, and no other."""
+    with Kvd('--supervise', *COMMON, 'group') as kvd:
+        with kvd.connect() as c:
+            write(c, 'a')
+            pid = child(c)
+        os.kill(pid, signal.SIGSTOP)
+        cut_short(kvd)
+        os.kill(pid, signal.SIGBUS)
+        os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: 'starts again' in kvd.log(), 'its death')
+        kvd.wait_ready()
+        wait_until(lambda: state(kvd) == 'ok', 'a store that is written anew')
+        with kvd.connect() as c:
+            tap.ok(holds(c, 'a'), 'F: the next serves what was kept')
+            tap.equal(c.command('SET', 'late', '1'), 'OK', 'E: and writes')
+        log = kvd.log()
+        tap.ok('data.mdb is cut short' in log and log.count('starts again') == 1,
+               'it says what is wrong, and lives')
+        tap.equal(kvd.stop(), 0, 'kvd stops')
+
+
 def main():
     tap = Tap()
     killed(tap)
@@ -160,6 +182,7 @@ def main():
     for harm in (cut_short, cut_away, removed, folder_removed):
         serving(tap, harm)
         stopping(tap, harm)
+    too_late(tap)
     tap.done()
 
 
