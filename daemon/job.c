@@ -114,6 +114,7 @@ struct jobs *jobs_create(struct kvd *kvd)
 	struct jobs *jobs = calloc(1, sizeof(*jobs));
 	if (jobs != NULL) {
 		jobs->kvd = kvd;
+		job_backup_tidy(kvd->config.dir);
 	}
 	return jobs;
 }
@@ -122,6 +123,7 @@ static void job_free(struct job *job)
 {
 	if (job != NULL) {
 		text_fini(&job->result);
+		free(job->made);
 		free(job->dir);
 		free(job);
 	}
@@ -160,7 +162,9 @@ static void join(struct jobs *jobs)
 		keyspace_unfollow(jobs->kvd->keyspace);
 	}
 	if (jobs->job->good) {
-		log_notice("a %s is done", job_names[jobs->job->kind]);
+		log_notice("a %s is done%s%s", job_names[jobs->job->kind],
+			   jobs->job->made != NULL ? ": " : "",
+			   jobs->job->made != NULL ? jobs->job->made : "");
 		conclude(jobs);
 	} else {
 		log_warning("a %s failed: %s", job_names[jobs->job->kind], jobs->job->error);
@@ -249,8 +253,10 @@ bool jobs_begin(struct jobs *jobs, enum job_kind kind, const char *name, char *w
 {
 	jobs_turn(jobs);
 	if (jobs->started) {
-		(void)snprintf(why, why_bytes, "a %s is under way: wait for it, or cancel it",
-			       job_names[jobs->job->kind]);
+		(void)snprintf(why, why_bytes,
+			       "a %s is under way: wait for it, or end it with %s CANCEL",
+			       job_names[jobs->job->kind],
+			       jobs->job->kind == JOB_BACKUP ? "KVD.BACKUP" : "KVD.VERIFY");
 		return false;
 	}
 	if (jobs->slot == NULL) {

@@ -19,7 +19,8 @@ enum job_kind { JOB_BACKUP, JOB_VERIFY };
 #define JOB_LEASE_NS UINT64_C(10000000000)
 #define JOB_NAME_BYTES_MAX 100u
 
-/// NULL if memory is short. `kvd` must outlive it; keyspace and readers must be there.
+/// NULL if memory is short. `kvd` must outlive it; keyspace and readers must be there, and the data
+/// folder locked: a backup that was cut off is removed from it.
 struct jobs *jobs_create(struct kvd *kvd);
 /// Cancels what is under way, and waits for it. NULL is fine.
 void jobs_destroy(struct jobs *jobs);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "daemon/job_internal.h"
+#include "daemon/log.h"
 #include "daemon/persist.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
@@ -59,17 +60,18 @@ static void remove_work(const char *work)
 	}
 }
 
-// What a kvd left that was killed in the middle. Nobody else writes here: the folder is locked.
-static void remove_leftovers(const struct backup *backup)
+void job_backup_tidy(const char *dir)
 {
+	char at[BACKUP_PATH_BYTES];
 	char path[BACKUP_PATH_BYTES];
-	DIR *folder = opendir(backup->folder);
+	int bytes = snprintf(at, sizeof(at), "%s/backup", dir);
+	DIR *folder = bytes > 0 && (size_t)bytes < sizeof(at) ? opendir(at) : NULL;
 	const struct dirent *entry;
 	while (folder != NULL && (entry = readdir(folder)) != NULL) {
 		size_t length = strlen(entry->d_name);
 		if (length > 4 && strcmp(entry->d_name + length - 4, ".new") == 0 &&
-		    snprintf(path, sizeof(path), "%s/%s", backup->folder, entry->d_name) <
-			    (int)sizeof(path)) {
+		    snprintf(path, sizeof(path), "%s/%s", at, entry->d_name) < (int)sizeof(path)) {
+			log_notice("removing %s, a backup that was cut off", path);
 			remove_work(path);
 		}
 	}
@@ -131,7 +133,7 @@ static bool make_folders(struct backup *backup)
 		return job_fail(job, "cannot create %s: %s; %s", backup->folder, strerror(errno),
 				remedy_of_errno(errno));
 	}
-	remove_leftovers(backup);
+	job_backup_tidy(job->dir);
 	if (job->name[0] == '\0') {
 		return name_by_time(backup);
 	}
@@ -377,6 +379,7 @@ bool job_backup(struct job *job)
 	if (!good) {
 		return false;
 	}
+	job->made = strdup(backup.final); // for the log; without memory it says less
 	double seconds = (double)(job->seam->monotonic_ns() - job->begun_ns) / 1e9;
 	text_printf(&job->result, "\"file\":");
 	text_json_string(&job->result, backup.final);

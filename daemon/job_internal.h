@@ -57,6 +57,7 @@ struct job {
 	bool good;
 	char error[JOB_ERROR_BYTES];
 	struct text result;
+	char *made; // backup: its path; NULL = none, or memory is short
 	uint64_t memory_damaged; // verify: places found
 	uint64_t store_damaged;	 // verify: the same
 	const char *remedy;	 // verify: for them, static; NULL = none is needed
@@ -73,6 +74,9 @@ void job_progress(struct job *job, uint64_t done_bytes);
 /// The jobs themselves: true with `result` filled (the members of a JSON object), or false with
 /// `error`.
 bool job_backup(struct job *job);
+/// Removes what is unfinished in the folder of backups of the data folder `dir`: a kvd was killed
+/// in the middle. No backup may be under way. Nobody else writes there: the folder is locked.
+void job_backup_tidy(const char *dir);
 bool job_verify(struct job *job);
 
 // ---- job_child.c ----

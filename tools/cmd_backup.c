@@ -151,6 +151,12 @@ int cmd_backup(struct kvctl *kvctl)
 	if (wanted && !*wanted) {
 		return kvctl_error(KVCTL_USAGE, "'' is no file");
 	}
+	bool folder = wanted && stat(wanted, &facts) == 0 && S_ISDIR(facts.st_mode);
+	// A link too, wherever it leads: it would be replaced, not what it names.
+	if (wanted && !folder && !kvctl->options.value[OPTION_force] &&
+	    lstat(wanted, &facts) == 0) {
+		return kvctl_error(KVCTL_NO, "%s is there already: --force replaces it", wanted);
+	}
 	int code = job_run(kvctl, "KVD.BACKUP", NULL, &result);
 	if (code != KVCTL_OK) {
 		return code;
@@ -161,7 +167,7 @@ int cmd_backup(struct kvctl *kvctl)
 		code = kvctl_error(KVCTL_UNREACHABLE, "KVD.BACKUP: the reply names no file");
 	} else if (!wanted) {
 		path = strdup(made);
-	} else if (stat(wanted, &facts) == 0 && S_ISDIR(facts.st_mode)) {
+	} else if (folder) {
 		const char *name = strrchr(made, '/');
 		code = asprintf(&path, "%s/%s", wanted, name ? name + 1 : made) < 0 ? KVCTL_NO : 0;
 	} else {

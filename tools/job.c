@@ -60,13 +60,6 @@ static cJSON *job_ask(struct kvctl *kvctl, const char *command, int *code)
 	return told;
 }
 
-static int job_cancel(struct kvctl *kvctl, const char *command)
-{
-	const struct kvc_reply *reply;
-	(void)kvctl_command(kvctl, &reply, 2, (const char *const[]){ command, "CANCEL" });
-	return kvctl_error(KVCTL_NO, "interrupted: nothing was kept");
-}
-
 // What it came to.
 static int job_over(const char *command, const char *state, cJSON *told, cJSON **result)
 {
@@ -83,17 +76,25 @@ static int job_over(const char *command, const char *state, cJSON *told, cJSON *
 
 static int job_wait(struct kvctl *kvctl, const char *command, cJSON **result)
 {
+	const struct kvc_reply *reply;
 	struct progress progress;
 	int code = KVCTL_OK;
 	bool running = true;
+	bool cancelled = false;
 	progress_start(&progress, !kvctl->quiet, 0);
 	for (unsigned asked = 0; running && code == KVCTL_OK; asked++) {
 		struct timespec pause = {
 			.tv_nsec = (asked < 50 ? JOB_ASK_EVERY_MS : JOB_ASK_SELDOM_MS) * 1000000L,
 		};
 		(void)nanosleep(&pause, NULL); // a signal may end it: the better
-		if (job_interrupted()) {
-			code = job_cancel(kvctl, command);
+		// It is waited for all the same: nothing is left only when it has ended, and it may
+		// have been done before.
+		if (job_interrupted() && !cancelled) {
+			cancelled = true;
+			code = kvctl_command(kvctl, &reply, 2,
+					     (const char *const[]){ command, "CANCEL" });
+		}
+		if (code != KVCTL_OK) {
 			break;
 		}
 		cJSON *told = job_ask(kvctl, command, &code);
@@ -103,7 +104,9 @@ static int job_wait(struct kvctl *kvctl, const char *command, cJSON **result)
 			progress.total_bytes = (uint64_t)job_number(told, "total_bytes");
 			progress_update(&progress, (uint64_t)job_number(told, "done_bytes"), 0);
 		} else if (told) {
-			code = job_over(command, state ? state : "", told, result);
+			code = cancelled && (!state || strcmp(state, "done") != 0)
+				       ? kvctl_error(KVCTL_NO, "interrupted: nothing was kept")
+				       : job_over(command, state ? state : "", told, result);
 		}
 		cJSON_Delete(told);
 	}

@@ -37,7 +37,7 @@ VERB(dump, cmd_dump, 0, 1, OPTION_BIT(match), "[FILE|-]", "write every key and v
 VERB(verify, cmd_verify, 0, 1, 0, "[DIR|BACKUP]",
      "look whether all that is stored is undamaged: kvd's memory and store while it serves, or a "
      "data folder or a backup; status 5: it is not")
-VERB(backup, cmd_backup, 0, 1, 0, "[FILE|DIR]",
+VERB(backup, cmd_backup, 0, 1, OPTION_BIT(force), "[FILE|DIR]",
      "write all data of one moment to a file, while kvd serves")
 VERB(restore, cmd_restore, 2, 2, OPTION_BIT(force), "BACKUP DIR",
      "make a backup the data of a folder that no kvd uses")
@@ -72,7 +72,8 @@ OPTION(format, "--format", 0, "jsonl|deb822", false,
 OPTION(key, "--key", 'k', "FIELD", false, "field that becomes the key (deb822)")
 OPTION(strict, "--strict", 0, NULL, false, "stop at the first bad record")
 OPTION(match, "--match", 'm', "PATTERN", false, "only keys that match a glob pattern")
-OPTION(force, "--force", 0, NULL, false, "move data that is there aside")
+OPTION(force, "--force", 0, NULL, false,
+       "backup: replace a file that is there; restore: move data that is there aside")
 OPTION(listen, "--listen", 'l', "ADDRESS:PORT", false,
        "where to listen: 127.0.0.1:6379, [::1]:6379; port 0: one that is free")
 OPTION(force_any, "--force-any", 0, NULL, false, "listen where other machines can connect, too")

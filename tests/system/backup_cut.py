@@ -1,0 +1,172 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""kvctl verify, backup and restore that are cut off: kvd or kvctl is killed, somebody interrupts,
+the folder goes. What is half done is taken for nothing, and what is good is not called damaged (E).
+"""
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from kvdtest import (KVCTL_PROGRAM, TIMEOUT_S, Kvd, KvdFailed, Tap,  # noqa: E402
+                     wait_until)
+
+
+def kvctl(*args):
+    return subprocess.run([KVCTL_PROGRAM, *[str(a) for a in args]], capture_output=True, text=True,
+                          check=False, timeout=TIMEOUT_S * 4)
+
+
+def ask(kvd, *args):
+    return kvctl('--socket', kvd.socket, *args)
+
+
+def cut_off(tap):
+    """kvd or kvctl dies in the middle."""
+    with Kvd('--persist', 'group') as kvd:
+        backup = os.path.join(kvd.root, 'file.backup')
+        folder = os.path.join(kvd.dir, 'backup')
+        with kvd.connect() as connection:
+            for at in range(0, 300):
+                connection.command('SET', b'value:%d' % at, b'v' * 200000)
+            connection.command('KVD.BACKUP', 'START', 'named.backup')
+            wait_until(lambda: os.listdir(folder) if os.path.isdir(folder) else None, 'a start')
+            names = os.listdir(folder)
+            kvd.kill()
+        tap.equal(names, ['named.backup.new'], 'while it is written its name tells')
+        kvd.start()
+        tap.equal(os.listdir(folder), [], 'the next kvd removes it')
+        with kvd.connect() as connection:
+            tap.equal(kvctl('verify', folder).returncode, 2, 'what is left is no backup')
+            process = subprocess.Popen([KVCTL_PROGRAM, '--socket', kvd.socket, 'backup', backup],
+                                       stderr=subprocess.PIPE, text=True)
+            wait_until(lambda: json.loads(bytes(connection.command(
+                'KVD.BACKUP', 'STATUS')))['state'] == 'running', 'a start')
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            said = process.stderr.read()
+            process.stderr.close()
+            tap.ok(process.returncode == 1 and 'interrupted' in said, f'interrupted: {said}')
+            tap.equal(json.loads(bytes(connection.command('KVD.BACKUP', 'STATUS')))['state'],
+                      'failed', 'and it is over: the next one need not wait')
+            tap.equal(os.listdir(folder), [], 'it leaves nothing, nor what was there before')
+            tap.ok(not [name for name in os.listdir(kvd.root) if 'backup' in name], 'nor here')
+        tap.equal(ask(kvd, 'backup', backup).returncode, 0, 'the next one succeeds')
+        tap.ok(f'a backup is done: {folder}/' in kvd.log(), 'the log has where it was written')
+        link = os.path.join(kvd.root, 'link')
+        os.symlink('nowhere', link)
+        for path in (backup, link):
+            said = ask(kvd, 'backup', path)
+            tap.ok(said.returncode == 1 and '--force' in said.stderr,
+                   f'what is there is not replaced unasked: {said.stderr}')
+        tap.equal(ask(kvd, 'backup', '--force', backup).returncode, 0, 'unless it is to be')
+        fresh = os.path.join(kvd.root, 'fresh')
+        process = subprocess.Popen([KVCTL_PROGRAM, 'restore', backup, fresh],
+                                   stderr=subprocess.DEVNULL)
+        wait_until(lambda: os.path.exists(os.path.join(fresh, 'store.restore/data.mdb')),
+                   'a restore')
+        process.kill()
+        process.wait()
+        if os.path.exists(os.path.join(fresh, 'store')):
+            tap.skip('a restore that was killed', 'it was over sooner')
+        else:
+            again = Kvd('--persist', 'group', directory=fresh, start=False)
+            try:
+                again.start()
+                tap.ok(False, 'kvd does not start where a restore was cut off')
+            except KvdFailed as failed:
+                tap.ok(failed.status == 65 and 'kvctl restore' in failed.log,
+                       'kvd does not start where a restore was cut off, and says what to do')
+            again.cleanup()
+        tap.equal(kvctl('restore', backup, fresh).returncode, 0, 'restoring again completes it')
+        with Kvd('--persist', 'group', directory=fresh) as again:
+            with again.connect() as connection:
+                tap.equal(connection.command('DBSIZE'), 300, 'E: and is served')
+        shutil.rmtree(fresh)
+
+
+def child_of(process):
+    """The process that reads for it, stopped; None if it was over sooner."""
+    children = []
+
+    def looked():
+        with open(f'/proc/{process.pid}/task/{process.pid}/children', encoding='ascii') as file:
+            children.extend(file.read().split())
+        return children or process.poll() is not None
+    try:
+        wait_until(looked, 'a reader')
+        if children:
+            os.kill(int(children[0]), signal.SIGSTOP)
+            return int(children[0])
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return None
+
+
+def stopped_reading(args, number, whom):
+    """Exit status and words of a kvctl one of whose two processes gets a signal while it reads."""
+    for _ in range(20):
+        with subprocess.Popen([KVCTL_PROGRAM, *args], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True) as process:
+            child = child_of(process)
+            if child is None:
+                process.communicate()
+                continue
+            os.kill(process.pid if whom == 'kvctl' else child, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGCONT)
+            said = process.communicate(timeout=TIMEOUT_S * 4)[1]
+            return process.returncode, said
+    return None, 'it was over sooner, each time'
+
+
+def interrupted(tap):
+    """Who is interrupted while he reads a good backup does not call it damaged."""
+    with Kvd('--persist', 'memory') as kvd:
+        backup = os.path.join(kvd.root, 'file.backup')
+        fresh = os.path.join(kvd.root, 'fresh')
+        with kvd.connect() as connection:
+            for at in range(0, 300):
+                connection.command('SET', b'value:%d' % at, b'v' * 200000)
+        ask(kvd, 'backup', backup)
+        for args in (('restore', backup, fresh), ('verify', backup)):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                code, said = stopped_reading(args, number, 'kvctl')
+                tap.ok(code == 1 and 'interrupted' in said and 'damage' not in said,
+                       f'E: {args[0]} is interrupted: {code} {said}')
+            code, said = stopped_reading(args, signal.SIGKILL, 'its reader')
+            tap.ok(code == 1 and 'signal 9' in said and 'damage' not in said,
+                   f'E: {args[0]} loses its reader: {code} {said}')
+            code, said = stopped_reading(args, signal.SIGSEGV, 'its reader')
+            tap.equal(code, 5, f'E: {args[0]}: a crash speaks of damage: {said}')
+        tap.ok(not os.path.exists(fresh), 'nothing is restored')
+        pipe = os.path.join(kvd.root, 'pipe')
+        os.mkfifo(pipe)
+        for args in (('verify', pipe), ('restore', pipe, fresh)):
+            said = kvctl(*args)
+            tap.ok(said.returncode == 2 and 'is not a file' in said.stderr,
+                   f'{args[0]} of a pipe waits for nobody: {said.stderr}')
+
+
+def without_folder(tap):
+    with Kvd('--persist', 'memory') as kvd, kvd.connect() as connection:
+        os.rename(kvd.dir, kvd.dir + '.away')
+        said = str(connection.command('KVD.VERIFY', 'START'))
+        tap.ok('No such file' in said and kvd.dir in said and 'memory' not in said,
+               f'a data folder that is gone is called that: {said}')
+        os.rename(kvd.dir + '.away', kvd.dir)
+
+
+def main():
+    tap = Tap()
+    cut_off(tap)
+    interrupted(tap)
+    without_folder(tap)
+    tap.done()
+
+
+main()
