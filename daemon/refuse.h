@@ -2,7 +2,8 @@
 //
 // Refusals: one way to count them and to say them in the log, whatever is refused. A line names
 // what, whose, and what to change; lines are limited for each reason and user, so that nobody can
-// fill a disk, or hide what happens to another user.
+// fill a disk, or hide what happens to another user; only beyond 16 users who are refused for one
+// reason within a minute the others share a limit.
 #pragma once
 
 #include <stdint.h>

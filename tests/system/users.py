@@ -103,6 +103,20 @@ def writing(tap):
                'the log names user, process and option')
 
 
+def lines_of_others(tap):
+    """Who is refused without end hides from the log nobody else who is, whatever his number."""
+    with Users('--persist', 'memory', '--allow-write', 'none') as kvd, kvd.user(BOB) as bob:
+        for _ in range(50):
+            bob.command('SET', 'b', '1')
+        silent = []
+        for uid in (BOB + 1, BOB + 16, BOB + 1600):
+            with kvd.user(uid) as other:
+                other.command('SET', 'c', '1')
+            if f'uid {uid})' not in kvd.log():
+                silent.append(uid)
+        tap.equal(silent, [], 'G: the log has the lines of other users all the same')
+
+
 def attaching(tap):
     with Users('--persist', 'memory', '--allow-attach', f'user:{ALICE}') as kvd:
         with kvd.user(ALICE) as alice, kvd.user(BOB) as bob:
@@ -432,8 +446,8 @@ def main():
     if os.geteuid() != 0:
         Tap.skip_all('only root can be other users')
     tap = Tap()
-    for part in (writing, attaching, administering, as_told, jobs, wrong_lists, rates,
-                 rate_of_bytes, exempt, stored, restarts, warm_restart, backups, pages,
+    for part in (writing, lines_of_others, attaching, administering, as_told, jobs, wrong_lists,
+                 rates, rate_of_bytes, exempt, stored, restarts, warm_restart, backups, pages,
                  descriptors):
         part(tap)
     return tap.done()
