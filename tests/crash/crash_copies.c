@@ -67,6 +67,7 @@ static bool run_job(struct script *script, struct job *job)
 		    job_backup(job);
 	keyspace_unfollow(life->keyspace);
 	text_fini(&job->result);
+	free(job->made);
 	free(job->dir);
 	return good;
 }

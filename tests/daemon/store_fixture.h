@@ -32,7 +32,10 @@ __attribute__((unused)) static bool fixture_is_probe(int argc, char **argv, int 
 		return false;
 	}
 	if (getenv(FIXTURE_PROBE_SIGNAL) != NULL) {
-		(void)raise((int)strtol(getenv(FIXTURE_PROBE_SIGNAL), NULL, 10));
+		int number = (int)strtol(getenv(FIXTURE_PROBE_SIGNAL), NULL, 10);
+		// Whoever started the tests may ignore some: nohup does.
+		(void)sigaction(number, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
+		(void)raise(number);
 	}
 	*code = store_probe_child(argv[2]);
 	return true;

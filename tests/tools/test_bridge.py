@@ -229,6 +229,8 @@ def cpu(pid):
 
 def check_descriptors(tap, bridge, peer):
     client, kvd = bridge.socket(), peer.accept()
+    client.sendall(b'x')  # what passes has been accepted on both sides
+    kvd.recv(1)
     before = bridge.descriptors()
     reading, writing = os.pipe()
     socket.send_fds(kvd, [b'take it'], [writing])
