@@ -33,6 +33,7 @@
 #define READERS 8u
 #define KILL_EVERY_MS 5u
 #define FORGOTTEN_MS 100u
+#define FORGOTTEN_TURNS 20u // in less kvd may not have had its turn: the machine is busy
 #define VIEWS_PER_SECTION 32u
 // The same records may begin in the middle of a segment, and those that shared one with others may
 // stand in a survivor segment now.
@@ -262,6 +263,7 @@ struct campaign {
 	uint64_t kills;	     // inside a section
 	uint64_t others;     // outside
 	uint64_t slowest_ms; // until one was forgotten
+	uint64_t late;	     // for longer than that, although kvd answered all the time
 };
 
 static void campaign_spawn(struct campaign *c, unsigned i)
@@ -277,10 +279,11 @@ static void campaign_kill(struct campaign *c)
 	bool inside = slot_stop(pid) && slot_look(pid).open > 0;
 	(void)kill(pid, SIGKILL);
 	(void)waitpid(pid, NULL, 0);
-	uint64_t start_ms = now_ms(), took_ms = 0;
-	while (!is_forgotten(c->connection, pid) && took_ms < FORGOTTEN_MS * 20) {
+	uint64_t start_ms = now_ms(), took_ms = 0, turns = 0;
+	for (; !is_forgotten(c->connection, pid) && took_ms < FORGOTTEN_MS * 20; turns++) {
 		took_ms = now_ms() - start_ms;
 	}
+	c->late += took_ms > FORGOTTEN_MS && turns > FORGOTTEN_TURNS;
 	c->slowest_ms = took_ms > c->slowest_ms ? took_ms : c->slowest_ms;
 	c->kills += inside;
 	c->others += !inside;
@@ -311,7 +314,8 @@ static void report(const struct campaign *c, uint64_t kills, uint64_t reads)
 	tap_diag("counted poison-reads %" PRIu64, tally->reads);
 	ok(c->kills >= kills, "readers were killed inside a section");
 	ok(tally->reads >= reads && tally->writes > 1000, "there was reading and writing");
-	ok(c->slowest_ms <= FORGOTTEN_MS, "D: the dead are forgotten at once (%" PRIu64 " ms)",
+	ok(c->late == 0,
+	   "D: the dead are forgotten at once (%" PRIu64 " late, slowest %" PRIu64 " ms)", c->late,
 	   c->slowest_ms);
 	ok(tally->from_socket * 2 < tally->reads, "C: mostly through the mapping");
 	ok_u64(tally->poisoned, 0, "B1: no value was memory that had come free");
