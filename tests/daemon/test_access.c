@@ -4,32 +4,14 @@
 #include "daemon/access.h"
 
 #include <errno.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/daemon/no_memory_for_names.h"
 #include "tests/tap/tap.h"
 
 #define OWN_UID 77u
-
-// ---- a machine that is short of memory ----
-
-static bool short_of_memory;
-
-int __real_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
-		      struct passwd **found);
-int __wrap_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
-		      struct passwd **found);
-int __wrap_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
-		      struct passwd **found)
-{
-	if (short_of_memory) {
-		*found = NULL;
-		return ENOMEM;
-	}
-	return __real_getpwnam_r(name, user, buffer, bytes, found);
-}
 
 static struct access *make(const char *attach, const char *write, const char *admin)
 {

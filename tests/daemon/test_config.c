@@ -4,11 +4,10 @@
 // others. G: a setting that does not fit is an error with its remedy, before anything is started.
 #include "daemon/config.h"
 
-#include <errno.h>
-#include <pwd.h>
 #include <unistd.h>
 
 #include "daemon/config_text.h"
+#include "tests/daemon/no_memory_for_names.h"
 #include "tests/tap/tap.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -42,22 +41,6 @@ static void refused(const char **argv, const char *part)
 }
 
 // ---- a machine that is short of memory ----
-
-static bool short_of_memory;
-
-int __real_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
-		      struct passwd **found);
-int __wrap_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
-		      struct passwd **found);
-int __wrap_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
-		      struct passwd **found)
-{
-	if (short_of_memory) {
-		*found = NULL;
-		return ENOMEM;
-	}
-	return __real_getpwnam_r(name, user, buffer, bytes, found);
-}
 
 static void test_memory(void)
 {

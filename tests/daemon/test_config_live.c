@@ -4,28 +4,11 @@
 // memory are not called wrong.
 #include "daemon/config_live.h"
 
-#include <errno.h>
-#include <pwd.h>
 #include <string.h>
 
 #include "daemon/config_set.h"
+#include "tests/daemon/no_memory_for_names.h"
 #include "tests/tap/tap.h"
-
-static bool short_of_memory;
-
-int __real_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
-		      struct passwd **found);
-int __wrap_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
-		      struct passwd **found);
-int __wrap_getpwnam_r(const char *name, struct passwd *user, char *buffer, size_t bytes,
-		      struct passwd **found)
-{
-	if (short_of_memory) {
-		*found = NULL;
-		return ENOMEM;
-	}
-	return __real_getpwnam_r(name, user, buffer, bytes, found);
-}
 
 /// As CONFIG SET of one pair. *index is what is blamed.
 static bool check(const struct config *config, const char *option, const char *text,
