@@ -3,7 +3,11 @@
 // H: the library while words of the region change to garbage and back under its readers: gets,
 // views, multi-gets and tokens give a value, a miss or an error, never a crash or an endless loop,
 // and when the garbage is gone all is as it was. tests/shm/test_flipped.c looks at the bounds; here
-// the sanitizers do, and the clock: the test has a time limit.
+// the sanitizers do, and the clock: the test has a time limit. That both overlap is waited for, not
+// hoped for: garbage now and then stands until somebody has read on, and readers read on until they
+// have seen some, and values.
+#include <sched.h>
+
 #include "libclient/internal.h"
 #include "tests/libclient/fake.h"
 #include "tests/tap/tap.h"
@@ -12,6 +16,11 @@
 #define KEYS 64u
 #define READERS 2u
 #define ROUNDS 50000u
+#define VALUES_LEAST (ROUNDS / 100)
+#define LONGER 200u // times the rounds: so long readers look for what they have not seen
+#define STANDS 64u  // of so many flips one stands
+#define STANDS_ROUNDS (4 * READERS) // of reading, at least one of them whole
+#define YIELDS 1000u
 #define ITEMS 24u
 #define STATUSES 32
 
@@ -19,12 +28,14 @@ struct world {
 	struct fake fake;
 	kvc *client;
 	struct kvs_hit hits[KEYS];
-	uint64_t stop; // partner: the load in flip()
+	uint64_t stop;		// partner: the load in flip()
+	uint64_t read[READERS]; // rounds of each; partner: the loads in rounds_read()
 	uint64_t flips;
 };
 
 struct reader {
 	struct world *world;
+	uint64_t *read; // the world's word of this reader
 	kvc_reader *reader;
 	uint64_t random;
 	uint64_t answers[2]; // values, anything else
@@ -60,6 +71,24 @@ static uint64_t *choose(struct world *world, uint64_t *random)
 	}
 }
 
+static uint64_t rounds_read(const struct world *world)
+{
+	uint64_t rounds = 0;
+	for (unsigned i = 0; i < READERS; i++) {
+		rounds += kvs_load_acquire(&world->read[i]);
+	}
+	return rounds;
+}
+
+// Whoever schedules the threads: what stands now is there while somebody reads.
+static void stand(const struct world *world)
+{
+	uint64_t before = rounds_read(world);
+	for (unsigned i = 0; i < YIELDS && rounds_read(world) - before < STANDS_ROUNDS; i++) {
+		(void)sched_yield();
+	}
+}
+
 static void *flip(void *context)
 {
 	struct world *world = context;
@@ -72,6 +101,9 @@ static void *flip(void *context)
 						     : any >> any % 64);
 		for (uint64_t spins = any >> 50 & 1023; spins > 0; spins--) {
 			kvs_barrier_compiler(); // so long it stands
+		}
+		if (world->flips % STANDS == 0) {
+			stand(world);
 		}
 		kvs_store_release(word, before);
 		world->flips++;
@@ -140,11 +172,17 @@ static void get_many(struct reader *r, uint32_t flags)
 	note(r, kvc_get_many(r->reader, items, ITEMS, flags));
 }
 
+static bool unseen(const struct reader *r)
+{
+	return r->answers[0] <= VALUES_LEAST || r->answers[1] == 0;
+}
+
 static void *read_on(void *context)
 {
 	struct reader *r = context;
 	const unsigned rounds = tap_rounds(ROUNDS, ROUNDS / 10);
-	for (unsigned round = 0; round < rounds; round++) {
+	for (unsigned round = 0; round < rounds || (unseen(r) && round / LONGER < rounds);
+	     round++) {
 		char key[16];
 		size_t key_bytes = key_of(tap_random(&r->random), key);
 		uint64_t applied, durable;
@@ -167,6 +205,7 @@ static void *read_on(void *context)
 			view_one(r, key, key_bytes);
 			break;
 		}
+		kvs_count(r->read, 1); // partner: the loads in rounds_read()
 	}
 	return NULL;
 }
@@ -214,20 +253,22 @@ int main(void)
 	pthread_create(&threads[READERS], NULL, flip, &world);
 	for (unsigned i = 0; i < READERS; i++) {
 		readers[i].world = &world;
+		readers[i].read = &world.read[i];
 		readers[i].random = seed + i;
 		pthread_create(&threads[i], NULL, read_on, &readers[i]);
 	}
 	uint64_t answers[2] = { 0, 0 }, strange = 0;
+	bool all_seen = true;
 	for (unsigned i = 0; i < READERS; i++) {
 		pthread_join(threads[i], NULL);
 		answers[0] += readers[i].answers[0];
 		answers[1] += readers[i].answers[1];
 		strange += readers[i].strange;
+		all_seen = all_seen && !unseen(&readers[i]);
 	}
 	kvs_store_release(&world.stop, 1);
 	pthread_join(threads[READERS], NULL);
-	ok(answers[0] > ROUNDS / 100 && answers[1] > 0,
-	   "H: %llu values and %llu others while %llu words changed to garbage and back",
+	ok(all_seen, "H: %llu values and %llu others while %llu words changed to garbage and back",
 	   (unsigned long long)answers[0], (unsigned long long)answers[1],
 	   (unsigned long long)world.flips);
 	ok_u64(strange, 0, "H2: every answer is one that the call has");
