@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shm/extents.h"
 #include "shm/table_internal.h"
 
 #define ADOPT_ARRAY_START 256u
@@ -110,15 +111,29 @@ static int adopt_retired(const struct kvs_adopt *plan, struct kvs_log *log, stru
 	return 0;
 }
 
+// Which segments have all their pages. In the order of the file, unlike the free list.
+static void adopt_prepared(struct kvs_log *log)
+{
+	struct kvs_region *region = log->region;
+	struct kvs_extents walk;
+	kvs_extents_begin(&walk, region);
+	uint64_t bytes =
+		kvs_extents_populated(&walk, region->header->segment_directory_offset,
+				      region->segments_count_max * sizeof(*region->directory));
+	region->directory_bytes = bytes / KVS_PAGE_BYTES * KVS_PAGE_BYTES;
+	for (uint32_t i = 0; i < log->touched_count; i++) {
+		uint64_t offset = kvs_region_segment_offset(region, i);
+		log->segments[i].prepared =
+			kvs_extents_populated(&walk, offset, region->segment_bytes) ==
+			region->segment_bytes;
+		log->prepared_count += log->segments[i].prepared;
+	}
+}
+
 static void adopt_segment(struct kvs_log *log, uint32_t index)
 {
 	struct kvs_region *region = log->region;
 	struct kvs_segment *segment = &log->segments[index];
-	uint64_t offset = kvs_region_segment_offset(region, index);
-	segment->prepared = index < log->touched_count &&
-			    kvs_region_populated(region, offset, region->segment_bytes) ==
-				    region->segment_bytes;
-	log->prepared_count += segment->prepared;
 	switch (segment->state) {
 	case KVS_SEGMENT_FREE:
 		if (index < log->touched_count) {
@@ -150,10 +165,7 @@ static int adopt_log(struct kvs_adopt *plan, struct kvs_log *log)
 	}
 	log->touched_count = plan->touched_count;
 	log->survivor.segment = plan->survivor;
-	region->directory_bytes =
-		kvs_region_populated(region, region->header->segment_directory_offset,
-				     region->segments_count_max * sizeof(*region->directory)) /
-		KVS_PAGE_BYTES * KVS_PAGE_BYTES;
+	adopt_prepared(log);
 	// First: should this be cut short, what is newer than the newest head counts as free.
 	kvs_store_release(&region->header->segment_chain_head, plan->end.segment);
 	// Lowest indexes on top, as in kvs_log_init().
@@ -255,7 +267,7 @@ int kvs_adopt_apply(struct kvs_adopt *plan, const struct kvs_adopt_parts *parts)
 	}
 	if (result == 0) {
 		adopt_table(plan, parts, stamp);
-		result = kvs_adopt_apply_large(plan, parts->large, parts->limbo, stamp);
+		result = kvs_adopt_apply_large(plan, parts, stamp);
 	}
 	return result;
 }

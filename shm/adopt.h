@@ -117,5 +117,5 @@ bool kvs_adopt_note_run(struct kvs_adopt *plan, const struct kvs_record_view *vi
 			bool referenced);
 /// Sorts and joins what was noted; -EUCLEAN if runs overlap or lie outside.
 int kvs_adopt_plan_large(struct kvs_adopt *plan);
-int kvs_adopt_apply_large(const struct kvs_adopt *plan, struct kvs_large *large,
-			  struct kvs_limbo *limbo, uint64_t stamp);
+int kvs_adopt_apply_large(const struct kvs_adopt *plan, const struct kvs_adopt_parts *parts,
+			  uint64_t stamp);

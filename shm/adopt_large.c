@@ -6,10 +6,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/types.h>
-#include <unistd.h>
 
 #include "shm/adopt.h"
+#include "shm/extents.h"
 
 bool kvs_adopt_note_run(struct kvs_adopt *plan, const struct kvs_record_view *view, bool referenced)
 {
@@ -82,37 +81,32 @@ int kvs_adopt_plan_large(struct kvs_adopt *plan)
 }
 
 // Registers what has pages in [from, to) as runs that nobody names.
-static int adopt_strays(const struct kvs_adopt *plan, struct kvs_large *large,
-			struct kvs_limbo *limbo, uint64_t stamp, uint64_t from, uint64_t to)
+static int adopt_strays(struct kvs_extents *walk, const struct kvs_adopt_parts *parts,
+			uint64_t stamp, uint64_t from, uint64_t to)
 {
-	while (from < to) {
-		off_t data = lseek(plan->region->fd, (off_t)from, SEEK_DATA);
-		if (data < 0 || (uint64_t)data >= to) {
-			return 0;
-		}
-		off_t hole = lseek(plan->region->fd, data, SEEK_HOLE);
-		uint64_t end = hole < 0 || (uint64_t)hole > to ? to : (uint64_t)hole;
-		if (end <= (uint64_t)data) {
-			return 0;
-		}
-		if (kvs_large_adopt(large, (uint64_t)data, end - (uint64_t)data, 0) != 0) {
+	uint64_t start, end;
+	while (kvs_extents_next(walk, from, to, &start, &end)) {
+		if (kvs_large_adopt(parts->large, start, end - start, 0) != 0) {
 			return -ENOMEM;
 		}
-		kvs_limbo_push(limbo, stamp, KVS_LIMBO_RUN, (uint64_t)data, end - (uint64_t)data);
+		kvs_limbo_push(parts->limbo, stamp, KVS_LIMBO_RUN, start, end - start);
 		from = end;
 	}
 	return 0;
 }
 
-int kvs_adopt_apply_large(const struct kvs_adopt *plan, struct kvs_large *large,
-			  struct kvs_limbo *limbo, uint64_t stamp)
+int kvs_adopt_apply_large(const struct kvs_adopt *plan, const struct kvs_adopt_parts *parts,
+			  uint64_t stamp)
 {
 	const struct kvs_range_bounds *range = &plan->region->map.ranges[KVS_RANGE_LARGE];
+	struct kvs_large *large = parts->large;
+	struct kvs_extents walk;
 	int result = kvs_large_init(large, plan->region);
+	kvs_extents_begin(&walk, plan->region);
 	uint64_t at = range->offset;
 	for (size_t i = 0; i < plan->runs_count && result == 0; i++) {
 		const struct kvs_adopt_run *run = &plan->runs[i];
-		result = adopt_strays(plan, large, limbo, stamp, at, run->offset);
+		result = adopt_strays(&walk, parts, stamp, at, run->offset);
 		if (result == 0) {
 			result =
 				kvs_large_adopt(large, run->offset,
@@ -121,8 +115,7 @@ int kvs_adopt_apply_large(const struct kvs_adopt *plan, struct kvs_large *large,
 		at = run->offset + kvs_large_bytes(run->value_bytes);
 	}
 	if (result == 0) {
-		result = adopt_strays(plan, large, limbo, stamp, at,
-				      range->offset + range->bytes_max);
+		result = adopt_strays(&walk, parts, stamp, at, range->offset + range->bytes_max);
 	}
 	return result;
 }

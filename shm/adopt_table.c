@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "shm/adopt.h"
+#include "shm/extents.h"
 #include "shm/table.h"
 #include "shm/table_internal.h"
 
@@ -225,10 +226,12 @@ int kvs_adopt_plan_table(struct kvs_adopt *plan)
 	const struct kvs_region *region = plan->region;
 	uint64_t root = kvs_load_acquire(&region->header->hot.table_root);
 	unsigned side = kvs_root_side(root);
+	struct kvs_extents walk;
+	kvs_extents_begin(&walk, region);
 	for (unsigned range = KVS_RANGE_TABLE_0; range <= KVS_RANGE_OVERFLOW_1; range++) {
 		const struct kvs_range_bounds *bounds = &region->map.ranges[range];
 		uint64_t chunk = kvs_table_chunk_bytes(region);
-		uint64_t bytes = kvs_region_populated(region, bounds->offset, bounds->bytes_max);
+		uint64_t bytes = kvs_extents_populated(&walk, bounds->offset, bounds->bytes_max);
 		plan->populated[range] = bytes / chunk * chunk;
 	}
 	struct look look = {

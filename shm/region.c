@@ -239,13 +239,6 @@ int kvs_region_create(struct kvs_region *region, const struct kvs_region_options
 	return KVS_REGION_OK;
 }
 
-uint64_t kvs_region_populated(const struct kvs_region *region, uint64_t offset, uint64_t bytes_max)
-{
-	off_t hole = lseek(region->fd, (off_t)offset, SEEK_HOLE);
-	uint64_t bytes = hole > (off_t)offset ? (uint64_t)hole - offset : 0;
-	return bytes < bytes_max ? bytes : bytes_max;
-}
-
 void kvs_region_go_alive(struct kvs_region *region)
 {
 	// Release: the header and the table are complete (partner: map_read_header()).

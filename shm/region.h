@@ -81,9 +81,6 @@ int kvs_region_adopt(struct kvs_region *region, int fd, const struct kvs_region_
 /// caller's and may be closed.
 int kvs_region_read_out(struct kvs_region *region, int fd, const struct kvs_layout *layouts);
 
-/// How many bytes of [offset, offset + bytes_max) have pages, from its start to the first hole.
-uint64_t kvs_region_populated(const struct kvs_region *region, uint64_t offset, uint64_t bytes_max);
-
 /// Ends STARTING: clients may attach from now on.
 /// Call with: table initialised. Thread must: be the writer. Orders: release; partner
 /// map_read_header().

@@ -167,6 +167,9 @@ MUTANTS = [
            'shm/adopt.c',
            [('table->turns = kvs_root_turns(root) + 1;', 'table->turns = kvs_root_turns(root);')],
            ['tests/shm/test_adopt'], quick=True),
+    Mutant('extents-anew', 'the end of one stretch of pages is looked for from each segment in it',
+           'shm/extents.c', [('if (offset >= walk->end ||', 'if (true ||')],
+           ['tests/shm/test_extents'], quick=True),
     Mutant('applied-first', 'a write counts as applied before its entry is there',
            'daemon/keyspace_apply.c',
            [('keyspace_op_publish(keyspace, op); keyspace_publish_applied(keyspace); '
