@@ -51,6 +51,7 @@ struct kvc_watching {
 	bool opened_some; // while they were being told
 	bool more_input;  // replies may be waiting in the input buffer
 	bool closed_some; // watches that wait to be freed
+	bool half_asked;  // memory was refused amid asking: the connection is to be replaced
 };
 
 // watch_turn.c
@@ -67,7 +68,8 @@ uint64_t kvc_watching_due_ns(const kvc_async *async);
 bool kvc_watch_covers(const char *prefix, size_t prefix_bytes, const char *key, size_t bytes);
 /// Asks a new connection for RESP3 and for everything that is watched. False: out of memory.
 bool kvc_watching_introduce(struct kvc_watching *watching);
-/// Asks for one watch more on a connection that stands. False: out of memory.
+/// Asks for one watch more on a connection that stands. False: out of memory; if the others were
+/// asked for anew with it, the next turn does so on another connection.
 bool kvc_watching_extend(struct kvc_watching *watching, kvc_watch *watch);
 /// From now on changes may be missed: nothing is asked for any more, and all watchers are told.
 void kvc_watching_lose(struct kvc_watching *watching);

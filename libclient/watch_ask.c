@@ -146,11 +146,15 @@ static bool ask_anew(struct kvc_watching *watching)
 		watch->on = false;
 	}
 	watching->state_due = true;
-	return ask_send(watching) && ask_all(watching);
+	watching->half_asked = !(ask_send(watching) && ask_all(watching));
+	return !watching->half_asked;
 }
 
 bool kvc_watching_extend(struct kvc_watching *watching, kvc_watch *watch)
 {
+	if (watching->half_asked) {
+		return true; // with all the others, by the next turn
+	}
 	if (watching->prefixes.count > 2 * watching->count + ASK_STALE_PREFIXES) {
 		return ask_anew(watching);
 	}
@@ -162,6 +166,7 @@ bool kvc_watching_extend(struct kvc_watching *watching, kvc_watch *watch)
 		return ask_anew(watching);
 	case KVC_PREFIX_NEW:
 		if (!ask_prefixes(watching, watching->prefixes.count - 1)) {
+			watching->prefixes.count--; // or who wants it next would take it as covered
 			return false;
 		}
 		break;
@@ -185,5 +190,5 @@ void kvc_watching_lose(struct kvc_watching *watching)
 	watching->asked = watching->answered = 0;
 	watching->prefixes.count = 0;
 	watching->push = NULL;
-	watching->more_input = false;
+	watching->more_input = watching->half_asked = false;
 }

@@ -202,9 +202,11 @@ void kvc_watching_turn(kvc_async *async, struct kvc_budget *budget)
 		watching->asked != watching->answered && kvc_now_ns() >= watching->deadline_ns;
 	kvc_watching_sweep(watching);
 	if (kvc_stream_is_open(stream) &&
-	    (watching->count == 0 || overdue || !kvc_io_is_ours(conn))) {
-		kvc_error_set(conn->error_text, overdue ? "no reply before the deadline"
-							: "the connection is not ours any more");
+	    (watching->count == 0 || overdue || watching->half_asked || !kvc_io_is_ours(conn))) {
+		kvc_error_set(conn->error_text, "%s",
+			      overdue		     ? "no reply before the deadline"
+			      : watching->half_asked ? "out of memory for a request"
+						     : "the connection is not ours any more");
 		turn_failed(async, false);
 	}
 	if (watching->count > 0 && !kvc_stream_is_open(stream)) {

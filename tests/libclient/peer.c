@@ -100,6 +100,7 @@ void peer_hang_up(struct peer *peer)
 	resp_request_free(&peer->request);
 	peer->multi = false;
 	peer->queued = 0;
+	peer->prefixes[0] = '\0';
 }
 
 void peer_say(struct peer *peer, const char *format, ...)
@@ -143,6 +144,20 @@ static void peer_note(struct peer *peer)
 	}
 }
 
+// CLIENT TRACKING: which prefixes are asked for now.
+static void peer_track(struct peer *peer)
+{
+	const struct resp_arg *arg = peer->request.argv;
+	if (peer->request.argc == 3) {
+		peer->prefixes[0] = '\0'; // OFF
+	}
+	for (uint32_t i = 5; i < peer->request.argc; i += 2) {
+		size_t at = strlen(peer->prefixes);
+		(void)snprintf(peer->prefixes + at, sizeof(peer->prefixes) - at, " %.*s ",
+			       (int)arg[i].bytes, arg[i].data);
+	}
+}
+
 static void peer_answer(struct peer *peer)
 {
 	const struct resp_request *r = &peer->request;
@@ -162,6 +177,9 @@ static void peer_answer(struct peer *peer)
 	} else if (peer_is(peer, "HELLO")) {
 		peer_say(peer, "%%1\r\n$5\r\nproto\r\n:3\r\n");
 	} else {
+		if (peer_is(peer, "CLIENT") && r->argc > 2) {
+			peer_track(peer);
+		}
 		peer_say(peer, "+OK\r\n"); // KVD.SYNC, CLIENT, and what the tests make up
 	}
 }

@@ -35,6 +35,7 @@ struct peer {
 	unsigned char ran[PEER_RAN_MAX]; // how often a request that carried #N was run
 	size_t runs;			 // requests run in all
 	char last[256];			 // words of the last one
+	char prefixes[16384];		 // asked for on this connection, each between blanks
 	const char *error;		 // answer to everything instead
 };
 

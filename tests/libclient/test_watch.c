@@ -14,7 +14,12 @@ struct told {
 	char text[4096];
 	size_t bytes;
 	kvc_watch *close_at_change; // and then this one is closed
+	kvc_watch *close_at_ready;
+	const char *open_at_change; // and this prefix watched
+	struct told *opened;	    // by whom
 };
+
+static kvc_watch *watch(kvc_async *async, const char *key, uint32_t flags, struct told *told);
 
 static void tell(kvc_async *async, void *user, enum kvc_watch_event event, const void *key,
 		 size_t key_bytes)
@@ -28,10 +33,18 @@ static void tell(kvc_async *async, void *user, enum kvc_watch_event event, const
 			 event == KVC_WATCH_CHANGED && !key ? "*" : "");
 	(void)async;
 	told->bytes += (size_t)added < left ? (size_t)added : 0;
-	if (event == KVC_WATCH_CHANGED && told->close_at_change) {
-		kvc_watch *watch = told->close_at_change;
+	if (event == KVC_WATCH_READY) {
+		(void)kvc_watch_close(told->close_at_ready);
+		told->close_at_ready = NULL;
+	}
+	if (event == KVC_WATCH_CHANGED) {
+		(void)kvc_watch_close(told->close_at_change);
 		told->close_at_change = NULL;
-		(void)kvc_watch_close(watch);
+	}
+	if (event == KVC_WATCH_CHANGED && told->open_at_change) {
+		const char *prefix = told->open_at_change;
+		told->open_at_change = NULL;
+		(void)watch(async, prefix, KVC_WATCH_PREFIX, told->opened);
 	}
 }
 
@@ -113,6 +126,52 @@ static void test_one(struct peer *peer)
 	ok_int(kvc_async_timeout_ms(async), -1, "none left: nothing to wait for");
 	ok(peer_read(peer, 1) == 0 && peer->fd < 0, "and the connection is given up");
 	(void)kvc_async_close(async);
+}
+
+// What the callbacks themselves open and close, while others wait to be told.
+static void test_inside(struct peer *peer)
+{
+	struct told one = { 0 }, two = { 0 }, prefix = { 0 };
+	kvc_async *async = peer_open(peer, NULL);
+	kvc_watch *early = watch(async, "user:2", 0, &two);
+	(void)watch(async, "user:1", 0, &one);
+	one.close_at_ready = early; // told first: it is the newest
+	peer_settle(peer, async);
+	ok(was_told(&one, "R") && was_told(&two, ""), "closed before it is told that it is ready");
+	one.close_at_change = watch(async, "user:3", 0, &two);
+	one.open_at_change = "user:";
+	one.opened = &prefix;
+	peer_settle(peer, async);
+	(void)was_told(&two, "R");
+	change(peer, "user:1", "user:3");
+	peer_settle(peer, async);
+	ok(was_told(&one, "=user:1LR") && was_told(&two, ""),
+	   "closed and taken in by a prefix in one call");
+	ok(was_told(&prefix, "R"), "the prefix is ready");
+	ok_str(peer->prefixes, " user: ", "and is all that is asked for");
+	(void)kvc_async_close(async);
+	peer_hang_up(peer);
+}
+
+// Several at once, without a dispatch between them.
+static void test_together(struct peer *peer)
+{
+	struct told one = { 0 }, others = { 0 };
+	kvc_async *async = peer_open(peer, NULL);
+	(void)watch(async, "abc", 0, &one);
+	peer_settle(peer, async);
+	(void)was_told(&one, "R");
+	(void)watch(async, "abc", KVC_WATCH_PREFIX, &others);
+	(void)watch(async, "abcd", 0, &others);
+	peer_turn(async);
+	ok(was_told(&others, "RR") && was_told(&one, ""), "two that are covered: ready at once");
+	(void)watch(async, "ab", KVC_WATCH_PREFIX, &others);
+	(void)watch(async, "a", KVC_WATCH_PREFIX, &others);
+	peer_settle(peer, async);
+	ok(was_told(&one, "LR"), "twice taken in by a shorter prefix, lost once");
+	ok_str(peer->prefixes, " a ", "the shortest is all that is asked for");
+	(void)kvc_async_close(async);
+	peer_hang_up(peer);
 }
 
 static void test_cuts(struct peer *peer)
@@ -216,6 +275,32 @@ static void test_large(struct peer *peer)
 	peer_hang_up(peer);
 }
 
+// More to be asked for than a socket takes: the rest waits for room and not for the processor.
+static void test_full(struct peer *peer)
+{
+	static struct told told;
+	char key[512];
+	size_t bytes = 0;
+	kvc_async *async = peer_open(peer, NULL);
+	memset(key, 'x', sizeof(key) - 1);
+	key[sizeof(key) - 1] = '\0';
+	for (unsigned i = 0; i < 1024; i++) {
+		(void)snprintf(key, 5, "%04u", i);
+		key[4] = ':';
+		(void)watch(async, key, 0, &told);
+	}
+	(void)peer_turn(async);
+	(void)peer_accept(peer);
+	ok(told.bytes == 0 && !peer_is_due(async), "nobody reads: nothing to be done");
+	while ((bytes = peer_read(peer, 65536)) > 0 || peer_turn(async) > 0) {
+		(void)peer_write(peer, PEER_ALL);
+	}
+	peer_settle(peer, async);
+	ok_u64(told.bytes, 1024, "read bit by bit: all are ready");
+	(void)kvc_async_close(async);
+	peer_hang_up(peer);
+}
+
 static void test_arguments(struct peer *peer)
 {
 	static struct told told;
@@ -254,9 +339,12 @@ int main(void)
 	static struct peer peer;
 	peer_start(&peer);
 	test_one(&peer);
+	test_inside(&peer);
+	test_together(&peer);
 	test_cuts(&peer);
 	test_refused(&peer);
 	test_large(&peer);
+	test_full(&peer);
 	test_arguments(&peer);
 	peer_stop(&peer);
 	return tap_done();
