@@ -23,7 +23,7 @@
 #include "daemon/remedy.h"
 #include "daemon/reply.h"
 #include "daemon/session.h"
-#include "daemon/session_guard.h"
+#include "daemon/session_flight.h"
 #include "shm/region.h"
 
 #ifndef SO_PEERPIDFD
@@ -226,6 +226,27 @@ static bool readers_has_page(const struct readers *readers, struct session *sess
 	return false;
 }
 
+/// May so many descriptors more be on their way? Answers with an error if not.
+static bool readers_may_send(struct session *session, unsigned count)
+{
+	bool mine;
+	if (session_flight_begin(session, count, &mine)) {
+		return true;
+	}
+	struct session_flight_counts counts = session_flight_counts(session);
+	refuse(session, REFUSAL_FLIGHT,
+	       "%llu descriptors are on their way to its user and %llu to all, of %llu, and were "
+	       "not received; close who does not read the reply to KVD.ATTACH (kvctl clients), or "
+	       "raise the limit (LimitNOFILE=, ulimit -n)",
+	       (unsigned long long)counts.mine, (unsigned long long)counts.all,
+	       (unsigned long long)counts.max);
+	reply_errorf(session,
+		     "ERR KVD.ATTACH: too many descriptors are on their way%s and were not "
+		     "received; reads through the socket work",
+		     mine ? " to this user" : "");
+	return false;
+}
+
 static void readers_warn_own_uid(struct readers *readers, const struct session *session)
 {
 	if (!readers->own_uid_warned && session->uid == geteuid() && session->uid != 0) {
@@ -242,16 +263,20 @@ void readers_attach(struct kvd *kvd, struct session *session, bool page_only)
 	if (!readers_may_attach(session, page_only) || !readers_has_page(readers, session)) {
 		return;
 	}
+	unsigned count = page_only ? 1 : 3;
+	if (!readers_may_send(session, count)) {
+		return;
+	}
 	struct reader_client *client = session->reader_client;
 	if (!client) {
 		client = readers_client_open(readers, session);
 		if (!client) {
+			session_flight_cancel(session, count);
 			readers_refuse(session, "its process cannot be watched");
 			return;
 		}
 	}
 	int fds[SESSION_FDS_MAX] = { -1, -1, -1 };
-	unsigned count = page_only ? 1 : 3;
 	uint64_t gen = 0;
 	int page = readers_page_add(client);
 	bool good = page >= 0;
@@ -269,6 +294,7 @@ void readers_attach(struct kvd *kvd, struct session *session, bool page_only)
 	good = good && session_send_fds(session, fds, count);
 	if (!good) {
 		readers_close(fds, count);
+		session_flight_cancel(session, count);
 		readers_refuse(session, "no descriptor or page can be made");
 		if (!page_only) {
 			readers_client_free(client);

@@ -6,6 +6,7 @@
 X(RIGHT, refused_rights, "a command")
 X(ATTACH_RIGHT, refused_attach_right, "the shared memory")
 X(ATTACH, refused_attach, "the shared memory")
+X(FLIGHT, refused_flight, "the shared memory")
 X(PAGES, refused_pages, "a reader page")
 X(STORED, refused_stored, "a write")
 X(CROWDED, writes_crowded, "a write")

@@ -50,6 +50,8 @@ struct session_shared *session_shared_create(struct kvd *kvd, struct listener *l
 	TAILQ_INIT(&shared->soft);
 	TAILQ_INIT(&shared->leaving);
 	TAILQ_INIT(&shared->owners_throttled);
+	TAILQ_INIT(&shared->flights);
+	session_flight_set_limit(shared);
 	LIST_INIT(&shared->owners);
 	if (!session_set_limits(shared)) {
 		free(shared);
@@ -232,7 +234,7 @@ static void session_close(struct session *session)
 		readers_session_closed(shared->kvd->readers, session);
 	}
 	loop_remove(shared->kvd->loop, &session->source);
-	close(session->source.fd);
+	session_flight_close(session);
 	keyspace_set_slice(shared->kvd->keyspace, NULL);
 	keyspace_set_writer(shared->kvd->keyspace, NULL);
 	shared->count--;
@@ -360,6 +362,7 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 	session_work_ready(shared);
 	session_close_halves(shared, now_ns);
 	session_close_idle(shared, now_ns);
+	session_flight_turn(shared, now_ns);
 	tracking_turn(kvd);
 	session_tell(shared);
 	session_push_turn(shared, now_ns);
@@ -397,6 +400,8 @@ uint64_t session_shared_next_ns(const struct session_shared *shared)
 	next_ns = rest_ns < next_ns ? rest_ns : next_ns;
 	uint64_t throttle_ns = session_throttle_next_ns(shared);
 	next_ns = throttle_ns < next_ns ? throttle_ns : next_ns;
+	uint64_t flight_ns = session_flight_next_ns(shared);
+	next_ns = flight_ns < next_ns ? flight_ns : next_ns;
 	uint64_t idle_ns = session_idle_next_ns(shared);
 	next_ns = idle_ns < next_ns ? idle_ns : next_ns;
 	if (!TAILQ_EMPTY(&shared->parked)) {
@@ -436,6 +441,7 @@ void session_shared_destroy(struct session_shared *shared)
 		session_kill(session, NULL);
 	}
 	session_close_dead(shared, UINT64_MAX);
+	session_flight_free(shared);
 	session_owners_free(shared);
 	courier_drop(shared->kvd);
 	pubsub_turn(shared->kvd, 0);

@@ -25,6 +25,7 @@ struct listener;
 struct pubsub_client;
 struct reader_client;
 struct session_owner;
+struct session_flight;
 struct session_ref;
 struct session_shared;
 struct session_task;
@@ -184,6 +185,7 @@ struct session {
 	unsigned fds_count;
 	uint64_t fds_position;
 	uint64_t fds_end; // end of the reply that carries them
+	struct session_flight *flight; // descriptors on their way, see session_flight.h
 };
 
 /// The reply of the running command is not sent before `seq` is durable (KVD.SYNC, writes that ask

@@ -363,7 +363,11 @@ static void session_send_failed(struct session *session)
 		return;
 	}
 	if (errno == ETOOMANYREFS) {
-		session_kill(session, "too many descriptors are on their way to it");
+		refuse(session, REFUSAL_FLIGHT,
+		       "the kernel passes no more descriptors of kvd's user (%u): end what else "
+		       "runs as that user, or raise the limit (LimitNOFILE=, ulimit -n)",
+		       (unsigned)geteuid());
+		session_kill(session, NULL);
 		return;
 	}
 	if (errno == ENOMEM || errno == ENOBUFS) {

@@ -38,7 +38,7 @@ bool session_set_limits(struct session_shared *shared)
 static void session_owner_end(const struct session_shared *shared, struct session_owner *owner)
 {
 	// Who comes again with a new connection still owes what it wrote too fast.
-	if (owner->sessions_count == 0 && owner->kept_bytes == 0 &&
+	if (owner->sessions_count == 0 && owner->kept_bytes == 0 && TAILQ_EMPTY(&owner->flights) &&
 	    (shared->ending || session_guard_is_rested(shared, owner))) {
 		LIST_REMOVE(owner, link);
 		free(owner);
@@ -64,6 +64,7 @@ struct session_owner *session_owner_join(struct session_shared *shared, uint32_t
 		TAILQ_INIT(&owner->sessions_new);
 		TAILQ_INIT(&owner->sessions_cut);
 		TAILQ_INIT(&owner->throttled);
+		TAILQ_INIT(&owner->flights);
 		LIST_INSERT_HEAD(&shared->owners, owner, link);
 	}
 	return owner;
@@ -72,6 +73,11 @@ struct session_owner *session_owner_join(struct session_shared *shared, uint32_t
 void session_owner_leave(struct session_shared *shared, struct session_owner *owner)
 {
 	owner->sessions_count--;
+	session_owner_end(shared, owner);
+}
+
+void session_owner_rest(struct session_shared *shared, struct session_owner *owner)
+{
 	session_owner_end(shared, owner);
 }
 

@@ -11,6 +11,7 @@
 #include "daemon/quota.h"
 #include "daemon/reclaim.h"
 #include "daemon/session.h"
+#include "daemon/session_flight.h"
 #include "daemon/session_guard.h"
 #include "daemon/session_rest.h"
 #include "daemon/session_share.h"
@@ -48,6 +49,8 @@ struct session_owner {
 	uint64_t paid_turn;	  // the turn in which it was passed over last
 	uint64_t rests_since_ns;
 	uint64_t kept_bytes; // of them, what no session is charged: it outlives them
+	struct session_flight_list flights; // see session_flight.h
+	uint64_t flight_fds;
 	// How fast it writes, see session_guard.h.
 	TAILQ_ENTRY(session_owner) throttle_link;
 	struct session_list throttled; // in the order in which they go on
@@ -98,6 +101,11 @@ struct session_shared {
 	uint64_t buffer_bytes; // of all sessions but the dead: input, output, queued commands
 	uint64_t buffer_bytes_max;
 	uint64_t owner_bytes_max;     // of the sessions of one uid
+	struct session_flight_list flights; // descriptors on their way, see session_flight.h
+	uint64_t flight_fds;
+	uint64_t flight_max;
+	uint64_t flight_kept; // of it, for root and kvd's own user
+	uint64_t flight_due_ns;
 	uint64_t noticed_seq;	      // what the persister was told of
 	uint64_t request_seq;	      // what somebody began to wait for in this turn
 	uint64_t settled_durable_seq; // watermarks for which held replies were last looked at
@@ -149,6 +157,8 @@ void session_output_replace(struct session *session, char *output, size_t bytes,
 /// when what it wrote is paid for.
 struct session_owner *session_owner_join(struct session_shared *shared, uint32_t uid);
 void session_owner_leave(struct session_shared *shared, struct session_owner *owner);
+/// Something of it that outlived its sessions has ended: so does it, if that was the last.
+void session_owner_rest(struct session_shared *shared, struct session_owner *owner);
 /// At the end, when no session is left: those that had written too fast.
 void session_owners_free(struct session_shared *shared);
 /// Charges a uid for what does not end with one of its sessions; it lasts until it is given back.

@@ -4,10 +4,13 @@
 // and then an interruption.
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -187,4 +190,29 @@ int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout_ms)
 	uint32_t level = sim_fd_level(entry);
 	fds[0].revents = level & EPOLLIN ? POLLIN : 0;
 	return fds[0].revents != 0;
+}
+
+/// What the client has not read.
+int __wrap_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+	const struct sim_fd *entry = sim_fd_find(fd);
+	if (request != SIOCOUTQ || entry == NULL || entry->kind != FD_CONN) {
+		errno = ENOTTY;
+		return -1;
+	}
+	va_list args;
+	va_start(args, request);
+	int *bytes = va_arg(args, int *);
+	va_end(args);
+	*bytes = entry->conn->closed ? 0 : (int)entry->conn->back.bytes;
+	return 0;
+}
+
+int __wrap_shutdown(int fd, int how);
+int __wrap_shutdown(int fd, int how)
+{
+	(void)how; // both ways
+	sim_fd_find(fd)->conn->gone = true;
+	return 0;
 }
