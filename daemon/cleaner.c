@@ -240,15 +240,22 @@ static uint64_t limbo_turn(struct keyspace *keyspace, uint64_t now_ns)
 	if (keyspace->limbo.count == 0) {
 		return UINT64_MAX;
 	}
-	if (kvs_epoch_held(keyspace->epochs)) {
-		return hold_turn(keyspace, now_ns);
-	}
-	if (now_ns - state->last_scan_ns >= CLEANER_SCAN_INTERVAL_NS) {
-		state->last_scan_ns = now_ns;
-		if (kvs_epoch_scan(keyspace->epochs, now_ns)) {
-			keyspace_drain_limbo(keyspace);
-			(void)kvs_log_trim(&keyspace->log);
+	if (!keyspace_drain_is_due(keyspace)) {
+		if (kvs_epoch_held(keyspace->epochs)) {
+			return hold_turn(keyspace, now_ns);
 		}
+		if (now_ns - state->last_scan_ns >= CLEANER_SCAN_INTERVAL_NS) {
+			state->last_scan_ns = now_ns;
+			// If the barrier fails the next scan will tell.
+			(void)kvs_epoch_scan(keyspace->epochs, now_ns);
+		}
+	}
+	if (keyspace_drain_is_due(keyspace)) {
+		keyspace_drain_limbo(keyspace);
+		(void)kvs_log_trim(&keyspace->log);
+	}
+	if (keyspace_drain_is_due(keyspace)) {
+		return now_ns; // the rest in the next turn
 	}
 	return keyspace->limbo.count > 0 ? state->last_scan_ns + CLEANER_SCAN_INTERVAL_NS
 					 : UINT64_MAX;

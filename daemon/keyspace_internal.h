@@ -318,8 +318,10 @@ void keyspace_guards_see(struct keyspace *keyspace, const struct keyspace_op *op
 void keyspace_follow_durable(struct keyspace *keyspace);
 /// The run waits for the readers there may be, then it is freed.
 void keyspace_limbo_run(struct keyspace *keyspace, uint64_t offset);
-/// Frees what came out of limbo.
+/// Frees some of what came out of limbo (a fraction of a millisecond).
 void keyspace_drain_limbo(struct keyspace *keyspace);
+/// Is there something that it would free?
+bool keyspace_drain_is_due(const struct keyspace *keyspace);
 /// Would `bytes` more be too many for the part of the log that waits for its commit?
 bool keyspace_queue_is_full(const struct keyspace *keyspace, uint64_t bytes);
 /// Segments that a write must leave free.

@@ -77,7 +77,9 @@ bool keyspace_recover_drain(struct keyspace *keyspace)
 	if (before == 0 || !kvs_epoch_scan(keyspace->epochs, keyspace->seam->monotonic_ns())) {
 		return false;
 	}
-	keyspace_drain_limbo(keyspace);
+	while (keyspace_drain_is_due(keyspace)) {
+		keyspace_drain_limbo(keyspace);
+	}
 	return keyspace->limbo.count < before;
 }
 

@@ -11,7 +11,10 @@
 #define ROOM_SCAN_INTERVAL_NS 1000000u // 1 kHz when memory is short
 #define ROOM_CLEAN_SEGMENTS_MAX 4u     // emptied for one caller
 #define ROOM_UNPERSISTED_PERCENT 50u
-#define ROOM_ZERO_SEGMENTS_MAX 4u // overwritten in one turn
+// Of what came out of limbo so much is freed at a time: pages that the kernel takes back or that
+// are overwritten, and pieces.
+#define ROOM_DRAIN_BYTES (2u << 20)
+#define ROOM_DRAIN_ITEMS 2048u
 #define ROOM_FLUSH_BUCKETS_MAX 32768u	 // cleared in place in a fraction of a millisecond
 #define ROOM_FLUSH_WAIT_NS 200000000u // then cleared in place, however large the table is
 
@@ -88,42 +91,66 @@ uint64_t keyspace_held_bytes(const struct keyspace *keyspace, uint64_t epoch)
 }
 
 // Nobody looks at the segment any more: its records go, if that is wanted. Large values need no
-// such thing, their pages go back to the kernel.
-static bool zero_segment(struct keyspace *keyspace, uint32_t index)
+// such thing, their pages go back to the kernel. Returns how many bytes were overwritten.
+static uint64_t free_segment(struct keyspace *keyspace, const struct kvs_limbo_item *item)
 {
-	if (keyspace->zero_freed) {
-		memset(keyspace->region->base + kvs_region_segment_offset(keyspace->region, index),
-		       0, keyspace->log.segments[index].used_bytes);
+	uint32_t index = (uint32_t)item->a;
+	if (keyspace_moments_hold(keyspace, index)) {
+		// Soon: the present epoch is not over in this call.
+		kvs_limbo_push(&keyspace->limbo, kvs_epoch_stamp(keyspace->epochs), item->kind,
+			       item->a, item->b);
+		return 0;
 	}
-	return keyspace->zero_freed;
+	uint64_t zeroed = keyspace->zero_freed ? keyspace->log.segments[index].used_bytes : 0;
+	memset(keyspace->region->base + kvs_region_segment_offset(keyspace->region, index), 0,
+	       zeroed);
+	kvs_log_free(&keyspace->log, index);
+	return zeroed;
+}
+
+// Frees an item, or the part of it that `*budget` still allows. False if something of it is left.
+static bool free_item(struct keyspace *keyspace, const struct kvs_limbo_item *item,
+		      uint64_t *budget)
+{
+	uint64_t bytes = 0;
+	bool gone = true;
+	switch (item->kind) {
+	case KVS_LIMBO_SEGMENT:
+		bytes = free_segment(keyspace, item);
+		break;
+	case KVS_LIMBO_OVERFLOW:
+		kvs_table_free_overflow(&keyspace->table, (unsigned)item->b, item->a);
+		break;
+	case KVS_LIMBO_RUN:
+		bytes = kvs_large_run_bytes(&keyspace->large, item->a);
+		gone = kvs_large_free_part(&keyspace->large, item->a, kvs_large_bytes(*budget));
+		break;
+	default:
+		bytes = *budget;
+		gone = kvs_table_free_side_part(&keyspace->table, (unsigned)item->a, *budget);
+		break;
+	}
+	*budget = *budget > bytes ? *budget - bytes : 0;
+	return gone;
+}
+
+bool keyspace_drain_is_due(const struct keyspace *keyspace)
+{
+	return kvs_limbo_peek(&keyspace->limbo, keyspace->epochs->oldest) != NULL;
 }
 
 void keyspace_drain_limbo(struct keyspace *keyspace)
 {
-	struct kvs_limbo_item item;
-	unsigned zeroed = 0; // the others in the next turn, or when memory is wanted again
-	while (zeroed < ROOM_ZERO_SEGMENTS_MAX &&
-	       kvs_limbo_pop(&keyspace->limbo, keyspace->epochs->oldest, &item)) {
-		switch (item.kind) {
-		case KVS_LIMBO_SEGMENT:
-			if (keyspace_moments_hold(keyspace, (uint32_t)item.a)) {
-				// Soon: the present epoch is not over in this call.
-				kvs_limbo_push(&keyspace->limbo, kvs_epoch_stamp(keyspace->epochs),
-					       item.kind, item.a, item.b);
-			} else {
-				zeroed += zero_segment(keyspace, (uint32_t)item.a);
-				kvs_log_free(&keyspace->log, (uint32_t)item.a);
-			}
+	uint64_t budget = ROOM_DRAIN_BYTES;
+	const struct kvs_limbo_item *next;
+	for (unsigned i = 0; i < ROOM_DRAIN_ITEMS && budget > 0; i++) {
+		next = kvs_limbo_peek(&keyspace->limbo, keyspace->epochs->oldest);
+		if (next == NULL) {
 			break;
-		case KVS_LIMBO_OVERFLOW:
-			kvs_table_free_overflow(&keyspace->table, (unsigned)item.b, item.a);
-			break;
-		case KVS_LIMBO_RUN:
-			kvs_large_free(&keyspace->large, item.a);
-			break;
-		default:
-			kvs_table_free_side(&keyspace->table, (unsigned)item.a);
-			break;
+		}
+		struct kvs_limbo_item item = *next;
+		if (free_item(keyspace, &item, &budget)) {
+			(void)kvs_limbo_pop(&keyspace->limbo, keyspace->epochs->oldest, &item);
 		}
 	}
 	(void)keyspace_is_over_bound(keyspace); // what came free brings a raised bound down
@@ -219,11 +246,11 @@ bool keyspace_queue_is_full(const struct keyspace *keyspace, uint64_t bytes)
 	return waiting > 0 && waiting + bytes > bound;
 }
 
-// Scan, and revoke who stands in the way for longer than `deadline_ns`; then take what came free.
-static void room_reclaim(struct keyspace *keyspace, uint64_t now_ns, uint64_t deadline_ns)
+// Scan, and revoke who stands in the way for longer than `deadline_ns`.
+static void room_scan(struct keyspace *keyspace, uint64_t now_ns, uint64_t deadline_ns)
 {
 	struct cleaner_state *cleaner = &keyspace->cleaner;
-	if (keyspace->limbo.count == 0 || now_ns - cleaner->last_scan_ns < ROOM_SCAN_INTERVAL_NS) {
+	if (now_ns - cleaner->last_scan_ns < ROOM_SCAN_INTERVAL_NS) {
 		return;
 	}
 	cleaner->last_scan_ns = now_ns;
@@ -238,8 +265,18 @@ static void room_reclaim(struct keyspace *keyspace, uint64_t now_ns, uint64_t de
 		(void)kvs_epoch_revoke(keyspace->epochs, newest, now_ns, deadline_ns,
 				       keyspace->revoke_min_ns);
 	}
-	keyspace_drain_limbo(keyspace);
-	(void)kvs_log_trim(&keyspace->log);
+}
+
+// Takes a part of what came free; if there is nothing, looks for more first.
+static void room_reclaim(struct keyspace *keyspace, uint64_t now_ns, uint64_t deadline_ns)
+{
+	if (keyspace->limbo.count > 0 && !keyspace_drain_is_due(keyspace)) {
+		room_scan(keyspace, now_ns, deadline_ns);
+	}
+	if (keyspace_drain_is_due(keyspace)) {
+		keyspace_drain_limbo(keyspace);
+		(void)kvs_log_trim(&keyspace->log);
+	}
 }
 
 // How long a reader may stand in the way of memory: not long once it is short, for so many bytes.

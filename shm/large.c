@@ -219,11 +219,27 @@ bool kvs_large_unref(struct kvs_large *large, uint64_t offset)
 	return run->holds == 0 && run->references == 0;
 }
 
-void kvs_large_free(struct kvs_large *large, uint64_t offset)
+// Gives the last `bytes` of a run back.
+static void large_shorten(struct kvs_large *large, struct kvs_large_run *run, uint64_t bytes)
+{
+	uint64_t from = run->offset + run->bytes - bytes;
+	kvs_region_poison(large->region, from, bytes);
+	// If the punch fails the pages stay counted nowhere but reusable: the next run there has
+	// them.
+	(void)kvs_region_punch(large->region, from, bytes);
+	large->region->large_bytes -= bytes;
+	run->bytes -= bytes;
+}
+
+bool kvs_large_free_part(struct kvs_large *large, uint64_t offset, uint64_t bytes_max)
 {
 	struct kvs_large_run *run = large_find(large, offset);
 	if (run == NULL || run->references != 0 || run->holds != 0) {
-		return;
+		return true;
+	}
+	large_shorten(large, run, run->bytes < bytes_max ? run->bytes : bytes_max);
+	if (run->bytes > 0) {
+		return false;
 	}
 	struct kvs_large_run **link = large_bucket(large, offset);
 	while (*link != run) {
@@ -235,11 +251,12 @@ void kvs_large_free(struct kvs_large *large, uint64_t offset)
 	if (large->cursor == run) {
 		large->cursor = run->previous;
 	}
-	kvs_region_poison(large->region, run->offset, run->bytes);
-	// If the punch fails the pages stay counted nowhere but reusable: the next run there has
-	// them.
-	(void)kvs_region_punch(large->region, run->offset, run->bytes);
-	large->region->large_bytes -= run->bytes;
 	large->runs_count--;
 	free(run);
+	return true;
+}
+
+void kvs_large_free(struct kvs_large *large, uint64_t offset)
+{
+	(void)kvs_large_free_part(large, offset, UINT64_MAX);
 }

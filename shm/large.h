@@ -69,3 +69,7 @@ uint64_t kvs_large_run_bytes(struct kvs_large *large, uint64_t offset);
 /// Gives the run's pages and offsets back.
 /// Call with: no reference left, grace period over. Thread must: be the writer. Orders: none.
 void kvs_large_free(struct kvs_large *large, uint64_t offset);
+
+/// The same little by little: up to `bytes_max` (whole pages, not 0) of it from its end. True when
+/// nothing of it is left. Call with, thread, orders: as kvs_large_free().
+bool kvs_large_free_part(struct kvs_large *large, uint64_t offset, uint64_t bytes_max);

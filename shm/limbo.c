@@ -55,12 +55,19 @@ void kvs_limbo_push(struct kvs_limbo *limbo, uint64_t stamp, uint32_t kind, uint
 	limbo->count++;
 }
 
+const struct kvs_limbo_item *kvs_limbo_peek(const struct kvs_limbo *limbo, uint64_t oldest)
+{
+	const struct kvs_limbo_item *item = &limbo->items[limbo->head];
+	return limbo->count > 0 && item->stamp < oldest ? item : NULL;
+}
+
 bool kvs_limbo_pop(struct kvs_limbo *limbo, uint64_t oldest, struct kvs_limbo_item *item)
 {
-	if (limbo->count == 0 || limbo->items[limbo->head].stamp >= oldest) {
+	const struct kvs_limbo_item *first = kvs_limbo_peek(limbo, oldest);
+	if (first == NULL) {
 		return false;
 	}
-	*item = limbo->items[limbo->head];
+	*item = *first;
 	limbo->head = (limbo->head + 1) & (limbo->capacity - 1);
 	limbo->count--;
 	return true;

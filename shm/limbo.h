@@ -44,6 +44,9 @@ void kvs_limbo_push(struct kvs_limbo *limbo, uint64_t stamp, uint32_t kind, uint
 /// Takes the oldest item if its stamp is below `oldest`. Returns false if there is none.
 bool kvs_limbo_pop(struct kvs_limbo *limbo, uint64_t oldest, struct kvs_limbo_item *item);
 
+/// The item that kvs_limbo_pop() would take, NULL if there is none; good until the next call.
+const struct kvs_limbo_item *kvs_limbo_peek(const struct kvs_limbo *limbo, uint64_t oldest);
+
 /// Bytes of the items with this stamp or a later one: what a reader of that epoch holds back.
 uint64_t kvs_limbo_held_bytes(const struct kvs_limbo *limbo, uint64_t stamp);
 

@@ -294,26 +294,50 @@ void kvs_table_clear(struct kvs_table *table, bool (*stays)(const void *context,
 	}
 }
 
-void kvs_table_free_side(struct kvs_table *table, unsigned side)
+// Gives the last `bytes` of a range back. False if the kernel refuses.
+static bool range_shorten(struct kvs_table *table, unsigned range, uint64_t bytes)
 {
 	struct kvs_region *region = table->region;
-	const unsigned ranges[] = { KVS_RANGE_TABLE_0 + side, KVS_RANGE_OVERFLOW_0 + side };
+	uint64_t have = table->populated[range];
+	uint64_t offset = region->map.ranges[range].offset;
+	kvs_region_poison(region, offset + have - bytes, bytes);
+	if (kvs_region_punch(region, offset + have - bytes, bytes) != 0) {
+		// The pages stay: then they must at least read as empty.
+		memset(region->base + offset, 0, have);
+		return false;
+	}
+	table->populated[range] = have - bytes;
+	region->table_bytes -= bytes;
+	return true;
+}
+
+bool kvs_table_free_side_part(struct kvs_table *table, unsigned side, uint64_t bytes_max)
+{
+	struct kvs_region *region = table->region;
+	const unsigned ranges[] = { KVS_RANGE_OVERFLOW_0 + side, KVS_RANGE_TABLE_0 + side };
+	// Whole chunks: who adopts the region counts these, and must find what is below one empty.
+	uint64_t chunk = kvs_table_chunk_bytes(region);
+	uint64_t left = bytes_max > chunk ? bytes_max - bytes_max % chunk : chunk;
 	for (unsigned i = 0; i < 2; i++) {
-		unsigned range = ranges[i];
-		uint64_t bytes = table->populated[range];
-		uint64_t offset = region->map.ranges[range].offset;
-		kvs_region_poison(region, offset, bytes);
-		if (bytes > 0 && kvs_region_punch(region, offset, bytes) != 0) {
-			// The pages stay: then they must at least read as empty.
-			memset(region->base + offset, 0, bytes);
+		uint64_t have = table->populated[ranges[i]];
+		uint64_t bytes = have < left ? have : left;
+		if (have == 0 || (bytes > 0 && !range_shorten(table, ranges[i], bytes))) {
 			continue;
 		}
-		table->populated[range] = 0;
-		region->table_bytes -= bytes;
+		left -= bytes;
+		if (table->populated[ranges[i]] > 0) {
+			return false;
+		}
 	}
 	table->overflow[side].fresh = 0;
 	kvs_store_relaxed(&region->header->overflow_fresh[side], 0);
 	table->overflow[side].freed_count = 0;
 	table->overflow[side].used_count = 0;
 	table->other_side_ready = true;
+	return true;
+}
+
+void kvs_table_free_side(struct kvs_table *table, unsigned side)
+{
+	(void)kvs_table_free_side_part(table, side, UINT64_MAX);
 }

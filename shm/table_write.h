@@ -155,6 +155,9 @@ void kvs_table_reseed_abandon(struct kvs_table *table);
 /// Gives back what came out of limbo.
 void kvs_table_free_overflow(struct kvs_table *table, unsigned side, uint64_t index);
 void kvs_table_free_side(struct kvs_table *table, unsigned side);
+/// The same little by little: up to `bytes_max` of it, but a chunk (2 MiB at most) in any case.
+/// True when nothing of it is left.
+bool kvs_table_free_side_part(struct kvs_table *table, unsigned side, uint64_t bytes_max);
 
 /// Bytes that growing by one bucket would have to populate now (0 or a chunk), for the memory
 /// bound.

@@ -3,6 +3,7 @@
 // The cleaner when nobody writes: what is dead is given back to the last segment that is worth it,
 // what is live stays readable, and then there is nothing more to do, however the records' sizes
 // leave segments unfilled.
+#include "shm/epoch.h"
 #include "tests/daemon/keyspace_fixture.h"
 
 #define TURNS_MAX 20000u
@@ -140,6 +141,47 @@ static void test_hold_ends(void)
 	fixture_close(&f);
 }
 
+// Large values that a reader has held back come free at once: their pages go back to the kernel a
+// little in each turn, that of a value of many pages too.
+static void test_slices(void)
+{
+	static struct kvs_reader_page page;
+	static unsigned char value[5u << 20];
+	struct fixture f;
+	int owner = 0;
+	fixture_begin(&f, false, 9, 64u << 20, false);
+	f.keyspace->value_bytes_max = sizeof(value);
+	fixture_serve(&f, 0);
+	ok(kvs_epoch_add(&f.epochs, &page, &owner) != NULL, "a reader");
+	(void)kvs_epoch_enter(&page.slot[0], &f.region.header->hot, true);
+	unsigned wrong = 0;
+	for (unsigned i = 0; i < 20; i++) {
+		const char *key = i % 2 == 0 ? "even" : "odd";
+		size_t bytes = i % 4 < 2 ? sizeof(value) : 300000;
+		wrong += keyspace_set(f.keyspace, key, strlen(key), value, bytes, 0, NULL) != 0;
+		cleaner_turn(f.keyspace, fixture_monotonic_ns());
+	}
+	ok_u64(wrong, 0, "large values over each other");
+	uint64_t held = f.region.large_bytes;
+	ok(held > 40u << 20, "are held back, %" PRIu64 " bytes", held);
+	(void)kvs_epoch_leave(&page.slot[0], &f.region.header->hot);
+	unsigned turns = 0;
+	uint64_t most = 0;
+	while (f.keyspace->limbo.count > 0 && turns < TURNS_MAX) {
+		uint64_t before = f.region.large_bytes;
+		cleaner_turn(f.keyspace, fixture_monotonic_ns());
+		most = before - f.region.large_bytes > most ? before - f.region.large_bytes : most;
+		wrong += f.keyspace->limbo.count > 0 && keyspace_drain_is_due(f.keyspace) &&
+			 cleaner_next_ns(f.keyspace) > fixture_monotonic_ns();
+		turns++;
+	}
+	ok_u64(f.region.large_bytes, kvs_large_bytes(300000) * 2, "all that is dead came free");
+	ok(most <= 2u << 20, "D: %" PRIu64 " bytes in one turn at most, of %" PRIu64, most, held);
+	ok(turns >= 20, "in %u turns", turns);
+	ok_u64(wrong, 0, "that follow each other");
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	thin_out(false, 15000, 300, 10);
@@ -149,5 +191,6 @@ int main(void)
 	test_unfilled();
 	test_lost();
 	test_hold_ends();
+	test_slices();
 	return tap_done();
 }

@@ -205,9 +205,21 @@ static void test_old_side(struct world *w)
 {
 	struct kvs_table *table = &w->f.table;
 	ok(!table->other_side_ready && !begin(w), "the old side waits for its readers");
+	unsigned other = table->side ^ 1u;
+	uint64_t chunk = w->f.region.segment_bytes;
+	uint64_t left = table->populated[KVS_RANGE_TABLE_0 + other] +
+			table->populated[KVS_RANGE_OVERFLOW_0 + other];
+	uint64_t chunks = left / chunk;
+	unsigned wrong = 0;
+	ok(chunks > 1, "it has %" PRIu64 " chunks of memory", chunks);
+	for (uint64_t i = 0; i < chunks / 2; i++) {
+		uint64_t bytes = w->f.region.table_bytes;
+		wrong += kvs_table_free_side_part(table, other, 1);
+		wrong += bytes - w->f.region.table_bytes != chunk;
+	}
+	ok(wrong == 0 && !table->other_side_ready, "D: which can be given back one by one");
 	while (fixture_reclaim(&w->f) > 0) {
 	}
-	unsigned other = table->side ^ 1u;
 	ok(table->other_side_ready && table->populated[KVS_RANGE_TABLE_0 + other] == 0,
 	   "then its memory is given back");
 	ok_u64(w->f.region.table_bytes,
