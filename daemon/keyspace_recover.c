@@ -5,7 +5,8 @@
 // came before or comes later. Removals are remembered to the end of the scan as facts of 24 bytes
 // outside the region (recover_facts), because there may be many more of them than keys. Everything
 // loaded is durable already, so it goes into survivor segments and the head stays empty. Where the
-// room for it comes from: keyspace_recover_room.c.
+// room for it comes from: keyspace_recover_room.c. Whether a value is large follows from the
+// segments of this life: the one that wrote it may have had others.
 #include <string.h>
 
 #include "daemon/expire.h"
@@ -31,41 +32,73 @@ static void recover_replace(struct keyspace *keyspace, const struct kvs_hit *hit
 	}
 }
 
-// A run with the value of a LARGE record. False if there is no room for it.
-static bool recover_take_run(struct keyspace *keyspace, const struct kvs_record_view *view,
-			     const void *large_value, struct kvs_run *run)
+/// What a record of another life becomes in this one.
+struct recover_form {
+	const struct kvs_record_view *view; // as it was written
+	const void *value;
+	struct kvs_run run;
+	uint32_t record_bytes;
+	bool large;
+	bool as_it_was; // the same bytes
+};
+
+static struct recover_form recover_form(const struct keyspace *keyspace,
+					const struct kvs_record_view *view, const void *large_value)
 {
+	bool was_large = (view->flags & KVS_RECORD_LARGE) != 0;
+	bool large = keyspace_is_large(keyspace, view->value_bytes);
+	struct recover_form form = { .view = view,
+				     .value = was_large ? large_value : view->payload,
+				     .record_bytes = view->record_bytes,
+				     .large = large,
+				     .as_it_was = !large && !was_large };
+	if (!form.as_it_was) {
+		uint64_t payload_bytes = large ? sizeof(form.run) : view->value_bytes;
+		form.record_bytes = (uint32_t)kvs_record_bytes(view->key_bytes, payload_bytes,
+							       view->expiry_ms != 0);
+	}
+	return form;
+}
+
+// A run with a large value. False if there is no room for it.
+static bool recover_take_run(struct keyspace *keyspace, struct recover_form *form)
+{
+	const struct kvs_record_view *view = form->view;
 	uint64_t segment_bytes = keyspace->region->segment_bytes;
 	uint64_t bytes = kvs_large_bytes(view->value_bytes) + segment_bytes - 1;
 	uint32_t segments = (uint32_t)(bytes >> keyspace->region->segment_shift);
 	if (!keyspace_recover_room(keyspace, segments) ||
-	    kvs_large_take(&keyspace->large, view->value_bytes, &run->offset) != 0) {
+	    kvs_large_take(&keyspace->large, view->value_bytes, &form->run.offset) != 0) {
 		return false;
 	}
 	(void)kvs_log_trim(&keyspace->log);
-	memcpy(keyspace->region->base + run->offset, large_value, view->value_bytes);
-	run->crc = kvs_record_run(view).crc;
+	memcpy(keyspace->region->base + form->run.offset, form->value, view->value_bytes);
+	form->run.crc = (view->flags & KVS_RECORD_LARGE) != 0
+				? kvs_record_run(view).crc
+				: kvs_crc32c(0, form->value, view->value_bytes);
 	return true;
 }
 
-// Writes the record at `at`: the same bytes, or for a large value a new record that names its run.
-static void recover_write(const struct kvs_record_view *view, const struct kvs_run *run, void *at)
+// Writes the record at `at`: the same bytes, or a new record that names its run or has its value.
+static void recover_write(const struct recover_form *form, void *at)
 {
-	if ((view->flags & KVS_RECORD_LARGE) == 0) {
+	const struct kvs_record_view *view = form->view;
+	if (form->as_it_was) {
 		memcpy(at, view->record, view->record_bytes);
 		return;
 	}
+	uint16_t flags = view->flags & (uint16_t)~(KVS_RECORD_LARGE | KVS_RECORD_EXPIRY);
 	struct kvs_record_spec spec = {
 		.key = view->key,
 		.key_bytes = view->key_bytes,
-		.payload = run,
-		.payload_bytes = sizeof(*run),
+		.payload = form->large ? (const void *)&form->run : form->value,
+		.payload_bytes = form->large ? (uint32_t)sizeof(form->run) : view->value_bytes,
 		.value_bytes = view->value_bytes,
 		.seq = view->seq,
 		.time_ms = kvs_record_time_ms(view->record),
 		.expiry_ms = view->expiry_ms,
 		.writer = kvs_record_writer(view->record),
-		.flags = view->flags,
+		.flags = form->large ? flags | KVS_RECORD_LARGE : flags,
 	};
 	(void)kvs_record_write(at, &spec);
 }
@@ -132,44 +165,55 @@ static void recover_table_steps(struct keyspace *keyspace)
 	}
 }
 
+// Appends the record, and before it the run of a large value. NULL if there is no room.
+static void *recover_append(struct keyspace *keyspace, struct recover_form *form, uint64_t *offset)
+{
+	if (form->large && !recover_take_run(keyspace, form)) {
+		return NULL;
+	}
+	void *at = keyspace_recover_append(keyspace, form->record_bytes, form->view->seq, offset);
+	if (at == NULL) {
+		if (form->large && kvs_large_drop(&keyspace->large, form->run.offset)) {
+			kvs_large_free(&keyspace->large, form->run.offset);
+		}
+		return NULL;
+	}
+	recover_write(form, at);
+	if (form->large) {
+		kvs_large_settle(&keyspace->large, form->run.offset);
+	}
+	return at;
+}
+
 // Makes a value that wins its key's entry.
 static int recover_value(struct keyspace *keyspace, const struct kvs_record_view *view,
 			 const void *large_value, uint64_t place, uint64_t hash)
 {
-	bool large = (view->flags & KVS_RECORD_LARGE) != 0;
-	uint64_t bytes = view->record_bytes + (large ? view->value_bytes : UINT64_C(0));
-	struct kvs_run run = { 0 };
+	struct recover_form form = recover_form(keyspace, view, large_value);
+	uint64_t bytes = form.record_bytes + (form.large ? view->value_bytes : UINT64_C(0));
 	uint64_t offset;
 	if (recover_is_too_much(keyspace, bytes)) {
 		return KEYSPACE_OK;
 	}
-	if (kvs_table_secure(&keyspace->table, 1) != 0 ||
-	    (large && !recover_take_run(keyspace, view, large_value, &run))) {
+	if (kvs_table_secure(&keyspace->table, 1) != 0) {
 		return KEYSPACE_FULL;
 	}
-	void *at = keyspace_recover_append(keyspace, view->record_bytes, view->seq, &offset);
+	void *at = recover_append(keyspace, &form, &offset);
 	if (at == NULL) {
-		if (large && kvs_large_drop(&keyspace->large, run.offset)) {
-			kvs_large_free(&keyspace->large, run.offset);
-		}
 		return KEYSPACE_FULL;
-	}
-	recover_write(view, &run, at);
-	if (large) {
-		kvs_large_settle(&keyspace->large, run.offset);
 	}
 	kvs_store_relaxed(&((struct kvs_record *)at)->place, place);
 	// Looked up only now: cleaning may have moved the older version.
 	struct kvs_hit hit;
-	enum kvs_entry_kind kind = large ? KVS_ENTRY_LARGE : KVS_ENTRY_VALUE;
-	uint64_t entry = kvs_entry_make(hash, kind, view->record_bytes, offset);
+	enum kvs_entry_kind kind = form.large ? KVS_ENTRY_LARGE : KVS_ENTRY_VALUE;
+	uint64_t entry = kvs_entry_make(hash, kind, form.record_bytes, offset);
 	if (keyspace_find(keyspace, hash, view->key, view->key_bytes, &hit) == KVS_FIND_HIT) {
 		kvs_table_replace(&keyspace->table, hash, hit.slot, entry);
 		recover_replace(keyspace, &hit);
 	} else {
 		(void)kvs_table_insert(&keyspace->table, hash, entry);
 	}
-	kvs_log_live_add(&keyspace->log, offset, view->record_bytes);
+	kvs_log_live_add(&keyspace->log, offset, form.record_bytes);
 	keyspace->live_bytes += bytes;
 	keyspace->keys++;
 	keyspace_owner_add(keyspace, kvs_record_writer(view->record), bytes);

@@ -50,6 +50,9 @@ int kvs_log_secure(struct kvs_log *log, uint64_t bytes, uint64_t largest, uint32
 {
 	uint64_t segment_bytes = log->region->segment_bytes;
 	uint64_t room = segment_bytes - log->head.offset;
+	if (largest > segment_bytes) {
+		return -ENOSPC; // no segment takes it
+	}
 	if (bytes <= room) {
 		return 0;
 	}
@@ -79,6 +82,7 @@ static void log_roll(struct kvs_log *log)
 
 void *kvs_log_append(struct kvs_log *log, uint32_t record_bytes, uint64_t *offset)
 {
+	assert(record_bytes <= log->region->segment_bytes); // kvs_log_secure() refused it
 	if (log->head.offset + record_bytes > log->region->segment_bytes) {
 		log_roll(log);
 	}
@@ -105,6 +109,9 @@ void *kvs_log_append_survivor(struct kvs_log *log, uint32_t record_bytes, uint64
 			      uint64_t *offset)
 {
 	struct kvs_log_position *at = &log->survivor;
+	if (record_bytes > log->region->segment_bytes) {
+		return NULL; // the next segment is another's
+	}
 	if (at->segment == KVS_SEGMENT_NONE ||
 	    at->offset + record_bytes > log->region->segment_bytes) {
 		uint32_t next = KVS_SEGMENT_NONE;

@@ -62,8 +62,8 @@ uint32_t kvs_log_segments_allowed(const struct kvs_log *log);
 uint64_t kvs_log_memory_for(const struct kvs_log *log, uint32_t count);
 
 /// Makes sure that records of together `bytes`, none larger than `largest`, can be appended without
-/// taking more than the free segments less `reserve`. Returns 0, or -ENOSPC (bound reached) or
-/// -ENOMEM (the machine is full); nothing is taken then.
+/// taking more than the free segments less `reserve`. Returns 0, or -ENOSPC (bound reached, or
+/// `largest` is more than a segment) or -ENOMEM (the machine is full); nothing is taken then.
 /// Call with: sums of kvs_record_bytes(). Thread must: be the writer. Orders: nothing.
 int kvs_log_secure(struct kvs_log *log, uint64_t bytes, uint64_t largest, uint32_t reserve);
 
@@ -77,7 +77,7 @@ void *kvs_log_append(struct kvs_log *log, uint32_t record_bytes, uint64_t *offse
 void kvs_log_publish(struct kvs_log *log);
 
 /// Room for a survivor copy: at the open survivor segment or in a new one (the reserve included).
-/// NULL if there is no segment left.
+/// NULL if there is no segment left, or none takes so many bytes.
 void *kvs_log_append_survivor(struct kvs_log *log, uint32_t record_bytes, uint64_t seq,
 			      uint64_t *offset);
 

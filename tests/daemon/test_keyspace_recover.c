@@ -4,12 +4,15 @@
 // whatever order it stands in the store and however badly it packs; versions that end further on
 // in the store are in nobody's way. Beyond the bound, what grows is refused, what shrinks is not,
 // and one restart after the other lets nothing more in. What cannot have been accepted is refused.
+// Whether a value is large is decided anew, whatever it was in the life that wrote it.
+#include "shm/crc32c.h"
 #include "tests/daemon/keyspace_fixture.h"
 
 #define SEGMENT FIXTURE_SEGMENT_BYTES
 #define SEGMENTS 32u
 #define MEMORY ((uint64_t)SEGMENTS * SEGMENT)
 #define LARGE_BYTES (100u << 10) // two segments
+#define VALUE_BYTES_MAX (4u * SEGMENT)
 #define SCRIPT_MAX 8192u
 
 enum kind { VALUE, REMOVAL, FLUSH };
@@ -21,6 +24,7 @@ struct script {
 		unsigned key;
 		uint32_t value_bytes;
 		uint64_t expiry_ms;
+		uint32_t segment_bytes; // of the life that wrote it, 0 = this one's
 	} records[SCRIPT_MAX];
 	unsigned count;
 };
@@ -31,6 +35,7 @@ static void add(struct script *script, enum kind kind, unsigned key, uint32_t va
 		script->records[script->count].kind = kind;
 		script->records[script->count].key = key;
 		script->records[script->count].expiry_ms = 0;
+		script->records[script->count].segment_bytes = 0;
 		script->records[script->count++].value_bytes = value_bytes;
 	}
 }
@@ -45,12 +50,14 @@ static uint32_t value_for(uint32_t record_bytes)
 static int hand_in(struct keyspace *keyspace, const struct script *script, unsigned index,
 		   bool as_index)
 {
-	static _Alignas(8) unsigned char bytes[SEGMENT];
-	static unsigned char value[LARGE_BYTES];
+	static _Alignas(8) unsigned char bytes[VALUE_BYTES_MAX + SEGMENT];
+	static unsigned char value[VALUE_BYTES_MAX];
 	uint32_t value_bytes = script->records[index].value_bytes;
-	struct kvs_run run = { .offset = 0 };
-	bool large = value_bytes > SEGMENT / 4;
+	uint32_t segment_bytes = script->records[index].segment_bytes;
+	bool large = value_bytes > (segment_bytes > 0 ? segment_bytes : SEGMENT) / 4;
 	char key[16];
+	memset(value, (int)index, value_bytes);
+	struct kvs_run run = { .offset = 0, .crc = kvs_crc32c(0, value, value_bytes) };
 	struct kvs_record_spec spec = {
 		.key = key,
 		.payload = large ? (const void *)&run : value,
@@ -276,8 +283,88 @@ static void test_too_much(void)
 	fixture_close(&f);
 }
 
+// A record that may stand in one segment of this life, and is what was written.
+static bool is_sound(struct fixture *f, unsigned index, uint32_t value_bytes)
+{
+	char key[16];
+	struct kvs_hit hit;
+	(void)snprintf(key, sizeof(key), "%08u", index);
+	uint64_t hash = keyspace_hash(f->keyspace, key, 8);
+	if (keyspace_find(f->keyspace, hash, key, 8, &hit) != KVS_FIND_HIT) {
+		return false;
+	}
+	bool large = value_bytes > SEGMENT / 4;
+	const unsigned char *value = hit.value;
+	bool same = hit.view.value_bytes == value_bytes && hit.view.seq == index + 1 &&
+		    hit.view.expiry_ms == (index % 2 ? fixture_wall_ms + 1000000 : 0) &&
+		    kvs_record_time_ms(hit.view.record) == fixture_wall_ms;
+	for (uint32_t i = 0; i < value_bytes && same; i++) {
+		same = value[i] == (unsigned char)index;
+	}
+	return same && kvs_record_crc_ok(&hit.view) &&
+	       large == ((hit.view.flags & KVS_RECORD_LARGE) != 0) &&
+	       large == (hit.kind == KVS_ENTRY_LARGE) &&
+	       (!large || kvs_record_run(&hit.view).crc == kvs_crc32c(0, value, value_bytes));
+}
+
+// Everything is counted as if this life had written it, or removing it would leave something.
+static void check_counts(struct fixture *f, unsigned keys)
+{
+	for (unsigned i = 0; i < keys; i++) {
+		char key[16];
+		(void)snprintf(key, sizeof(key), "%08u", i);
+		(void)keyspace_delete(f->keyspace, key, 8);
+		fixture_durable(f);
+	}
+	for (unsigned i = 0; i < 20; i++) {
+		fixture_durable(f);
+	}
+	ok_u64(keyspace_count(f->keyspace), 0, "G: all of them can be removed");
+	ok_u64(keyspace_live_bytes(f->keyspace), 0, "G: which leaves no live bytes");
+	ok_u64(f->keyspace->owners[0].bytes, 0, "G: nor any that somebody owns");
+	ok_u64(f->region.large_bytes, 0, "G: nor large values");
+}
+
+static void test_other_segments(uint32_t segment_bytes, const char *name)
+{
+	static struct script script;
+	static const uint32_t sizes[] = { 0,
+					  1,
+					  SEGMENT / 16,
+					  SEGMENT / 16 + 1,
+					  SEGMENT / 4 - 1,
+					  SEGMENT / 4,
+					  SEGMENT / 4 + 1,
+					  SEGMENT - 64,
+					  SEGMENT - 40,
+					  SEGMENT,
+					  SEGMENT + 1,
+					  2 * SEGMENT + 4097,
+					  VALUE_BYTES_MAX };
+	const unsigned count = sizeof(sizes) / sizeof(sizes[0]);
+	struct fixture f;
+	unsigned wrong = 0;
+	script.count = 0;
+	for (unsigned i = 0; i < 2 * count; i++) {
+		add(&script, VALUE, i, sizes[i % count]);
+		script.records[i].segment_bytes = segment_bytes;
+		script.records[i].expiry_ms = i % 2 ? fixture_wall_ms + 1000000 : 0;
+	}
+	ok_u64(recover(&f, &script), 1, "%s", name);
+	fixture_serve(&f, script.count);
+	for (unsigned i = 0; i < script.count; i++) {
+		wrong += !is_sound(&f, i, script.records[i].value_bytes);
+	}
+	ok_u64(wrong, 0, "E: %s: every value is whole, and where this life looks for it", name);
+	check_counts(&f, script.count);
+	fixture_close(&f);
+}
+
 int main(void)
 {
+	test_other_segments(SEGMENT, "records of a life with the same segments");
+	test_other_segments(16 * SEGMENT, "records of a life with larger segments");
+	test_other_segments(SEGMENT / 4, "records of a life with smaller segments");
 	test_large();
 	test_ends_later();
 	test_bad_packing();

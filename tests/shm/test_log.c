@@ -77,6 +77,8 @@ static void test_batches(struct fixture *f)
 	ok_u64(kvs_log_segments_free(log), free_before, "I: and has taken nothing");
 	ok_int(kvs_log_secure(log, (uint64_t)2 * SEGMENT, record, free_before), -ENOSPC,
 	       "the reserve is kept");
+	ok_int(kvs_log_secure(log, SEGMENT + 8, SEGMENT + 8, 0), -ENOSPC,
+	       "a record that no segment takes is refused");
 	uint64_t batch = (uint64_t)3 * SEGMENT;
 	ok_int(kvs_log_secure(log, batch, record, 0), 0, "one of three segments is vouched for");
 	unsigned failed = 0;
@@ -131,6 +133,10 @@ static void test_survivors(struct fixture *f)
 	}
 	ok(wrong == 0 && segment[0] != segment[1] && segment[1] != segment[2], "three survivors");
 	ok(!kvs_log_reopen_survivor(log, 4104, KVS_SEGMENT_NONE), "none has room for more");
+	struct kvs_log_position before = log->survivor;
+	ok(!copy(log, SEGMENT + 8, &at) && log->survivor.segment == before.segment &&
+		   log->survivor.offset == before.offset,
+	   "a record that no segment takes is refused");
 	ok(log->survivor.segment == segment[2], "and none was opened");
 	ok(kvs_log_reopen_survivor(log, 1024, KVS_SEGMENT_NONE) && copy(log, 1024, &at) &&
 		   at == segment[1],
