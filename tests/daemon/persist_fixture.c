@@ -179,7 +179,7 @@ bool life_wait(struct life *life, uint64_t seq)
 		}
 		struct pollfd poll_fd = { .fd = life->wake_fd, .events = POLLIN };
 		uint64_t count;
-		if (poll(&poll_fd, 1, 20000) != 1 ||
+		if (poll(&poll_fd, 1, 100000) != 1 ||
 		    read(life->wake_fd, &count, sizeof(count)) != sizeof(count)) {
 			bail("a commit that was asked for does not come");
 		}

@@ -246,7 +246,7 @@ static bool wait_until_renewed(struct life *life)
 	uint64_t count;
 	struct pollfd wake = { .fd = life->wake_fd, .events = POLLIN };
 	while (persist_degraded(life->persist, &why)) {
-		if (poll(&wake, 1, 20000) != 1 ||
+		if (poll(&wake, 1, 100000) != 1 ||
 		    read(life->wake_fd, &count, sizeof(count)) != sizeof(count)) {
 			return false;
 		}

@@ -293,7 +293,7 @@ kvc *fake_client(struct fake *fake, kvc_reader **reader, uint32_t flags)
 	kvc_options_init(&options);
 	options.socket_path = fake->socket_path;
 	options.flags = flags;
-	options.request_timeout_ms = 2000;
+	options.connect_timeout_ms = options.request_timeout_ms = 60000; // machines may be slow
 	options.reconnect_min_ms = 1;
 	options.reconnect_max_ms = 4;
 	if (kvc_open(&client, &options) != KVC_OK || kvc_reader_open(client, reader) != KVC_OK) {

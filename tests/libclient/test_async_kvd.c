@@ -5,7 +5,9 @@
 // visible at once. E: what was answered is counted after every death; UNKNOWN may be, and
 // UNREACHABLE is not.
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "libclient/kvclient.h"
 #include "tests/lib/harness.h"
@@ -124,6 +126,18 @@ static void counted(kvc_async *async, void *user, const struct kvc_result *resul
 			result->status != KVC_UNREACHABLE;
 }
 
+// What a kvd that was stopped cannot answer any more.
+static void leave_under_way(const struct harness *h, kvc_async *async, struct count *count)
+{
+	siginfo_t info;
+	(void)kill(harness_pid(h), SIGSTOP);
+	(void)waitid(P_PID, (id_t)harness_pid(h), &info, WSTOPPED);
+	for (unsigned i = 0; i < UNDER_WAY; i++) {
+		(void)kvc_async_increment(async, "counter", 7, 1, counted, count, NULL);
+	}
+	(void)kvc_async_dispatch(async);
+}
+
 static void test_deaths(struct harness *h, kvc_async *async)
 {
 	struct count count = { 0 };
@@ -136,6 +150,9 @@ static void test_deaths(struct harness *h, kvc_async *async)
 							  NULL);
 			}
 			turn(async);
+		}
+		if (round % 2 == 0) {
+			leave_under_way(h, async, &count);
 		}
 		harness_kill(h);
 		while (kvc_async_pending(async) > 0) {

@@ -67,7 +67,7 @@ static void test_last_words(struct peer *peer)
 		  KVC_UNREACHABLE },
 	};
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		kvc *client = connected(peer, 5000, false);
+		kvc *client = connected(peer, 60000, false);
 		if (rows[i].words[0] != '\0') {
 			peer_say(peer, "%s", rows[i].words);
 		}
@@ -84,19 +84,20 @@ static void test_last_words(struct peer *peer)
 static void test_nobody_reads(struct peer *peer)
 {
 	for (int proved = 0; proved <= 1; proved++) {
-		kvc *client = connected(peer, 50, proved);
+		kvc *client = connected(peer, 60000, proved);
+		client->options.request_timeout_ms = 100;
 		ok_int(kvc_set(client, "a", 1, large, LARGE_BYTES, NULL, NULL), KVC_TIMEOUT,
 		       "nobody reads");
 		ok(strstr(kvc_error_text(client), "kvd took no more") != NULL, "it says so: %s",
 		   kvc_error_text(client));
 		ok((client->conn.pause_ns > 0) == !proved, "who has answered once is tried again");
 		(void)kvc_close(client);
-		client = connected(peer, 5000, proved);
+		client = connected(peer, 60000, proved);
 		(void)shutdown(peer->fd, SHUT_WR); // says no more, and does not read either
 		ok_int(kvc_set(client, "a", 1, large, LARGE_BYTES, NULL, NULL), KVC_UNREACHABLE,
 		       "an end in the midst of a request");
 		(void)kvc_close(client);
-		client = connected(peer, 5000, proved);
+		client = connected(peer, 60000, proved);
 		peer_say(peer, "+OK\r\n");
 		peer_write(peer, PEER_ALL);
 		(void)shutdown(peer->fd, SHUT_WR);
@@ -112,7 +113,7 @@ static void test_pipeline(struct peer *peer)
 	const void *argv[] = { "ECHO", large };
 	const size_t bytes[] = { 4, 1 }, many[] = { 4, KVC_PIPELINE_BYTES };
 	const struct kvc_reply *reply;
-	kvc *client = connected(peer, 5000, true);
+	kvc *client = connected(peer, 60000, true);
 	ok_int(kvc_pipeline_append(client, 2, argv, many), KVC_OK,
 	       "a command that is sent at once");
 	peer_hang_up(peer);
@@ -125,6 +126,7 @@ static void test_pipeline(struct peer *peer)
 	peer_hang_up(peer);
 	int first = kvc_pipeline_reply(client, &reply);
 	ok(first == KVC_UNKNOWN || first == KVC_UNREACHABLE, "each is told");
+	client->options.request_timeout_ms = 100; // where the pause is over already: nobody answers
 	ok_int(kvc_pipeline_append(client, 2, argv, many), KVC_OK, "one behind what is lost");
 	int status;
 	unsigned told = 1;
@@ -149,7 +151,7 @@ static void test_no_memory(struct peer *peer)
 	kvc_buffer_append(&buffer, "x", 1);
 	ok(buffer.failed && buffer.bytes == 1, "nothing is added behind a hole");
 	kvc_buffer_free(&buffer);
-	kvc *client = connected(peer, 5000, true);
+	kvc *client = connected(peer, 60000, true);
 	ok_int(kvc_batch_new(&batch), KVC_OK, "a batch");
 	batch->frame.buffer.failed = true;
 	ok_int(kvc_batch_delete(batch, "a", 1), KVC_NO_MEMORY, "with a hole in it");

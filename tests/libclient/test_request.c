@@ -96,8 +96,8 @@ static void test_no_answer(struct fake *fake, kvc *client)
 	uint64_t start_ns = kvc_now_ns();
 	ok_int(set(client, "a", "2"), KVC_TIMEOUT, "sent, no answer in time");
 	uint64_t took_ms = (kvc_now_ns() - start_ns) / 1000000;
-	ok(took_ms >= 99 && took_ms < 2000, "in about 100 ms (%llu)", (unsigned long long)took_ms);
-	client->options.request_timeout_ms = 5000;
+	ok(took_ms >= 99, "after 100 ms (%llu)", (unsigned long long)took_ms);
+	client->options.request_timeout_ms = 60000;
 	fake_set(fake, request, FAKE_HANG_UP);
 	uint64_t requests = fake_get(fake, &fake->requests);
 	wait_for_pause(client);

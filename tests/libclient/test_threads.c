@@ -16,12 +16,23 @@
 #define VALUE_WORDS 32
 #define READERS 4
 #define WRITES 120000
+#define LONGER 100	// times the writes: so long it goes on until all of the below has been seen
+#define VIEWS_LEAST 20u // of each reader
+#define CHURNED_LEAST 6u
+#define REUSED_LEAST 51u
+#define RESEEDS_LEAST 21u
 
 struct shared {
 	struct fake fake;
 	kvc *client;
-	uint64_t stop; // partner: loads in the readers
+	uint64_t stop;		// partner: loads in the readers
+	uint64_t seen[READERS]; // views of each; partner: the loads in enough()
 	uint64_t gets, views, bad, revoked, churned, reseeds;
+};
+
+struct reading {
+	struct shared *shared;
+	unsigned number;
 };
 
 static void key_name(char *key, uint64_t i)
@@ -49,9 +60,10 @@ static bool value_good(const uint64_t *value, size_t bytes, uint64_t i)
 
 static void *read_values(void *context)
 {
-	struct shared *shared = context;
+	const struct reading *reading = context;
+	struct shared *shared = reading->shared;
 	kvc_reader *reader;
-	uint64_t random = (uint64_t)(uintptr_t)&random, gets = 0, views = 0, bad = 0, revoked = 0;
+	uint64_t random = reading->number, gets = 0, views = 0, bad = 0, revoked = 0;
 	char key[16];
 	bad += kvc_reader_open(shared->client, &reader) != KVC_OK;
 	while (kvs_load_acquire(&shared->stop) == 0) { // partner: the store in main()
@@ -77,6 +89,7 @@ static void *read_values(void *context)
 		revoked += status == KVC_REVOKED;
 		bad += status == KVC_OK && !good;
 		views++;
+		kvs_store_release(&shared->seen[reading->number], views); // partner: enough()
 	}
 	bad += kvc_reader_close(reader) != KVC_OK;
 	__atomic_fetch_add(&shared->gets, gets, __ATOMIC_RELAXED);
@@ -89,7 +102,7 @@ static void *read_values(void *context)
 static void *churn_readers(void *context)
 {
 	struct shared *shared = context;
-	uint64_t bad = 0, churned = 0;
+	uint64_t bad = 0;
 	while (kvs_load_acquire(&shared->stop) == 0) { // partner: the store in main()
 		kvc_reader *reader;
 		char byte;
@@ -97,11 +110,10 @@ static void *churn_readers(void *context)
 		bad += kvc_get(reader, "key001", 6, &byte, 1, NULL) != KVC_TRUNCATED;
 		bad += kvc_is_mapped(shared->client) != 1;
 		bad += kvc_reader_close(reader) != KVC_OK;
-		churned++;
+		kvs_count(&shared->churned, 1); // partner: the load in enough()
 		sched_yield();
 	}
 	__atomic_fetch_add(&shared->bad, bad, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&shared->churned, churned, __ATOMIC_RELAXED);
 	return NULL;
 }
 
@@ -123,7 +135,7 @@ static void make_room(struct fixture *f)
 		if (best == KVS_SEGMENT_NONE || !fixture_clean(f, best)) {
 			break;
 		}
-		for (unsigned i = 0; i < 100000 && fixture_reclaim(f) == 0; i++) {
+		for (unsigned i = 0; i < 10000000 && fixture_reclaim(f) == 0; i++) {
 			sched_yield(); // a reader holds it: it will be done soon
 		}
 	}
@@ -142,13 +154,26 @@ static void reseed(struct shared *shared, uint64_t n)
 	}
 }
 
+// However the threads are scheduled: each of them has been at work, and what it must not disturb
+// has happened.
+static bool enough(const struct shared *shared, uint64_t reused)
+{
+	bool all = reused >= REUSED_LEAST && shared->reseeds >= RESEEDS_LEAST &&
+		   kvs_load_relaxed(&shared->churned) >= CHURNED_LEAST;
+	for (unsigned i = 0; i < READERS; i++) {
+		all = all && kvs_load_acquire(&shared->seen[i]) >= VIEWS_LEAST;
+	}
+	return all;
+}
+
 static uint64_t write_values(struct shared *shared, uint64_t *reused)
 {
 	struct fixture *f = &shared->fake.fixture;
 	uint64_t refused = 0;
 	char key[16];
 	uint64_t value[VALUE_WORDS];
-	for (uint64_t n = 0; n < tap_rounds(WRITES, 40000); n++) {
+	const uint64_t writes = tap_rounds(WRITES, 40000);
+	for (uint64_t n = 0; n < writes || (!enough(shared, *reused) && n / LONGER < writes); n++) {
 		key_name(key, n);
 		value_fill(value, n, n / KEYS);
 		pthread_mutex_lock(&shared->fake.mutex);
@@ -187,6 +212,7 @@ static struct kvs_reader_page *share_mapping(struct shared *shared)
 static void run(uint32_t flags, const char *how)
 {
 	struct shared shared = { .stop = 0 };
+	struct reading readings[READERS];
 	pthread_t threads[READERS + 1];
 	kvc_reader *reader;
 	uint64_t value[VALUE_WORDS], reused = 0;
@@ -202,8 +228,9 @@ static void run(uint32_t flags, const char *how)
 	(void)kvc_reader_close(reader);
 	struct kvs_reader_page *own = share_mapping(&shared);
 #endif
-	for (int i = 0; i < READERS; i++) {
-		pthread_create(&threads[i], NULL, read_values, &shared);
+	for (unsigned i = 0; i < READERS; i++) {
+		readings[i] = (struct reading){ .shared = &shared, .number = i };
+		pthread_create(&threads[i], NULL, read_values, &readings[i]);
 	}
 	pthread_create(&threads[READERS], NULL, churn_readers, &shared);
 	ok_u64(write_values(&shared, &reused), 0, "%s: all writes", how);
@@ -216,10 +243,9 @@ static void run(uint32_t flags, const char *how)
 		 (unsigned long long)shared.revoked, (unsigned long long)shared.churned,
 		 (unsigned long long)reused);
 	ok_u64(shared.bad, 0, "B: %s: every value is one that was written for its key", how);
-	ok(shared.gets > 1000 && shared.views > 50 && shared.churned > 5, "%s: and enough of them",
-	   how);
-	ok(reused > 50, "%s: while memory was reused", how);
-	ok(shared.reseeds > 20, "A: %s: and the hash key changed %llu times", how,
+	ok(enough(&shared, REUSED_LEAST), "%s: and enough of them", how);
+	ok(reused >= REUSED_LEAST, "%s: while memory was reused", how);
+	ok(shared.reseeds >= RESEEDS_LEAST, "A: %s: and the hash key changed %llu times", how,
 	   (unsigned long long)shared.reseeds);
 #ifdef KVS_TSAN
 	shared.client->attachment->pages[0] = own;

@@ -18,6 +18,7 @@
 #define MEMORY_BYTES (2u << 20)
 #define KEYS 24u
 #define TOKENS 2048u
+#define LONGER 100u // times the writes: so long the other thread may take to come to its checks
 #ifdef KVS_SANITIZED
 #define STEPS 60000u
 #define WRITES 15000u
@@ -100,14 +101,21 @@ static void test_expiry(struct fake *fake, kvc_reader *reader)
 	fake_put(fake, "late", "x", 1, now_ms + 60000);
 	ok(take(reader, "late", &token), "a value that expires in a minute");
 	ok_int(kvc_check(reader, &token), KVC_OK, "has not");
-	fake_put(fake, "soon", "x", 1, now_ms + 300);
-	ok(take(reader, "soon", &token), "one that expires soon");
-	int status;
-	do {
-		status = kvc_check(reader, &token);
+	bool taken = false; // in its time, on a machine that may be slow
+	uint64_t soon_ms = 100;
+	for (; !taken && soon_ms < 60000; soon_ms *= 2) {
 		clock_gettime(CLOCK_REALTIME, &now);
+		now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+		fake_put(fake, "soon", "x", 1, now_ms + soon_ms);
+		taken = take(reader, "soon", &token);
+	}
+	ok(taken, "one that expires soon");
+	int status;
+	do { // the last check is one behind that time
+		clock_gettime(CLOCK_REALTIME, &now);
+		status = kvc_check(reader, &token);
 	} while (status == KVC_OK &&
-		 (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 < now_ms + 2000);
+		 (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 < now_ms + soon_ms);
 	ok_int(status, KVC_CHANGED, "does, without a write");
 }
 
@@ -148,7 +156,7 @@ struct world {
 	struct fake *fake;
 	uint64_t random;
 	uint64_t version[KEYS]; // present one, 0 = absent; stored when it is visible
-	unsigned failed, flushes, reseeds, extras;
+	unsigned changes, failed, flushes, reseeds, extras;
 };
 
 static size_t key_of(char *key, const char *word, unsigned number)
@@ -301,17 +309,21 @@ static void test_every_order(struct fake *fake, kvc_reader *reader, uint64_t see
 	   "%u times the same word stood at the same place for another record", renamed);
 	ok(kept > 100, "%u are believed, %u needlessly not", kept, needless);
 	ok(world.failed == 0 && world.flushes > 1 && world.reseeds > 1,
-	   "%u flushes, %u changes of the hash key, every write went through",
-	   world.flushes, world.reseeds);
+	   "%u flushes, %u changes of the hash key, every write went through", world.flushes,
+	   world.reseeds);
 }
 
 static uint64_t stop;
+static uint64_t enough; // release by the one that holds tokens, acquire by the one that writes
 
 static void *write_on(void *argument)
 {
 	struct world *world = argument;
-	for (unsigned i = 0; i < WRITES / slower(); i++) {
+	const unsigned writes = WRITES / slower();
+	for (unsigned i = 0; i < writes || (!kvs_load_acquire(&enough) && i / LONGER < writes);
+	     i++) {
 		change(world);
+		world->changes++;
 	}
 	kvs_store_release(&stop, 1);
 	return NULL;
@@ -339,6 +351,9 @@ static void test_two(struct fake *fake, kvc_reader *reader, uint64_t seed)
 		wrong += status == KVC_OK && version[number] < floor && floor != UINT64_MAX;
 		kept += status == KVC_OK;
 		changed += status == KVC_CHANGED;
+		if (kept > 0 && changed > KEYS) {
+			kvs_store_release(&enough, 1); // partner: the load in write_on()
+		}
 		if (status == KVC_CHANGED) {
 			struct kvc_meta meta = { .version = 0 };
 			(void)key_of(key, "key", number);
@@ -349,8 +364,8 @@ static void test_two(struct fake *fake, kvc_reader *reader, uint64_t seed)
 	}
 	pthread_join(writer, NULL);
 	ok_u64(wrong, 0, "beside a writer: %u believed, %u not, none wrongly", kept, changed);
-	ok(kept > 0 && world.failed < WRITES / 10, "both went on; %u writes found no room",
-	   world.failed);
+	ok(kept > 0 && changed > KEYS && world.failed < world.changes / 2,
+	   "both went on; %u of %u changes found no room", world.failed, world.changes);
 }
 
 int main(void)

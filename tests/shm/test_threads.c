@@ -9,6 +9,7 @@
 //   B  what is read in a section is what was written
 #include <linux/membarrier.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -23,6 +24,9 @@
 #define COMING_AND_GOING 6000u
 #define WRITES_DEFAULT 150000u
 #define GETS_A_SECTION 16u
+#define LONGER 100u	   // times the writes: so long the writer goes on until all have read
+#define READS_LEAST 10000u // of each reader
+#define TRIES 20000000u	   // to find room while a reader that does not run holds a section open
 
 static struct fixture fixture;
 static uint64_t stop;		 // release by the writer, acquire by readers
@@ -33,7 +37,7 @@ struct reading {
 	unsigned number;
 	uint64_t random;
 	uint64_t newest[STEADY];
-	uint64_t reads;
+	uint64_t reads; // partner: the loads in all_read()
 	uint64_t missed;
 	uint64_t backwards;
 	uint64_t broken;
@@ -63,7 +67,7 @@ static void read_key(struct reading *r, struct kvs_map *map, uint64_t number)
 		(void)kvs_map_extend(map);
 		result = fixture_find(map, key, key_bytes, &hit);
 	}
-	r->reads++;
+	kvs_count(&r->reads, 1); // partner: the loads in all_read()
 	if (result != KVS_FIND_HIT) {
 		r->missed++;
 		return;
@@ -108,6 +112,8 @@ static void *read_on(void *argument)
 	return NULL;
 }
 
+static struct reading readings[READERS];
+
 static bool set_steady(uint64_t number, uint64_t version)
 {
 	char key[16];
@@ -137,18 +143,30 @@ static bool make_room(void)
 		if (log->retired_count < 8 && victim != KVS_SEGMENT_NONE) {
 			(void)fixture_clean(&fixture, victim);
 		}
-		(void)fixture_reclaim(&fixture);
-		if (tries > 1000000) {
+		if (fixture_reclaim(&fixture) == 0) {
+			(void)sched_yield();
+		}
+		if (tries > TRIES) {
 			return false;
 		}
 	}
 	return true;
 }
 
+// However they are scheduled.
+static bool all_read(void)
+{
+	bool all = true;
+	for (unsigned i = 0; i < READERS; i++) {
+		all = all && kvs_load_relaxed(&readings[i].reads) >= READS_LEAST;
+	}
+	return all;
+}
+
 static unsigned write_all(uint64_t *random, unsigned writes)
 {
 	unsigned failed = 0, wave = 0;
-	for (unsigned i = 0; i < writes; i++) {
+	for (unsigned i = 0; i < writes || (!all_read() && i / LONGER < writes); i++) {
 		char key[16];
 		failed += !set_steady(tap_random(random) % STEADY, i + 2);
 		size_t key_bytes = key_of(key, "x", wave % COMING_AND_GOING);
@@ -176,7 +194,6 @@ int main(int argc, char **argv)
 	if (getenv("KVD_TEST_EMULATED") != NULL) {
 		writes /= 8;
 	}
-	static struct reading readings[READERS];
 	fixture_open(&fixture, MEMORY, SEGMENT);
 	fixture.step_after_write = true;
 	for (unsigned i = 0; i < STEADY; i++) {
@@ -210,6 +227,7 @@ int main(int argc, char **argv)
 	ok_u64(sum.backwards, 0, "A2: none went back behind an acknowledged version");
 	ok_u64(sum.broken, 0, "B: no value was torn or reused");
 	ok_u64(sum.ended_badly, 0, "B: no section was refused");
+	ok(all_read(), "the readers had their turns");
 	ok(fixture.table.splits > 50 && fixture.table.merges > 10, "the table grew and shrank");
 	fixture_close(&fixture);
 	return tap_done();
