@@ -134,8 +134,9 @@ static void take_line(void *context, char *line)
 		(void)job_fail(v->job, "the store cannot be read: %s", line);
 	} else if (strcmp(word, "damaged") == 0) {
 		v->store_damaged = strtoull(line, NULL, 10);
-	} else if (sscanf(line, "%llu %llu %llu %llu %llu", &n[0], &n[1], &n[2], &n[3], &n[4]) ==
-		   5) {
+	} else if (strcmp(word, "done") == 0 && sscanf(line, "%llu %llu %llu %llu %llu", &n[0],
+						       &n[1], &n[2], &n[3], &n[4]) == 5) {
+		v->store_done = true;
 		v->store_blocks = n[0];
 		v->store_records = n[1];
 		v->store_bytes = n[2];
@@ -256,6 +257,7 @@ static void run_reset(struct verification *v)
 	v->extras = NULL;
 	v->missing_count = v->extras_count = v->named = 0;
 	v->keys = v->memory_bytes = v->large_values = v->memory_damaged = v->store_damaged = 0;
+	v->store_done = false;
 }
 
 static bool run_store(struct verification *v)
@@ -270,8 +272,9 @@ static bool run_store(struct verification *v)
 		v->store_damaged++;
 		return true;
 	}
-	if (code < 0 || code == VERIFY_FAILED) {
-		return false;
+	if (code < 0 || code == VERIFY_FAILED || !v->store_done) {
+		return job_fail(job, "what reads the store ended with exit code %d before it had",
+				code);
 	}
 	job_phase(job, JOB_LOOKING_AGAIN, 0);
 	return confirm_missing(v);

@@ -25,6 +25,7 @@ struct verification {
 	uint64_t large_values;
 	uint64_t memory_damaged;
 	uint64_t store_damaged;
+	bool store_done; // the child has read it to its end, in this run
 	uint64_t store_blocks;
 	uint64_t store_records;
 	uint64_t store_bytes;

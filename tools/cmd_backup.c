@@ -14,6 +14,7 @@
 
 #include "tools/filecopy.h"
 #include "tools/job.h"
+#include "tools/jsonl.h"
 #include "tools/kvctl.h"
 #include "tools/offline.h"
 #include "tools/progress.h"
@@ -123,12 +124,10 @@ static int backup_done(const struct kvctl *kvctl, const cJSON *result, const cha
 	double bytes = job_number(result, "bytes");
 	double seconds = job_number(result, "seconds");
 	if (kvctl->json) {
-		char *name = cJSON_PrintUnformatted(cJSON_GetObjectItem(result, "file"));
-		printf("{\"file\":%s,\"bytes\":%.0f,\"keys\":%.0f,\"version\":%.0f,"
-		       "\"seconds\":%.3f}\n",
-		       name ? name : "\"\"", bytes, job_number(result, "keys"),
-		       job_number(result, "version"), seconds);
-		cJSON_free(name);
+		printf("{\"file\":");
+		jsonl_write_string(stdout, path, strlen(path));
+		printf(",\"bytes\":%.0f,\"keys\":%.0f,\"version\":%.0f,\"seconds\":%.3f}\n", bytes,
+		       job_number(result, "keys"), job_number(result, "version"), seconds);
 		return KVCTL_OK;
 	}
 	units_size(size, sizeof size, bytes);
@@ -161,23 +160,24 @@ int cmd_backup(struct kvctl *kvctl)
 	if (code != KVCTL_OK) {
 		return code;
 	}
-	cJSON *file = cJSON_GetObjectItem(result, "file");
-	const char *made = cJSON_GetStringValue(file);
+	const char *made = cJSON_GetStringValue(cJSON_GetObjectItem(result, "file"));
 	if (!made) {
 		code = kvctl_error(KVCTL_UNREACHABLE, "KVD.BACKUP: the reply names no file");
 	} else if (!wanted) {
 		path = strdup(made);
 	} else if (folder) {
 		const char *name = strrchr(made, '/');
-		code = asprintf(&path, "%s/%s", wanted, name ? name + 1 : made) < 0 ? KVCTL_NO : 0;
+		path = asprintf(&path, "%s/%s", wanted, name ? name + 1 : made) < 0 ? NULL : path;
 	} else {
 		path = strdup(wanted);
 	}
-	if (code == KVCTL_OK && wanted && path) {
-		code = backup_take(kvctl, made, path);
-		(void)cJSON_SetValuestring(file, path);
+	if (code == KVCTL_OK && !path) {
+		code = kvctl_error(KVCTL_NO, "out of memory: the backup is in %s", made);
 	}
-	if (code == KVCTL_OK && path) {
+	if (code == KVCTL_OK && wanted) {
+		code = backup_take(kvctl, made, path);
+	}
+	if (code == KVCTL_OK) {
 		code = backup_done(kvctl, result, path);
 	}
 	free(path);

@@ -89,7 +89,7 @@ int cmd_value_get(struct kvctl *kvctl)
 	const char *key = kvctl->options.argument[0];
 	void *value = NULL;
 	struct kvc_meta meta = { 0 };
-	int status = KVC_OK;
+	int status = KVC_UNREACHABLE; // nothing is known of the key
 	int code = kvctl_reader(kvctl, &via);
 	if (code == KVCTL_OK) {
 		code = cmd_value_fetch(kvctl, via, key, &status, &value, &meta);
@@ -109,14 +109,17 @@ int cmd_value_mget(struct kvctl *kvctl)
 	enum kvctl_via via;
 	int code = kvctl_reader(kvctl, &via);
 	int worst = code;
+	if (code != KVCTL_OK) {
+		return code;
+	}
 	for (int i = 0; code <= KVCTL_NO && i < kvctl->options.arguments; i++) {
 		const char *key = kvctl->options.argument[i];
 		void *value = NULL;
 		struct kvc_meta meta = { 0 };
-		int status = KVC_OK;
+		int status = KVC_UNREACHABLE;
 		code = cmd_value_fetch(kvctl, via, key, &status, &value, &meta);
 		worst = code > worst ? code : worst;
-		if (kvctl->json && code <= KVCTL_NO) {
+		if (kvctl->json && code <= KVCTL_NO && status >= KVC_OK) {
 			cmd_value_json(key, strlen(key), status, value, &meta);
 			putchar('\n');
 		} else if (code == KVCTL_OK) {

@@ -89,12 +89,20 @@ static void verify_print_text(const struct kvctl *kvctl, const cJSON *result)
 	}
 }
 
+static int verify_no_memory(void)
+{
+	return kvctl_error(KVCTL_NO, "out of memory: what was found cannot be told");
+}
+
 static int verify_print(const struct kvctl *kvctl, const cJSON *result)
 {
 	const char *store = cJSON_GetStringValue(cJSON_GetObjectItem(result, "store"));
 	if (kvctl->json) {
 		char *text = cJSON_PrintUnformatted(result);
-		puts(text ? text : "{}");
+		if (!text) {
+			return verify_no_memory();
+		}
+		puts(text);
 		cJSON_free(text);
 	} else {
 		verify_print_text(kvctl, result);
@@ -159,13 +167,13 @@ int cmd_verify(struct kvctl *kvctl)
 	} else {
 		code = verify_backup(kvctl, path, &result);
 	}
-	if (result && path && job_number(result, "damaged") > 0) {
-		(void)cJSON_AddStringToObject(result, "remedy",
-					      "restore a backup that verifies (kvctl restore)");
-	}
-	if (result) {
+	bool damaged = result && path && job_number(result, "damaged") > 0;
+	if (damaged && !cJSON_AddStringToObject(result, "remedy",
+						"restore a backup that verifies (kvctl restore)")) {
+		code = verify_no_memory();
+	} else if (result) {
 		code = verify_print(kvctl, result);
-		cJSON_Delete(result);
 	}
+	cJSON_Delete(result);
 	return code;
 }

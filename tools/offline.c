@@ -29,29 +29,39 @@ struct offline {
 	cJSON *damage; // in it
 	char failed[512];
 	bool done;
+	bool no_memory; // the result is not whole
 };
+
+// Notes one member of the result.
+static void offline_added(struct offline *offline, const cJSON *member)
+{
+	offline->no_memory = offline->no_memory || !member;
+}
 
 static void offline_damage(struct offline *offline, char *rest)
 {
 	char *block = strsep(&rest, " ");
 	char *seq = strsep(&rest, " ");
 	char *key = strsep(&rest, " ");
-	cJSON *one = key && rest ? cJSON_CreateObject() : NULL;
-	if (!one) {
+	if (!key || !rest) {
 		return;
 	}
-	(void)cJSON_AddStringToObject(one, "where", "store");
+	cJSON *one = cJSON_CreateObject();
+	offline_added(offline, cJSON_AddStringToObject(one, "where", "store"));
 	if (strcmp(block, "0") != 0) {
-		(void)cJSON_AddNumberToObject(one, "block", strtod(block, NULL));
+		offline_added(offline, cJSON_AddNumberToObject(one, "block", strtod(block, NULL)));
 	}
 	if (strcmp(seq, "0") != 0) {
-		(void)cJSON_AddNumberToObject(one, "version", strtod(seq, NULL));
+		offline_added(offline, cJSON_AddNumberToObject(one, "version", strtod(seq, NULL)));
 	}
 	if (strcmp(key, "-") != 0) {
-		(void)cJSON_AddStringToObject(one, "key_hex", key);
+		offline_added(offline, cJSON_AddStringToObject(one, "key_hex", key));
 	}
-	(void)cJSON_AddStringToObject(one, "what", rest);
-	(void)cJSON_AddItemToArray(offline->damage, one);
+	offline_added(offline, cJSON_AddStringToObject(one, "what", rest));
+	if (!cJSON_AddItemToArray(offline->damage, one)) {
+		cJSON_Delete(one);
+		offline->no_memory = true;
+	}
 }
 
 static void offline_done(struct offline *offline, const char *rest)
@@ -64,7 +74,8 @@ static void offline_done(struct offline *offline, const char *rest)
 		return;
 	}
 	for (size_t i = 0; i < 5; i++) {
-		(void)cJSON_AddNumberToObject(offline->result, names[i], numbers[i]);
+		offline_added(offline,
+			      cJSON_AddNumberToObject(offline->result, names[i], numbers[i]));
 	}
 	offline->done = true;
 }
@@ -81,7 +92,8 @@ static void offline_line(struct offline *offline, char *line)
 	if (strcmp(word, "damage") == 0) {
 		offline_damage(offline, line);
 	} else if (strcmp(word, "damaged") == 0) {
-		(void)cJSON_AddNumberToObject(offline->result, "damaged", strtod(line, NULL));
+		offline_added(offline, cJSON_AddNumberToObject(offline->result, "damaged",
+							       strtod(line, NULL)));
 	} else if (strcmp(word, "done") == 0) {
 		offline_done(offline, line);
 	} else if (strcmp(word, "failed") == 0) {
@@ -155,8 +167,9 @@ static int offline_judge(struct offline *offline, int status, const char *path)
 		(void)snprintf(line, sizeof(line), "0 0 - %s", text);
 		offline_damage(offline, line);
 		cJSON_DeleteItemFromObject(offline->result, "damaged");
-		(void)cJSON_AddNumberToObject(offline->result, "damaged",
-					      cJSON_GetArraySize(offline->damage));
+		offline_added(offline,
+			      cJSON_AddNumberToObject(offline->result, "damaged",
+						      cJSON_GetArraySize(offline->damage)));
 		return KVCTL_CORRUPT;
 	}
 	if (WEXITSTATUS(status) == VERIFY_FAILED || !offline->done) {
@@ -208,10 +221,14 @@ int offline_verify(struct kvctl *kvctl, const char *dir, const char *file, uint6
 	progress_start(&offline.progress, !kvctl->quiet, 0);
 	int code = offline_run(&offline, &options, file_bytes);
 	double seconds = progress_stop(&offline.progress);
-	(void)cJSON_AddNumberToObject(offline.result, "seconds", seconds);
-	(void)cJSON_AddStringToObject(offline.result, "store", "checked");
+	offline_added(&offline, cJSON_AddNumberToObject(offline.result, "seconds", seconds));
+	offline_added(&offline, cJSON_AddStringToObject(offline.result, "store", "checked"));
 	if (!cJSON_AddItemToObject(offline.result, "damage", offline.damage)) {
 		cJSON_Delete(offline.damage);
+		offline.no_memory = true;
+	}
+	if (offline.no_memory && (code == KVCTL_OK || code == KVCTL_CORRUPT)) {
+		code = kvctl_error(KVCTL_NO, "out of memory: what was found cannot be told");
 	}
 	if (code == KVCTL_OK || code == KVCTL_CORRUPT) {
 		*result = offline.result;

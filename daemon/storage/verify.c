@@ -199,6 +199,9 @@ static int read_all(struct verify *verify)
 	if (verify->no_memory || rc != 0) {
 		return failed(verify->options, rc != 0 ? mdb_strerror(rc) : "out of memory");
 	}
+	if (more < 0 && verify->damaged == 0) {
+		return failed(verify->options, "it cannot be read, for lack of memory");
+	}
 	if (more == 0 && verify->options->alone && !verify->naming &&
 	    verify->bytes != verify->facts.log_bytes) {
 		verify_damage(verify, 0, 0, NULL, 0,

@@ -159,7 +159,8 @@ deep_simulate() {
 deep_faults() {
     build "$root/build" || return
     export KVD_FAULTS_EACH=all KVD_FAULTS_PART=$1/$2
-    suite "$root/build" torture --timeout-multiplier 0 faults faults_client
+    suite "$root/build" torture --timeout-multiplier 0 faults faults_client \
+        faults_kvctl
 }
 
 # Every known mistake, not only those that are noticed quickly.
