@@ -11,7 +11,8 @@
 
 #include "shm/limits.h"
 
-#define CONFIG_OPTIONS_MAX 96u // rows that there may be
+#define CONFIG_OPTIONS_MAX 96u	  // rows that there may be
+#define CONFIG_LINE_BYTES_MAX 198 // of the file, without its end: libinih reads no longer ones
 
 struct config {
 #define CONFIG_STRING(field, name, dflt, dynamic, help) char *field;

@@ -22,7 +22,7 @@
 #include "shm/atomics.h"
 
 #define REWRITE_BYTES_MAX (1u << 20)
-#define REWRITE_VALUE_BYTES 4096
+#define REWRITE_NUMBER_BYTES 64
 #define REWRITE_ERROR_BYTES 512
 #define REWRITE_TITLE "# Set while kvd ran, by CONFIG REWRITE\n"
 
@@ -56,18 +56,34 @@ static void order_fini(struct rewrite_order *order)
 	*order = (struct rewrite_order){ 0 };
 }
 
-/// The option as the file has it, with its unit. NULL: memory is short.
-static char *order_line(const struct config *config, const struct config_option *option)
+/// The option as the file has it, with its unit. NULL: `error` tells why.
+static char *order_line(const struct config *config, const struct config_option *option,
+			char *error, size_t error_bytes)
 {
-	char value[REWRITE_VALUE_BYTES];
+	char number[REWRITE_NUMBER_BYTES];
+	const char *value = number;
 	char *line = NULL;
 	if (option->kind == CONFIG_KIND_STRING) {
-		(void)snprintf(value, sizeof(value), "%s", config_option_string(config, option));
+		value = config_option_string(config, option);
 	} else {
-		config_option_print(option, config_option_get(config, option), value,
-				    sizeof(value));
+		config_option_print(option, config_option_get(config, option), number,
+				    sizeof(number));
 	}
-	return asprintf(&line, "%s = %s\n", option->name, value) < 0 ? NULL : line;
+	int bytes = asprintf(&line, "%s = %s\n", option->name, value);
+	if (bytes < 0) {
+		(void)snprintf(error, error_bytes, "out of memory");
+		return NULL;
+	}
+	if (bytes - 1 > CONFIG_LINE_BYTES_MAX) {
+		// kvd would not start with it any more.
+		(void)snprintf(error, error_bytes,
+			       "%s does not fit a line of the file, which has at most %d bytes: "
+			       "name a group instead of many users, or give it to kvd as --%s",
+			       option->name, CONFIG_LINE_BYTES_MAX, option->name);
+		free(line);
+		return NULL;
+	}
+	return line;
 }
 
 static bool order_init(struct rewrite_order *order, const struct config *config,
@@ -75,13 +91,17 @@ static bool order_init(struct rewrite_order *order, const struct config *config,
 {
 	*order = (struct rewrite_order){ .path = strdup(config->config_path) };
 	bool good = order->path != NULL;
+	if (!good) {
+		(void)snprintf(error, error_bytes, "out of memory");
+	}
 	for (size_t i = 0; good && i < config_count(); i++) {
-		order->lines[i] = changed[i] ? order_line(config, config_option(i)) : NULL;
-		good = !changed[i] || order->lines[i];
+		if (changed[i]) {
+			order->lines[i] = order_line(config, config_option(i), error, error_bytes);
+			good = order->lines[i] != NULL;
+		}
 	}
 	if (!good) {
 		order_fini(order);
-		(void)snprintf(error, error_bytes, "out of memory");
 	}
 	return good;
 }
@@ -127,7 +147,8 @@ static bool rewrite_build(struct rewrite *r)
 			rewrite_option(r, index);
 		}
 	}
-	bool bad = ferror(file) != 0;
+	// Not at its end: an error of the file, or no memory for a line. The rest would be lost.
+	int error = feof(file) ? 0 : ferror(file) ? EIO : ENOMEM;
 	free(line);
 	(void)fclose(file);
 	bool titled = r->text.data && strstr(r->text.data, REWRITE_TITLE) != NULL;
@@ -140,11 +161,14 @@ static bool rewrite_build(struct rewrite *r)
 			rewrite_option(r, i);
 		}
 	}
-	if (bad || r->text.truncated) {
-		errno = bad ? EIO : EFBIG;
-		return rewrite_fail(r, "cannot read");
+	if (r->text.truncated) {
+		(void)snprintf(r->error, r->error_bytes,
+			       "cannot rewrite %s: it is larger than %u bytes, or memory is short",
+			       r->path, REWRITE_BYTES_MAX);
+		return false;
 	}
-	return true;
+	errno = error;
+	return error == 0 || rewrite_fail(r, "cannot read");
 }
 
 static bool rewrite_write(struct rewrite *r, const struct seam *seam, int fd)

@@ -8,7 +8,7 @@
 
 #include "libclient/kvclient.h"
 #include "tests/libclient/peer.h"
-#include "tests/libclient/refuse_memory.h"
+#include "tests/lib/refuse_memory.h"
 #include "tests/tap/tap.h"
 
 #define WATCHES_MAX 80u
