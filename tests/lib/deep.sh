@@ -4,9 +4,13 @@
 # commit, and leaves its counts in build/deep for the summary. Sourced by ./check, whose functions
 # it uses. shellcheck shell=bash disable=SC2154
 
-# A deep run is a function deep_NAME PART PARTS.
-deep_names=(arm64 model torture fuzz oracle step kills readers stops storms histories crashstates
-    faults systemd simulate mutants)
+# A deep run is a function deep_NAME PART PARTS. Here all of them: in how many parts one goes as a
+# whole, and how many minutes the whole takes on two processors that do nothing else.
+deep_plan=(systemd:1:4 stops:1:5 storms:1:5 faults:1:10 model:1:10 mutants:1:15 crashstates:1:15
+    histories:1:15 arm64:1:20 kills:2:40 simulate:1:30 oracle:1:35 readers:1:30 step:2:60
+    torture:2:90 fuzz:2:90)
+deep_names=("${deep_plan[@]%%:*}")
+deep_file=$root/build/deep/results.jsonl
 
 # fuzz_program PROGRAM EXECUTIONS SEED: first its corpus, then new input. A time of its own ends
 # what hangs; too few executions are seen by their count.
@@ -99,7 +103,7 @@ deep_kills() {
         number=$((number + 1))
     done
     if [ ${#chosen[@]} -gt 0 ]; then
-        export KVD_TEST_KILLS=1000
+        export KVD_TEST_KILLS=${KVD_TEST_KILLS:-1000}
         suite "$root/build" deep --timeout-multiplier 0 "${chosen[@]}"
     fi
 }
@@ -261,28 +265,62 @@ deep_commit() {
     say "$commit"
 }
 
-# deep_run NAME PART: one run or, without a name, all of them.
+# deep_part NAME PART PARTS COMMIT: one part, and its record.
+deep_part() {
+    local started=$SECONDS now
+    say "== deep $1, part $2 of $3, seed $KVD_TEST_SEED, commit $4"
+    run_as_group "$1-$2" "deep_$1" "$2" "$3"
+    now=$(deep_commit)
+    [ "$now" = "$4" ] || die "the tree has become commit $now meanwhile: this part shows nothing"
+    deep_records record "$1" "$2/$3" "$KVD_TEST_SEED" "$4" "$((SECONDS - started))" \
+        "$(results report "$1-$2")" || die "cannot write to $deep_file"
+}
+
+deep_records() {
+    local verb=$1
+    shift
+    /usr/bin/python3 "$root/tests/lib/summary.py" "$verb" "$deep_file" "$@"
+}
+
+# deep_run NAME I/N: that part of one run or, without a name, of each. Without a part, all parts
+# of the plan that have not passed with this very commit; so what was interrupted is gone on with.
 deep_run() {
-    local name names=("${deep_names[@]}") parts=${2#*/} part=${2%/*} started commit status
-    [ -z "$1" ] || names=("$1")
+    local commit name row parts part minutes todo=() left=0
     commit=$(deep_commit)
     export KVD_TEST_SEED=${KVD_TEST_SEED:-$(($(od -An -N4 -tu4 /dev/urandom)))}
-    mkdir -p "$root/build/deep"
-    for name in "${names[@]}"; do
-        group=$name
-        started=$SECONDS
-        say "== deep $name, part $part of $parts, seed $KVD_TEST_SEED, commit $commit"
-        run_job "deep_$name" "$part" "$parts"
-        status=$?
-        results group "$name" "$((SECONDS - started))" "$status"
-        /usr/bin/python3 "$root/tests/lib/summary.py" record "$root/build/deep/results.jsonl" \
-            "$name" "$part/$parts" "$KVD_TEST_SEED" "$commit" "$((SECONDS - started))" \
-            "$(results report "$name")" || die "cannot write to $root/build/deep"
+    mkdir -p "${deep_file%/*}" || die "cannot make ${deep_file%/*}"
+    for row in "${deep_plan[@]}"; do
+        IFS=: read -r name parts minutes <<<"$row"
+        [ "${1:-$name}" = "$name" ] || continue
+        if [ -n "$2" ]; then
+            deep_part "$name" "${2%/*}" "${2#*/}" "$commit"
+            continue
+        fi
+        for ((part = 1; part <= parts; part++)); do
+            if deep_records passed "$name" "$part/$parts" "$commit"; then
+                results one "$name-$part" 'has passed before' ok
+            else
+                todo+=("$name $part $parts $((minutes * 60 / parts))")
+                left=$((left + minutes * 60 / parts))
+            fi
+        done
     done
+    for row in ${todo[@]+"${todo[@]}"}; do
+        say "deep runs: about $((left / 3600)) h $((left / 60 % 60)) min to go, on 2 processors"
+        read -r name part parts minutes <<<"$row"
+        deep_part "$name" "$part" "$parts" "$commit"
+        left=$((left - minutes))
+    done
+    if [ -z "$1$2" ]; then
+        if deep_summary; then
+            results one summary 'the long runs of one commit reach every goal' ok
+        else
+            results one summary 'the long runs of one commit reach every goal' fail 'see above'
+        fi
+    fi
 }
 
 # The last result of every part of every deep run of this commit, added up.
 deep_summary() {
-    /usr/bin/python3 "$root/tests/lib/summary.py" show "$root/build/deep/results.jsonl" \
-        "$(deep_commit)"
+    deep_records show "$(deep_commit)" "${deep_names[@]}"
 }

@@ -91,12 +91,18 @@ run_job() {
     return "$status"
 }
 
-# Environment that a group exports is its own; results go through the state file.
 run_group() {
+    say "== $1"
+    run_as_group "$1" "group_$1"
+}
+
+# run_as_group GROUP COMMAND...: environment that the command exports is its own; results go
+# through the state file.
+run_as_group() {
     local started=$EPOCHREALTIME elapsed_ms left status
     group=$1
-    say "== $group"
-    run_job "group_$group"
+    shift
+    run_job "$@"
     status=$?
     elapsed_ms=$(((${EPOCHREALTIME/./} - ${started/./}) / 1000))
     if ! groups_wait 20; then

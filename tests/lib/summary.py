@@ -3,7 +3,8 @@
 #
 # What the deep runs of one commit gave, all parts added up. A deep run takes hours in parts of
 # under an hour each, so what it showed stands only in its records.
-"""summary.py record FILE NAME PART/PARTS SEED COMMIT SECONDS REPORT | show FILE COMMIT"""
+"""summary.py record FILE NAME PART/PARTS SEED COMMIT SECONDS REPORT
+| passed FILE NAME PART/PARTS COMMIT (is the exit status) | show FILE COMMIT NAME..."""
 import datetime
 import json
 import sys
@@ -30,64 +31,101 @@ def record(path, name, part, seed, commit, seconds, report):
         print(json.dumps(row), file=file)
 
 
-def newest(rows, commit):
-    """The last record of every part of every run, in the order of their names and parts."""
-    last = {}
+def changed(commit):
+    """Is it a tree with changes, or of no commit? Two such need not be the same."""
+    return '+' in commit or commit == 'unknown'
+
+
+def newest(rows, name, commit):
+    """The last record of every part of a run, in the order of the parts. Parts of different
+    divisions overlap: the one that is most complete counts, of two such the later one."""
+    divisions = {}
     for row in rows:
-        if row['commit'] == commit:
-            last[row['name'], row['part']] = row
-    return [last[key] for key in sorted(last, key=lambda key: (key[0], int(key[1].split('/')[0])))]
+        if row['name'] == name and row['commit'] == commit:
+            part, whole = (int(number) for number in row['part'].split('/'))
+            parts = divisions.pop(whole, {})
+            parts[part] = row
+            divisions[whole] = parts  # behind the others now
+    best = max(reversed(divisions), key=lambda whole: len(divisions[whole]) / whole, default=0)
+    return [row for _, row in sorted(divisions.get(best, {}).items())]
+
+
+def passed(path, name, part, commit):
+    """Is there a record of just that, without a failure?"""
+    rows = [row for row in load(path)
+            if (row['name'], row['part'], row['commit']) == (name, part, commit)]
+    return not changed(commit) and bool(rows) and rows[-1]['failed'] == 0
+
+
+def missing(rows):
+    """Parts that there are no records of; all of them if there is no record at all."""
+    if not rows:
+        return ['all']
+    seen = {row['part'].split('/')[0] for row in rows}
+    whole = int(rows[0]['part'].split('/')[1])
+    return [str(part) for part in range(1, whole + 1) if str(part) not in seen]
 
 
 def parts_text(rows):
-    """Which parts there are, and which of theirs are missing."""
-    wholes = {row['part'].split('/')[1] for row in rows}
-    seen = sorted(int(row['part'].split('/')[0]) for row in rows)
-    if len(wholes) != 1:
-        return 'of different divisions: ' + ' '.join(row['part'] for row in rows)
-    whole = int(wholes.pop())
-    missing = [str(part) for part in range(1, whole + 1) if part not in seen]
-    return f'{len(seen)} of {whole}' + (f' (missing {" ".join(missing)})' if missing else '')
+    """How many parts there are, and which of theirs are missing."""
+    if not rows:
+        return 'none'
+    lack = missing(rows)
+    whole = rows[0]['part'].split('/')[1]
+    return f'{len(rows)} of {whole}' + (f' (missing {" ".join(lack)})' if lack else '')
 
 
-def show(path, commit):
-    rows = newest(load(path), commit)
-    print(f'Deep runs of commit {commit}:')
-    print()
+def show_runs(runs):
+    """A line for each, by name."""
     print('| run | parts | passed | failed | skipped | minutes | seeds |')
     print('|---|---|---|---|---|---|---|')
-    sums = {}
-    failed = 0
-    for name in sorted({row['name'] for row in rows}):
-        own = [row for row in rows if row['name'] == name]
+    for name, own in runs.items():
         total = {key: sum(row[key] for row in own)
                  for key in ('passed', 'failed', 'skipped', 'seconds')}
-        failed += total['failed']
         seeds = ' '.join(str(seed) for seed in sorted({row['seed'] for row in own}))
         print(f"| {name} | {parts_text(own)} | {total['passed']} | {total['failed']} | "
               f"{total['skipped']} | {total['seconds'] / 60:.0f} | {seeds} |")
-        for row in own:
-            for counted, number in row['counted'].items():
-                sums[counted] = sums.get(counted, 0) + number
-    print()
+
+
+def show_counted(sums):
     print('| counted | seen | goal |')
     print('|---|---|---|')
     for counted in sorted(set(sums) | set(goals.DEEP)):
-        goal = goals.DEEP.get(counted)
-        print(f"| {counted} | {sums.get(counted, 0)} | {goal if goal else ''} |")
-    short = [name for name, goal in goals.DEEP.items() if sums.get(name, 0) < goal]
+        print(f"| {counted} | {sums.get(counted, 0)} | {goals.DEEP.get(counted, '')} |")
+
+
+def show(path, commit, names):
+    """0 if every part of every run has passed and every goal is reached by them."""
+    rows = load(path)
+    runs = {name: newest(rows, name, commit) for name in sorted(names)}
+    sums = {}
+    for row in (row for own in runs.values() for row in own):
+        for counted, number in row['counted'].items():
+            sums[counted] = sums.get(counted, 0) + number
+    print(f'Deep runs of commit {commit}:\n')
+    show_runs(runs)
     print()
-    print('All goals are reached.' if not short and not failed else
-          f'{failed} failed; short of the goal: {" ".join(sorted(short)) or "nothing"}.')
-    return 1 if failed or short else 0
+    show_counted(sums)
+    failed = sum(row['failed'] for own in runs.values() for row in own)
+    short = [name for name, goal in goals.DEEP.items() if sums.get(name, 0) < goal]
+    lack = [name for name, own in runs.items() if missing(own)]
+    wrong = [f'{failed} failed'] if failed else []
+    wrong += ['short of the goal: ' + ' '.join(sorted(short))] if short else []
+    wrong += ['not all of: ' + ' '.join(lack)] if lack else []
+    wrong += ['the tree is not that of a commit'] if changed(commit) else []
+    print()
+    print('; '.join(wrong) + '.' if wrong else 'All goals are reached.')
+    return 1 if wrong else 0
 
 
 def main(arguments):
     if len(arguments) == 8 and arguments[0] == 'record':
         record(*arguments[1:])
         return 0
-    if len(arguments) == 3 and arguments[0] == 'show':
-        return show(*arguments[1:])
+    if len(arguments) == 5 and arguments[0] == 'passed':
+        return 0 if passed(*arguments[1:]) else 1
+    if len(arguments) > 3 and arguments[0] == 'show':
+        return show(arguments[1], arguments[2], arguments[3:])
     print(__doc__, file=sys.stderr)
     return 2
 

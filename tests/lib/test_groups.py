@@ -19,9 +19,23 @@ group_good() { results one good works ok; }
 group_killed() { results one killed works ok; kill -KILL "$BASHPID"; }
 group_silent() { true; }
 group_broken() { results one broken works ok; false; }
-group_leaves() { results one leaves works ok; setsid sleep 1000 & disown; }
+group_leaves() {
+    results one leaves works ok
+    setsid sleep 1000 & # which is known by its environment only when it is that program
+    until [ "$(cat /proc/$!/comm)" = sleep ]; do sleep 0.01; done
+    disown
+}
 group_slow() { results one slow works ok; setsid sleep 1000 & say ready; sleep 1000; }
 groups_begin
+'''
+DEEP = r'''
+. "$root/tests/lib/deep.sh"
+deep_plan=(one:2:3 two:1:1)
+deep_names=(one two)
+deep_commit() { cat "$TMPDIR/../../commit"; }
+deep_one() { results one "$group" "part $1 of $2" ok; }
+deep_two() { results one "$group" works "${two:-ok}"; }
+deep_file=$TMPDIR/../../deep/results
 '''
 
 
@@ -78,6 +92,36 @@ def interrupted(tap, number):
         tap.equal((os.listdir(folder), marked(folder)), ([], []), f'{name}: nothing is left')
 
 
+def deep(tap):
+    """Parts of the long runs: each by itself, once for a commit, and of one commit."""
+    with tempfile.TemporaryDirectory() as folder:
+        def say(script):
+            process = start(folder, DEEP + script + 'results total')
+            return process.communicate(timeout=60)[0]
+
+        def commit(name):
+            with open(os.path.join(folder, 'commit'), 'w', encoding='utf-8') as file:
+                file.write(name)
+        commit('aa')
+        text = say('deep_run one 1/2; ')
+        tap.ok('1 passed, 0 failed\n' in text and 'part 1 of 2' in text, 'deep: a part')
+        text = say('two=fail; deep_run "" ""; ')
+        tap.ok('about 0 h 2 min to go' in text and 'about 0 h 1 min to go' in text,
+               'deep: how long it takes')
+        tap.ok('one-2: 1 passed, 0 failed' in text and 'one-1: 1 passed' not in text,
+               'deep: what has passed is not done again')
+        tap.ok('| one | 2 of 2 | 2 | 0 |' in text and '| two | 1 of 1 | 0 | 1 |' in text,
+               'deep: each part is recorded by itself')
+        text = say('deep_run two ""; deep_run two ""; ')
+        tap.ok('2 passed, 0 failed\n' in text and text.count('== deep') == 1,
+               'deep: what has failed is done again')
+        text = say('deep_two() { printf bb >"$TMPDIR/../../commit"; results one "$group" x ok; }; '
+                   'deep_run two 1/1; ')
+        tap.ok('has become commit bb' in text and 'passed, ' not in text.split('\n')[-2],
+               'deep: no part of two commits')
+        tap.ok('one-1: 1 passed' in say('deep_run "" ""; '), 'deep: another commit, all of it')
+
+
 def main():
     tap = Tap()
     run(tap, 'good', '2 passed, 0 failed', 'good: 2 passed, 0 failed (')
@@ -87,6 +131,7 @@ def main():
     run(tap, 'leaves', '2 passed, 1 failed', 'sleep 1000')
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         interrupted(tap, number)
+    deep(tap)
     tap.done()
 
 

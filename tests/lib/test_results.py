@@ -132,30 +132,59 @@ def test_counted(tap):
             tap.equal(quiet(copy, 'total')[1].split('\n')[-2], text, f'7 of {goal} counted')
 
 
+GOOD = json.dumps({'passed': 2, 'failed': 0, 'skipped': 0, 'counted': {'kills': 5}})
+
+
+def show(path, commit, goal):
+    out = io.StringIO()
+    with unittest.mock.patch.dict(goals.DEEP, {'kills': goal}, clear=True):
+        with contextlib.redirect_stdout(out):
+            status = summary.show(path, commit, ['kills'])
+    return status, out.getvalue()
+
+
 def test_summary(tap):
     """Parts of one commit are added up, the newest of each; what is missing is said."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'results')
-        good = json.dumps({'passed': 2, 'failed': 0, 'skipped': 0, 'counted': {'kills': 5}})
         summary.record(path, 'kills', '1/3', '7', 'aa', '60', '')
-        summary.record(path, 'kills', '1/3', '7', 'aa', '60', good)
-        summary.record(path, 'kills', '3/3', '8', 'aa', '60', good)
-        summary.record(path, 'kills', '2/3', '8', 'bb', '60', good)
-
-        def show(goal):
-            out = io.StringIO()
-            with unittest.mock.patch.dict(goals.DEEP, {'kills': goal}, clear=True):
-                with contextlib.redirect_stdout(out):
-                    status = summary.show(path, 'aa')
-            return status, out.getvalue()
-        status, text = show(10)
-        tap.equal(status, 0, 'enough of them')
+        summary.record(path, 'kills', '1/3', '7', 'aa', '60', GOOD)
+        summary.record(path, 'kills', '3/3', '8', 'aa', '60', GOOD)
+        summary.record(path, 'kills', '2/3', '8', 'bb', '60', GOOD)
+        status, text = show(path, 'aa', 10)
         tap.ok('| kills | 2 of 3 (missing 2) | 4 | 0 | 0 | 2 | 7 8 |' in text, 'by parts')
         tap.ok('| kills | 10 | 10 |' in text, 'added up')
-        status, text = show(11)
+        tap.ok(status == 1 and 'not all of: kills' in text, 'enough of them, but not every part')
+        summary.record(path, 'kills', '2/3', '8', 'aa', '60', GOOD)
+        status, text = show(path, 'aa', 15)
+        tap.ok(status == 0 and 'All goals are reached.' in text, 'all of it')
+        status, text = show(path, 'aa', 16)
         tap.ok(status == 1 and 'short of the goal: kills' in text, 'too few of them')
+        tap.ok(show(path, 'cc', 0)[0] == 1, 'a run without any record')
         summary.record(path, 'kills', '1/3', '7', 'aa', '60', '')
-        tap.equal(show(5)[0], 1, 'a part that was interrupted has failed')
+        tap.equal(show(path, 'aa', 5)[0], 1, 'a part that was interrupted has failed')
+
+
+def test_summary_of(tap):
+    """What is added up belongs together, and what has passed is known."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, 'results')
+        for part, commit in (('1/2', 'aa'), ('2/2', 'aa'), ('1/3', 'aa'), ('2/3', 'aa'),
+                             ('1/1', 'aa+changes')):
+            summary.record(path, 'kills', part, '7', commit, '60', GOOD)
+        text = show(path, 'aa', 0)[1]
+        tap.ok('| kills | 2 of 2 | 4 |' in text and '| kills | 10 |' in text,
+               'of two divisions the whole one counts, alone')
+        summary.record(path, 'kills', '1/1', '7', 'aa', '60', GOOD)
+        tap.ok('| kills | 1 of 1 | 2 |' in show(path, 'aa', 0)[1], 'of two whole ones the later')
+        status, text = show(path, 'aa+changes', 5)
+        tap.ok(status == 1 and 'not that of a commit' in text, 'a tree with changes proves nothing')
+        tap.ok(summary.passed(path, 'kills', '2/2', 'aa'), 'a part that has passed')
+        summary.record(path, 'kills', '2/2', '7', 'aa', '60', '')
+        for what, *part in (('failed since', '2/2', 'aa'), ('was of another commit', '1/2', 'bb'),
+                            ('of another division', '1/4', 'aa'),
+                            ('of a tree with changes', '1/1', 'aa+changes')):
+            tap.ok(not summary.passed(path, 'kills', *part), f'not one that {what}')
 
 
 def main():
@@ -166,6 +195,7 @@ def main():
     test_ends(tap)
     test_counted(tap)
     test_summary(tap)
+    test_summary_of(tap)
     tap.done()
 
 
