@@ -210,8 +210,11 @@ def region_of(kvd):
     folder = f'/proc/{kvd.pid}/fd'
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
-        if os.readlink(path).startswith('/memfd:') and os.stat(path).st_size > 1 << 28:
-            return open(path, 'r+b', buffering=0)
+        try:
+            if os.readlink(path).startswith('/memfd:') and os.stat(path).st_size > 1 << 28:
+                return open(path, 'r+b', buffering=0)
+        except FileNotFoundError:
+            continue  # it was closed since it was listed
     raise AssertionError('kvd has no memory')
 
 

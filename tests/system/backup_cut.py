@@ -15,6 +15,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from kvdtest import (KVCTL_PROGRAM, TIMEOUT_S, Kvd, KvdFailed, Tap,  # noqa: E402
                      wait_until)
 
+TRIES = 200  # to come into the middle of something that may be over sooner
+
 
 def kvctl(*args):
     return subprocess.run([KVCTL_PROGRAM, *[str(a) for a in args]], capture_output=True, text=True,
@@ -25,6 +27,41 @@ def ask(kvd, *args):
     return kvctl('--socket', kvd.socket, *args)
 
 
+def job_state(connection):
+    return json.loads(bytes(connection.command('KVD.BACKUP', 'STATUS')))['state']
+
+
+def started(kvd, connection, folder):
+    """Begins a backup and stops kvd in the middle of it; what is in the folder then."""
+    for _ in range(TRIES):
+        connection.command('KVD.BACKUP', 'START', 'named.backup')
+        wait_until(lambda: os.path.isdir(folder) and os.listdir(folder), 'a start')
+        os.kill(kvd.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, kvd.pid, os.WSTOPPED)
+        names = os.listdir(folder)
+        if names != ['named.backup']:
+            break
+        os.kill(kvd.pid, signal.SIGCONT)  # it was over sooner
+        wait_until(lambda: job_state(connection) == 'done', 'its end')
+        os.unlink(os.path.join(folder, 'named.backup'))
+    return names
+
+
+def interrupted_backup(kvd, connection, path):
+    """Exit status and words of a kvctl backup that is interrupted before it is over."""
+    for _ in range(TRIES):
+        process = subprocess.Popen([KVCTL_PROGRAM, '--socket', kvd.socket, 'backup', path],
+                                   stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and job_state(connection) != 'running':
+            pass
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1]
+        if process.returncode != 0:
+            break
+        os.unlink(path)  # it was over sooner
+    return process.returncode, said
+
+
 def cut_off(tap):
     """kvd or kvctl dies in the middle."""
     with Kvd('--persist', 'group') as kvd:
@@ -33,26 +70,16 @@ def cut_off(tap):
         with kvd.connect() as connection:
             for at in range(0, 300):
                 connection.command('SET', b'value:%d' % at, b'v' * 200000)
-            connection.command('KVD.BACKUP', 'START', 'named.backup')
-            wait_until(lambda: os.listdir(folder) if os.path.isdir(folder) else None, 'a start')
-            names = os.listdir(folder)
+            names = started(kvd, connection, folder)
             kvd.kill()
         tap.equal(names, ['named.backup.new'], 'while it is written its name tells')
         kvd.start()
         tap.equal(os.listdir(folder), [], 'the next kvd removes it')
         with kvd.connect() as connection:
             tap.equal(kvctl('verify', folder).returncode, 2, 'what is left is no backup')
-            process = subprocess.Popen([KVCTL_PROGRAM, '--socket', kvd.socket, 'backup', backup],
-                                       stderr=subprocess.PIPE, text=True)
-            wait_until(lambda: json.loads(bytes(connection.command(
-                'KVD.BACKUP', 'STATUS')))['state'] == 'running', 'a start')
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            said = process.stderr.read()
-            process.stderr.close()
-            tap.ok(process.returncode == 1 and 'interrupted' in said, f'interrupted: {said}')
-            tap.equal(json.loads(bytes(connection.command('KVD.BACKUP', 'STATUS')))['state'],
-                      'failed', 'and it is over: the next one need not wait')
+            code, said = interrupted_backup(kvd, connection, backup)
+            tap.ok(code == 1 and 'interrupted' in said, f'interrupted: {said}')
+            tap.equal(job_state(connection), 'failed', 'and it is over: the next one need not wait')
             tap.equal(os.listdir(folder), [], 'it leaves nothing, nor what was there before')
             tap.ok(not [name for name in os.listdir(kvd.root) if 'backup' in name], 'nor here')
         tap.equal(ask(kvd, 'backup', backup).returncode, 0, 'the next one succeeds')
@@ -65,12 +92,17 @@ def cut_off(tap):
                    f'what is there is not replaced unasked: {said.stderr}')
         tap.equal(ask(kvd, 'backup', '--force', backup).returncode, 0, 'unless it is to be')
         fresh = os.path.join(kvd.root, 'fresh')
-        process = subprocess.Popen([KVCTL_PROGRAM, 'restore', backup, fresh],
-                                   stderr=subprocess.DEVNULL)
-        wait_until(lambda: os.path.exists(os.path.join(fresh, 'store.restore/data.mdb')),
-                   'a restore')
-        process.kill()
-        process.wait()
+        for _ in range(TRIES):
+            shutil.rmtree(fresh, ignore_errors=True)
+            process = subprocess.Popen([KVCTL_PROGRAM, 'restore', backup, fresh],
+                                       stderr=subprocess.DEVNULL)
+            while process.poll() is None and not os.path.exists(
+                    os.path.join(fresh, 'store.restore/data.mdb')):
+                pass
+            process.kill()
+            process.wait()
+            if not os.path.exists(os.path.join(fresh, 'store')):
+                break
         if os.path.exists(os.path.join(fresh, 'store')):
             tap.skip('a restore that was killed', 'it was over sooner')
         else:
@@ -92,24 +124,27 @@ def cut_off(tap):
 def child_of(process):
     """The process that reads for it, stopped; None if it was over sooner."""
     children = []
-
-    def looked():
-        with open(f'/proc/{process.pid}/task/{process.pid}/children', encoding='ascii') as file:
-            children.extend(file.read().split())
-        return children or process.poll() is not None
     try:
-        wait_until(looked, 'a reader')
+        while not children and process.poll() is None:
+            with open(f'/proc/{process.pid}/task/{process.pid}/children', encoding='ascii') as file:
+                children = file.read().split()
         if children:
             os.kill(int(children[0]), signal.SIGSTOP)
-            return int(children[0])
+            wait_until(lambda: state_of(children[0]) in 'TZX', 'it stands still')
+            return int(children[0]) if state_of(children[0]) == 'T' else None
     except (FileNotFoundError, ProcessLookupError):
         pass
     return None
 
 
+def state_of(pid):
+    with open(f'/proc/{pid}/stat', encoding='ascii') as file:
+        return file.read().rsplit(')', 1)[1].split()[0]
+
+
 def stopped_reading(args, number, whom):
     """Exit status and words of a kvctl one of whose two processes gets a signal while it reads."""
-    for _ in range(20):
+    for _ in range(TRIES):
         with subprocess.Popen([KVCTL_PROGRAM, *args], stdout=subprocess.DEVNULL,
                               stderr=subprocess.PIPE, text=True) as process:
             child = child_of(process)
@@ -120,7 +155,10 @@ def stopped_reading(args, number, whom):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGCONT)
             said = process.communicate(timeout=TIMEOUT_S * 4)[1]
-            return process.returncode, said
+            if process.returncode != 0:
+                return process.returncode, said
+            if args[0] == 'restore':
+                shutil.rmtree(args[-1])  # it had read all when it was stopped
     return None, 'it was over sooner, each time'
 
 

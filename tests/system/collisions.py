@@ -23,13 +23,21 @@ BUCKETS = 128 + 1  # of a chain, at most
 STEADY = 4000
 
 
+def target(path):
+    """Where a descriptor leads; nowhere if it was closed since it was listed."""
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ''
+
+
 class Region:
     """The header, as any client can read it."""
 
     def __init__(self, kvd):
         folder = f'/proc/{kvd.pid}/fd'
         self.fd = next(os.open(f'{folder}/{fd}', os.O_RDONLY) for fd in os.listdir(folder)
-                       if 'kvd-region' in os.readlink(f'{folder}/{fd}'))
+                       if 'kvd-region' in target(f'{folder}/{fd}'))
 
     def word(self, offset):
         return struct.unpack('=Q', os.pread(self.fd, 8, offset))[0]

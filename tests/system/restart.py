@@ -39,7 +39,7 @@ def full_memory(tap):
 
 
 def many_removals(tap):
-    with Kvd(*SMALL) as kvd:
+    with Kvd(*SMALL, '--write-wait', '10m') as kvd:  # however slow the disk
         with kvd.connect() as connection:
             connection.pipeline([('SET', b'stay:%d' % i, b'v' * 60) for i in range(80000)])
             for start in range(0, 150000, 1000):

@@ -9,7 +9,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from kvdtest import Connection, Kvd, ReplyError, Tap  # noqa: E402
+from kvdtest import Connection, Kvd, ReplyError, Tap, wait_until  # noqa: E402
 from redistest import Redis, find_redis  # noqa: E402
 
 
@@ -176,29 +176,36 @@ def test_waiting(tap, kvd):
     b.append('SET', 'paused', 1)
     b.append('GET', 'paused')
     tap.equal(a.command('GET', 'paused'), None, 'a pause of writes: reads go on')
-    info = a.command('INFO', 'clients')
-    tap.ok(b'blocked_clients:1\r\n' in info, 'who waits is counted')
+    wait_until(lambda: b'blocked_clients:1\r\n' in a.command('INFO', 'clients'),
+               'who waits is counted')
     a.command('CLIENT', 'UNPAUSE')
     tap.equal([b.reply(), b.reply()], ['OK', b'1'], 'then what waited is done, in order')
     a.command('CLIENT', 'PAUSE', 100000, 'ALL')
     b.append('PING')
     tap.equal(a.command('CLIENT', 'UNPAUSE'), 'OK', 'a pause of everything can be ended')
     tap.equal(b.reply(), 'PONG', 'and everything goes on')
+    with kvd.connect() as sleeper:
+        sleeper.append('DEBUG', 'SLEEP', '1000')
+        wait_until(lambda: b'cmd=debug' in b.command('CLIENT', 'LIST'), 'it sleeps')
+        tap.equal(b.command('PING'), 'PONG', 'while one connection sleeps another is answered')
     start = time.monotonic()
     a.append('DEBUG', 'SLEEP', '0.3')
     a.append('ECHO', 'behind')
-    tap.equal(b.command('PING'), 'PONG', 'while one connection sleeps another is answered')
-    before = time.monotonic() - start
     tap.equal([a.reply(), a.reply()], ['OK', b'behind'], 'it is answered when it has slept')
-    tap.ok(before < 0.3 <= time.monotonic() - start, 'and not before')
+    tap.ok(time.monotonic() - start >= 0.3, 'and not before')
     b.command('CONFIG', 'SET', 'slowlog-log-slower-than', 100000)
     b.command('CONFIG', 'SET', 'latency-monitor-threshold', 100)
     a.command('DEBUG', 'SLEEP', '0.2')
-    entry = b.command('SLOWLOG', 'GET')[0]
-    tap.equal(entry[3], [b'DEBUG', b'SLEEP', b'0.2'], 'SLOWLOG keeps what took long')
+    # On a machine that stands still anything may have taken long.
+    entry = next((entry for entry in b.command('SLOWLOG', 'GET', -1)
+                  if entry[3] == [b'DEBUG', b'SLEEP', b'0.2']), None)
+    tap.ok(entry, 'SLOWLOG keeps what took long')
     tap.ok(entry[2] >= 200000, 'and how long')
-    tap.ok(b.command('LATENCY', 'HISTORY', 'command')[0][1] >= 200, 'LATENCY, too')
-    tap.equal(b.command('LATENCY', 'RESET'), 1, 'until it is reset')
+    tap.ok(max(ms for _, ms in b.command('LATENCY', 'HISTORY', 'command')) >= 200,
+           'LATENCY, too')
+    b.command('CONFIG', 'SET', 'latency-monitor-threshold', 0)
+    tap.ok(b.command('LATENCY', 'RESET') >= 1, 'until it is reset')
+    tap.equal(b.command('LATENCY', 'HISTORY', 'command'), [], 'then it is not there any more')
 
 
 def test_slowlog(tap, kvd):
@@ -246,9 +253,18 @@ def test_timeout(tap, kvd):
     subscriber.command('SUBSCRIBE', 'news')
     a.command('CONFIG', 'SET', 'timeout', 1)
     tap.ok(b.at_end(), 'who says nothing for `timeout` is closed')
-    with kvd.connect() as c:
-        tap.equal(c.command('PUBLISH', 'news', 'x'), 1, 'a subscriber is not')
-        c.command('CONFIG', 'SET', 'timeout', 0)
+    def once():
+        with kvd.connect() as c:
+            heard = c.command('PUBLISH', 'news', 'x')
+            c.command('CONFIG', 'SET', 'timeout', 0)
+            return heard
+
+    for tries in range(20):  # a second may pass by itself
+        try:
+            tap.equal(once(), 1, 'a subscriber is not')
+            break
+        except (OSError, EOFError):
+            tap.ok(tries < 19, 'nor is anybody who has just come')
 
 
 def test_watch_bound(tap, kvd):

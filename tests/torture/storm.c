@@ -29,7 +29,8 @@
 #define THREADS 6u
 #define READS 8u
 #define VALUE_BYTES_MAX 600u
-#define SETTLE_MS 10000u
+#define PATIENCE_MS 90000u // machines may be slow
+#define SETTLE_MS 60000u
 
 enum way { WAY_INHERIT, WAY_EXEC, WAY_CLOSEFROM, WAY_THREADS, WAY_DIE, WAY_GRANDCHILD, WAYS };
 
@@ -182,6 +183,7 @@ static void writer_process(const char *socket_path, uint64_t random)
 	kvc_options_init(&options);
 	options.socket_path = socket_path;
 	options.flags = KVC_OPEN_SOCKET_ONLY;
+	options.connect_timeout_ms = options.request_timeout_ms = PATIENCE_MS;
 	if (kvc_open(&client, &options) != KVC_OK) {
 		_exit(1);
 	}
@@ -317,8 +319,8 @@ int main(int argc, char **argv)
 	uint64_t random = tap_seed(24);
 	tally = mmap(NULL, sizeof(*tally), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 		     0);
-	const char *const args[] = { "--memory",  "8MiB",   "--segment", "64KiB",
-				     "--persist", "memory", NULL };
+	const char *const args[] = { "--memory", "8MiB",	 "--segment", "64KiB", "--persist",
+				     "memory",	 "--write-wait", "60s",	      NULL };
 	struct harness *h = harness_new();
 	harness_setenv(h, "KVD_POISON", "1");
 	harness_launch(h, args);
@@ -329,6 +331,7 @@ int main(int argc, char **argv)
 	kvc_reader *reader;
 	kvc_options_init(&options);
 	options.socket_path = harness_socket(h);
+	options.connect_timeout_ms = options.request_timeout_ms = PATIENCE_MS;
 	if (tally == MAP_FAILED || writer < 0 || kvc_open(&client, &options) != KVC_OK ||
 	    kvc_reader_open(client, &reader) != KVC_OK) {
 		printf("Bail out! cannot begin\n");

@@ -284,7 +284,10 @@ static void serve_input(void)
 {
 	char line[64];
 	while (fgets(line, sizeof(line), stdin) != NULL) {
-		printf("keys %llu\n", (unsigned long long)load(&warm->acked_keys));
+		printf("keys %llu reads %llu writes %llu\n",
+		       (unsigned long long)load(&warm->acked_keys),
+		       (unsigned long long)load(&warm->reads),
+		       (unsigned long long)load(&warm->writes));
 		fflush(stdout);
 	}
 }
