@@ -21,6 +21,7 @@
 #include "daemon/readers.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
+#include "daemon/storage/map_guard.h"
 #include "shm/counters.h"
 #include "shm/table.h"
 
@@ -94,6 +95,7 @@ static void *job_main(void *argument)
 	struct job *job = argument;
 	sigset_t all;
 	sigfillset(&all);
+	map_guard_unblock(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, NULL);
 	(void)pthread_setname_np(pthread_self(), "kvd-job");
 	job->good = job->kind == JOB_BACKUP ? job_backup(job) : job_verify(job);

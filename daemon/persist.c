@@ -18,6 +18,7 @@
 
 #include "daemon/persist_internal.h"
 #include "daemon/region_walk.h"
+#include "daemon/storage/map_guard.h"
 
 #define NS_PER_MS UINT64_C(1000000)
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
@@ -357,6 +358,7 @@ static void *persist_main(void *argument)
 	// Signals are the loop's; blocked here, a file size limit is an error and not a death.
 	sigset_t all;
 	sigfillset(&all);
+	map_guard_unblock(&all);
 	(void)pthread_sigmask(SIG_SETMASK, &all, NULL);
 	(void)pthread_setname_np(pthread_self(), "kvd-persist");
 	for (;;) {

@@ -23,7 +23,7 @@ struct walk_state {
 	uint32_t span_done;
 	uint64_t span_place;
 	uint64_t span_seq;
-	_Alignas(8) unsigned char copy[STORE_BLOCK_BYTES_MAX]; // of blocks that stand unaligned
+	_Alignas(8) unsigned char copy[STORE_BLOCK_BYTES_MAX]; // of the block
 };
 
 static int walk_damaged(struct walk_state *state, const char *what)
@@ -111,18 +111,12 @@ static int walk_piece(struct walk_state *state, const struct store_block *block)
 	return ends ? span_finish(state) : STORE_OK;
 }
 
-static int walk_block(struct walk_state *state, const MDB_val *value)
+static int walk_block(struct walk_state *state, size_t bytes)
 {
-	const void *data = value->mv_data;
-	if ((uintptr_t)data % KVS_RECORD_ALIGN_BYTES != 0 &&
-	    value->mv_size <= sizeof(state->copy)) {
-		memcpy(state->copy, data, value->mv_size);
-		data = state->copy;
-	}
 	struct store_block block;
-	int fault = value->mv_size > STORE_BLOCK_BYTES_MAX
+	int fault = bytes > STORE_BLOCK_BYTES_MAX
 			    ? STORE_BLOCK_SHORT
-			    : store_block_check(data, value->mv_size, state->next_block, &block);
+			    : store_block_check(state->copy, bytes, state->next_block, &block);
 	if (fault != STORE_BLOCK_GOOD) {
 		return walk_damaged(state, store_block_fault_text(fault));
 	}
@@ -131,7 +125,7 @@ static int walk_block(struct walk_state *state, const MDB_val *value)
 		return walk_damaged(state, "a long record is cut off before it");
 	}
 	int result = block.flags == 0 ? walk_plain(state, &block) : walk_piece(state, &block);
-	state->done_bytes += store_block_file_bytes(value->mv_size);
+	state->done_bytes += store_block_file_bytes(bytes);
 	if (state->walk->progress != NULL && state->next_block % PROGRESS_EVERY_BLOCKS == 0) {
 		state->walk->progress(state->walk->context, state->done_bytes,
 				      state->store->committed.log_bytes);
@@ -139,26 +133,22 @@ static int walk_block(struct walk_state *state, const MDB_val *value)
 	return result;
 }
 
-static int walk_blocks(struct walk_state *state, MDB_cursor *cursor)
+static int walk_blocks(struct walk_state *state)
 {
 	const struct store_facts *facts = &state->store->committed;
-	MDB_val key;
-	MDB_val value;
-	int rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
+	struct env_value value = { .out = state->copy, .out_bytes = sizeof(state->copy) };
+	uint64_t number = 0;
+	int rc = env_walk(state->store->env, MDB_FIRST, &number, &value);
 	while (rc == 0) {
-		uint64_t number = 0;
-		if (key.mv_size == sizeof(number)) {
-			memcpy(&number, key.mv_data, sizeof(number));
-		}
 		if (number != state->next_block || number >= facts->next_block) {
 			return walk_damaged(state, "another one stands in its place");
 		}
-		int result = walk_block(state, &value);
+		int result = walk_block(state, value.bytes);
 		if (result != STORE_OK) {
 			return result;
 		}
 		state->next_block++;
-		rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+		rc = env_walk(state->store->env, MDB_NEXT, &number, &value);
 	}
 	if (rc != MDB_NOTFOUND) {
 		return store_fail(state->store, "reading the log", rc);
@@ -185,21 +175,12 @@ int store_recover(struct store *store, const struct store_walk *walk)
 	state->walk = walk;
 	state->next_block = store->committed.oldest_block;
 
-	MDB_txn *txn;
-	int result;
-	int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
+	int rc = env_begin(store->env, false);
 	if (rc == 0) {
-		MDB_cursor *cursor;
-		rc = mdb_cursor_open(txn, store->log, &cursor);
-		if (rc == 0) {
-			result = walk_blocks(state, cursor);
-			mdb_cursor_close(cursor);
-		}
-		mdb_txn_abort(txn);
+		rc = env_open_cursor(store->env);
 	}
-	if (rc != 0) {
-		result = store_fail(store, "reading the log", rc);
-	}
+	int result = rc == 0 ? walk_blocks(state) : store_fail(store, "reading the log", rc);
+	env_abort(store->env);
 	free(state->span);
 	free(state);
 	return result;

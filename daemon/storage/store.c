@@ -18,13 +18,8 @@ void store_facts(const struct store *store, struct store_facts *facts)
 
 uint64_t store_file_bytes(const struct store *store)
 {
-	MDB_envinfo info;
-	MDB_stat stat;
-	if (store->env == NULL || mdb_env_info(store->env, &info) != 0 ||
-	    mdb_env_stat(store->env, &stat) != 0) {
-		return 0;
-	}
-	return (info.me_last_pgno + 1) * (uint64_t)stat.ms_psize;
+	uint64_t bytes;
+	return store->env != NULL && env_file_bytes(store->env, &bytes) == 0 ? bytes : 0;
 }
 
 void store_set_instance(struct store *store, uint64_t instance_id)
@@ -40,10 +35,8 @@ const char *store_why(const struct store *store)
 
 void store_abort(struct store *store)
 {
-	if (store->txn != NULL) {
-		mdb_cursor_close(store->tail);
-		mdb_txn_abort(store->txn);
-		store->txn = NULL;
+	if (store->env != NULL) {
+		env_abort(store->env);
 	}
 	store->now = store->committed;
 	store_builder_reset(&store->builder);
@@ -83,18 +76,18 @@ static int store_reattach(struct store *store)
 
 // A file that was removed or replaced under us can be written for ever, and nobody will ever find
 // what is in it. One that was cut short has mapped pages with nothing behind them: LMDB's next look
-// at one would end this process. LMDB itself never makes its file shorter.
+// at one would cost the environment. LMDB itself never makes its file shorter.
 static int still_whole(struct store *store)
 {
 	char path[4096];
 	struct stat named;
 	struct stat opened;
-	mdb_filehandle_t fd;
+	int fd;
 	int length = snprintf(path, sizeof(path), "%s/data.mdb", store->path);
 	if (length < 0 || (size_t)length >= sizeof(path)) {
 		return store_fail(store, "looking for its file", ENAMETOOLONG);
 	}
-	int rc = mdb_env_get_fd(store->env, &fd);
+	int rc = env_data_fd(store->env, &fd);
 	if (rc != 0) {
 		return store_fail(store, "looking for its file", rc);
 	}
@@ -125,19 +118,12 @@ int store_begin(struct store *store)
 	if (whole != STORE_OK) {
 		return whole;
 	}
-	// A reader beside us that was killed would hold back the pages of its snapshot for ever.
-	int dead = 0;
-	(void)mdb_reader_check(store->env, &dead);
-	int rc = mdb_txn_begin(store->env, NULL, 0, &store->txn);
-	if (rc != 0) {
-		store->txn = NULL;
-		return store_fail(store, "beginning a transaction", rc);
+	int rc = env_begin(store->env, true);
+	if (rc == 0) {
+		rc = env_open_cursor(store->env);
 	}
-	rc = mdb_cursor_open(store->txn, store->log, &store->tail);
 	if (rc != 0) {
-		mdb_txn_abort(store->txn);
-		store->txn = NULL;
-		return store_fail(store, "beginning a transaction", rc);
+		return txn_fail(store, "beginning a transaction", rc);
 	}
 	store->now = store->committed;
 	store_builder_reset(&store->builder);
@@ -146,10 +132,7 @@ int store_begin(struct store *store)
 
 static int put_block(struct store *store, uint32_t value_bytes)
 {
-	uint64_t number = store->now.next_block;
-	MDB_val key = { .mv_size = sizeof(number), .mv_data = &number };
-	MDB_val value = { .mv_size = value_bytes, .mv_data = store->builder.bytes };
-	int rc = mdb_cursor_put(store->tail, &key, &value, MDB_APPEND);
+	int rc = env_append(store->env, store->now.next_block, store->builder.bytes, value_bytes);
 	if (rc != 0) {
 		return txn_fail(store, "appending a block", rc);
 	}
@@ -295,34 +278,26 @@ uint32_t store_slack(const struct store *store)
 
 int store_read_block(struct store *store, uint64_t number, void *out, size_t *bytes)
 {
-	MDB_val key = { .mv_size = sizeof(number), .mv_data = &number };
-	MDB_val value;
-	int rc = mdb_get(store->txn, store->log, &key, &value);
+	struct env_value value = { .out = out, .out_bytes = STORE_BLOCK_BYTES_MAX };
+	int rc = env_read(store->env, ENV_LOG, &number, sizeof(number), &value);
 	if (rc != 0) {
 		return txn_fail(store, "reading a block", rc);
 	}
-	if (value.mv_size > STORE_BLOCK_BYTES_MAX) {
+	if (value.bytes > STORE_BLOCK_BYTES_MAX) {
 		int result =
 			store_damaged(store, "block %llu is too long", (unsigned long long)number);
 		store_abort(store);
 		return result;
 	}
-	memcpy(out, value.mv_data, value.mv_size);
-	*bytes = value.mv_size;
+	*bytes = value.bytes;
 	return STORE_OK;
 }
 
 int store_delete_oldest(struct store *store, uint64_t count)
 {
 	for (; count > 0; count--) {
-		uint64_t number = store->now.oldest_block;
-		MDB_val key = { .mv_size = sizeof(number), .mv_data = &number };
-		MDB_val value = { .mv_size = 0 };
-		int rc = mdb_get(store->txn, store->log, &key, &value);
-		uint64_t value_bytes = value.mv_size;
-		if (rc == 0) {
-			rc = mdb_del(store->txn, store->log, &key, NULL);
-		}
+		size_t value_bytes;
+		int rc = env_delete(store->env, store->now.oldest_block, &value_bytes);
 		if (rc != 0) {
 			return txn_fail(store, "deleting a block", rc);
 		}
@@ -349,17 +324,13 @@ static int commit(struct store *store, uint64_t durable_seq, bool ends)
 		store_abort(store);
 		return result;
 	}
-	int rc = store_meta_write(store, store->txn, &store->now);
+	int rc = store_meta_write(store, &store->now);
 	if (rc != 0) {
 		return txn_fail(store, "writing its state", rc);
 	}
-	mdb_cursor_close(store->tail);
-	rc = mdb_txn_commit(store->txn);
-	store->txn = NULL; // gone either way
+	rc = env_commit(store->env);
 	if (rc != 0) {
-		result = store_fail(store, "committing", rc);
-		store_abort(store);
-		return result;
+		return txn_fail(store, "committing", rc);
 	}
 	result = still_whole(store);
 	if (result != STORE_OK) {

@@ -3,6 +3,7 @@
 // The border to LMDB's and the system's error codes: one table of what they mean for us and one
 // text for the person who has to do something about it.
 #include <errno.h>
+#include <lmdb.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/resource.h>
@@ -106,15 +107,21 @@ static const char *remedy_of(const struct store *store, int error, int rc)
 	case STORE_NO_ACCESS:
 		return "let kvd's user read and write it, or choose another --dir";
 	default:
-		return remedy_of_errno(rc);
+		return rc == ENOTRECOVERABLE
+			       ? "check the device, save the data with kvctl dump and "
+				 "restart kvd"
+			       : remedy_of_errno(rc);
 	}
 }
 
 int store_fail(struct store *store, const char *what, int rc)
 {
-	rc = code_of_short_write(store, rc);
+	bool is_lost =
+		rc == EIO && (store->is_lost || (store->env != NULL && env_is_lost(store->env)));
+	rc = is_lost ? rc : code_of_short_write(store, rc);
 	int error = error_of_code(rc);
 	const char *kind = error == STORE_DAMAGED ? "the store is damaged: " : "";
+	kind = is_lost ? "a page of its files is not there: " : kind;
 	(void)snprintf(store->why, sizeof(store->why), "%s: %s%s: %s; %s", store->path, kind, what,
 		       mdb_strerror(rc), remedy_of(store, error, rc));
 	if (error == STORE_IO || error == STORE_DAMAGED) {

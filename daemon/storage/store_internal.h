@@ -3,10 +3,10 @@
 // What the files of this folder share about an open store. Included by them alone: it names LMDB.
 #pragma once
 
-#include <lmdb.h>
 #include <sys/types.h>
 
 #include "daemon/storage/block.h"
+#include "daemon/storage/env.h"
 #include "daemon/storage/store.h"
 
 #define STORE_META_MARKER "kvd-sto1" // eight bytes, version in the text
@@ -33,24 +33,22 @@ struct store_meta {
 static_assert(sizeof(struct store_meta) == 64, "fixed");
 
 struct store {
-	MDB_env *env;
-	MDB_txn *txn;	  // open write transaction
-	MDB_cursor *tail; // of `log`, in it
-	MDB_dbi log;
-	MDB_dbi meta;
+	struct env *env;
+	bool is_lost; // path: a page of it was not there, and its locks may be held for ever
 	bool read_only;
-	bool alone;	  // no lock file
-	bool single;	  // path is the file itself
+	bool alone;  // no lock file
+	bool single; // path is the file itself
 	bool keep_failed;
-	bool renewable; // memory has what is in it
-	bool reopen; // the device failed: nothing this environment believes may be trusted
+	bool renewable;	  // memory has what is in it
+	bool reopen;	  // the device failed: nothing this environment believes may be trusted
 	off_t file_bytes; // at the last look; it only grows
 	struct store_facts committed;
 	struct store_facts now;	      // with what the open transaction did
 	struct store_builder builder; // the block being filled
 	char *dir;
-	char *path;		     // dir/store; while another is written beside it, that one
-	char *replaced_path;	     // then dir/store; NULL otherwise
+	char *path;	     // dir/store; while another is written beside it, that one
+	char *replaced_path; // then dir/store; NULL otherwise
+	bool replaced_is_lost;
 	struct store_facts replaced; // and what was in it
 	dev_t dir_device;	     // of the data folder, as it was opened
 	ino_t dir_inode;
@@ -77,9 +75,11 @@ int store_folder_check(struct store *store);
 
 /// Opens the environment of store->path and reads its facts. Returns an enum store_error.
 int store_attach(struct store *store);
+/// Closes it, or leaves it where it is (daemon/storage/env.h).
 void store_detach(struct store *store);
 
-/// Reads and checks the meta record. Returns an enum store_error; 1 if there is none.
-int store_meta_read(struct store *store, MDB_txn *txn, struct store_facts *facts);
+/// Reads and checks the meta record, in the open transaction. Returns an enum store_error; 1 if
+/// there is none.
+int store_meta_read(struct store *store, struct store_facts *facts);
 /// Writes it. Returns an LMDB code.
-int store_meta_write(struct store *store, MDB_txn *txn, const struct store_facts *facts);
+int store_meta_write(struct store *store, const struct store_facts *facts);

@@ -77,50 +77,36 @@ static int data_file_settle(const struct store *store, bool *is_new)
 	return rc;
 }
 
-// No MDB_NORDAHEAD: blocks are runs of pages, and both who reads them (recovery, compaction) reads
-// whole blocks. MDB_NOTLS: the opening thread is not the one that works. No MDB_NOMEMINIT: what
-// once stood in memory is not to reach the disk between the records.
-static int env_open(struct store *store, uint64_t map_bytes)
+static int open_env(struct store *store)
 {
-	int rc = mdb_env_create(&store->env);
-	if (rc != 0) {
-		store->env = NULL;
-		return rc;
-	}
-	rc = mdb_env_set_mapsize(store->env, map_bytes);
-	if (rc == 0) {
-		rc = mdb_env_set_maxdbs(store->env, 2);
-	}
-	if (rc == 0) {
-		unsigned flags = MDB_NOTLS | (store->read_only ? MDB_RDONLY : 0) |
-				 (store->alone ? MDB_NOLOCK : 0) |
-				 (store->single ? MDB_NOSUBDIR : 0);
-		rc = mdb_env_open(store->env, store->path, flags, 0600);
-	}
-	if (rc != 0) {
-		mdb_env_close(store->env);
-		store->env = NULL;
+	struct env_options options = {
+		.path = store->path,
+		.read_only = store->read_only,
+		.alone = store->alone,
+		.single = store->single,
+	};
+	int rc = ENOMEM;
+	for (size_t i = 0; i < MAP_CHOICES && (rc == ENOMEM || rc == EINVAL); i++) {
+		options.map_bytes = map_bytes_choices[i];
+		rc = env_open(&store->env, &options);
 	}
 	return rc;
 }
 
-int store_meta_read(struct store *store, MDB_txn *txn, struct store_facts *facts)
+int store_meta_read(struct store *store, struct store_facts *facts)
 {
-	MDB_val key = { .mv_size = strlen(STORE_META_KEY), .mv_data = (void *)STORE_META_KEY };
-	MDB_val value;
-	struct store_meta meta;
-	int rc = mdb_get(txn, store->meta, &key, &value);
+	struct store_meta meta = { 0 };
+	struct env_value value = { .out = &meta, .out_bytes = sizeof(meta) };
+	int rc = env_read(store->env, ENV_META, STORE_META_KEY, strlen(STORE_META_KEY), &value);
 	if (rc == MDB_NOTFOUND) {
 		return 1;
 	}
 	if (rc != 0) {
 		return store_fail(store, "reading its state", rc);
 	}
-	if (value.mv_size < 16) {
+	if (value.bytes < 16) {
 		return store_damaged(store, "its state is cut short");
 	}
-	memset(&meta, 0, sizeof(meta));
-	memcpy(&meta, value.mv_data, value.mv_size < sizeof(meta) ? value.mv_size : sizeof(meta));
 	if (memcmp(meta.marker, "kvd-sto", 7) != 0) {
 		return store_damaged(store, "its state is not kvd's");
 	}
@@ -128,9 +114,8 @@ int store_meta_read(struct store *store, MDB_txn *txn, struct store_facts *facts
 		return store_fail(store, "format differs from this kvd's", MDB_VERSION_MISMATCH);
 	}
 	uint32_t crc = kvs_crc32c(0, (const char *)&meta + 16, sizeof(meta) - 16);
-	if (value.mv_size != sizeof(meta) || crc != meta.crc ||
-	    meta.oldest_block > meta.next_block || meta.oldest_block == 0 ||
-	    meta.durable_seq > KVS_SEQ_MAX) {
+	if (value.bytes != sizeof(meta) || crc != meta.crc || meta.oldest_block > meta.next_block ||
+	    meta.oldest_block == 0 || meta.durable_seq > KVS_SEQ_MAX) {
 		return store_damaged(store, "its state contradicts itself");
 	}
 	*facts = (struct store_facts){
@@ -144,7 +129,7 @@ int store_meta_read(struct store *store, MDB_txn *txn, struct store_facts *facts
 	return STORE_OK;
 }
 
-int store_meta_write(struct store *store, MDB_txn *txn, const struct store_facts *facts)
+int store_meta_write(struct store *store, const struct store_facts *facts)
 {
 	struct store_meta meta = {
 		.version = STORE_META_VERSION,
@@ -157,43 +142,38 @@ int store_meta_write(struct store *store, MDB_txn *txn, const struct store_facts
 	};
 	memcpy(meta.marker, STORE_META_MARKER, sizeof(meta.marker));
 	meta.crc = kvs_crc32c(0, (const char *)&meta + 16, sizeof(meta) - 16);
-	MDB_val key = { .mv_size = strlen(STORE_META_KEY), .mv_data = (void *)STORE_META_KEY };
-	MDB_val value = { .mv_size = sizeof(meta), .mv_data = &meta };
-	return mdb_put(txn, store->meta, &key, &value, 0);
+	return env_write(store->env, ENV_META, STORE_META_KEY, strlen(STORE_META_KEY), &meta,
+			 sizeof(meta));
 }
 
 // The log must hold exactly the blocks that the state names.
-static int log_agrees(struct store *store, MDB_txn *txn)
+static int log_agrees(struct store *store)
 {
-	MDB_stat stat;
-	int rc = mdb_stat(txn, store->log, &stat);
+	size_t entries;
+	int rc = env_count(store->env, ENV_LOG, &entries);
 	if (rc != 0) {
 		return store_fail(store, "reading the log", rc);
 	}
 	uint64_t expected = store->committed.next_block - store->committed.oldest_block;
-	if (stat.ms_entries != expected) {
-		return store_damaged(store, "%zu blocks instead of %llu", stat.ms_entries,
+	if (entries != expected) {
+		return store_damaged(store, "%zu blocks instead of %llu", entries,
 				     (unsigned long long)expected);
 	}
 	return STORE_OK;
 }
 
-static int databases_open(struct store *store, MDB_txn *txn)
+static int databases_open(struct store *store)
 {
-	unsigned create = store->read_only ? 0 : MDB_CREATE;
-	int rc = mdb_dbi_open(txn, "log", MDB_INTEGERKEY | create, &store->log);
-	if (rc == 0) {
-		rc = mdb_dbi_open(txn, "meta", create, &store->meta);
-	}
+	int rc = env_open_databases(store->env, !store->read_only);
 	if (rc != 0) {
 		return store_fail(store, "opening its databases", rc);
 	}
-	int result = store_meta_read(store, txn, &store->committed);
+	int result = store_meta_read(store, &store->committed);
 	if (result < 0) {
 		return result;
 	}
 	if (result == 0) {
-		return log_agrees(store, txn);
+		return log_agrees(store);
 	}
 	if (store->read_only) {
 		return store_damaged(store, "it has no state");
@@ -202,9 +182,9 @@ static int databases_open(struct store *store, MDB_txn *txn)
 		store->committed.oldest_block = 1; // 0 stays free: a place of 0 means none
 		store->committed.next_block = 1;
 	}
-	result = log_agrees(store, txn);
+	result = log_agrees(store);
 	if (result == STORE_OK) {
-		rc = store_meta_write(store, txn, &store->committed);
+		rc = store_meta_write(store, &store->committed);
 		result = rc == 0 ? STORE_OK : store_fail(store, "writing its state", rc);
 	}
 	return result;
@@ -212,14 +192,17 @@ static int databases_open(struct store *store, MDB_txn *txn)
 
 static off_t file_bytes(const struct store *store)
 {
-	mdb_filehandle_t fd;
+	int fd;
 	struct stat facts;
-	bool known = mdb_env_get_fd(store->env, &fd) == 0 && fstat(fd, &facts) == 0;
+	bool known = env_data_fd(store->env, &fd) == 0 && fstat(fd, &facts) == 0;
 	return known ? facts.st_size : 0; // then the first transaction looks
 }
 
 int store_attach(struct store *store)
 {
+	if (store->is_lost) { // waiting for a lock that is held for ever would be worse
+		return store_fail(store, "opening it once more", EIO);
+	}
 	int rc = store->alone ? 0 : lock_file_reserve(store);
 	if (rc != 0) {
 		return store_fail(store, "creating its lock file", rc);
@@ -229,35 +212,22 @@ int store_attach(struct store *store)
 	if (rc != 0) {
 		return store_fail(store, "making it anew", rc);
 	}
-	rc = ENOMEM;
-	for (size_t i = 0; i < MAP_CHOICES && (rc == ENOMEM || rc == EINVAL); i++) {
-		rc = env_open(store, map_bytes_choices[i]);
+	rc = open_env(store);
+	if (rc == 0 && is_new) {
+		rc = env_sync(store->env); // see data_file_settle()
 	}
-	if (rc != 0) {
-		return store_fail(store, "opening it", rc);
+	if (rc == 0) {
+		rc = env_begin(store->env, !store->read_only);
 	}
-	if (is_new) {
-		rc = mdb_env_sync(store->env, 1); // see data_file_settle()
-	}
-	if (rc != 0) {
-		int result = store_fail(store, "creating it", rc);
-		store_detach(store);
-		return result;
-	}
-	MDB_txn *txn;
-	rc = mdb_txn_begin(store->env, NULL, store->read_only ? MDB_RDONLY : 0, &txn);
 	if (rc != 0) {
 		int result = store_fail(store, "opening it", rc);
 		store_detach(store);
 		return result;
 	}
-	int result = databases_open(store, txn);
+	int result = databases_open(store);
 	if (result == STORE_OK) {
-		rc = mdb_txn_commit(
-			txn); // keeps the handles, and makes a new store's state durable
+		rc = env_commit(store->env); // keeps the handles, and a new store's state lasts
 		result = rc == 0 ? STORE_OK : store_fail(store, "creating it", rc);
-	} else {
-		mdb_txn_abort(txn);
 	}
 	if (result != STORE_OK) {
 		store_detach(store);
@@ -272,7 +242,7 @@ int store_attach(struct store *store)
 void store_detach(struct store *store)
 {
 	if (store->env != NULL) {
-		mdb_env_close(store->env);
+		store->is_lost = !env_close(store->env) || store->is_lost;
 		store->env = NULL;
 	}
 }
@@ -428,8 +398,8 @@ int store_open(struct store **out, const struct store_options *options, char *wh
 	if (result != STORE_OK) {
 		(void)snprintf(why, why_bytes, "%s", store->why);
 	}
-	bool is_left = is_there && store->renewable &&
-		       (result == STORE_DAMAGED || result == STORE_IO);
+	bool is_left =
+		is_there && store->renewable && (result == STORE_DAMAGED || result == STORE_IO);
 	if (result != STORE_OK && !is_left) {
 		store_close(store);
 		return result;

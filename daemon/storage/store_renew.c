@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "daemon/storage/recover.h"
+#include "daemon/storage/seal.h"
 #include "daemon/storage/store_internal.h"
 
 #define RENEW_PATH_BYTES 4096u
@@ -83,6 +84,8 @@ int store_renew_begin(struct store *store)
 		return store_fail(store, "naming another one", rc != 0 ? rc : ENOMEM);
 	}
 	store->replaced_path = store->path;
+	store->replaced_is_lost = store->is_lost;
+	store->is_lost = false;
 	store->replaced = store->committed;
 	store->path = beside;
 	// Block numbers go on, so that a place in the old store never means one in the new.
@@ -110,6 +113,7 @@ void store_renew_abandon(struct store *store)
 	free(store->path);
 	store->path = store->replaced_path;
 	store->replaced_path = NULL;
+	store->is_lost = store->replaced_is_lost;
 	store->committed = store->replaced;
 	store->now = store->replaced;
 	store->reopen = true;
@@ -125,9 +129,12 @@ static int no_record(void *context, const struct kvs_record_view *view, const vo
 	return 0;
 }
 
-// Out of the page cache with it: what is read to verify it is to come from the device.
+// Out of the page cache with it: what is read to verify it is to come from the device. By read()
+// first, for a page that cannot be read is an error there, and the loss of the environment later.
 static int file_settle(const char *folder)
 {
+	struct stat facts;
+	uint32_t unused_crc;
 	char path[RENEW_PATH_BYTES];
 	int length = snprintf(path, sizeof(path), "%s/data.mdb", folder);
 	if (length < 0 || (size_t)length >= sizeof(path)) {
@@ -140,6 +147,9 @@ static int file_settle(const char *folder)
 	int rc = fsync(fd) == 0 ? 0 : errno;
 	if (rc == 0) {
 		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); // a hint
+		rc = fstat(fd, &facts) == 0
+			     ? seal_sum(fd, (uint64_t)facts.st_size, &unused_crc, NULL, NULL)
+			     : errno;
 	}
 	if (close(fd) != 0 && rc == 0) {
 		rc = errno;

@@ -32,9 +32,7 @@ int store_put_writers(struct store *store, const uint32_t *uids, uint32_t count)
 	memcpy(writers.uids, uids, count * sizeof(*uids));
 	size_t bytes = sizeof(writers.head) + count * sizeof(*uids);
 	writers.head.crc = kvs_crc32c(0, (const unsigned char *)&writers + 4, bytes - 4);
-	MDB_val key = { .mv_size = strlen(WRITERS_KEY), .mv_data = (void *)WRITERS_KEY };
-	MDB_val value = { .mv_size = bytes, .mv_data = &writers };
-	int rc = mdb_put(store->txn, store->meta, &key, &value, 0);
+	int rc = env_write(store->env, ENV_META, WRITERS_KEY, strlen(WRITERS_KEY), &writers, bytes);
 	if (rc != 0) {
 		int result = store_fail(store, "writing who its writers are", rc);
 		store_abort(store);
@@ -45,31 +43,26 @@ int store_put_writers(struct store *store, const uint32_t *uids, uint32_t count)
 
 int store_read_writers(struct store *store, uint32_t uids[KVS_WRITERS_MAX], uint32_t *count)
 {
-	MDB_txn *txn;
-	MDB_val key = { .mv_size = strlen(WRITERS_KEY), .mv_data = (void *)WRITERS_KEY };
-	MDB_val value;
-	struct writers_head head = { 0 };
+	struct writers writers = { 0 };
+	struct env_value value = { .out = &writers, .out_bytes = sizeof(writers) };
 	*count = 0;
-	int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
-	if (rc != 0) {
-		return store_fail(store, "reading who its writers are", rc);
+	int rc = env_begin(store->env, false);
+	if (rc == 0) {
+		rc = env_read(store->env, ENV_META, WRITERS_KEY, strlen(WRITERS_KEY), &value);
+		env_abort(store->env);
 	}
-	rc = mdb_get(txn, store->meta, &key, &value);
-	const unsigned char *bytes = value.mv_data;
-	if (rc == 0 && value.mv_size >= sizeof(head)) {
-		memcpy(&head, bytes, sizeof(head));
-	}
+	uint32_t found = writers.head.count;
 	int result = STORE_OK;
 	if (rc != 0 && rc != MDB_NOTFOUND) {
 		result = store_fail(store, "reading who its writers are", rc);
-	} else if (rc == 0 && (head.count > KVS_WRITERS_MAX ||
-			       value.mv_size != sizeof(head) + head.count * sizeof(*uids) ||
-			       kvs_crc32c(0, bytes + 4, value.mv_size - 4) != head.crc)) {
+	} else if (rc == 0 && (found > KVS_WRITERS_MAX ||
+			       value.bytes != sizeof(writers.head) + found * sizeof(*uids) ||
+			       kvs_crc32c(0, (const unsigned char *)&writers + 4,
+					  value.bytes - 4) != writers.head.crc)) {
 		result = store_damaged(store, "who its writers are contradicts itself");
 	} else if (rc == 0) {
-		*count = head.count;
-		memcpy(uids, bytes + sizeof(head), head.count * sizeof(*uids));
+		*count = found;
+		memcpy(uids, writers.uids, found * sizeof(*uids));
 	}
-	mdb_txn_abort(txn);
 	return result == STORE_OK && rc == MDB_NOTFOUND ? 1 : result;
 }

@@ -107,12 +107,8 @@ static void say_progress(const struct verify *verify)
 }
 
 // The block under the cursor. False: it is beyond the log's end.
-static bool visit(struct verify *verify, const MDB_val *key, const MDB_val *value)
+static bool visit(struct verify *verify, uint64_t number, size_t bytes)
 {
-	uint64_t number = 0;
-	if (key->mv_size == sizeof(number)) {
-		memcpy(&number, key->mv_data, sizeof(number));
-	}
 	if (number < verify->next_block || number >= verify->facts.next_block) {
 		verify_damage(verify, number, 0, NULL, 0, "it is no block of this log");
 		return false;
@@ -123,24 +119,20 @@ static bool visit(struct verify *verify, const MDB_val *key, const MDB_val *valu
 	}
 	verify->next_block = number + 1;
 	verify->blocks += !verify->naming;
-	verify->bytes += verify->naming ? 0 : store_block_file_bytes(value->mv_size);
-	if (value->mv_size > sizeof(verify->copy)) {
+	verify->bytes += verify->naming ? 0 : store_block_file_bytes(bytes);
+	if (bytes > sizeof(verify->copy)) {
 		verify_damage(verify, number, 0, NULL, 0, "it is too long");
 		return true;
 	}
-	const void *data = value->mv_data;
-	if ((uintptr_t)data % KVS_RECORD_ALIGN_BYTES != 0) {
-		memcpy(verify->copy, data, value->mv_size);
-		data = verify->copy;
-	}
-	verify_block(verify, number, data, value->mv_size);
+	verify_block(verify, number, verify->copy, bytes);
 	return true;
 }
 
 // A snapshot's share. Returns 1 if there is more, 0 at the end, -1 if it could not be read.
 static int read_slice(struct verify *verify)
 {
-	if (store_meta_read(verify->store, verify->txn, &verify->facts) != STORE_OK) {
+	struct env *env = verify->store->env;
+	if (store_meta_read(verify->store, &verify->facts) != STORE_OK) {
 		verify_damage(verify, 0, 0, NULL, 0, store_why(verify->store));
 		return -1;
 	}
@@ -148,25 +140,21 @@ static int read_slice(struct verify *verify)
 		verify_span_drop(verify, NULL); // moved, and met again
 		verify->next_block = verify->facts.oldest_block;
 	}
-	MDB_cursor *cursor;
-	int rc = mdb_cursor_open(verify->txn, verify->store->log, &cursor);
-	if (rc != 0) {
-		return -1;
+	uint64_t number = verify->next_block;
+	struct env_value value = { .out = verify->copy, .out_bytes = sizeof(verify->copy) };
+	int rc = env_open_cursor(env);
+	if (rc == 0) {
+		rc = env_walk(env, MDB_SET_RANGE, &number, &value);
 	}
-	uint64_t first = verify->next_block; // a copy: the key must not change under LMDB
-	MDB_val key = { .mv_size = sizeof(first), .mv_data = &first };
-	MDB_val value;
-	rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
 	unsigned left = verify->options->alone ? UINT32_MAX : SLICE_BLOCKS;
 	bool good = true;
 	while (rc == 0 && good && left > 0 && !verify->no_memory) {
-		good = visit(verify, &key, &value);
+		good = visit(verify, number, value.bytes);
 		if (--left % SLICE_BLOCKS == 0 && !verify->naming) {
 			say_progress(verify);
 		}
-		rc = good && left > 0 ? mdb_cursor_get(cursor, &key, &value, MDB_NEXT) : rc;
+		rc = good && left > 0 ? env_walk(env, MDB_NEXT, &number, &value) : rc;
 	}
-	mdb_cursor_close(cursor);
 	if (rc != 0 && rc != MDB_NOTFOUND) {
 		char why[128];
 		(void)snprintf(why, sizeof(why), "reading it failed: %s", mdb_strerror(rc));
@@ -181,21 +169,20 @@ static int read_slice(struct verify *verify)
 
 static int read_all(struct verify *verify)
 {
-	int rc = mdb_txn_begin(verify->store->env, NULL, MDB_RDONLY, &verify->txn);
+	int rc = env_begin(verify->store->env, false);
 	if (rc != 0) {
 		return failed(verify->options, mdb_strerror(rc));
 	}
 	verify->next_block = 1;
 	int more;
 	while ((more = read_slice(verify)) > 0 && !verify->no_memory) {
-		mdb_txn_reset(verify->txn);
-		rc = mdb_txn_renew(verify->txn);
+		rc = env_renew(verify->store->env);
 		if (rc != 0) {
 			break;
 		}
 	}
 	verify_span_drop(verify, "a long record has no end");
-	mdb_txn_abort(verify->txn);
+	env_abort(verify->store->env);
 	if (verify->no_memory || rc != 0) {
 		return failed(verify->options, rc != 0 ? mdb_strerror(rc) : "out of memory");
 	}

@@ -10,7 +10,6 @@
 struct verify {
 	const struct verify_options *options;
 	struct store *store;
-	MDB_txn *txn;
 	struct store_facts facts; // of the present snapshot
 	struct verify_keys keys;
 	uint64_t hash_seed;

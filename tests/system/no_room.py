@@ -154,7 +154,7 @@ def stopping(tap, harm):
 
 
 def too_late(tap):
-    """A cut that comes between the look and LMDB ends that kvd, and no other."""
+    """A kvd that dies with its file cut short: the next finds that before LMDB does."""
     with Kvd('--supervise', *COMMON, 'group') as kvd:
         with kvd.connect() as c:
             write(c, 'a')

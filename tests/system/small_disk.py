@@ -14,27 +14,12 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kvdtest import KVCTL_PROGRAM, KVD_PROGRAM, Kvd, ReplyError, Tap, wait_until  # noqa: E402
+from mounts import MountedKvd, libc, make_ext4, mount, own_namespace  # noqa: E402
 
-CLONE_NEWNS = 0x20000
 Q_SETQUOTA = 0x800008 << 8
 QIF_BLIMITS = 1
 USER = 65534
 VALUE = b'v' * 20000
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def mount(*args):
-    """None, or why it is not possible."""
-    said = subprocess.run(['mount', *args], capture_output=True, text=True, check=False)
-    return None if said.returncode == 0 else said.stderr.strip().split('\n')[0]
-
-
-def own_namespace():
-    if os.geteuid() != 0:
-        return 'needs root'
-    if libc.unshare(CLONE_NEWNS) != 0:
-        return 'unshare: ' + os.strerror(ctypes.get_errno())
-    return mount('--make-rprivate', '/')
 
 
 def health(kvd):
@@ -68,16 +53,6 @@ def holds(tap, kvd, durable):
         tap.equal(connection.command('GET', 'again'), b'x', 'E: and what came later')
 
 
-class MountedKvd(Kvd):
-    """A kvd with a file system on its folder, which can be removed only without it."""
-
-    def cleanup(self):
-        self.kill()
-        if os.path.ismount(self.dir):
-            subprocess.run(['umount', '--lazy', self.dir], check=True)
-        super().cleanup()
-
-
 def full(tap):
     kvd = MountedKvd('--persist', 'group', '--memory', '64MiB', start=False)
     with kvd:
@@ -107,23 +82,6 @@ def full(tap):
             tap.equal(kvd.kvctl('backup').returncode, 0, 'a backup succeeds')
         holds(tap, kvd, durable + 1)
         kvd.stop()
-
-
-def make_ext4(kvd, size, *options, quotas=False):
-    """A file system in a file, mounted at kvd's folder. (device or None, why not)"""
-    image = os.path.join(kvd.root, 'image')
-    with open(image, 'wb') as file:
-        file.truncate(size)
-    features = ['-O', 'quota', '-E', 'quotatype=usrquota'] if quotas else []
-    made = subprocess.run(['mkfs.ext4', '-q', *features, image], capture_output=True, text=True,
-                          check=False)
-    if made.returncode != 0:
-        return None, made.stderr.strip()
-    why = mount('-o', ','.join(('loop',) + options), image, kvd.dir)
-    if why:
-        return None, why
-    with open('/proc/self/mounts', encoding='ascii') as mounts:
-        return next(line.split()[0] for line in mounts if line.split()[1] == kvd.dir), None
 
 
 def set_quota(device, bytes_max):
