@@ -6,7 +6,6 @@
 #include "daemon/loop.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -16,6 +15,7 @@
 
 #include "daemon/log.h"
 #include "daemon/seam.h"
+#include "daemon/signals.h"
 
 #define LOOP_EVENTS_MAX 256
 #define LOOP_WAITS_MAX 16 // looks at the set in one turn
@@ -86,13 +86,9 @@ static void loop_signal_ready(struct loop_source *source, uint32_t events)
 
 static int loop_create_signals(struct loop *loop)
 {
-	static const int taken[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 };
 	sigset_t set;
-	sigemptyset(&set);
-	for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
-		sigaddset(&set, taken[i]);
-	}
-	int error = pthread_sigmask(SIG_BLOCK, &set, &loop->signals_before);
+	signals_taken(&set);
+	int error = signals_hold(&loop->signals_before);
 	if (error != 0) {
 		return -error;
 	}

@@ -12,6 +12,7 @@
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/service.h"
+#include "daemon/signals.h"
 #include "daemon/storage/probe.h"
 #include "daemon/storage/verify.h"
 #include "daemon/supervise.h"
@@ -51,6 +52,11 @@ int main(int argc, char **argv)
 	// And so is who reads it for a verification.
 	if (argc == 4 && strcmp(argv[1], VERIFY_OPTION) == 0) {
 		return store_verify_child(argv[2], argv[3]);
+	}
+	// A stop waits until all is there that an orderly one needs.
+	if (signals_hold(NULL) != 0) {
+		// unreached: the set is a valid one.
+		return EX_OSERR;
 	}
 	bool is_given = fdstore_is_given();
 	struct config config;

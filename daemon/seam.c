@@ -103,8 +103,9 @@ static const char *const seam_crash_names[SEAM_CRASH_COUNT] = {
 int seam_crash_armed;
 static enum seam_crash_point seam_crash_where;
 static uint64_t seam_crash_passes; // left; partner: the same line in other threads
+static bool seam_crash_halts;
 
-int seam_crash_arm(const char *text)
+int seam_crash_arm(const char *text, bool halts)
 {
 	size_t name_bytes = strcspn(text, ":");
 	long passes = 1;
@@ -120,6 +121,7 @@ int seam_crash_arm(const char *text)
 		    memcmp(seam_crash_names[i], text, name_bytes) == 0) {
 			seam_crash_where = (enum seam_crash_point)i;
 			seam_crash_passes = (uint64_t)passes;
+			seam_crash_halts = halts;
 			seam_crash_armed = 1;
 			return 0;
 		}
@@ -134,7 +136,10 @@ void seam_crash_slow(enum seam_crash_point point)
 	}
 	// partner: the same line in other threads
 	if (kvs_count_down(&seam_crash_passes) == 0) {
-		(void)kill(getpid(), SIGKILL);
+		(void)kill(getpid(), seam_crash_halts ? SIGSTOP : SIGKILL);
+		if (seam_crash_halts) {
+			return;
+		}
 		for (;;) {
 			(void)pause();
 		}

@@ -6,6 +6,7 @@
 // behind it.
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -52,6 +53,8 @@ extern const struct seam seam_system;
 	X(split_filled, "a split's new chain is filled, the root not yet published")              \
 	X(split_published, "the root is published, moved entries not yet cleared")                \
 	X(flush_published, "a FLUSHALL's root is published, applied_seq not yet moved")           \
+	X(start_locked, "the data folder is this life's, nothing has been looked at yet")          \
+	X(start_looked, "a kept region has been looked at, nothing has been changed")              \
 	X(recovery_half, "half of the store has been read at start")                              \
 	X(adoption_applied, "a kept region is taken over, its last writes not yet applied")       \
 	X(adoption_redone, "its last writes are applied, kvd does not yet listen")                \
@@ -65,11 +68,11 @@ enum seam_crash_point {
 	SEAM_CRASH_COUNT,
 };
 
-/// Arms the crash points from KVD_CRASH_AT=label[:n] (die at the n-th pass, default 1). Returns -1
-/// for an unknown label.
-int seam_crash_arm(const char *text);
+/// Arms one of the crash points from KVD_CRASH_AT=label[:n] (die at the n-th pass, default 1), or
+/// KVD_HALT_AT (`halts`: stop there until SIGCONT). Returns -1 for an unknown label.
+int seam_crash_arm(const char *text, bool halts);
 
-/// Dies by SIGKILL here if armed for this label.
+/// Dies by SIGKILL here, or halts by SIGSTOP, if armed for this label.
 void seam_crash_slow(enum seam_crash_point point);
 extern int seam_crash_armed; // 0 unless a test armed one
 #define SEAM_CRASH(label)                                                                          \

@@ -62,7 +62,11 @@ static int start_lock(struct service *service)
 {
 	service->lock_fd =
 		dirlock_take(service->kvd.config.dir, service->why, sizeof(service->why));
-	return service->lock_fd >= 0 ? 0 : remedy_exit_code(errno);
+	if (service->lock_fd < 0) {
+		return remedy_exit_code(errno);
+	}
+	SEAM_CRASH(start_locked);
+	return 0;
 }
 
 static void stop_lock(struct service *service)

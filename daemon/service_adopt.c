@@ -144,6 +144,7 @@ int service_adopt_open(struct kvd *kvd, struct kvs_region *region, uint64_t gene
 	for (size_t i = 0; i < ADOPT_NAMES; i++) {
 		int fd;
 		while ((fd = fdstore_take(kvd->fdstore, adopt_names[i])) >= 0) {
+			adoption->was_given = true;
 			if (code != 0 || adoption->way != SERVICE_ADOPT_NOTHING) {
 				close(fd);
 				continue;

@@ -21,6 +21,7 @@ enum service_adoption_way {
 
 struct service_adoption {
 	enum service_adoption_way way;
+	bool was_given;	       // the keeper had something, of use or not
 	bool store_is_damaged; // what is in it is not known, and it is written anew
 	bool fill_store;       // the store is empty, or of before: all that is served goes into it
 	bool leave_store;      // what stood in it was never in the region: it is put aside

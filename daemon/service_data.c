@@ -106,6 +106,7 @@ static int settle_region(struct service *service)
 	}
 	int code = service_adopt_look(&service->kvd, &service->region, service->store, adoption,
 				      &service->plan, service->why, sizeof(service->why));
+	SEAM_CRASH(start_looked);
 	if (code == 0 && adoption->way == SERVICE_ADOPT_NOTHING) {
 		kvs_adopt_fini(&service->plan);
 		code = replace_region(service);
@@ -200,8 +201,11 @@ static int load_store(struct service *service)
 			    "if data is missing, stop kvd and bring the store back from a backup",
 			    kvd->config.dir, (unsigned long long)lives, kvd->config.dir);
 	}
-	return service_recover(kvd, service->store, !service->store_is_new, service->why,
-			       sizeof(service->why));
+	// With a kept region, even one of no use, kvd stops as it always does: in order, so that
+	// whoever kept it knows that all is done.
+	bool heeds_stop = !service->adoption.was_given;
+	return service_recover(kvd, service->store, !service->store_is_new, heeds_stop,
+			       service->why, sizeof(service->why));
 }
 
 int service_start_load(struct service *service)

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -17,6 +18,17 @@
 #include "daemon/log.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
+
+// The crash point that a test wants, if any.
+static bool arm(const char *variable, bool halts, char *why, size_t why_bytes)
+{
+	const char *point = getenv(variable);
+	if (point == NULL || seam_crash_arm(point, halts) == 0) {
+		return true;
+	}
+	(void)snprintf(why, why_bytes, "%s=%s: no such crash point", variable, point);
+	return false;
+}
 
 int service_process(const struct config *config, char *why, size_t why_bytes)
 {
@@ -43,11 +55,7 @@ int service_process(const struct config *config, char *why, size_t why_bytes)
 			   (unsigned long long)config->clients_max,
 			   (unsigned long long)files.rlim_cur, remedy_of_errno(EMFILE));
 	}
-	const char *crash_at = getenv("KVD_CRASH_AT");
-	if (crash_at != NULL && seam_crash_arm(crash_at) != 0) {
-		(void)snprintf(why, why_bytes,
-			       "KVD_CRASH_AT=%s: no such crash point", crash_at);
-		return EX_USAGE;
-	}
-	return 0;
+	bool good = arm("KVD_CRASH_AT", false, why, why_bytes) &&
+		    arm("KVD_HALT_AT", true, why, why_bytes);
+	return good ? 0 : EX_USAGE;
 }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
 // Reading the store at start, with a line now and then that says how far it is. A signal that asks
-// kvd to stop is heeded between records: nothing has been changed yet.
+// kvd to stop is heeded between records, unless a region was kept: nothing has been changed yet.
 #include "daemon/service_recover.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 #include "daemon/notify.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
+#include "daemon/signals.h"
 #include "daemon/storage/probe.h"
 #include "daemon/storage/recover.h"
 #include "daemon/storage/store.h"
@@ -38,16 +38,13 @@ struct recovery {
 	uint64_t records;
 	uint64_t said_ns;
 	bool half_seen;
-	bool stop; // SIGTERM or SIGINT is pending
+	bool heeds_stop;
+	bool stop; // and one waits
 };
 
 static void recover_look_for_signals(struct recovery *recovery)
 {
-	sigset_t pending;
-	if (sigpending(&pending) == 0) {
-		recovery->stop =
-			sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
-	}
+	recovery->stop = recovery->heeds_stop && signals_stop_waits();
 }
 
 static int recover_record(void *context, const struct kvs_record_view *view, const void *value,
@@ -225,11 +222,11 @@ static void recover_writers(struct kvd *kvd, struct store *store)
 	keyspace_writers_load(kvd->keyspace, result == STORE_OK || is_empty ? uids : NULL, count);
 }
 
-int service_recover(struct kvd *kvd, struct store *store, bool had_lives, char *why,
-		    size_t why_bytes)
+int service_recover(struct kvd *kvd, struct store *store, bool had_lives, bool heeds_stop,
+		    char *why, size_t why_bytes)
 {
 	uint64_t began_ns = kvd->seam->monotonic_ns();
-	struct recovery recovery = { .kvd = kvd, .said_ns = began_ns };
+	struct recovery recovery = { .kvd = kvd, .said_ns = began_ns, .heeds_stop = heeds_stop };
 	recover_writers(kvd, store);
 	int code = recover_load(&recovery, store, why, why_bytes);
 	if (code != 0) {

@@ -23,7 +23,7 @@ int service_store_exit_code(int error);
 int service_store_open(struct kvd *kvd, struct store **store, bool is_known, bool *is_new,
 		       bool *is_damaged, char *why, size_t why_bytes);
 
-/// Fills the keyspace from it; `had_lives`: it was there before it was opened. Returns 0 or an exit
-/// code with `why` filled.
-int service_recover(struct kvd *kvd, struct store *store, bool had_lives, char *why,
-		    size_t why_bytes);
+/// Fills the keyspace from it; `had_lives`: it was there before it was opened; `heeds_stop`: a
+/// signal that asks kvd to stop ends this. Returns 0 or an exit code with `why` filled.
+int service_recover(struct kvd *kvd, struct store *store, bool had_lives, bool heeds_stop,
+		    char *why, size_t why_bytes);

@@ -25,6 +25,7 @@
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/self.h"
+#include "daemon/signals.h"
 
 #define SUPERVISE_DELAY_MS_FIRST 10u
 #define SUPERVISE_DELAY_MS_MAX 5000u
@@ -42,6 +43,7 @@ struct supervise {
 	uint64_t start_at_ns; // when there is no child
 	unsigned deaths;      // in a row
 	bool told;	      // to stop
+	unsigned last;	      // children started since
 	unsigned heard;	      // enum keeper_heard, of this child
 	bool over;
 	int code;
@@ -49,15 +51,16 @@ struct supervise {
 
 bool supervise_again(const struct supervise_end *end)
 {
+	bool exited = WIFEXITED(end->status);
+	int code = exited ? WEXITSTATUS(end->status) : 0;
+	if (exited && (code == 0 || end->stopping)) {
+		return false;
+	}
 	if (end->told) {
-		return false;
+		return end->keeps && end->last < SUPERVISE_LAST_MAX;
 	}
-	if (!WIFEXITED(end->status)) {
+	if (!exited) {
 		return true;
-	}
-	int code = WEXITSTATUS(end->status);
-	if (code == 0 || end->stopping) {
-		return false;
 	}
 	// What is kept would go with the keeper: whatever the reason is, somebody may change it.
 	bool may_last = !end->ready && !end->keeps;
@@ -89,13 +92,10 @@ static int supervise_watch(struct supervise *s, int fd)
 
 static int supervise_signals(struct supervise *s)
 {
-	static const int taken[] = { SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 };
 	struct sigaction ordinary = { .sa_handler = SIG_DFL };
 	sigset_t set, blocked;
-	(void)sigemptyset(&set);
-	for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
-		(void)sigaddset(&set, taken[i]);
-	}
+	signals_taken(&set);
+	(void)sigaddset(&set, SIGCHLD);
 	blocked = set;
 	(void)sigaddset(&blocked, SIGPIPE); // the log may be a pipe that nobody reads any more
 	(void)sigaddset(&blocked, SIGXFSZ); // or a file that may not grow
@@ -174,8 +174,11 @@ __attribute__((noreturn)) static void supervise_become_child(const struct superv
 	if (error == 0 && !supervise_hand_watchdog(parent)) {
 		error = -ENOMEM;
 	}
+	sigset_t taken, mask; // what was sent since the fork waits on until the program can obey it
+	signals_taken(&taken);
+	(void)sigorset(&mask, &s->signals_before, &taken);
 	if (error == 0 && (sigaction(SIGCHLD, &s->child_before, NULL) != 0 ||
-			   sigprocmask(SIG_SETMASK, &s->signals_before, NULL) != 0)) {
+			   sigprocmask(SIG_SETMASK, &mask, NULL) != 0)) {
 		error = -errno;
 	}
 	if (error == 0) {
@@ -206,12 +209,13 @@ static void supervise_plan(struct supervise *s, char *out, size_t bytes)
 static void supervise_start(struct supervise *s)
 {
 	pid_t parent = getpid();
+	s->started_ns = s->seam->monotonic_ns(); // before it: its life begins no earlier
 	pid_t child = fork();
 	if (child == 0) {
 		supervise_become_child(s, parent);
 	}
-	s->started_ns = s->seam->monotonic_ns();
 	s->heard = 0;
+	s->last += s->told;
 	if (child < 0) {
 		int error = errno;
 		char when[64];
@@ -219,10 +223,15 @@ static void supervise_start(struct supervise *s)
 		supervise_plan(s, when, sizeof(when));
 		LOG_AT(LOG_LEVEL_ERROR, "supervise: no process for kvd: %s; %s; it %s",
 		       strerror(error), remedy_of_errno(error), when);
+		s->over = s->told && s->last >= SUPERVISE_LAST_MAX;
 		return;
 	}
 	s->child = child;
 	keeper_listen_to(s->keeper, child);
+	if (s->told && kill(child, SIGTERM) != 0) { // it obeys when it serves
+		log_warning("supervise: cannot ask process %d to stop: %s", (int)child,
+			    strerror(errno));
+	}
 }
 
 static void supervise_hear(struct supervise *s)
@@ -242,13 +251,32 @@ static void supervise_describe(int status, char *out, size_t bytes)
 	}
 }
 
+/// Why a child that did not end in order is the last.
+static void supervise_say_over(const struct supervise *s, const struct supervise_end *end, int pid,
+			       const char *how)
+{
+	bool stopped = WIFEXITED(end->status) && end->stopping;
+	if (end->told && end->keeps && !stopped) {
+		log_error("supervise: kvd (process %d) %s; asked to stop, it was started %u times "
+			  "and came to no end in order: what only memory had is lost",
+			  pid, how, end->last);
+	} else if (s->code != 0) {
+		LOG_AT(LOG_LEVEL_NOTICE,
+		       "supervise: kvd (process %d) %s, and is not started again: %s", pid, how,
+		       end->told       ? "a signal asked to stop"
+		       : end->stopping ? "it was stopping"
+				       : "what its last line says must be changed first");
+	}
+}
+
 static void supervise_bury(struct supervise *s, int status)
 {
 	const struct supervise_end end = { .status = status,
 					   .told = s->told,
 					   .stopping = (s->heard & KEEPER_HEARD_STOPPING) != 0,
 					   .ready = (s->heard & KEEPER_HEARD_READY) != 0,
-					   .keeps = keeper_count(s->keeper) > 0 };
+					   .keeps = keeper_count(s->keeper) > 0,
+					   .last = s->last };
 	char how[128];
 	int pid = (int)s->child;
 	supervise_describe(status, how, sizeof(how));
@@ -257,15 +285,7 @@ static void supervise_bury(struct supervise *s, int status)
 	s->code = supervise_code(status);
 	if (!supervise_again(&end)) {
 		s->over = true;
-		if (s->code != 0) {
-			LOG_AT(LOG_LEVEL_NOTICE,
-			       "supervise: kvd (process %d) %s, and is not started "
-			       "again: %s",
-			       pid, how,
-			       end.told	      ? "a signal asked to stop"
-			       : end.stopping ? "it was stopping"
-					      : "what its last line says must be changed first");
-		}
+		supervise_say_over(s, &end, pid, how);
 		return;
 	}
 	char when[64];
@@ -298,6 +318,25 @@ static void supervise_reap(struct supervise *s)
 	}
 }
 
+/// The supervisor is asked to stop. What a kept region alone has is made durable by a last child.
+static void supervise_tell(struct supervise *s)
+{
+	bool first = !s->told;
+	s->told = true;
+	s->deaths = first ? 0 : s->deaths; // those before the request are another matter
+	if (s->child != 0) {
+		return;
+	}
+	if (keeper_count(s->keeper) == 0) {
+		LOG_AT(LOG_LEVEL_NOTICE, "supervise: ends while kvd is down; nothing is kept");
+		s->over = true;
+	} else if (first) {
+		LOG_AT(LOG_LEVEL_NOTICE, "supervise: asked to stop while kvd is down: it is "
+					 "started once more, to make durable what is kept");
+		s->start_at_ns = s->seam->monotonic_ns();
+	}
+}
+
 static void supervise_forward(struct supervise *s, int signal, bool everybody)
 {
 	if (signal == SIGHUP && everybody) { // the terminal is gone
@@ -305,12 +344,7 @@ static void supervise_forward(struct supervise *s, int signal, bool everybody)
 		everybody = false;
 	}
 	if (signal == SIGTERM || signal == SIGINT) {
-		s->told = true;
-	}
-	if (s->child == 0 && s->told) {
-		LOG_AT(LOG_LEVEL_NOTICE, "supervise: ends while kvd is down: what it had not made "
-					 "durable is gone");
-		s->over = true;
+		supervise_tell(s);
 	}
 	// A key of the terminal is a signal to the child too.
 	if (s->child != 0 && !everybody && kill(s->child, signal) != 0) {

@@ -18,12 +18,15 @@ struct supervise_end {
 	bool stopping; // the child said STOPPING=1
 	bool ready;    // the child said READY=1
 	bool keeps;    // descriptors that would go with the supervisor
+	unsigned last; // children started since the supervisor was asked to stop
 };
 
-/// Is the child to be started again? Not if anybody wanted it to stop, nor if it ended in order,
-/// nor if it failed at its start for a reason that lasts (options, permissions, a damaged store)
-/// and nothing is kept that the next one could go on with when the reason is gone.
+/// Is the child to be started again? Not if it ended in order, nor if it failed at its start for a
+/// reason that lasts (options, permissions, a damaged store) and nothing is kept that the next one
+/// could go on with when the reason is gone. Once the supervisor was asked to stop, only for what
+/// is kept: to make durable what it holds, and then stop; SUPERVISE_LAST_MAX times at most.
 bool supervise_again(const struct supervise_end *end);
+#define SUPERVISE_LAST_MAX 10u
 
 /// The exit code to end with: the child's, or 128 and its signal, as a shell says it.
 int supervise_code(int status);
@@ -34,7 +37,8 @@ uint64_t supervise_delay_ms(unsigned deaths);
 #define SUPERVISE_LIVED_NS UINT64_C(10000000000)
 
 /// Runs this program with `arguments` ([0] too, NULL at the end) as a child, again and again, until
-/// it ends for good or SIGTERM or SIGINT came. Those, SIGHUP, SIGUSR1 and SIGUSR2 go to the child;
-/// READY=1 and the like go on to $NOTIFY_SOCKET. Orphans are waited for, so this may be process 1.
+/// it ends for good. SIGTERM and SIGINT, which are requests to stop, SIGHUP, SIGUSR1 and SIGUSR2 go
+/// to the child, which begins with all of them held (daemon/signals.h); READY=1 and the like go on
+/// to $NOTIFY_SOCKET. Orphans are waited for, so this may be process 1.
 /// Returns the exit code. Call with no thread started and nothing open but what was inherited.
 int supervise_run(const struct seam *seam, char *const arguments[]);

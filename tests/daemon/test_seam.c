@@ -36,7 +36,7 @@ static int crash_status(const char *at, int passes)
 {
 	pid_t child = fork();
 	if (child == 0) {
-		if (seam_crash_arm(at) != 0) {
+		if (seam_crash_arm(at, false) != 0) {
 			_exit(2);
 		}
 		for (int i = 0; i < passes; i++) {
@@ -58,10 +58,11 @@ static void test_crash_points(void)
 	ok_int(crash_status("commit_after:3", 2), 0, "or not before its third");
 	status = crash_status("commit_after:3", 3);
 	ok(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "but then");
-	ok(seam_crash_arm("no_such_point") == -1 && seam_crash_arm("commit_after:") == -1 &&
-		   seam_crash_arm("commit_after:0") == -1 &&
-		   seam_crash_arm("commit_after:2x") == -1 && seam_crash_arm("") == -1 &&
-		   seam_crash_armed == 0,
+	ok(seam_crash_arm("no_such_point", false) == -1 &&
+		   seam_crash_arm("commit_after:", false) == -1 &&
+		   seam_crash_arm("commit_after:0", false) == -1 &&
+		   seam_crash_arm("commit_after:2x", false) == -1 &&
+		   seam_crash_arm("", false) == -1 && seam_crash_armed == 0,
 	   "what is not a label with a number is refused");
 }
 

@@ -21,6 +21,9 @@ from kvdtest import (KVD_PROGRAM, TIMEOUT_S, Kvd, KvdFailed, Tap,  # noqa: E402
 from supervised import Supervised  # noqa: E402
 
 KILLS = 200
+HELD = sum(1 << (number - 1) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP,
+                                            signal.SIGUSR1, signal.SIGUSR2))
+LAST = 10  # children at most, once the supervisor was asked to stop
 
 
 def kills(tap):
@@ -109,8 +112,9 @@ def heritage(tap):
     with Supervised() as supervised:
         life = supervised.next()
         tap.equal(life.facts['open'], ['1'] * 3 + ['0'] * 13, 'no descriptor of the parent\'s')
-        tap.equal((int(life.facts['SigBlk:'][0], 16), ignores_children(life)), (blocked(), False),
-                  'signals as they were')
+        tap.equal((int(life.facts['SigBlk:'][0], 16), ignores_children(life)),
+                  (blocked() | HELD, False),
+                  'signals as they were, and those held that it takes when it can')
         tap.equal(life.facts['offered'], ['1'], 'it can keep descriptors')
         life.tell('keep', 'a', '1')
         life.tell('keep', 'b', '2')
@@ -174,7 +178,55 @@ def signals(tap):
         supervised.signal(signal.SIGHUP)
         supervised.signal(signal.SIGTERM)
         tap.equal(supervised.wait(), 134, 'told to stop while there is no child, it ends')
-        tap.ok('ends while kvd is down' in supervised.log(), 'and says what that means')
+        tap.ok('nothing is kept' in supervised.log(), 'if nothing is kept')
+
+
+def last_child(tap):
+    """What is kept may be what only memory has: a stop is no end before a child obeyed it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with Supervised('stay') as supervised:
+            supervised.next().tell('keep', 'region', 'x')
+            os.kill(supervised.life.pid, signal.SIGABRT)
+            os.kill(supervised.next().pid, signal.SIGABRT)
+            wait_until(lambda: 'starts again in 10 ms' in supervised.log(), 'the pause')
+            supervised.signal(number)
+            life = supervised.next()
+            tap.equal(life.given, [('region', 'x')],
+                      f'F: {number.name} while there is no child: one is started')
+            tap.equal(life.read(), ['signal', '15'], 'and asked to stop')
+            life.tell('stopping')
+            life.end(0)
+            tap.equal((supervised.wait(), supervised.has_next()), (0, False), 'then both end')
+    with Supervised() as supervised:
+        life = supervised.next()
+        life.tell('keep', 'region', 'x')
+        supervised.signal(signal.SIGTERM)
+        life.read()
+        os.kill(life.pid, signal.SIGKILL)
+        life = supervised.next()
+        tap.equal((life.given, life.read()), ([('region', 'x')], ['signal', '15']),
+                  'F: one that dies before it stopped is followed by another')
+        life.end(71)
+        life = supervised.next()
+        tap.equal((life.given, life.read()), ([('region', 'x')], ['signal', '15']),
+                  'F: so is one that fails at its start')
+        life.tell('stopping')
+        life.end(74)
+        tap.equal((supervised.wait(), supervised.has_next()), (74, False),
+                  'one that stopped, as well as it could, is the last')
+    with Supervised() as supervised:
+        life = supervised.next()
+        life.tell('keep', 'region', 'x')
+        supervised.signal(signal.SIGTERM)
+        for _ in range(LAST):
+            os.kill(life.pid, signal.SIGKILL)
+            life = supervised.next()
+        os.kill(life.pid, signal.SIGKILL)
+        tap.equal((supervised.wait(), supervised.has_next()), (137, False),
+                  f'{LAST} that die are the end')
+        tap.ok('what only memory had is lost' in supervised.log(), 'which is said')
+        tap.equal(supervised.waits(), [10, 20, 40, 80, 160, 320, 640, 1280, 2560][:LAST - 1],
+                  'they come further and further apart')
 
 
 def terminal(tap):
@@ -294,6 +346,7 @@ def process_one(tap):
         tap.equal(life.given, [('region', 'x')], 'F: the next child is given what was kept')
         os.kill(one, signal.SIGTERM)
         tap.equal(life.read(), ['signal', '15'], 'SIGTERM, which process 1 need not get')
+        life.tell('stopping')
         life.end(7)
         tap.equal(supervised.wait(), 7, 'and the exit code comes out')
 
@@ -369,6 +422,7 @@ def main():
     back_off(tap)
     heritage(tap)
     signals(tap)
+    last_child(tap)
     terminal(tap)
     exit_codes(tap)
     orphans(tap)

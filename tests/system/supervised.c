@@ -24,6 +24,7 @@
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "daemon/seam.h"
+#include "daemon/signals.h"
 #include "daemon/supervise.h"
 
 static uint64_t *clock_ns; // shared by the supervisor, the child and the test
@@ -123,6 +124,14 @@ static void connect_to_test(const char *path)
 	}
 }
 
+/// From here on signals that waited are told.
+static void take_signals(void)
+{
+	sigset_t set;
+	signals_taken(&set);
+	(void)sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
 /// The first lines: who this is, and what it was given.
 static void say_hello(struct fdstore *store, const bool open[16])
 {
@@ -214,6 +223,7 @@ static int child(const char *path)
 	struct fdstore *store = fdstore_create(&seam_system);
 	connect_to_test(path);
 	say_hello(store, open);
+	take_signals();
 	FILE *commands = fdopen(dup(control), "re");
 	while (commands != NULL && fgets(line, sizeof(line), commands) != NULL) {
 		line[strcspn(line, "\n")] = '\0';
