@@ -205,6 +205,8 @@ static void update_gauges(const struct keyspace *keyspace)
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_limit_bytes, keyspace->memory_bytes);
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_table_bytes, region->table_bytes);
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_large_bytes, region->large_bytes);
+	keyspace_counter_set(keyspace, KVS_COUNTER_memory_orphaned_bytes,
+			     keyspace->large.orphaned_bytes);
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_live_bytes, keyspace->live_bytes);
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_used_bytes,
 			     keyspace_used_bytes(keyspace));

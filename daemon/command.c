@@ -10,6 +10,7 @@
 #include "daemon/commands.h"
 #include "daemon/refuse.h"
 #include "daemon/seam.h"
+#include "daemon/session_pins.h"
 #include "daemon/session_rest.h"
 #include "daemon/session_task.h"
 #include "daemon/tracking.h"
@@ -446,6 +447,7 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 	}
 	if (__builtin_expect(config_is_bounded(&kvd->config), 0) && command_is_over_bound(&call)) {
 		session->commands_count++;
+		session_pins_wanted(kvd->sessions);
 		commands_reject(&call, COMMANDS_TEXT_OOM);
 		return COMMAND_DONE;
 	}

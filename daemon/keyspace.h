@@ -49,6 +49,10 @@ int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
 /// their key; false if they stand elsewhere. keyspace_unpin() with *pin ends it, once.
 bool keyspace_pin(struct keyspace *keyspace, const void *at, uint64_t *pin);
 void keyspace_unpin(struct keyspace *keyspace, uint64_t pin);
+/// Memory of the value that only pins keep: its key has another, or is gone. 0 if a key has it.
+uint64_t keyspace_pin_orphaned_bytes(struct keyspace *keyspace, uint64_t pin);
+/// The same of all pins.
+uint64_t keyspace_orphaned_bytes(const struct keyspace *keyspace);
 
 /// Who writes now, and until when: a large value is copied up to that time, then the write answers
 /// KEYSPACE_AGAIN and goes on where it stopped when it is asked again with the same arguments.

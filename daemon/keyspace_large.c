@@ -26,3 +26,13 @@ void keyspace_unpin(struct keyspace *keyspace, uint64_t pin)
 		keyspace_limbo_run(keyspace, pin);
 	}
 }
+
+uint64_t keyspace_pin_orphaned_bytes(struct keyspace *keyspace, uint64_t pin)
+{
+	return kvs_large_orphaned_bytes(&keyspace->large, pin);
+}
+
+uint64_t keyspace_orphaned_bytes(const struct keyspace *keyspace)
+{
+	return keyspace->large.orphaned_bytes;
+}

@@ -317,6 +317,7 @@ int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 			<< keyspace->region->segment_shift;
 	bool coming = keyspace->limbo.count > 0 || keyspace->log.preparing_count > 0 ||
 		      unpersisted_bytes(keyspace) > 0 || keyspace->pending.count > 0 ||
+		      keyspace->large.orphaned_bytes > 0 || // who pins it does not for ever
 		      cleaner_slice(keyspace, 0, percent);
 	return coming && bytes + large_bytes < most ? KEYSPACE_WAIT : KEYSPACE_FULL;
 }

@@ -51,6 +51,7 @@ struct session_shared *session_shared_create(struct kvd *kvd, struct listener *l
 	TAILQ_INIT(&shared->leaving);
 	TAILQ_INIT(&shared->owners_throttled);
 	TAILQ_INIT(&shared->flights);
+	TAILQ_INIT(&shared->pinning);
 	session_flight_set_limit(shared);
 	LIST_INIT(&shared->owners);
 	if (!session_set_limits(shared)) {
@@ -363,6 +364,7 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 	session_close_halves(shared, now_ns);
 	session_close_idle(shared, now_ns);
 	session_flight_turn(shared, now_ns);
+	session_pins_turn(shared, now_ns);
 	tracking_turn(kvd);
 	session_tell(shared);
 	session_push_turn(shared, now_ns);

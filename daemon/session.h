@@ -124,8 +124,10 @@ struct session {
 	TAILQ_ENTRY(session) soft_link; // subscribers with much unread, by since when
 	TAILQ_ENTRY(session) throttle_link; // of its owner, those that write too fast
 	struct lookup_link id_link;
+	TAILQ_ENTRY(session) pins_link; // those whose replies pin values, see session_pins.h
 	struct session_owner *owner;	// all sessions of its uid
 	bool is_ready, is_cut, is_parked, is_held, is_half, is_pushed, is_soft, is_leaving;
+	bool is_pinning;
 	bool is_resting; // nothing is read or run
 	bool may_read;	 // there may be something to read
 	bool shut;	 // the other side says nothing more: the end stands behind the input
@@ -155,6 +157,7 @@ struct session {
 	uint64_t push_start;  // where the frame begins that is being pushed
 	uint64_t pushed_bytes; // pushed since nothing was left to send
 	uint64_t await_number; // of the errand that it waits for
+	uint64_t pins_since_ns; // when the first part of its replies that pins something came first
 
 	char *input; // [input_start, input_end) is not consumed yet
 	size_t input_start, input_end, input_bytes;
@@ -171,6 +174,7 @@ struct session {
 	struct session_ref_queue refs;
 	uint64_t refs_bytes; // of all that are not sent
 	uint64_t shared_bytes; // of them, in parcels
+	size_t pins_count;     // parts that pin a value
 
 	struct session_span *spans; // queue [spans_first, spans_end)
 	size_t spans_first, spans_end, spans_capacity;

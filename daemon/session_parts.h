@@ -13,6 +13,7 @@
 #include "daemon/session.h"
 #include "daemon/session_flight.h"
 #include "daemon/session_guard.h"
+#include "daemon/session_pins.h"
 #include "daemon/session_rest.h"
 #include "daemon/session_share.h"
 #include "daemon/session_task.h"
@@ -51,6 +52,10 @@ struct session_owner {
 	uint64_t kept_bytes; // of them, what no session is charged: it outlives them
 	struct session_flight_list flights; // see session_flight.h
 	uint64_t flight_fds;
+	// What its replies keep, as of a look, see session_pins.h.
+	uint64_t pins_bytes;
+	struct session *pins_longest;
+	uint64_t pins_longest_bytes;
 	// How fast it writes, see session_guard.h.
 	TAILQ_ENTRY(session_owner) throttle_link;
 	struct session_list throttled; // in the order in which they go on
@@ -77,6 +82,7 @@ struct session_shared {
 	struct session_list halves; // by the time of their last byte
 	struct session_list pushed;
 	struct session_list soft;
+	struct session_list pinning; // replies to them pin values, see session_pins.h
 	struct session_list leaving; // cut off, with a last word on its way
 	struct lookup by_id;
 	struct reclaim reclaim; // large buffers on their way back
@@ -106,6 +112,8 @@ struct session_shared {
 	uint64_t flight_max;
 	uint64_t flight_kept; // of it, for root and kvd's own user
 	uint64_t flight_due_ns;
+	bool pins_wanted;     // somebody was refused memory
+	uint64_t pins_due_ns; // not before, another is closed to make room
 	uint64_t noticed_seq;	      // what the persister was told of
 	uint64_t request_seq;	      // what somebody began to wait for in this turn
 	uint64_t settled_durable_seq; // watermarks for which held replies were last looked at

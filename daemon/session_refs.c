@@ -51,7 +51,7 @@ static void session_refs_enter(struct session *session, const struct session_ref
 bool session_refs_add(struct session *session, const void *data, size_t bytes)
 {
 	uint64_t pin;
-	if (session->dead || !session_refs_room(session) ||
+	if (session->dead || session_pins_full(session, bytes) || !session_refs_room(session) ||
 	    !keyspace_pin(session->kvd->keyspace, data, &pin)) {
 		return false;
 	}
@@ -60,7 +60,11 @@ bool session_refs_add(struct session *session, const void *data, size_t bytes)
 		return true; // closed: there is no reply any more
 	}
 	session_refs_enter(session,
-			   &(struct session_ref){ .data = data, .bytes = bytes, .pin = pin });
+			   &(struct session_ref){
+				   .data = data, .bytes = bytes, .pin = pin, .charged = bytes });
+	if (session->pins_count++ == 0) {
+		session_pins_begin(session);
+	}
 	return true;
 }
 
@@ -89,8 +93,15 @@ static void session_refs_less(struct session *session, const struct session_ref 
 	session->refs_bytes -= bytes;
 	if (ref->parcel) {
 		session->shared_bytes -= bytes;
-	} else {
-		session_uncharge(session, bytes);
+	}
+}
+
+static void session_refs_unpin(struct session *session, const struct session_ref *ref)
+{
+	session_uncharge(session, ref->charged);
+	keyspace_unpin(session->kvd->keyspace, ref->pin);
+	if (--session->pins_count == 0) {
+		session_pins_end(session);
 	}
 }
 
@@ -104,7 +115,7 @@ static void session_refs_drop(struct session *session, struct session_ref *ref)
 	if (ref->parcel) {
 		parcel_let_go(session->shared, ref->parcel, ref->share);
 	} else {
-		keyspace_unpin(session->kvd->keyspace, ref->pin);
+		session_refs_unpin(session, ref);
 	}
 }
 
@@ -128,6 +139,9 @@ void session_refs_sent(struct session *session, size_t bytes)
 	struct session_ref *ref = &session->refs.items[session->refs.first];
 	if (bytes == ref->bytes) {
 		session_refs_drop(session, ref);
+		if (session->pins_count > 0) {
+			session_pins_begin(session); // the next has begun to wait
+		}
 		session_refs_trim(session);
 		return;
 	}

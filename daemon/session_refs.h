@@ -18,6 +18,7 @@ struct session_ref {
 	const unsigned char *data;
 	size_t bytes; // left to be sent; 0 = forgotten
 	uint64_t pin; // of keyspace_pin(), if it is of a value
+	size_t charged; // all of that, until its last byte is sent
 	struct parcel *parcel;
 	struct parcel_share *share; // of the session's uid in it
 };

@@ -79,3 +79,5 @@ X(verify_damaged_store, COUNTER, "damaged places that verifications found in the
 X(verify_damaged_memory, COUNTER, "damaged places that verifications found in memory")
 X(refused_flight, COUNTER, "attachments refused: clients left too many descriptors unread")
 X(descriptors_in_flight, GAUGE, "descriptors sent to clients and not known to be received")
+X(memory_orphaned_bytes, GAUGE, "of large values: replaced or removed, kept by replies not read")
+X(dropped_pins, COUNTER, "connections closed because replies not read kept wanted memory")

@@ -184,12 +184,21 @@ bool kvs_large_hold_at(struct kvs_large *large, uint64_t offset, uint64_t *run_o
 	return true;
 }
 
+static void large_orphan(struct kvs_large *large, struct kvs_large_run *run, bool orphaned)
+{
+	if (run->orphaned != orphaned) {
+		run->orphaned = orphaned;
+		large->orphaned_bytes += orphaned ? run->bytes : UINT64_C(0) - run->bytes;
+	}
+}
+
 void kvs_large_settle(struct kvs_large *large, uint64_t offset)
 {
 	struct kvs_large_run *run = large_find(large, offset);
 	if (run != NULL && run->holds > 0) {
 		run->holds--;
 		run->references++;
+		large_orphan(large, run, false);
 	}
 }
 
@@ -200,7 +209,16 @@ bool kvs_large_drop(struct kvs_large *large, uint64_t offset)
 		return false;
 	}
 	run->holds--;
+	if (run->holds == 0) {
+		large_orphan(large, run, false);
+	}
 	return run->holds == 0 && run->references == 0;
+}
+
+uint64_t kvs_large_orphaned_bytes(struct kvs_large *large, uint64_t offset)
+{
+	const struct kvs_large_run *run = large_find(large, offset);
+	return run != NULL && run->orphaned ? run->bytes : 0;
 }
 
 uint64_t kvs_large_run_bytes(struct kvs_large *large, uint64_t offset)
@@ -216,6 +234,9 @@ bool kvs_large_unref(struct kvs_large *large, uint64_t offset)
 		return false;
 	}
 	run->references--;
+	if (run->references == 0 && run->holds > 0) {
+		large_orphan(large, run, true);
+	}
 	return run->holds == 0 && run->references == 0;
 }
 

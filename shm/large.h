@@ -15,7 +15,8 @@ struct kvs_large_run {
 	uint64_t offset; // from the start of the region
 	uint64_t bytes; // whole pages
 	uint32_t references; // current records that name it
-	uint32_t holds; // writes on their way that will name it
+	uint32_t holds; // writes on their way that will name it, readers that need its bytes
+	bool orphaned; // no record names it any more, only holds keep it
 	struct kvs_large_run *next; // by offset, circular through the sentinel
 	struct kvs_large_run *previous;
 	struct kvs_large_run *chain; // hash chain
@@ -28,6 +29,7 @@ struct kvs_large {
 	struct kvs_large_run **buckets;
 	uint32_t buckets_count; // power of two
 	uint32_t runs_count;
+	uint64_t orphaned_bytes; // of runs that only holds keep
 };
 
 /// Prepares an empty range; 0 or -ENOMEM.
@@ -65,6 +67,9 @@ bool kvs_large_unref(struct kvs_large *large, uint64_t offset);
 
 /// Whole pages of the run; 0 if there is none at this offset.
 uint64_t kvs_large_run_bytes(struct kvs_large *large, uint64_t offset);
+
+/// The same of a run that no record names any more, so that its holds alone keep it; else 0.
+uint64_t kvs_large_orphaned_bytes(struct kvs_large *large, uint64_t offset);
 
 /// Gives the run's pages and offsets back.
 /// Call with: no reference left, grace period over. Thread must: be the writer. Orders: none.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
 // The world under sessions in their tests; see wire_stub.h.
-
 #include "tests/daemon/wire_stub.h"
 
 #include <errno.h>
@@ -26,7 +25,6 @@
 
 struct stub stub;
 unsigned char stub_large[STUB_LARGE_BYTES];
-
 static struct seam stub_seam;
 static struct kvs_map stub_map;
 static _Alignas(8) unsigned char stub_region[KVS_PAGE_BYTES];
@@ -101,6 +99,18 @@ void keyspace_unpin(struct keyspace *keyspace, uint64_t pin)
 {
 	(void)keyspace;
 	stub.pins -= pin == 77;
+}
+
+uint64_t keyspace_pin_orphaned_bytes(struct keyspace *keyspace, uint64_t pin)
+{
+	(void)keyspace;
+	return pin == 77 ? stub.orphaned : 0;
+}
+
+uint64_t keyspace_orphaned_bytes(const struct keyspace *keyspace)
+{
+	(void)keyspace;
+	return stub.pins * stub.orphaned;
 }
 
 size_t keyspace_value_bytes_max(const struct keyspace *keyspace)

@@ -27,6 +27,7 @@ struct stub {
 	uint64_t commands; // dispatched and answered
 	uint64_t ticks;	   // looks at the wall clock
 	uint64_t pins;	   // of stub_large
+	uint64_t orphaned; // what each of them keeps, 0 = nothing
 	uint64_t cuts;	   // CUT stopped so often
 	uint64_t states;   // that CUT and WCUT keep now
 	unsigned long epoll_calls;

@@ -83,7 +83,19 @@ static void test_references(struct fixture *f)
 	ok_int(kvs_large_take(&f->large, 70000, &offset), 0, "take again");
 	kvs_large_settle(&f->large, offset);
 	kvs_large_hold(&f->large, offset);
+	ok_u64(f->large.orphaned_bytes, 0, "what a record names is no orphan");
 	ok(!kvs_large_unref(&f->large, offset), "B: a write on its way keeps the run");
+	ok(f->large.orphaned_bytes == kvs_large_bytes(70000) &&
+		   kvs_large_orphaned_bytes(&f->large, offset) == kvs_large_bytes(70000),
+	   "G: and nothing else does, which is counted");
+	kvs_large_settle(&f->large, offset);
+	ok(f->large.orphaned_bytes == 0 && kvs_large_orphaned_bytes(&f->large, offset) == 0,
+	   "until it is named again");
+	kvs_large_hold(&f->large, offset);
+	kvs_large_hold(&f->large, offset);
+	ok(!kvs_large_unref(&f->large, offset) && !kvs_large_drop(&f->large, offset) &&
+		   f->large.orphaned_bytes == kvs_large_bytes(70000),
+	   "G: once for all holds");
 	kvs_large_settle(&f->large, offset);
 	kvs_large_hold(&f->large, offset);
 	ok(!kvs_large_drop(&f->large, offset), "B: so does a current record");
