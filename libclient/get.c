@@ -135,7 +135,6 @@ static int get_look(kvc_reader *reader, const void *key, size_t key_bytes, struc
 // A get inside a section that the caller has open: what it sees is what its views see.
 static int get_nested(kvc_reader *reader, const void *key, size_t key_bytes, struct kvc_sink *sink)
 {
-	// unreached: kvd publishes memory under each of 64 looks.
 	for (unsigned i = 0; i < GET_MORE_MAX; i++) {
 		if (reader->section_lost || kvc_reader_is_foreign(reader)) {
 			return KVC_REVOKED;

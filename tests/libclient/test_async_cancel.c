@@ -55,6 +55,25 @@ static void test_cancel(struct peer *peer, kvc_async *async)
 	ok_u64(kvc_async_pending(async), 0, "nothing is owed");
 }
 
+// A connection that went stale, with a cancelled request among those that were never sent.
+static void test_cancel_stale(struct peer *peer, kvc_async *async)
+{
+	struct peer_seen seen[3] = { 0 };
+	uint64_t id;
+	(void)peer_set(async, 0, 1, peer_see, &seen[0], NULL);
+	peer_settle(peer, async);
+	memset(peer->ran, 0, sizeof(peer->ran));
+	(void)peer_set(async, 1, 1, peer_see, &seen[1], NULL);
+	(void)peer_set(async, 2, 1, peer_see, &seen[2], &id);
+	ok_int(kvc_async_cancel(async, id), KVC_OK, "cancelled behind one that waits");
+	peer_hang_up(peer);
+	peer_settle(peer, async);
+	ok(seen[1].status == KVC_OK && seen[1].calls == 1 && peer->ran[1] == 1,
+	   "kvd was gone: that one goes out on another connection");
+	ok(seen[2].status == KVC_CANCELLED && seen[2].calls == 1 && peer->ran[2] == 0,
+	   "the other one never does");
+}
+
 // What was cancelled before it was sent leaves no trace in the count of what was.
 static void test_cancel_again(struct peer *peer, kvc_async *async)
 {
@@ -234,6 +253,7 @@ int main(void)
 	peer_start(&peer);
 	kvc_async *async = peer_open(&peer, NULL);
 	test_cancel(&peer, async);
+	test_cancel_stale(&peer, async);
 	test_cancel_again(&peer, async);
 	test_cancel_inside(&peer, async);
 	ok_int(kvc_async_close(async), KVC_OK, "close");

@@ -216,6 +216,9 @@ static void test_locked(struct family *f)
 	pthread_mutex_unlock(&f->fake->mutex);
 	pthread_join(thread, NULL);
 	ok_int(in_child(fork, child_gets, f), 0, "children after that are well");
+	f->client->busy = true; // as if another thread were inside at the moment of the fork
+	ok_int(in_child(fork, child_gets, f), 0, "one that was made amid a change is, too");
+	f->client->busy = false;
 }
 
 int main(void)

@@ -39,6 +39,13 @@ static void test_answers(struct fixture *f, const struct kvs_map *map)
 	   "A: a removed key is gone");
 	kvs_table_prefetch_bucket(map, 12345);
 	kvs_table_prefetch_record(map, kvs_map_hash(map, key, sizeof(key)));
+	uint64_t root = f->region.header->hot.table_root;
+	f->region.header->hot.table_root = kvs_root_make(kvs_root_turns(root) + 1, 0, 0);
+	kvs_table_prefetch_bucket(map, 12345);
+	kvs_table_prefetch_record(map, 12345);
+	ok(fixture_find(map, key, sizeof(key), &hit) != KVS_FIND_HIT,
+	   "H: under a root without buckets nothing is found, or asked for beforehand");
+	f->region.header->hot.table_root = root;
 }
 
 // Publishes a hand-made record under the key's hash.
