@@ -157,6 +157,16 @@ int fdstore_take_any(struct fdstore *store, char name[FDSTORE_NAME_BYTES_MAX + 1
 	return -1;
 }
 
+bool fdstore_has_any(const struct fdstore *store)
+{
+	for (size_t i = 0; i < store->count; i++) {
+		if (store->entries[i].fd >= 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
 static bool fdstore_is_known(const struct fdstore *store, const char *name)
 {
 	for (size_t i = 0; i < store->count; i++) {

@@ -46,6 +46,9 @@ int fdstore_take(struct fdstore *store, const char *name);
 /// The next that nobody took, whatever its name, which is written to `name`; or -1.
 int fdstore_take_any(struct fdstore *store, char name[FDSTORE_NAME_BYTES_MAX + 1]);
 
+/// Was anything inherited that nobody has taken yet?
+bool fdstore_has_any(const struct fdstore *store);
+
 /// May descriptors be called so?
 bool fdstore_is_name(const char *name);
 

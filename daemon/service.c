@@ -30,6 +30,7 @@
 #include "daemon/service_events.h"
 #include "daemon/service_parts.h"
 #include "daemon/service_process.h"
+#include "daemon/signals.h"
 #include "daemon/stats.h"
 #include "daemon/storage/dirlock.h"
 #include "daemon/watchdog.h"
@@ -58,12 +59,29 @@ static void stop_fdstore(struct service *service)
 	fdstore_destroy(service->kvd.fdstore);
 }
 
+static void tell_wait(void *context, const char *text)
+{
+	const struct service *service = context;
+	LOG_AT(LOG_LEVEL_NOTICE, "%s: %s", service->kvd.config.dir, text);
+	notify_status("%s", text);
+}
+
+// What a kept region alone has is not given up by a request to stop.
+static bool is_wait_over(void *context)
+{
+	const struct service *service = context;
+	return !fdstore_has_any(service->kvd.fdstore) && signals_stop_waits();
+}
+
 static int start_lock(struct service *service)
 {
-	service->lock_fd =
-		dirlock_take(service->kvd.config.dir, service->why, sizeof(service->why));
+	const struct dirlock_patience patience = { .tell = tell_wait,
+						   .is_over = is_wait_over,
+						   .context = service };
+	service->lock_fd = dirlock_take(service->kvd.config.dir, &patience, service->why,
+					sizeof(service->why));
 	if (service->lock_fd < 0) {
-		return remedy_exit_code(errno);
+		return errno == ECANCELED ? EX_TEMPFAIL : remedy_exit_code(errno);
 	}
 	SEAM_CRASH(start_locked);
 	return 0;
@@ -215,6 +233,7 @@ static void stop_listener(struct service *service)
 static void stop_life(struct service *service)
 {
 	notify_stopping();
+	dirlock_leaving(service->lock_fd);
 	watchdog_stop(&service->watchdog);
 	service->kvd.stopping = true;
 	listener_shut(service->kvd.listener);

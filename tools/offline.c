@@ -281,8 +281,15 @@ int offline_backup_open(struct kvctl *kvctl, const char *path, int *fd, struct s
 	return code;
 }
 
+static void offline_waits(void *context, const char *text)
+{
+	(void)kvctl_error(KVCTL_OK, "%s: %s", (const char *)context, text);
+}
+
 int offline_lock(const char *dir, bool reads, int *fd)
 {
+	const struct dirlock_patience patience = { .tell = offline_waits,
+						   .context = (void *)(uintptr_t)dir };
 	char why[512];
 	char path[4096];
 	struct stat folder;
@@ -293,7 +300,7 @@ int offline_lock(const char *dir, bool reads, int *fd)
 	}
 	(void)snprintf(path, sizeof path, "%s/kvd.lock", dir);
 	bool made = stat(path, &lock) != 0;
-	*fd = dirlock_take(dir, why, sizeof why);
+	*fd = dirlock_take(dir, &patience, why, sizeof why);
 	if (*fd < 0 && errno == EROFS && reads) {
 		made = false;
 		*fd = dirlock_look(dir, why, sizeof why);

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT
 //
 // The lock file's content is a courtesy: the pid, for the message of the kvd that comes second, and
-// so that it can tell a kvd that serves from one that is dying. A killed kvd holds its lock until
-// the kernel has taken its memory down, which takes a while for gigabytes; whoever restarts it at
-// once should not have to know.
+// so that it can tell a kvd that serves from one that goes. One that stops has a last commit to
+// make, and says so in the file; one that was asked to stop may not have come to that yet; one that
+// was killed holds its lock until the kernel has taken its memory down, which takes a while for
+// gigabytes. Whoever restarts it at once should not have to know.
 #include "daemon/storage/dirlock.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
+#include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +23,13 @@
 
 #define LOOK_EVERY_MS 20u
 #define WAIT_ALWAYS_MS 200u // a signal that was sent may not have arrived yet
-#define WAIT_DYING_MS 30000u
+#define WAIT_LEAVING_MS 30000u
+#define LEAVING "stopping"
+
+struct owner {
+	char pid[32]; // digits, empty = nobody knows
+	bool stops;
+};
 
 static int refuse(char *why, size_t why_bytes, const char *path)
 {
@@ -32,42 +40,85 @@ static int refuse(char *why, size_t why_bytes, const char *path)
 	return -1;
 }
 
-static void read_owner(int fd, char owner[32])
+static void read_owner(int fd, struct owner *owner)
 {
-	ssize_t got = pread(fd, owner, 31, 0);
-	owner[got > 0 ? got : 0] = '\0';
-	owner[strspn(owner, "0123456789")] = '\0';
+	char text[64];
+	ssize_t got = pread(fd, text, sizeof(text) - 1, 0);
+	text[got > 0 ? got : 0] = '\0';
+	size_t digits = strspn(text, "0123456789");
+	*owner = (struct owner){ .stops = strcmp(text + digits, " " LEAVING "\n") == 0 };
+	if (digits < sizeof(owner->pid)) {
+		memcpy(owner->pid, text, digits);
+	}
+}
+
+// What /proc says of the owner; empty if there is none, or none that this process may see.
+static void read_proc(const struct owner *owner, const char *name, char *text, size_t text_bytes)
+{
+	char path[64];
+	(void)snprintf(path, sizeof(path), "/proc/%s/%s", owner->pid, name);
+	int fd = owner->pid[0] != '\0' ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	ssize_t got = fd >= 0 ? read(fd, text, text_bytes - 1) : 0;
+	text[got > 0 ? got : 0] = '\0';
+	if (fd >= 0) {
+		(void)close(fd);
+	}
 }
 
 // A process on its way out has no memory any more.
-static bool is_dying(const char *owner)
+static bool is_dying(const struct owner *owner)
 {
-	char path[64];
-	char text[32] = "";
-	(void)snprintf(path, sizeof(path), "/proc/%s/statm", owner);
-	int fd = owner[0] != '\0' ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-	if (fd < 0) {
-		return false;
-	}
-	ssize_t got = read(fd, text, sizeof(text) - 1);
-	(void)close(fd);
-	return got > 0 && strtoull(text, NULL, 10) == 0;
+	char text[32];
+	read_proc(owner, "statm", text, sizeof(text));
+	return text[0] != '\0' && strtoull(text, NULL, 10) == 0;
 }
 
-// Takes the lock (LOCK_EX or LOCK_SH), waiting for an owner that is dying. 0 or -1 with errno.
-static int lock_patiently(int fd, int how)
+// A kvd that starts lets a request to stop wait until it serves.
+static bool is_asked_to_stop(const struct owner *owner)
 {
+	static const uint64_t stops = UINT64_C(1) << (SIGTERM - 1) | UINT64_C(1) << (SIGINT - 1);
+	char text[4096];
+	read_proc(owner, "status", text, sizeof(text));
+	const char *waiting = strstr(text, "\nShdPnd:");
+	return waiting != NULL && (strtoull(waiting + 8, NULL, 16) & stops) != 0;
+}
+
+static void tell(const struct dirlock_patience *patience, const struct owner *owner)
+{
+	char text[128];
+	if (patience != NULL && patience->tell != NULL) {
+		(void)snprintf(text, sizeof(text),
+			       "waiting for the kvd that is stopping here (pid %s)",
+			       owner->pid[0] != '\0' ? owner->pid : "unknown");
+		patience->tell(patience->context, text);
+	}
+}
+
+// Takes the lock (LOCK_EX or LOCK_SH), waiting for an owner that goes. 0 or -1 with errno.
+static int lock_patiently(int fd, int how, const struct dirlock_patience *patience)
+{
+	bool told = false;
 	for (unsigned waited_ms = 0;; waited_ms += LOOK_EVERY_MS) {
 		if (flock(fd, how | LOCK_NB) == 0) {
 			return 0;
 		}
 		int error = errno;
-		char owner[32];
-		read_owner(fd, owner);
-		if (error != EWOULDBLOCK || waited_ms >= WAIT_DYING_MS ||
-		    (waited_ms >= WAIT_ALWAYS_MS && !is_dying(owner))) {
+		struct owner owner;
+		read_owner(fd, &owner);
+		bool is_long = waited_ms >= WAIT_ALWAYS_MS;
+		if (error != EWOULDBLOCK || waited_ms >= WAIT_LEAVING_MS ||
+		    (is_long && !owner.stops && !is_asked_to_stop(&owner) && !is_dying(&owner))) {
 			errno = error;
 			return -1;
+		}
+		if (patience != NULL && patience->is_over != NULL &&
+		    patience->is_over(patience->context)) {
+			errno = ECANCELED;
+			return -1;
+		}
+		if (is_long && !told) {
+			tell(patience, &owner);
+			told = true;
 		}
 		struct timespec pause = { .tv_nsec = LOOK_EVERY_MS * 1000000L };
 		(void)nanosleep(&pause, NULL);
@@ -76,12 +127,13 @@ static int lock_patiently(int fd, int how)
 
 static int refuse_taken(int fd, char *why, size_t why_bytes, const char *dir)
 {
-	char owner[32];
-	read_owner(fd, owner);
+	struct owner owner;
+	read_owner(fd, &owner);
 	(void)snprintf(why, why_bytes,
-		       "data folder %s is in use by another kvd (pid %s): stop that one, or choose "
-		       "another --dir",
-		       dir, owner[0] != '\0' ? owner : "unknown");
+		       "data folder %s is in use by another kvd (pid %s)%s: stop that one, or "
+		       "choose another --dir",
+		       dir, owner.pid[0] != '\0' ? owner.pid : "unknown",
+		       owner.stops ? ", which has not come to the end of its stop" : "");
 	(void)close(fd);
 	errno = EWOULDBLOCK;
 	return -1;
@@ -93,8 +145,12 @@ static int refuse_lock(int fd, char *why, size_t why_bytes, const char *dir, con
 		return refuse_taken(fd, why, why_bytes, dir);
 	}
 	int error = errno;
-	(void)snprintf(why, why_bytes, "%s: %s; choose a --dir on a local file system", path,
-		       strerror(error));
+	if (error == ECANCELED) {
+		(void)snprintf(why, why_bytes, "stopped by a signal while waiting for %s", path);
+	} else {
+		(void)snprintf(why, why_bytes, "%s: %s; choose a --dir on a local file system",
+			       path, strerror(error));
+	}
 	(void)close(fd);
 	errno = error;
 	return -1;
@@ -115,10 +171,22 @@ int dirlock_look(const char *dir, char *why, size_t why_bytes)
 		return refuse(why, why_bytes, path);
 	}
 	// Mounted for writing elsewhere it may be in use: the lock is the file's, not the mount's.
-	return lock_patiently(fd, LOCK_SH) == 0 ? fd : refuse_lock(fd, why, why_bytes, dir, path);
+	return lock_patiently(fd, LOCK_SH, NULL) == 0 ? fd
+						      : refuse_lock(fd, why, why_bytes, dir, path);
 }
 
-int dirlock_take(const char *dir, char *why, size_t why_bytes)
+// Says in the file whose it is. Nothing depends on it.
+static void write_owner(int fd, const char *what)
+{
+	char text[64];
+	int length = snprintf(text, sizeof(text), "%d%s\n", (int)getpid(), what);
+	if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)length, 0) != length) {
+		errno = 0;
+	}
+}
+
+int dirlock_take(const char *dir, const struct dirlock_patience *patience, char *why,
+		 size_t why_bytes)
 {
 	char path[4096];
 	if (mkdir(dir, 0700) != 0 && errno == EACCES) {
@@ -141,16 +209,19 @@ int dirlock_take(const char *dir, char *why, size_t why_bytes)
 	if (fd < 0) {
 		return refuse(why, why_bytes, errno == ENOTDIR ? dir : path);
 	}
-	if (lock_patiently(fd, LOCK_EX) != 0) {
+	if (lock_patiently(fd, LOCK_EX, patience) != 0) {
 		return refuse_lock(fd, why, why_bytes, dir, path);
 	}
-	char text[32];
-	int length = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-	if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)length, 0) != length) {
-		// A full disk must not keep kvd from starting: the lock holds without its text.
-		errno = 0;
-	}
+	// A full disk must not keep kvd from starting: the lock holds without its text.
+	write_owner(fd, "");
 	return fd;
+}
+
+void dirlock_leaving(int fd)
+{
+	if (fd >= 0) {
+		write_owner(fd, " " LEAVING);
+	}
 }
 
 void dirlock_release(int fd)

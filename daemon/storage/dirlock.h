@@ -4,12 +4,27 @@
 // persistence it runs with.
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
-/// Creates DIR (mode 0700, one level) if it is missing and takes its lock; waits for an owner that
-/// is being killed. Returns the descriptor to keep open, or -1 with one line in `why` that names
-/// the thing and the remedy; errno tells the kind (EWOULDBLOCK: another kvd has it).
-int dirlock_take(const char *dir, char *why, size_t why_bytes);
+/// How somebody waits for a lock that is about to be free.
+struct dirlock_patience {
+	/// It takes longer than a moment: `text` says for whom. Once at most. May be NULL.
+	void (*tell)(void *context, const char *text);
+	/// Is there no use in waiting any more? May be NULL.
+	bool (*is_over)(void *context);
+	void *context;
+};
+
+/// Creates DIR (mode 0700, one level) if it is missing and takes its lock. Waits up to half a
+/// minute for an owner that is stopping, was asked to, or is being killed; `patience` may be NULL.
+/// Returns the descriptor to keep open, or -1 with one line in `why` that names the thing and the
+/// remedy; errno tells the kind (EWOULDBLOCK: another kvd has it; ECANCELED: is_over()).
+int dirlock_take(const char *dir, const struct dirlock_patience *patience, char *why,
+		 size_t why_bytes);
+
+/// The lock will be free soon: who comes may wait for it.
+void dirlock_leaving(int fd);
 
 /// The same for who only reads a folder on a file system that is mounted read-only: shared with
 /// others who do, and nothing is created. A folder without a lock file is nobody's. Returns as

@@ -10,7 +10,6 @@
 #include <sys/wait.h>
 
 #include "daemon/storage/block.h"
-#include "daemon/storage/dirlock.h"
 #include "tests/daemon/store_fixture.h"
 
 static void test_block(void)
@@ -193,29 +192,6 @@ static void test_span(const char *dir)
 	   "a long record without its first block is damage");
 }
 
-static void test_lock(const char *dir)
-{
-	char why[512];
-	char path[FIXTURE_PATH_BYTES + 32];
-	(void)snprintf(path, sizeof(path), "%s/data", dir);
-	int fd = dirlock_take(path, why, sizeof(why));
-	ok(fd >= 0, "a missing data folder is created and locked");
-	struct stat facts;
-	ok(stat(path, &facts) == 0 && (facts.st_mode & 0777) == 0700, "with mode 0700");
-	ok_int(dirlock_take(path, why, sizeof(why)), -1, "a second lock is refused");
-	char pid[32];
-	(void)snprintf(pid, sizeof(pid), "(pid %d)", (int)getpid());
-	ok(strstr(why, path) && strstr(why, pid) && strstr(why, "another --dir"),
-	   "naming folder, owner and remedy: %s", why);
-	dirlock_release(fd);
-	fd = dirlock_take(path, why, sizeof(why));
-	ok(fd >= 0, "once it is released it can be taken");
-	dirlock_release(fd);
-	(void)snprintf(path, sizeof(path), "%s/no/such/data", dir);
-	ok_int(dirlock_take(path, why, sizeof(why)), -1, "no parent folder");
-	ok(strstr(why, path) && strstr(why, "--dir"), "is told: %s", why);
-}
-
 static int try_open(const char *dir, char *why, size_t why_bytes)
 {
 	struct store *store;
@@ -372,8 +348,8 @@ int main(int argc, char **argv)
 		return code;
 	}
 	static void (*const tests[])(const char *dir) = {
-		test_reopen,  test_span,	test_lock,    test_read_only,
-		test_version, test_not_a_store, test_probe_ended, test_no_room,
+		test_reopen,	  test_span,	    test_read_only, test_version,
+		test_not_a_store, test_probe_ended, test_no_room,
 	};
 	test_block();
 	for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {

@@ -111,6 +111,11 @@ int fdstore_take(struct fdstore *store, const char *name)
 	return -1;
 }
 
+bool fdstore_has_any(const struct fdstore *store)
+{
+	return store->entries[0].fd >= 0 || store->entries[1].fd >= 0;
+}
+
 void fdstore_settle(struct fdstore *store)
 {
 	(void)store;

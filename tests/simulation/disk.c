@@ -420,12 +420,19 @@ int store_probe(const char *dir, char *why, size_t why_bytes)
 	return STORE_OK;
 }
 
-int dirlock_take(const char *dir, char *why, size_t why_bytes)
+int dirlock_take(const char *dir, const struct dirlock_patience *patience, char *why,
+		 size_t why_bytes)
 {
 	(void)dir;
+	(void)patience;
 	(void)why;
 	(void)why_bytes;
 	return dup(STDERR_FILENO);
+}
+
+void dirlock_leaving(int fd)
+{
+	(void)fd;
 }
 
 void dirlock_release(int fd)

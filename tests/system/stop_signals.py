@@ -12,7 +12,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kept import KeptKvd  # noqa: E402
-from kvdtest import Kvd, Tap, seed, wait_until  # noqa: E402
+from kvdtest import TIMEOUT_S, Kvd, Tap, seed, wait_until  # noqa: E402
 
 LAZY = ('--memory', '16MiB', '--persist', 'lazy', '--lazy-interval', '3600s')
 SUPERVISED = ('--supervise',) + LAZY
@@ -175,6 +175,41 @@ def without_supervisor(tap, point, number):
         whole(tap, kvd, name, name)
 
 
+def beside(tap):
+    """Started again at once: the next kvd waits for one that is still stopping."""
+    name = 'a kvd beside one that stops'
+    for kept in (True, False):
+        with KeptKvd(*LAZY, env={'KVD_HALT_AT': 'commit_before:1'}) as kvd:
+            write(kvd, name)
+            old = kvd.process
+            old.terminate()
+            wait_until(lambda: state(old.pid) == 'T', 'its last commit')
+            kvd.process, kvd.env = None, {}
+            if not kept:
+                kvd.drop_kept()
+            impatient(tap, kvd)
+            kvd.spawn()
+            wait_until(lambda: f'waiting for the kvd that is stopping here (pid {old.pid})' in
+                       kvd.log(), 'the next one to wait')
+            os.kill(old.pid, signal.SIGCONT)
+            kvd.wait_ready()
+            tap.equal(old.wait(TIMEOUT_S), 0, f'{name}: the one stops in order')
+            with kvd.connect() as connection:
+                tap.equal(connection.command('DBSIZE'), KEYS,
+                          f'E, F: {name}: then the other has it all')
+            tap.equal(kvd.stop(), 0, f'{name}: and stops in order')
+            whole(tap, kvd, name, name)
+
+
+def impatient(tap, kvd):
+    """One that has nothing to lose, and is asked to stop while it waits."""
+    with Kvd(*LAZY, start=False, directory=kvd.dir) as third:
+        third.spawn()
+        wait_until(lambda: 'waiting for the kvd' in third.log(), 'the third to wait')
+        third.process.terminate()
+        tap.equal(third.wait(), 75, 'who is asked to stop waits no longer')
+
+
 def main():
     tap = Tap()
     rng = seed()
@@ -187,6 +222,7 @@ def main():
     while_down(tap, signal.SIGTERM)
     while_down(tap, signal.SIGINT)
     never(tap)
+    beside(tap)
     tap.done()
 
 
