@@ -199,8 +199,13 @@ static bool command_keys_fit(struct call *call)
 		return true; // none, or half a pair: then the command complains
 	}
 	uint32_t last = command->last_key < 0 ? call->argc - 1 : (uint32_t)command->last_key;
-	for (uint32_t i = (uint32_t)command->first_key; i <= last;
-	     i += (uint32_t)command->key_step) {
+	uint32_t first = (uint32_t)command->first_key;
+	uint32_t step = (uint32_t)command->key_step;
+	uint32_t known = call->session->args_short; // looked at while they were parsed
+	if (__builtin_expect(known > first, 0)) {
+		first += (known - first) / step * step;
+	}
+	for (uint32_t i = first; i <= last; i += step) {
 		size_t bytes = call->argv[i].bytes;
 		if (__builtin_expect(bytes - 1 < KVS_KEY_BYTES_MAX, 1)) {
 			continue;

@@ -9,6 +9,7 @@
 #include "daemon/config.h"
 #include "daemon/fdstore.h"
 #include "daemon/log.h"
+#include "daemon/reclaim.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/service.h"
@@ -84,6 +85,7 @@ int main(int argc, char **argv)
 	if (config.supervise) {
 		return supervise(&config, argc, argv);
 	}
+	reclaim_map_large();
 	struct service *service;
 	int code = service_start(&service, &config);
 	if (code != 0) {

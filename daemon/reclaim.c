@@ -22,6 +22,12 @@ struct reclaim_item {
 	size_t array_bytes;
 };
 
+void reclaim_map_large(void)
+{
+	// Naming it keeps it where it is.
+	(void)mallopt(M_MMAP_THRESHOLD, (int)RECLAIM_MAPPED_BYTES);
+}
+
 void reclaim_free(struct reclaim *reclaim, void *memory, size_t bytes)
 {
 	if (!memory || bytes < RECLAIM_WHOLE_BYTES ||

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#define RECLAIM_MAPPED_BYTES (256u << 10) // pieces of malloc() from here on are maps of their own
 #define RECLAIM_WHOLE_BYTES (1u << 20)	  // smaller pieces are freed at once
 #define RECLAIM_TURN_BYTES (2u << 20)	  // of the others so much in one turn
 #define RECLAIM_TURN_PIECES 1024u	  // and so many small ones,
@@ -23,6 +24,12 @@ struct reclaim {
 	size_t waiting_pieces;
 };
 
+/// Has malloc() make a map of its own for every large piece, for good: it comes zeroed from the
+/// kernel, grows without a copy, and free() gives it back. By itself glibc does so only until one
+/// was freed; from then on it takes pieces up to that size from its heap, where calloc() clears by
+/// hand (8 ms for what EXISTS of a million keys needs) and realloc() copies. Other libraries'
+/// malloc() is left as it is.
+void reclaim_map_large(void);
 /// Frees memory of malloc(), of which `bytes` are known to be usable; NULL is fine.
 void reclaim_free(struct reclaim *reclaim, void *memory, size_t bytes);
 /// Frees an array of malloc() and what `count` elements of `each` bytes in it point to, at `offset`

@@ -231,6 +231,7 @@ static void session_close(struct session *session)
 	session_multi_reset(session);
 	session_io_free(session);
 	session_request_free(shared, &session->partial);
+	session_parked_forget(session);
 	if (session->reader_client) {
 		readers_session_closed(shared->kvd->readers, session);
 	}

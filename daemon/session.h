@@ -166,6 +166,9 @@ struct session {
 	struct resp_request_state parse;
 	struct resp_request partial; // arguments of the half frame at input_start
 	size_t partial_bytes;	     // charged for them
+	uint32_t args_short;	     // of the request that runs: so many have the length of a key
+	struct resp_request parked;  // a long request that waits for memory; else empty
+	size_t parked_bytes;	     // charged for it
 
 	char *output; // [output_sent, output_end) is to be sent
 	size_t output_sent, output_end, output_bytes;

@@ -23,6 +23,7 @@ bool session_set_limits(struct session_shared *shared)
 		.request_bytes_max = config_request_bytes_max(value_bytes, config->memory_bytes),
 		.inline_bytes_max = KVS_INLINE_BYTES_MAX,
 		.args_max = KVS_COMMAND_ARGS_MAX,
+		.args_at_once = SESSION_PARSE_ARGS,
 	};
 	// One request of the largest size must always be possible: for all, and for each uid.
 	uint64_t least = config_buffers_bytes_min(shared->limits.request_bytes_max);

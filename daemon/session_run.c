@@ -80,6 +80,7 @@ static enum command_outcome session_dispatch(struct session *session,
 	session->command_start = session->output_position + session->output_end;
 	session->command_hold_seq = 0;
 	session->reply_end = 0;
+	session->args_short = request->args_short;
 	enum command_outcome outcome =
 		command_dispatch(session->kvd, session, request->argv, request->argc);
 	session_settle_command(session, outcome, seq_before);
@@ -117,7 +118,8 @@ static void session_swap(struct resp_request *a, struct resp_request *b)
 }
 
 /// Fills the window. Returns how many requests it holds; *ending tells why it stopped, *parsed
-/// where in the input. A half frame's arguments are kept in session->partial.
+/// where in the input. A half frame's arguments are kept in session->partial, and those of a long
+/// one that is parsed a share at a time.
 static unsigned session_parse_window(struct session *session, enum resp_result *ending,
 				     size_t *parsed)
 {
@@ -129,7 +131,7 @@ static unsigned session_parse_window(struct session *session, enum resp_result *
 	if (session->parse.args_expected != 0) {
 		session_swap(&window[0], &session->partial);
 	}
-	while (n < SESSION_WINDOW) {
+	while (n < SESSION_WINDOW && at - session->input_start < SESSION_PARSE_BYTES) {
 		*ending = resp_parse_request(&session->parse, session->input + at,
 					     session->input_end - at, &shared->limits, &window[n]);
 		if (*ending == RESP_COMPLETE) {
@@ -142,13 +144,13 @@ static unsigned session_parse_window(struct session *session, enum resp_result *
 		}
 	}
 	session->input_wanted = 0;
-	if (*ending == RESP_MORE) {
+	if (*ending == RESP_MORE || *ending == RESP_CUT) {
 		at += window[n].consumed;
 		session->input_wanted = window[n].wanted;
 		if (session->parse.args_expected != 0) {
 			session_swap(&window[n], &session->partial);
 		}
-	} else if (*ending != RESP_COMPLETE) {
+	} else if (*ending != RESP_COMPLETE && *ending != RESP_EMPTY) {
 		at += window[n].consumed;
 	}
 	*parsed = at;
@@ -171,9 +173,18 @@ static void session_prefetch(struct session *session, unsigned n)
 	}
 }
 
-static void session_park(struct session *session)
+/// Its next command, which ends at `input_end`, waits for memory. A long one keeps its arguments
+/// until it is tried again: to parse it takes turns.
+static void session_park(struct session *session, struct resp_request *request, size_t input_end)
 {
 	struct session_shared *shared = session->shared;
+	if (request && request->argc > SESSION_ARGS_KEPT_MAX) {
+		size_t bytes = request->argv_capacity * sizeof(*request->argv);
+		session->input_start = input_end - request->consumed; // behind empty lines
+		session->parked = *request;
+		*request = (struct resp_request){ 0 };
+		session->parked_bytes = session_charge(session, bytes) ? bytes : 0;
+	}
 	session->parked_since_ns = loop_now_ns(session->kvd->loop);
 	// What waits for its commit pins memory: under lazy, too, the commit is wanted now.
 	shared->request_seq = keyspace_last_seq(session->kvd->keyspace);
@@ -195,7 +206,7 @@ static bool session_run_window(struct session *session, unsigned n, uint64_t unt
 			if (outcome == COMMAND_AGAIN) {
 				session_task_keep(session, &window[i], ends[i]);
 			} else if (outcome == COMMAND_PARK) {
-				session_park(session);
+				session_park(session, &window[i], ends[i]);
 			} else if (outcome == COMMAND_POSTPONE) {
 				session_postpone(session);
 			} else {
@@ -286,7 +297,7 @@ static void session_settle_turn(struct session *session)
 		session_unparse(session);
 	}
 	session_trim_requests(session);
-	if (!session->task) { // its request stands there
+	if (!session->task && session->parked.argc == 0) { // its request stands there
 		session_input_trim(session);
 	}
 	session->hold_open = false;
@@ -315,7 +326,7 @@ static bool session_go_on(struct session *session)
 	enum command_outcome outcome = command_continue(session);
 	session_settle_command(session, outcome, seq_before);
 	if (outcome == COMMAND_PARK) {
-		session_park(session); // it begins anew when there is room
+		session_park(session, NULL, 0); // it begins anew when there is room
 	} else if (outcome == COMMAND_DONE) {
 		session->input_start = input_end;
 	}
@@ -365,15 +376,14 @@ void session_work(struct session *session, uint64_t until_ns)
 	session_settle_turn(session);
 }
 
-bool session_unpark(struct session *session, uint64_t now_ns)
+/// The request of a parked command, NULL if it is lost.
+static struct resp_request *session_parked(struct session *session)
 {
-	uint64_t wait_ns = session->kvd->config.write_wait_ms * UINT64_C(1000000);
-	session->no_wait = now_ns - session->parked_since_ns >= wait_ns;
+	if (session->parked.argc > 0) {
+		return &session->parked;
+	}
 	struct resp_request *request = &session->shared->window[0];
 	struct resp_request_state state = { 0 };
-	session->until_ns = session->kvd->seam->monotonic_ns() + SESSION_SLICE_NS;
-	keyspace_set_writer(session->kvd->keyspace, &session->writer);
-	keyspace_set_slice(session->kvd->keyspace, &session->slice);
 	enum resp_result result;
 	do {
 		result = resp_parse_request(&state, session->input + session->input_start,
@@ -382,8 +392,26 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 		if (result == RESP_EMPTY) { // empty lines may stand before it
 			session->input_start += request->consumed;
 		}
-	} while (result == RESP_EMPTY);
-	if (result != RESP_COMPLETE) {
+	} while (result == RESP_EMPTY || result == RESP_CUT);
+	return result == RESP_COMPLETE ? request : NULL;
+}
+
+void session_parked_forget(struct session *session)
+{
+	session_request_free(session->shared, &session->parked);
+	session_uncharge(session, session->parked_bytes);
+	session->parked_bytes = 0;
+}
+
+bool session_unpark(struct session *session, uint64_t now_ns)
+{
+	uint64_t wait_ns = session->kvd->config.write_wait_ms * UINT64_C(1000000);
+	session->no_wait = now_ns - session->parked_since_ns >= wait_ns;
+	struct resp_request *request = session_parked(session);
+	session->until_ns = session->kvd->seam->monotonic_ns() + SESSION_SLICE_NS;
+	keyspace_set_writer(session->kvd->keyspace, &session->writer);
+	keyspace_set_slice(session->kvd->keyspace, &session->slice);
+	if (!request) {
 		session_kill(session, "its parked command is lost");
 		return true;
 	}
@@ -395,6 +423,7 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 	if (outcome == COMMAND_THROTTLE) {
 		session->no_wait = false;
 		session_set_parked(session, false);
+		session_parked_forget(session);
 		session_throttle(session); // its user has used up what it may write meanwhile
 		return true;
 	}
@@ -405,11 +434,13 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 		reply_error(session, "OOM command not allowed when used memory > 'maxmemory'.");
 	}
 	session->no_wait = false;
+	size_t input_end = session->input_start + request->consumed;
 	if (outcome == COMMAND_AGAIN) {
-		session_task_keep(session, request, session->input_start + request->consumed);
+		session_task_keep(session, request, input_end);
 	} else {
-		session->input_start += request->consumed;
+		session->input_start = input_end;
 	}
+	session_parked_forget(session);
 	session_set_parked(session, false);
 	session_set_ready(session);
 	return true;

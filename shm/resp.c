@@ -245,10 +245,10 @@ static enum resp_result resp_parse_bulk_line(struct resp_request_state *state, c
 
 /// Consumes the rest of a request that is over a limit, as far as it is there.
 static enum resp_result resp_drop(struct resp_request_state *state, const char *input, size_t bytes,
-				  struct resp_request *request)
+				  const struct resp_limits *limits, struct resp_request *request)
 {
 	size_t at = 0;
-	for (;;) {
+	for (uint32_t args = 0;; args++) {
 		if (state->bulk_known) {
 			size_t n = bytes - at < state->bulk_bytes ? bytes - at : state->bulk_bytes;
 			at += n;
@@ -265,6 +265,10 @@ static enum resp_result resp_drop(struct resp_request_state *state, const char *
 			request->error = request->error_text; // the request may have been moved
 			request->consumed = at;
 			return RESP_TOO_LARGE;
+		}
+		if (limits->args_at_once != 0 && args == limits->args_at_once) {
+			request->consumed = at;
+			return RESP_CUT;
 		}
 		size_t length = 0;
 		size_t next = at;
@@ -307,7 +311,7 @@ static enum resp_result resp_start_drop(struct resp_request_state *state, const 
 	state->bulk_bytes = length + 2;
 	state->offset = 0;
 	state->scanned = 0;
-	enum resp_result result = resp_drop(state, input + at, bytes - at, request);
+	enum resp_result result = resp_drop(state, input + at, bytes - at, limits, request);
 	request->consumed += at;
 	return result;
 }
@@ -351,9 +355,10 @@ enum resp_result resp_parse_request(struct resp_request_state *state, const char
 	request->consumed = 0;
 	request->wanted = 0;
 	if (state->dropping) {
-		return resp_drop(state, input, bytes, request);
+		return resp_drop(state, input, bytes, limits, request);
 	}
 	if (state->args_expected == 0) {
+		request->args_short = 0;
 		if (bytes == 0) {
 			return RESP_MORE;
 		}
@@ -366,7 +371,11 @@ enum resp_result resp_parse_request(struct resp_request_state *state, const char
 		}
 	}
 	size_t at = state->offset;
-	while (state->args_done < state->args_expected) {
+	uint32_t end = state->args_expected;
+	if (limits->args_at_once != 0 && end - state->args_done > limits->args_at_once) {
+		end = state->args_done + limits->args_at_once;
+	}
+	while (state->args_done < end) {
 		size_t length = state->bulk_bytes;
 		if (!state->bulk_known) {
 			enum resp_result result = resp_parse_bulk_line(state, input, bytes, at,
@@ -397,6 +406,15 @@ enum resp_result resp_parse_request(struct resp_request_state *state, const char
 		state->args_done++;
 		state->bulk_known = false;
 		at += length + 2;
+	}
+	if (__builtin_expect(end < state->args_expected, 0)) {
+		uint32_t i = request->args_short;
+		while (i < end && request->argv[i].bytes - 1 < KVS_KEY_BYTES_MAX) {
+			i++;
+		}
+		request->args_short = i;
+		state->offset = at;
+		return RESP_CUT;
 	}
 	request->argc = state->args_done;
 	request->consumed = at;

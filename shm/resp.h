@@ -23,6 +23,7 @@ enum resp_result {
 	RESP_MORE,	// the input ends inside it: call again with more
 	RESP_ERROR,	// protocol error: `error` has Redis's text, the connection must close
 	RESP_EMPTY,	// an empty line or array was consumed: no request in it
+	RESP_CUT,	// args_at_once of them were looked at, and there may be more: call again
 	RESP_TOO_LARGE, // a well-formed request over a limit was dropped: `error` says which limit
 };
 
@@ -47,6 +48,7 @@ struct resp_limits {
 	size_t request_bytes_max; // longest request accepted, framing included
 	size_t inline_bytes_max;
 	uint32_t args_max;
+	uint32_t args_at_once; // looked at in one call, 0 = all that are there
 };
 
 /// A request. Zero it before its first use and reuse it for the next request: what it has allocated
@@ -56,6 +58,7 @@ struct resp_request {
 		*argv; // arguments point into the input, those of inline requests into `text`
 	uint32_t argc;
 	uint32_t argv_capacity;
+	uint32_t args_short; // so many of the first, where it was cut, have a key's 1..511 bytes
 	char *text; // unquoted inline arguments
 	size_t text_capacity;
 	size_t consumed; // bytes of input to drop, for every result but RESP_ERROR
@@ -68,10 +71,11 @@ struct resp_request {
 };
 
 /// Parses one request (array of bulk strings, or an inline command with Redis's quoting) from the
-/// `bytes` bytes at `input`, which must begin where the request begins. RESP_MORE consumes nothing,
-/// except while a request over a limit is being dropped. Grows request->argv and request->text with
-/// realloc; RESP_ERROR "out of memory" if that fails. After RESP_MORE the same request and state
-/// must be passed again, with more input at the same address or after resp_request_moved().
+/// `bytes` bytes at `input`, which must begin where the request begins. RESP_MORE and RESP_CUT
+/// consume nothing, except while a request over a limit is being dropped. Grows request->argv and
+/// request->text with realloc; RESP_ERROR "out of memory" if that fails. After RESP_MORE the same
+/// request and state must be passed again, with more input at the same address or after
+/// resp_request_moved(); after RESP_CUT too, with what there is.
 enum resp_result resp_parse_request(struct resp_request_state *state, const char *input,
 				    size_t bytes, const struct resp_limits *limits,
 				    struct resp_request *request);

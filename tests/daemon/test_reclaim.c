@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Giving memory back in parts: every turn takes some pages, in the end nothing is left.
+#include <malloc.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -95,8 +96,33 @@ static void test_pieces(void)
 	ok(!reclaim.first && reclaim.waiting_bytes == 0, "at the end all of them go");
 }
 
+/// How many maps of their own malloc() has when one more piece is there.
+static size_t maps_with(size_t bytes)
+{
+	size_t before = mallinfo2().hblks;
+	char *volatile piece = calloc(1, bytes);
+	size_t maps = mallinfo2().hblks - before;
+	free(piece);
+	return maps;
+}
+
+/// Before anything else is freed, as in kvd.
+static void test_mapped(void)
+{
+	reclaim_map_large();
+	if (maps_with(64u << 20) == 0) {
+		tap_skip("malloc() of large pieces is not glibc's own");
+		return;
+	}
+	(void)maps_with(16u << 20); // glibc would keep so much in its heap from now on
+	ok_u64(maps_with(8u << 20), 1, "D: a large piece is a map of its own, whatever was freed");
+	ok_u64(maps_with(RECLAIM_MAPPED_BYTES), 1, "from a bound on");
+	ok_u64(maps_with(RECLAIM_MAPPED_BYTES / 2), 0, "small pieces are not maps");
+}
+
 int main(void)
 {
+	test_mapped();
 	test_pieces();
 	struct reclaim reclaim = { 0 };
 	reclaim_free(&reclaim, NULL, 0);

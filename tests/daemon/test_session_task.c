@@ -171,6 +171,97 @@ static void test_pushed(void)
 	stub_stop();
 }
 
+/// `name`, with so many arguments in all. The caller frees it.
+static char *make_long(const char *name, unsigned args, size_t *bytes)
+{
+	char *frame = malloc(64 + (size_t)args * 7);
+	*bytes = (size_t)snprintf(frame, 64, "\r\n\n*%u\r\n$4\r\n%s\r\n", args, name);
+	for (unsigned i = 1; i < args; i++) {
+		memcpy(frame + *bytes, "$1\r\na\r\n", 7);
+		*bytes += 7;
+	}
+	return frame;
+}
+
+/// How much is parsed in a turn, of a long request and of one that is dropped because it is too
+/// large.
+static void test_parsed_in_shares(bool too_large)
+{
+	stub_start(PERSIST_MEMORY);
+	stub.step_ns = SESSION_SLICE_NS / 2; // two pieces of work are a share
+	struct session *session;
+	int fd = stub_connect(&session);
+	int other = stub_connect(NULL);
+	size_t bytes;
+	char *frame = make_long("PING", 60000, &bytes);
+	stub.sessions->limits.bulk_bytes_max = too_large ? 3 : 100;
+	size_t sent = 0;
+	unsigned turns = 0;
+	uint32_t before = 0;
+	uint32_t most = 0;
+	unsigned served = 0;
+	char got[64];
+	do {
+		ssize_t n = send(fd, frame + sent, bytes - sent, MSG_DONTWAIT);
+		sent += n > 0 ? (size_t)n : 0;
+		stub_send_text(other, "PI\r\n");
+		turn();
+		served += recv(other, got, sizeof(got), 0) > 0;
+		uint32_t now = session->parse.args_done;
+		most = now > before && now - before > most ? now - before : most;
+		before = now;
+	} while ((sent < bytes || session->is_ready) && turns++ < 1000);
+	ok(most > 1000 && most <= 2 * SESSION_PARSE_ARGS,
+	   "D: %u arguments of %u parsed in a turn%s", most, 60000u, too_large ? ", dropped" : "");
+	ok(served >= 2, "G: another client is served meanwhile, in %u of %u", served, turns);
+	ok(stub_expect(fd, too_large ? "-ERR argument of 4 bytes is over the limit of 3 bytes "
+				       "(value-max)\r\n"
+				     : PONG),
+	   "the reply comes once");
+	free(frame);
+	close(fd);
+	close(other);
+	stub_turns();
+	ok_u64(stub.sessions->buffer_bytes, 0, "and nothing stays");
+	stub_stop();
+}
+
+/// A long request that waits for memory is not parsed anew at every try.
+static void test_parked_long(void)
+{
+	stub_start(PERSIST_MEMORY);
+	struct session *session;
+	int fd = stub_connect(&session);
+	size_t bytes;
+	char *frame = make_long("PARK", 3000, &bytes);
+	stub.memory_short = true;
+	stub_send(fd, frame, bytes);
+	stub_send_text(fd, "PING\r\nECHO ");
+	stub_turns();
+	ok(session->is_parked && session->parked.argc == 3000, "its arguments are kept");
+	ok(session->buffer_bytes >= 3000 * sizeof(struct resp_arg) + bytes, "G: and charged");
+	for (unsigned i = 0; i < 3; i++) {
+		stub.now_ns += 2000000;
+		stub_turns();
+	}
+	ok(stub.parks >= 4, "it is tried again");
+	stub.memory_short = false;
+	stub.now_ns += 2000000;
+	ok(stub_expect(fd, "+OK\r\n" PONG), "done when there is room, and what follows");
+	ok(session->parked.argc == 0, "then nothing is kept");
+	stub_send_text(fd, "x\r\n");
+	ok(stub_expect(fd, "$1\r\nx\r\n"), "a half request behind it goes on");
+	stub.memory_short = true;
+	stub_send(fd, frame, bytes);
+	stub_turns();
+	close(fd);
+	session_kill(session, "the test wants it");
+	stub_turns();
+	ok_u64(stub.sessions->buffer_bytes, 0, "nor if it is closed meanwhile");
+	free(frame);
+	stub_stop();
+}
+
 int main(void)
 {
 	test_others();
@@ -179,5 +270,8 @@ int main(void)
 	test_memory_short();
 	test_holds();
 	test_pushed();
+	test_parsed_in_shares(false);
+	test_parsed_in_shares(true);
+	test_parked_long();
 	return tap_done();
 }

@@ -262,6 +262,59 @@ static void feed(const char *frame, size_t bytes, size_t step, const struct resp
 	resp_request_free(&request);
 }
 
+/// All frames with one argument a call, and with two: what is cut gives what it gives whole.
+static void test_cut(void)
+{
+	bool good = true;
+	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+		for (uint32_t at_once = 1; at_once <= 2; at_once++) {
+			struct resp_limits limits = limits_default;
+			struct resp_request_state state = { 0 };
+			struct resp_request request = { 0 };
+			enum resp_result result;
+			limits.args_at_once = at_once;
+			do {
+				uint32_t before = state.args_done;
+				result = resp_parse_request(&state, requests[i].frame,
+							    requests[i].frame_bytes, &limits,
+							    &request);
+				good = good &&
+				       (result != RESP_CUT || state.args_done == before + at_once);
+			} while (result == RESP_CUT);
+			good = good && agrees(&requests[i], result, &request);
+			resp_request_free(&request);
+		}
+	}
+	ok(good, "D: so many arguments a call, and the rest in the next ones");
+}
+
+/// What is known of the arguments' lengths when a long request is there.
+static void test_short(void)
+{
+	static const char frame[] = "*8\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n$1\r\nd\r\n$1\r\ne\r\n"
+				    "$0\r\n\r\n$1\r\ng\r\n$1\r\nh\r\n*1\r\n$1\r\na\r\n";
+	struct resp_limits limits = limits_default;
+	struct resp_request_state state = { 0 };
+	struct resp_request request = { 0 };
+	uint32_t seen[4] = { 0 };
+	unsigned calls = 0;
+	enum resp_result result;
+	limits.args_at_once = 2;
+	do {
+		result = resp_parse_request(&state, frame, sizeof(frame) - 1, &limits, &request);
+		seen[calls++] = request.args_short;
+	} while (result == RESP_CUT && calls < 4);
+	ok(result == RESP_COMPLETE && calls == 4, "eight arguments, two a call");
+	ok(seen[0] == 2 && seen[1] == 4 && seen[2] == 5 && seen[3] == 5,
+	   "those in front of the first empty one have the length of a key");
+	ok(resp_parse_request(&state, frame + request.consumed,
+			      sizeof(frame) - 1 - request.consumed, &limits,
+			      &request) == RESP_COMPLETE &&
+		   request.args_short == 0,
+	   "and nothing is known of the next request");
+	resp_request_free(&request);
+}
+
 static void test_too_large(void)
 {
 	struct resp_limits limits = limits_default;
@@ -348,6 +401,8 @@ int main(void)
 	test_requests();
 	test_no_allocation_after_warm_up();
 	test_endless_lines();
+	test_cut();
+	test_short();
 	test_too_large();
 	test_random_pipelines();
 	return tap_done();
