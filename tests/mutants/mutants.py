@@ -144,7 +144,7 @@ MUTANTS = [
            [('kvs_store_release(&page->page->header.state, KVS_PAGE_DETACHED);', '')],
            ['tests/shm/test_epoch_scan']),
     Mutant('limbo-early', 'memory of the oldest epoch in use is free', 'shm/limbo.c',
-           [('.stamp >= oldest) {', '.stamp > oldest) {')],
+           [('item->stamp < oldest ?', 'item->stamp <= oldest ?')],
            ['tests/shm/test_limbo'], quick=True),
     Mutant('segment-at-once', 'a segment that was cleaned is reused without a grace period',
            'shm/segments.c',
@@ -184,10 +184,8 @@ MUTANTS = [
              'keyspace_table_steps(keyspace, 2);')],
            ['tests/daemon/step_adoption 1']),
     Mutant('flush-untold', 'a FLUSHALL does not tell the persister which one it was',
-           'daemon/keyspace_apply.c',
-           [('keyspace_note_removal(keyspace, op->seq); // Before the root: whoever finds a key '
-             'gone by it can tell which flush did it (the // persister). '
-             'kvs_store_release(&marks->flush_seq, op->seq);', '')],
+           'daemon/keyspace_flush.c',
+           [('kvs_store_release(&marks->flush_seq, flush->seq);', '')],
            ['tests/daemon/test_persist_model']),
     Mutant('removal-untold', 'a removal does not tell those who read many keys as of one moment',
            'daemon/keyspace_apply.c',
