@@ -8,11 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "daemon/access.h"
 #include "daemon/config_set.h"
 #include "daemon/events.h"
+#include "daemon/files.h"
 #include "daemon/keyspace.h"
 #include "daemon/kvd.h"
 #include "daemon/listener.h"
@@ -20,8 +20,6 @@
 #include "daemon/persist.h"
 #include "daemon/session.h"
 #include "daemon/stats.h"
-
-#define LIVE_FILES_OF_KVD 32u // descriptors that are no client's
 
 /// The option behind a field, if it was set.
 static bool live_is_set(const struct config_change *change, size_t offset, size_t *index)
@@ -102,13 +100,14 @@ static bool live_check_access(struct config_change *change, size_t *index, char 
 
 static bool live_check_clients(const struct config_change *change, char *error, size_t error_bytes)
 {
-	struct rlimit files;
-	uint64_t wanted = change->config.clients_max + LIVE_FILES_OF_KVD;
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < wanted) {
+	struct files_shares shares = files_share(files_limit());
+	if (change->config.clients_max > shares.clients_max) {
 		(void)snprintf(error, error_bytes,
 			       "The operating system is not able to handle the specified number of "
-			       "clients, try with %lld",
-			       (long long)files.rlim_cur - (long long)LIVE_FILES_OF_KVD);
+			       "clients, try with %llu (%llu files may be open: ulimit -n, "
+			       "LimitNOFILE=)",
+			       (unsigned long long)shares.clients_max,
+			       (unsigned long long)shares.limit);
 		return false;
 	}
 	return true;

@@ -38,20 +38,14 @@ static int notify_address(struct sockaddr_un *address)
 	return (int)(offsetof(struct sockaddr_un, sun_path) + path_bytes);
 }
 
-static int notify_send_as(const struct seam *seam, const char *text, size_t bytes, int fd,
-			  int flags)
+static int notify_send_by(int sender, const struct seam *seam, const char *text, size_t bytes,
+			  int fd, int flags)
 {
 	struct sockaddr_un address;
 	int address_bytes = notify_address(&address);
 	if (address_bytes <= 0) {
 		return address_bytes < 0 ? address_bytes : 1;
 	}
-	int sender = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (sender < 0) {
-		return -errno;
-	}
-	const struct timeval wait = { .tv_sec = NOTIFY_WAIT_S };
-	(void)setsockopt(sender, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)); // a bound, no need
 	union {
 		struct cmsghdr header; // aligned
 		char bytes[CMSG_SPACE(sizeof(int))];
@@ -73,14 +67,23 @@ static int notify_send_as(const struct seam *seam, const char *text, size_t byte
 	do {
 		sent = seam->sendmsg(sender, &message, MSG_NOSIGNAL | flags);
 	} while (sent < 0 && errno == EINTR);
-	int result = sent < 0 ? -errno : 0;
-	(void)close(sender);
-	return result;
+	return sent < 0 ? -errno : 0;
 }
 
 int notify_send(const struct seam *seam, const char *text, size_t bytes, int fd)
 {
-	return notify_send_as(seam, text, bytes, fd, 0);
+	if (!getenv("NOTIFY_SOCKET")) {
+		return 1;
+	}
+	int sender = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (sender < 0) {
+		return -errno;
+	}
+	const struct timeval wait = { .tv_sec = NOTIFY_WAIT_S };
+	(void)setsockopt(sender, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)); // a bound, no need
+	int result = notify_send_by(sender, seam, text, bytes, fd, 0);
+	(void)close(sender);
+	return result;
 }
 
 static void notify_tell(const char *text)
@@ -101,11 +104,23 @@ void notify_stopping(void)
 	notify_tell("STOPPING=1");
 }
 
-void notify_watchdog(void)
+int notify_open(void)
+{
+	if (!getenv("NOTIFY_SOCKET")) {
+		return -1;
+	}
+	int sender = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (sender < 0) {
+		log_warning("cannot ping the service manager's watchdog, which will end kvd: %m");
+	}
+	return sender;
+}
+
+void notify_watchdog(int sender)
 {
 	static const char text[] = "WATCHDOG=1";
 	// Not waited for, not told of: the next one comes soon, and the loop must not hang for it.
-	(void)notify_send_as(&seam_system, text, sizeof(text) - 1, -1, MSG_DONTWAIT);
+	(void)notify_send_by(sender, &seam_system, text, sizeof(text) - 1, -1, MSG_DONTWAIT);
 }
 
 void notify_status(const char *format, ...)

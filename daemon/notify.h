@@ -10,8 +10,12 @@ struct seam;
 
 void notify_ready(void);    // READY=1: clients can connect
 void notify_stopping(void); // STOPPING=1
-void notify_watchdog(void); // WATCHDOG=1, if it can be sent at once
 void notify_status(const char *format, ...) __attribute__((format(printf, 1, 2))); // STATUS=…
+
+/// A socket for notify_watchdog(), kept so that pings go on when no descriptor is left. It is the
+/// caller's; -1 if there is no $NOTIFY_SOCKET, or with a warning.
+int notify_open(void);
+void notify_watchdog(int sender); // WATCHDOG=1, if it can be sent at once
 
 /// Sends `bytes` of `text`, NAME=value lines, and with them a copy of `fd` unless that is -1. Waits
 /// two seconds at most while the manager does not read. 0, 1 if there is no $NOTIFY_SOCKET, or a

@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "daemon/files.h"
 #include "daemon/keyspace.h"
 #include "daemon/log.h"
 #include "daemon/readers_parts.h"
@@ -61,6 +62,7 @@ int readers_create(struct readers **out, struct kvd *kvd, struct kvs_epoch_domai
 	readers->domain = domain;
 	readers->region = region;
 	readers->gen_fd = gen_fd;
+	readers->clients_max = files_share(files_limit()).attached_max;
 	TAILQ_INIT(&readers->clients);
 	LIST_INIT(&readers->users);
 	readers->own_page = mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE,
@@ -293,15 +295,25 @@ void readers_destroy(struct readers *readers)
 	free(readers);
 }
 
+static const struct readers_user *readers_user(const struct readers *readers, uint32_t uid)
+{
+	const struct readers_user *user = LIST_FIRST(&readers->users);
+	while (user && user->uid != uid) {
+		user = LIST_NEXT(user, link);
+	}
+	return user;
+}
+
 uint32_t readers_pages(const struct readers *readers, uint32_t uid)
 {
-	const struct readers_user *user;
-	LIST_FOREACH (user, &readers->users, link) {
-		if (user->uid == uid) {
-			return user->pages;
-		}
-	}
-	return 0;
+	const struct readers_user *user = readers_user(readers, uid);
+	return user ? user->pages : 0;
+}
+
+uint32_t readers_clients(const struct readers *readers, uint32_t uid)
+{
+	const struct readers_user *user = readers_user(readers, uid);
+	return user ? user->clients : 0;
 }
 
 size_t readers_count(const struct readers *readers)

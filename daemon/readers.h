@@ -41,6 +41,8 @@ void readers_session_closed(struct readers *readers, struct session *session);
 
 /// Reader pages of all attached processes of one user.
 uint32_t readers_pages(const struct readers *readers, uint32_t uid);
+/// Those processes; one that attached by two connections counts twice.
+uint32_t readers_clients(const struct readers *readers, uint32_t uid);
 
 /// One attached process, for KVD.STATS and KVD.READERS.
 struct readers_info {

@@ -226,6 +226,30 @@ static bool readers_has_page(const struct readers *readers, struct session *sess
 	return false;
 }
 
+/// Is there a descriptor left to watch one more process, for all and for the user? Answers with an
+/// error if not.
+static bool readers_may_watch(const struct readers *readers, struct session *session)
+{
+	uint64_t max = readers->clients_max;
+	uint64_t share = max * readers->kvd->config.pages_share_percent / 100;
+	uint32_t mine = readers_clients(readers, session->uid);
+	bool bounded = session->uid != 0 && session->uid != geteuid();
+	if (readers->count < max && (!bounded || mine < share || mine == 0)) {
+		return true;
+	}
+	bool all = readers->count >= max;
+	refuse(session, REFUSAL_ATTACH,
+	       "%llu processes%s are watched, as many as there are descriptors for; %s%s, or close "
+	       "readers",
+	       (unsigned long long)(all ? readers->count : mine), all ? "" : " of its user",
+	       remedy_of_errno(EMFILE), all ? "" : ", or raise reader-pages-uid-share");
+	reply_errorf(session,
+		     "ERR KVD.ATTACH: no descriptor is left to watch this process%s; reads through "
+		     "the socket work",
+		     all ? "" : " for this user");
+	return false;
+}
+
 /// May so many descriptors more be on their way? Answers with an error if not.
 static bool readers_may_send(struct session *session, unsigned count)
 {
@@ -264,7 +288,8 @@ void readers_attach(struct kvd *kvd, struct session *session, bool page_only)
 		return;
 	}
 	unsigned count = page_only ? 1 : 3;
-	if (!readers_may_send(session, count)) {
+	if ((!page_only && !readers_may_watch(readers, session)) ||
+	    !readers_may_send(session, count)) {
 		return;
 	}
 	struct reader_client *client = session->reader_client;

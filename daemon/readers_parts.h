@@ -45,6 +45,7 @@ struct readers {
 	size_t count;
 	LIST_HEAD(, readers_user) users;
 	uint32_t pages; // of all clients
+	uint64_t clients_max; // processes that there are descriptors for, to watch them
 	struct kvs_reader_page *own_page;
 	struct kvs_epoch_page *own_entry;
 	uint32_t own_slots;

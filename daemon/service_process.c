@@ -11,10 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sysexits.h>
 
 #include "daemon/config.h"
+#include "daemon/files.h"
 #include "daemon/log.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
@@ -30,9 +30,25 @@ static bool arm(const char *variable, bool halts, char *why, size_t why_bytes)
 	return false;
 }
 
-int service_process(const struct config *config, char *why, size_t why_bytes)
+/// As many clients as there are descriptors for: beyond that no share of them would be one, nor a
+/// place that is kept.
+static void service_settle_files(struct config *config)
 {
-	struct rlimit files;
+	files_raise();
+	struct files_shares shares = files_share(files_limit());
+	if (config->clients_max <= shares.clients_max) {
+		return;
+	}
+	log_warning(
+		"maxclients is %llu and not %llu: there are descriptors for no more, since %llu "
+		"files may be open; %s, or lower maxclients",
+		(unsigned long long)shares.clients_max, (unsigned long long)config->clients_max,
+		(unsigned long long)shares.limit, remedy_of_errno(EMFILE));
+	config->clients_max = shares.clients_max;
+}
+
+int service_process(struct config *config, char *why, size_t why_bytes)
+{
 	// Large buffers in mappings of their own, always: they grow without being copied, and go
 	// back to the kernel page by page. By itself malloc() stops doing that after the first.
 	(void)mallopt(M_MMAP_THRESHOLD, 1 << 20);
@@ -43,18 +59,8 @@ int service_process(const struct config *config, char *why, size_t why_bytes)
 	(void)signal(SIGXFSZ, SIG_IGN); // a file size limit is an error of a write, not the end
 	// Other processes of this uid must not ptrace their way around the read-only mapping.
 	(void)prctl(PR_SET_DUMPABLE, 0);
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
-		files.rlim_cur = files.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &files); // if not, the listener lives with fewer
-	}
 	log_init((enum log_level)config->log_level);
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0 &&
-	    files.rlim_cur < config->clients_max) {
-		log_notice("maxclients is %llu, but only %llu files may be open: clients are "
-			   "refused before; %s, or lower maxclients",
-			   (unsigned long long)config->clients_max,
-			   (unsigned long long)files.rlim_cur, remedy_of_errno(EMFILE));
-	}
+	service_settle_files(config);
 	bool good = arm("KVD_CRASH_AT", false, why, why_bytes) &&
 		    arm("KVD_HALT_AT", true, why, why_bytes);
 	return good ? 0 : EX_USAGE;

@@ -7,5 +7,6 @@
 
 struct config;
 
-/// Makes them, once, before anything is opened. Returns 0, or an exit code with `why` filled.
-int service_process(const struct config *config, char *why, size_t why_bytes);
+/// Makes them, once, before anything is opened; lowers `maxclients` to what the process has
+/// descriptors for. Returns 0, or an exit code with `why` filled.
+int service_process(struct config *config, char *why, size_t why_bytes);

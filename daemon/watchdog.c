@@ -41,7 +41,7 @@ static void watchdog_due(struct loop_timer *timer, uint64_t now_ns)
 	(void)now_ns;
 	struct watchdog *watchdog =
 		(struct watchdog *)(void *)((char *)timer - offsetof(struct watchdog, timer));
-	notify_watchdog();
+	notify_watchdog(watchdog->sender);
 	watchdog_set(watchdog);
 }
 
@@ -53,10 +53,14 @@ void watchdog_start(struct watchdog *watchdog, struct loop *loop)
 	if (period_us == 0 || period_us > WATCHDOG_PERIOD_US_MAX || !ours) {
 		return;
 	}
+	watchdog->sender = notify_open();
+	if (watchdog->sender < 0) {
+		return;
+	}
 	watchdog->loop = loop;
 	watchdog->every_ns = period_us * 1000 / WATCHDOG_PINGS_A_PERIOD;
 	watchdog->timer.due = watchdog_due;
-	notify_watchdog();
+	notify_watchdog(watchdog->sender);
 	watchdog_set(watchdog);
 }
 
@@ -64,6 +68,7 @@ void watchdog_stop(struct watchdog *watchdog)
 {
 	if (watchdog->loop) {
 		loop_timer_cancel(watchdog->loop, &watchdog->timer);
+		(void)close(watchdog->sender);
 		watchdog->loop = NULL;
 	}
 }

@@ -13,6 +13,7 @@ struct watchdog {
 	struct loop *loop;
 	struct loop_timer timer;
 	uint64_t every_ns;
+	int sender; // see notify_open()
 };
 
 /// Says WATCHDOG=1 now and then three times in each period that the environment names, from turns

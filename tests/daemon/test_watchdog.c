@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -109,6 +110,29 @@ static void full(void)
 	watchdog_stop(&watchdog);
 }
 
+/// Clients, say, have taken all descriptors.
+static void no_descriptors(void)
+{
+	struct watchdog watchdog = { 0 };
+	struct rlimit before;
+	(void)setenv("WATCHDOG_USEC", "3000", 1);
+	(void)unsetenv("WATCHDOG_PID");
+	watchdog_start(&watchdog, loop);
+	if (getrlimit(RLIMIT_NOFILE, &before) != 0) {
+		abort();
+	}
+	struct rlimit none = { .rlim_cur = 0, .rlim_max = before.rlim_max };
+	if (setrlimit(RLIMIT_NOFILE, &none) != 0) {
+		abort();
+	}
+	int count = pings_in(3);
+	if (setrlimit(RLIMIT_NOFILE, &before) != 0) {
+		abort();
+	}
+	ok_int(count, 4, "G: it is pinged when no descriptor is left");
+	watchdog_stop(&watchdog);
+}
+
 int main(void)
 {
 	char own[16];
@@ -130,6 +154,7 @@ int main(void)
 	ok_int(pings_with("30000x", NULL), 0, "nor this");
 	ok_int(pings_with("99999999999999999999", NULL), 0, "nor this");
 	full();
+	no_descriptors();
 	loop_destroy(loop);
 	(void)close(manager_fd);
 	return tap_done();
