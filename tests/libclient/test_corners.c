@@ -11,11 +11,30 @@
 #include "tests/tap/tap.h"
 
 #define MEMORY_BYTES (8u << 20)
+#define WILD_BYTES 65536u
 #define MANY 300u // more than go through the socket at once
 
 static int get(kvc_reader *reader, const char *key, char *byte)
 {
 	return kvc_get(reader, key, strlen(key), byte, 1, NULL);
+}
+
+// Each as the first thing that is done with a reader.
+static void test_first(struct fake *fake)
+{
+	kvc_reader *reader;
+	uint64_t applied = 0, durable;
+	char byte;
+	kvc *client = fake_client(fake, &reader, KVC_OPEN_NO_CONNECT);
+	fake_put_text(fake, "a short key", "1");
+	ok(get(reader, "a short key", &byte) == KVC_OK && byte == '1' && kvc_is_mapped(client),
+	   "a short key as the first that is read");
+	ok_int(kvc_close(client), KVC_OK, "close");
+	client = fake_client(fake, &reader, KVC_OPEN_NO_CONNECT);
+	ok(kvc_watermarks(reader, &applied, &durable) == KVC_OK && applied > 0 &&
+		   kvc_is_mapped(client),
+	   "watermarks as the first");
+	ok_int(kvc_close(client), KVC_OK, "close");
 }
 
 static void test_first_of_many(struct fake *fake)
@@ -93,6 +112,9 @@ static void test_breaks_twice(struct fake *fake)
 		wrong += items[i].status != KVC_UNREACHABLE;
 	}
 	ok_u64(wrong, 0, "which each item says");
+	client->link.pause_ns = 0; // as if the pause before another attempt were over
+	ok(kvc_get_many(reader, items, MANY, KVC_GET_SNAPSHOT) == KVC_UNREACHABLE,
+	   "so it does amid a snapshot");
 	fake_set(fake, request, FAKE_GARBAGE);
 	client->link.pause_ns = 0; // as if the pause before another attempt were over
 	ok_int(kvc_watermarks(reader, &applied, &durable), KVC_PROTOCOL,
@@ -124,7 +146,32 @@ static void test_no_link(struct fake *fake)
 	ok_int(kvc_close(client), KVC_OK, "close");
 }
 
-// An entry beyond all that the region says is there, whenever one looks.
+// Puts a large value that stands beyond all that the region says is there.
+static bool put_wild(struct fixture *f)
+{
+	const struct kvs_map *map = &f->region.map;
+	const struct kvs_range_bounds *range = &map->ranges[KVS_RANGE_LARGE];
+	struct kvs_run run = { .offset = range->offset + range->bytes_max - WILD_BYTES };
+	struct kvs_record_spec spec = { .key = "wild",
+					.key_bytes = 4,
+					.payload = &run,
+					.payload_bytes = sizeof(run),
+					.value_bytes = WILD_BYTES,
+					.seq = f->log.next_seq,
+					.flags = KVS_RECORD_LARGE };
+	uint64_t bytes = kvs_record_bytes(spec.key_bytes, spec.payload_bytes, false), offset;
+	if (kvs_table_secure(&f->table, 1) != 0 || kvs_log_secure(&f->log, bytes, bytes, 0) != 0) {
+		return false;
+	}
+	void *at = kvs_log_append(&f->log, (uint32_t)bytes, &offset);
+	uint32_t written = kvs_record_write(at, &spec);
+	uint64_t hash = kvs_map_hash(map, "wild", 4);
+	kvs_log_publish(&f->log);
+	return kvs_table_insert(&f->table, hash,
+				kvs_entry_make(hash, KVS_ENTRY_LARGE, written, offset));
+}
+
+// However often one looks.
 static void test_never_mapped(struct fake *fake)
 {
 	kvc_reader *reader;
@@ -132,27 +179,22 @@ static void test_never_mapped(struct fake *fake)
 	struct kvc_item item = { .key = "wild", .key_bytes = 4 };
 	char byte;
 	kvc *client = fake_client(fake, &reader, 0);
-	struct fixture *f = &fake->fixture;
-	const struct kvs_map *map = &f->region.map;
-	uint64_t hash = kvs_map_hash(map, "wild", 4);
-	uint64_t offset =
-		map->ranges[KVS_RANGE_LOG].offset + kvs_load_relaxed(&map->ready[KVS_RANGE_LOG]);
 	pthread_mutex_lock(&fake->mutex);
-	bool put = kvs_table_secure(&f->table, 1) == 0 &&
-		   kvs_table_insert(&f->table, hash,
-				    kvs_entry_make(hash, KVS_ENTRY_VALUE, 64, offset));
+	bool put = put_wild(&fake->fixture);
 	pthread_mutex_unlock(&fake->mutex);
 	uint64_t requests = fake_get(fake, &fake->requests);
-	ok(put && get(reader, "wild", &byte) == KVC_NOT_FOUND, "H: a get ends: the socket answers");
-	ok(kvc_get_many(reader, &item, 1, 0) == KVC_OK && item.status == KVC_NOT_FOUND,
+	ok(put && get(reader, "wild", &byte) == KVC_TRUNCATED, "H: a get ends: the socket answers");
+	ok(kvc_get_many(reader, &item, 1, 0) == KVC_OK && item.status == KVC_TRUNCATED &&
+		   item.meta.flags == KVC_META_SOCKET,
 	   "H: so do many");
-	ok(kvc_begin(reader) == KVC_OK && kvc_view(reader, "wild", 4, &view) == KVC_NOT_FOUND &&
-		   get(reader, "wild", &byte) == KVC_NOT_FOUND && kvc_end(reader) == KVC_OK,
-	   "H: so do a view, and a get in its section");
+	ok(kvc_begin(reader) == KVC_OK && get(reader, "wild", &byte) == KVC_TRUNCATED &&
+		   kvc_view(reader, "wild", 4, &view) == KVC_OK && view.value_bytes == WILD_BYTES &&
+		   view.meta.flags == KVC_META_SOCKET && kvc_end(reader) == KVC_OK,
+	   "H: so does a section, for a get and a view");
 	ok_u64(fake_get(fake, &fake->requests) - requests, 4, "each asked once");
 	ok_int(kvc_close(client), KVC_OK, "close");
 	pthread_mutex_lock(&fake->mutex);
-	(void)fixture_remove(f, "wild", 4);
+	(void)fixture_remove(&fake->fixture, "wild", 4);
 	pthread_mutex_unlock(&fake->mutex);
 }
 
@@ -196,6 +238,9 @@ static void test_adopted_when(struct fake *fake)
 	uint64_t attached = fake_get(fake, &fake->attached);
 	ok(get(reader, "a", &byte) == KVC_OK && fake_get(fake, &fake->attached) == attached + 1,
 	   "H: it is attached to anew before it is read");
+	kvs_store_release(&header->hot.incarnation, next + KVS_ADOPTIONS_KEPT);
+	ok(get(reader, "a", &byte) == KVC_OK && fake_get(fake, &fake->attached) == attached + 2,
+	   "F: so it is after more adoptions than are remembered");
 	ok_int(kvc_close(client), KVC_OK, "close");
 }
 
@@ -230,6 +275,8 @@ static void test_memory(struct fake *fake)
 	ok(kvc_open(&client, &options.known) == KVC_NO_MEMORY && !client &&
 		   strcmp(text, "before") == 0,
 	   "no memory, and options of which nothing is known: no word about it");
+	refuse_arm(1);
+	ok(kvc_open(&client, NULL) == KVC_NO_MEMORY && !client, "nor without options");
 	refuse.armed = false;
 }
 
@@ -238,6 +285,7 @@ int main(void)
 	static struct fake fake;
 	fake_start(&fake, MEMORY_BYTES);
 	fake_put_text(&fake, "a", "1");
+	test_first(&fake);
 	test_first_of_many(&fake);
 	test_no_slot(&fake);
 	test_breaks_twice(&fake);

@@ -17,14 +17,25 @@
 static struct peer peer;
 static void (*when_waiting)(void); // what the other end does then
 static unsigned waits;
+static bool waits_for_room;
+static uint64_t clock_ahead_ns; // of the library's clock
 
 int __real_poll(struct pollfd *set, nfds_t count, int timeout_ms);
 int __wrap_poll(struct pollfd *set, nfds_t count, int timeout_ms);
+
+uint64_t __real_kvc_now_ns(void);
+uint64_t __wrap_kvc_now_ns(void);
+
+uint64_t __wrap_kvc_now_ns(void)
+{
+	return __real_kvc_now_ns() + clock_ahead_ns;
+}
 
 int __wrap_poll(struct pollfd *set, nfds_t count, int timeout_ms)
 {
 	if (when_waiting) {
 		waits++;
+		waits_for_room = (set[0].events & POLLOUT) != 0;
 		when_waiting();
 	}
 	return __real_poll(set, count, timeout_ms);
@@ -113,12 +124,47 @@ static void test_pipeline(void)
 	ok_int(kvc_close(client), KVC_OK, "close");
 }
 
+// Replies to everything, reads nothing, and then time passes.
+static void answers_unread(void)
+{
+	(void)peer_accept(&peer);
+	if (waits_for_room) {
+		clock_ahead_ns += UINT64_C(61000000000);
+		return;
+	}
+	peer_say(&peer, "+OK\r\n");
+	(void)peer_write(&peer, PEER_ALL);
+}
+
+// A socket that takes not one byte more of a request.
+static void test_full(void)
+{
+	static const char value[20000]; // goes in one piece or not at all
+	const void *argv[] = { "WRITE", value };
+	const size_t bytes[] = { 5, sizeof(value) };
+	const struct kvc_reply *reply;
+	kvc *client = open_client();
+	int status = KVC_OK;
+	unsigned run = 0, accepted_before = peer.accepted;
+	when_waiting = answers_unread;
+	for (; status == KVC_OK && run < 1000; run++) {
+		status = kvc_command(client, 2, argv, bytes, &reply);
+	}
+	ok(status == KVC_TIMEOUT && run > 1 && waits_for_room, "no room for request %u: %s", run,
+	   kvc_error_text(client));
+	ok_u64(peer.accepted, 1 + accepted_before, "it is not sent again on another connection");
+	when_waiting = NULL;
+	ok_int(kvc_close(client), KVC_OK, "close");
+	peer_hang_up(&peer);
+}
+
 int main(void)
 {
 	peer_start(&peer);
 	test_part(hangs_up, KVC_UNREACHABLE, "kvd goes while a request is sent");
 	test_part(takes_without_memory, KVC_NO_MEMORY, "no memory for what it may say");
 	test_pipeline();
+	test_full();
 	peer_stop(&peer);
 	return tap_done();
 }
