@@ -68,6 +68,36 @@ uint64_t generation_version(const struct generation *generation)
 	return kvs_load_relaxed(&generation->word[1]);
 }
 
+int generation_renew(struct generation *generation, const char *dir, char *why, size_t why_bytes)
+{
+	struct generation fresh;
+	int result = generation_open(&fresh, dir, why, why_bytes);
+	if (result != 0) {
+		return result;
+	}
+	uint64_t *old =
+		mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, generation->fd, 0);
+	uint64_t word = kvs_load_relaxed(generation->word);
+	kvs_store_relaxed(&fresh.word[1], generation_version(generation)); // as noted
+	kvs_store_release(fresh.word, word);				   // as advanced
+	if (dup3(fresh.fd, generation->fd, O_CLOEXEC) < 0 ||
+	    mremap(fresh.word, KVS_PAGE_BYTES, KVS_PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED,
+		   generation->word) == MAP_FAILED) {
+		result = -errno;
+		(void)snprintf(why, why_bytes, "cannot map %s/kvd.gen: %s", dir, strerror(errno));
+	} else {
+		fresh.word = NULL;
+	}
+	generation_close(&fresh);
+	if (old != MAP_FAILED) {
+		if (result == 0) {
+			kvs_store_release(old, word + 1); // partner: the client's acquire at begin
+		}
+		(void)munmap(old, KVS_PAGE_BYTES);
+	}
+	return result;
+}
+
 void generation_close(struct generation *generation)
 {
 	if (generation->word != NULL) {

@@ -28,4 +28,11 @@ void generation_advance(struct generation *generation);
 void generation_note_version(struct generation *generation, uint64_t seq);
 uint64_t generation_version(const struct generation *generation);
 
+/// The folder was removed with it, and made anew: the same in a new file, under the same
+/// descriptor and address. Who looks at the old one is told that it is over. Returns as
+/// generation_open(), with the old one as it was.
+/// Call with: the socket of the new folder open. Thread must: the one that advances it. Orders: as
+/// generation_advance().
+int generation_renew(struct generation *generation, const char *dir, char *why, size_t why_bytes);
+
 void generation_close(struct generation *generation);

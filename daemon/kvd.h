@@ -20,6 +20,7 @@ struct kvd {
 	struct config_names *config_names; // what is kept under Redis's names; NULL = nothing is
 	struct jobs *jobs; // backup and verification; NULL in some tests
 	struct fdstore *fdstore; // descriptors that outlive kvd
+	struct datadir *folder; // config.dir, locked; NULL in some tests
 	struct loop *loop; // epoll, timers, wake-ups
 	struct listener *listener; // accepts; owns the sessions
 	struct session_shared *sessions; // the same ones

@@ -8,17 +8,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "daemon/kvd.h"
+#include "daemon/listener_door.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
 #include "daemon/refuse.h"
@@ -29,28 +28,7 @@
 
 #define LISTENER_ACCEPTS_A_TURN 64
 #define LISTENER_CLOCK_EVERY 8 // of them between two looks at the clock
-#define LISTENER_BACKLOG 1024
 #define LISTENER_PAUSE_NS UINT64_C(100000000)
-
-/// A socket file and who waits at it.
-struct listener_door {
-	struct loop_source source; // fd -1 = closed
-	struct listener *listener;
-	bool is_open;	   // in the loop
-	bool is_waited_at; // somebody came in this turn
-	dev_t device;	   // of the socket file, so that only our own is removed
-	ino_t inode;
-	char path[KVS_SOCKET_PATH_BYTES_MAX + 1];
-};
-
-struct listener {
-	struct kvd *kvd;
-	struct session_shared *sessions;
-	struct listener_door doors[2]; // socket, socket-also
-	struct loop_timer pause;       // nothing can be accepted now: try again later
-	int reserve_fd;
-};
-#define LISTENER_DOORS 2
 
 static void listener_refuse(struct listener *listener, int fd, const char *text)
 {
@@ -236,151 +214,6 @@ static void listener_accept(struct listener_door *door)
 	}
 }
 
-__attribute__((format(printf, 4, 5))) static int
-listener_fail(int error, char *text, size_t text_bytes, const char *format, ...)
-{
-	va_list args;
-	va_start(args, format);
-	(void)vsnprintf(text, text_bytes, format, args);
-	va_end(args);
-	return -error;
-}
-
-static int listener_set_path(struct listener_door *door, char *text, size_t text_bytes)
-{
-	const struct config *config = &door->listener->kvd->config;
-	bool given = config->socket_path && config->socket_path[0];
-	int n = snprintf(door->path, sizeof(door->path), "%s%s",
-			 given ? config->socket_path : config->dir, given ? "" : "/kvd.sock");
-	if (n < 0 || (size_t)n >= sizeof(door->path)) {
-		return listener_fail(ENAMETOOLONG, text, text_bytes,
-				     "the socket path has %d bytes, the limit is %u: choose a "
-				     "shorter one with --socket",
-				     n, KVS_SOCKET_PATH_BYTES_MAX);
-	}
-	return 0;
-}
-
-/// Somebody's socket file is in the way: removed if nobody answers at it.
-static int listener_clear_path(struct listener_door *door, const struct sockaddr_un *address,
-			       char *text, size_t text_bytes)
-{
-	struct stat found;
-	if (lstat(door->path, &found) != 0) {
-		return errno == ENOENT ? 0 : -errno;
-	}
-	if (!S_ISSOCK(found.st_mode)) {
-		return listener_fail(EEXIST, text, text_bytes,
-				     "%s exists and is not a socket: move it away or choose "
-				     "another path with --socket",
-				     door->path);
-	}
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0) {
-		return -errno;
-	}
-	int connected = connect(fd, (const struct sockaddr *)address, sizeof(*address));
-	int error = errno;
-	close(fd);
-	if (connected == 0 || error != ECONNREFUSED) {
-		return listener_fail(EADDRINUSE, text, text_bytes,
-				     "another process answers at %s: stop it or choose another "
-				     "path with --socket",
-				     door->path);
-	}
-	log_notice("removing the socket %s that a former kvd left behind", door->path);
-	return door->listener->kvd->seam->unlink(door->path) == 0 || errno == ENOENT ? 0 : -errno;
-}
-
-/// The folder of a socket, for all to pass through; the folder above it must be there.
-static bool listener_make_folder(const char *path)
-{
-	char folder[KVS_SOCKET_PATH_BYTES_MAX + 1];
-	(void)snprintf(folder, sizeof(folder), "%s", path);
-	char *slash = strrchr(folder, '/');
-	if (!slash || slash == folder) {
-		return false;
-	}
-	*slash = '\0';
-	return mkdir(folder, 0755) == 0;
-}
-
-static int listener_bind(struct listener_door *door, char *text, size_t text_bytes)
-{
-	mode_t mode = (mode_t)door->listener->kvd->config.socket_mode;
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	memcpy(address.sun_path, door->path, strlen(door->path));
-	int error = listener_clear_path(door, &address, text, text_bytes);
-	if (error != 0) {
-		return error;
-	}
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0) {
-		return -errno;
-	}
-	door->source.fd = fd;
-	// The file appears with at most this mode, then gets exactly it whatever the umask is.
-	if (fchmod(fd, mode) != 0 ||
-	    bind(fd, (const struct sockaddr *)&address, sizeof(address)) != 0 ||
-	    chmod(door->path, mode) != 0) {
-		return -errno;
-	}
-	struct stat made;
-	if (lstat(door->path, &made) != 0) {
-		return -errno;
-	}
-	door->device = made.st_dev;
-	door->inode = made.st_ino;
-	if (listen(fd, LISTENER_BACKLOG) != 0) {
-		return -errno;
-	}
-	error = loop_add(door->listener->kvd->loop, &door->source, EPOLLIN);
-	door->is_open = error == 0;
-	return error;
-}
-
-static void listener_close_door(struct listener_door *door)
-{
-	struct stat found;
-	if (door->source.fd < 0) {
-		return;
-	}
-	if (door->is_open) {
-		loop_remove(door->listener->kvd->loop, &door->source);
-		door->is_open = false;
-	}
-	close(door->source.fd);
-	door->source.fd = -1;
-	if (door->inode != 0 && lstat(door->path, &found) == 0 && found.st_dev == door->device &&
-	    found.st_ino == door->inode && door->listener->kvd->seam->unlink(door->path) != 0) {
-		log_warning("cannot remove the socket %s: %m", door->path);
-	}
-}
-
-/// Opens the second door. kvd serves without it too; then whoever relies on it has to know.
-static void listener_open_also(struct listener *listener)
-{
-	struct listener_door *door = &listener->doors[1];
-	const char *path = listener->kvd->config.socket_also_path;
-	if (!path || !*path || strcmp(path, listener->doors[0].path) == 0) {
-		return;
-	}
-	char text[256] = "";
-	(void)snprintf(door->path, sizeof(door->path), "%s", path);
-	int error = listener_bind(door, text, sizeof(text));
-	if (error == -ENOENT && listener_make_folder(path)) {
-		listener_close_door(door);
-		error = listener_bind(door, text, sizeof(text));
-	}
-	if (error != 0) {
-		log_warning("not listening at %s as well: %s; clients need --socket %s or "
-			    "KVD_SOCKET=%s",
-			    path, text[0] ? text : strerrordesc_np(-error), listener->doors[0].path,
-			    listener->doors[0].path);
-		listener_close_door(door);
-	}
-}
-
 static void listener_turn(void *context, uint64_t now_ns)
 {
 	struct listener *listener = context;
@@ -412,7 +245,7 @@ static int listener_start(struct listener *listener, char *text, size_t text_byt
 	if (!listener->sessions) {
 		return -ENOMEM;
 	}
-	int error = listener_set_path(&listener->doors[0], text, text_bytes);
+	int error = listener_door_set_path(&listener->doors[0], text, text_bytes);
 	if (error != 0) {
 		return error;
 	}
@@ -421,11 +254,11 @@ static int listener_start(struct listener *listener, char *text, size_t text_byt
 	if (listener->reserve_fd < 0) {
 		return -errno;
 	}
-	error = listener_bind(&listener->doors[0], text, text_bytes);
+	error = listener_door_bind(&listener->doors[0], text, text_bytes);
 	if (error != 0) {
 		return error;
 	}
-	listener_open_also(listener);
+	listener_door_open_also(&listener->doors[1]);
 	return loop_hook(kvd->loop, listener_turn, listener_next_ns, listener) ? 0 : -ENOSPC;
 }
 
@@ -463,7 +296,14 @@ void listener_shut(struct listener *listener)
 {
 	loop_timer_cancel(listener->kvd->loop, &listener->pause);
 	for (int i = 0; i < LISTENER_DOORS; i++) {
-		listener_close_door(&listener->doors[i]);
+		listener_door_close(&listener->doors[i]);
+	}
+}
+
+void listener_reopen(struct listener *listener)
+{
+	for (int i = 0; i < LISTENER_DOORS; i++) {
+		listener_door_reopen(&listener->doors[i]);
 	}
 }
 

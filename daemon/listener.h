@@ -19,6 +19,10 @@ struct session_shared;
 /// second door: its folder is made if only that is missing, and what keeps it shut is a warning.
 int listener_open(struct listener **out, struct kvd *kvd, char *error, size_t error_bytes);
 
+/// The folder of a door was removed and made anew: what has no socket file any more gets one. If it
+/// cannot be, that is logged.
+void listener_reopen(struct listener *listener);
+
 /// Stops accepting and removes the socket file; sessions stay. First step of a stop.
 void listener_shut(struct listener *listener);
 

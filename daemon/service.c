@@ -28,11 +28,11 @@
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/service_events.h"
+#include "daemon/service_folder.h"
 #include "daemon/service_parts.h"
 #include "daemon/service_process.h"
-#include "daemon/signals.h"
 #include "daemon/stats.h"
-#include "daemon/storage/dirlock.h"
+#include "daemon/storage/datadir.h"
 #include "daemon/watchdog.h"
 #include "shm/log.h"
 #include "shm/region.h"
@@ -57,39 +57,6 @@ static int start_fdstore(struct service *service)
 static void stop_fdstore(struct service *service)
 {
 	fdstore_destroy(service->kvd.fdstore);
-}
-
-static void tell_wait(void *context, const char *text)
-{
-	const struct service *service = context;
-	LOG_AT(LOG_LEVEL_NOTICE, "%s: %s", service->kvd.config.dir, text);
-	notify_status("%s", text);
-}
-
-// What a kept region alone has is not given up by a request to stop.
-static bool is_wait_over(void *context)
-{
-	const struct service *service = context;
-	return !fdstore_has_any(service->kvd.fdstore) && signals_stop_waits();
-}
-
-static int start_lock(struct service *service)
-{
-	const struct dirlock_patience patience = { .tell = tell_wait,
-						   .is_over = is_wait_over,
-						   .context = service };
-	service->lock_fd = dirlock_take(service->kvd.config.dir, &patience, service->why,
-					sizeof(service->why));
-	if (service->lock_fd < 0) {
-		return errno == ECANCELED ? EX_TEMPFAIL : remedy_exit_code(errno);
-	}
-	SEAM_CRASH(start_locked);
-	return 0;
-}
-
-static void stop_lock(struct service *service)
-{
-	dirlock_release(service->lock_fd);
 }
 
 static int start_loop(struct service *service)
@@ -172,6 +139,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	if (service->kvd.persist == NULL) {
 		return;
 	}
+	service_folder_turn(service);
 	service_persist_watch(&service->kvd, &service->said);
 	persist_set_live_bytes(service->kvd.persist, keyspace_live_bytes(keyspace));
 	uint64_t last_seq = keyspace_last_seq(keyspace);
@@ -208,9 +176,9 @@ static int start_life(struct service *service)
 		const struct service_adoption *adoption = &service->adoption;
 		bool renew = adoption->store_is_damaged && !adoption->fill_store;
 		bool goes_on = adoption->way == SERVICE_ADOPT_IN_PLACE;
-		int code = service_persist_start(&service->kvd, service->store, &service->region,
-						 goes_on, renew, service->why,
-						 sizeof(service->why));
+		int code =
+			service_persist_start(&service->kvd, service->store, &service->region,
+					      goes_on, renew, service->why, sizeof(service->why));
 		if (code != 0) {
 			return code;
 		}
@@ -233,7 +201,7 @@ static void stop_listener(struct service *service)
 static void stop_life(struct service *service)
 {
 	notify_stopping();
-	dirlock_leaving(service->lock_fd);
+	datadir_leaving(service->kvd.folder);
 	watchdog_stop(&service->watchdog);
 	service->kvd.stopping = true;
 	listener_shut(service->kvd.listener);
@@ -251,7 +219,7 @@ struct service_step {
 static const struct service_step service_steps[] = {
 	{ start_process, NULL },
 	{ start_fdstore, stop_fdstore },
-	{ start_lock, stop_lock },
+	{ service_folder_start, service_folder_stop },
 	{ start_generation, stop_generation },
 	{ start_loop, stop_loop },
 	{ service_start_region, service_stop_region },
@@ -308,7 +276,7 @@ int service_start(struct service **out, const struct config *config)
 	service->kvd.started_ns = seam_system.monotonic_ns();
 	service->kvd.started_wall_ms = seam_system.wall_ms();
 	service->kvd.durable_wall_ms = service->kvd.started_wall_ms;
-	service->lock_fd = service->generation.fd = -1;
+	service->generation.fd = -1;
 	service->kept.fd = service->kept.fd_readonly = -1;
 	unsigned char random[20];
 	seam_system.random_bytes(random, sizeof(random));

@@ -26,7 +26,7 @@ struct service {
 	struct kvs_adopt plan;
 	struct service_adoption adoption; // of the region of the life before
 	struct kvs_region kept;		  // it, while it is read out into the new one
-	int lock_fd;
+	uint64_t remade_seen; // of the data folder
 	int stop_code;
 	bool store_is_new;		// nothing was there to recover from
 	enum service_persist_said said; // of the store, in the log

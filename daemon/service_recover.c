@@ -200,6 +200,7 @@ int service_store_open(struct kvd *kvd, struct store **store, bool is_known, boo
 		.dir = kvd->config.dir,
 		.instance_id = kvd->instance_id,
 		.renewable = is_known,
+		.folder = kvd->folder,
 	};
 	int opened = store_open(store, &options, why, why_bytes);
 	*is_damaged = opened != STORE_OK && *store != NULL;

@@ -15,6 +15,7 @@
 
 #include "shm/record.h"
 
+struct datadir;
 struct store;
 
 /// Failures; negative, 0 is good.
@@ -40,6 +41,7 @@ struct store_options {
 	// What is in it can be written anew: its trees are looked at first, for no probe has read
 	// it, and if it is damaged, or the device fails, it is there for store_renew_begin().
 	bool renewable;
+	struct datadir *folder; // that it is in, if it is to be made anew when it is removed
 };
 
 /// What is in the store, as of the last commit (inside a transaction: with what it did so far).

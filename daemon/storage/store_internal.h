@@ -50,6 +50,7 @@ struct store {
 	char *replaced_path; // then dir/store; NULL otherwise
 	bool replaced_is_lost;
 	struct store_facts replaced; // and what was in it
+	struct datadir *folder;	     // the caller's; NULL = it is not made anew
 	dev_t dir_device;	     // of the data folder, as it was opened
 	ino_t dir_inode;
 	char why[STORE_WHY_BYTES];
@@ -72,6 +73,9 @@ int store_folder_sync(const char *path);
 /// The data folder must be the one that this kvd has locked: in another, a second kvd may serve.
 /// Returns STORE_OK or an enum store_error.
 int store_folder_check(struct store *store);
+
+/// That is this one from now on. Returns an enum store_error.
+int store_folder_remember(struct store *store);
 
 /// Opens the environment of store->path and reads its facts. Returns an enum store_error.
 int store_attach(struct store *store);

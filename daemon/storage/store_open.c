@@ -290,18 +290,6 @@ static int folders_make(struct store *store)
 	return STORE_OK;
 }
 
-// For store_renew_begin(): kvd's lock is in this folder and in no other of its name.
-static int folder_remember(struct store *store)
-{
-	struct stat facts;
-	if (stat(store->dir, &facts) != 0) {
-		return store_fail(store, "looking for its folder", errno);
-	}
-	store->dir_device = facts.st_dev;
-	store->dir_inode = facts.st_ino;
-	return STORE_OK;
-}
-
 static struct store *store_new(const struct store_options *options)
 {
 	struct store *store = calloc(1, sizeof(*store));
@@ -312,6 +300,7 @@ static struct store *store_new(const struct store_options *options)
 	store->single = options->file != NULL;
 	store->alone = options->read_only && (options->alone || store->single);
 	store->renewable = options->renewable;
+	store->folder = options->folder;
 	store->committed.instance_id = options->instance_id;
 	store->dir = strdup(store->single ? options->file : options->dir);
 	if (store->single) {
@@ -389,7 +378,7 @@ int store_open(struct store **out, const struct store_options *options, char *wh
 	}
 	int result = store->read_only ? STORE_OK : folders_make(store);
 	if (result == STORE_OK) {
-		result = folder_remember(store);
+		result = store_folder_remember(store);
 	}
 	bool is_there = result == STORE_OK;
 	if (is_there) {

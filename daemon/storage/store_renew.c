@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/storage/datadir.h"
 #include "daemon/storage/recover.h"
 #include "daemon/storage/seal.h"
 #include "daemon/storage/store_internal.h"
@@ -45,6 +46,17 @@ static int folder_remove(const char *folder)
 	return rmdir(folder) == 0 || errno == ENOENT ? 0 : errno;
 }
 
+int store_folder_remember(struct store *store)
+{
+	struct stat facts;
+	if (stat(store->dir, &facts) != 0) {
+		return store_fail(store, "looking for its folder", errno);
+	}
+	store->dir_device = facts.st_dev;
+	store->dir_inode = facts.st_ino;
+	return STORE_OK;
+}
+
 int store_folder_check(struct store *store)
 {
 	struct stat now;
@@ -57,6 +69,20 @@ int store_folder_check(struct store *store)
 		return store_gone(store, "the data folder was replaced", FOLDER_REMEDY);
 	}
 	return STORE_OK;
+}
+
+// It is not where it was: another is made if it was removed.
+static int folder_again(struct store *store, int result)
+{
+	char why[STORE_WHY_BYTES / 2];
+	if (result != STORE_GONE || store->folder == NULL) {
+		return result;
+	}
+	int remade = datadir_remake(store->folder, why, sizeof(why));
+	if (remade < 0) {
+		return store_gone(store, why, FOLDER_REMEDY);
+	}
+	return remade == 0 ? store_folder_remember(store) : result;
 }
 
 static int attach_beside(struct store *store)
@@ -74,7 +100,7 @@ int store_renew_begin(struct store *store)
 	store_abort(store);
 	store_detach(store);
 	store->reopen = true;
-	int result = store_folder_check(store);
+	int result = folder_again(store, store_folder_check(store));
 	if (result != STORE_OK) {
 		return result;
 	}

@@ -1,0 +1,158 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""The data folder is removed under a kvd that serves: it is made anew, with all that was in memory.
+
+One that was only moved away, and one that somebody else has put there, are left alone (E).
+"""
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from kvdtest import Kvd, KvdFailed, ReplyError, Tap, wait_until  # noqa: E402
+from mounts import MountedKvd, mount, own_namespace  # noqa: E402
+
+COUNT = 2000
+
+
+def fill(connection):
+    connection.pipeline([('SET', f'k{i}', 'v' * 64) for i in range(COUNT)])
+
+
+def holds(connection):
+    values = connection.pipeline([('GET', f'k{i}') for i in range(COUNT)])
+    return values == [b'v' * 64] * COUNT
+
+
+def is_refused(reply):
+    return isinstance(reply, ReplyError) and 'IOERR' in str(reply)
+
+
+def state(kvd):
+    return json.loads(kvd.kvctl('health', '--json').stdout)['state']
+
+
+def recovers(connection):
+    wait_until(lambda: connection.command('SET', 'again', '1') == 'OK', 'a durable write')
+
+
+def generation(path):
+    with open(path, 'rb') as file:
+        return int.from_bytes(file.read(8), sys.byteorder)
+
+
+def removed(tap):
+    with Kvd('--persist', 'group') as kvd:
+        with kvd.connect() as c:
+            fill(c)
+            word = generation(os.path.join(kvd.dir, 'kvd.gen'))
+            with open(os.path.join(kvd.dir, 'kvd.gen'), 'rb') as old:
+                shutil.rmtree(kvd.dir)
+                tap.ok(is_refused(c.command('SET', 'late', '1')),
+                       'E: the folder is removed: nothing is durable')
+                recovers(c)
+                wait_until(lambda: os.path.exists(os.path.join(kvd.dir, 'kvd.gen')), 'kvd.gen')
+                wait_until(lambda: int.from_bytes(os.pread(old.fileno(), 8, 0), sys.byteorder) ==
+                           word + 1, 'the old kvd.gen to say that it is over')
+            tap.equal(generation(os.path.join(kvd.dir, 'kvd.gen')), word, 'the new one goes on')
+        tap.equal(os.stat(kvd.dir).st_mode & 0o777, 0o700, 'it is made anew, for kvd alone')
+        with kvd.connect() as c:
+            tap.ok(holds(c), 'and who comes finds its socket')
+            tap.equal(kvd.kvctl('health').returncode, 0, 'OK by itself')
+            tap.ok('was removed; kvd made it anew' in kvd.log(), 'the log tells')
+        with open(os.path.join(kvd.dir, 'kvd.lock'), 'r+b') as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                tap.ok(False, 'the new folder is locked')
+            except BlockingIOError:
+                tap.ok(True, 'the new folder is locked')
+        other = Kvd('--persist', 'group', '--socket', os.path.join(kvd.root, 'other.sock'),
+                    start=False, directory=kvd.dir)
+        try:
+            other.start()
+            tap.ok(False, 'another kvd is refused')
+        except KvdFailed as failed:
+            tap.ok('in use by another kvd' in failed.log, 'another kvd is refused')
+        tap.equal(kvd.kvctl('verify').returncode, 0, 'memory and store verify')
+        kvd.kill()
+        kvd.start()
+        with kvd.connect() as c:
+            tap.ok(holds(c) and c.command('GET', 'late') == b'1', 'E: the store has everything')
+        shutil.rmtree(kvd.dir)
+        tap.equal(kvd.stop(), 0, 'E: removed while nobody writes: the stop makes it anew')
+        kvd.start()
+        with kvd.connect() as c:
+            tap.ok(holds(c), 'E: with everything')
+
+
+def someone_elses(tap):
+    """What stands in its place is not empty, or not of the same file system; then it goes."""
+    with Kvd(start=False) as kvd:
+        kvd.start('--persist', 'group', '--socket', os.path.join(kvd.root, 'kvd.sock'))
+        with kvd.connect() as c:
+            fill(c)
+            theirs = os.path.join(kvd.root, 'theirs')
+            with Kvd('--persist', 'group') as other:
+                other.stop()
+                shutil.copytree(other.dir, theirs)
+            # Until the next write nobody notices.
+            shutil.rmtree(kvd.dir)
+            os.rename(theirs, kvd.dir)
+            before = sorted(os.listdir(kvd.dir))
+            tap.ok(is_refused(c.command('SET', 'late', '1')), 'E: nothing is durable')
+            wait_until(lambda: 'is not empty' in kvd.kvctl('health').stdout.decode(),
+                       'the data of another kvd to be found there')
+            tap.equal((state(kvd), sorted(os.listdir(kvd.dir))), ('failed', before),
+                      "another kvd's data is left alone: FAILED")
+            tap.ok('kvctl dump' in kvd.kvctl('health').stdout.decode(), 'and what helps is said')
+            for name in before:
+                path = os.path.join(kvd.dir, name)
+                (shutil.rmtree if os.path.isdir(path) else os.unlink)(path)
+            recovers(c)
+            tap.ok('store' in os.listdir(kvd.dir) and state(kvd) == 'ok', 'E: an empty one is used')
+        kvd.kill()
+        kvd.start()
+        with kvd.connect() as c:
+            tap.ok(holds(c), 'E: with everything')
+
+
+def another_file_system(tap):
+    """What was mounted is not there any more: nothing is written to what is below."""
+    why = own_namespace()
+    if why:
+        tap.skip('a file system that is unmounted', why)
+        return
+    with MountedKvd(start=False) as kvd:
+        above = os.path.join(kvd.root, 'above')
+        os.mkdir(above)
+        why = mount('-t', 'tmpfs', 'none', above)
+        if why:
+            tap.skip('a file system that is unmounted', why)
+            return
+        folder = os.path.join(above, 'data')
+        kvd.start('--persist', 'group', '--dir', folder, '--socket',
+                  os.path.join(kvd.root, 'kvd.sock'))
+        kvd.socket = os.path.join(kvd.root, 'kvd.sock')
+        with kvd.connect() as c:
+            fill(c)
+            shutil.rmtree(folder)
+            subprocess.run(['umount', '--lazy', above], check=True)
+            tap.ok(is_refused(c.command('SET', 'late', '1')), 'E: nothing is durable')
+            wait_until(lambda: 'another file system' in kvd.kvctl('health').stdout.decode(),
+                       'that to be found')
+            tap.equal(os.listdir(above), [], 'nothing is written to what is below')
+        kvd.kill()
+
+
+def main():
+    tap = Tap()
+    removed(tap)
+    someone_elses(tap)
+    another_file_system(tap)
+    tap.done()
+
+
+main()
