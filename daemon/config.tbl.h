@@ -41,7 +41,8 @@ CONFIG_FLAG(supervise, "supervise",
 CONFIG_MODE(socket_mode, "socket-mode", 0660, 0, "permissions of the socket, octal")
 CONFIG_SIZE(memory_bytes, "memory", 256 * CONFIG_MIB, KVS_MEMORY_BYTES_MIN,
 	    KVS_REGION_BYTES_MAX / 16, 0,
-	    "bound on the region: table, records, large values all count")
+	    "bound on the region: table, records, large values all count; if none is given half "
+	    "of what the process may use, if that is less")
 CONFIG_SIZE(memory_max_bytes, "memory-max", 0, 0, KVS_REGION_BYTES_MAX / 16, 0,
 	    "highest bound that may ever be set while running; 0 = the machine's memory, or "
 	    "`memory` if larger")

@@ -14,11 +14,13 @@
 
 #include "daemon/access.h"
 #include "daemon/config_text.h"
+#include "daemon/memory_limit.h"
 #include "daemon/remedy.h"
 
 #define CONFIG_SEGMENTS_DEFAULT_MIN 32u // the default segment leaves at least so many
 #define CONFIG_SEGMENTS_MIN 16u		// a chosen one too: heads, reserve and room to clean
 #define CONFIG_SIZE_TEXT_BYTES 32
+#define CONFIG_MEMORY_DEFAULT_MIN (UINT64_C(16) << 20) // however little there is
 
 struct settle {
 	struct config *config;
@@ -96,6 +98,11 @@ static bool memory_settle(struct settle *s)
 	struct config *config = s->config;
 	char memory[CONFIG_SIZE_TEXT_BYTES];
 	char given[CONFIG_SIZE_TEXT_BYTES];
+	if (!s->chosen->memory) {
+		struct memory_limit limit = memory_limit_find("");
+		config->memory_bytes = memory_limit_default(&limit, config->memory_bytes,
+							    CONFIG_MEMORY_DEFAULT_MIN);
+	}
 	(void)size_text(config->memory_bytes, memory);
 	if (config->memory_max_bytes == 0) {
 		uint64_t machine_bytes = physical_bytes();

@@ -14,8 +14,10 @@
 #include <sysexits.h>
 
 #include "daemon/config.h"
+#include "daemon/config_text.h"
 #include "daemon/files.h"
 #include "daemon/log.h"
+#include "daemon/memory_limit.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
 
@@ -39,12 +41,36 @@ static void service_settle_files(struct config *config)
 	if (config->clients_max <= shares.clients_max) {
 		return;
 	}
-	log_warning(
-		"maxclients is %llu and not %llu: there are descriptors for no more, since %llu "
-		"files may be open; %s, or lower maxclients",
-		(unsigned long long)shares.clients_max, (unsigned long long)config->clients_max,
-		(unsigned long long)shares.limit, remedy_of_errno(EMFILE));
+	log_notice("maxclients is %llu and not %llu: there are descriptors for no more, since %llu "
+		   "files may be open; %s, or lower maxclients",
+		   (unsigned long long)shares.clients_max, (unsigned long long)config->clients_max,
+		   (unsigned long long)shares.limit, remedy_of_errno(EMFILE));
 	config->clients_max = shares.clients_max;
+}
+
+/// The region is filled long after the start, and then the kernel kills without a word.
+static void service_warn_memory(const struct config *config)
+{
+	struct memory_limit limit = memory_limit_find("");
+	char memory[32], buffers[32], most[32];
+	config_text_print_size(config->memory_bytes, memory, sizeof(memory));
+	config_text_print_size(config->buffers_bytes_max, buffers, sizeof(buffers));
+	config_text_print_size(limit.bytes, most, sizeof(most));
+	bool is_group = limit.what[0] != '\0';
+	if (config->memory_bytes > limit.bytes) {
+		log_warning(
+			"memory is %s, but %s %s%s%s: when it fills the kernel will end kvd; lower "
+			"memory%s",
+			memory, is_group ? "this process may use" : "the machine has", most,
+			is_group ? ", says " : "", limit.what,
+			is_group ? ", or raise that limit (MemoryMax=, docker run --memory)" : "");
+	} else if (is_group && config->buffers_bytes_max > limit.bytes - config->memory_bytes) {
+		log_notice(
+			"memory (%s) and what clients may leave unread or unfinished (%s) exceed "
+			"the %s that this process may use, says %s: lower memory or "
+			"client-buffers-max, or raise that limit (MemoryMax=)",
+			memory, buffers, most, limit.what);
+	}
 }
 
 int service_process(struct config *config, char *why, size_t why_bytes)
@@ -61,6 +87,7 @@ int service_process(struct config *config, char *why, size_t why_bytes)
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	log_init((enum log_level)config->log_level);
 	service_settle_files(config);
+	service_warn_memory(config);
 	bool good = arm("KVD_CRASH_AT", false, why, why_bytes) &&
 		    arm("KVD_HALT_AT", true, why, why_bytes);
 	return good ? 0 : EX_USAGE;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 # CONFIG SET maxmemory: a bound that writes meet at once, as in Redis with noeviction, while reads
-# and removals go on.
+# and removals go on. And a memory that the machine does not have.
 from kvdtest import Kvd, ReplyError, Tap
 
 OOM = ReplyError("OOM command not allowed when used memory > 'maxmemory'.")
@@ -50,6 +50,16 @@ def test_multi(tap, c, other):
     tap.equal(c.command('EXEC'), [b'2', 1], 'EXEC without such writes is not')
 
 
+def test_machine(tap):
+    with open('/proc/meminfo', encoding='ascii') as meminfo:
+        machine_kib = int(meminfo.readline().split()[1])
+    with Kvd('--persist', 'memory', '--memory', f'{2 * machine_kib}KiB') as kvd:
+        tap.ok('when it fills the kernel will end kvd' in kvd.log(),
+               'G: more memory than the machine has is warned of')
+    with Kvd('--persist', 'memory', '--memory', MEMORY) as kvd:
+        tap.ok('the kernel will end kvd' not in kvd.log(), 'what it has is not')
+
+
 def main():
     tap = Tap()
     with Kvd('--memory', MEMORY) as kvd:
@@ -57,6 +67,7 @@ def main():
         test_multi(tap, kvd.connect(), kvd.connect())
     with Kvd('--memory', MEMORY, '--maxmemory', '1') as kvd:
         tap.equal(kvd.connect().command('SET', 'a', '1'), OOM, 'it can be given at the start')
+    test_machine(tap)
     tap.done()
 
 
