@@ -230,9 +230,14 @@ static uint64_t hold_turn(struct keyspace *keyspace, uint64_t now_ns)
 {
 	uint64_t deadline_ns = keyspace->revoke_ns * CLEANER_HOLD_TIMES;
 	deadline_ns = deadline_ns > CLEANER_HOLD_NS ? deadline_ns : CLEANER_HOLD_NS;
-	uint64_t newest = kvs_limbo_newest_stamp(&keyspace->limbo);
-	(void)kvs_epoch_lift(keyspace->epochs, newest, now_ns, deadline_ns);
-	return now_ns + CLEANER_HOLD_NS / CLEANER_HOLD_TIMES;
+	const struct kvs_epoch_deadlines deadlines = {
+		.stamp = kvs_limbo_newest_stamp(&keyspace->limbo),
+		.deadline_ns = deadline_ns,
+		.hold_only = true,
+	};
+	(void)kvs_epoch_pass(keyspace->epochs, now_ns, KEYSPACE_SCAN_PAGES, &deadlines);
+	return kvs_epoch_passing(keyspace->epochs) ? now_ns
+						   : now_ns + CLEANER_HOLD_NS / CLEANER_HOLD_TIMES;
 }
 
 // Grace periods at a gentle pace: what waits in limbo is freed although nobody is short of memory.
@@ -246,17 +251,18 @@ static uint64_t limbo_turn(struct keyspace *keyspace, uint64_t now_ns)
 		if (kvs_epoch_held(keyspace->epochs)) {
 			return hold_turn(keyspace, now_ns);
 		}
-		if (now_ns - state->last_scan_ns >= CLEANER_SCAN_INTERVAL_NS) {
-			state->last_scan_ns = now_ns;
-			// If the barrier fails the next scan will tell.
-			(void)kvs_epoch_scan(keyspace->epochs, now_ns);
+		bool passing = kvs_epoch_passing(keyspace->epochs);
+		if (passing || now_ns - state->last_scan_ns >= CLEANER_SCAN_INTERVAL_NS) {
+			state->last_scan_ns = passing ? state->last_scan_ns : now_ns;
+			// If the barrier fails the next pass will tell.
+			(void)kvs_epoch_pass(keyspace->epochs, now_ns, KEYSPACE_SCAN_PAGES, NULL);
 		}
 	}
 	if (keyspace_drain_is_due(keyspace)) {
 		keyspace_drain_limbo(keyspace);
 		(void)kvs_log_trim(&keyspace->log);
 	}
-	if (keyspace_drain_is_due(keyspace)) {
+	if (keyspace_drain_is_due(keyspace) || kvs_epoch_passing(keyspace->epochs)) {
 		return now_ns; // the rest in the next turn
 	}
 	return keyspace->limbo.count > 0 ? state->last_scan_ns + CLEANER_SCAN_INTERVAL_NS

@@ -92,7 +92,11 @@ static bool readers_listing_begin(struct call *call, struct readers_listing *lis
 {
 	struct readers *readers = call->kvd->readers;
 	uint64_t now_ns = call->kvd->seam->monotonic_ns();
-	readers_look(readers, now_ns);
+	while (!readers_look(readers, now_ns)) {
+		if (commands_cut(call)) {
+			return false;
+		}
+	}
 	listing->grace = readers_grace(readers, now_ns);
 	listing->count = readers_list(readers, now_ns, READERS_TOLD_MAX, &listing->infos);
 	if (!listing->infos) {

@@ -312,6 +312,10 @@ void keyspace_follower_look(struct keyspace *keyspace);
 /// `op` is about to be published, and there are guards: breaks those that it concerns.
 void keyspace_guards_see(struct keyspace *keyspace, const struct keyspace_op *op);
 
+/// Reader pages that are looked at in one call: each may have 31 lines that its client has just
+/// written, a microsecond or two.
+#define KEYSPACE_SCAN_PAGES 32u
+
 // ---- keyspace_room.c: durability follow-up and making room ----
 
 /// Works off what became durable since the last call, as far as a follower has passed it, too.

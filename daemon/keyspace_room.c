@@ -246,25 +246,24 @@ bool keyspace_queue_is_full(const struct keyspace *keyspace, uint64_t bytes)
 	return waiting > 0 && waiting + bytes > bound;
 }
 
-// Scan, and revoke who stands in the way for longer than `deadline_ns`.
+// Looks at some reader pages, and revokes who stands in the way for longer than `deadline_ns`.
 static void room_scan(struct keyspace *keyspace, uint64_t now_ns, uint64_t deadline_ns)
 {
 	struct cleaner_state *cleaner = &keyspace->cleaner;
-	if (now_ns - cleaner->last_scan_ns < ROOM_SCAN_INTERVAL_NS) {
-		return;
+	if (!kvs_epoch_passing(keyspace->epochs)) {
+		if (now_ns - cleaner->last_scan_ns < ROOM_SCAN_INTERVAL_NS) {
+			return;
+		}
+		cleaner->last_scan_ns = now_ns;
 	}
-	cleaner->last_scan_ns = now_ns;
-	if (!kvs_epoch_scan(keyspace->epochs, now_ns)) {
-		return;
-	}
-	uint64_t newest = kvs_limbo_newest_stamp(&keyspace->limbo);
-	bool passed = kvs_epoch_passed(keyspace->epochs, newest);
-	if (!passed && keyspace->block_on_stuck) {
-		(void)kvs_epoch_lift(keyspace->epochs, newest, now_ns, keyspace->revoke_ns);
-	} else if (!passed) {
-		(void)kvs_epoch_revoke(keyspace->epochs, newest, now_ns, deadline_ns,
-				       keyspace->revoke_min_ns);
-	}
+	const struct kvs_epoch_deadlines deadlines = {
+		.stamp = kvs_limbo_newest_stamp(&keyspace->limbo),
+		.deadline_ns = keyspace->block_on_stuck ? keyspace->revoke_ns : deadline_ns,
+		.short_ns = keyspace->revoke_min_ns,
+		.hold_only = keyspace->block_on_stuck,
+	};
+	// What is not looked at now is in the next turn, or at the next try.
+	(void)kvs_epoch_pass(keyspace->epochs, now_ns, KEYSPACE_SCAN_PAGES, &deadlines);
 }
 
 // Takes a part of what came free; if there is nothing, looks for more first.

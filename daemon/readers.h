@@ -77,8 +77,9 @@ struct readers_grace {
 
 struct readers_grace readers_grace(const struct readers *readers, uint64_t now_ns);
 
-/// Looks at all slots, unless that was done some ms ago; `now_ns` is monotonic.
-void readers_look(struct readers *readers, uint64_t now_ns);
+/// Looks at all slots, some in each call, unless that was done some ms ago; `now_ns` is monotonic.
+/// False: there are more.
+bool readers_look(struct readers *readers, uint64_t now_ns);
 /// Those who hold back the most first, kvd itself among them, then those who hold back nothing; at
 /// most `max`, without `hits`, `misses` and `inside`. Returns how many; *infos is from malloc, NULL
 /// if memory is short.

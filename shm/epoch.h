@@ -70,7 +70,7 @@ static inline bool kvs_epoch_leave_last(struct kvs_slot *slot, const struct kvs_
 /// Leaves. Returns true if every view of the outermost section is still good, false if kvd revoked
 /// it; inner sections always return true.
 /// Call with: a matching enter. Thread must: own the slot's reader. Orders: all data loads come
-/// before the check (acquire fence; partner: the revoking store in kvs_epoch_revoke()) and before
+/// before the check (acquire fence; partner: the revoking store in kvs_epoch_pass()) and before
 /// the slot reads inactive (release; partner: scan's load-acquire).
 static inline bool kvs_epoch_leave(struct kvs_slot *slot, const struct kvs_hot *hot)
 {

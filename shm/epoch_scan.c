@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Scanning the reader pages. The order of the four steps is the whole proof: unlink (done by the
-// caller), bump the epoch, one membarrier, look at the slots. What a slot says is compared with
-// what this side knows and never believed further: a lying page delays reclamation until it is
-// revoked.
+// caller), bump the epoch, one membarrier, look at the slots, all of them, at any time. What a slot
+// says is compared with what this side knows and never believed further: a lying page delays
+// reclamation until it is revoked.
 #include "shm/epoch_scan.h"
 
 #include <errno.h>
@@ -74,11 +74,23 @@ struct kvs_epoch_page *kvs_epoch_add(struct kvs_epoch_domain *domain, struct kvs
 	return entry;
 }
 
+// Moves a page to another place of the array. Returns the place that it leaves.
+static size_t epoch_move(struct kvs_epoch_domain *domain, size_t from, size_t to)
+{
+	domain->pages[to] = domain->pages[from];
+	domain->pages[to]->index = to;
+	return from;
+}
+
 void kvs_epoch_remove(struct kvs_epoch_domain *domain, struct kvs_epoch_page *page)
 {
-	struct kvs_epoch_page *last = domain->pages[--domain->pages_count];
-	domain->pages[page->index] = last;
-	last->index = page->index;
+	size_t hole = page->index;
+	if (hole < domain->pass_at) {
+		// The last page, which takes its place, has yet to be looked at: it goes behind
+		// those that were.
+		hole = epoch_move(domain, --domain->pass_at, hole);
+	}
+	(void)epoch_move(domain, --domain->pages_count, hole);
 	free(page);
 }
 
@@ -201,28 +213,6 @@ static bool epoch_hold_lift(struct kvs_epoch_domain *domain, uint64_t stamp, uin
 	return true;
 }
 
-bool kvs_epoch_scan(struct kvs_epoch_domain *domain, uint64_t now_ns)
-{
-	uint64_t next = domain->epoch + 1;
-	domain->scans++;
-	epoch_publish(domain, next);
-	if (!epoch_order_readers(domain)) {
-		return false;
-	}
-	uint64_t oldest = next;
-	for (size_t i = 0; i < domain->pages_count; i++) {
-		oldest = epoch_scan_page(domain, domain->pages[i], oldest, next - 1, now_ns);
-	}
-	if (domain->adoptions != NULL) {
-		uint64_t valid = kvs_load_relaxed(&domain->hot->oldest_valid);
-		oldest = valid < oldest ? valid : oldest;
-	}
-	if (oldest > domain->oldest) {
-		domain->oldest = oldest;
-	}
-	return true;
-}
-
 // Everything up to the epoch before the current one is revoked together: a section
 // that begins from now on announces more, so only what a page makes up is refused for good.
 static size_t epoch_revoke_page(const struct kvs_epoch_domain *domain,
@@ -247,35 +237,122 @@ static size_t epoch_revoke_page(const struct kvs_epoch_domain *domain,
 	return revoked;
 }
 
-size_t kvs_epoch_revoke(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_t now_ns,
-			uint64_t deadline_ns, uint64_t deadline_short_ns)
+// The epoch is advanced, and every announcement that was made before is visible from here on. False
+// if the barrier failed: then there is no pass.
+static bool epoch_pass_begin(struct kvs_epoch_domain *domain)
 {
-	size_t total = 0;
-	for (size_t i = 0; i < domain->pages_count; i++) {
-		struct kvs_epoch_page *entry = domain->pages[i];
-		if (entry->owner == NULL) {
-			continue; // kvd's own threads keep their sections short, and are not told
-		}
-		uint64_t deadline = entry->short_deadline ? deadline_short_ns : deadline_ns;
-		size_t revoked = epoch_revoke_page(domain, entry, stamp, now_ns, deadline);
-		if (revoked > 0 && ++entry->revoked_times >= 2) {
-			entry->short_deadline = true;
-		}
-		total += revoked;
+	uint64_t next = domain->epoch + 1;
+	domain->scans++;
+	domain->pass_epoch = 0;
+	domain->pass_at = 0;
+	epoch_publish(domain, next);
+	if (!epoch_order_readers(domain)) {
+		return false;
 	}
-	domain->revocations += total;
-	bool lifted = epoch_hold_lift(domain, stamp, now_ns, deadline_ns);
-	if ((total > 0 || lifted) && !kvs_epoch_scan(domain, now_ns)) {
-		return 0; // the barrier failed: nothing may be reused yet, the next scan will tell
-	}
-	return total;
+	domain->pass_epoch = next;
+	domain->pass_oldest = next;
+	domain->pass_revoked = 0;
+	return true;
 }
 
-bool kvs_epoch_lift(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_t now_ns,
-		    uint64_t deadline_ns)
+// Every page was looked at.
+static void epoch_pass_end(struct kvs_epoch_domain *domain)
 {
-	return epoch_hold_lift(domain, stamp, now_ns, deadline_ns) &&
-	       kvs_epoch_scan(domain, now_ns);
+	uint64_t oldest = domain->pass_oldest;
+	if (domain->adoptions != NULL) {
+		uint64_t valid = kvs_load_relaxed(&domain->hot->oldest_valid);
+		oldest = valid < oldest ? valid : oldest;
+	}
+	if (oldest > domain->oldest) {
+		domain->oldest = oldest;
+	}
+	domain->pass_epoch = 0;
+	domain->pass_at = 0;
+}
+
+// Revokes who is past his deadline on a page that was looked at just now.
+static void epoch_pass_revoke(struct kvs_epoch_domain *domain, struct kvs_epoch_page *entry,
+			      uint64_t now_ns)
+{
+	const struct kvs_epoch_deadlines *deadlines = &domain->deadlines;
+	if (entry->owner == NULL || deadlines->hold_only) {
+		return; // kvd's own threads keep their sections short, and are not told
+	}
+	uint64_t deadline = entry->short_deadline ? deadlines->short_ns : deadlines->deadline_ns;
+	size_t revoked = epoch_revoke_page(domain, entry, deadlines->stamp, now_ns, deadline);
+	if (revoked > 0 && ++entry->revoked_times >= 2) {
+		entry->short_deadline = true;
+	}
+	domain->pass_revoked += revoked;
+	domain->revocations += revoked;
+}
+
+// Looks at up to `*pages_max` pages more, which is what is left of it then. True at the end.
+static bool epoch_pass_pages(struct kvs_epoch_domain *domain, uint64_t now_ns, size_t *pages_max)
+{
+	for (; *pages_max > 0 && domain->pass_at < domain->pages_count; --*pages_max) {
+		struct kvs_epoch_page *entry = domain->pages[domain->pass_at++];
+		domain->pass_oldest = epoch_scan_page(domain, entry, domain->pass_oldest,
+						      domain->pass_epoch - 1, now_ns);
+		if (domain->pass_revokes != KVS_EPOCH_REVOKES_NOT) {
+			epoch_pass_revoke(domain, entry, now_ns);
+		}
+	}
+	return domain->pass_at == domain->pages_count;
+}
+
+// Why a pass may take its time. Let a thing be unlinked before the epoch was advanced to that of
+// the pass. A reader whose announcement was made before the barrier is found by a look at any time
+// behind it, if it is still inside; one that announces behind the barrier reads behind it, too, and
+// cannot come to the thing. So each slot may be looked at once, whenever that is, as long as all of
+// them are looked at behind one barrier, pages that move in the array meanwhile among them; a page
+// that is added meanwhile has no readers from before. What is unlinked while the pass is under way
+// is stamped with its epoch, and does not pass with it. Sections that a pass revokes still hold
+// back what they held: only the next one, whose barrier comes after those stores, does without
+// them.
+bool kvs_epoch_pass(struct kvs_epoch_domain *domain, uint64_t now_ns, size_t pages_max,
+		    const struct kvs_epoch_deadlines *deadlines)
+{
+	if (deadlines != NULL) {
+		domain->deadlines = *deadlines;
+		if (domain->pass_revokes == KVS_EPOCH_REVOKES_NOT) {
+			domain->pass_revokes =
+				domain->pass_at == 0 ? KVS_EPOCH_REVOKES : KVS_EPOCH_REVOKES_REST;
+		}
+	}
+	if (!kvs_epoch_passing(domain) && !epoch_pass_begin(domain)) {
+		return false;
+	}
+	while (epoch_pass_pages(domain, now_ns, &pages_max)) {
+		epoch_pass_end(domain);
+		bool again = domain->pass_revoked > 0;
+		if (domain->pass_revokes != KVS_EPOCH_REVOKES_NOT &&
+		    epoch_hold_lift(domain, domain->deadlines.stamp, now_ns,
+				    domain->deadlines.deadline_ns)) {
+			again = true;
+		}
+		if (domain->pass_revokes == KVS_EPOCH_REVOKES_REST) {
+			domain->pass_revokes = KVS_EPOCH_REVOKES; // those that came before
+			again = true;
+		} else {
+			domain->pass_revokes = KVS_EPOCH_REVOKES_NOT;
+		}
+		if (!again) {
+			return true;
+		}
+		// If the barrier fails nothing may be reused yet: the next pass will tell.
+		if (!epoch_pass_begin(domain)) {
+			return false;
+		}
+	}
+	return false;
+}
+
+bool kvs_epoch_scan(struct kvs_epoch_domain *domain, uint64_t now_ns)
+{
+	domain->pass_revokes = KVS_EPOCH_REVOKES_NOT;
+	domain->pass_epoch = 0; // what is under way looks at fewer pages than this
+	return kvs_epoch_pass(domain, now_ns, SIZE_MAX, NULL);
 }
 
 bool kvs_epoch_page_busy(const struct kvs_epoch_page *page)
@@ -290,9 +367,9 @@ bool kvs_epoch_page_busy(const struct kvs_epoch_page *page)
 	return false;
 }
 
-// A section that the scan does not see yet is announced behind its barrier, and finds the page
+// A section that this look does not see yet is announced behind its barrier, and finds the page
 // DETACHED. What it sees is revoked: nobody reads any more through what will not be scanned again.
-// The revoking stores are ordered before any reuse by the scan that lets `oldest` rise.
+// The revoking stores are ordered before any reuse by the next pass that begins.
 bool kvs_epoch_expel(struct kvs_epoch_domain *domain, struct kvs_epoch_page *const *pages,
 		     size_t pages_count, uint64_t now_ns, size_t *revoked)
 {
@@ -301,10 +378,15 @@ bool kvs_epoch_expel(struct kvs_epoch_domain *domain, struct kvs_epoch_page *con
 		// Release, and the barrier of the scan: as in kvs_epoch_detach().
 		kvs_store_release(&pages[i]->page->header.state, KVS_PAGE_DETACHED);
 	}
-	if (!kvs_epoch_scan(domain, now_ns)) {
+	uint64_t before = domain->epoch;
+	epoch_publish(domain, before + 1);
+	if (!epoch_order_readers(domain)) {
 		return false;
 	}
 	for (size_t i = 0; i < pages_count; i++) {
+		// A pass that is under way began before these stores: it holds back what they did.
+		domain->pass_oldest =
+			epoch_scan_page(domain, pages[i], domain->pass_oldest, before, now_ns);
 		pages[i]->told = UINT32_MAX; // who is expelled need not be stuck
 		*revoked += epoch_revoke_page(domain, pages[i], UINT64_MAX, now_ns, 0);
 	}

@@ -25,16 +25,40 @@ struct kvs_epoch_page {
 	uint32_t revoked_times; // scans that took sections of it back
 };
 
+/// Whose sections may hold memory back no longer: those that do (epoch <= stamp), and are older
+/// than their deadline.
+struct kvs_epoch_deadlines {
+	uint64_t stamp;
+	uint64_t deadline_ns; // of well-behaved pages, and of sections of an earlier life
+	uint64_t short_ns;    // of pages with short_deadline
+	// Nobody else's: readers of an earlier life cannot be waited for, since nobody would learn
+	// that they are gone.
+	bool hold_only;
+};
+
+enum kvs_epoch_revokes {
+	KVS_EPOCH_REVOKES_NOT,
+	KVS_EPOCH_REVOKES_REST, // of the pages, and in the next pass all
+	KVS_EPOCH_REVOKES,
+};
+
 struct kvs_epoch_domain {
 	struct kvs_hot *hot; // in the region
 	struct kvs_epoch_page **pages;
 	size_t pages_count;
 	size_t pages_capacity;
 	uint64_t epoch; // current; mirrored in hot->epoch_word
-	uint64_t oldest; // result of the last scan: nothing with a lower stamp is being read
+	uint64_t oldest; // result of the last pass: nothing with a lower stamp is being read
 	bool fenced; // no membarrier: every reader fences
 	uint64_t stuck_ns; // sections open for so long, or about to be revoked, are reported once
 	void (*stuck)(void *owner, uint64_t age_ns); // NULL = to nobody; must not touch the domain
+	// The pass that is under way, see kvs_epoch_pass().
+	uint64_t pass_epoch; // that it opened, 0 = there is none
+	uint64_t pass_oldest;
+	size_t pass_at; // pages looked at
+	size_t pass_revoked;
+	enum kvs_epoch_revokes pass_revokes;
+	struct kvs_epoch_deadlines deadlines;
 	uint64_t scans;
 	uint64_t revocations;
 	// The hold of an adopted region, until oldest_valid has reached own_epoch; NULL = none.
@@ -50,7 +74,7 @@ void kvs_epoch_fini(struct kvs_epoch_domain *domain);
 
 /// Behind kvs_epoch_init(), for a region whose writer is gone: its readers' pages went with it, so
 /// every section begun in its life may be open, and nothing that was unlinked in it or later is
-/// passed until they had the time that kvs_epoch_revoke() leaves to readers.
+/// passed until they had the time that kvs_epoch_pass() leaves to readers.
 void kvs_epoch_hold(struct kvs_epoch_domain *domain, struct kvs_adoptions *adoptions);
 
 /// Begins the new life: another incarnation, then another epoch. Readers that attached before
@@ -90,35 +114,36 @@ static inline uint64_t kvs_epoch_stamp(const struct kvs_epoch_domain *domain)
 /// barrier; slots are load-acquired (partner: the reader's release on leave).
 bool kvs_epoch_scan(struct kvs_epoch_domain *domain, uint64_t now_ns);
 
+/// The same in parts, up to `pages_max` pages a call: goes on with the pass that is under way, or
+/// begins one (then 0 pages only do that). True when it is over: `domain->oldest` is updated. With
+/// `deadlines` it revokes, all of a pass and not only of this call; sections of an earlier life
+/// are revoked by oldest_valid. If any were, another pass follows that lets go of what they held.
+/// False, and kvs_epoch_passing() is, too, if the barrier failed: the next call begins anew.
+/// Call with, thread: as kvs_epoch_scan(). Orders: the same, and revoked_upto is store-released
+/// before the membarrier of the pass that follows, reuse comes after that (partner: acquire fence
+/// and load in kvs_epoch_leave()).
+bool kvs_epoch_pass(struct kvs_epoch_domain *domain, uint64_t now_ns, size_t pages_max,
+		    const struct kvs_epoch_deadlines *deadlines);
+
+/// Is a pass under way?
+static inline bool kvs_epoch_passing(const struct kvs_epoch_domain *domain)
+{
+	return domain->pass_epoch != 0;
+}
+
 /// True if no page has a section open that began at or before `epoch` (as of the last scan).
 static inline bool kvs_epoch_passed(const struct kvs_epoch_domain *domain, uint64_t stamp)
 {
 	return stamp < domain->oldest;
 }
 
-/// Revokes every section older than its deadline and that holds back reclamation (epoch <= stamp):
-/// `deadline_ns` for well-behaved pages, `deadline_short_ns` for pages with short_deadline. So are,
-/// by oldest_valid and after `deadline_ns`, sections of an earlier life. Returns how many readers;
-/// if any, memory stamped up to then may be reused after this call (oldest is updated).
-/// Call with: a recent scan. Thread must: be the writer. Orders: revoked_upto is store-released
-/// before a membarrier, reuse comes after it (partner: acquire fence and load in
-/// kvs_epoch_leave()).
-size_t kvs_epoch_revoke(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_t now_ns,
-			uint64_t deadline_ns, uint64_t deadline_short_ns);
-
 /// Takes every section of these pages back, however young, and tells their readers to attach anew:
 /// the pages may then be removed at once. *revoked is how many sections were open. False if the
 /// barrier failed: the readers are told, but nothing may be removed yet.
 /// Call with: pages of one owner or several. Thread must: be the writer. Orders: as
-/// kvs_epoch_detach(), kvs_epoch_scan() and kvs_epoch_revoke().
+/// kvs_epoch_detach() and kvs_epoch_pass(). Looks at these pages only.
 bool kvs_epoch_expel(struct kvs_epoch_domain *domain, struct kvs_epoch_page *const *pages,
 		     size_t pages_count, uint64_t now_ns, size_t *revoked);
-
-/// The end of the hold alone, for those who never revoke readers that they can see: readers of an
-/// earlier life cannot be waited for, since nobody would learn that they are gone. True if it, or
-/// the oldest part of it, ended. Call with, thread, orders: as kvs_epoch_revoke().
-bool kvs_epoch_lift(struct kvs_epoch_domain *domain, uint64_t stamp, uint64_t now_ns,
-		    uint64_t deadline_ns);
 
 /// Is any slot of the page inside a section that was not taken back? One load-acquire per slot.
 bool kvs_epoch_page_busy(const struct kvs_epoch_page *page);

@@ -57,8 +57,10 @@ void kvs_limbo_push(struct kvs_limbo *limbo, uint64_t stamp, uint32_t kind, uint
 
 const struct kvs_limbo_item *kvs_limbo_peek(const struct kvs_limbo *limbo, uint64_t oldest)
 {
-	const struct kvs_limbo_item *item = &limbo->items[limbo->head];
-	return limbo->count > 0 && item->stamp < oldest ? item : NULL;
+	if (limbo->count == 0 || limbo->items[limbo->head].stamp >= oldest) {
+		return NULL;
+	}
+	return &limbo->items[limbo->head];
 }
 
 bool kvs_limbo_pop(struct kvs_limbo *limbo, uint64_t oldest, struct kvs_limbo_item *item)

@@ -22,6 +22,7 @@
 #include "shm/region.h"
 #include "tests/daemon/wire_stub.h"
 #include "tests/lib/membarrier.h"
+#include "tests/lib/revoke.h"
 #include "tests/tap/tap.h"
 
 static struct kvs_region region;
@@ -270,13 +271,15 @@ static void test_kick(void)
 	for (int i = 0; i < 3; i++) {
 		page[i] = attach_as(names[i], i < 2 ? i : -1, &fd[i], &ids[i]);
 		stub.now_ns += 10000000;
-		readers_look(readers, stub.now_ns);
+		while (!readers_look(readers, stub.now_ns)) {
+		}
 	}
 	(void)kvs_epoch_enter(&page[0]->slot[30], &region.header->hot, true);
 	close(fd[1]);
 	stub_turns();
 	stub.now_ns += 10000000;
-	readers_look(readers, stub.now_ns);
+	while (!readers_look(readers, stub.now_ns)) {
+	}
 	test_list(page[2], ids);
 
 	struct readers_kicked nobody = { .id = 999999 };
@@ -327,8 +330,7 @@ static void test_detached_revoked(void)
 	stub_turns();
 	ok_u64(domain.pages_count, 2, "B: a section that nobody will end is honoured");
 	(void)kvs_epoch_scan(&domain, stub.now_ns);
-	ok_u64(kvs_epoch_revoke(&domain, domain.epoch, stub.now_ns, 1, 1), 1,
-	       "D: up to its deadline");
+	ok_u64(revoke_all(&domain, domain.epoch, stub.now_ns, 1, 1), 1, "D: up to its deadline");
 	stub.now_ns += 2000000000;
 	stub_turns();
 	ok_u64(domain.pages_count, 1, "then its page goes, though it looks as if it were read");

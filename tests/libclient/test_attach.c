@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "libclient/internal.h"
+#include "tests/lib/revoke.h"
 #include "tests/libclient/fake.h"
 #include "tests/tap/tap.h"
 
@@ -315,7 +316,7 @@ static void test_sections(struct fake *fake)
 	(void)kvs_epoch_scan(domain, 1000);
 	(void)kvs_epoch_scan(domain, 2000);
 	ok(!kvs_epoch_passed(domain, stamp), "D: it holds memory back");
-	ok_u64(kvs_epoch_revoke(domain, stamp, 1000000, 1000, 1000), 1, "D: kvd revokes it");
+	ok_u64(revoke_all(domain, stamp, 1000000, 1000, 1000), 1, "D: kvd revokes it");
 	pthread_mutex_unlock(&fake->mutex);
 	ok_int(get(reader, "a", &byte), KVC_REVOKED, "B: a get in it says so");
 	ok_int(kvc_end(reader), KVC_REVOKED, "B: its end says so");

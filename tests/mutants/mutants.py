@@ -34,6 +34,9 @@ MUTANTS = [
              '(word & KVS_NESTING_MASK) != 0 && epoch > entry->revoked[i] && '
              'entry->seen_epoch[i] != epoch;')],
            ['tests/shm/test_epoch_scan'], quick=True),
+    Mutant('page-moves', 'a page that moves while others are looked at is not looked at',
+           'shm/epoch_scan.c', [('if (hole < domain->pass_at) {', 'if (false) {')],
+           ['tests/shm/test_epoch_parts'], quick=True),
     Mutant('revoke-untold', 'memory of a revoked reader is reused, and he is not told',
            'shm/epoch_scan.c',
            [('kvs_store_release(&entry->page->slot[i].revoked_upto, upto);', '(void)upto;')],

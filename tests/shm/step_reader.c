@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "shm/table_quick.h"
+#include "tests/lib/revoke.h"
 #include "tests/shm/step.h"
 #include "tests/tap/tap.h"
 
@@ -121,7 +122,7 @@ static void revoke_reader(struct scene *s)
 {
 	(void)kvs_epoch_scan(&s->f.epochs, ++s->f.now_ns);
 	s->f.now_ns += 1000;
-	s->revoked += kvs_epoch_revoke(&s->f.epochs, s->f.epochs.epoch, s->f.now_ns, 10, 10);
+	s->revoked += revoke_all(&s->f.epochs, s->f.epochs.epoch, s->f.now_ns, 10, 10);
 }
 
 // Empties and refills the overflow buckets of the chain, all but the key searched for.

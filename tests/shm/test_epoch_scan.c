@@ -9,6 +9,7 @@
 
 #include "shm/epoch.h"
 #include "tests/lib/membarrier.h"
+#include "tests/lib/revoke.h"
 #include "tests/tap/tap.h"
 
 static struct kvs_hot hot;
@@ -79,7 +80,7 @@ static void test_stuck(struct kvs_slot *slot)
 	enter(slot);
 	scan();
 	now_ns += 20;
-	ok_u64(kvs_epoch_revoke(&domain, kvs_epoch_stamp(&domain), now_ns, 10, 10), 1, "revoked");
+	ok_u64(revoke_all(&domain, kvs_epoch_stamp(&domain), now_ns, 10, 10), 1, "revoked");
 	ok(stuck_count == 2 && stuck_age_ns < 100, "who is revoked is reported before, if younger");
 	ok(!leave(slot), "B: and told");
 	domain.stuck = NULL;
@@ -116,11 +117,11 @@ static void test_revocation(struct kvs_slot *slot, struct kvs_slot *other)
 	enter(other);
 	scan();
 	now_ns += 50;
-	ok_u64(kvs_epoch_revoke(&domain, stamp, now_ns, 1000000, 1000000), 0,
+	ok_u64(revoke_all(&domain, stamp, now_ns, 1000000, 1000000), 0,
 	       "nobody is past its deadline");
 	ok(kvs_epoch_still_good(slot, &hot), "so its views are good");
 	now_ns += 2000000;
-	ok_u64(kvs_epoch_revoke(&domain, stamp, now_ns, 1000000, 1000000), 1,
+	ok_u64(revoke_all(&domain, stamp, now_ns, 1000000, 1000000), 1,
 	       "D: past it, the one that holds back is revoked");
 	ok(kvs_epoch_passed(&domain, stamp), "D: and holds back no more");
 	ok(!kvs_epoch_still_good(slot, &hot), "B: it can see that while inside");
@@ -141,7 +142,7 @@ static void test_late_store(struct kvs_slot *slot)
 	enter(slot);
 	scan();
 	now_ns += 2000000;
-	ok_u64(kvs_epoch_revoke(&domain, domain.epoch, now_ns, 1, 1), 1, "revoke");
+	ok_u64(revoke_all(&domain, domain.epoch, now_ns, 1, 1), 1, "revoke");
 	leave(slot);
 	slot->word = stale;
 	uint64_t stamp = kvs_epoch_stamp(&domain);
@@ -160,7 +161,7 @@ static void test_second_revocation(void)
 		enter(slot);
 		scan();
 		now_ns += 100;
-		ok_u64(kvs_epoch_revoke(&domain, domain.epoch, now_ns, 50, 10), 1, "revoked %u",
+		ok_u64(revoke_all(&domain, domain.epoch, now_ns, 50, 10), 1, "revoked %u",
 		       round + 1);
 		leave(slot);
 	}
@@ -168,7 +169,7 @@ static void test_second_revocation(void)
 	enter(slot);
 	scan();
 	now_ns += 20;
-	ok_u64(kvs_epoch_revoke(&domain, domain.epoch, now_ns, 50, 10), 1, "D: which is used");
+	ok_u64(revoke_all(&domain, domain.epoch, now_ns, 50, 10), 1, "D: which is used");
 	leave(slot);
 }
 
@@ -184,7 +185,7 @@ static void test_persistent_liar(struct kvs_slot *liar)
 	uint64_t stamp = kvs_epoch_stamp(&domain);
 	wrong += !scan() || kvs_epoch_passed(&domain, stamp);
 	now_ns += 1000000;
-	ok(kvs_epoch_revoke(&domain, stamp, now_ns, 10, 10) == 1 && wrong == 0,
+	ok(revoke_all(&domain, stamp, now_ns, 10, 10) == 1 && wrong == 0,
 	   "H: a claimed epoch is revoked");
 	for (unsigned i = 1; i < 40; i++) {
 		liar->word = (claimed + i) << KVS_EPOCH_SHIFT | 1;
@@ -205,7 +206,7 @@ static void test_persistent_liar(struct kvs_slot *liar)
 		stamp = kvs_epoch_stamp(&domain);
 		now_ns += 1000;
 		wrong += !scan();
-		revoked = kvs_epoch_revoke(&domain, stamp, now_ns, 50000, 50000);
+		revoked = revoke_all(&domain, stamp, now_ns, 50000, 50000);
 	}
 	ok(revoked == 1 && wrong == 0 && scans <= 52,
 	   "H: one that claims to have begun anew at each scan is as old as it was (%u scans)",
@@ -228,8 +229,9 @@ static void test_barrier(struct kvs_slot *slot)
 	stamp = kvs_epoch_stamp(&domain);
 	(void)scan();
 	now_ns += 1000000;
-	membarrier_failures = 1;
-	ok(kvs_epoch_revoke(&domain, stamp, now_ns, 10, 10) == 0 &&
+	ok(!kvs_epoch_pass(&domain, now_ns, 0, NULL) && kvs_epoch_passing(&domain), "a pass");
+	membarrier_failures = 1; // that behind the revocation
+	ok(revoke_all(&domain, stamp, now_ns, 10, 10) == 1 && !kvs_epoch_passing(&domain) &&
 		   !kvs_epoch_passed(&domain, stamp),
 	   "B: nor does a revocation");
 	ok(scan() && kvs_epoch_passed(&domain, stamp) && !leave(slot), "the next scan does");
@@ -293,7 +295,7 @@ static void test_lying_page(uint64_t *random)
 	stamp = kvs_epoch_stamp(&domain);
 	ok(scan() && !kvs_epoch_passed(&domain, stamp), "H: a claimed old epoch holds back");
 	now_ns += 1000000;
-	(void)kvs_epoch_revoke(&domain, stamp, now_ns, 10, 10);
+	(void)revoke_all(&domain, stamp, now_ns, 10, 10);
 	(void)scan();
 	liar->word = 0;
 	(void)scan();
@@ -307,7 +309,7 @@ static void test_lying_page(uint64_t *random)
 		}
 		(void)scan();
 		now_ns += 1000;
-		(void)kvs_epoch_revoke(&domain, domain.epoch, now_ns, 10, 10);
+		(void)revoke_all(&domain, domain.epoch, now_ns, 10, 10);
 	}
 	memset(bytes, 0, KVS_PAGE_BYTES);
 	stamp = kvs_epoch_stamp(&domain);
@@ -364,7 +366,7 @@ static void test_hold(void)
 	ok_u64(adoptions.epoch[10 % KVS_ADOPTIONS_KEPT], 51, "which says how it began");
 	ok(kvs_epoch_scan(&life, 1001) && !kvs_epoch_passed(&life, stamp),
 	   "F: what the life before unlinked waits");
-	(void)kvs_epoch_revoke(&life, stamp, 1099, 100, 100);
+	(void)revoke_all(&life, stamp, 1099, 100, 100);
 	ok(!kvs_epoch_passed(&life, stamp) && kvs_epoch_still_good(&old, &region),
 	   "F2: no view ends because kvd was restarted");
 	kvs_epoch_fini(&life);
@@ -372,15 +374,15 @@ static void test_hold(void)
 	kvs_epoch_init(&life, &region, domain.fenced);
 	kvs_epoch_hold(&life, &adoptions);
 	kvs_epoch_adopt(&life, 1090);
-	(void)kvs_epoch_revoke(&life, kvs_epoch_stamp(&life), 1100, 100, 100);
+	(void)revoke_all(&life, kvs_epoch_stamp(&life), 1100, 100, 100);
 	ok(kvs_epoch_passed(&life, stamp),
 	   "D: the deadline counts from the first of several lives");
 	ok(!kvs_epoch_leave(&old, &region), "B: and who overstayed is told");
 	ok(kvs_epoch_held(&life) && !kvs_epoch_passed(&life, 52),
 	   "F: what began in the second waits for its own");
-	(void)kvs_epoch_revoke(&life, kvs_epoch_stamp(&life), 1189, 100, 100);
+	(void)revoke_all(&life, kvs_epoch_stamp(&life), 1189, 100, 100);
 	ok(kvs_epoch_held(&life), "until its deadline");
-	(void)kvs_epoch_revoke(&life, kvs_epoch_stamp(&life), 1190, 100, 100);
+	(void)revoke_all(&life, kvs_epoch_stamp(&life), 1190, 100, 100);
 	ok(!kvs_epoch_held(&life), "D: and no longer");
 	kvs_epoch_fini(&life);
 	kvs_epoch_init(&life, &region, domain.fenced);
