@@ -63,6 +63,12 @@ void generation_note_version(struct generation *generation, uint64_t seq)
 	}
 }
 
+int generation_keep_version(struct generation *generation, uint64_t seq)
+{
+	generation_note_version(generation, seq);
+	return fsync(generation->fd) == 0 ? 0 : -errno;
+}
+
 uint64_t generation_version(const struct generation *generation)
 {
 	return kvs_load_relaxed(&generation->word[1]);

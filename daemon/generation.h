@@ -26,6 +26,8 @@ void generation_advance(struct generation *generation);
 /// Remembers that versions up to `seq` were handed out; kept when kvd is killed, not when the
 /// machine goes down. generation_version() is what an earlier life remembered, 0 = nothing.
 void generation_note_version(struct generation *generation, uint64_t seq);
+/// The same, kept when the machine goes down, too. Returns 0 or -errno.
+int generation_keep_version(struct generation *generation, uint64_t seq);
 uint64_t generation_version(const struct generation *generation);
 
 /// The folder was removed with it, and made anew: the same in a new file, under the same

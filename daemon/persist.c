@@ -31,18 +31,6 @@
 
 enum persist_due { DUE_COMMIT, DUE_COMPACT, DUE_REPAIR, DUE_STOP };
 
-uint64_t persist_log_bytes(const struct kvs_log *log, struct kvs_log_position from,
-			   struct kvs_log_position to)
-{
-	uint64_t bytes = 0;
-	while (from.segment != to.segment) {
-		bytes += log->region->segment_bytes - from.offset;
-		from.segment = log->segments[from.segment].next;
-		from.offset = 0;
-	}
-	return bytes + to.offset - from.offset;
-}
-
 static bool same_position(struct kvs_log_position a, struct kvs_log_position b)
 {
 	return a.segment == b.segment && a.offset == b.offset;
@@ -195,7 +183,7 @@ static enum persist_due persist_wait(struct persist *persist)
 	for (;;) {
 		bool stop = must_stop(persist); // first: who stops may have distrusted before
 		persist_take_distrust(persist);
-		bool work = work_waits(persist) || persist->untrusted;
+		bool work = work_waits(persist) || persist->untrusted || persist->unbegun;
 		uint64_t now_ns = persist->options.seam->monotonic_ns();
 		uint64_t wake_at_ns = PERSIST_NEVER;
 		enum persist_sleep level = PERSIST_SLEEP_IDLE;
@@ -304,6 +292,7 @@ static void commit_succeeded(struct persist *persist, bool idle)
 	persist->backoff_ns = 0;
 	persist->retry_at_ns = 0;
 	persist->stop_failures = 0;
+	persist->unbegun = false;
 	// Release: its own text is what persist_degraded() tells from now on.
 	kvs_store_release(&persist->degraded,
 			  persist->compact.broken ? PERSIST_UNCOMPACTED : PERSIST_GOOD);
@@ -432,6 +421,13 @@ struct persist *persist_new(const struct persist_options *options)
 		persist->degraded = PERSIST_UNTRUSTED;
 		strlcpy(persist->why, options->renew_why, sizeof(persist->why));
 		persist->options.renew_why = NULL; // the caller's
+	}
+	if (options->begin_why != NULL) {
+		persist->unbegun = true;
+		persist->backoff_ns = BACKOFF_FIRST_NS;
+		persist->degraded = PERSIST_UNWRITABLE;
+		strlcpy(persist->why, options->begin_why, sizeof(persist->why));
+		persist->options.begin_why = NULL; // the caller's
 	}
 	return persist;
 }

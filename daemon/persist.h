@@ -40,6 +40,7 @@ struct persist_options {
 	uint64_t start_position; // kvs_log.published form: from here on nothing is durable
 	int wake_fd; // eventfd: written after each commit, so that the loop releases replies
 	bool collect_moves; // persist_take_moves() will be called; compaction waits for it
+	const char *begin_why; // NULL, or why the store cannot be told yet that this life began
 	const char *renew_why; // NULL, or why the store has failed: it is written anew first of all
 };
 

@@ -11,6 +11,18 @@
 #include "daemon/region_walk.h"
 #include "shm/writers.h"
 
+uint64_t persist_log_bytes(const struct kvs_log *log, struct kvs_log_position from,
+			   struct kvs_log_position to)
+{
+	uint64_t bytes = 0;
+	while (from.segment != to.segment) {
+		bytes += log->region->segment_bytes - from.offset;
+		from.segment = log->segments[from.segment].next;
+		from.offset = 0;
+	}
+	return bytes + to.offset - from.offset;
+}
+
 static void lookup_once(struct persist *persist, struct persist_candidate *candidates,
 			unsigned count)
 {

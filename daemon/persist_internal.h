@@ -139,6 +139,7 @@ struct persist {
 	uint64_t backoff_ns;	    // after failures
 	uint64_t retry_at_ns;
 	bool untrusted; // the store is to be written anew
+	bool unbegun; // a commit is due, with or without records
 	uint64_t repair_at_ns; // with compact.broken: not before, it is written anew for that
 	uint64_t repair_backoff_ns;
 	unsigned stop_failures;

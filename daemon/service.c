@@ -176,9 +176,9 @@ static int start_life(struct service *service)
 		const struct service_adoption *adoption = &service->adoption;
 		bool renew = adoption->store_is_damaged && !adoption->fill_store;
 		bool goes_on = adoption->way == SERVICE_ADOPT_IN_PLACE;
-		int code =
-			service_persist_start(&service->kvd, service->store, &service->region,
-					      goes_on, renew, service->why, sizeof(service->why));
+		int code = service_persist_start(&service->kvd, service->store, &service->region,
+						 &service->generation, goes_on, renew, service->why,
+						 sizeof(service->why));
 		if (code != 0) {
 			return code;
 		}

@@ -204,8 +204,9 @@ static int load_store(struct service *service)
 	// With a kept region, even one of no use, kvd stops as it always does: in order, so that
 	// whoever kept it knows that all is done.
 	bool heeds_stop = !service->adoption.was_given;
-	return service_recover(kvd, service->store, !service->store_is_new, heeds_stop,
-			       service->why, sizeof(service->why));
+	return service_recover(kvd, service->store, !service->store_is_new,
+			       generation_version(&service->generation), heeds_stop, service->why,
+			       sizeof(service->why));
 }
 
 int service_start_load(struct service *service)

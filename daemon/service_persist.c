@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "daemon/generation.h"
 #include "daemon/keyspace.h"
 #include "daemon/keyspace_create.h"
 #include "daemon/kvd.h"
@@ -30,18 +31,28 @@ bool service_persist_is_on(const struct kvd *kvd)
 }
 
 // A life that ends without a commit must not be repeated by the next.
-static int begin_life(const struct kvd *kvd, struct store *store, char *why, size_t why_bytes)
+static int begin_life(const struct kvd *kvd, struct store *store)
 {
 	store_set_instance(store, kvd->instance_id);
 	int result = store_begin(store);
 	if (result == STORE_OK) {
 		result = store_commit(store, keyspace_durable_seq(kvd->keyspace));
 	}
-	if (result != STORE_OK) {
-		(void)snprintf(why, why_bytes, "%s", store_why(store));
-		return service_store_exit_code(result);
+	return result;
+}
+
+// Where the store has no room for that word, kvd.gen keeps it until it has: a version beyond the
+// store's last, which tells the next life that the end in the store is not that of the last one.
+// Its page is there, so a full disk takes it.
+static bool note_life(const struct kvd *kvd, struct generation *generation)
+{
+	char text[256];
+	int error = generation_keep_version(generation, keyspace_last_seq(kvd->keyspace) + 1);
+	if (error != 0) {
+		log_error("%s/kvd.gen: %s", kvd->config.dir,
+			  strerror_r(-error, text, sizeof(text)));
 	}
-	return 0;
+	return error == 0;
 }
 
 // Does the store say that this life goes on? All that begin_life() would write is there then.
@@ -53,13 +64,16 @@ static bool is_of_life(const struct kvd *kvd, const struct store *store)
 }
 
 int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_region *region,
-			  bool goes_on, bool renew, char *why, size_t why_bytes)
+			  struct generation *generation, bool goes_on, bool renew, char *why,
+			  size_t why_bytes)
 {
 	const struct config *config = &kvd->config;
 	bool is_begun = renew || (goes_on && is_of_life(kvd, store));
-	int code = is_begun ? 0 : begin_life(kvd, store, why, why_bytes);
-	if (code != 0) {
-		return code;
+	int begun = is_begun ? STORE_OK : begin_life(kvd, store);
+	bool may_wait = goes_on && begun == STORE_NO_SPACE; // the region has everything
+	if (begun != STORE_OK && !(may_wait && note_life(kvd, generation))) {
+		(void)snprintf(why, why_bytes, "%s", store_why(store));
+		return service_store_exit_code(begun);
 	}
 	if (config->keep_failed_store == 1) {
 		store_keep_failed(store);
@@ -80,6 +94,7 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 		.region_base = region->base,
 		.start_position = keyspace_unpersisted_position(kvd->keyspace),
 		.wake_fd = loop_wake_fd(kvd->loop),
+		.begin_why = begun != STORE_OK ? store_why(store) : NULL,
 		.renew_why = renew ? store_why(store) : NULL,
 	};
 	int error = persist_start(&kvd->persist, &options);
@@ -131,10 +146,17 @@ int service_persist_stop(struct kvd *kvd, struct store *store)
 	char why[512];
 	int result = persist_stop(kvd->persist, why, sizeof(why));
 	kvd->persist = NULL;
+	bool is_durable = keyspace_durable_seq(kvd->keyspace) == keyspace_last_seq(kvd->keyspace);
+	if (result == STORE_NO_SPACE && is_durable) {
+		log_notice("the store has no room for a word of this life, and needs none: all is "
+			   "durable (%s)",
+			   why);
+		return 0;
+	}
 	if (result != STORE_OK) {
 		return say_lost(kvd, result, why);
 	}
-	if (keyspace_durable_seq(kvd->keyspace) == keyspace_last_seq(kvd->keyspace)) {
+	if (is_durable) {
 		end_life(kvd, store);
 	}
 	return 0;

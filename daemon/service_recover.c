@@ -223,8 +223,8 @@ static void recover_writers(struct kvd *kvd, struct store *store)
 	keyspace_writers_load(kvd->keyspace, result == STORE_OK || is_empty ? uids : NULL, count);
 }
 
-int service_recover(struct kvd *kvd, struct store *store, bool had_lives, bool heeds_stop,
-		    char *why, size_t why_bytes)
+int service_recover(struct kvd *kvd, struct store *store, bool had_lives, uint64_t noted_seq,
+		    bool heeds_stop, char *why, size_t why_bytes)
 {
 	uint64_t began_ns = kvd->seam->monotonic_ns();
 	struct recovery recovery = { .kvd = kvd, .said_ns = began_ns, .heeds_stop = heeds_stop };
@@ -239,7 +239,8 @@ int service_recover(struct kvd *kvd, struct store *store, bool had_lives, bool h
 	if (recovery.highest_seq > last_seq) {
 		last_seq = recovery.highest_seq;
 	}
-	bool left = keyspace_recover_finish(kvd->keyspace, last_seq, had_lives && !facts.ended);
+	bool unended = had_lives && (!facts.ended || noted_seq > last_seq);
+	bool left = keyspace_recover_finish(kvd->keyspace, last_seq, unended);
 	if (!left) {
 		log_error("the versions of %s/store are used up: it is served, and every write is "
 			  "refused; save the data with kvctl dump, and load it into a kvd with "

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct kvd;
 struct store;
@@ -23,7 +24,9 @@ int service_store_exit_code(int error);
 int service_store_open(struct kvd *kvd, struct store **store, bool is_known, bool *is_new,
 		       bool *is_damaged, char *why, size_t why_bytes);
 
-/// Fills the keyspace from it; `had_lives`: it was there before it was opened; `heeds_stop`: a
-/// signal that asks kvd to stop ends this. Returns 0 or an exit code with `why` filled.
-int service_recover(struct kvd *kvd, struct store *store, bool had_lives, bool heeds_stop,
-		    char *why, size_t why_bytes);
+/// Fills the keyspace from it; `had_lives`: it was there before it was opened; `noted_seq`: how far
+/// versions came, as kvd.gen knows: if that is beyond what is in the store, a life has gone on that
+/// could not tell the store; `heeds_stop`: a signal that asks kvd to stop ends this. Returns 0 or
+/// an exit code with `why` filled.
+int service_recover(struct kvd *kvd, struct store *store, bool had_lives, uint64_t noted_seq,
+		    bool heeds_stop, char *why, size_t why_bytes);

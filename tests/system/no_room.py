@@ -15,10 +15,9 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kept import KeptKvd  # noqa: E402
-from kvdtest import Kvd, KvdFailed, ReplyError, Tap, wait_until  # noqa: E402
+from kvdtest import Kvd, ReplyError, Tap, wait_until  # noqa: E402
 
 FULL = 8192
-IOERR = 74
 COMMON = ('--memory', '64MiB', '--persist')
 LAZY = (*COMMON, 'lazy', '--lazy-interval', '60s')
 COUNT = 3000
@@ -76,27 +75,65 @@ def killed(tap):
             tap.ok(holds(c, 'ab'), 'E: and a start from the store has everything')
 
 
+def full_start(kvd):
+    """Starts it with a full disk."""
+    os.environ['KVD_WRAPPER'] = f'prlimit --fsize={FULL}:'
+    try:
+        kvd.start()
+    finally:
+        del os.environ['KVD_WRAPPER']
+
+
+def last_version(connection):
+    info = connection.command('INFO').decode()
+    return int(info.split('applied_seq:')[1].split()[0])
+
+
 def ended(tap):
     """A life that ended in order must be called begun again, or versions could be repeated."""
     with KeptKvd(*LAZY) as kvd:
         with kvd.connect() as c:
             write(c, 'a')
         tap.equal(kvd.stop(), 0, 'kvd stops')
-        tap.ok(kvd.stopping.is_set(), 'and tells its keeper so')
-        os.environ['KVD_WRAPPER'] = f'prlimit --fsize={FULL}:'
-        try:
-            kvd.start()
-            tap.ok(False, 'the start fails')
-        except KvdFailed as failed:
-            tap.ok(failed.status == IOERR and 'took over' in failed.log,
-                   'F: the start fails late, for the disk')
-        finally:
-            del os.environ['KVD_WRAPPER']
-        tap.ok(not kvd.stopping.is_set() and 'kvd-region' in kvd.kept,
-               'F: its keeper hears of no stop, and keeps the region')
+        full_start(kvd)
+        with kvd.connect() as c:
+            tap.ok(holds(c, 'a') and 'took over' in kvd.log(), 'F: a full disk ends no warm start')
+            wait_until(lambda: state(kvd) == 'degraded', 'the disk to be found full')
+            before = last_version(c)
+        tap.equal(kvd.stop(), 0, 'E: a stop without a write loses nothing')
+        full_start(kvd)
+        with kvd.connect() as c:
+            tap.equal(last_version(c), before, 'F: nor do versions jump')
+            write(c, 'b')
+            tap.ok(isinstance(c.command('KVD.SYNC'), ReplyError), 'E: nothing is called durable')
+            room(kvd.pid, True)
+            wait_until(lambda: state(kvd) == 'ok', 'room')
+            tap.equal(c.command('KVD.SYNC'), 'OK', 'E: with room everything is')
+        kvd.kill()
+        kvd.drop_kept()
         kvd.start()
         with kvd.connect() as c:
-            tap.ok(holds(c, 'a') and kvd.log().count('took over') == 2, 'F: which the next has')
+            tap.ok(holds(c, 'ab') and 'took over' not in kvd.log().split('serves')[-2],
+                   'E: and a start from the store has everything')
+
+
+def not_repeated(tap):
+    """The store still says that the life before ended in order, when this one is killed."""
+    with KeptKvd(*LAZY) as kvd:
+        with kvd.connect() as c:
+            write(c, 'a')
+        kvd.stop()
+        full_start(kvd)
+        with kvd.connect() as c:
+            write(c, 'b')
+            seen = last_version(c)
+        kvd.kill()
+        kvd.drop_kept()
+        kvd.start()
+        with kvd.connect() as c:
+            tap.ok(holds(c, 'a'), 'E: what was durable is there')
+            c.command('SET', 'next', '1')
+            tap.ok(last_version(c) > seen, 'no version is handed out twice')
 
 
 # ---- under a kvd that serves ----
@@ -179,6 +216,7 @@ def main():
     tap = Tap()
     killed(tap)
     ended(tap)
+    not_repeated(tap)
     for harm in (cut_short, cut_away, removed, folder_removed):
         serving(tap, harm)
         stopping(tap, harm)
