@@ -34,6 +34,7 @@ void sim_clients_begin(void)
 		clients[i] = sim_alloc(sizeof(*clients[i]));
 		clients[i]->index = i;
 		clients[i]->is_watcher = i >= sim.plan.clients;
+		clients[i]->is_filler = i == 0 && sim.plan.fillers > 0;
 		clients[i]->pid = 1000 + (int)i;
 		clients[i]->uid = 100 + (uint32_t)sim_below(3);
 	}
@@ -46,6 +47,7 @@ static void client_reset(struct sim_client *client)
 	struct sim_client *next = sim_alloc(sizeof(*next));
 	next->index = client->index;
 	next->is_watcher = client->is_watcher;
+	next->is_filler = client->is_filler;
 	next->pid = client->pid;
 	next->uid = client->uid;
 	clients[client->index] = next;
@@ -103,12 +105,35 @@ static void queue(struct sim_client *client, unsigned number)
 {
 	static const char queued[] = "+QUEUED\r\n";
 	client->queued[client->queued_count++] = number;
-	expect(client, (struct sim_expect){ queued, sizeof(queued) - 1, 0, false });
+	expect(client, (struct sim_expect){ .bytes = queued, .count = sizeof(queued) - 1 });
+}
+
+// Memory was refused, and the command with it: it did nothing, in a transaction or out of it.
+static bool is_refused_memory(const struct sim_client *client, const char *head)
+{
+	return client->unsure && head != NULL && head[0] == '-';
 }
 
 static bool is_modelled(const struct sim_request *request)
 {
 	return !request_is(request, "HELLO") && !request_is(request, "KVD.SYNC");
+}
+
+// Reads that were cut may be as of now, if there was a FLUSHALL since.
+static void flushed(void)
+{
+	static unsigned seen;
+	bool is_new = sim_model_flushes() != seen;
+	seen = sim_model_flushes();
+	for (unsigned i = 0; i < clients_count && is_new; i++) {
+		struct sim_client *client = clients[i];
+		if (client->has_early && !client->has_flushed) {
+			client->flushed = (struct sim_text){ 0 };
+			sim_model_run(client, &client->requests[client->dispatched],
+				      keyspace_now_ms(sim.kvd->keyspace), &client->flushed);
+			client->has_flushed = true;
+		}
+	}
 }
 
 // A command is over.
@@ -120,21 +145,34 @@ static void dispatched(struct sim_client *client, struct session *session, uint6
 	const char *head = reply_head(session, &bytes);
 	uint64_t seq = keyspace_last_seq(sim.kvd->keyspace);
 	struct sim_text reply = { 0 };
-	sim_note("client %u did %.*s, version %llu", client->index, (int)request->argv[0].bytes,
-		 request->argv[0].data, (unsigned long long)seq);
+	client->unsure = sim.refused != client->refused_before;
+	sim_note("client %u did %.*s %.*s, version %llu", client->index,
+		 (int)request->argv[0].bytes, request->argv[0].data,
+		 request->argc > 1 && request->argv[1].bytes < 24 ? (int)request->argv[1].bytes : 0,
+		 request->argc > 1 ? request->argv[1].data : "", (unsigned long long)seq);
 	if (client->is_watcher || !is_modelled(request)) {
 		client->resp = request_is(request, "HELLO") ? 3 : client->resp;
-		expect(client, (struct sim_expect){ NULL, 0, 0, false });
+		expect(client, (struct sim_expect){ .bytes = NULL });
+	} else if (client->unsure && session->dead) {
+		// Its connection is what it was refused; nothing is told of what it did.
+		if (seq != before) {
+			sim_model_believe();
+		}
+	} else if (client->multi && is_refused_memory(client, head) &&
+		   !request_is(request, "EXEC")) {
+		expect(client, (struct sim_expect){ .is_error = true });
 	} else if (client->multi && !request_is(request, "EXEC") &&
 		   !request_is(request, "DISCARD")) {
 		queue(client, number);
-	} else if (is_refusal(head, bytes)) {
+	} else if (is_refusal(head, bytes) || is_refused_memory(client, head)) {
 		if (request_is(request, "EXEC")) {
 			sim_model_leave_multi(client);
 		}
-		expect(client, (struct sim_expect){ NULL, 0, 0, true });
+		client->watch_unsure = client->watch_unsure || request_is(request, "WATCH");
+		expect(client, (struct sim_expect){ .is_error = true });
 	} else {
 		client->head = bytes >= 3 ? head : NULL;
+		client->head_bytes = bytes;
 		if (client->has_early) {
 			reply = client->early;
 		} else {
@@ -143,11 +181,17 @@ static void dispatched(struct sim_client *client, struct session *session, uint6
 		client->head = NULL;
 		bool waits = seq != before && session->policy >= PERSIST_GROUP &&
 			     !(session->last_command->flags & COMMAND_READONLY);
-		expect(client,
-		       (struct sim_expect){ reply.data, reply.bytes, waits ? seq : 0, false });
+		struct sim_expect what = { .bytes = reply.data,
+					   .count = reply.bytes,
+					   .seq = waits ? seq : 0 };
+		if (client->has_flushed) {
+			what.other = client->flushed;
+		}
+		expect(client, what);
 	}
-	client->has_early = false;
+	client->has_early = client->has_flushed = false;
 	sim_model_commit(before, seq);
+	flushed();
 }
 
 static void request_is_as_sent(const struct sim_client *client, const struct resp_arg *argv,
@@ -204,6 +248,7 @@ enum command_outcome __wrap_command_dispatch(struct kvd *kvd, struct session *se
 		return __real_command_dispatch(kvd, session, argv, argc);
 	}
 	request_is_as_sent(client, argv, argc);
+	client->refused_before = sim.refused;
 	command_begins(client);
 	uint64_t before = keyspace_last_seq(kvd->keyspace);
 	enum command_outcome outcome = __real_command_dispatch(kvd, session, argv, argc);
@@ -228,8 +273,7 @@ enum command_outcome __wrap_command_continue(struct session *session)
 
 // ---- what it is answered with ----
 
-// Length of the frame at `at`, 0 = not all of it is there.
-static size_t frame_bytes(const char *at, size_t bytes)
+size_t sim_frame_bytes(const char *at, size_t bytes)
 {
 	const char *end = bytes > 0 ? memchr(at, '\n', bytes) : NULL;
 	if (end == NULL) {
@@ -255,7 +299,7 @@ static size_t frame_bytes(const char *at, size_t bytes)
 	case '%':
 		count = at[0] == '%' ? count * 2 : count;
 		for (; count > 0; count--) {
-			size_t more = frame_bytes(at + head, bytes - head);
+			size_t more = sim_frame_bytes(at + head, bytes - head);
 			if (more == 0) {
 				return 0;
 			}
@@ -272,6 +316,11 @@ static void answered(struct sim_client *client, const char *frame, size_t bytes)
 	if (client->is_watcher || frame[0] == '>') {
 		return;
 	}
+	if (sim.refused > 0 && frame[0] == '-' && memmem(frame, bytes, "of memory", 9) != NULL &&
+	    (client->answered == client->expected || !client->expects[client->answered].is_error)) {
+		sim_note("client %u is told that there is no memory", client->index);
+		return; // and hung up on
+	}
 	if (client->answered == client->expected) {
 		sim_fail("client %u got an answer to nothing: %.*s", client->index,
 			 (int)(bytes < 60 ? bytes : 60), frame);
@@ -283,8 +332,10 @@ static void answered(struct sim_client *client, const char *frame, size_t bytes)
 	if (text_is(frame, bytes, "-IOERR") && sim.faults > 0) {
 		return;
 	}
+	bool other = due->other.bytes > 0 &&
+		     sim_text_matches(due->other.data, due->other.bytes, frame, bytes);
 	if (due->is_error ? frame[0] != '-'
-			  : due->bytes != NULL &&
+			  : due->bytes != NULL && !other &&
 				    !sim_text_matches(due->bytes, due->count, frame, bytes)) {
 		sim_fail("client %u asked %.*s %.*s and got %.*s instead of %.*s", client->index,
 			 (int)request->argv[0].bytes, request->argv[0].data,
@@ -310,7 +361,7 @@ static bool client_read(struct sim_client *client)
 	sim_text_add(&client->in, bytes, (size_t)count);
 	size_t at = 0; // of the next frame
 	size_t frame;
-	while ((frame = frame_bytes(client->in.data + at, client->in.bytes - at)) > 0) {
+	while ((frame = sim_frame_bytes(client->in.data + at, client->in.bytes - at)) > 0) {
 		answered(client, client->in.data + at, frame);
 		at += frame;
 	}
@@ -337,6 +388,9 @@ static void client_send(struct sim_client *client)
 	struct sim_request *request = &client->requests[client->sent];
 	if (client->is_watcher) {
 		sim_request_watcher(client, request);
+	} else if (client->is_filler) {
+		sim_request_filler(request);
+		commands_sent++;
 	} else {
 		sim_request_make(client, request);
 		commands_sent++;

@@ -186,7 +186,7 @@ static void flush_block(struct store *store)
 	memcpy(bytes, store->builder.bytes, count);
 	if (store->added_count == store->added_room) {
 		store->added_room = store->added_room * 2 + 16;
-		store->added = realloc(store->added, store->added_room * sizeof(*store->added));
+		store->added = sim_grow(store->added, store->added_room * sizeof(*store->added));
 	}
 	store->added[store->added_count++] = (struct block){ bytes, count };
 	store->now.next_block++;

@@ -15,6 +15,8 @@
 #include "tests/simulation/model.h"
 #include "tests/simulation/sim.h"
 
+#define FILLER "filler:"
+
 /// A key as it was before a change.
 struct past {
 	unsigned index;
@@ -28,10 +30,10 @@ struct sight {
 	const struct sim_value *value;
 };
 
-static struct sim_key keys[SIM_KEYS_MAX];
+static struct sim_key keys[SIM_KEYS_MAX + SIM_FILLERS]; // fillers stand behind the plan's keys
 static struct past *history;
 static size_t history_count, history_room;
-static size_t history_open;    // from here on the versions are not known yet
+static size_t history_open; // from here on the versions are not known yet
 static uint64_t changes;
 static uint64_t last_seq;
 static struct sight sights[64];
@@ -51,6 +53,16 @@ void sim_model_begin(void)
 		(void)snprintf(keys[i].name, sizeof(keys[i].name), "%s%u", heads[sim_below(3)], i);
 		keys[i].name_bytes = strlen(keys[i].name);
 	}
+	for (unsigned i = 0; i < sim.plan.fillers; i++) {
+		struct sim_key *key = &keys[sim.plan.keys + i];
+		(void)snprintf(key->name, sizeof(key->name), FILLER "%u", i);
+		key->name_bytes = strlen(key->name);
+	}
+}
+
+unsigned sim_model_keys(void)
+{
+	return sim.plan.keys + sim.plan.fillers;
 }
 
 const struct sim_key *sim_model_key(unsigned index)
@@ -60,6 +72,9 @@ const struct sim_key *sim_model_key(unsigned index)
 
 unsigned sim_model_find(const char *name, size_t bytes)
 {
+	if (bytes > strlen(FILLER) && memcmp(name, FILLER, strlen(FILLER)) == 0) {
+		return sim.plan.keys + (unsigned)strtoul(name + strlen(FILLER), NULL, 10);
+	}
 	for (unsigned i = 0; i < sim.plan.keys; i++) {
 		if (keys[i].name_bytes == bytes && memcmp(keys[i].name, name, bytes) == 0) {
 			return i;
@@ -72,10 +87,7 @@ void sim_model_change(unsigned index, const struct sim_value *value, uint64_t ex
 {
 	if (history_count == history_room) {
 		history_room = history_room * 2 + 256;
-		history = realloc(history, history_room * sizeof(*history));
-		if (history == NULL) {
-			abort();
-		}
+		history = sim_grow(history, history_room * sizeof(*history));
 	}
 	history[history_count++] = (struct past){ .index = index, .key = keys[index] };
 	keys[index].value = value;
@@ -163,7 +175,7 @@ static const char *state_differs(const struct sim_key *state, unsigned *index)
 {
 	uint64_t count = 0;
 	struct kvs_hit hit;
-	for (*index = 0; *index < sim.plan.keys; (*index)++) {
+	for (*index = 0; *index < sim_model_keys(); (*index)++) {
 		const char *why = key_differs(*index, &state[*index]);
 		if (why != NULL) {
 			return why;
@@ -181,6 +193,24 @@ void sim_model_compare(const char *when)
 	const char *why = state_differs(keys, &index);
 	if (why != NULL) {
 		sim_fail("%s: key %s %s", when, keys[index].name, why);
+	}
+}
+
+void sim_model_believe(void)
+{
+	struct kvs_hit hit;
+	for (unsigned i = 0; i < sim_model_keys(); i++) {
+		if (key_differs(i, &keys[i]) == NULL) {
+			continue;
+		}
+		struct sim_value *value = NULL;
+		bool found = table_look(i, &hit);
+		if (found) {
+			value = sim_alloc(sizeof(*value) + hit.view.value_bytes + 1);
+			value->bytes = hit.view.value_bytes;
+			memcpy(value->data, hit.value, hit.view.value_bytes);
+		}
+		sim_model_change(i, value, found ? hit.view.expiry_ms : 0);
 	}
 }
 
@@ -288,7 +318,7 @@ static bool pending_explains(void)
 
 static void forget_all(void)
 {
-	for (unsigned i = 0; i < sim.plan.keys; i++) {
+	for (unsigned i = 0; i < sim_model_keys(); i++) {
 		if (keys[i].value != NULL) {
 			sim_model_change(i, NULL, 0);
 		}

@@ -75,6 +75,16 @@ static int watch_changed(const struct sim_run_of *run)
 	return result;
 }
 
+/// Was the next command of the transaction refused memory? Takes its reply away from `left`.
+static bool next_refused(const struct sim_client *client, const char **at, size_t *left)
+{
+	size_t bytes = client->unsure && *at != NULL ? sim_frame_bytes(*at, *left) : 0;
+	bool refused = bytes > 0 && **at == '-';
+	*at = bytes > 0 ? *at + bytes : NULL;
+	*left -= bytes;
+	return refused;
+}
+
 void sim_run_exec(const struct sim_run_of *run)
 {
 	struct sim_client *client = run->client;
@@ -86,7 +96,16 @@ void sim_run_exec(const struct sim_run_of *run)
 		sim_text_print(run->reply, client->resp == 3 ? "_\r\n" : "*-1\r\n");
 	} else {
 		sim_text_print(run->reply, "*%u\r\n", count);
+		const char *at = client->head;
+		size_t left = client->head_bytes;
+		size_t line = run->reply->bytes; // the same as kvd's
+		at = at != NULL && left > line ? at + line : NULL;
+		left -= at != NULL ? line : 0;
 		for (unsigned i = 0; i < count; i++) {
+			if (next_refused(client, &at, &left)) {
+				sim_text_print(run->reply, "-ERR");
+				continue;
+			}
 			sim_model_run(client, &client->requests[client->queued[i]], run->now_ms,
 				      run->reply);
 		}

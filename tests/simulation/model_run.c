@@ -152,7 +152,7 @@ static void run_exists(const struct sim_run_of *run)
 static void run_dbsize(const struct sim_run_of *run)
 {
 	long long count = 0; // expired ones count until they are removed
-	for (unsigned i = 0; i < sim.plan.keys; i++) {
+	for (unsigned i = 0; i < sim_model_keys(); i++) {
 		count += sim_model_key(i)->value != NULL;
 	}
 	say_integer(run, count);
@@ -393,9 +393,17 @@ static void run_renamenx(const struct sim_run_of *run)
 	say_integer(run, applies);
 }
 
+static unsigned flushes;
+
+unsigned sim_model_flushes(void)
+{
+	return flushes;
+}
+
 static void run_flushall(const struct sim_run_of *run)
 {
-	for (unsigned i = 0; i < sim.plan.keys; i++) {
+	flushes++;
+	for (unsigned i = 0; i < sim_model_keys(); i++) {
 		if (sim_model_key(i)->value != NULL) {
 			sim_model_change(i, NULL, 0);
 		}

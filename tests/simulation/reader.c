@@ -139,6 +139,10 @@ static void reader_attach(struct reader *reader)
 		return;
 	}
 	sim_text_add(&reader->in, bytes, (size_t)count);
+	if (reader->in.bytes > 0 && reader->in.data[0] == '-' && sim.refused > 0) {
+		reader_detach(reader); // perhaps another time
+		return;
+	}
 	int fds[8];
 	bool is_whole = reader->in.bytes > 0 &&
 			memmem(reader->in.data, reader->in.bytes, "\r\ngen\r\n:", 8) != NULL &&
@@ -214,7 +218,7 @@ static void reader_leave(struct reader *reader)
 
 static void reader_get(struct reader *reader)
 {
-	unsigned index = (unsigned)sim_below(sim.plan.keys);
+	unsigned index = (unsigned)sim_below(sim_chance(2) ? sim.plan.keys : sim_model_keys());
 	const struct sim_key *key = sim_model_key(index);
 	uint64_t hash = kvs_map_hash(&reader->map, key->name, key->name_bytes);
 	struct kvs_hit hit;
@@ -248,10 +252,7 @@ static void reader_get(struct reader *reader)
 		struct held *held = &reader->held[reader->held_count++];
 		held->at = hit.value;
 		held->bytes = hit.view.value_bytes;
-		held->copy = malloc(held->bytes + 1);
-		if (held->copy == NULL) {
-			abort();
-		}
+		held->copy = sim_alloc(held->bytes + 1);
 		memcpy(held->copy, held->at, held->bytes);
 	}
 }

@@ -12,15 +12,13 @@
 #define LARGE_BYTES_MIN 16500u
 #define LARGE_BYTES_MAX 30000u
 #define TRANSACTION_MAX 8u
+#define FILLERS_AT_ONCE 500u // a part of SIM_FILLERS
 
 void sim_text_add(struct sim_text *text, const void *bytes, size_t count)
 {
 	if (text->bytes + count > text->room) {
 		text->room = (text->bytes + count) * 2 + 64;
-		text->data = realloc(text->data, text->room);
-		if (text->data == NULL) {
-			abort();
-		}
+		text->data = sim_grow(text->data, text->room);
 	}
 	if (count > 0) {
 		memcpy(text->data + text->bytes, bytes, count);
@@ -59,6 +57,10 @@ const struct sim_value *sim_value_make(void)
 
 static void add(struct sim_request *request, const char *data, size_t bytes)
 {
+	if (request->argc == request->room) {
+		request->room = request->room * 2 + 12;
+		request->argv = sim_grow(request->argv, request->room * sizeof(*request->argv));
+	}
 	request->argv[request->argc++] = (struct sim_arg){ data, bytes };
 }
 
@@ -266,6 +268,22 @@ void sim_request_make(struct sim_client *client, struct sim_request *request)
 		add_text(request, "KVD.SYNC");
 	} else {
 		make_plain(request);
+	}
+}
+
+// All fillers in turn are set, and then removed, so that the table grows and shrinks.
+void sim_request_filler(struct sim_request *request)
+{
+	static unsigned next;
+	bool sets = next / sim.plan.fillers % 2 == 0;
+	request->argc = 0;
+	add_text(request, sets ? "MSET" : "DEL");
+	for (unsigned i = 0; i < FILLERS_AT_ONCE; i++, next++) {
+		const struct sim_key *key = sim_model_key(sim.plan.keys + next % sim.plan.fillers);
+		add(request, key->name, key->name_bytes);
+		if (sets) {
+			add_text(request, "filled");
+		}
 	}
 }
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "daemon/config.h"
+#include "daemon/keyspace_internal.h"
 #include "daemon/kvd.h"
 #include "daemon/listener.h"
 #include "daemon/persist.h"
@@ -56,15 +57,6 @@ bool sim_fault(uint64_t chance)
 	bool fails = !sim.quiet && sim.serves && sim_chance(chance);
 	sim.faults += fails;
 	return fails;
-}
-
-void *sim_alloc(size_t bytes)
-{
-	void *memory = calloc(1, bytes > 0 ? bytes : 1);
-	if (memory == NULL) {
-		abort();
-	}
-	return memory;
 }
 
 void sim_note(const char *format, ...)
@@ -128,6 +120,8 @@ static void plan_make(struct sim_plan *plan)
 	plan->cut_chance = sim_chance(2) ? 0 : 200 + (unsigned)sim_below(2000);
 	plan->siphash = sim_chance(4);
 	plan->yield_chance = 1 + (unsigned)sim_below(10);
+	plan->fillers = plan->clients > 1 && sim_chance(8) ? SIM_FILLERS : 0;
+	plan->memory_chance = sim_chance(3) ? 5 + (unsigned)sim_below(300) : 0;
 }
 
 static const char *const policies[] = { "memory", "lazy", "group", "sync" };
@@ -225,6 +219,9 @@ void sim_boot(void)
 // Its descriptors are closed by the kernel; memory and mappings of a dead life harm nobody here.
 static void life_over(void)
 {
+	if (sim.kvd != NULL) {
+		sim.splits += (unsigned)sim.kvd->keyspace->table.splits;
+	}
 	sim_fibers_forget();
 	sim_net_forget();
 	if (close_range(FIRST_FD, SIM_KEPT_FD - 1, 0) != 0) {

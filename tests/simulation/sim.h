@@ -23,7 +23,8 @@ struct session;
 #define SIM_CLIENTS_MAX 10
 #define SIM_READERS_MAX 4
 #define SIM_KEYS_MAX 64
-#define SIM_KEPT_FD 700 // descriptors from here on are not the simulated kvd's
+#define SIM_FILLERS 5000 // keys behind those, of the client that makes the table grow and shrink
+#define SIM_KEPT_FD 700	 // descriptors from here on are not the simulated kvd's
 #define SIM_NEVER UINT64_MAX
 
 // ---- what a seed decides ----
@@ -32,6 +33,7 @@ struct sim_plan {
 	unsigned policy; // enum persist_policy
 	unsigned clients, watchers, readers;
 	unsigned keys;
+	unsigned fillers;	// SIM_FILLERS or 0
 	unsigned commands;	// that are sent in all
 	unsigned value_bytes;	// of most values, at most
 	unsigned large_percent; // of values that are large ones
@@ -46,7 +48,8 @@ struct sim_plan {
 	unsigned disk_chance;	     // of so many calls of the store one fails; 0 = none
 	unsigned cut_chance;	     // of so many steps one ends a connection; 0 = none
 	unsigned yield_chance;	     // inside kvd's commands, of so many chances one is taken
-	bool siphash; // how keys are hashed
+	unsigned memory_chance;	     // of so many pieces of memory one is refused; 0 = none
+	bool siphash;		     // how keys are hashed
 };
 
 // ---- sim.c: the machine ----
@@ -76,7 +79,7 @@ struct sim {
 	int exit_code;
 	unsigned lives;
 	// Counted for the report.
-	unsigned crashes, adoptions, loads, points, faults, gets, revoked, plans;
+	unsigned crashes, adoptions, loads, points, faults, refused, splits, gets, revoked, plans;
 };
 extern struct sim sim;
 
@@ -89,8 +92,6 @@ bool sim_chance(uint64_t chance);
 __attribute__((format(printf, 1, 2))) void sim_note(const char *format, ...);
 /// kvd did what it must not do: ends the seed.
 __attribute__((format(printf, 1, 2), noreturn)) void sim_fail(const char *format, ...);
-/// Memory that stays, zeroed.
-void *sim_alloc(size_t bytes);
 uint64_t sim_wall_ms(void);
 /// May something fail now?
 bool sim_fault(uint64_t chance);
@@ -99,6 +100,12 @@ void sim_run(void);
 /// Starts the next life / ends this one without a warning.
 void sim_boot(void);
 void sim_kill(void);
+
+// ---- refuse.c: memory ----
+
+/// Memory that stays, zeroed. Never refused, nor is the next.
+void *sim_alloc(size_t bytes);
+void *sim_grow(void *old, size_t bytes);
 
 // ---- fiber.c: threads ----
 
@@ -164,8 +171,8 @@ struct sim_arg {
 };
 
 struct sim_request {
-	unsigned argc;
-	struct sim_arg argv[12];
+	unsigned argc, room;
+	struct sim_arg *argv;
 };
 
 struct sim_text {
@@ -176,6 +183,8 @@ struct sim_text {
 struct sim_client;
 
 void sim_model_begin(void);
+/// How many keys there may be, fillers included.
+unsigned sim_model_keys(void);
 const struct sim_key *sim_model_key(unsigned index);
 /// Keys whose time has come may have been removed by kvd: looks.
 void sim_model_resolve(void);
@@ -193,6 +202,10 @@ void sim_model_saw(unsigned index, const void *value, size_t bytes, uint64_t seq
 void sim_model_recovered(bool adopted, bool orderly);
 /// All keys now.
 void sim_model_compare(const char *when);
+/// Nobody was told what the command did: the keys are what kvd has of them.
+void sim_model_believe(void);
+/// How many FLUSHALLs there were.
+unsigned sim_model_flushes(void);
 /// The greatest version that was seen.
 uint64_t sim_model_last_seq(void);
 /// kvd began a command: what a crash leaves of it is its effect or nothing.
@@ -205,8 +218,9 @@ void sim_model_settled(void);
 struct sim_expect {
 	const char *bytes; // NULL = anything
 	size_t count;
-	uint64_t seq;  // must be durable before it is sent; 0 = need not
-	bool is_error; // any error
+	uint64_t seq;	       // must be durable before it is sent; 0 = need not
+	bool is_error;	       // any error
+	struct sim_text other; // will do as well, if it is not empty
 };
 
 struct sim_watch {
@@ -218,6 +232,7 @@ struct sim_client {
 	unsigned index;
 	struct sim_conn *conn;
 	bool is_watcher; // whatever it is told is well-formed, and that is all
+	bool is_filler;	 // all that it sends is keys by the hundred, set or removed
 	bool dead;	 // its process
 	int pid;
 	uint32_t uid;
@@ -234,8 +249,13 @@ struct sim_client {
 	struct sim_watch watch[SIM_KEYS_MAX];
 	bool watch_unsure; // kvd may find a watched key changed, or not
 	const char *head;  // where the reply of the command that was over begins, NULL = unknown
-	struct sim_text early; // reply of a read that was cut, as of its first slice
+	size_t head_bytes; // so much of it is there
+	unsigned refused_before; // sim.refused as the command began
+	bool unsure;		 // memory was refused since: errors are taken for that
+	struct sim_text early;	 // reply of a read that was cut, as of its first slice
 	bool has_early;
+	struct sim_text flushed; // the same as of the first FLUSHALL since: it may begin anew there
+	bool has_flushed;
 	uint64_t asked_ns; // since when it waits
 };
 
@@ -244,6 +264,8 @@ void sim_clients_begin(void);
 bool sim_client_step(void);
 bool sim_clients_done(void);
 void sim_clients_hung(void);
+/// Length of the reply at `at`, 0 = not all of it is there.
+size_t sim_frame_bytes(const char *at, size_t bytes);
 unsigned sim_commands_sent(void);
 
 // ---- request.c: what is sent ----
@@ -252,6 +274,7 @@ unsigned sim_commands_sent(void);
 bool sim_text_matches(const char *expected, size_t expected_bytes, const char *got,
 		      size_t got_bytes);
 void sim_request_make(struct sim_client *client, struct sim_request *request);
+void sim_request_filler(struct sim_request *request);
 void sim_request_watcher(struct sim_client *client, struct sim_request *request);
 const struct sim_value *sim_value_make(void);
 void sim_text_add(struct sim_text *text, const void *bytes, size_t count);
