@@ -120,6 +120,8 @@ def deep(tap):
         tap.ok('has become commit bb' in text and 'passed, ' not in text.split('\n')[-2],
                'deep: no part of two commits')
         tap.ok('one-1: 1 passed' in say('deep_run "" ""; '), 'deep: another commit, all of it')
+        commit('bb+changes')
+        tap.ok('not that of a commit' in say('deep_run "" ""; '), 'deep: not all for no commit')
 
 
 def main():
