@@ -407,6 +407,7 @@ int main(void)
 		return 1;
 	}
 	(void)snprintf(path, sizeof(path), "%s/kvd.conf", folder);
+	free(config.config_path);
 	config.config_path = strdup(path);
 	test_failures();
 	test_memory();
