@@ -283,6 +283,10 @@ static enum command_outcome command_no_room(struct call *call, int result)
 				"load it into a kvd with another --dir");
 		return COMMAND_DONE;
 	}
+	if (result == KEYSPACE_DAMAGED) {
+		commands_reject_damaged(call);
+		return COMMAND_DONE;
+	}
 	if (result == KEYSPACE_QUOTA) {
 		commands_reject_stored(call);
 		return COMMAND_DONE;
@@ -334,8 +338,12 @@ void commands_run(struct call *call)
 	struct stats_command *numbers = &stats->commands[commands_index(call->command)];
 	bool timed = stats_timed(stats, numbers, call);
 	uint64_t start_ns = timed ? call->kvd->seam->monotonic_ns() : 0;
+	call->kvd->damage.met = false; // by others, such as the cleaner
 	call->command->run(call);
 	bool goes_on = __builtin_expect(call->state_free != NULL, 0) && !command_is_over(call);
+	if (__builtin_expect(call->kvd->damage.met || call->damaged, 0)) {
+		commands_met_damage(call);
+	}
 	// What is read in slices is as of the first: a change that comes between is told.
 	if (__builtin_expect(call->session->tracking != NULL, 0) &&
 	    call->command->flags & COMMAND_READONLY && !call->session->task) {

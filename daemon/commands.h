@@ -237,6 +237,10 @@ void commands_reject(struct call *call, const char *text);
 void commands_reject_stored(struct call *call);
 /// A write brought a key with which too many collide: answers that.
 void commands_reject_crowded(struct call *call);
+/// A write would have taken the place of what cannot be read: answers that.
+void commands_reject_damaged(struct call *call);
+/// A command that was run met a key that cannot be read: that is its answer, when it is over.
+void commands_met_damage(struct call *call);
 
 /// Runs one command that passed all checks and counts it.
 void commands_run(struct call *call);

@@ -86,6 +86,11 @@ void keyspace_listen(struct keyspace *keyspace,
 	keyspace->ended_context = context;
 }
 
+void keyspace_tell_damage(struct keyspace *keyspace, struct keyspace_damage *damage)
+{
+	keyspace->damage = damage;
+}
+
 static bool is_expired(const struct keyspace *keyspace, uint64_t expiry_ms)
 {
 	return expiry_ms != 0 && expiry_ms <= keyspace->now_ms;
@@ -192,8 +197,25 @@ int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
 	return result;
 }
 
+static __attribute__((noinline, cold)) bool replaces_damage(struct keyspace *keyspace,
+							    const struct keyspace_op *op)
+{
+	struct keyspace_damage *damage = keyspace->damage;
+	struct kvs_hit hit;
+	if (damage == NULL || op->kind == KEYSPACE_OP_FLUSH) {
+		return false;
+	}
+	damage->met = false;
+	(void)keyspace_find(keyspace, op->hash, op->key, op->key_bytes, &hit);
+	return damage->met;
+}
+
 static int submit(struct keyspace *keyspace, struct keyspace_op *op, uint64_t *seq)
 {
+	if (__builtin_expect(keyspace->damage_seen, 0) && replaces_damage(keyspace, op)) {
+		keyspace_op_drop(keyspace, op);
+		return KEYSPACE_DAMAGED;
+	}
 	if (keyspace->batch.open) {
 		return keyspace_batch_add(keyspace, op, seq);
 	}
@@ -367,8 +389,12 @@ static void scan_visit(void *context, uint64_t entry)
 {
 	struct scan_context *scan = context;
 	struct kvs_hit hit;
-	if (kvs_table_load(&scan->keyspace->region->map, entry, &hit) != KVS_FIND_HIT ||
-	    hit.kind == KVS_ENTRY_TOMBSTONE || is_expired(scan->keyspace, hit.view.expiry_ms)) {
+	if (kvs_table_load(&scan->keyspace->region->map, entry, &hit) != KVS_FIND_HIT) {
+		// Whose it is nobody knows; who counts what a walk should see can tell.
+		keyspace_counter_add(scan->keyspace, KVS_COUNTER_damage_met, 1);
+		return;
+	}
+	if (hit.kind == KVS_ENTRY_TOMBSTONE || is_expired(scan->keyspace, hit.view.expiry_ms)) {
 		return;
 	}
 	struct keyspace_value value;

@@ -28,6 +28,7 @@ enum keyspace_result {
 	KEYSPACE_AGAIN = 6,	// a large value is being copied: ask again with the same
 	KEYSPACE_CROWDED = 7,	// too many keys collide with this one
 	KEYSPACE_QUOTA = 8,	// its user would own more bytes than its quota
+	KEYSPACE_DAMAGED = 9,	// what the key has cannot be read: nothing takes its place
 };
 
 /// A value as the writer sees it. Pointers hold until the next call that writes, cleans or flushes.
@@ -137,6 +138,16 @@ uint64_t keyspace_scan(struct keyspace *keyspace, uint64_t cursor,
 void keyspace_listen(struct keyspace *keyspace,
 		     void (*ended)(void *context, const void *key, size_t key_bytes),
 		     void *context);
+
+/// A key whose record cannot be read: whoever asks for it is answered that, not that it is absent.
+/// Once one was met, each write looks first, and is refused where it would take such a one's place.
+struct keyspace_damage {
+	bool met; // set where a search meets damage, cleared by who looks
+	uint32_t key_bytes; // of the key that was searched for
+	unsigned char key[KVS_KEY_BYTES_MAX];
+};
+/// `damage` stays the caller's, for longer than the keyspace; NULL = nobody looks.
+void keyspace_tell_damage(struct keyspace *keyspace, struct keyspace_damage *damage);
 
 /// Between these the table does not shrink: a walk in several pieces then sees no key twice.
 void keyspace_scan_begins(struct keyspace *keyspace);

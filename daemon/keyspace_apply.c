@@ -13,15 +13,29 @@
 #include "daemon/log.h"
 #include "shm/crc32c.h"
 
+static __attribute__((noinline, cold)) void find_met_damage(struct keyspace *keyspace, int result,
+							    const void *key, size_t key_bytes)
+{
+	struct keyspace_damage *damage = keyspace->damage;
+	keyspace_counter_add(keyspace, KVS_COUNTER_damage_met, 1);
+	log_error("the table is damaged, the search for '%.*s' ended with %d: kvctl verify tells "
+		  "more; restart kvd to rebuild it from the store",
+		  (int)key_bytes, (const char *)key, result);
+	keyspace->damage_seen = true;
+	if (damage != NULL && key_bytes <= sizeof(damage->key)) {
+		damage->met = true;
+		damage->key_bytes = (uint32_t)key_bytes;
+		memcpy(damage->key, key, key_bytes);
+	}
+}
+
 enum kvs_find_result keyspace_find(struct keyspace *keyspace, uint64_t hash, const void *key,
 				   size_t key_bytes, struct kvs_hit *hit)
 {
 	enum kvs_find_result result =
 		kvs_table_find(&keyspace->region->map, hash, key, key_bytes, hit);
 	if (result != KVS_FIND_HIT && result != KVS_FIND_ABSENT) {
-		log_error("the table is damaged, a lookup ended with %d: restart kvd to rebuild it "
-			  "from the store",
-			  (int)result);
+		find_met_damage(keyspace, (int)result, key, key_bytes);
 		return KVS_FIND_ABSENT;
 	}
 	return result;

@@ -41,8 +41,13 @@ struct keyspace *keyspace_create(const struct keyspace_options *options);
 /// adopted again.
 struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct kvs_adopt *plan);
 
+/// What lives before this one had and a start could not bring over: counted (recovered_lost), for
+/// who saves the data. The first names a key, in the log too.
+void keyspace_lose(struct keyspace *keyspace, const struct kvs_record_view *view);
+void keyspace_lose_unnamed(struct keyspace *keyspace, uint64_t count);
+
 /// Loads all that is current in `from`, a keyspace of another region that nobody uses any more,
-/// into `to`, which is empty; keyspace_recover_finish() follows. What is damaged is left out and
+/// into `to`, which is empty; keyspace_recover_finish() follows. What is damaged is lost and
 /// counted. Returns KEYSPACE_OK, or KEYSPACE_FULL if the machine has no more memory to give;
 /// keyspace_recover_left() tells what was too much for the memory bound.
 int keyspace_read_out(struct keyspace *to, struct keyspace *from, uint64_t *damaged);

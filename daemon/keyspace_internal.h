@@ -132,6 +132,8 @@ struct keyspace {
 	uint64_t now_ms;
 	void (*ended)(void *context, const void *key, size_t key_bytes); // NULL = nobody listens
 	void *ended_context;
+	struct keyspace_damage *damage; // NULL = nobody looks
+	bool damage_seen; // in this life: writes look first
 	const struct keyspace_writer *writer; // never NULL
 	struct keyspace_owned *owners; // by index
 	struct keyspace_written written;

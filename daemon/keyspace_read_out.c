@@ -27,12 +27,19 @@ static void read_entry(void *context, uint64_t entry)
 {
 	struct reading *reading = context;
 	struct kvs_hit hit;
-	if (reading->result != KEYSPACE_OK ||
-	    kvs_table_load(reading->from, entry, &hit) != KVS_FIND_HIT ||
-	    hit.kind == KVS_ENTRY_TOMBSTONE) {
+	if (reading->result != KEYSPACE_OK) {
+		return;
+	}
+	if (kvs_table_load(reading->from, entry, &hit) != KVS_FIND_HIT) {
+		keyspace_lose_unnamed(reading->to, 1);
+		(*reading->damaged)++;
+		return;
+	}
+	if (hit.kind == KVS_ENTRY_TOMBSTONE) {
 		return;
 	}
 	if (hit.value == NULL || !is_whole(&hit)) {
+		keyspace_lose(reading->to, &hit.view);
 		(*reading->damaged)++;
 		return;
 	}

@@ -12,6 +12,7 @@
 #include "daemon/expire.h"
 #include "daemon/keyspace_create.h"
 #include "daemon/keyspace_internal.h"
+#include "daemon/log.h"
 #include "daemon/prepare.h"
 #include "daemon/recover_facts.h"
 #include "shm/crc32c.h"
@@ -58,6 +59,29 @@ static struct recover_form recover_form(const struct keyspace *keyspace,
 							       view->expiry_ms != 0);
 	}
 	return form;
+}
+
+void keyspace_lose(struct keyspace *keyspace, const struct kvs_record_view *view)
+{
+	keyspace_lose_unnamed(keyspace, 1);
+	log_error("version %llu of '%.*s' is lost: its record is damaged",
+		  (unsigned long long)view->seq, (int)view->key_bytes, (const char *)view->key);
+}
+
+void keyspace_lose_unnamed(struct keyspace *keyspace, uint64_t count)
+{
+	keyspace_counter_add(keyspace, KVS_COUNTER_recovered_lost, count);
+}
+
+// What gets another form gets another checksum: it must not cover what is not what was written.
+static bool recover_is_whole(const struct recover_form *form)
+{
+	const struct kvs_record_view *view = form->view;
+	bool keeps_value = (view->flags & KVS_RECORD_LARGE) == 0 || form->large;
+	return form->as_it_was ||
+	       (kvs_record_crc_ok(view) &&
+		(keeps_value || kvs_crc32c(0, form->value, view->value_bytes) ==
+					kvs_record_run(view).crc));
 }
 
 // A run with a large value. False if there is no room for it.
@@ -193,6 +217,10 @@ static int recover_value(struct keyspace *keyspace, const struct kvs_record_view
 	uint64_t bytes = form.record_bytes + (form.large ? view->value_bytes : UINT64_C(0));
 	uint64_t offset;
 	if (recover_is_too_much(keyspace, bytes)) {
+		return KEYSPACE_OK;
+	}
+	if (!recover_is_whole(&form)) {
+		keyspace_lose(keyspace, view);
 		return KEYSPACE_OK;
 	}
 	if (kvs_table_secure(&keyspace->table, 1) != 0) {

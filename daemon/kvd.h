@@ -10,6 +10,7 @@
 
 #include "daemon/config.h"
 #include "daemon/courier.h"
+#include "daemon/keyspace.h"
 #include "daemon/lookup.h"
 
 struct kvd {
@@ -25,6 +26,7 @@ struct kvd {
 	struct listener *listener; // accepts; owns the sessions
 	struct session_shared *sessions; // the same ones
 	struct keyspace *keyspace; // the single writer
+	struct keyspace_damage damage; // that a command met
 	struct persist *persist; // NULL under the memory policy
 	struct readers *readers; // pages, attached processes, revocation
 	struct stats *stats; // what INFO and KVD.STATS tell beyond the counters

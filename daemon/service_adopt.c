@@ -210,7 +210,8 @@ static bool tail_value(const struct kvs_region *region, const struct kvs_record_
 
 // Appends what the log has above durable_seq. A large value that is not what was written is left
 // out: its key has what it had before. Returns STORE_OK or an enum store_error.
-static int save_tail(const struct kvs_adopt *plan, struct store *store, uint64_t *records)
+static int save_tail(const struct kvs_adopt *plan, struct store *store, uint64_t *records,
+		     uint64_t *lost)
 {
 	struct kvs_region *region = plan->region;
 	struct kvs_log log = { .region = region, .segments = plan->segments };
@@ -227,8 +228,10 @@ static int save_tail(const struct kvs_adopt *plan, struct store *store, uint64_t
 			(*records)++;
 			bytes += view.record_bytes + (value != NULL ? view.value_bytes : 0u);
 		} else {
-			log_error("version %llu is lost: its large value is damaged",
-				  (unsigned long long)view.seq);
+			(*lost)++;
+			log_error("version %llu of '%.*s' is lost: its large value is damaged",
+				  (unsigned long long)view.seq, (int)view.key_bytes,
+				  (const char *)view.key);
 		}
 		bool whole = (view.flags & KVS_RECORD_MORE) == 0;
 		if (result == STORE_OK && whole && bytes >= ADOPT_COMMIT_BYTES) {
@@ -242,13 +245,14 @@ static int save_tail(const struct kvs_adopt *plan, struct store *store, uint64_t
 
 // What is only in the region goes into the store, before the region is given up. STORE_OK, or an
 // enum store_error.
-static int save(const struct kvd *kvd, const struct kvs_adopt *plan, struct store *store)
+static int save(const struct kvd *kvd, const struct kvs_adopt *plan, struct store *store,
+		uint64_t *lost)
 {
 	uint64_t records = 0;
 	if (store == NULL || plan->last_seq <= plan->durable_seq) {
 		return STORE_OK;
 	}
-	int result = save_tail(plan, store, &records);
+	int result = save_tail(plan, store, &records, lost);
 	if (result == STORE_OK) {
 		LOG_AT(LOG_LEVEL_NOTICE,
 		       "%llu records that only the region had are in %s/store now",
@@ -260,10 +264,12 @@ static int save(const struct kvd *kvd, const struct kvs_adopt *plan, struct stor
 }
 
 // The same for a region that does not verify: as much as can be read.
-static void salvage(const struct kvd *kvd, const struct kvs_adopt *plan, struct store *store)
+static void salvage(const struct kvd *kvd, const struct kvs_adopt *plan, struct store *store,
+		    uint64_t *lost)
 {
-	int result = save(kvd, plan, store);
+	int result = save(kvd, plan, store, lost);
 	if (result != STORE_OK) {
+		*lost += plan->last_seq - plan->durable_seq;
 		log_error("of versions %llu to %llu, which only the region had, some are lost: %s",
 			  (unsigned long long)plan->durable_seq + 1,
 			  (unsigned long long)plan->last_seq, store_why(store));
@@ -323,16 +329,17 @@ int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store 
 	if (!verifies(kvd, plan, result, has_store || is_damaged)) {
 		adoption->way = SERVICE_ADOPT_NOTHING;
 		if (plan->has_tail && !is_damaged) {
-			salvage(kvd, plan, store);
+			salvage(kvd, plan, store, &adoption->lost);
 		}
 		return 0;
 	}
+	adoption->lost += plan->damaged_count;
 	if (is_damaged) {
 		log_error("%s; the region of the life before has all that was in it",
 			  store_why(store));
 	}
 	if (adoption->way == SERVICE_ADOPT_READ_OUT && has_store) {
-		if (save(kvd, plan, store) != STORE_OK) {
+		if (save(kvd, plan, store, &adoption->lost) != STORE_OK) {
 			(void)snprintf(why, why_bytes, "%s", store_why(store));
 			return EX_OSERR; // not one that a keeper takes for lasting: it has the data
 		}

@@ -151,6 +151,8 @@ int service_start_keyspace(struct service *service)
 			       (unsigned long long)config->memory_bytes);
 		return EX_OSERR;
 	}
+	keyspace_tell_damage(service->kvd.keyspace, &service->kvd.damage);
+	keyspace_lose_unnamed(service->kvd.keyspace, service->adoption.lost);
 	return 0;
 }
 

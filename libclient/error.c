@@ -104,6 +104,9 @@ int kvc_error_reply(struct kvc_conn *conn, const struct kvc_reply *reply)
 	if (error_begins(reply, "IOERR ")) {
 		return KVC_NOT_DURABLE;
 	}
+	if (error_begins(reply, "DAMAGED ")) {
+		return KVC_DAMAGED;
+	}
 	if (error_begins(reply, "ERR value is not an integer") ||
 	    error_begins(reply, "ERR increment or decrement would overflow")) {
 		return KVC_NOT_NUMBER;

@@ -109,7 +109,7 @@ static int get_by_socket(kvc_reader *reader, const void *key, size_t key_bytes,
 			 struct kvc_sink *sink, bool damaged)
 {
 	int status = kvc_socket_get(reader, key, key_bytes, sink);
-	if (damaged) {
+	if (damaged && status != KVC_DAMAGED) { // kvd's own words name the key
 		kvc_error_set(reader->error_text, "%s", kvc_strerror(KVC_DAMAGED));
 	}
 	return damaged && status < 0 ? KVC_DAMAGED : status;

@@ -2,7 +2,9 @@
 //
 // kvctl dump: every key and value as JSON lines that load takes back. Keys come from SCAN, values
 // from the mapping where there is one, else by pipelined KVD.GETV; a key that goes away between the
-// two is left out. Each value is whole, but the dump is not one moment of the whole cache.
+// two is left out. Each value is whole, but the dump is not one moment of the whole cache. What
+// cannot be read is left out too, and said: who saves data from a damaged memory wants the rest.
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -29,7 +31,8 @@ struct dump {
 	size_t capacity_bytes;
 	uint64_t records;
 	uint64_t bytes;
-	int error; // errno of the first write that failed
+	uint64_t unreadable; // keys that were named and whose memory is damaged
+	int error;	     // errno of the first write that failed
 };
 
 static volatile sig_atomic_t dump_interrupted;
@@ -52,6 +55,14 @@ static void dump_record(struct dump *dump, const void *key, size_t key_bytes, co
 	dump->bytes += key_bytes + value_bytes;
 }
 
+static int dump_unreadable(struct dump *dump, const char *key, size_t key_bytes)
+{
+	dump->unreadable++;
+	(void)kvctl_error(KVCTL_CORRUPT, "%s: its memory is damaged: it is left out",
+			  kvctl_show(key, key_bytes));
+	return KVCTL_OK;
+}
+
 // One value through the mapping, into the buffer, which grows as needed.
 static int dump_read(struct dump *dump, const char *key, size_t key_bytes)
 {
@@ -65,6 +76,9 @@ static int dump_read(struct dump *dump, const char *key, size_t key_bytes)
 		}
 		if (status == KVC_OK || status == KVC_NOT_FOUND) {
 			return KVCTL_OK;
+		}
+		if (status == KVC_DAMAGED) {
+			return dump_unreadable(dump, key, key_bytes);
 		}
 		if (status != KVC_TRUNCATED) {
 			return kvctl_fail_read(dump->kvctl, status, kvctl_show(key, key_bytes));
@@ -100,6 +114,9 @@ static int dump_reply(struct dump *dump, const char *key, size_t key_bytes)
 	}
 	if (reply->type == KVC_REPLY_NIL) {
 		return KVCTL_OK;
+	}
+	if (reply->type == KVC_REPLY_ERROR && strncmp(reply->text, "DAMAGED ", 8) == 0) {
+		return dump_unreadable(dump, key, key_bytes);
 	}
 	if (reply->type == KVC_REPLY_ERROR) {
 		return kvctl_error(KVCTL_NO, "%s: %s", kvctl_show(key, key_bytes), reply->text);
@@ -154,6 +171,52 @@ static int dump_all(struct dump *dump)
 	return code;
 }
 
+// What kvd counted that no dump can have: entries whose record nobody can read, so far, and what a
+// start could not bring over.
+struct dump_missing {
+	double met;
+	double lost;
+};
+
+static int dump_ask(struct kvctl *kvctl, struct dump_missing *missing)
+{
+	const struct kvc_reply *reply;
+	int code = kvctl_command(kvctl, &reply, 1, (const char *const[]){ "KVD.STATS" });
+	if (code != KVCTL_OK) {
+		return code;
+	}
+	cJSON *root = reply->type == KVC_REPLY_STRING
+			      ? cJSON_ParseWithLength(reply->text, reply->text_bytes)
+			      : NULL;
+	const cJSON *counters = cJSON_GetObjectItemCaseSensitive(root, "counters");
+	const cJSON *met = cJSON_GetObjectItemCaseSensitive(counters, "damage_met");
+	const cJSON *lost = cJSON_GetObjectItemCaseSensitive(counters, "recovered_lost");
+	missing->met = cJSON_IsNumber(met) ? met->valuedouble : 0; // an older kvd counts neither
+	missing->lost = cJSON_IsNumber(lost) ? lost->valuedouble : 0;
+	cJSON_Delete(root);
+	return KVCTL_OK;
+}
+
+// Says whether the dump, which is written, lacks anything.
+static int dump_judge(const struct dump *dump, const struct dump_missing *before,
+		      const struct dump_missing *after)
+{
+	int code = KVCTL_OK;
+	if (dump->unreadable > 0 || after->met > before->met) {
+		code = kvctl_error(
+			KVCTL_CORRUPT,
+			"the dump is not complete: kvd's memory is damaged, kvctl verify "
+			"tells where; what is durable comes back with a restart of kvd");
+	}
+	if (after->lost > 0) {
+		code = kvctl_error(KVCTL_CORRUPT,
+				   "the dump has all that kvd has, but %.0f keys or versions could "
+				   "not be read at a start of kvd: its log names them",
+				   after->lost);
+	}
+	return code;
+}
+
 static void dump_summary(const struct dump *dump, bool named, double seconds)
 {
 	char size[16];
@@ -177,7 +240,10 @@ static int dump_to(struct dump *dump, const char *path)
 	scan_begin(&dump->scan, dump->kvctl->options.value[OPTION_match]);
 	progress_start(&dump->progress, !dump->kvctl->quiet && !(dump->kvctl->terminal && !named),
 		       0);
-	int code = dump_all(dump);
+	struct dump_missing before, after;
+	int code = dump_ask(dump->kvctl, &before);
+	code = code == KVCTL_OK ? dump_all(dump) : code;
+	code = code == KVCTL_OK ? dump_ask(dump->kvctl, &after) : code;
 	double seconds = progress_stop(&dump->progress);
 	scan_end(&dump->scan);
 	free(dump->value);
@@ -189,7 +255,7 @@ static int dump_to(struct dump *dump, const char *path)
 		return kvctl_error(KVCTL_USAGE, "cannot write %s: %s", dump->name, strerror(errno));
 	}
 	dump_summary(dump, named, seconds);
-	return KVCTL_OK;
+	return dump_judge(dump, &before, &after);
 }
 
 int cmd_dump(struct kvctl *kvctl)
