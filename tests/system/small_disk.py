@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from kept import KeptKvd  # noqa: E402
 from kvdtest import KVCTL_PROGRAM, KVD_PROGRAM, Kvd, ReplyError, Tap, wait_until  # noqa: E402
 from mounts import MountedKvd, libc, make_ext4, mount, own_namespace  # noqa: E402
 
@@ -81,6 +82,46 @@ def full(tap):
             tap.equal(kvd.kvctl('verify').returncode, 0, 'the store is whole')
             tap.equal(kvd.kvctl('backup').returncode, 0, 'a backup succeeds')
         holds(tap, kvd, durable + 1)
+        kvd.stop()
+
+
+class MountedKept(MountedKvd, KeptKvd):
+    """Whose region is kept, too."""
+
+
+def warm(tap):
+    """The next life finds its region kept, and not a page of room."""
+    with MountedKept('--persist', 'group', '--memory', '64MiB', start=False) as kvd:
+        why = mount('-t', 'tmpfs', '-o', 'size=8m,mode=0700', 'none', kvd.dir)
+        if why:
+            tap.skip('a warm start on a full file system', why)
+            return
+        kvd.start()
+        with kvd.connect() as connection:
+            connection.command('SET', 'a', VALUE)
+        tap.equal(kvd.stop(), 0, 'a life ends in order')
+        filler = os.path.join(kvd.dir, 'filler')
+        with open(filler, 'wb', buffering=0) as file:
+            try:
+                while file.write(b'x' * 4096):
+                    pass
+            except OSError:
+                pass
+        kvd.start()
+        with kvd.connect() as connection:
+            tap.equal(connection.command('STRLEN', 'a'), len(VALUE),
+                      'F: on a full file system the next serves what was kept')
+            tap.ok(isinstance(connection.command('SET', 'b', VALUE), ReplyError),
+                   'E: nothing is called durable')
+            tap.equal(state(kvd)['state'], 'degraded', 'DEGRADED')
+            os.unlink(filler)
+            recovers(connection)
+            wait_until(lambda: health(kvd) == 0, 'OK by itself')
+        kvd.kill()
+        kvd.drop_kept()
+        kvd.start()
+        with kvd.connect() as connection:
+            tap.equal(connection.command('STRLEN', 'b'), len(VALUE), 'E: then it is')
         kvd.stop()
 
 
@@ -182,6 +223,7 @@ def main():
         tap.skip('file systems of our own', why)
     else:
         full(tap)
+        warm(tap)
         quota(tap)
         read_only(tap)
     tap.done()
