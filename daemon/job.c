@@ -116,7 +116,7 @@ struct jobs *jobs_create(struct kvd *kvd)
 	struct jobs *jobs = calloc(1, sizeof(*jobs));
 	if (jobs != NULL) {
 		jobs->kvd = kvd;
-		job_backup_tidy(kvd->config.dir);
+		job_backup_tidy(kvd->config.dir, 0);
 	}
 	return jobs;
 }

@@ -13,6 +13,9 @@ struct jobs;
 struct kvd;
 struct text;
 
+/// Names of backups that somebody takes away end so; kvd removes what he forgets.
+#define JOB_FETCH_ENDING ".fetch"
+
 enum job_kind { JOB_BACKUP, JOB_VERIFY };
 
 /// So long nobody asked: the job is cancelled.

@@ -29,7 +29,8 @@
 
 #define BACKUP_COMMIT_BYTES (UINT64_C(8) << 20)
 #define BACKUP_PATH_BYTES 4096u
-#define BACKUP_NAMES_MAX 100u // of one second
+#define BACKUP_FETCH_MS 60000u // long enough to open what is complete
+#define BACKUP_NAMES_MAX 100u  // of one second
 
 struct backup {
 	struct job *job;
@@ -60,7 +61,23 @@ static void remove_work(const char *work)
 	}
 }
 
-void job_backup_tidy(const char *dir)
+static bool ends_in(const char *name, const char *ending)
+{
+	size_t length = strlen(name);
+	size_t ending_length = strlen(ending);
+	return length > ending_length && strcmp(name + length - ending_length, ending) == 0;
+}
+
+// Whoever had it made to take it away opens it as soon as it is complete; from then on the name is
+// of no use to him.
+static bool is_forgotten(const char *path, uint64_t wall_ms)
+{
+	struct stat facts;
+	return stat(path, &facts) == 0 && S_ISREG(facts.st_mode) &&
+	       (wall_ms == 0 || (uint64_t)facts.st_mtime * 1000 + BACKUP_FETCH_MS < wall_ms);
+}
+
+void job_backup_tidy(const char *dir, uint64_t wall_ms)
 {
 	char at[BACKUP_PATH_BYTES];
 	char path[BACKUP_PATH_BYTES];
@@ -68,11 +85,16 @@ void job_backup_tidy(const char *dir)
 	DIR *folder = bytes > 0 && (size_t)bytes < sizeof(at) ? opendir(at) : NULL;
 	const struct dirent *entry;
 	while (folder != NULL && (entry = readdir(folder)) != NULL) {
-		size_t length = strlen(entry->d_name);
-		if (length > 4 && strcmp(entry->d_name + length - 4, ".new") == 0 &&
-		    snprintf(path, sizeof(path), "%s/%s", at, entry->d_name) < (int)sizeof(path)) {
+		if (snprintf(path, sizeof(path), "%s/%s", at, entry->d_name) >= (int)sizeof(path)) {
+			continue;
+		}
+		if (ends_in(entry->d_name, ".new")) {
 			log_notice("removing %s, a backup that was cut off", path);
 			remove_work(path);
+		} else if (ends_in(entry->d_name, JOB_FETCH_ENDING) &&
+			   is_forgotten(path, wall_ms)) {
+			log_notice("removing %s, a backup that nobody came for", path);
+			(void)unlink(path); // if it cannot be, the next one tries again
 		}
 	}
 	if (folder != NULL) {
@@ -133,7 +155,7 @@ static bool make_folders(struct backup *backup)
 		return job_fail(job, "cannot create %s: %s; %s", backup->folder, strerror(errno),
 				remedy_of_errno(errno));
 	}
-	job_backup_tidy(job->dir);
+	job_backup_tidy(job->dir, job->seam->wall_ms());
 	if (job->name[0] == '\0') {
 		return name_by_time(backup);
 	}

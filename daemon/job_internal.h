@@ -75,8 +75,10 @@ void job_progress(struct job *job, uint64_t done_bytes);
 /// `error`.
 bool job_backup(struct job *job);
 /// Removes what is unfinished in the folder of backups of the data folder `dir`: a kvd was killed
-/// in the middle. No backup may be under way. Nobody else writes there: the folder is locked.
-void job_backup_tidy(const char *dir);
+/// in the middle; and what was to be taken away (JOB_FETCH_ENDING) and was not within a minute
+/// before `wall_ms`, or at all if that is 0: a kvctl was killed. No backup may be under way. Nobody
+/// else writes there: the folder is locked.
+void job_backup_tidy(const char *dir, uint64_t wall_ms);
 bool job_verify(struct job *job);
 
 // ---- job_child.c ----

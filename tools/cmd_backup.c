@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tools/filecopy.h"
@@ -19,6 +20,8 @@
 #include "tools/offline.h"
 #include "tools/progress.h"
 #include "tools/units.h"
+
+#define BACKUP_NAME_BYTES 80u
 
 static bool backup_copied(void *context, uint64_t done)
 {
@@ -62,28 +65,29 @@ static int backup_copy_to(struct kvctl *kvctl, int from, int to, const char *pat
 
 static int backup_copy(struct kvctl *kvctl, int from, const char *path)
 {
-	char *temporary;
-	if (asprintf(&temporary, "%s.XXXXXX", path) < 0) {
-		return kvctl_error(KVCTL_NO, "out of memory");
+	struct filecopy_target to;
+	int error = filecopy_target_open(&to, path);
+	if (error != 0) {
+		return kvctl_error(KVCTL_USAGE, "cannot write %s: %s", path, strerror(error));
 	}
-	int to = mkostemp(temporary, O_CLOEXEC); // mode 0600: it holds everybody's data
-	if (to < 0) {
-		int code = kvctl_error(KVCTL_USAGE, "cannot write %s: %s", path, strerror(errno));
-		free(temporary);
-		return code;
+	int code = backup_copy_to(kvctl, from, to.fd, path);
+	error = code == KVCTL_OK ? filecopy_target_name(&to, path) : 0;
+	if (error != 0) {
+		code = kvctl_error(KVCTL_USAGE, "cannot name it %s: %s", path, strerror(error));
 	}
-	int code = backup_copy_to(kvctl, from, to, path);
-	if (close(to) != 0 && code == KVCTL_OK) {
-		code = kvctl_error(KVCTL_USAGE, "cannot write %s: %s", path, strerror(errno));
+	error = filecopy_target_close(&to);
+	if (error != 0 && code == KVCTL_OK) {
+		code = kvctl_error(KVCTL_USAGE, "cannot write %s: %s", path, strerror(error));
 	}
-	if (code == KVCTL_OK && rename(temporary, path) != 0) {
-		code = kvctl_error(KVCTL_USAGE, "cannot name it %s: %s", path, strerror(errno));
-	}
-	if (code != KVCTL_OK) {
-		(void)unlink(temporary);
-	}
-	free(temporary);
 	return code;
+}
+
+static int backup_sync(const char *path)
+{
+	int error = filecopy_sync_folder(path);
+	return error == 0 ? KVCTL_OK
+			  : kvctl_error(KVCTL_USAGE, "cannot sync the folder of %s: %s", path,
+					strerror(error));
 }
 
 // From kvd's folder to `path`.
@@ -101,20 +105,50 @@ static int backup_take(struct kvctl *kvctl, const char *made, const char *path)
 	int code = KVCTL_OK;
 	if (seal_read(from, &facts, why, sizeof why) != 0) {
 		code = kvctl_error(KVCTL_CORRUPT, "%s: %s", made, why);
-	} else if (rename(made, path) != 0) {
+	} else if (rename(made, path) == 0) {
+		code = backup_sync(path);
+	} else {
 		code = backup_copy(kvctl, from, path); // another file system
-		if (unlink(made) != 0 && code == KVCTL_OK) {
+		// kvd's own goes when the copy and its name last, or when there is none.
+		bool copied = code == KVCTL_OK;
+		code = copied ? backup_sync(path) : code;
+		bool goes = code == KVCTL_OK || !copied;
+		if (goes && unlink(made) != 0 && errno != ENOENT && code == KVCTL_OK) {
 			(void)kvctl_remark(kvctl, 0, "%s is left behind: %s", made,
 					   strerror(errno));
 		}
 	}
 	(void)close(from);
-	int error = code == KVCTL_OK ? filecopy_sync_folder(path) : 0;
-	if (error != 0) {
-		code = kvctl_error(KVCTL_USAGE, "cannot sync the folder of %s: %s", path,
-				   strerror(error));
-	}
 	return code;
+}
+
+// Its name in kvd's folder if it is to be taken from there: what is in front of the last two words
+// is what it is called in a folder.
+static bool backup_name(char name[BACKUP_NAME_BYTES])
+{
+	char when[32];
+	struct tm parts;
+	time_t now = time(NULL);
+	if (gmtime_r(&now, &parts) == NULL ||
+	    strftime(when, sizeof when, "kvd-%Y%m%dT%H%M%SZ", &parts) == 0) {
+		return false;
+	}
+	(void)snprintf(name, BACKUP_NAME_BYTES, "%s.backup.%ld.fetch", when, (long)getpid());
+	return true;
+}
+
+// Where it goes: the caller's. NULL if memory is short.
+static char *backup_path(const char *made, const char *wanted, bool folder)
+{
+	char *path;
+	if (!wanted || !folder) {
+		return strdup(wanted ? wanted : made);
+	}
+	const char *name = strrchr(made, '/');
+	name = name ? name + 1 : made;
+	const char *end = strstr(name, ".backup.");
+	int length = end ? (int)(end - name) + (int)strlen(".backup") : (int)strlen(name);
+	return asprintf(&path, "%s/%.*s", wanted, length, name) < 0 ? NULL : path;
 }
 
 static int backup_done(const struct kvctl *kvctl, const cJSON *result, const char *path)
@@ -147,6 +181,7 @@ int cmd_backup(struct kvctl *kvctl)
 	struct stat facts;
 	cJSON *result;
 	char *path = NULL;
+	char name[BACKUP_NAME_BYTES];
 	if (wanted && !*wanted) {
 		return kvctl_error(KVCTL_USAGE, "'' is no file");
 	}
@@ -156,20 +191,18 @@ int cmd_backup(struct kvctl *kvctl)
 	    lstat(wanted, &facts) == 0) {
 		return kvctl_error(KVCTL_NO, "%s is there already: --force replaces it", wanted);
 	}
-	int code = job_run(kvctl, "KVD.BACKUP", NULL, &result);
+	if (wanted && !backup_name(name)) {
+		return kvctl_error(KVCTL_NO, "the clock cannot be read");
+	}
+	int code = job_run(kvctl, "KVD.BACKUP", wanted ? name : NULL, &result);
 	if (code != KVCTL_OK) {
 		return code;
 	}
 	const char *made = cJSON_GetStringValue(cJSON_GetObjectItem(result, "file"));
 	if (!made) {
 		code = kvctl_error(KVCTL_UNREACHABLE, "KVD.BACKUP: the reply names no file");
-	} else if (!wanted) {
-		path = strdup(made);
-	} else if (folder) {
-		const char *name = strrchr(made, '/');
-		path = asprintf(&path, "%s/%s", wanted, name ? name + 1 : made) < 0 ? NULL : path;
 	} else {
-		path = strdup(wanted);
+		path = backup_path(made, wanted, folder);
 	}
 	if (code == KVCTL_OK && !path) {
 		code = kvctl_error(KVCTL_NO, "out of memory: the backup is in %s", made);

@@ -6,8 +6,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "daemon/storage/seal.h"
@@ -97,17 +99,109 @@ bool filecopy(int from, int to, uint64_t bytes, uint32_t crc,
 	return true;
 }
 
-int filecopy_sync_folder(const char *path)
+// Opens the folder that `path` stands in, or a file without a name in it. -1 with errno.
+static int open_folder(const char *path, int flags)
 {
 	char *folder = strdup(path);
 	if (!folder) {
-		return ENOMEM;
+		return -1;
 	}
 	char *slash = strrchr(folder, '/');
 	if (slash) {
 		slash[slash == folder] = '\0';
 	}
-	int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open(slash ? folder : ".", flags | O_CLOEXEC, 0600);
+	int error = errno;
+	free(folder);
+	errno = error;
+	return fd;
+}
+
+#define SELF_FD_BYTES 32u
+
+static void self_fd(int fd, char path[SELF_FD_BYTES])
+{
+	(void)snprintf(path, SELF_FD_BYTES, "/proc/self/fd/%d", fd);
+}
+
+int filecopy_target_open(struct filecopy_target *target, const char *path)
+{
+	char self[SELF_FD_BYTES];
+	struct stat facts;
+	target->temporary = NULL;
+	target->fd = open_folder(path, O_RDWR | O_TMPFILE);
+	if (target->fd >= 0) {
+		self_fd(target->fd, self);
+		if (stat(self, &facts) == 0) {
+			return 0; // it can be given a name: /proc is there
+		}
+		(void)close(target->fd);
+	}
+	if (asprintf(&target->temporary, "%s.XXXXXX", path) < 0) {
+		target->temporary = NULL;
+		target->fd = -1;
+		return ENOMEM;
+	}
+	target->fd = mkostemp(target->temporary, O_CLOEXEC); // mode 0600
+	int error = target->fd < 0 ? errno : 0;
+	if (error != 0) {
+		free(target->temporary);
+		target->temporary = NULL;
+	}
+	return error;
+}
+
+// A name beside `path`: a link replaces nothing.
+static int name_beside(struct filecopy_target *target, const char *self, const char *path)
+{
+	if (asprintf(&target->temporary, "%s.%ld", path, (long)getpid()) < 0) {
+		target->temporary = NULL;
+		return ENOMEM;
+	}
+	if (linkat(AT_FDCWD, self, AT_FDCWD, target->temporary, AT_SYMLINK_FOLLOW) != 0) {
+		int error = errno;
+		free(target->temporary);
+		target->temporary = NULL;
+		return error;
+	}
+	return 0;
+}
+
+int filecopy_target_name(struct filecopy_target *target, const char *path)
+{
+	char self[SELF_FD_BYTES];
+	if (!target->temporary) {
+		self_fd(target->fd, self);
+		if (linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW) == 0) {
+			return 0;
+		}
+		int error = errno == EEXIST ? name_beside(target, self, path) : errno;
+		if (error != 0) {
+			return error;
+		}
+	}
+	if (rename(target->temporary, path) != 0) {
+		return errno;
+	}
+	free(target->temporary);
+	target->temporary = NULL;
+	return 0;
+}
+
+int filecopy_target_close(struct filecopy_target *target)
+{
+	int error = close(target->fd) != 0 ? errno : 0;
+	if (target->temporary) {
+		(void)unlink(target->temporary);
+		free(target->temporary);
+		target->temporary = NULL;
+	}
+	return error;
+}
+
+int filecopy_sync_folder(const char *path)
+{
+	int fd = open_folder(path, O_RDONLY | O_DIRECTORY);
 	int error = fd < 0 ? errno : 0;
 	if (fd >= 0 && fsync(fd) != 0) {
 		error = errno;
@@ -115,6 +209,5 @@ int filecopy_sync_folder(const char *path)
 	if (fd >= 0) {
 		(void)close(fd);
 	}
-	free(folder);
 	return error;
 }

@@ -21,5 +21,19 @@ bool filecopy(int from, int to, uint64_t bytes, uint32_t crc,
 	      bool (*told)(void *context, uint64_t done), void *context,
 	      struct filecopy_error *error);
 
+/// A file on its way to its name.
+struct filecopy_target {
+	int fd;
+	char *temporary; // its name; NULL: it has none, and goes with whoever made it
+};
+
+/// Makes it where `path` will stand: without a name where the file system can do that, else under
+/// one beside it. Mode 0600. Returns 0 or errno.
+int filecopy_target_open(struct filecopy_target *target, const char *path);
+/// Gives it its name, in the place of what has it. Returns 0 or errno.
+int filecopy_target_name(struct filecopy_target *target, const char *path);
+/// Closes it; what has not got its name is gone. Returns 0 or errno.
+int filecopy_target_close(struct filecopy_target *target);
+
 /// Syncs the folder that `path` stands in. 0 or errno.
 int filecopy_sync_folder(const char *path);

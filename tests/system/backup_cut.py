@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kvdtest import (KVCTL_PROGRAM, TIMEOUT_S, Kvd, KvdFailed, Tap,  # noqa: E402
@@ -199,11 +200,91 @@ def without_folder(tap):
         os.rename(kvd.dir + '.away', kvd.dir)
 
 
+def other_file_system(kvd):
+    """A folder of another one that can make files without a name; None if there is none."""
+    base = '/dev/shm'
+    try:
+        if os.stat(base).st_dev == os.stat(kvd.dir).st_dev:
+            return None
+        os.close(os.open(base, os.O_TMPFILE | os.O_RDWR))
+        return tempfile.mkdtemp(prefix='kvd-test-', dir=base)
+    except OSError:
+        return None
+
+
+def has_open_in(pid, folder):
+    try:
+        for fd in os.listdir(f'/proc/{pid}/fd'):
+            if os.readlink(f'/proc/{pid}/fd/{fd}').startswith(folder + '/'):
+                return True
+    except OSError:
+        pass
+    return False
+
+
+def killed_copying(kvd, folder):
+    """kvctl dies while it copies to another file system. Whether it did."""
+    for _ in range(TRIES):
+        path = os.path.join(folder, 'file.backup')
+        process = subprocess.Popen([KVCTL_PROGRAM, '--socket', kvd.socket, 'backup', path],
+                                   stderr=subprocess.DEVNULL)
+        while process.poll() is None and not has_open_in(process.pid, folder):
+            pass
+        process.kill()
+        process.wait()
+        if not os.path.exists(path):
+            return True
+        os.unlink(path)  # it was over sooner
+        for name in os.listdir(os.path.join(kvd.dir, 'backup')):
+            os.unlink(os.path.join(kvd.dir, 'backup', name))
+    return False
+
+
+def forgotten(tap):
+    """Of a kvctl that is killed while it takes a backup away nothing is left there, nor here."""
+    with Kvd('--persist', 'group') as kvd:
+        backups = os.path.join(kvd.dir, 'backup')
+        folder = other_file_system(kvd)
+        if folder is None:
+            tap.skip('a kvctl that is killed as it copies', 'no other file system')
+            return
+        try:
+            with kvd.connect() as connection:
+                for at in range(0, 200):
+                    connection.command('SET', b'value:%d' % at, b'v' * 200000)
+            tap.ok(killed_copying(kvd, folder), 'kvctl is killed while it copies')
+            tap.equal(os.listdir(folder), [], 'nothing is left where it copied to')
+            left = os.listdir(backups)
+            tap.ok(len(left) == 1 and left[0].endswith('.fetch'), f'kvd has its own yet: {left}')
+            tap.equal(ask(kvd, 'backup', folder).returncode, 0, 'another backup, at once')
+            taken = os.listdir(folder)
+            tap.ok(len(taken) == 1 and taken[0].startswith('kvd-') and
+                   taken[0].endswith('Z.backup'), f'is named by the time: {taken}')
+            tap.equal(os.listdir(backups), left, 'which leaves what somebody may just be opening')
+            os.utime(os.path.join(backups, left[0]), (1, 1))
+            again = os.path.join(folder, taken[0])
+            tap.equal(ask(kvd, 'backup', '--force', again).returncode, 0, 'one replaces another')
+            tap.equal((os.listdir(backups), os.listdir(folder)), ([], taken),
+                      'and what nobody came for is gone')
+            tap.equal(kvctl('verify', again).returncode, 0, 'it verifies')
+            tap.ok(killed_copying(kvd, folder) and len(os.listdir(backups)) == 1,
+                   'once more')
+            ask(kvd, 'backup')
+            kvd.kill()
+            kvd.start()
+            stays = os.listdir(backups)
+            tap.ok(len(stays) == 1 and stays[0].endswith('Z.backup'),
+                   f'the next start keeps only what was to stay there: {stays}')
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def main():
     tap = Tap()
     cut_off(tap)
     interrupted(tap)
     without_folder(tap)
+    forgotten(tap)
     tap.done()
 
 
