@@ -28,9 +28,9 @@ struct keyspace_moment *keyspace_moment_create(struct keyspace *keyspace,
 		.keys = keys,
 		.count = count,
 		.seed = seed,
-		.places = calloc(places, sizeof(*moment->places)),
+		.places = kvs_mapped_alloc(places * sizeof(*moment->places)),
 		.places_mask = places - 1,
-		.notes = calloc(count, sizeof(*moment->notes)),
+		.notes = kvs_mapped_alloc(count * sizeof(*moment->notes)),
 		.segments_words = keyspace->region->segments_count_max / 64 + 1,
 		.user = keyspace->writer->uid,
 		.values = values,
@@ -236,8 +236,9 @@ void keyspace_moment_close(struct keyspace_moment *moment)
 		moment->blocks = block->next;
 		reclaim_free(reclaim, block, block->bytes);
 	}
-	reclaim_free(reclaim, moment->places, (moment->places_mask + 1) * sizeof(*moment->places));
-	reclaim_free(reclaim, moment->notes, moment->count * sizeof(*moment->notes));
+	reclaim_free_mapped(reclaim, moment->places,
+			    (moment->places_mask + 1) * sizeof(*moment->places));
+	reclaim_free_mapped(reclaim, moment->notes, moment->count * sizeof(*moment->notes));
 	free(moment->segments);
 	free(moment->runs);
 	free(moment);

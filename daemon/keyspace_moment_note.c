@@ -130,10 +130,10 @@ static void moment_clear(struct keyspace_moment *moment)
 	size_t bytes = moment->count * sizeof(*moment->notes);
 	keyspace_moment_unpin(moment);
 	if (moment->notes_count > MOMENT_WALK_MAX) {
-		struct moment_note *notes = calloc(moment->count, sizeof(*notes));
+		struct moment_note *notes = kvs_mapped_alloc(bytes);
 		moment->is_lost = moment->is_lost || notes == NULL;
 		if (notes != NULL) {
-			reclaim_free(&moment->keyspace->reclaim, moment->notes, bytes);
+			reclaim_free_mapped(&moment->keyspace->reclaim, moment->notes, bytes);
 			moment->notes = notes;
 		}
 	} else {

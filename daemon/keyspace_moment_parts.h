@@ -9,6 +9,7 @@
 
 #include "daemon/keyspace_internal.h"
 #include "daemon/keyspace_moment.h"
+#include "shm/mapped.h"
 
 #define MOMENT_GROUP 16u // keys whose memory is asked for together
 #define MOMENT_BLOCK_BYTES RECLAIM_WHOLE_BYTES

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "shm/limits.h"
+#include "shm/mapped.h"
 
 struct reclaim_item {
 	struct reclaim_item *next;
@@ -20,12 +21,13 @@ struct reclaim_item {
 	size_t offset;
 	size_t count; // elements whose pieces are still there
 	size_t array_bytes;
+	size_t mapped_bytes; // a map of so many bytes, 0 = it is malloc()'s
 };
 
 void reclaim_map_large(void)
 {
 	// Naming it keeps it where it is.
-	(void)mallopt(M_MMAP_THRESHOLD, (int)RECLAIM_MAPPED_BYTES);
+	(void)mallopt(M_MMAP_THRESHOLD, (int)KVS_MAPPED_BYTES);
 }
 
 void reclaim_free(struct reclaim *reclaim, void *memory, size_t bytes)
@@ -39,6 +41,17 @@ void reclaim_free(struct reclaim *reclaim, void *memory, size_t bytes)
 	*item = (struct reclaim_item){ .next = reclaim->first, .bytes = bytes };
 	reclaim->first = item;
 	reclaim->waiting_bytes += bytes;
+}
+
+void reclaim_free_mapped(struct reclaim *reclaim, void *memory, size_t bytes)
+{
+	if (!memory || bytes < RECLAIM_WHOLE_BYTES ||
+	    reclaim->waiting_bytes + bytes > RECLAIM_WAITING_MAX) {
+		kvs_mapped_free(memory, bytes);
+		return;
+	}
+	reclaim_free(reclaim, memory, bytes);
+	reclaim->first->mapped_bytes = bytes;
 }
 
 /// Where the array holds its `i`-th piece. Elements need not be aligned for it in the eyes of the
@@ -118,6 +131,15 @@ static void reclaim_turn_each(struct reclaim *reclaim, struct reclaim_item *item
 	}
 }
 
+static void reclaim_item_free(struct reclaim_item *item)
+{
+	if (item->mapped_bytes > 0) {
+		kvs_mapped_free(item, item->mapped_bytes);
+	} else {
+		free(item);
+	}
+}
+
 bool reclaim_turn(struct reclaim *reclaim)
 {
 	struct reclaim_item *item = reclaim->first;
@@ -139,7 +161,7 @@ bool reclaim_turn(struct reclaim *reclaim)
 	if (from == head || madvise((void *)from, end - from, MADV_DONTNEED) != 0) {
 		reclaim->waiting_bytes -= item->bytes;
 		reclaim->first = item->next;
-		free(item);
+		reclaim_item_free(item);
 	}
 	return reclaim->first != NULL;
 }
@@ -153,7 +175,7 @@ void reclaim_finish(struct reclaim *reclaim)
 		     i++) {
 			free(reclaim_piece(item, i, item->each, item->offset));
 		}
-		free(item);
+		reclaim_item_free(item);
 	}
 	reclaim->waiting_bytes = 0;
 	reclaim->waiting_pieces = 0;

@@ -8,7 +8,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define RECLAIM_MAPPED_BYTES (256u << 10) // pieces of malloc() from here on are maps of their own
 #define RECLAIM_WHOLE_BYTES (1u << 20)	  // smaller pieces are freed at once
 #define RECLAIM_TURN_BYTES (2u << 20)	  // of the others so much in one turn
 #define RECLAIM_TURN_PIECES 1024u	  // and so many small ones,
@@ -24,14 +23,15 @@ struct reclaim {
 	size_t waiting_pieces;
 };
 
-/// Has malloc() make a map of its own for every large piece, for good: it comes zeroed from the
-/// kernel, grows without a copy, and free() gives it back. By itself glibc does so only until one
-/// was freed; from then on it takes pieces up to that size from its heap, where calloc() clears by
-/// hand (8 ms for what EXISTS of a million keys needs) and realloc() copies. Other libraries'
-/// malloc() is left as it is.
+/// Has malloc() make a map of its own for every large piece (KVS_MAPPED_BYTES), for good, unless
+/// its heap has room for it: that grows without a copy, and free() gives it back. By itself glibc
+/// does so only until one was freed; from then on its heap grows for pieces up to that size. Other
+/// libraries' malloc() is left as it is.
 void reclaim_map_large(void);
 /// Frees memory of malloc(), of which `bytes` are known to be usable; NULL is fine.
 void reclaim_free(struct reclaim *reclaim, void *memory, size_t bytes);
+/// The same for memory of kvs_mapped_alloc() and kvs_mapped_grow(), of that size.
+void reclaim_free_mapped(struct reclaim *reclaim, void *memory, size_t bytes);
 /// Frees an array of malloc() and what `count` elements of `each` bytes in it point to, at `offset`
 /// in the element: memory of malloc(), too. `bytes` are the array's, `all_bytes` with the pieces.
 void reclaim_free_each(struct reclaim *reclaim, void *array, size_t bytes, size_t count,

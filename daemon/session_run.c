@@ -263,9 +263,10 @@ static enum resp_result session_step(struct session *session, uint64_t until_ns)
 
 void session_request_free(struct session_shared *shared, struct resp_request *request)
 {
-	reclaim_free(&shared->reclaim, request->argv,
-		     request->argv_capacity * sizeof(*request->argv));
+	reclaim_free_mapped(&shared->reclaim, request->argv,
+			    request->argv_capacity * sizeof(*request->argv));
 	request->argv = NULL;
+	request->argv_capacity = 0;
 	resp_request_free(request);
 }
 

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shm/mapped.h"
+
 #define RESP_ARGV_FIRST 8u
 
 static enum resp_result resp_fail(struct resp_request *request, const char *error)
@@ -28,7 +30,9 @@ static bool resp_argv_reserve(struct resp_request *request, uint32_t count)
 		return true;
 	}
 	uint32_t capacity = request->argv_capacity ? request->argv_capacity * 2 : RESP_ARGV_FIRST;
-	struct resp_arg *argv = realloc(request->argv, (size_t)capacity * sizeof(*argv));
+	size_t bytes = request->argv_capacity * sizeof(struct resp_arg);
+	struct resp_arg *argv =
+		kvs_mapped_grow(request->argv, bytes, (size_t)capacity * sizeof(*argv));
 	if (!argv) {
 		return false;
 	}
@@ -433,7 +437,7 @@ void resp_request_moved(const struct resp_request_state *state, struct resp_requ
 
 void resp_request_free(struct resp_request *request)
 {
-	free(request->argv);
+	kvs_mapped_free(request->argv, request->argv_capacity * sizeof(*request->argv));
 	free(request->text);
 	*request = (struct resp_request){ 0 };
 }

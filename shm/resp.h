@@ -72,9 +72,9 @@ struct resp_request {
 
 /// Parses one request (array of bulk strings, or an inline command with Redis's quoting) from the
 /// `bytes` bytes at `input`, which must begin where the request begins. RESP_MORE and RESP_CUT
-/// consume nothing, except while a request over a limit is being dropped. Grows request->argv and
-/// request->text with realloc; RESP_ERROR "out of memory" if that fails. After RESP_MORE the same
-/// request and state must be passed again, with more input at the same address or after
+/// consume nothing, except while a request over a limit is being dropped. Grows request->argv
+/// (shm/mapped.h) and request->text; RESP_ERROR "out of memory" if that fails. After RESP_MORE the
+/// same request and state must be passed again, with more input at the same address or after
 /// resp_request_moved(); after RESP_CUT too, with what there is.
 enum resp_result resp_parse_request(struct resp_request_state *state, const char *input,
 				    size_t bytes, const struct resp_limits *limits,

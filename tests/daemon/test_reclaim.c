@@ -10,6 +10,7 @@
 
 #include "daemon/reclaim.h"
 #include "shm/limits.h"
+#include "shm/mapped.h"
 #include "tests/tap/tap.h"
 
 #define BIG_BYTES (9u << 20)
@@ -116,8 +117,8 @@ static void test_mapped(void)
 	}
 	(void)maps_with(16u << 20); // glibc would keep so much in its heap from now on
 	ok_u64(maps_with(8u << 20), 1, "D: a large piece is a map of its own, whatever was freed");
-	ok_u64(maps_with(RECLAIM_MAPPED_BYTES), 1, "from a bound on");
-	ok_u64(maps_with(RECLAIM_MAPPED_BYTES / 2), 0, "small pieces are not maps");
+	ok_u64(maps_with(KVS_MAPPED_BYTES), 1, "from a bound on");
+	ok_u64(maps_with(KVS_MAPPED_BYTES / 2), 0, "small pieces are not maps");
 }
 
 int main(void)
@@ -150,6 +151,16 @@ int main(void)
 	}
 	(void)reclaim_turn(&reclaim);
 	ok_u64(reclaim.waiting_bytes / BIG_BYTES, 2, "several pieces wait together");
+	char *map = kvs_mapped_alloc(BIG_BYTES);
+	map[BIG_BYTES - 1] = 'z';
+	reclaim_free_mapped(&reclaim, map, BIG_BYTES);
+	size_t waiting = reclaim.waiting_bytes;
+	(void)reclaim_turn(&reclaim);
+	ok_u64(waiting - reclaim.waiting_bytes, RECLAIM_TURN_BYTES, "G: a map goes in parts, too");
+	for (unsigned i = 0; i < BIG_BYTES / RECLAIM_TURN_BYTES; i++) {
+		(void)reclaim_turn(&reclaim);
+	}
+	ok(msync(map, KVS_PAGE_BYTES, MS_ASYNC) != 0, "and is gone then");
 	reclaim_finish(&reclaim);
 	ok(!reclaim.first && reclaim.waiting_bytes == 0, "at the end all of it goes");
 	return tap_done();
