@@ -454,6 +454,7 @@ int main(void)
 	}
 	ok(wrong == 0 && all > 100, "%u allocations refused amid commands", all);
 	test_promises();
+	connect_anew(); // nobody tracks any more
 	tracking_destroy(&rig.kvd);
 	events_destroy(&rig.kvd);
 	rig_close(&rig);
