@@ -29,9 +29,16 @@ struct files_shares files_share(uint64_t limit)
 	shares.flight_kept = kept < FILES_FLIGHT_KEPT ? kept : FILES_FLIGHT_KEPT;
 	uint64_t others = FILES_OF_KVD + shares.flight_max + 2 * (uint64_t)KVS_CLIENTS_RESERVED;
 	uint64_t left = limit > others ? limit - others : 0;
-	shares.clients_max = files_at_least(left / 2, 1);
-	shares.attached_max = shares.clients_max + KVS_CLIENTS_RESERVED;
+	shares.clients = files_at_least(left, 2);
+	// Who is not watched reads through its socket; who is not connected does nothing.
+	shares.clients_max = files_at_least(left / 3 * 2, 1);
 	return shares;
+}
+
+uint64_t files_attached_max(const struct files_shares *shares, uint64_t clients_max)
+{
+	uint64_t left = shares->clients > clients_max ? shares->clients - clients_max : 1;
+	return left + KVS_CLIENTS_RESERVED;
 }
 
 uint64_t files_limit(void)

@@ -9,15 +9,17 @@
 #include <stdint.h>
 
 struct files_shares {
-	uint64_t limit;	       // of the process
-	uint64_t clients_max;  // connections that have a descriptor, those kept for root aside
-	uint64_t attached_max; // processes that can be watched
-	uint64_t flight_max;   // descriptors on their way to clients
-	uint64_t flight_kept;  // of them, those that only root and kvd's own user may use
+	uint64_t limit;	      // of the process
+	uint64_t clients;     // for connections and for processes that are watched, together
+	uint64_t clients_max; // connections at most, those kept for root aside
+	uint64_t flight_max;  // descriptors on their way to clients
+	uint64_t flight_kept; // of them, those that only root and kvd's own user may use
 };
 
 /// The shares of `limit` descriptors; each is at least what one client needs.
 struct files_shares files_share(uint64_t limit);
+/// Processes that can be watched beside so many connections.
+uint64_t files_attached_max(const struct files_shares *shares, uint64_t clients_max);
 /// RLIMIT_NOFILE as it is now. Any thread.
 uint64_t files_limit(void);
 /// Raises it as far as it goes without privilege.

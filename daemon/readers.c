@@ -15,7 +15,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "daemon/files.h"
 #include "daemon/keyspace.h"
 #include "daemon/log.h"
 #include "daemon/readers_parts.h"
@@ -62,7 +61,7 @@ int readers_create(struct readers **out, struct kvd *kvd, struct kvs_epoch_domai
 	readers->domain = domain;
 	readers->region = region;
 	readers->gen_fd = gen_fd;
-	readers->clients_max = files_share(files_limit()).attached_max;
+	readers->files = files_share(files_limit());
 	TAILQ_INIT(&readers->clients);
 	LIST_INIT(&readers->users);
 	readers->own_page = mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE,

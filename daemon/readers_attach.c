@@ -230,8 +230,9 @@ static bool readers_has_page(const struct readers *readers, struct session *sess
 /// error if not.
 static bool readers_may_watch(const struct readers *readers, struct session *session)
 {
-	uint64_t max = readers->clients_max;
-	uint64_t share = max * readers->kvd->config.pages_share_percent / 100;
+	const struct config *config = &readers->kvd->config;
+	uint64_t max = files_attached_max(&readers->files, config->clients_max);
+	uint64_t share = max * config->pages_share_percent / 100;
 	uint32_t mine = readers_clients(readers, session->uid);
 	bool bounded = session->uid != 0 && session->uid != geteuid();
 	if (readers->count < max && (!bounded || mine < share || mine == 0)) {

@@ -6,6 +6,7 @@
 
 #include <sys/queue.h>
 
+#include "daemon/files.h"
 #include "daemon/kvd.h"
 #include "daemon/loop.h"
 #include "daemon/readers.h"
@@ -45,7 +46,7 @@ struct readers {
 	size_t count;
 	LIST_HEAD(, readers_user) users;
 	uint32_t pages; // of all clients
-	uint64_t clients_max; // processes that there are descriptors for, to watch them
+	struct files_shares files; // of the descriptors; each process that is watched takes one
 	struct kvs_reader_page *own_page;
 	struct kvs_epoch_page *own_entry;
 	uint32_t own_slots;
