@@ -261,7 +261,6 @@ static void command_queue(struct call *call)
 /// useless or over.
 static enum command_outcome command_no_room(struct call *call, int result)
 {
-	struct stats *stats = call->kvd->stats;
 	if (result == KEYSPACE_WAIT && !call->session->no_wait) {
 		return COMMAND_PARK;
 	}
@@ -291,8 +290,7 @@ static enum command_outcome command_no_room(struct call *call, int result)
 		commands_reject_stored(call);
 		return COMMAND_DONE;
 	}
-	stats_add(stats, KVS_COUNTER_writes_refused, 1);
-	commands_reject(call, COMMANDS_TEXT_OOM);
+	commands_reject_memory(call);
 	return COMMAND_DONE;
 }
 
@@ -461,7 +459,7 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 	if (__builtin_expect(config_is_bounded(&kvd->config), 0) && command_is_over_bound(&call)) {
 		session->commands_count++;
 		session_pins_wanted(kvd->sessions);
-		commands_reject(&call, COMMANDS_TEXT_OOM);
+		commands_reject_memory(&call);
 		return COMMAND_DONE;
 	}
 	uint32_t flags = call.command->flags;

@@ -6,10 +6,12 @@
 
 #include <stdio.h>
 
+#include "daemon/keyspace.h"
 #include "daemon/refuse.h"
 #include "daemon/session_guard.h"
 
 #define GUARD_TEXT_BYTES 320u
+#define GUARD_MUCH_PART 64u // of the memory is worth telling who holds it
 
 struct guard_right {
 	uint32_t flag;
@@ -110,6 +112,54 @@ void commands_reject_stored(struct call *call)
 	refuse(session, REFUSAL_STORED, "%s", text);
 	char line[GUARD_TEXT_BYTES + 32];
 	(void)snprintf(line, sizeof(line), "OOM command not allowed: %s", text);
+	commands_reject(call, line);
+}
+
+/// Why there is no memory, and the remedy.
+static void guard_memory_text(struct kvd *kvd, char *text, size_t text_bytes)
+{
+	const struct config *config = &kvd->config;
+	const struct keyspace *keyspace = kvd->keyspace;
+	uint64_t used = keyspace_used_bytes(keyspace);
+	uint64_t readers = keyspace_held_bytes(keyspace, 0);
+	uint64_t replies = keyspace_orphaned_bytes(keyspace);
+	uint64_t much = config->memory_bytes / GUARD_MUCH_PART;
+	if (config_is_bounded(config) && used > config->maxmemory_bytes) {
+		(void)snprintf(text, text_bytes,
+			       "%llu bytes are in use, maxmemory is %llu: raise it (CONFIG SET "
+			       "maxmemory), or remove keys",
+			       (unsigned long long)used,
+			       (unsigned long long)config->maxmemory_bytes);
+	} else if (keyspace_waits_for_store(keyspace)) {
+		(void)snprintf(text, text_bytes,
+			       "what was written waits for the store: its disk is slow, full or "
+			       "broken (kvctl health), or write-wait too short");
+	} else if (readers > much) {
+		(void)snprintf(
+			text, text_bytes,
+			"%llu bytes wait for readers to end their views: kvctl readers names "
+			"them, or lower revoke, or raise write-wait",
+			(unsigned long long)readers);
+	} else if (replies > much) {
+		(void)snprintf(text, text_bytes,
+			       "%llu bytes are kept by replies that clients do not read (kvctl "
+			       "clients), or raise memory",
+			       (unsigned long long)replies);
+	} else {
+		(void)snprintf(text, text_bytes,
+			       "all %llu bytes are in use: remove keys, let them expire, or start "
+			       "kvd with more memory",
+			       (unsigned long long)config->memory_bytes);
+	}
+}
+
+void commands_reject_memory(struct call *call)
+{
+	char text[GUARD_TEXT_BYTES];
+	char line[GUARD_TEXT_BYTES + sizeof(COMMANDS_TEXT_OOM) + 2];
+	guard_memory_text(call->kvd, text, sizeof(text));
+	refuse(call->session, REFUSAL_MEMORY, "%s", text);
+	(void)snprintf(line, sizeof(line), "%s %s", COMMANDS_TEXT_OOM, text);
 	commands_reject(call, line);
 }
 

@@ -235,6 +235,8 @@ void commands_reject(struct call *call, const char *text);
 
 /// A write would have let its user own more than its quota: answers that.
 void commands_reject_stored(struct call *call);
+/// There is no memory for it: which bound was reached or what holds the memory, and what to change.
+void commands_reject_memory(struct call *call);
 /// A write brought a key with which too many collide: answers that.
 void commands_reject_crowded(struct call *call);
 /// A write would have taken the place of what cannot be read: answers that.

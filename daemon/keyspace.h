@@ -121,6 +121,8 @@ int keyspace_admit(struct keyspace *keyspace, size_t bytes);
 
 /// Bytes that the table, the log's segments in use and large values take.
 uint64_t keyspace_used_bytes(const struct keyspace *keyspace);
+/// Must writes wait until some of what was written is durable?
+bool keyspace_waits_for_store(const struct keyspace *keyspace);
 
 /// Keys that exist now (expired ones that nobody touched yet count, as in Redis).
 uint64_t keyspace_count(const struct keyspace *keyspace);

@@ -246,6 +246,11 @@ bool keyspace_queue_is_full(const struct keyspace *keyspace, uint64_t bytes)
 	return waiting > 0 && waiting + bytes > bound;
 }
 
+bool keyspace_waits_for_store(const struct keyspace *keyspace)
+{
+	return keyspace_queue_is_full(keyspace, keyspace->region->segment_bytes);
+}
+
 // Looks at some reader pages, and revokes who stands in the way for longer than `deadline_ns`.
 static void room_scan(struct keyspace *keyspace, uint64_t now_ns, uint64_t deadline_ns)
 {

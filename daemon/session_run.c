@@ -432,7 +432,8 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 		if (!session->no_wait) {
 			return false;
 		}
-		reply_error(session, "OOM command not allowed when used memory > 'maxmemory'.");
+		reply_error(session, "OOM command not allowed when used memory > 'maxmemory'. It "
+				     "has waited for write-wait");
 	}
 	session->no_wait = false;
 	size_t input_end = session->input_start + request->consumed;

@@ -112,6 +112,15 @@ class ReplyError(Exception):
         return hash(str(self))
 
 
+class Refused(ReplyError):
+    """Equal to each error reply that contains what this begins with: an answer and its remedy."""
+
+    def __eq__(self, other):
+        return isinstance(other, ReplyError) and str(self) in str(other)
+
+    __hash__ = ReplyError.__hash__
+
+
 class Push(list):
     """A RESP3 push frame."""
 

@@ -8,9 +8,9 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from kvdtest import Kvd, ReplyError, Tap, seed, wait_until  # noqa: E402
+from kvdtest import Kvd, Refused, ReplyError, Tap, seed, wait_until  # noqa: E402
 
-OOM = ReplyError("OOM command not allowed when used memory > 'maxmemory'.")
+OOM = Refused("OOM command not allowed when used memory > 'maxmemory'. ")
 
 
 def error(text):
@@ -123,7 +123,7 @@ def test_full(tap):
         tap.equal(c.command('GET', 'key:0'), value, 'G: reading goes on')
         tap.equal(c.command('MSET', 'a', value, 'b', value * 100), OOM, 'G: MSET is refused whole')
         c.pipeline([('MULTI',), ('SET', 'c', value * 100), ('GET', 'key:0')])
-        tap.equal(c.command('EXEC'), ReplyError('EXECABORT Transaction discarded because of: '
+        tap.equal(c.command('EXEC'), Refused('EXECABORT Transaction discarded because of: '
                                                 + str(OOM)), 'G: EXEC is refused whole')
         tap.equal(c.command('EXISTS', 'a', 'b', 'c'), 0, 'I: nothing of either was applied')
         tap.equal(c.command('GET', 'key:1'), value, 'the connection is in order')

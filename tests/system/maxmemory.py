@@ -2,9 +2,9 @@
 #
 # CONFIG SET maxmemory: a bound that writes meet at once, as in Redis with noeviction, while reads
 # and removals go on. And a memory that the machine does not have.
-from kvdtest import Kvd, ReplyError, Tap
+from kvdtest import Kvd, Refused, Tap
 
-OOM = ReplyError("OOM command not allowed when used memory > 'maxmemory'.")
+OOM = Refused("OOM command not allowed when used memory > 'maxmemory'. ")
 MEMORY = 64 << 20
 
 
@@ -42,12 +42,26 @@ def test_multi(tap, c, other):
     c.command('SET', 'x', '1')
     other.command('CONFIG', 'SET', 'maxmemory', '1')
     tap.equal(c.command('EXEC'),
-              ReplyError(f'EXECABORT Transaction discarded because of: {OOM}'),
+              Refused(f'EXECABORT Transaction discarded because of: {OOM}'),
               'EXEC is refused, whole, if the bound came meanwhile')
     c.command('MULTI')
     c.command('GET', 'b')
     c.command('DEL', 'b')
     tap.equal(c.command('EXEC'), [b'2', 1], 'EXEC without such writes is not')
+
+
+def test_remedies(tap, kvd, c):
+    said = str(c.command('SET', 'b', '2'))
+    tap.ok('maxmemory is 1: raise it (CONFIG SET maxmemory)' in said,
+           f'G: the answer helps: {said}')
+    for _ in range(100):
+        c.command('SET', 'b', '2')
+    rows = dict(line.split(b':', 1) for line in
+                c.command('INFO', 'everything').split(b'\r\n') if b':' in line)
+    refused = int(rows[b'writes_refused'])
+    lines = kvd.log().count('a write is refused to client')
+    tap.ok(refused >= 101 and 1 <= lines < 100,
+           f'and is counted and logged, not always: {refused}, {lines}')
 
 
 def test_machine(tap):
@@ -67,6 +81,7 @@ def main():
         test_multi(tap, kvd.connect(), kvd.connect())
     with Kvd('--memory', MEMORY, '--maxmemory', '1') as kvd:
         tap.equal(kvd.connect().command('SET', 'a', '1'), OOM, 'it can be given at the start')
+        test_remedies(tap, kvd, kvd.connect())
     test_machine(tap)
     tap.done()
 

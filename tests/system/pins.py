@@ -6,7 +6,9 @@ A large value is sent from where it stands. Who asks for it and does not read ke
 key has another by now: as much as some memory, and not when that is wanted.
 """
 import contextlib
+import mmap
 import os
+import socket
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
@@ -110,9 +112,38 @@ def bounded(tap):
         tap.ok((kept, dropped) == (0, 1), f'G: so it is with maxmemory: {kept}, {dropped}')
 
 
+def reading(connection):
+    """Attaches and opens a view that does not end; the page, to keep."""
+    told = connection.command('KVD.READERS')
+    epoch = dict(zip(told[::2], told[1::2]))[b'epoch']
+    connection.send(connection.encode('KVD.ATTACH'))
+    _, fds, _, _ = socket.recv_fds(connection.sock, 1 << 16, 3)
+    page = mmap.mmap(fds[1], 4096)
+    page[128:136] = ((epoch << 16) + 1).to_bytes(8, 'little')  # the first slot
+    for fd in fds:
+        os.close(fd)
+    return page
+
+
+def remedies(tap):
+    """Who is refused memory learns what holds it."""
+    with Kvd(*OPTIONS, '--on-stuck', 'block', '--write-wait', '100ms') as kvd, \
+            kvd.connect() as client, kvd.connect() as reader:
+        client.command('SET', 'big', value('a', 4 * MIB))
+        page = reading(reader)
+        said = 'OK'
+        for _ in range(40):
+            said = client.command('SET', 'big', value('b', 4 * MIB))
+            if said != 'OK':
+                break
+        tap.ok('kvctl readers' in str(said), f'G: a view that does not end: {said}')
+        tap.ok('kvctl readers' in kvd.log(), 'the log says the same')
+        page.close()
+
+
 def main():
     tap = Tap()
-    for part in (bound, wanted, harmless, bounded):
+    for part in (bound, wanted, harmless, bounded, remedies):
         part(tap)
     return tap.done()
 

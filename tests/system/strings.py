@@ -7,9 +7,9 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from kvdtest import Kvd, ReplyError, Tap, seed  # noqa: E402
+from kvdtest import Kvd, Refused, ReplyError, Tap, seed  # noqa: E402
 
-OOM = ReplyError("OOM command not allowed when used memory > 'maxmemory'.")
+OOM = Refused("OOM command not allowed when used memory > 'maxmemory'. ")
 TOO_LONG = ReplyError('ERR string exceeds maximum allowed size (proto-max-bulk-len)')
 SYNTAX = ReplyError('ERR syntax error')
 MIB = 1 << 20
