@@ -28,6 +28,7 @@
 #include "shm/epoch_scan.h"
 #include "shm/layouts.h"
 #include "shm/region.h"
+#include "shm/table.h"
 
 #define ADOPT_COMMIT_BYTES (UINT64_C(8) << 20) // of records, in one transaction
 
@@ -208,6 +209,28 @@ static bool tail_value(const struct kvs_region *region, const struct kvs_record_
 	return kvs_crc32c(0, *value, view->value_bytes) == kvs_record_run(view).crc;
 }
 
+// Moves `at` behind what is bad where it stands, and from the end of a segment to the next.
+static void step_over_bad(const struct kvs_adopt *plan, struct kvs_log_position *at, uint64_t *lost)
+{
+	while (at->segment != plan->end.segment || at->offset < plan->end.offset) {
+		const struct kvs_segment *segment = &plan->segments[at->segment];
+		uint64_t start = kvs_region_segment_offset(plan->region, at->segment);
+		if (at->offset >= segment->used_bytes) {
+			*at = (struct kvs_log_position){ .segment = segment->next, .offset = 0 };
+			continue;
+		}
+		const struct kvs_adopt_bad *bad = kvs_adopt_bad_at(plan, start + at->offset);
+		if (bad == NULL) {
+			return;
+		}
+		*lost += bad->count;
+		log_error("versions %llu to %llu are lost: their records are damaged",
+			  (unsigned long long)bad->seq,
+			  (unsigned long long)(bad->seq + bad->count - 1));
+		at->offset = (uint32_t)(bad->end - start);
+	}
+}
+
 // Appends what the log has above durable_seq. A large value that is not what was written is left
 // out: its key has what it had before. Returns STORE_OK or an enum store_error.
 static int save_tail(const struct kvs_adopt *plan, struct store *store, uint64_t *records,
@@ -220,6 +243,7 @@ static int save_tail(const struct kvs_adopt *plan, struct store *store, uint64_t
 	uint64_t bytes = 0;
 	int result = store_begin(store);
 	result = result == STORE_OK ? region_put_writers(region->base, store) : result;
+	step_over_bad(plan, &at, lost);
 	while (result == STORE_OK && kvs_log_follow(&log, &at, plan->end, &view)) {
 		const void *value;
 		uint64_t place;
@@ -239,6 +263,7 @@ static int save_tail(const struct kvs_adopt *plan, struct store *store, uint64_t
 			result = store_commit(store, view.seq);
 			result = result == STORE_OK ? store_begin(store) : result;
 		}
+		step_over_bad(plan, &at, lost);
 	}
 	return result == STORE_OK ? store_commit(store, plan->last_seq) : result;
 }
@@ -276,6 +301,24 @@ static void salvage(const struct kvd *kvd, const struct kvs_adopt *plan, struct 
 	}
 }
 
+// Keys whose entries are cleared, because what they name is not what was written.
+static void say_lost(const struct kvs_adopt *plan)
+{
+	for (size_t i = 0; i < plan->clears_count; i++) {
+		struct kvs_hit hit;
+		if (plan->clears[i].damaged &&
+		    kvs_table_load(&plan->region->map, plan->clears[i].entry, &hit) ==
+			    KVS_FIND_HIT &&
+		    kvs_entry_tag_matches(plan->clears[i].entry,
+					  kvs_map_hash(&plan->region->map, hit.view.key,
+						       hit.view.key_bytes))) {
+			log_error("version %llu of '%.*s' is lost: its record is damaged",
+				  (unsigned long long)hit.view.seq, (int)hit.view.key_bytes,
+				  (const char *)hit.view.key);
+		}
+	}
+}
+
 // Does the plan stand? Otherwise the log says why.
 static bool verifies(const struct kvd *kvd, const struct kvs_adopt *plan, int result,
 		     bool has_store)
@@ -291,7 +334,9 @@ static bool verifies(const struct kvd *kvd, const struct kvs_adopt *plan, int re
 		return false;
 	}
 	if (plan->damaged_count > 0) {
-		log_error("%llu keys are lost: their entries in the table are damaged",
+		say_lost(plan);
+		log_error("%llu keys are lost: their records, or their entries in the table, are "
+			  "damaged; all others are taken over",
 			  (unsigned long long)plan->damaged_count);
 	}
 	return true;

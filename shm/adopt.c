@@ -75,6 +75,7 @@ void kvs_adopt_fini(struct kvs_adopt *plan)
 	free(plan->runs);
 	free(plan->clears);
 	free(plan->owners);
+	free(plan->bad);
 	memset(plan, 0, sizeof(*plan));
 }
 
@@ -166,6 +167,7 @@ static int adopt_log(struct kvs_adopt *plan, struct kvs_log *log)
 	log->touched_count = plan->touched_count;
 	log->survivor.segment = plan->survivor;
 	adopt_prepared(log);
+	kvs_adopt_fill_bad(plan);
 	// First: should this be cut short, what is newer than the newest head counts as free.
 	kvs_store_release(&region->header->segment_chain_head, plan->end.segment);
 	// Lowest indexes on top, as in kvs_log_init().

@@ -40,6 +40,14 @@ struct kvs_adopt_clear {
 	bool damaged; // it cannot be; not just left over
 };
 
+/// Bytes of the log that are not the records that were written there.
+struct kvs_adopt_bad {
+	uint64_t offset; // from the start of the region
+	uint64_t end;	 // behind it: the next whole record, or the end of the segment
+	uint64_t seq;	 // of the first record that was there
+	uint64_t count;	 // of records
+};
+
 /// What the current records of one writer are, removals apart.
 struct kvs_adopt_owner {
 	uint64_t bytes;
@@ -62,6 +70,8 @@ struct kvs_adopt {
 	struct kvs_log_position end; // behind the last whole batch
 	uint64_t cut_records; // behind `end`: of a batch that was not complete
 	uint32_t survivor; // survivor segment that can go on, KVS_SEGMENT_NONE = none
+	struct kvs_adopt_bad *bad; // by offset
+	size_t bad_count, bad_capacity;
 	bool has_tail; // from `unpersisted` to `end` are whole batches, whatever is wrong
 
 	uint64_t populated[KVS_RANGES_COUNT]; // of the table ranges
@@ -84,8 +94,10 @@ struct kvs_adopt {
 };
 
 /// Looks at all of the region (from kvs_region_adopt()) and fills `plan`. `durable_seq`: everything
-/// up to it is in the store; UINT64_MAX = everything applied counts as durable. Returns 0; -EUCLEAN
-/// with plan->why if the log cannot be followed; -ENOMEM. In each case kvs_adopt_fini() frees.
+/// up to it is in the store; UINT64_MAX = everything applied counts as durable. Records that are
+/// durable and not what was written are passed over: entries that name one count as damaged.
+/// Returns 0; -EUCLEAN with plan->why if the log cannot be followed; -ENOMEM. In each case
+/// kvs_adopt_fini() frees.
 /// Call with: no writer alive. Thread must: be the new writer. Orders: nothing; nothing is written.
 int kvs_adopt_plan(struct kvs_adopt *plan, struct kvs_region *region, uint64_t durable_seq);
 void kvs_adopt_fini(struct kvs_adopt *plan);
@@ -111,6 +123,18 @@ int kvs_adopt_apply(struct kvs_adopt *plan, const struct kvs_adopt_parts *parts)
 /// Room for one more element of a growing array; false if memory is short.
 bool kvs_adopt_grow(void *array, size_t count, size_t *capacity, size_t element_bytes);
 int kvs_adopt_plan_log(struct kvs_adopt *plan);
+/// The bad bytes of the log among which `offset` is, or NULL.
+const struct kvs_adopt_bad *kvs_adopt_bad_at(const struct kvs_adopt *plan, uint64_t offset);
+/// The first whole record of a segment behind the one at offset `after`, whose seq was `seq`; false
+/// if there is none: then *next is the segment's end.
+bool kvs_adopt_next_whole(const struct kvs_adopt *plan, uint32_t segment, uint32_t after,
+			  uint64_t seq, struct kvs_log_position *next, uint64_t *next_seq);
+/// Notes that `count` records between the two places are bad; -1 if memory is short.
+int kvs_adopt_note_bad(struct kvs_adopt *plan, struct kvs_log_position from,
+		       struct kvs_log_position to, uint64_t seq, uint64_t count);
+void kvs_adopt_sort_bad(struct kvs_adopt *plan);
+/// Writes records that nothing names over what is bad, so that the segment can be walked again.
+void kvs_adopt_fill_bad(const struct kvs_adopt *plan);
 int kvs_adopt_plan_table(struct kvs_adopt *plan);
 /// A record names the run: `referenced` if it is current.
 bool kvs_adopt_note_run(struct kvs_adopt *plan, const struct kvs_record_view *view,

@@ -105,6 +105,8 @@ static uint32_t head_with(const struct kvs_adopt *plan, uint64_t seq)
 struct walk {
 	uint64_t expected_seq;
 	bool unpersisted_found, unapplied_found;
+	uint64_t bad_seq; // of the first bad record that is not durable, 0 = none
+	uint32_t bad_segment;
 };
 
 static void walk_note(struct kvs_adopt *plan, struct walk *walk, struct kvs_log_position at,
@@ -121,6 +123,38 @@ static void walk_note(struct kvs_adopt *plan, struct walk *walk, struct kvs_log_
 	}
 }
 
+// Goes on behind a record that is not whole, though it was applied. Where that leads to no record
+// that could be the next, the rest of the segment is bad.
+static int pass_over(struct kvs_adopt *plan, struct kvs_log_position *at, bool last,
+		     struct walk *walk)
+{
+	struct kvs_log_position next;
+	uint64_t seq = walk->expected_seq;
+	uint64_t next_seq = plan->applied_seq + 1;
+	if (!kvs_adopt_next_whole(plan, at->segment, at->offset, seq, &next, &next_seq) && !last) {
+		next_seq = plan->segments[at->segment].last_seq + 1;
+	}
+	walk_note(plan, walk, *at, seq);
+	if (next_seq > plan->applied_seq + 1) {
+		// Of a batch that was under way only a part would be left.
+		return log_damaged(plan, "the end of what was applied cannot be found, at version",
+				   at->segment, seq);
+	}
+	if (walk->bad_seq == 0 && next_seq - 1 > plan->durable_seq) {
+		walk->bad_seq = seq;
+		walk->bad_segment = at->segment;
+	}
+	if (kvs_adopt_note_bad(plan, *at, next, seq, next_seq - seq) != 0) {
+		return -ENOMEM;
+	}
+	walk->expected_seq = next_seq;
+	*at = next;
+	plan->end = next;
+	plan->last_seq = next_seq - 1;
+	plan->cut_records = 0;
+	return 0;
+}
+
 // Walks one head segment. 0: to its end, 1: the log ends in it.
 static int walk_segment(struct kvs_adopt *plan, uint32_t index, bool last, struct walk *walk)
 {
@@ -135,6 +169,13 @@ static int walk_segment(struct kvs_adopt *plan, uint32_t index, bool last, struc
 			     view.seq == walk->expected_seq && kvs_record_crc_ok(&view);
 		if (!whole && last && walk->expected_seq > plan->applied_seq) {
 			return 1; // being written when the writer was killed
+		}
+		if (!whole && walk->expected_seq <= plan->applied_seq) {
+			int result = pass_over(plan, &at, last, walk);
+			if (result != 0) {
+				return result;
+			}
+			continue;
 		}
 		if (!whole) {
 			return log_damaged(plan, "a record is not what was written, at version",
@@ -189,7 +230,10 @@ static int walk_tail(struct kvs_adopt *plan)
 	if (!walk.unapplied_found || plan->applied_seq >= plan->last_seq) {
 		plan->unapplied = plan->end;
 	}
-	return 0;
+	kvs_adopt_sort_bad(plan);
+	return walk.bad_seq == 0 ? 0
+				 : log_damaged(plan, "a record is not what was written, at version",
+					       walk.bad_segment, walk.bad_seq);
 }
 
 // Head segments behind the end hold only what is cut.

@@ -73,7 +73,8 @@ static bool entry_is_sound(struct look *look, uint64_t entry)
 	const struct kvs_adopt *plan = look->plan;
 	const struct kvs_map *map = &plan->region->map;
 	struct kvs_hit *hit = &look->hit;
-	if (kvs_entry_kind(entry) < KVS_ENTRY_VALUE || kvs_entry_kind(entry) > KVS_ENTRY_LARGE ||
+	if (kvs_adopt_bad_at(plan, kvs_entry_offset(entry)) != NULL ||
+	    kvs_entry_kind(entry) < KVS_ENTRY_VALUE || kvs_entry_kind(entry) > KVS_ENTRY_LARGE ||
 	    kvs_table_load(map, entry, hit) != KVS_FIND_HIT || hit->view.key_bytes == 0) {
 		return false;
 	}

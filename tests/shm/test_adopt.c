@@ -252,8 +252,148 @@ static void test_mapping(void)
 	fixture_close(&f);
 }
 
+// The record of the key, where it stands in the fixture's own map.
+static unsigned char *record_of(struct fixture *f, unsigned i)
+{
+	char key[16];
+	struct kvs_hit hit;
+	key_of(key, i);
+	if (fixture_find(&f->region.map, key, strlen(key), &hit) != KVS_FIND_HIT) {
+		printf("Bail out! %s is not there\n", key);
+		exit(99);
+	}
+	return f->region.base + kvs_entry_offset(hit.entry);
+}
+
+enum spoil { SPOIL_VALUE, SPOIL_SEQ, SPOIL_LENGTH, SPOIL_ALL };
+
+static void spoil(struct fixture *f, unsigned i, enum spoil how)
+{
+	unsigned char *at = record_of(f, i);
+	static const uint32_t length = 150; // shorter, so that what follows it is no record
+	switch (how) {
+	case SPOIL_VALUE:
+		at[100] ^= 1;
+		break;
+	case SPOIL_SEQ:
+		memset(at + 8, 0, 8);
+		break;
+	case SPOIL_LENGTH:
+		memcpy(at + 4, &length, sizeof(length));
+		break;
+	default:
+		memset(at, 0xff, 200);
+		break;
+	}
+}
+
+static int apply(struct after *after)
+{
+	struct kvs_limbo limbo;
+	struct kvs_log log;
+	struct kvs_table table;
+	struct kvs_large large;
+	struct kvs_epoch_domain epochs;
+	kvs_epoch_init(&epochs, &after->region.header->hot, true);
+	(void)kvs_limbo_init(&limbo);
+	struct kvs_adopt_parts parts = {
+		.log = &log, .table = &table, .large = &large, .limbo = &limbo, .epochs = &epochs
+	};
+	int result = kvs_adopt_apply(&after->plan, &parts);
+	kvs_limbo_fini(&limbo);
+	kvs_log_fini(&log);
+	kvs_table_fini(&table);
+	kvs_large_fini(&large);
+	kvs_epoch_fini(&epochs);
+	return result;
+}
+
+static void plan_again(struct after *after, struct fixture *f, uint64_t durable_seq)
+{
+	look(after, f);
+	kvs_adopt_fini(&after->plan);
+	after->result = kvs_adopt_plan(&after->plan, &after->region, durable_seq);
+}
+
+// `count` of the newest keys from `first` on are spoilt, where everything applied is durable.
+static void passed_over(unsigned first, unsigned count, enum spoil how, const char *name)
+{
+	struct fixture f;
+	struct after after;
+	fill(&f);
+	for (unsigned i = 0; i < count; i++) {
+		spoil(&f, first + i, how);
+	}
+	plan_again(&after, &f, UINT64_MAX);
+	ok_int(after.result, 0, "F: %s: the region can be taken over", name);
+	ok_u64(after.plan.keys, KEYS - count, "F: %s: with all other keys", name);
+	ok_u64(after.plan.damaged_count, count, "F: %s: and these are known", name);
+	ok_u64(after.plan.last_seq, KEYS, "versions go on behind the last");
+	ok_int(apply(&after), 0, "it is");
+	forget(&after);
+	plan_again(&after, &f, UINT64_MAX);
+	ok(after.result == 0 && after.plan.bad_count == 0 && after.plan.damaged_count == 0 &&
+		   after.plan.keys == KEYS - count,
+	   "F: %s: the next life finds nothing bad any more", name);
+	forget(&after);
+	fixture_close(&f);
+}
+
+// Where the store has not got them, the log counts as damaged; what stands behind is known.
+static void test_bad_tail(void)
+{
+	struct fixture f;
+	struct after after;
+	fill(&f);
+	spoil(&f, KEYS - 9, SPOIL_SEQ);
+	plan_again(&after, &f, KEYS - 20);
+	ok(after.result == -EUCLEAN && strstr(after.plan.why, "not what was written") != NULL,
+	   "E: what is not durable and bad is not passed over: %s", after.plan.why);
+	ok(after.plan.has_tail && after.plan.last_seq == KEYS && after.plan.bad_count == 1 &&
+		   after.plan.bad[0].seq == KEYS - 8 && after.plan.bad[0].count == 1,
+	   "E: but what follows it can be saved");
+	forget(&after);
+	plan_again(&after, &f, KEYS - 8);
+	ok(after.result == 0 && after.plan.damaged_count == 1, "E: what is durable is passed over");
+	forget(&after);
+	fixture_close(&f);
+}
+
+// Bytes of a value that look like a record, as its supplier may have wished.
+static void test_false_record(void)
+{
+	struct fixture f;
+	struct after after;
+	static unsigned char value[400];
+	fill(&f);
+	struct kvs_record_spec spec = { .key = "false",
+					.key_bytes = 5,
+					.payload = "x",
+					.payload_bytes = 1,
+					.value_bytes = 1,
+					.seq = f.log.next_seq + 40 };
+	(void)kvs_record_write(value, &spec);
+	(void)fixture_set(&f, "key:900", 7, value, sizeof(value));
+	(void)fixture_set(&f, "key:901", 7, "after", 5);
+	applied(&f);
+	memset(record_of(&f, 900) + 8, 0, 8);
+	plan_again(&after, &f, UINT64_MAX);
+	ok(after.result == 0 && after.plan.keys == KEYS + 1 && after.plan.bad_count == 1 &&
+		   after.plan.bad[0].count == 1,
+	   "H: what looks like a record and has no version that could follow is none");
+	forget(&after);
+	fixture_close(&f);
+}
+
 int main(void)
 {
+	passed_over(KEYS - 20, 1, SPOIL_VALUE, "a value that is not what was written");
+	passed_over(KEYS - 20, 1, SPOIL_SEQ, "a record without its version");
+	passed_over(KEYS - 20, 1, SPOIL_LENGTH, "one without its length");
+	passed_over(KEYS - 20, 3, SPOIL_ALL, "three in a row");
+	passed_over(KEYS - 1, 1, SPOIL_ALL, "the last one");
+	test_bad_tail();
+	test_false_record();
 	test_whole();
 	test_batches();
 	test_leftovers();
