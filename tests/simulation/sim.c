@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "daemon/config.h"
-#include "daemon/keyspace_internal.h"
 #include "daemon/kvd.h"
 #include "daemon/listener.h"
 #include "daemon/persist.h"
@@ -219,9 +218,6 @@ void sim_boot(void)
 // Its descriptors are closed by the kernel; memory and mappings of a dead life harm nobody here.
 static void life_over(void)
 {
-	if (sim.kvd != NULL) {
-		sim.splits += (unsigned)sim.kvd->keyspace->table.splits;
-	}
 	sim_fibers_forget();
 	sim_net_forget();
 	if (close_range(FIRST_FD, SIM_KEPT_FD - 1, 0) != 0) {
@@ -261,6 +257,7 @@ void __wrap_seam_crash_slow(enum seam_crash_point point);
 void __wrap_seam_crash_slow(enum seam_crash_point point)
 {
 	sim.points++;
+	sim.splits += point == SEAM_CRASH_split_published;
 	if (!sim.quiet && sim.plan.crashes && sim_chance(sim.plan.crash_point_chance)) {
 		sim_note("dies at point %u", (unsigned)point);
 		sim.crash = true;
