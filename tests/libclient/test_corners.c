@@ -104,12 +104,13 @@ static void test_breaks_twice(struct fake *fake)
 			.key = "a", .key_bytes = 1, .buffer = &byte, .buffer_bytes = 1
 		};
 	}
+	items[7].key_bytes = 0;
 	ok_int(get(reader, "a", &byte), KVC_OK, "a get by socket");
 	fake_set(fake, request, FAKE_HANG_UP);
 	ok(kvc_get_many(reader, items, MANY, 0) == KVC_UNREACHABLE, "kvd hangs up, twice: %s",
 	   kvc_reader_error_text(reader));
 	for (unsigned i = 0; i < MANY; i++) {
-		wrong += items[i].status != KVC_UNREACHABLE;
+		wrong += items[i].status != (i == 7 ? KVC_INVALID : KVC_UNREACHABLE);
 	}
 	ok_u64(wrong, 0, "which each item says");
 	client->link.pause_ns = 0; // as if the pause before another attempt were over
