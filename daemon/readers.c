@@ -155,6 +155,20 @@ void readers_client_free(struct reader_client *client)
 	free(client);
 }
 
+/// Who shares the memory of a process without being a thread of it (clone() with CLONE_VM, a child
+/// between vfork() and exec()) has its pages, too, and may go on. Its views end as taken back, and
+/// the next ones find the page detached, before anything that they held is used again.
+static void readers_expel_heirs(struct reader_client *client)
+{
+	struct kvs_epoch_domain *domain = client->readers->domain;
+	uint64_t before = domain->revocations;
+	size_t revoked;
+	// Without a barrier the page goes all the same: hardly anybody is there to read by it.
+	(void)kvs_epoch_expel(domain, client->pages, client->pages_count,
+			      loop_now_ns(client->readers->kvd->loop), &revoked);
+	domain->revocations = before; // the dead are not counted among those who were slow
+}
+
 static void readers_process_ended(struct loop_source *source, uint32_t events)
 {
 	(void)events;
@@ -162,6 +176,7 @@ static void readers_process_ended(struct loop_source *source, uint32_t events)
 		(struct reader_client *)(void *)((char *)source -
 						 offsetof(struct reader_client, process));
 	log_debug("process %d ended while attached", (int)client->pid);
+	readers_expel_heirs(client);
 	readers_gauge(client->readers, KVS_COUNTER_readers_dead, 1);
 	readers_client_free(client);
 }
