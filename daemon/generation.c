@@ -1,117 +1,205 @@
 // SPDX-License-Identifier: MIT
 //
-// The file is never truncated or replaced while it may be mapped: clients of the previous kvd look
-// at this very inode.
+// The file is never replaced: clients of the previous kvd look into this very inode. It is written
+// whole, a page, for a client of an older library maps that much.
 #include "daemon/generation.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/log.h"
 #include "daemon/remedy.h"
-#include "shm/atomics.h"
-#include "shm/limits.h"
+#include "shm/record.h"
+
+#define VERSIONS_AHEAD (UINT64_C(1) << 20) // noted above what was handed out
+#define VERSIONS_LEFT (VERSIONS_AHEAD / 2) // when there are fewer, it is time for more
+#define LOOK_NS UINT64_C(1000000000)
+
+// Returns 0 or -errno.
+static int write_page(int fd, const struct kvs_generation *record)
+{
+	unsigned char page[KVS_PAGE_BYTES] = { 0 };
+	memcpy(page, record, sizeof(*record));
+	ssize_t done;
+	do {
+		done = pwrite(fd, page, sizeof(page), 0);
+	} while (done < 0 && errno == EINTR);
+	if (done < 0) {
+		return -errno;
+	}
+	return done == (ssize_t)sizeof(page) ? 0 : -ENOSPC;
+}
+
+// Takes what an earlier kvd left. What cannot be is as good as nothing.
+static int take(struct generation *generation, const char *path)
+{
+	struct kvs_generation *now = &generation->now;
+	*now = (struct kvs_generation){ .generation = 0 };
+	if (!kvs_generation_read(generation->fd, now)) {
+		*now = (struct kvs_generation){ .generation = 0 };
+		return -errno; // or it is new, or was cut short
+	}
+	if (now->version > KVS_SEQ_MAX) {
+		log_warning("%s names a version that cannot be: versions begin anew", path);
+		now->version = 0;
+	}
+	return 0;
+}
+
+static int open_file(struct generation *generation, const char *path)
+{
+	struct stat facts;
+	generation->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	if (generation->fd < 0 || fstat(generation->fd, &facts) != 0) {
+		return -errno;
+	}
+	if (!S_ISREG(facts.st_mode)) {
+		return -EEXIST;
+	}
+	int error = take(generation, path);
+	// The room is taken now, so that a disk that is full later is in nobody's way.
+	if (error == 0 && ftruncate(generation->fd, KVS_PAGE_BYTES) != 0) {
+		error = -errno;
+	}
+	return error != 0 ? error : -posix_fallocate(generation->fd, 0, KVS_PAGE_BYTES);
+}
 
 int generation_open(struct generation *generation, const char *dir, char *why, size_t why_bytes)
 {
 	char path[4096];
-	generation->word = NULL;
+	*generation = (struct generation){ .fd = -1 };
 	if (snprintf(path, sizeof(path), "%s/kvd.gen", dir) >= (int)sizeof(path)) {
 		(void)snprintf(why, why_bytes, "the path of the data folder is too long: %s", dir);
 		return -ENAMETOOLONG;
 	}
-	generation->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	int error = 0;
-	if (generation->fd < 0 || ftruncate(generation->fd, KVS_PAGE_BYTES) != 0) {
-		error = errno;
-	} else {
-		// Pages are taken now: a store into a hole on a full disk would be a SIGBUS.
-		error = posix_fallocate(generation->fd, 0, KVS_PAGE_BYTES);
-	}
+	int error = open_file(generation, path);
 	if (error != 0) {
-		(void)snprintf(why, why_bytes, "cannot write %s: %s; %s", path, strerror(error),
-			       remedy_of_errno(error));
+		(void)snprintf(why, why_bytes, "cannot write %s: %s; %s", path, strerror(-error),
+			       remedy_of_errno(-error));
 		generation_close(generation);
-		return -error;
 	}
-	void *page =
-		mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, generation->fd, 0);
-	if (page == MAP_FAILED) {
-		error = errno;
-		(void)snprintf(why, why_bytes, "cannot map %s: %s; %s", path, strerror(error),
-			       remedy_of_errno(error));
-		generation_close(generation);
-		return -error;
+	return error;
+}
+
+// It is to say what `now` has. A failure is told once, not each time.
+static int write_now(struct generation *generation)
+{
+	int error = write_page(generation->fd, &generation->now);
+	generation->is_due = error != 0;
+	if (error != 0 && !generation->is_failing) {
+		log_error("cannot write kvd.gen: %s; %s; kvd serves and tries again: under the "
+			  "memory policy a life after a crash would hand out versions anew if it "
+			  "fails for 2^28 of them",
+			  strerror(-error), remedy_of_errno(-error));
+	} else if (error == 0 && generation->is_failing) {
+		LOG_AT(LOG_LEVEL_NOTICE, "kvd.gen can be written again");
 	}
-	generation->word = page;
+	generation->is_failing = error != 0;
+	return error;
+}
+
+int generation_serve(struct generation *generation, uint64_t instance_id, bool is_next)
+{
+	struct kvs_generation next = generation->now;
+	next.generation += is_next;
+	next.named = next.generation;
+	next.instance_id = instance_id;
+	if (is_next) {
+		int error = write_page(generation->fd, &next);
+		if (error != 0) {
+			return error;
+		}
+		generation->now = next;
+	} else if (memcmp(&next, &generation->now, sizeof(next)) != 0) {
+		generation->now = next;
+		(void)write_now(generation); // or in a later turn
+	}
 	return 0;
 }
 
-void generation_advance(struct generation *generation)
+static void reserve(struct generation *generation, uint64_t last_seq)
 {
-	// Release: the new region is complete (partner: the client's acquire at begin).
-	kvs_store_release(generation->word, kvs_load_relaxed(generation->word) + 1);
-}
-
-void generation_note_version(struct generation *generation, uint64_t seq)
-{
-	if (kvs_load_relaxed(&generation->word[1]) < seq) {
-		kvs_store_relaxed(&generation->word[1], seq); // nobody else looks at it
+	if (last_seq + VERSIONS_LEFT > generation->now.version &&
+	    generation->now.version < KVS_SEQ_MAX) {
+		uint64_t version = last_seq + VERSIONS_AHEAD;
+		generation->now.version = version < KVS_SEQ_MAX ? version : KVS_SEQ_MAX;
+		generation->is_due = true;
 	}
 }
 
-int generation_keep_version(struct generation *generation, uint64_t seq)
+void generation_turn(struct generation *generation, uint64_t last_seq, uint64_t now_ns)
 {
-	generation_note_version(generation, seq);
-	return fsync(generation->fd) == 0 ? 0 : -errno;
+	reserve(generation, last_seq);
+	bool is_time = now_ns - generation->looked_ns >= LOOK_NS;
+	if (is_time) {
+		struct kvs_generation said;
+		generation->looked_ns = now_ns;
+		generation->is_due = generation->is_due ||
+				     !kvs_generation_read(generation->fd, &said) ||
+				     memcmp(&said, &generation->now, sizeof(said)) != 0;
+	}
+	if (generation->is_due && (is_time || !generation->is_failing)) {
+		(void)write_now(generation);
+	}
 }
 
-uint64_t generation_version(const struct generation *generation)
+void generation_note_version(struct generation *generation, uint64_t last_seq)
 {
-	return kvs_load_relaxed(&generation->word[1]);
+	reserve(generation, last_seq);
+	if (generation->is_due) {
+		(void)write_now(generation);
+	}
+}
+
+int generation_keep_version(struct generation *generation, uint64_t last_seq)
+{
+	reserve(generation, last_seq);
+	int error = generation->is_due ? write_now(generation) : 0;
+	return error == 0 && fsync(generation->fd) != 0 ? -errno : error;
+}
+
+void generation_end_versions(struct generation *generation, uint64_t last_seq)
+{
+	generation->now.version = last_seq;
+	(void)write_now(generation); // otherwise the next life leaves a gap
 }
 
 int generation_renew(struct generation *generation, const char *dir, char *why, size_t why_bytes)
 {
 	struct generation fresh;
-	int result = generation_open(&fresh, dir, why, why_bytes);
-	if (result != 0) {
-		return result;
+	int error = generation_open(&fresh, dir, why, why_bytes);
+	if (error != 0) {
+		return error;
 	}
-	uint64_t *old =
-		mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, generation->fd, 0);
-	uint64_t word = kvs_load_relaxed(generation->word);
-	kvs_store_relaxed(&fresh.word[1], generation_version(generation)); // as noted
-	kvs_store_release(fresh.word, word);				   // as advanced
-	if (dup3(fresh.fd, generation->fd, O_CLOEXEC) < 0 ||
-	    mremap(fresh.word, KVS_PAGE_BYTES, KVS_PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED,
-		   generation->word) == MAP_FAILED) {
-		result = -errno;
-		(void)snprintf(why, why_bytes, "cannot map %s/kvd.gen: %s", dir, strerror(errno));
-	} else {
-		fresh.word = NULL;
+	error = write_page(fresh.fd, &generation->now);
+	int old_fd = error == 0 ? fcntl(generation->fd, F_DUPFD_CLOEXEC, 3) : -1;
+	if (error == 0 && dup3(fresh.fd, generation->fd, O_CLOEXEC) < 0) {
+		error = -errno;
 	}
 	generation_close(&fresh);
-	if (old != MAP_FAILED) {
-		if (result == 0) {
-			kvs_store_release(old, word + 1); // partner: the client's acquire at begin
-		}
-		(void)munmap(old, KVS_PAGE_BYTES);
+	if (error != 0) {
+		(void)snprintf(why, why_bytes, "cannot write %s/kvd.gen: %s; %s", dir,
+			       strerror(-error), remedy_of_errno(-error));
+	} else if (old_fd >= 0) {
+		// A client that maps it sees that; others find that it has no name.
+		struct kvs_generation over = generation->now;
+		over.generation++;
+		(void)write_page(old_fd, &over);
 	}
-	return result;
+	if (old_fd >= 0) {
+		close(old_fd);
+	}
+	return error;
 }
 
 void generation_close(struct generation *generation)
 {
-	if (generation->word != NULL) {
-		(void)munmap(generation->word, KVS_PAGE_BYTES);
-	}
 	if (generation->fd >= 0) {
 		close(generation->fd);
 	}
 	generation->fd = -1;
-	generation->word = NULL;
 }

@@ -51,7 +51,7 @@ static void readers_stuck(void *owner, uint64_t age_ns)
 }
 
 int readers_create(struct readers **out, struct kvd *kvd, struct kvs_epoch_domain *domain,
-		   struct kvs_region *region, int gen_fd)
+		   struct kvs_region *region, const struct generation *generation)
 {
 	struct readers *readers = calloc(1, sizeof(*readers));
 	if (!readers) {
@@ -60,7 +60,7 @@ int readers_create(struct readers **out, struct kvd *kvd, struct kvs_epoch_domai
 	readers->kvd = kvd;
 	readers->domain = domain;
 	readers->region = region;
-	readers->gen_fd = gen_fd;
+	readers->generation = generation;
 	readers->files = files_share(files_limit());
 	TAILQ_INIT(&readers->clients);
 	LIST_INIT(&readers->users);

@@ -11,6 +11,7 @@
 
 #include "shm/limits.h"
 
+struct generation;
 struct kvd;
 struct kvs_epoch_domain;
 struct kvs_region;
@@ -19,11 +20,11 @@ struct reader_client;
 struct readers;
 struct session;
 
-/// `gen_fd` is DIR/kvd.gen, open for reading at least; a fresh read-only descriptor of it is made
-/// for each client. Nothing is owned: domain, region and gen_fd must outlive the readers. kvd->loop
-/// must be there. Returns 0 or -errno.
+/// Of DIR/kvd.gen, `generation`, a fresh read-only descriptor is made for each client. Nothing is
+/// owned: domain, region and generation must outlive the readers. kvd->loop must be there. Returns
+/// 0 or -errno.
 int readers_create(struct readers **out, struct kvd *kvd, struct kvs_epoch_domain *domain,
-		   struct kvs_region *region, int gen_fd);
+		   struct kvs_region *region, const struct generation *generation);
 /// Takes every page out of the domain and frees. NULL is fine.
 void readers_destroy(struct readers *readers);
 

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/generation.h"
 #include "daemon/log.h"
 #include "daemon/readers_parts.h"
 #include "daemon/refuse.h"
@@ -147,8 +148,7 @@ static void readers_reply_number(struct session *session, const char *name, uint
 	reply_integer(session, (int64_t)value);
 }
 
-static void readers_reply(const struct readers *readers, struct session *session, unsigned fds,
-			  uint64_t gen)
+static void readers_reply(const struct readers *readers, struct session *session, unsigned fds)
 {
 	const struct kvs_region_header *header = readers->region->header;
 	char instance[24];
@@ -164,7 +164,7 @@ static void readers_reply(const struct readers *readers, struct session *session
 	readers_reply_number(session, "page_readers", KVS_READERS_PER_PAGE);
 	readers_reply_number(session, "pid", (uint64_t)getpid());
 	readers_reply_number(session, "fds", fds);
-	readers_reply_number(session, "gen", gen);
+	readers_reply_number(session, "gen", readers->generation->now.generation);
 }
 
 static void readers_refuse(struct session *session, const char *what)
@@ -303,7 +303,6 @@ void readers_attach(struct kvd *kvd, struct session *session, bool page_only)
 		}
 	}
 	int fds[SESSION_FDS_MAX] = { -1, -1, -1 };
-	uint64_t gen = 0;
 	int page = readers_page_add(client);
 	bool good = page >= 0;
 	if (page_only) {
@@ -311,9 +310,8 @@ void readers_attach(struct kvd *kvd, struct session *session, bool page_only)
 	} else if (good) {
 		fds[0] = readers_reopen(readers->region->fd_readonly);
 		fds[1] = page;
-		fds[2] = readers_reopen(readers->gen_fd);
-		good = fds[0] >= 0 && fds[2] >= 0 &&
-		       pread(readers->gen_fd, &gen, sizeof(gen), 0) == (ssize_t)sizeof(gen);
+		fds[2] = readers_reopen(readers->generation->fd);
+		good = fds[0] >= 0 && fds[2] >= 0;
 	} else {
 		fds[1] = page;
 	}
@@ -328,5 +326,5 @@ void readers_attach(struct kvd *kvd, struct session *session, bool page_only)
 		return;
 	}
 	readers_warn_own_uid(readers, session);
-	readers_reply(readers, session, count, gen);
+	readers_reply(readers, session, count);
 }

@@ -41,7 +41,7 @@ struct readers {
 	struct kvd *kvd;
 	struct kvs_epoch_domain *domain;
 	struct kvs_region *region;
-	int gen_fd;
+	const struct generation *generation;
 	TAILQ_HEAD(, reader_client) clients;
 	size_t count;
 	LIST_HEAD(, readers_user) users;

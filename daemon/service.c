@@ -98,6 +98,24 @@ static void stop_events(struct service *service)
 	service_events_stop(&service->kvd);
 }
 
+// Also while it is not yet told that the region serves: the lock is this kvd's.
+static int start_presence(struct service *service)
+{
+	int error = presence_start(&service->presence, &service->region.header->hot.writer);
+	if (error != 0) {
+		(void)snprintf(service->why, sizeof(service->why), "cannot start a thread: %s; %s",
+			       strerror(-error), remedy_of_errno(-error));
+		return EX_OSERR;
+	}
+	return 0;
+}
+
+// Before the lock goes: from then on another kvd can serve while this one still ends.
+static void stop_presence(struct service *service)
+{
+	presence_end(service->presence);
+}
+
 static void stop_readers(struct service *service)
 {
 	jobs_destroy(service->kvd.jobs);
@@ -108,7 +126,7 @@ static void stop_readers(struct service *service)
 static int start_readers(struct service *service)
 {
 	int error = readers_create(&service->kvd.readers, &service->kvd, &service->epochs,
-				   &service->region, service->generation.fd);
+				   &service->region, &service->generation);
 	if (error == 0) {
 		error = keyspace_start_prepare(service->kvd.keyspace);
 	}
@@ -134,7 +152,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	cleaner_turn(keyspace, now_ns);
 	events_tell(&service->kvd, NULL); // of keys whose time came
 	stats_turn(&service->kvd);
-	generation_note_version(&service->generation, keyspace_last_seq(keyspace));
+	generation_turn(&service->generation, keyspace_last_seq(keyspace), now_ns);
 	jobs_turn(service->kvd.jobs);
 	if (service->kvd.persist == NULL) {
 		return;
@@ -183,7 +201,11 @@ static int start_life(struct service *service)
 			return code;
 		}
 	}
-	service_begin(service);
+	int code = service_begin(service);
+	if (code != 0) {
+		(void)service_persist_stop(&service->kvd, service->store);
+		return code;
+	}
 	watchdog_start(&service->watchdog, service->kvd.loop);
 	return 0;
 }
@@ -208,6 +230,10 @@ static void stop_life(struct service *service)
 	jobs_destroy(service->kvd.jobs); // it reads what the persister has
 	service->kvd.jobs = NULL;
 	service->stop_code = service_persist_stop(&service->kvd, service->store);
+	if (service->stop_code == 0 && service_is_persisted(service)) {
+		generation_end_versions(&service->generation,
+					keyspace_last_seq(service->kvd.keyspace));
+	}
 	kvs_store_release(&service->region.header->lifecycle, KVS_REGION_RETIRED);
 }
 
@@ -227,6 +253,7 @@ static const struct service_step service_steps[] = {
 	{ service_start_keyspace, service_stop_keyspace },
 	{ start_events, stop_events },
 	{ service_start_load, NULL },
+	{ start_presence, stop_presence },
 	{ start_readers, stop_readers },
 	{ start_listener, stop_listener },
 	{ start_life, stop_life },

@@ -26,6 +26,7 @@
 #include "shm/adopt.h"
 #include "shm/crc32c.h"
 #include "shm/epoch_scan.h"
+#include "shm/generation.h"
 #include "shm/layouts.h"
 #include "shm/region.h"
 #include "shm/table.h"
@@ -61,7 +62,7 @@ static void say_refused(const struct kvd *kvd, const char *why)
 {
 	log_warning("the region of the life before is not taken over: %s; %s", why,
 		    service_persist_is_on(kvd) ? "the store is read instead"
-				      : "kvd begins empty (memory policy)");
+					       : "kvd begins empty (memory policy)");
 }
 
 // As kvs_region_adopt(); what cannot be taken over and can be read is mapped to be read out.
@@ -93,15 +94,24 @@ static int open_kept(const struct kvd *kvd, struct kvs_region *region, int fd,
 }
 
 // Is it the last that served from this folder?
-static bool is_latest(const struct kvs_region *region, uint64_t generation)
+static bool is_latest(const struct kvs_region *region, const struct kvs_generation *said)
 {
-	if (generation == 0 && region->header->generation != 0) {
+	if (said->generation == 0 && region->header->generation != 0) {
 		LOG_AT(LOG_LEVEL_NOTICE,
 		       "the region of the life before served from another folder, and nothing has "
 		       "served from this one: its data is served on from here");
 		return true;
 	}
-	return region->header->generation == generation;
+	const struct kvs_region_header *header = region->header;
+	return kvs_generation_names(said, header->generation, header->instance_id);
+}
+
+// Folders count by themselves, so two of them may well have come to the same number.
+static const char *is_not_latest(const struct kvs_region *region, const struct kvs_generation *said)
+{
+	return region->header->generation != said->generation
+		       ? "kvd has served from this folder with another one since"
+		       : "kvd.gen names another one: this one has served from another folder";
 }
 
 static int not_mapped(int result, int error, char *why, size_t why_bytes)
@@ -116,8 +126,9 @@ static int not_mapped(int result, int error, char *why, size_t why_bytes)
 }
 
 // May this one be used? It is closed otherwise. Returns 0, or an exit code with `why` filled.
-static int try_kept(struct kvd *kvd, struct kvs_region *region, int fd, uint64_t generation,
-		    struct service_adoption *adoption, char *why, size_t why_bytes)
+static int try_kept(struct kvd *kvd, struct kvs_region *region, int fd,
+		    const struct kvs_generation *said, struct service_adoption *adoption, char *why,
+		    size_t why_bytes)
 {
 	int result = open_kept(kvd, region, fd, adoption);
 	if (result != KVS_REGION_OK) {
@@ -128,16 +139,17 @@ static int try_kept(struct kvd *kvd, struct kvs_region *region, int fd, uint64_t
 			return not_mapped(result, error, why, why_bytes);
 		}
 		say_refused(kvd, refusal(result));
-	} else if (!is_latest(region, generation)) {
+	} else if (!is_latest(region, said)) {
+		say_refused(kvd, is_not_latest(region, said));
 		kvs_region_close(region);
 		adoption->way = SERVICE_ADOPT_NOTHING;
-		say_refused(kvd, "kvd has served from this folder with another one since");
 	}
 	return 0;
 }
 
-int service_adopt_open(struct kvd *kvd, struct kvs_region *region, uint64_t generation,
-		       struct service_adoption *adoption, char *why, size_t why_bytes)
+int service_adopt_open(struct kvd *kvd, struct kvs_region *region,
+		       const struct kvs_generation *said, struct service_adoption *adoption,
+		       char *why, size_t why_bytes)
 {
 	int code = 0;
 	adoption->way = SERVICE_ADOPT_NOTHING;
@@ -150,7 +162,7 @@ int service_adopt_open(struct kvd *kvd, struct kvs_region *region, uint64_t gene
 				close(fd);
 				continue;
 			}
-			code = try_kept(kvd, region, fd, generation, adoption, why, why_bytes);
+			code = try_kept(kvd, region, fd, said, adoption, why, why_bytes);
 			if (adoption->way != SERVICE_ADOPT_NOTHING) {
 				adoption->name = adopt_names[i];
 				kvd->instance_id = region->header->instance_id;

@@ -9,6 +9,7 @@
 
 struct kvd;
 struct kvs_adopt;
+struct kvs_generation;
 struct kvs_region;
 struct store;
 
@@ -26,17 +27,18 @@ struct service_adoption {
 	bool fill_store;       // the store is empty, or of before: all that is served goes into it
 	bool leave_store;      // what stood in it was never in the region: it is put aside
 	uint64_t lost;	       // keys and versions that could not be read
-	const char *name; // what the keeper calls it; NULL = it has none that is of use
-	const char *why;  // it is read out and not taken over
+	const char *name;      // what the keeper calls it; NULL = it has none that is of use
+	const char *why;       // it is read out and not taken over
 };
 
 /// Takes a kept region, if the keeper has one that can be used: of a layout that this kvd knows,
-/// and the last that served from this folder, or this folder is new (`generation` is what kvd.gen
-/// says now). Sets kvd->instance_id. What is refused is closed, and the log says why. Returns 0, or
+/// and the last that served from this folder, or this folder is new (`said` is what kvd.gen says
+/// now). Sets kvd->instance_id. What is refused is closed, and the log says why. Returns 0, or
 /// an exit code with `why` filled: then what was kept stays with the keeper for the next start. The
 /// caller closes the region unless it is SERVICE_ADOPT_NOTHING.
-int service_adopt_open(struct kvd *kvd, struct kvs_region *region, uint64_t generation,
-		       struct service_adoption *adoption, char *why, size_t why_bytes);
+int service_adopt_open(struct kvd *kvd, struct kvs_region *region,
+		       const struct kvs_generation *said, struct service_adoption *adoption,
+		       char *why, size_t why_bytes);
 
 /// Looks at all of it. `plan` can be carried out, and nothing acknowledged is lost by it; or the
 /// way becomes SERVICE_ADOPT_NOTHING: then what the region has and the store has not is in the

@@ -3,11 +3,13 @@
 // Where the data of a life comes from: the region of the life before, taken over or read out, or
 // the store. And the step by which this life's region becomes the one that serves.
 #include <stdio.h>
+#include <string.h>
 #include <sysexits.h>
 
 #include "daemon/keyspace.h"
 #include "daemon/keyspace_create.h"
 #include "daemon/log.h"
+#include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/service_parts.h"
 #include "daemon/service_read_out.h"
@@ -30,7 +32,7 @@ static void open_epochs(struct service *service)
 
 int service_start_region(struct service *service)
 {
-	int code = service_adopt_open(&service->kvd, &service->region, service_generation(service),
+	int code = service_adopt_open(&service->kvd, &service->region, &service->generation.now,
 				      &service->adoption, service->why, sizeof(service->why));
 	if (code == 0 && service->adoption.way == SERVICE_ADOPT_NOTHING) {
 		code = create_region(service);
@@ -207,7 +209,7 @@ static int load_store(struct service *service)
 	// whoever kept it knows that all is done.
 	bool heeds_stop = !service->adoption.was_given;
 	return service_recover(kvd, service->store, !service->store_is_new,
-			       generation_version(&service->generation), heeds_stop, service->why,
+			       service->generation.now.version, heeds_stop, service->why,
 			       sizeof(service->why));
 }
 
@@ -221,7 +223,7 @@ int service_start_load(struct service *service)
 		return load_store(service);
 	}
 	// No store tells which versions earlier lives handed out.
-	uint64_t last_seq = generation_version(&service->generation);
+	uint64_t last_seq = service->generation.now.version;
 	(void)keyspace_recover_finish(kvd->keyspace, last_seq, service_generation(service) != 0);
 	// Before the first reply: this life may end before the first turn does.
 	generation_note_version(&service->generation, keyspace_last_seq(kvd->keyspace));
@@ -233,7 +235,7 @@ int service_start_load(struct service *service)
 	return 0;
 }
 
-void service_begin(struct service *service)
+int service_begin(struct service *service)
 {
 	// Readers of an older region, or life, learn of this one before anybody can get a reply,
 	// and not before their calls find a socket to queue at.
@@ -250,9 +252,14 @@ void service_begin(struct service *service)
 	if (is_in_place) {
 		kvs_epoch_adopt(&service->epochs, service->kvd.seam->monotonic_ns());
 	}
-	if (is_next) {
-		generation_advance(&service->generation);
+	int error = generation_serve(&service->generation, header->instance_id, is_next);
+	if (error != 0) {
+		(void)snprintf(service->why, sizeof(service->why),
+			       "cannot write %s/kvd.gen: %s; %s", service->kvd.config.dir,
+			       strerror(-error), remedy_of_errno(-error));
+		return remedy_exit_code(-error);
 	}
 	SEAM_CRASH(adoption_begun);
 	service_adopt_kept(&service->kvd, &service->adoption);
+	return 0;
 }

@@ -66,7 +66,6 @@ void service_folder_turn(struct service *service)
 	listener_reopen(service->kvd.listener);
 	int error = generation_renew(&service->generation, dir, why, sizeof(why));
 	if (error != 0) {
-		log_error("%s; readers will not notice the next kvd until their connection ends",
-			  why);
+		log_error("%s; the next kvd will not know what served from here", why);
 	}
 }

@@ -9,6 +9,7 @@
 
 #include "daemon/generation.h"
 #include "daemon/kvd.h"
+#include "daemon/presence.h"
 #include "daemon/service_adopt.h"
 #include "daemon/service_persist.h"
 #include "daemon/watchdog.h"
@@ -22,6 +23,7 @@ struct service {
 	struct kvs_region region;
 	struct kvs_epoch_domain epochs;
 	struct generation generation;
+	struct presence *presence; // in the region that serves
 	struct store *store;
 	struct kvs_adopt plan;
 	struct service_adoption adoption; // of the region of the life before
@@ -43,7 +45,7 @@ static inline bool service_is_persisted(const struct service *service)
 /// What kvd.gen says now.
 static inline uint64_t service_generation(const struct service *service)
 {
-	return kvs_load_relaxed(service->generation.word);
+	return service->generation.now.generation;
 }
 
 // Steps of starting and stopping, as in service.c.
@@ -56,5 +58,6 @@ void service_stop_keyspace(struct service *service);
 int service_start_load(struct service *service);
 
 /// Makes the region the one that serves: for the keeper, and for readers of an older one, or of an
-/// earlier life. Call with: all loaded, a socket to queue at, the store's life begun.
-void service_begin(struct service *service);
+/// earlier life. Call with: all loaded, a socket to queue at, the store's life begun. Returns 0, or
+/// an exit code with service->why filled.
+int service_begin(struct service *service);

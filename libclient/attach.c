@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Attaching: KVD.ATTACH over the link, three descriptors back, three mappings from them, and no
-// descriptor kept, so that nothing an application does to its descriptors can disturb reads. A
-// client to which no descriptors can be passed, or whose layout differs, reads through the socket
-// instead.
+// Attaching: KVD.ATTACH over the link, three descriptors back, two mappings from them. The third,
+// kvd.gen, is kept for when kvd is gone; nothing that an application does to its descriptors
+// disturbs reads. A client to which no descriptors can be passed, or whose layout differs, reads
+// through the socket instead.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "libclient/internal.h"
+#include "libclient/serving.h"
 
 #define ATTACH_QUICK_NS UINT64_C(100000000) // an attachment that lasted less counts as quick
 #define ATTACH_QUICK_MAX 8u		    // after so many in a row the next one has to wait
@@ -60,17 +61,6 @@ struct kvs_reader_page *kvc_page_map(int fd)
 	return page;
 }
 
-static const uint64_t *attach_gen_map(int fd)
-{
-	struct stat status;
-	// unreached: an open descriptor has a status.
-	if (fstat(fd, &status) != 0 || status.st_size < (off_t)KVS_PAGE_BYTES) {
-		return NULL;
-	}
-	void *at = mmap(NULL, KVS_PAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
-	return at == MAP_FAILED ? NULL : at;
-}
-
 static void attachment_free(struct kvc_attachment *attachment, uint64_t generation)
 {
 	// In a child the pages were never mapped; their addresses may be something else's by now.
@@ -78,9 +68,7 @@ static void attachment_free(struct kvc_attachment *attachment, uint64_t generati
 	for (uint32_t i = 0; own && i < attachment->pages_count; i++) {
 		(void)munmap(attachment->pages[i], KVS_PAGE_BYTES);
 	}
-	if (attachment->gen_word) {
-		(void)munmap((void *)(uintptr_t)attachment->gen_word, KVS_PAGE_BYTES);
-	}
+	kvc_serving_drop(attachment);
 	if (attachment->map.base) {
 		kvs_map_close(&attachment->map);
 	}
@@ -156,10 +144,6 @@ bool kvc_attachment_valid(const struct kvc_attachment *attachment)
 	if (attachment->doubted || !kvc_attachment_honoured(attachment, &last_epoch)) {
 		return false;
 	}
-	// Acquire: partner is the store by a kvd that starts with a new region.
-	if (kvs_load_acquire(attachment->gen_word) != attachment->gen) {
-		return false;
-	}
 	return kvs_load_relaxed(&attachment->pages[0]->header.state) == KVS_PAGE_ATTACHED ||
 	       kvc_attachment_retired(attachment);
 }
@@ -205,16 +189,19 @@ static int attach_map(kvc *client, struct kvc_attachment *attachment)
 	}
 	attachment->hot = &kvs_map_header(&attachment->map)->hot;
 	attachment->incarnation = kvs_load_relaxed(&attachment->hot->incarnation);
-	attachment->gen_word = attach_gen_map(link->fds[ATTACH_FD_GEN]);
-	struct kvs_reader_page *page = kvc_page_map(link->fds[ATTACH_FD_PAGE]);
-	if (page) {
-		attachment->pages[attachment->pages_count++] = page;
-	}
-	if (!attachment->gen_word || !page) {
-		kvc_error_set(link->error_text, "cannot map kvd.gen or the reader page: %s",
-			      strerror(errno));
+	uint32_t writer = kvs_load_relaxed_32(&attachment->hot->writer);
+	attachment->writer = kvs_writer_is_there(writer) ? writer : KVS_WRITER_NEVER;
+	if (!kvc_serving_take(attachment, link->fds[ATTACH_FD_GEN])) {
+		kvc_error_set(link->error_text, "what came as kvd.gen is no file");
 		return KVC_SYSTEM;
 	}
+	link->fds[ATTACH_FD_GEN] = -1; // it is kept
+	struct kvs_reader_page *page = kvc_page_map(link->fds[ATTACH_FD_PAGE]);
+	if (!page) {
+		kvc_error_set(link->error_text, "cannot map the reader page: %s", strerror(errno));
+		return KVC_SYSTEM;
+	}
+	attachment->pages[attachment->pages_count++] = page;
 	attachment->fenced = !attach_light_sections(client, &attachment->map);
 	return KVC_OK;
 }
@@ -259,11 +246,13 @@ static int attach_build(kvc *client, const struct kvc_reply *reply, struct kvc_a
 	attachment->references = 1;
 	attachment->generation = client->generation;
 	attachment->gen = gen;
+	attachment->gen_fd = -1;
 	int status = attach_map(client, attachment);
 	// The life that gave the page, not the one that the region is in now: that may have adopted
 	// it since, and does not look at the page.
 	if (status == KVC_OK &&
-	    (attachment->incarnation != incarnation || !kvc_attachment_valid(attachment))) {
+	    (attachment->incarnation != incarnation || !kvc_attachment_valid(attachment) ||
+	     kvc_serving_now(client, attachment) != KVC_SERVING_THIS)) {
 		kvc_error_set(link->error_text, "kvd restarted while attaching");
 		status = KVC_UNREACHABLE;
 	}
@@ -280,7 +269,9 @@ static int attach_build(kvc *client, const struct kvc_reply *reply, struct kvc_a
 static void attach_close_fds(struct kvc_conn *link)
 {
 	for (unsigned i = 0; i < link->fds_count; i++) {
-		close(link->fds[i]);
+		if (link->fds[i] >= 0) {
+			close(link->fds[i]);
+		}
 	}
 	link->fds_count = 0;
 }

@@ -36,7 +36,9 @@ void kvc_conn_drop(struct kvc_conn *conn)
 	}
 	conn->fd = -1;
 	for (unsigned i = 0; i < conn->fds_count; i++) {
-		close(conn->fds[i]);
+		if (conn->fds[i] >= 0) {
+			close(conn->fds[i]);
+		}
 	}
 	conn->fds_count = 0;
 	conn->in_start = conn->in_end = 0;

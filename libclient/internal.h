@@ -96,11 +96,12 @@ struct kvc_conn {
 struct kvc_attachment {
 	struct kvs_map map; // `ready` rises under the client's mutex
 	const struct kvs_hot *hot;
-	const uint64_t *gen_word; // the mapped kvd.gen
-	uint64_t gen;		  // its value when this was made
-	uint64_t incarnation;	  // likewise
-	uint64_t generation;	  // of the process that made it: pages are mapped only there
-	uint32_t references;	  // under the mutex
+	int gen_fd;	      // kvd.gen; see serving.c
+	uint64_t gen;	      // what kvd said was in it then
+	uint64_t incarnation; // of the life that gave the pages
+	uint32_t writer;      // hot.writer of that life; KVS_WRITER_NEVER if it had none
+	uint64_t generation;  // of the process that made it: pages are mapped only there
+	uint32_t references;  // under the mutex
 	uint32_t pages_count;
 	bool fenced;
 	bool doubted; // see kvc_attachment_doubt()
@@ -120,16 +121,15 @@ struct kvc_reader {
 	// follows from a changed root.
 	const uint64_t *sentinel; // the client's; 0 in a forked child
 	uint64_t phase; // see KVC_PHASE_OPEN; the bare generation: attached, outside any section
-	const uint64_t *gen_word;
-	uint64_t gen;
 	struct kvs_slot *slot; // NULL = not attached
 	const struct kvs_hot *hot;
 	const uint64_t *page_state;
 	uint64_t incarnation;
+	uint64_t hits_sampled; // the next hit of the slot that leaves its hash
+	uint32_t writer;       // as in the attachment
 	struct kvs_quick_aim aim;
 
-	uint64_t hits_sampled; // the next hit of the slot that leaves its hash
-	uint64_t depth;	       // open sections unless the phase is OPEN; relaxed, kvc_close() looks
+	uint64_t depth; // open sections unless the phase is OPEN; relaxed, kvc_close() looks
 	const struct kvs_map *map;
 	bool fenced;
 	bool section_mapped; // the open section reads the mapping; unless the phase is OPEN
@@ -280,7 +280,7 @@ int kvc_error_reply(struct kvc_conn *conn, const struct kvc_reply *reply);
 /// Makes `link` usable: connected, and attached unless only the socket is wanted. With `wait` false
 /// never blocks: TIMEOUT if kvd has not answered yet.
 int kvc_link_ensure(kvc *client, bool wait);
-/// True if what the newest attachment shows may still be read: same kvd.gen, pages not detached.
+/// True if the region itself tells nothing against reading it: its lives, the pages' state.
 bool kvc_attachment_valid(const struct kvc_attachment *attachment);
 /// A new connection for requests was made: if the attachment's life line is gone, the kvd behind it
 /// may be another than the one whose region is mapped, and kvd.gen need not tell (the data folder
@@ -368,24 +368,22 @@ enum kvc_looked kvc_look(kvc_reader *reader, uint64_t hash, const void *key, siz
 			 uint64_t now_ms, struct kvs_hit *hit);
 uint64_t kvc_wall_ms(void); // precise, since 1970
 
-/// What follows the comparison of the phase: a compare, the announcement, two more. False: nothing
-/// is announced, kvc_reader_enter_slow() knows what to do.
+/// What follows the comparison of the phase: the announcement, then one look at what may have
+/// changed; at the writer only if `attended`, a constant. False: nothing is announced,
+/// kvc_reader_enter_slow() knows what to do.
 /// Call with: a reader outside any section whose phase is its sentinel's: in a forked child the
-/// page behind `slot` is not there. Thread must: own it. Orders: gen_word is load-acquired
-/// (partner: kvd's store before the first reply of its new life); as kvs_epoch_enter() for the
-/// rest. The page state is loaded after the announcement, which makes a Dekker pair with
-/// kvs_epoch_detach().
-static inline __attribute__((always_inline)) bool kvc_reader_announce(const kvc_reader *reader,
-								      bool fenced, uint64_t *word)
+/// page behind `slot` is not there. Thread must: own it. Orders: as kvs_epoch_enter(). The page
+/// state is loaded after the announcement, which makes a Dekker pair with kvs_epoch_detach(); the
+/// writer's word at any moment (partner: the kernel's store at kvd's end, before another serves).
+static inline __attribute__((always_inline)) bool
+kvc_reader_announce(const kvc_reader *reader, bool fenced, bool attended, uint64_t *word)
 {
-	if (kvc_unlikely(kvs_load_acquire(reader->gen_word) != reader->gen)) {
-		return false;
-	}
 	struct kvs_slot *slot = reader->slot;
 	const struct kvs_hot *hot = reader->hot;
 	*word = kvs_epoch_enter_first(slot, hot, fenced); // never nested here
 	uint64_t changed = (kvs_load_relaxed(&hot->incarnation) ^ reader->incarnation) |
-			   (kvs_load_relaxed(reader->page_state) ^ KVS_PAGE_ATTACHED);
+			   (kvs_load_relaxed(reader->page_state) ^ KVS_PAGE_ATTACHED) |
+			   (attended ? kvs_load_relaxed_32(&hot->writer) ^ reader->writer : 0);
 	if (kvc_unlikely(changed != 0)) {
 		kvs_store_release(&slot->word, 0);
 		return false;
@@ -401,16 +399,23 @@ kvc_reader_enter_quick(const kvc_reader *reader, uint64_t *word, uint64_t *gener
 {
 	*generation = kvs_load_relaxed(&reader->sentinel[KVC_SENTINEL_GENERATION]);
 	return kvc_likely(*generation == kvs_load_relaxed(&reader->phase)) &&
-	       kvc_reader_announce(reader, false, word);
+	       kvc_reader_announce(reader, false, true, word);
 }
 
-/// The same of a reader that may need the fence.
+/// True if the reader is attached, in this process, and outside any section.
+static inline bool kvc_reader_may_enter(const kvc_reader *reader)
+{
+	return kvs_load_relaxed(&reader->sentinel[KVC_SENTINEL_GENERATION]) ==
+	       (kvs_load_relaxed(&reader->phase) & ~KVC_PHASE_FENCED);
+}
+
+/// kvc_reader_enter_quick() of a reader that may need the fence.
 static inline bool kvc_reader_enter_word(const kvc_reader *reader, uint64_t *word)
 {
-	uint64_t phase = kvs_load_relaxed(&reader->phase);
-	return kvs_load_relaxed(&reader->sentinel[KVC_SENTINEL_GENERATION]) ==
-		       (phase & ~KVC_PHASE_FENCED) &&
-	       kvc_reader_announce(reader, (phase & KVC_PHASE_FENCED) != 0, word);
+	return kvc_reader_may_enter(reader) &&
+	       kvc_reader_announce(reader,
+				   (kvs_load_relaxed(&reader->phase) & KVC_PHASE_FENCED) != 0, true,
+				   word);
 }
 
 static inline bool kvc_reader_enter(const kvc_reader *reader)

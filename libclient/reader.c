@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "libclient/internal.h"
+#include "libclient/serving.h"
 
 // Leaves the attachment. The slot's word is 0: no section is open, or it is another process's.
 static void reader_detach(kvc_reader *reader)
@@ -43,9 +44,8 @@ static bool reader_move(kvc_reader *reader)
 		}
 		reader->attachment = newest;
 		newest->references++;
-		reader->gen_word = newest->gen_word;
-		reader->gen = newest->gen;
 		reader->hot = newest->hot;
+		reader->writer = newest->writer;
 		reader->incarnation = newest->incarnation;
 		reader->map = &newest->map;
 		kvs_quick_aim_clear(&reader->aim);
@@ -56,17 +56,39 @@ static bool reader_move(kvc_reader *reader)
 	return true;
 }
 
+// May the attachment be used? Where kvd.gen does not tell, who listens is asked first: a kvd that
+// serves gives another attachment, one that was about to end none, and then nobody listens.
+static bool reader_may_use(kvc *client, const struct kvc_attachment *attachment)
+{
+	if (!attachment) {
+		return false;
+	}
+	bool valid = kvc_attachment_valid(attachment);
+	enum kvc_serving serving = kvc_serving_now(client, attachment);
+	if (valid && serving == KVC_SERVING_UNTOLD) {
+		kvc_conn_drop(&client->link);
+		client->attach_sent = false;
+		(void)kvc_link_ensure(client, true);
+		if (client->attachment != attachment) {
+			return true; // or there is none to be had
+		}
+		serving = kvc_serving_now(client, attachment);
+	}
+	if (serving == KVC_SERVING_OTHER) {
+		client->link.pause_ns = 0; // a new kvd: failures with the old one do not count
+	}
+	return valid && serving == KVC_SERVING_THIS;
+}
+
 // Makes the client's attachment the newest that can be had.
 static void reader_refresh(kvc *client)
 {
 	struct kvc_attachment *attachment = client->attachment;
-	bool valid = attachment && kvc_attachment_valid(attachment);
+	bool valid = reader_may_use(client, attachment);
+	if (client->attachment != attachment) {
+		return;
+	}
 	if (attachment && !valid) {
-		// Acquire: as in kvc_attachment_valid().
-		if (kvs_load_acquire(attachment->gen_word) != attachment->gen) {
-			client->link.pause_ns =
-				0; // a new kvd: failures with the old one do not count
-		}
 		client->attachment = NULL;
 		kvs_store_relaxed(&client->mapped, 0);
 		kvc_attachment_release(client, attachment);
@@ -86,6 +108,10 @@ static void reader_refresh(kvc *client)
 bool kvc_reader_enter_slow(kvc_reader *reader)
 {
 	kvc *client = reader->client;
+	uint64_t word;
+	if (kvc_serving_enter(reader, &word)) {
+		return true;
+	}
 	// unreached: kvd goes between two loads, four times in a row.
 	for (unsigned i = 0; i < KVC_ATTEMPTS_MAX; i++) {
 		kvc_client_lock(client);
@@ -97,14 +123,15 @@ bool kvc_reader_enter_slow(kvc_reader *reader)
 		}
 		(void)kvs_epoch_enter(reader->slot, reader->hot, reader->fenced);
 		// As in kvc_reader_enter(), but for the incarnation: an adopted region is read
-		// meanwhile, as if its former kvd were still in its last epoch.
+		// meanwhile, as if its former kvd were still in its last epoch. Whether it serves
+		// reader_refresh() has looked.
 		uint64_t last_epoch;
 		bool honoured = kvc_attachment_honoured(reader->attachment, &last_epoch);
 		if (last_epoch > 0) {
 			kvs_store_relaxed(&reader->slot->word, last_epoch << KVS_EPOCH_SHIFT | 1);
 		}
 		// unreached: kvd goes between two loads.
-		if (honoured && kvs_load_acquire(reader->gen_word) == reader->gen &&
+		if (honoured &&
 		    // unreached: as above.
 		    (kvs_load_relaxed(reader->page_state) == KVS_PAGE_ATTACHED ||
 		     kvc_attachment_retired(reader->attachment))) {

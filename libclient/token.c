@@ -26,13 +26,15 @@
 #include <string.h>
 
 #include "libclient/internal.h"
+#include "libclient/serving.h"
 
 /// What the opaque words are.
 struct token {
-	uint64_t instance_id, gen, incarnation; // of the region, and kvd's life
-	uint64_t offset;		      // of the entry, from the start of the region
-	uint64_t range;			      // that it lies in
-	uint64_t entry;			      // 0 = a token that stands for nothing
+	uint64_t instance_id, incarnation; // of the region, and kvd's life
+	uint64_t reserved;
+	uint64_t offset; // of the entry, from the start of the region
+	uint64_t range;	 // that it lies in
+	uint64_t entry;	 // 0 = a token that stands for nothing
 	uint64_t root;
 	uint64_t epoch;
 	uint64_t seq;
@@ -60,7 +62,6 @@ static void token_fill(const kvc_reader *reader, const void *key, size_t key_byt
 		if (offset - map->ranges[range].offset < map->ranges[range].bytes_max) {
 			*token = (struct token){
 				.instance_id = map->instance_id,
-				.gen = reader->gen,
 				.incarnation = reader->incarnation,
 				.offset = offset,
 				.range = range,
@@ -136,8 +137,8 @@ static inline __attribute__((always_inline)) bool token_is_current(const kvc_rea
 	const struct kvs_hot *hot = reader->hot;
 	// Acquire: the buckets that the root counts are filled (partner: the writer's root store).
 	uint64_t root = kvs_load_acquire(&hot->table_root);
-	if (token->instance_id != map->instance_id || token->gen != reader->gen ||
-	    token->incarnation != reader->incarnation || token->range > KVS_RANGE_OVERFLOW_1 ||
+	if (token->instance_id != map->instance_id || token->incarnation != reader->incarnation ||
+	    token->range > KVS_RANGE_OVERFLOW_1 ||
 	    (root ^ token->root) >> KVS_ROOT_SIDE_SHIFT != 0) {
 		return false;
 	}
@@ -178,7 +179,8 @@ KVC_HOT int kvc_check(kvc_reader *reader, struct kvc_token *opaque)
 		return KVC_CHANGED;
 	}
 	uint64_t word;
-	if (kvc_unlikely(!kvc_reader_enter_word(reader, &word))) {
+	if (kvc_unlikely(!kvc_reader_enter_word(reader, &word)) &&
+	    !kvc_serving_enter(reader, &word)) {
 		return check_slow(reader, token);
 	}
 	bool current = token_is_current(reader, token);

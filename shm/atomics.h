@@ -15,6 +15,12 @@ static inline uint64_t kvs_load_acquire(const uint64_t *word)
 	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
 
+/// The same for a 32-bit word.
+static inline uint32_t kvs_load_acquire_32(const uint32_t *word)
+{
+	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+
 /// Relaxed load: one untorn read, no order. For own words, hints and counters.
 static inline uint64_t kvs_load_relaxed(const uint64_t *word)
 {

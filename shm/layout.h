@@ -8,6 +8,7 @@
 #pragma once
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -59,15 +60,29 @@ enum kvs_range {
 };
 
 /// What every get loads, alone on its line. kvd writes it to publish an epoch, a table root or an
-/// adoption, nothing else, so that it stays shared in every reader's cache.
+/// adoption, or that it comes or goes, nothing else: so it stays shared in every reader's cache.
 struct kvs_hot {
 	uint64_t epoch_word; // epoch << 16 | 1, stored unchanged into a slot
 	uint64_t incarnation; // raised when a restarted kvd adopts the region
 	uint64_t oldest_valid; // epoch; a view begun in an earlier one is not valid any more
 	uint64_t table_root; // see KVS_ROOT_*: buckets, side, turns
-	uint64_t reserved[4];
+	uint32_t writer; // a robust futex: is the kvd there that writes here? kvs_writer_is_there()
+	uint32_t reserved_word;
+	uint64_t reserved[3];
 };
 static_assert(sizeof(struct kvs_hot) == 64, "one line");
+
+#define KVS_WRITER_DIED 0x40000000u // the kernel's word for the end of the thread that owned it
+#define KVS_WRITER_NEVER UINT32_MAX // what stands in no region
+
+/// While a kvd writes the region and no other region can serve from its folder, `writer` is the
+/// number of a thread of it. When that thread ends, however it ends, the kernel puts
+/// KVS_WRITER_DIED there; a kvd that stops in order puts 0, and so did all that did not know the
+/// word. Then kvd.gen tells which region serves.
+static inline bool kvs_writer_is_there(uint32_t writer)
+{
+	return writer - 1 < KVS_WRITER_DIED - 1;
+}
 
 /// Changes with every write; off the hot line on purpose.
 struct kvs_watermarks {

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shm/generation.h"
 #include "shm/limits.h"
 
 #define RESTORED_PATH_BYTES 4096u
@@ -35,7 +36,7 @@ int restored_publish(const char *work, const char *store, const char *aside)
 int restored_raise_generation(const char *dir, uid_t uid, gid_t gid)
 {
 	char path[RESTORED_PATH_BYTES];
-	uint64_t word = 0;
+	struct kvs_generation record;
 	int length = snprintf(path, sizeof(path), "%s/kvd.gen", dir);
 	if (length < 0 || (size_t)length >= sizeof(path)) {
 		return ENAMETOOLONG;
@@ -44,14 +45,13 @@ int restored_raise_generation(const char *dir, uid_t uid, gid_t gid)
 	if (fd < 0) {
 		return errno;
 	}
-	// No kvd runs here, and clients of one that did only read: a plain write will do.
 	int error = 0;
-	if (ftruncate(fd, KVS_PAGE_BYTES) != 0 ||
-	    pread(fd, &word, sizeof(word), 0) != (ssize_t)sizeof(word)) {
+	if (ftruncate(fd, KVS_PAGE_BYTES) != 0 || !kvs_generation_read(fd, &record)) {
 		error = errno != 0 ? errno : EIO;
 	}
-	word++;
-	if (error == 0 && (pwrite(fd, &word, sizeof(word), 0) != (ssize_t)sizeof(word) ||
+	record.named = ++record.generation;
+	record.instance_id = 0;
+	if (error == 0 && (pwrite(fd, &record, sizeof(record), 0) != (ssize_t)sizeof(record) ||
 			   fsync(fd) != 0 || (fchown(fd, uid, gid) != 0 && geteuid() == 0))) {
 		error = errno != 0 ? errno : EIO;
 	}

@@ -15,8 +15,8 @@
 /// is a moment without. 0 or errno.
 int restored_publish(const char *work, const char *store, const char *aside);
 
-/// Raises the word in DIR/kvd.gen: a region that was kept belongs to other data from now on. Makes
-/// the file, for this owner, if it is not there. 0 or errno.
+/// Raises the count in DIR/kvd.gen and has it name nobody: a region that was kept belongs to other
+/// data from now on. Makes the file, for this owner, if it is not there. 0 or errno.
 int restored_raise_generation(const char *dir, uid_t uid, gid_t gid);
 
 /// Was a restore cut off before anything was in place? Then 0 is not returned but -1, with what to

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "daemon/generation.h"
 #include "daemon/readers.h"
 #include "shm/counters.h"
 #include "shm/epoch.h"
@@ -28,7 +29,7 @@
 static struct kvs_region region;
 static struct kvs_epoch_domain domain;
 static struct readers *readers;
-static int gen_fd;
+static struct generation generation = { .now = { .generation = 7 } };
 
 static void start(void)
 {
@@ -44,13 +45,9 @@ static void start(void)
 	if (kvs_region_create(&region, &options) != KVS_REGION_OK) {
 		abort();
 	}
-	gen_fd = memfd_create("gen", MFD_CLOEXEC);
-	uint64_t gen = 7;
-	if (ftruncate(gen_fd, 4096) != 0 || pwrite(gen_fd, &gen, sizeof(gen), 0) != sizeof(gen)) {
-		abort();
-	}
+	generation.fd = memfd_create("gen", MFD_CLOEXEC); // cut short: it need not be read
 	kvs_epoch_init(&domain, &region.header->hot, true);
-	if (readers_create(&readers, &stub.kvd, &domain, &region, gen_fd) != 0) {
+	if (readers_create(&readers, &stub.kvd, &domain, &region, &generation) != 0) {
 		abort();
 	}
 	stub.kvd.readers = readers;
@@ -64,7 +61,7 @@ static void stop(void)
 	ok_u64(domain.pages_count, 0, "at stop no page is left");
 	kvs_epoch_fini(&domain);
 	kvs_region_close(&region);
-	close(gen_fd);
+	close(generation.fd);
 	loop_destroy(stub.kvd.loop);
 }
 

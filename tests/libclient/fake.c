@@ -177,6 +177,33 @@ static void fake_listen(struct fake *fake)
 	}
 }
 
+void fake_say_generation(struct fake *fake, uint64_t generation, uint64_t instance_id)
+{
+	fake->said = (struct kvs_generation){ .generation = generation,
+					      .named = generation,
+					      .instance_id = instance_id };
+	if (pwrite(fake->gen_fd, &fake->said, sizeof(fake->said), 0) !=
+	    (ssize_t)sizeof(fake->said)) {
+		fake_bail("kvd.gen");
+	}
+}
+
+// As the kernel at kvd's end.
+static void fake_writer(struct fake *fake, uint32_t writer)
+{
+	kvs_store_release_32(&fake->fixture.region.header->hot.writer, writer);
+}
+
+static void fake_new_region(struct fake *fake, uint64_t memory_bytes)
+{
+	fixture_open(&fake->fixture, memory_bytes, KVS_SEGMENT_BYTES_MIN);
+	struct kvs_region *region = &fake->fixture.region;
+	region->header->instance_id += fake->said.generation; // another one's
+	region->map.instance_id = region->header->instance_id;
+	fake_writer(fake, ++fake->writer);
+	fake_say_generation(fake, fake->said.generation + 1, region->header->instance_id);
+}
+
 void fake_start(struct fake *fake, uint64_t memory_bytes)
 {
 	memset(fake, 0, sizeof(*fake));
@@ -187,15 +214,14 @@ void fake_start(struct fake *fake, uint64_t memory_bytes)
 		fake_bail("mkdtemp");
 	}
 	(void)snprintf(fake->socket_path, sizeof(fake->socket_path), "%s/kvd.sock", fake->dir);
-	fake->gen_fd = memfd_create("fake-gen", MFD_CLOEXEC);
+	(void)snprintf(fake->gen_path, sizeof(fake->gen_path), "%s/kvd.gen", fake->dir);
+	fake->gen_fd = open(fake->gen_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fake->gen_fd < 0 || ftruncate(fake->gen_fd, KVS_PAGE_BYTES) != 0 ||
 	    pipe2(fake->wake, O_CLOEXEC) != 0) {
 		fake_bail("kvd.gen");
 	}
-	fake->gen = mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fake->gen_fd, 0);
-	kvs_store_release(fake->gen, 1);
 	pthread_mutex_init(&fake->mutex, NULL);
-	fixture_open(&fake->fixture, memory_bytes, KVS_SEGMENT_BYTES_MIN);
+	fake_new_region(fake, memory_bytes);
 	fake_listen(fake);
 	if (pthread_create(&fake->thread, NULL, fake_main, fake) != 0) {
 		fake_bail("thread");
@@ -235,8 +261,8 @@ void fake_stop(struct fake *fake)
 	fake_down(fake);
 	fake_drop_pages(fake);
 	fixture_close(&fake->fixture);
-	munmap(fake->gen, KVS_PAGE_BYTES);
 	close(fake->gen_fd);
+	(void)unlink(fake->gen_path);
 	close(fake->wake[0]);
 	close(fake->wake[1]);
 	(void)rmdir(fake->dir);
@@ -246,6 +272,7 @@ void fake_stop(struct fake *fake)
 void fake_kill(struct fake *fake)
 {
 	pthread_mutex_lock(&fake->mutex);
+	fake_writer(fake, KVS_WRITER_DIED);
 	fake_down(fake);
 	pthread_mutex_unlock(&fake->mutex);
 	fake_wake(fake);
@@ -257,12 +284,12 @@ void fake_revive(struct fake *fake, bool adopt)
 	fake_drop_pages(fake);
 	if (adopt) {
 		kvs_epoch_hold(&fake->fixture.epochs, &fake->fixture.region.header->adoptions);
+		fake_writer(fake, ++fake->writer);
 		kvs_epoch_adopt(&fake->fixture.epochs, fake->fixture.now_ns);
 	} else {
 		uint64_t memory_bytes = fake->fixture.region.memory_bytes;
 		fixture_close(&fake->fixture);
-		fixture_open(&fake->fixture, memory_bytes, KVS_SEGMENT_BYTES_MIN);
-		kvs_store_release(fake->gen, kvs_load_relaxed(fake->gen) + 1);
+		fake_new_region(fake, memory_bytes);
 	}
 	fake_listen(fake);
 	pthread_mutex_unlock(&fake->mutex);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "libclient/kvclient.h"
+#include "shm/generation.h"
 #include "tests/shm/fixture.h"
 
 enum fake_attach {
@@ -47,8 +48,10 @@ struct fake {
 	int listener;	       // -1 = down
 	int wake[2];	       // pipe that ends the thread's poll
 	bool stopping;
-	int gen_fd;
-	uint64_t *gen;
+	int gen_fd; // kvd.gen in `dir`
+	char gen_path[100];
+	struct kvs_generation said; // what it says
+	uint32_t writer;	    // of the life that serves
 	struct fixture fixture;
 	struct fake_connection *connections[FAKE_CONNECTIONS_MAX];
 	struct kvs_epoch_page *pages[FAKE_PAGES_MAX]; // given out
@@ -71,7 +74,11 @@ struct fake {
 void fake_start(struct fake *fake, uint64_t memory_bytes);
 void fake_stop(struct fake *fake);
 
-/// Down: no listener, all connections closed, the region stays as it is (kvd was killed).
+/// Writes kvd.gen: `generation`, and that it is `instance_id` that serves.
+void fake_say_generation(struct fake *fake, uint64_t generation, uint64_t instance_id);
+
+/// Down: no listener, all connections closed, the region stays as it is but for the writer's word
+/// (kvd was killed).
 void fake_kill(struct fake *fake);
 /// Up again after fake_kill: with a new, empty region and the next generation, or, `adopt`, with
 /// the same region and the next incarnation. Pages given out before are forgotten.

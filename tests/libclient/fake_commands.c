@@ -77,6 +77,19 @@ static void fake_pass(struct fake *fake, struct fake_connection *c, unsigned pla
 	c->fds[c->fds_count++] = copy;
 }
 
+// As kvd: an open file of the client's own.
+static void fake_pass_gen(struct fake *fake, struct fake_connection *c)
+{
+	char path[32];
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fake->gen_fd);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		fake_bail("kvd.gen to pass");
+	}
+	fake_pass(fake, c, 2, fd);
+	close(fd);
+}
+
 static void fake_reply_attach(struct fake *fake, struct fake_connection *c, bool page_only)
 {
 	const struct kvs_region *region = &fake->fixture.region;
@@ -102,7 +115,7 @@ static void fake_reply_attach(struct fake *fake, struct fake_connection *c, bool
 		fake_pass(fake, c, 1, page);
 		close(page);
 		if (!page_only) {
-			fake_pass(fake, c, 2, fake->gen_fd);
+			fake_pass_gen(fake, c);
 		}
 		for (unsigned i = 0; i < fake->fds_more; i++) {
 			fake_pass(fake, c, 2, fake->gen_fd);
@@ -115,7 +128,7 @@ static void fake_reply_attach(struct fake *fake, struct fake_connection *c, bool
 	uint32_t layout = kvs_layout_fingerprint() + (fake->attach == FAKE_ATTACH_LAYOUT);
 	fake_say(c, "*10\r\n$5\r\nproto\r\n:1\r\n$6\r\nlayout\r\n:%u\r\n$3\r\nfds\r\n:%u\r\n",
 		 layout, fds);
-	fake_say(c, "$3\r\ngen\r\n:%llu\r\n", (unsigned long long)*fake->gen);
+	fake_say(c, "$3\r\ngen\r\n:%llu\r\n", (unsigned long long)fake->said.generation);
 	fake_say(c, "$11\r\nincarnation\r\n:%llu\r\n",
 		 (unsigned long long)(region->header->hot.incarnation -
 				      (fake->attach == FAKE_ATTACH_OVERTAKEN)));

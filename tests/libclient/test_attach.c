@@ -138,7 +138,7 @@ static void test_dead(struct fake *fake)
 	ok_int(kvc_is_mapped(client), 1, "mapped again");
 
 	fake_kill(fake);
-	kvs_store_release(fake->gen, 77);
+	fake_say_generation(fake, 77, 1);
 	ok_int(get(reader, "b", &byte), KVC_UNREACHABLE,
 	       "A: newer generation, no kvd: no old data");
 	ok_int(kvc_is_mapped(client), 0, "not mapped");

@@ -98,7 +98,7 @@ static void test_gone(struct fake *fake, kvc *client, kvc_reader *reader)
 	prepare(items);
 	client->options.reconnect_min_ms = client->options.reconnect_max_ms = 60000;
 	fake_kill(fake);
-	kvs_store_release(fake->gen, 99);
+	fake_say_generation(fake, 99, 1);
 	ok_int(kvc_get_many(reader, items, KEYS, 0), KVC_UNREACHABLE, "nobody there");
 	ok(items[0].status == KVC_UNREACHABLE && items[99].status == KVC_UNREACHABLE,
 	   "each item says so");

@@ -217,7 +217,7 @@ static void test_attach_replies(struct fake *fake)
 	(void)snprintf(map, sizeof(map),
 		       "%%4\r\n$6\r\nlayout\r\n+%u\r\n$3\r\nfds\r\n+3\r\n$3\r\ngen\r\n+%llu\r\n"
 		       "$11\r\nincarnation\r\n+%llu\r\n",
-		       kvs_layout_fingerprint(), (unsigned long long)*fake->gen,
+		       kvs_layout_fingerprint(), (unsigned long long)fake->said.generation,
 		       (unsigned long long)header->hot.incarnation);
 	fake_set(fake, says, map);
 	ok_int(open_client(fake, FAKE_ATTACH_SAYS, NULL, &client), KVC_OK, "a map of texts");
@@ -231,9 +231,12 @@ static void test_attach_replies(struct fake *fake)
 	three[1] = '3';
 	char *gen = strstr(map, "gen\r\n+") + 6;
 	*gen = *gen == '9' ? '8' : '9';
+	uint32_t *writer = &fake->fixture.region.header->hot.writer;
+	kvs_store_release_32(writer, KVS_WRITER_DIED);
 	ok_int(open_client(fake, FAKE_ATTACH_SAYS, text, &client), KVC_UNREACHABLE,
 	       "B: a page of another region than is served");
 	ok(strstr(text, "kvd restarted while attaching"), "it says so: %s", text);
+	kvs_store_release_32(writer, fake->writer);
 	three[1] = '2';
 	ok_int(open_client(fake, FAKE_ATTACH_SAYS, NULL, &client), KVC_OK, "two announced");
 	ok_int(kvc_is_mapped(client), 0, "three came: nothing is mapped");
@@ -262,8 +265,7 @@ static void test_files(struct fake *fake)
 		{ "one that may shrink", 1, file_of("open", KVS_PAGE_MARKER, 8, F_SEAL_GROW) },
 		{ "one that is none", 1, file_of("none", "kvd-none", 8, F_SEAL_SHRINK) },
 		{ "something without seals", 1, pipe(pipes) == 0 ? pipes[0] : -1 },
-		{ "a file that cannot be mapped", 2, pipes[1] },
-		{ "kvd.gen of no bytes", 2, short_file },
+		{ "a kvd.gen that is no file", 2, pipes[1] },
 	};
 	char text[KVC_ERROR_TEXT_BYTES];
 	kvc *client;
@@ -272,7 +274,8 @@ static void test_files(struct fake *fake)
 		fake_set(fake, fds_instead[rows[i].place], rows[i].fd);
 		ok_int(open_client(fake, FAKE_ATTACH_OK, text, &client), KVC_SYSTEM, "H: %s",
 		       rows[i].what);
-		ok(strstr(text, "cannot map kvd.gen or the reader page"), "it says so: %s", text);
+		ok(strstr(text, rows[i].place == 1 ? "cannot map the reader page" : "is no file"),
+		   "it says so: %s", text);
 		fake_set(fake, fds_instead[rows[i].place], 0);
 	}
 	fake_set(fake, fds_instead[0], short_file);

@@ -67,6 +67,7 @@ static const struct fact facts[] = {
 	AT(kvs_hot, incarnation),
 	AT(kvs_hot, oldest_valid),
 	AT(kvs_hot, table_root),
+	AT(kvs_hot, writer),
 	SIZE(kvs_watermarks),
 	AT(kvs_watermarks, applied_seq),
 	AT(kvs_watermarks, durable_seq),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// The keeper, and the inspector. The keeper holds the region of the last life, as systemd's store
-// of descriptors does, unless the seed says that there is none. The inspector has the plan phase of
-// adoption look at the region, which reads and checks all of it: after each crash, and now and then
-// while kvd serves.
+// The keeper, the kernel's part in kvd's presence, and the inspector. The keeper holds the region
+// of the last life, as systemd's store of descriptors does, unless the seed says there is none.
+// The inspector has the plan phase of adoption look at the region, which reads and checks all of
+// it: after each crash, and now and then while kvd serves.
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,6 +12,7 @@
 #include "daemon/fdstore.h"
 #include "daemon/keyspace_internal.h"
 #include "daemon/kvd.h"
+#include "daemon/presence.h"
 #include "shm/adopt.h"
 #include "shm/layouts.h"
 #include "tests/simulation/sim.h"
@@ -146,6 +147,38 @@ void fdstore_drop(struct fdstore *store, const char *name)
 		if (store->entries[i].fd >= 0 && strcmp(store->entries[i].name, name) == 0) {
 			forget(i);
 		}
+	}
+}
+
+// ---- the kernel's part in what the region says of its writer ----
+
+struct presence {
+	uint32_t *word; // NULL: no kvd says that it is there
+};
+
+static struct presence present;
+
+int presence_start(struct presence **out, uint32_t *word)
+{
+	present.word = word;
+	kvs_store_release_32(word, sim.lives);
+	*out = &present;
+	return 0;
+}
+
+void presence_end(struct presence *presence)
+{
+	if (presence != NULL) {
+		kvs_store_release_32(presence->word, 0);
+		presence->word = NULL;
+	}
+}
+
+void sim_presence_over(void)
+{
+	if (present.word != NULL) {
+		kvs_store_release_32(present.word, KVS_WRITER_DIED);
+		present.word = NULL;
 	}
 }
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "shm/epoch.h"
+#include "shm/generation.h"
 #include "shm/layout.h"
 #include "shm/map.h"
 #include "shm/table.h"
@@ -34,7 +35,8 @@ struct reader {
 	struct kvs_reader_page *page;
 	struct kvs_slot *slot;
 	struct kvs_hot *hot;
-	const uint64_t *gen_word;
+	int gen_fd;
+	uint32_t writer;
 	uint64_t gen, incarnation;
 	uint64_t stuck_until_ns;
 	struct held held[HELD_MAX];
@@ -63,6 +65,7 @@ static void reader_detach(struct reader *reader)
 	}
 	if (reader->attached) {
 		kvs_map_close(&reader->map);
+		(void)close(reader->gen_fd);
 	}
 	bool *dead = reader->dead;
 	*reader = (struct reader){ .dead = dead, .pid = reader->pid };
@@ -103,11 +106,11 @@ static void reader_attached(struct reader *reader, const int *fds)
 	int result = kvs_map_open(&reader->map, fds[0]);
 	reader->page =
 		(struct kvs_reader_page *)(uintptr_t)map_page(fds[1], PROT_READ | PROT_WRITE);
-	reader->gen_word = map_page(fds[2], PROT_READ);
-	for (unsigned i = 0; i < 3; i++) {
-		(void)close(fds[i]);
-	}
+	reader->gen_fd = fds[2];
+	(void)close(fds[0]);
+	(void)close(fds[1]);
 	if (result == KVS_MAP_NOT_ALIVE) { // it stopped meanwhile
+		(void)close(fds[2]);
 		reader_detach(reader);
 		return;
 	}
@@ -116,6 +119,7 @@ static void reader_attached(struct reader *reader, const int *fds)
 	}
 	reader->slot = &reader->page->slot[sim_below(KVS_READERS_PER_PAGE)];
 	reader->hot = (struct kvs_hot *)(uintptr_t)&kvs_map_header(&reader->map)->hot;
+	reader->writer = kvs_load_relaxed_32(&reader->hot->writer);
 	reader->attached = true;
 	sim_note("reader %d is attached", reader->pid);
 }
@@ -174,6 +178,18 @@ static bool reader_is_honoured(const struct reader *reader, uint64_t *last_epoch
 	return true;
 }
 
+// As libclient/serving.c.
+static bool reader_is_served(const struct reader *reader)
+{
+	struct kvs_generation said;
+	uint32_t writer = kvs_load_acquire_32(&reader->hot->writer);
+	if (kvs_writer_is_there(writer) && writer == reader->writer) {
+		return true;
+	}
+	return kvs_generation_read(reader->gen_fd, &said) &&
+	       kvs_generation_names(&said, reader->gen, reader->map.instance_id);
+}
+
 static bool reader_enter(struct reader *reader)
 {
 	uint64_t last_epoch;
@@ -182,7 +198,7 @@ static bool reader_enter(struct reader *reader)
 	if (last_epoch > 0) {
 		kvs_store_relaxed(&reader->slot->word, last_epoch << KVS_EPOCH_SHIFT | 1);
 	}
-	if (honoured && kvs_load_acquire(reader->gen_word) == reader->gen &&
+	if (honoured && reader_is_served(reader) &&
 	    kvs_load_relaxed(&reader->page->header.state) == KVS_PAGE_ATTACHED) {
 		reader->inside = true;
 		reader->stuck_until_ns = sim_chance(20) ? sim.mono_ns + sim_below(10000000000) : 0;
@@ -231,8 +247,7 @@ static void reader_get(struct reader *reader)
 		found = kvs_table_find(&reader->map, hash, key->name, key->name_bytes, &hit);
 	}
 	// A section that was taken back, or is of an older life, may see anything.
-	if (!kvs_epoch_still_good(reader->slot, reader->hot) ||
-	    kvs_load_acquire(reader->gen_word) != reader->gen ||
+	if (!kvs_epoch_still_good(reader->slot, reader->hot) || !reader_is_served(reader) ||
 	    reader->map.instance_id != sim.instance) {
 		return;
 	}

@@ -220,6 +220,7 @@ static void life_over(void)
 {
 	sim_fibers_forget();
 	sim_net_forget();
+	sim_presence_over();
 	if (close_range(FIRST_FD, SIM_KEPT_FD - 1, 0) != 0) {
 		abort();
 	}

@@ -291,6 +291,8 @@ void sim_reader_step(void);
 
 /// The plan phase of adoption looks at the region, which must be whole. `dead`: kvd just died.
 void sim_check_region(bool dead);
+/// kvd is no more: what its region says of it is what the kernel leaves.
+void sim_presence_over(void);
 /// The keeper has a region of the last life?
 bool sim_keeper_has(void);
 void sim_keeper_drop(void);
