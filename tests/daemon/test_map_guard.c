@@ -375,7 +375,7 @@ int main(int argc, char **argv)
 	if (fixture_is_probe(argc, argv, &code)) {
 		return code;
 	}
-	unsigned step = tap_step(1, 5);
+	unsigned step = tap_step(1, 12);
 	test_guard();
 	test_each("a page of the data", strike_store, false, 100, step);
 	test_each("the lock file", strike_store, true, 100, step);

@@ -172,7 +172,7 @@ static uint64_t write_values(struct shared *shared, uint64_t *reused)
 	uint64_t refused = 0;
 	char key[16];
 	uint64_t value[VALUE_WORDS];
-	const uint64_t writes = tap_rounds(WRITES, 40000);
+	const uint64_t writes = tap_rounds(WRITES, 12000);
 	for (uint64_t n = 0; n < writes || (!enough(shared, *reused) && n / LONGER < writes); n++) {
 		key_name(key, n);
 		value_fill(value, n, n / KEYS);
