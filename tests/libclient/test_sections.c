@@ -292,6 +292,10 @@ static void test_damage(struct fake *fake, kvc_reader *reader)
 	fake_set(fake, error, "ERR no");
 	ok_int(get(reader, "wild", &byte), KVC_DAMAGED, "H: or cannot");
 	ok(strcmp(kvc_reader_error_text(reader), kvc_strerror(KVC_DAMAGED)) == 0, "it says so");
+	fake_set(fake, error, "DAMAGED the record of this key");
+	ok(get(reader, "wild", &byte) == KVC_DAMAGED &&
+		   strcmp(kvc_reader_error_text(reader), "DAMAGED the record of this key") == 0,
+	   "H: or says itself that it is damaged");
 	(void)kvc_get_many(reader, &item, 1, 0);
 	ok(item.status < 0, "H: nor of several");
 	ok_int(kvc_begin(reader), KVC_OK, "a section");
