@@ -15,10 +15,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static unsigned calls;	      // counted
-static unsigned fail_at;      // this one answers EIO; 0 = none
-static unsigned cancel_at;    // at this one *cancel_word is set
-static uint64_t *cancel_word; // of the job
+static unsigned calls;		// counted
+static unsigned fail_at;	// this one answers EIO; 0 = none
+static unsigned cancel_at;	// at this one *cancel_word is set
+static uint64_t *cancel_word;	// of the job
+static void (*meanwhile)(void); // at each sync; NULL = nothing
 
 static bool fails_now(void)
 {
@@ -68,6 +69,9 @@ int fsync(int fd)
 
 int fdatasync(int fd)
 {
+	if (meanwhile != NULL) {
+		meanwhile();
+	}
 	return fails_now() ? -1 : (int)syscall(SYS_fdatasync, fd);
 }
 

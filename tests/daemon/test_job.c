@@ -7,132 +7,9 @@
 
 #include <dirent.h>
 #include <signal.h>
-#include <sys/resource.h>
 
-#include "daemon/job_internal.h"
 #include "daemon/storage/seal.h"
-#include "daemon/storage/verify.h"
-#include "tests/daemon/job_shims.h"
-#include "tests/daemon/persist_fixture.h"
-
-#define KEYS 300u
-#define LARGE_BYTES 300000u
-#define CHILD_DOES "KVD_TEST_CHILD" // what the reader of the store does instead
-
-static struct life life;
-static char dir[FIXTURE_PATH_BYTES];
-
-// ---- the child ----------------------------------------------------------------------------------
-
-static int misbehave(const char *how, char **argv)
-{
-	char unused[4096];
-	if (strcmp(how, "ends at once") == 0) {
-		return VERIFY_GOOD;
-	}
-	while (strcmp(argv[3], "compare") == 0 && strcmp(how, "talks nonsense") != 0 &&
-	       fread(unused, 1, sizeof(unused), stdin) > 0) {
-	}
-	if (strcmp(how, "crashes") == 0 || strcmp(how, "is killed") == 0) {
-		struct rlimit no_core = { 0, 0 };
-		(void)setrlimit(RLIMIT_CORE, &no_core);
-		int number = strcmp(how, "crashes") == 0 ? SIGSEGV : SIGKILL;
-		(void)sigaction(SIGSEGV, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
-		(void)raise(number);
-	} else if (strcmp(how, "fails") == 0) {
-		puts("failed no reason at all");
-		return VERIFY_FAILED;
-	} else if (strcmp(how, "says nothing") == 0) {
-		return VERIFY_GOOD;
-	} else if (strcmp(how, "finds another value") == 0) {
-		puts("extra 6e6f 1\ndamaged 0\ndone 1 1 1 1 1");
-		return VERIFY_GOOD;
-	} else if (strcmp(how, "finds damage") == 0) {
-		puts("damage 7 9 6b31 as it says\ndamage 7 9 - and so on\ndamaged 2\n"
-		     "done 1 1 1 1 1");
-		return VERIFY_DAMAGED;
-	} else if (strcmp(how, "talks nonsense") == 0) {
-		for (unsigned i = 0; i < 5000; i++) {
-			(void)fputs("never ending ", stdout);
-		}
-		puts("\nword\ndamage 1\ndamage 1 2\nmissing x\nextra\nextra 6\nextra zz 1\n"
-		     "extra 6 1\nmissing 17 18446744073709551615\nprogress 1\ndone 1 2\nextra  1");
-	}
-	(void)fflush(stdout);
-	return store_verify_child(argv[2], argv[3]);
-}
-
-// ---- a job --------------------------------------------------------------------------------------
-
-static void begin_life(void)
-{
-	static unsigned char value[LARGE_BYTES];
-	struct life_options options = {
-		.dir = dir,
-		.memory_bytes = 48u << 20,
-		.segment_bytes = 1u << 20,
-		.policy = PERSIST_GROUP,
-		.ratio_percent = 200,
-		.floor_bytes = UINT64_C(1) << 30,
-	};
-	fixture_dir_fast(dir);
-	life_begin(&life, &options);
-	for (unsigned number = 0; number < KEYS; number++) {
-		char key[32];
-		uint64_t seq;
-		size_t bytes = (size_t)snprintf(key, sizeof(key), "k%u", number);
-		keyspace_tick(life.keyspace);
-		if (keyspace_set(life.keyspace, key, bytes, value, number == 7 ? LARGE_BYTES : 2000,
-				 0, &seq) != KEYSPACE_OK) {
-			printf("Bail out! no room for a value\n");
-			exit(1);
-		}
-	}
-	if (life_commit(&life, life_published(&life)) != STORE_OK) {
-		printf("Bail out! a commit failed\n");
-		exit(1);
-	}
-}
-
-static void begin_job(struct job *job, enum job_kind kind)
-{
-	*job = (struct job){
-		.kind = kind,
-		.seam = &seam_system,
-		.persist = life.persist,
-		.log = keyspace_log(life.keyspace),
-		.dir = strdup(dir),
-		.walk = {
-			.map = &life.region.map,
-			.slot = &life.page->slot[1],
-			.hot = &life.region.header->hot,
-			.fenced = !kvs_epoch_membarrier_works(),
-		},
-		.hash_seed = 5,
-		.instance_id = 77,
-		.durable_seq = life_durable_seq(&life),
-		.store = JOB_STORE_GOOD,
-		.begun_ns = seam_system.monotonic_ns(),
-		.asked_ns = seam_system.monotonic_ns(),
-	};
-	text_init(&job->result, JOB_RESULT_BYTES_MAX);
-	if (kind == JOB_BACKUP) {
-		(void)keyspace_follow(life.keyspace, &job->follower, &job->from, &job->seq);
-	}
-	cancel_word = &job->cancelled;
-	calls = 0;
-}
-
-static void end_job(struct job *job)
-{
-	fail_at = cancel_at = 0;
-	if (job->kind == JOB_BACKUP) {
-		keyspace_unfollow(life.keyspace);
-	}
-	text_fini(&job->result);
-	free(job->made);
-	free(job->dir);
-}
+#include "tests/daemon/job_fixture.h"
 
 // ---- backups ------------------------------------------------------------------------------------
 
@@ -203,7 +80,8 @@ static void test_each(const char *name, enum job_kind kind, bool (*is_sound)(str
 	ok(is_sound(&job, &refused) && !refused, "%s succeeds: %s", name, job.error);
 	unsigned all = calls;
 	end_job(&job);
-	for (unsigned n = 1; n <= all && bad < 5; n += tap_step(1, 7)) {
+	// What begins it is tried in a slow run, too.
+	for (unsigned n = 1; n <= all && bad < 5; n += n < 10 ? 1 : tap_step(1, 7)) {
 		begin_job(&job, kind);
 		*place = n;
 		bad += !is_sound(&job, &refused);
@@ -255,6 +133,79 @@ static void test_backup_names(void)
 	free(job.dir);
 	job.dir = strdup(dir);
 	refuses(&job, "", "a file in the place of the folder");
+	(void)unlink(path);
+}
+
+static uint64_t one_second(void)
+{
+	return UINT64_C(1800000000000);
+}
+
+static void touch_backup(const char *name, bool folder)
+{
+	char path[FIXTURE_PATH_BYTES + 64];
+	(void)snprintf(path, sizeof(path), "%s/backup/%s", dir, name);
+	int fd = folder ? -1 : shim_open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	if (folder ? mkdir(path, 0700) != 0 : close(fd) != 0) {
+		printf("Bail out! %s\n", path);
+		exit(1);
+	}
+}
+
+static bool is_there(const char *name)
+{
+	char path[FIXTURE_PATH_BYTES + 64];
+	(void)snprintf(path, sizeof(path), "%s/backup/%s", dir, name);
+	return access(path, F_OK) == 0;
+}
+
+static void test_backup_clock(void)
+{
+	struct seam stopped = seam_system;
+	struct job job;
+	char name[64];
+	bool whole = false;
+	stopped.wall_ms = one_second;
+	for (unsigned i = 0; i < 2; i++) {
+		begin_job(&job, JOB_BACKUP);
+		job.seam = &stopped;
+		ok(job_backup(&job), "a backup of that second: %s", job.made);
+		end_job(&job);
+	}
+	ok(take_backups(&whole) == 2 && whole, "two of a second have two names");
+	touch_backup("kvd-20270115T080000Z.backup", false);
+	for (unsigned i = 2; i < 100; i++) {
+		(void)snprintf(name, sizeof(name), "kvd-20270115T080000Z-%u.backup", i);
+		touch_backup(name, false);
+	}
+	begin_job(&job, JOB_BACKUP);
+	job.seam = &stopped;
+	ok(!job_backup(&job) && strstr(job.error, "is there already") != NULL,
+	   "more than a hundred have not: %s", job.error);
+	end_job(&job);
+	(void)take_backups(&whole);
+}
+
+static void test_tidy(void)
+{
+	bool whole = false;
+	touch_backup("a.new", true);
+	touch_backup("b.fetch", false);
+	touch_backup("c.fetch", true);
+	touch_backup(".fetch", false);
+	touch_backup("d", false);
+	job_backup_tidy(dir, seam_system.wall_ms());
+	ok(!is_there("a.new") && is_there("b.fetch"), "what was cut off goes, what is fetched not");
+	job_backup_tidy(dir, seam_system.wall_ms() + 120000);
+	ok(!is_there("b.fetch") && is_there("c.fetch") && is_there(".fetch") && is_there("d"),
+	   "a minute later nobody comes for it; what has no such name stays");
+	touch_backup("b.fetch", false);
+	job_backup_tidy(dir, 0);
+	ok(!is_there("b.fetch") && is_there("d"), "nor after a restart");
+	job_backup_tidy("/nonexistent", 0);
+	ok(take_backups(&whole) == 2, "the rest is there");
+	char path[FIXTURE_PATH_BYTES + 64];
+	(void)snprintf(path, sizeof(path), "%s/backup/.fetch", dir);
 	(void)unlink(path);
 }
 
@@ -328,6 +279,56 @@ static void test_child(void)
 	child_does(NULL);
 }
 
+// A value of memory that is not what was written.
+static void test_damaged_memory(void)
+{
+	struct job job;
+	struct kvs_hit hit;
+	uint64_t hash = keyspace_hash(life.keyspace, "k99", 3);
+	ok(keyspace_find(life.keyspace, hash, "k99", 3, &hit) == KVS_FIND_HIT, "a record");
+	unsigned char *byte = (unsigned char *)(uintptr_t)hit.view.payload + 100;
+	*byte ^= 1;
+	begin_job(&job, JOB_VERIFY);
+	ok(job_verify(&job) && job.memory_damaged == 1 && job.store_damaged == 0 &&
+		   strstr(job.remedy, "the store is whole") != NULL,
+	   "is damaged: %s", job.result.data);
+	end_job(&job);
+	child_does("finds damage");
+	begin_job(&job, JOB_VERIFY);
+	ok(job_verify(&job) && job.memory_damaged == 1 && job.store_damaged == 2 &&
+		   strstr(job.remedy, "restore a backup") != NULL,
+	   "and so is the store: %s", job.remedy);
+	end_job(&job);
+	child_does(NULL);
+	begin_job(&job, JOB_BACKUP);
+	refuses(&job, "", "no backup is made of it");
+	*byte ^= 1;
+}
+
+// What the store has not, and what was only on its way.
+static void test_missing(void)
+{
+	struct job job;
+	char told[64];
+	uint64_t place;
+	uint64_t seq = life_lookup(&life, "k99", 3, &place);
+	const struct {
+		uint64_t seq;
+		bool damaged;
+	} cases[] = { { seq, true }, { seq + 1000, false } };
+	for (size_t i = 0; i < 2; i++) {
+		(void)snprintf(told, sizeof(told), "misses %llu %llu",
+			       (unsigned long long)kvs_hash(5, "k99", 3),
+			       (unsigned long long)cases[i].seq);
+		child_does(told);
+		begin_job(&job, JOB_VERIFY);
+		ok(job_verify(&job) && (job.store_damaged == 1) == cases[i].damaged, "%s: %s",
+		   cases[i].damaged ? "missing" : "another version", job.result.data);
+		end_job(&job);
+	}
+	child_does(NULL);
+}
+
 static void test_verify_stores(void)
 {
 	struct job job;
@@ -359,10 +360,17 @@ int main(int argc, char **argv)
 	test_each("a backup, cancelled", JOB_BACKUP, backup_is_sound, &cancel_at);
 	test_each("a verification, EIO", JOB_VERIFY, verify_is_sound, &fail_at);
 	test_each("a verification, cancelled", JOB_VERIFY, verify_is_sound, &cancel_at);
+	meanwhile = write_meanwhile;
+	test_each("a backup beside writes, EIO", JOB_BACKUP, backup_is_sound, &fail_at);
+	meanwhile = NULL;
+	test_backup_clock();
+	test_tidy();
 	test_backup_names();
 	test_told_to_stop(JOB_BACKUP, "a backup");
 	test_told_to_stop(JOB_VERIFY, "a verification");
 	test_child();
+	test_missing();
+	test_damaged_memory();
 	test_verify_stores();
 	(void)life_end(&life);
 	fixture_remove(dir);

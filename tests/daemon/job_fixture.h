@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+//
+// A life with some keys, jobs of it that run on the test's own thread, and the child that reads the
+// store for them, which is the test program itself and may do anything.
+#pragma once
+
+#include <signal.h>
+#include <sys/resource.h>
+
+#include "daemon/job_internal.h"
+#include "daemon/storage/verify.h"
+#include "shm/hash.h"
+#include "tests/daemon/job_shims.h"
+#include "tests/daemon/persist_fixture.h"
+
+#define KEYS 300u
+#define LARGE_BYTES 300000u
+#define CHILD_DOES "KVD_TEST_CHILD" // what the reader of the store does instead
+
+static struct life life;
+static char dir[FIXTURE_PATH_BYTES];
+
+// ---- the child ----------------------------------------------------------------------------------
+
+static int misbehave(const char *how, char **argv)
+{
+	char unused[4096];
+	if (strcmp(how, "ends at once") == 0) {
+		return VERIFY_GOOD;
+	}
+	while (strcmp(argv[3], "compare") == 0 && strcmp(how, "talks nonsense") != 0 &&
+	       fread(unused, 1, sizeof(unused), stdin) > 0) {
+	}
+	if (strcmp(how, "crashes") == 0 || strcmp(how, "is killed") == 0) {
+		struct rlimit no_core = { 0, 0 };
+		(void)setrlimit(RLIMIT_CORE, &no_core);
+		int number = strcmp(how, "crashes") == 0 ? SIGSEGV : SIGKILL;
+		(void)sigaction(SIGSEGV, &(struct sigaction){ .sa_handler = SIG_DFL }, NULL);
+		(void)raise(number);
+	} else if (strcmp(how, "fails") == 0) {
+		puts("failed no reason at all");
+		return VERIFY_FAILED;
+	} else if (strcmp(how, "says nothing") == 0) {
+		return VERIFY_GOOD;
+	} else if (strcmp(how, "finds another value") == 0) {
+		puts("extra 6e6f 1\ndamaged 0\ndone 1 1 1 1 1");
+		return VERIFY_GOOD;
+	} else if (strcmp(how, "finds damage") == 0) {
+		puts("damage 7 9 6b31 as it says\ndamage 7 9 - and so on\ndamaged 2\n"
+		     "done 1 1 1 1 1");
+		return VERIFY_DAMAGED;
+	} else if (strncmp(how, "misses ", 7) == 0) {
+		printf("missing %s\nmissing 1 1\nmissing 18446744073709551615 1\ndamaged 0\n"
+		       "done 1 1 1 1 1\n",
+		       how + 7);
+		return VERIFY_GOOD;
+	} else if (strcmp(how, "talks nonsense") == 0) {
+		for (unsigned i = 0; i < 5000; i++) {
+			(void)fputs("never ending ", stdout);
+		}
+		puts("\nword\ndamage 1\ndamage 1 2\nmissing x\nextra\nextra 6\nextra zz 1\n"
+		     "extra 6 1\nmissing 17 18446744073709551615\nprogress 1\ndone 1 2\nextra  1");
+	}
+	(void)fflush(stdout);
+	return store_verify_child(argv[2], argv[3]);
+}
+
+// ---- a job --------------------------------------------------------------------------------------
+
+static void put(unsigned number, size_t value_bytes)
+{
+	static unsigned char value[LARGE_BYTES];
+	char key[32];
+	uint64_t seq;
+	size_t bytes = (size_t)snprintf(key, sizeof(key), "k%u", number);
+	keyspace_tick(life.keyspace);
+	if (keyspace_set(life.keyspace, key, bytes, value, value_bytes, 0, &seq) != KEYSPACE_OK) {
+		printf("Bail out! no room for a value\n");
+		exit(1);
+	}
+}
+
+// What the writer does in the middle of a job: at each of the first syncs.
+static unsigned meanwhile_left;
+
+static void write_meanwhile(void)
+{
+	if (meanwhile_left > 0) {
+		meanwhile_left--;
+		for (unsigned number = 0; number < 40; number++) {
+			put(number, number == 7 ? LARGE_BYTES : 500);
+		}
+	}
+}
+
+static void begin_life(void)
+{
+	struct life_options options = {
+		.dir = dir,
+		.memory_bytes = 48u << 20,
+		.segment_bytes = 1u << 20,
+		.policy = PERSIST_GROUP,
+		.ratio_percent = 200,
+		.floor_bytes = UINT64_C(1) << 30,
+	};
+	fixture_dir_fast(dir);
+	life_begin(&life, &options);
+	for (unsigned number = 0; number < KEYS; number++) {
+		put(number, number == 7 ? LARGE_BYTES : 2000);
+	}
+	if (life_commit(&life, life_published(&life)) != STORE_OK) {
+		printf("Bail out! a commit failed\n");
+		exit(1);
+	}
+}
+
+// What was written beside the last one is durable, and what that replaced is free again.
+static void make_room(void)
+{
+	if (life_commit(&life, life_published(&life)) != STORE_OK) {
+		printf("Bail out! a commit failed\n");
+		exit(1);
+	}
+	for (unsigned i = 0; i < 200; i++) {
+		cleaner_turn(life.keyspace, seam_system.monotonic_ns());
+	}
+}
+
+static void begin_job(struct job *job, enum job_kind kind)
+{
+	*job = (struct job){
+		.kind = kind,
+		.seam = &seam_system,
+		.persist = life.persist,
+		.log = keyspace_log(life.keyspace),
+		.dir = strdup(dir),
+		.walk = {
+			.map = &life.region.map,
+			.slot = &life.page->slot[1],
+			.hot = &life.region.header->hot,
+			.fenced = !kvs_epoch_membarrier_works(),
+		},
+		.hash_seed = 5,
+		.instance_id = 77,
+		.durable_seq = life_durable_seq(&life),
+		.store = JOB_STORE_GOOD,
+		.begun_ns = seam_system.monotonic_ns(),
+		.asked_ns = seam_system.monotonic_ns(),
+	};
+	text_init(&job->result, JOB_RESULT_BYTES_MAX);
+	make_room();
+	if (kind == JOB_BACKUP) {
+		(void)keyspace_follow(life.keyspace, &job->follower, &job->from, &job->seq);
+	}
+	cancel_word = &job->cancelled;
+	meanwhile_left = 3;
+	calls = 0;
+}
+
+static void end_job(struct job *job)
+{
+	fail_at = cancel_at = 0;
+	if (job->kind == JOB_BACKUP) {
+		keyspace_unfollow(life.keyspace);
+	}
+	text_fini(&job->result);
+	free(job->made);
+	free(job->dir);
+}
