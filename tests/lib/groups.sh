@@ -7,6 +7,9 @@
 # Everything temporary of all tests goes into one folder: easy to remove, to see what was left, and
 # to know by: a process with that folder as its TMPDIR is ours.
 groups_begin() {
+    # Tenths of a second that a process which was killed may take to be gone: the kernel takes a
+    # large one apart as it finds time.
+    groups_patience=300
     temporary=$(mktemp -d "${TMPDIR:-/tmp}/kvd-check.XXXXXX") ||
         die "cannot make a temporary folder"
     trap 'rm -rf "$temporary"' EXIT
@@ -105,7 +108,7 @@ run_as_group() {
     run_job "$@"
     status=$?
     elapsed_ms=$(((${EPOCHREALTIME/./} - ${started/./}) / 1000))
-    if ! groups_wait 20; then
+    if ! groups_wait "$groups_patience"; then
         left=$(groups_names)
         results one "$group" 'leaves nothing running' fail "$left"
         groups_kill

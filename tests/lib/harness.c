@@ -53,7 +53,7 @@ uint64_t harness_timeout_ms(void)
 {
 	const char *text = getenv("KVD_TEST_TIMEOUT_S");
 	uint64_t seconds = text ? strtoull(text, NULL, 10) : 0;
-	return (seconds ? seconds : 30) * 1000;
+	return (seconds ? seconds : 60) * 1000;
 }
 
 void harness_bail(const char *log_path, const char *format, ...)

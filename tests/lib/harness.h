@@ -32,7 +32,7 @@ bool harness_wait_ready(struct harness *h);
 void harness_setenv(struct harness *h, const char *name, const char *value);
 
 /// SIGTERM and wait. Returns the exit code, or 128 + signal. Kills and bails out after the timeout
-/// ($KVD_TEST_TIMEOUT_S, default 30).
+/// ($KVD_TEST_TIMEOUT_S, default 60).
 int harness_stop(struct harness *h);
 
 /// kill -9 and wait.

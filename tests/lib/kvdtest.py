@@ -2,7 +2,7 @@
 #
 # System tests in Python: a kvd of one's own in a temporary folder, a small RESP client that shares
 # no code with the product, and TAP output. Environment: KVD_PROGRAM, KVD_BUILD (the build folder,
-# else build/ in the source tree), KVD_WRAPPER ("gdb --args"), KVD_TEST_TIMEOUT_S (default 30),
+# else build/ in the source tree), KVD_WRAPPER ("gdb --args"), KVD_TEST_TIMEOUT_S (default 60),
 # KVD_TEST_KEEP (keep the folders), KVD_TEST_SEED.
 """
     from kvdtest import Kvd, Tap
@@ -31,7 +31,7 @@ SOURCE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__
 BUILD_ROOT = os.environ.get('KVD_BUILD', os.path.join(SOURCE_ROOT, 'build'))
 KVD_PROGRAM = os.environ.get('KVD_PROGRAM', os.path.join(BUILD_ROOT, 'daemon', 'kvd'))
 KVCTL_PROGRAM = os.environ.get('KVCTL_PROGRAM', os.path.join(BUILD_ROOT, 'tools', 'kvctl'))
-TIMEOUT_S = float(os.environ.get('KVD_TEST_TIMEOUT_S', '30'))
+TIMEOUT_S = float(os.environ.get('KVD_TEST_TIMEOUT_S', '60'))
 GENTLE_S, KILLED_S = 20, 5
 SOCKET_BYTES_MAX = 107
 

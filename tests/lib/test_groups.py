@@ -27,6 +27,7 @@ group_leaves() {
 }
 group_slow() { results one slow works ok; setsid sleep 1000 & say ready; sleep 1000; }
 groups_begin
+groups_patience=20
 '''
 DEEP = r'''
 . "$root/tests/lib/deep.sh"
