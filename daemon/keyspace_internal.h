@@ -121,6 +121,7 @@ struct keyspace {
 	struct cleaner_state cleaner;
 	struct reseed_state reseed;
 	struct prepare *prepare; // helper thread, NULL = populate when needed
+	uint64_t pages_wanted_ns; // a write has waited for it since then, 0 = none does
 	bool persisted; // false under the memory policy: everything applied counts as durable
 	bool block_on_stuck;
 	bool zero_wanted; // freed segments are overwritten once keys have been loaded

@@ -6,7 +6,10 @@
 // limbo, a scan, revocation, cleaning; then the caller waits or is refused.
 #include "daemon/keyspace_internal.h"
 
+#include <errno.h>
 #include <string.h>
+
+#include "daemon/prepare.h"
 
 #define ROOM_SCAN_INTERVAL_NS 1000000u // 1 kHz when memory is short
 #define ROOM_CLEAN_SEGMENTS_MAX 4u     // emptied for one caller
@@ -15,6 +18,7 @@
 // are overwritten, and pieces.
 #define ROOM_DRAIN_BYTES (2u << 20)
 #define ROOM_DRAIN_ITEMS 2048u
+#define ROOM_PAGES_WAIT_NS 20000000u	 // for the helper to populate a segment
 #define ROOM_FLUSH_BUCKETS_MAX 32768u	 // cleared in place in a fraction of a millisecond
 #define ROOM_FLUSH_WAIT_NS 200000000u // then cleared in place, however large the table is
 
@@ -201,30 +205,56 @@ uint32_t keyspace_reserve(const struct keyspace *keyspace, enum keyspace_purpose
 	return segments;
 }
 
-// Is there room now? Only arithmetic, and populating what is about to be written.
-static bool room_now(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
-		     uint64_t large_bytes, enum keyspace_purpose purpose)
+// Vouches for the log's part. Segments are populated by a helper, a few ahead; whoever writes
+// faster waits for it, for to do that here takes up to milliseconds of everybody's time. Not for
+// ever: a busy machine may not let it run.
+static int room_secure(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
+		       uint32_t reserve, enum keyspace_purpose purpose)
+{
+	struct kvs_log *log = &keyspace->log;
+	log->helped_most = purpose == KEYSPACE_FOR_WRITE && keyspace->prepare ? PREPARE_AHEAD : 0;
+	int result = kvs_log_secure(log, bytes, largest, reserve);
+	if (result == -EAGAIN) {
+		prepare_turn(keyspace->prepare, log);
+		uint64_t now_ns = keyspace->seam->monotonic_ns();
+		uint64_t since_ns = keyspace->pages_wanted_ns ? keyspace->pages_wanted_ns : now_ns;
+		bool waits = log->preparing_count > 0 && now_ns - since_ns < ROOM_PAGES_WAIT_NS;
+		log->helped_most = waits ? PREPARE_AHEAD : 0;
+		keyspace->pages_wanted_ns = since_ns;
+		result = kvs_log_secure(log, bytes, largest, reserve);
+	}
+	if (result != -EAGAIN) {
+		keyspace->pages_wanted_ns = 0;
+	}
+	log->helped_most = 0;
+	return result == 0 ? KEYSPACE_OK : result == -EAGAIN ? KEYSPACE_WAIT : KEYSPACE_FULL;
+}
+
+// Is there room now? Only arithmetic, and populating what is about to be written: WAIT if that is
+// under way.
+static int room_now(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
+		    uint64_t large_bytes, enum keyspace_purpose purpose)
 {
 	struct kvs_log *log = &keyspace->log;
 	if (purpose == KEYSPACE_FOR_WRITE && keyspace_is_over_bound(keyspace)) {
-		return false; // or each restart would let one more segment in
+		return KEYSPACE_FULL; // or each restart would let one more segment in
 	}
 	if (large_bytes == 0 && bytes <= keyspace->region->segment_bytes - log->head.offset) {
-		return true; // nearly always: no segment is taken, so no reserve is touched
+		return KEYSPACE_OK; // nearly always: no segment is taken, so no reserve is touched
 	}
 	uint32_t reserve = keyspace_reserve(keyspace, purpose);
 	uint32_t large_segments = (uint32_t)((large_bytes + keyspace->region->segment_bytes - 1) >>
 					     keyspace->region->segment_shift);
 	if (large_segments > 0 && kvs_log_segments_free(log) < large_segments + reserve) {
-		return false;
+		return KEYSPACE_FULL;
 	}
-	return kvs_log_secure(log, bytes, largest, reserve + large_segments) == 0;
+	return room_secure(keyspace, bytes, largest, reserve + large_segments, purpose);
 }
 
 bool keyspace_has_room(struct keyspace *keyspace, uint64_t record_bytes,
 		       enum keyspace_purpose purpose)
 {
-	return room_now(keyspace, record_bytes, record_bytes, 0, purpose);
+	return room_now(keyspace, record_bytes, record_bytes, 0, purpose) == KEYSPACE_OK;
 }
 
 static uint64_t unpersisted_bytes(const struct keyspace *keyspace)
@@ -295,8 +325,9 @@ static uint64_t room_deadline_ns(const struct keyspace *keyspace, uint64_t large
 int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
 		       uint64_t large_bytes, enum keyspace_purpose purpose)
 {
-	if (room_now(keyspace, bytes, largest, large_bytes, purpose)) {
-		return KEYSPACE_OK;
+	int room = room_now(keyspace, bytes, largest, large_bytes, purpose);
+	if (room != KEYSPACE_FULL) {
+		return room;
 	}
 	uint64_t percent = purpose == KEYSPACE_FOR_WRITE ? KEYSPACE_CLEAN_PERCENT
 							 : KEYSPACE_CLEAN_PERCENT_RESERVE;
@@ -304,8 +335,9 @@ int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 	keyspace_follow_durable(keyspace);
 	for (unsigned i = 0; i < ROOM_CLEAN_SEGMENTS_MAX; i++) {
 		room_reclaim(keyspace, now_ns, room_deadline_ns(keyspace, large_bytes));
-		if (room_now(keyspace, bytes, largest, large_bytes, purpose)) {
-			return KEYSPACE_OK;
+		room = room_now(keyspace, bytes, largest, large_bytes, purpose);
+		if (room != KEYSPACE_FULL) {
+			return room;
 		}
 		if (!cleaner_slice(keyspace, keyspace->region->segment_bytes, percent)) {
 			break;
@@ -314,8 +346,9 @@ int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 	}
 	keyspace->cleaner.last_scan_ns = 0; // memory is wanted now: the interval may wait
 	room_reclaim(keyspace, now_ns, room_deadline_ns(keyspace, large_bytes));
-	if (room_now(keyspace, bytes, largest, large_bytes, purpose)) {
-		return KEYSPACE_OK;
+	room = room_now(keyspace, bytes, largest, large_bytes, purpose);
+	if (room != KEYSPACE_FULL) {
+		return room;
 	}
 	uint64_t most = (uint64_t)kvs_log_segments_allowed(&keyspace->log)
 			<< keyspace->region->segment_shift;

@@ -11,6 +11,7 @@
 
 #define STAGE_CHUNK_BYTES (128u << 10)	// copied between two looks at the clock
 #define STAGE_POPULATE_BYTES (2u << 20) // pages made at once: one huge page
+#define STAGE_SMALL_PAGES_BYTES (256u << 10)
 #define STAGE_SMALL_BYTES 64u		// pieces as small as that are kept, whoever owns them
 #define STAGE_RESTARTS_MAX 64u // so often its value may change under a write; then in one go
 
@@ -184,15 +185,26 @@ static int stage_begin(struct keyspace *keyspace, struct keyspace_stage *stage,
 	return result;
 }
 
+// How much is populated next. Huge pages are made whole; up to the first and behind the last of
+// them, and where there are none, small ones by the share: 512 take two milliseconds.
+static uint64_t stage_populate_bytes(const struct keyspace *keyspace, uint64_t from, uint64_t left)
+{
+	uint64_t step = STAGE_POPULATE_BYTES - from % STAGE_POPULATE_BYTES;
+	bool whole = keyspace->region->huge_pages && step == STAGE_POPULATE_BYTES;
+	if (whole && left >= step) {
+		return step;
+	}
+	step = step < left ? step : left;
+	return step < STAGE_SMALL_PAGES_BYTES ? step : STAGE_SMALL_PAGES_BYTES;
+}
+
 // Copies the next bytes, at most up to the end of a piece. False if the machine is full.
 static bool stage_step(struct keyspace *keyspace, struct keyspace_stage *stage)
 {
 	uint64_t all = kvs_large_bytes(stage->bytes);
 	if (stage->populated < all && stage->populated < stage->done + STAGE_CHUNK_BYTES) {
 		uint64_t from = stage->run_offset + stage->populated;
-		// Up to the next huge page, so that the ones behind are made whole.
-		uint64_t step = STAGE_POPULATE_BYTES - from % STAGE_POPULATE_BYTES;
-		step = step < all - stage->populated ? step : all - stage->populated;
+		uint64_t step = stage_populate_bytes(keyspace, from, all - stage->populated);
 		if (kvs_region_populate(keyspace->region, from, step) != 0) {
 			return false;
 		}

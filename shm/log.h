@@ -46,6 +46,7 @@ struct kvs_log {
 	uint32_t full_count; // HEAD and SURVIVOR segments
 	uint32_t retired_count;
 	uint32_t preparing_count; // with a helper thread, back soon
+	uint32_t helped_most;	  // up to so many segments at once are waited for, 0 = none
 	uint64_t rolls; // head segments closed so far
 };
 
@@ -63,7 +64,8 @@ uint64_t kvs_log_memory_for(const struct kvs_log *log, uint32_t count);
 
 /// Makes sure that records of together `bytes`, none larger than `largest`, can be appended without
 /// taking more than the free segments less `reserve`. Returns 0, or -ENOSPC (bound reached, or
-/// `largest` is more than a segment) or -ENOMEM (the machine is full); nothing is taken then.
+/// `largest` is more than a segment), -ENOMEM (the machine is full) or -EAGAIN (a helper will have
+/// populated them soon, and log->helped_most says that this is waited for); nothing is taken then.
 /// Call with: sums of kvs_record_bytes(). Thread must: be the writer. Orders: nothing.
 int kvs_log_secure(struct kvs_log *log, uint64_t bytes, uint64_t largest, uint32_t reserve);
 

@@ -159,11 +159,17 @@ int kvs_segments_prepare(struct kvs_log *log, uint32_t count)
 		if (log->segments[log->free_list[i]].prepared) {
 			continue;
 		}
+		if (count <= log->helped_most) {
+			return -EAGAIN;
+		}
 		int result = segments_populate(log, log->free_list[i]);
 		if (result != 0) {
 			return result;
 		}
 		prepared++;
+	}
+	if (prepared < count && count <= log->helped_most) {
+		return -EAGAIN; // the last ones may be with the helper
 	}
 	return prepared >= count ? 0 : -ENOSPC;
 }

@@ -4,6 +4,7 @@
 // is over, so that every cut is taken; between two slices the key may change, be removed or
 // flushed, the source may be cleaned away, or nobody may ask again.
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "shm/crc32c.h"
 #include "tests/daemon/keyspace_fixture.h"
@@ -227,8 +228,32 @@ static void test_not_stable(void)
 	stop();
 }
 
+static uint64_t file_bytes(void)
+{
+	struct stat status;
+	return fstat(f.region.fd, &status) == 0 ? (uint64_t)status.st_blocks * 512 : 0;
+}
+
+// Where there are no huge pages small ones are made by the share, too.
+static void test_pages_in_shares(void)
+{
+	start(false);
+	uint64_t before = file_bytes();
+	uint64_t most = 0;
+	unsigned slices = 1;
+	for (; set_slice() == KEYSPACE_AGAIN && slices < 100; slices++) {
+		uint64_t now = file_bytes();
+		most = now - before > most ? now - before : most;
+		before = now;
+	}
+	ok(most > 0 && most <= 256u << 10, "D: pages for %" PRIu64 " bytes in a slice", most);
+	ok(is_there("key", memory, BIG_BYTES), "A: in %u slices", slices);
+	stop();
+}
+
 int main(void)
 {
+	test_pages_in_shares();
 	test_set();
 	test_two();
 	test_given_up();

@@ -5,6 +5,8 @@
 // when the bound falls.
 #include "shm/segments.h"
 
+#include <errno.h>
+
 #include "tests/shm/fixture.h"
 #include "tests/tap/tap.h"
 
@@ -167,7 +169,14 @@ static void test_prepare(void)
 		rounds++;
 	}
 	ok_u64(rounds, 3, "four ahead, no more");
-	ok_int(kvs_segments_prepare(&f.log, 6), 0, "several at once");
+	uint32_t populated = f.log.prepared_count;
+	f.log.helped_most = 6;
+	ok(kvs_segments_prepare(&f.log, 4) == 0 && kvs_segments_prepare(&f.log, 6) == -EAGAIN &&
+		   f.log.prepared_count == populated,
+	   "D: where the helper is waited for the writer populates none itself");
+	ok_int(kvs_segments_prepare(&f.log, 7), 0, "unless it wants too many for that");
+	f.log.helped_most = 0;
+	ok_int(kvs_segments_prepare(&f.log, 9), 0, "several at once");
 	ok(kvs_segments_prepare(&f.log, 100000) != 0, "but not more than there are");
 	ok(kvs_segments_take(&f.log, KVS_SEGMENT_HEAD) < 8, "indexes are used from the start");
 	fixture_close(&f);
