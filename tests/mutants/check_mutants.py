@@ -10,7 +10,6 @@ only those that are quick; KVD_MUTANTS=NAME,NAME some; KVD_MUTANTS_PART=I/N ever
 import concurrent.futures
 import json
 import os
-import re
 import selectors
 import shlex
 import signal
@@ -54,25 +53,16 @@ def ninja_objects():
     return objects
 
 
-def with_mistake(mutant):
-    """The text of the file with the mistake in it."""
-    with open(os.path.join(SOURCE, mutant.path), encoding='utf-8') as file:
-        text = file.read()
-    for old, new in mutant.changes:
-        pattern = r'\s+'.join(re.escape(word) for word in old.split())
-        places = len(re.findall(pattern, text))
-        if places != 1:
-            raise Broken(f'{mutant.path}: {places} places with {old!r}')
-        text = re.sub(pattern, lambda _, new=new: new, text)
-    return text
-
-
 def mutate(mutant, folder):
-    """Writes that file under `folder`."""
+    """Writes the file with the mistake in it under `folder`."""
+    try:
+        text = mutant.mistaken(SOURCE)
+    except mutants.Lost as error:
+        raise Broken(str(error)) from None
     path = os.path.join(folder, mutant.path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, 'w', encoding='utf-8') as file:
-        file.write(with_mistake(mutant))
+        file.write(text)
 
 
 def compile_object(source, original, folder):
@@ -196,36 +186,21 @@ def verdict(mutant, objects):
     return seen, None if seen else 'every test passed: ' + ', '.join(mutant.tests)
 
 
-def check_places():
-    """Could each mistake still be made, also those that only a long run compiles?"""
-    lost = []
-    for mutant in mutants.MUTANTS:
-        try:
-            with_mistake(mutant)
-        except (Broken, OSError) as error:
-            lost.append(f'{mutant.name}: {error}')
-    print(f"{'not ok' if lost else 'ok'} 1 - every mistake has its place in the source")
-    for line in lost:
-        print(f'# {line}')
-    return not lost
-
-
 def main():
     some = chosen()
     objects = ninja_objects()
     failed = 0
-    print(f'1..{len(some) + 1}')
-    placed = check_places()
+    print(f'1..{len(some)}')
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         verdicts = pool.map(lambda mutant: verdict(mutant, objects), some)
-        for number, (mutant, (seen, problem)) in enumerate(zip(some, verdicts), 2):
+        for number, (mutant, (seen, problem)) in enumerate(zip(some, verdicts), 1):
             failed += problem is not None
             print(f"{'not ok' if problem else 'ok'} {number} - {mutant.name}: {mutant.what}")
             for line in (problem or seen).splitlines():
                 print(f'# {line}')
             sys.stdout.flush()
     print(f'# counted mutants-code {len(some) - failed}')
-    return 0 if placed and not failed else 1
+    return 1 if failed else 0
 
 
 if __name__ == '__main__':

@@ -2,6 +2,12 @@
 #
 # Known mistakes that kvd could have, each in one place, and the tests that notice. What a change
 # here costs in tests that no longer fail is what this list is for.
+import os
+import re
+
+
+class Lost(Exception):
+    """The source has moved on, and the mistake cannot be made."""
 
 
 class Mutant:
@@ -19,6 +25,18 @@ class Mutant:
         self.sources = sources
         self.quick = quick
         self.environment = environment or {}
+
+    def mistaken(self, root):
+        """The text of the file, in the tree at `root`, with the mistake in it."""
+        with open(os.path.join(root, self.path), encoding='utf-8') as file:
+            text = file.read()
+        for old, new in self.changes:
+            pattern = r'\s+'.join(re.escape(word) for word in old.split())
+            places = len(re.findall(pattern, text))
+            if places != 1:
+                raise Lost(f'{self.name}: {places} places with {old!r} in {self.path}')
+            text = re.sub(pattern, lambda _, new=new: new, text)
+        return text
 
 
 MUTANTS = [
@@ -147,7 +165,7 @@ MUTANTS = [
            [('kvs_store_release(&page->page->header.state, KVS_PAGE_DETACHED);', '')],
            ['tests/shm/test_epoch_scan']),
     Mutant('limbo-early', 'memory of the oldest epoch in use is free', 'shm/limbo.c',
-           [('item->stamp < oldest ?', 'item->stamp <= oldest ?')],
+           [('.stamp >= oldest) {', '.stamp > oldest) {')],
            ['tests/shm/test_limbo'], quick=True),
     Mutant('segment-at-once', 'a segment that was cleaned is reused without a grace period',
            'shm/segments.c',

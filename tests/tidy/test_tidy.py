@@ -5,10 +5,13 @@
 import os
 import shutil
 import subprocess
+import sys
 
-from kvdtest import SOURCE_ROOT, Tap
-from rules import RULES, long_files
-from tree import SCRIPTS, Tree
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'mutants'))
+import mutants  # noqa: E402
+from kvdtest import SOURCE_ROOT, Tap  # noqa: E402
+from rules import RULES, long_files  # noqa: E402
+from tree import SCRIPTS, Tree  # noqa: E402
 
 
 def self_test(tap):
@@ -32,6 +35,18 @@ def shell_scripts(tap, root):
         tap.diag(result.stdout + result.stderr)
 
 
+def known_mistakes(tap, root):
+    """Those of tests/mutants, most of which only a long run compiles."""
+    lost = []
+    for mutant in mutants.MUTANTS:
+        try:
+            mutant.mistaken(root)
+        except (mutants.Lost, OSError) as error:
+            lost.append(str(error))
+    if not tap.ok(not lost, 'every known mistake can still be made'):
+        tap.diag('\n'.join(lost))
+
+
 def main():
     tap = Tap()
     root = os.environ.get('KVD_SOURCE', SOURCE_ROOT)
@@ -43,6 +58,7 @@ def main():
         if not tap.ok(not violations, name):
             tap.diag('\n'.join(violations))
     shell_scripts(tap, root)
+    known_mistakes(tap, root)
     for warning in long_files(tree):
         tap.diag(f'note: {warning}')
     tap.done()
