@@ -84,9 +84,7 @@ static void forget_all(struct keyspace *keyspace, uint64_t seq)
 	}
 	struct kvs_large_run *run = keyspace->large.sentinel.next;
 	for (; run != &keyspace->large.sentinel; run = run->next) {
-		bool named = run->references > 0;
-		run->references = 0;
-		if (named && run->holds == 0) {
+		if (kvs_large_unname(&keyspace->large, run)) {
 			kvs_limbo_push(&keyspace->pending, seq, KEYSPACE_PENDING_RUN, run->offset,
 				       0);
 		}

@@ -215,6 +215,16 @@ bool kvs_large_drop(struct kvs_large *large, uint64_t offset)
 	return run->holds == 0 && run->references == 0;
 }
 
+bool kvs_large_unname(struct kvs_large *large, struct kvs_large_run *run)
+{
+	bool named = run->references > 0;
+	run->references = 0;
+	if (named && run->holds > 0) {
+		large_orphan(large, run, true);
+	}
+	return named && run->holds == 0;
+}
+
 uint64_t kvs_large_orphaned_bytes(struct kvs_large *large, uint64_t offset)
 {
 	const struct kvs_large_run *run = large_find(large, offset);

@@ -65,6 +65,9 @@ void kvs_large_settle(struct kvs_large *large, uint64_t offset);
 bool kvs_large_drop(struct kvs_large *large, uint64_t offset);
 bool kvs_large_unref(struct kvs_large *large, uint64_t offset);
 
+/// The same for all records that name `run`, at once. What follows is as for these.
+bool kvs_large_unname(struct kvs_large *large, struct kvs_large_run *run);
+
 /// Whole pages of the run; 0 if there is none at this offset.
 uint64_t kvs_large_run_bytes(struct kvs_large *large, uint64_t offset);
 

@@ -101,6 +101,10 @@ static void test_references(struct fixture *f)
 	ok(!kvs_large_drop(&f->large, offset), "B: so does a current record");
 	kvs_large_free(&f->large, offset);
 	ok_u64(f->large.runs_count, 1, "and it cannot be freed by mistake");
+	kvs_large_hold(&f->large, offset);
+	ok(!kvs_large_unname(&f->large, f->large.sentinel.next) && f->large.orphaned_bytes > 0,
+	   "G: nor does it when all are forgotten at once");
+	kvs_large_settle(&f->large, offset);
 	ok(kvs_large_unref(&f->large, offset), "the last one says so");
 	kvs_large_free(&f->large, offset);
 	ok_u64(f->large.runs_count, 0, "then it is free");

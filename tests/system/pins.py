@@ -36,7 +36,7 @@ def fill(client, prefix, count):
     return count
 
 
-def leave_unread(kvd, stack, client, size, key='big'):
+def leave_unread(kvd, stack, client, size, key='big', ends_by=()):
     """A connection that asks for the value, reads all but the end, and the value is replaced."""
     said = [client.command('SET', key, value('a', size))]
     greedy = stack.enter_context(kvd.connect())
@@ -44,6 +44,8 @@ def leave_unread(kvd, stack, client, size, key='big'):
     left = size - 600000  # more than its socket holds stays with kvd
     while left > 0:
         left -= len(greedy.sock.recv(min(left, 1 << 20)))
+    if ends_by:
+        said.append(client.command(*ends_by))
     said.append(client.command('SET', key, value('b', size)))
     return greedy, said.count('OK')
 
@@ -76,7 +78,8 @@ def wanted(tap):
     with Kvd(*OPTIONS, '--write-wait', '5s') as kvd, kvd.connect() as client, \
             contextlib.ExitStack() as stack:
         for number in range(3):
-            leave_unread(kvd, stack, client, 4 * MIB, f'big{number}')
+            leave_unread(kvd, stack, client, 4 * MIB, f'big{number}',
+                         () if number else ('FLUSHALL',))
         before = fill(client, 'fill', 16)
         tap.equal([before] + counters(client, 'dropped_pins'), [16, 0],
                   'while there is memory they are left alone')
