@@ -292,10 +292,25 @@ void keyspace_op_settle(struct keyspace *keyspace, struct keyspace_op *op)
 	account_set(keyspace, op);
 }
 
+/// A key whose time had come was written, and then a FLUSHALL of the same batch: its end is told as
+/// if the write had been seen.
+static void note_voided(struct keyspace *keyspace, const struct keyspace_op *op)
+{
+	struct kvs_hit hit;
+	if (keyspace_find(keyspace, op->hash, op->key, op->key_bytes, &hit) == KVS_FIND_HIT &&
+	    hit.kind != KVS_ENTRY_TOMBSTONE && hit.view.expiry_ms != 0 &&
+	    hit.view.expiry_ms <= keyspace->now_ms) {
+		keyspace_note_expired(keyspace, op->key, op->key_bytes);
+	}
+}
+
 void keyspace_op_pass_over(struct keyspace *keyspace, struct keyspace_op *op)
 {
 	keyspace->changes++;
 	keyspace_counter_add(keyspace, KVS_COUNTER_writes_applied, 1);
+	if (op->voided && op->kind != KEYSPACE_OP_FLUSH && keyspace->keys_with_expiry > 0) {
+		note_voided(keyspace, op);
+	}
 	if (op->kind != KEYSPACE_OP_SET) {
 		return;
 	}

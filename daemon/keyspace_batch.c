@@ -149,7 +149,9 @@ static void overlay_enter(struct keyspace_batch *batch, struct keyspace_op *op)
 static void batch_flushed(struct keyspace_batch *batch)
 {
 	for (uint32_t i = batch->flushed; i < batch->count; i++) {
-		batch->ops[i].superseded = true;
+		struct keyspace_op *op = &batch->ops[i];
+		op->voided = batch->flushed == 0 && !op->superseded;
+		op->superseded = true;
 	}
 	batch->flushed = batch->count + 1;
 }

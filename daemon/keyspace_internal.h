@@ -59,6 +59,7 @@ struct keyspace_op {
 	uint64_t offset; // where the record stands
 	uint32_t overlay_next; // batch: next op of the same overlay bucket, index + 1
 	bool superseded; // batch: a later op of it has the last word on the key
+	bool voided; // batch: that is its first FLUSHALL, and it was the last of its key before
 	bool placed; // batch: its entry was published with the FLUSHALL before it
 };
 

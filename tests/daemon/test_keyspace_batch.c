@@ -430,6 +430,19 @@ static void test_expired(void)
 	ok_u64(*kvs_counter_word(rig.fixture.region.base, KVS_COUNTER_keys_expired), 2,
 	       "and counted");
 	ok(counts_agree(&rig) && values_agree(&rig), "what is left is right");
+	do_set_until(&rig, 0, 10, fixture_wall_ms + 5);
+	do_set_until(&rig, 1, 10, fixture_wall_ms + 5);
+	fixture_wall_ms += 10;
+	keyspace_tick(rig.keyspace);
+	begin(&rig);
+	do_set(&rig, 0, 10);
+	do_set(&rig, 0, 10);
+	do_flush(&rig);
+	do_set(&rig, 0, 10);
+	do_set(&rig, 1, 10);
+	do_flush(&rig);
+	ok_int(commit(&rig), KEYSPACE_OK, "a batch with such a key and FLUSHALLs");
+	ok_u64(rig.ended, 3, "its end is told once, not that of one which comes behind the first");
 	rig_close(&rig);
 }
 

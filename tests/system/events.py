@@ -176,6 +176,29 @@ def refused(tap, kvd):
         tap.equal(heard, [(0, [])], f'{command[0].decode()} that failed: no event')
 
 
+def ended_in_exec(tap, kvd, redis):
+    """A key whose time has come is written and flushed by the same EXEC."""
+    told = []
+    for program in (kvd, redis):
+        side = Side(program.socket)
+        speaker = side.speaker
+        speaker.command('CONFIG', 'SET', 'notify-keyspace-events', CLASSES[0])
+        speaker.command('DEBUG', 'SET-ACTIVE-EXPIRE', '0')  # where it is allowed
+        commands = [[b'SET', b'brief', b'1', b'PX', b'1']]
+        side.tell(commands)
+        side.heard(commands)
+        second, micros = map(int, speaker.command('TIME'))
+        until = second * 1000000 + micros + 3000
+        while second * 1000000 + micros < until:
+            second, micros = map(int, speaker.command('TIME'))
+        commands = [[b'MULTI'], [b'SET', b'brief', b'2'], [b'FLUSHALL'], [b'EXEC']]
+        side.tell(commands)
+        told.append(split(side.heard(commands)))
+        speaker.command('DEBUG', 'SET-ACTIVE-EXPIRE', '1')
+    tap.equal(told[0][1], told[1][1], 'an EXEC that writes an ended key and flushes: "expired"')
+    tap.ok(len(told[0][1]) > 0, f'is told: {told[0][1]}')
+
+
 def main():
     tap = Tap()
     rng = seed(1)
@@ -185,6 +208,7 @@ def main():
             compare(tap, kvd, redis, classes, rng)
         with Connection(kvd.socket) as c:
             c.command('CONFIG', 'SET', 'notify-keyspace-events', CLASSES[0])
+        ended_in_exec(tap, kvd, redis)
         own(tap, kvd)
         refused(tap, kvd)
     tap.done()
