@@ -85,9 +85,28 @@ static int folder_again(struct store *store, int result)
 	return remade == 0 ? store_folder_remember(store) : result;
 }
 
+// What an attempt that failed had made ready must not take the place of a store that goes on after
+// it, at the next start; nor half of it. 0 or errno.
+static int ready_remove(const char *ready, const char *unused)
+{
+	if (rename(ready, unused) != 0) {
+		return errno == ENOENT ? 0 : errno;
+	}
+	return folder_remove(unused);
+}
+
 static int attach_beside(struct store *store)
 {
+	char ready[RENEW_PATH_BYTES];
+	struct stat facts;
 	int rc = folder_remove(store->path);
+	if (rc == 0) {
+		rc = path_of(store, "store.ready", ready);
+	}
+	// While there is no old one, what is ready is all that the next start would find.
+	if (rc == 0 && stat(store->replaced_path, &facts) == 0) {
+		rc = ready_remove(ready, store->path);
+	}
 	if (rc == 0 && mkdir(store->path, 0700) != 0) {
 		rc = errno;
 	}
@@ -215,15 +234,14 @@ static int exchange(const struct store *store, const char *fresh, const char *ol
 	if (renameat2(AT_FDCWD, fresh, AT_FDCWD, old, RENAME_EXCHANGE) == 0) {
 		return rename(fresh, aside) == 0 ? 0 : errno;
 	}
-	if (errno == ENOENT) { // no old one
-		return rename(fresh, old) == 0 ? 0 : errno;
-	}
-	if (errno != EINVAL && errno != ENOSYS) {
-		return errno;
-	}
+	int failed = errno;
 	int rc = path_of(store, "store.ready", ready);
-	if (rc == 0) {
-		rc = folder_remove(ready); // of an attempt that failed
+	if (failed == ENOENT && rc == 0) {
+		// No old one: an attempt may have failed between its names.
+		return rename(fresh, old) == 0 ? ready_remove(ready, fresh) : errno;
+	}
+	if (failed != EINVAL && failed != ENOSYS) {
+		return failed;
 	}
 	if (rc == 0 && rename(fresh, ready) != 0) {
 		rc = errno;
