@@ -17,6 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "daemon/generation.h"
 #include "daemon/listener.h"
 #include "daemon/readers.h"
 #include "shm/epoch_scan.h"
@@ -216,7 +217,8 @@ static unsigned attach(unsigned at, bool *reached)
 		abort();
 	}
 	kvs_epoch_init(&domain, &region.header->hot, true);
-	if (readers_create(&readers, &stub.kvd, &domain, &region, gen_fd) != 0) {
+	struct generation generation = { .fd = gen_fd };
+	if (readers_create(&readers, &stub.kvd, &domain, &region, &generation) != 0) {
 		abort();
 	}
 	stub.kvd.readers = readers;
