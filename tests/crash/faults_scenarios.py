@@ -14,7 +14,7 @@ import time
 
 from kvdtest import Connection, Kvd, KvdFailed, ReplyError
 
-TIMEOUT_S = 15
+TIMEOUT_S = 60
 EXIT_CODES = (0, 71, 73, 74, 77, 78)  # of kvd(8), those that a refusing system may lead to
 FIELDS = ('armed', 'calls', 'fail_at', 'fail_count', 'seed', 'failed', 'error', 'where',
           'syncs_fail', 'blocks')

@@ -13,7 +13,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kvdtest import ReplyError, Tap, wait_until  # noqa: E402
-from mounts import MountedKvd, make_ext4, mount, own_namespace  # noqa: E402
+from mounts import MountedKvd, libc, make_ext4, mount, own_namespace  # noqa: E402
 
 KEYS = 1500
 VALUE = b'v' * 20000
@@ -53,9 +53,9 @@ def cut_device(kvd):
     """What was written last cannot be read any more; and the file system below has no room."""
     device = os.path.join(kvd.root, 'device')
     image = os.path.join(device, 'image')
-    os.sync()
     data = os.path.join(kvd.dir, 'store', 'data.mdb')
     with open(data, 'rb') as file:
+        libc.syncfs(file.fileno())  # of this device: that of others may take its time
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     said = subprocess.run(['filefrag', '-e', data], capture_output=True, text=True, check=False)
     lines = [line.replace(':', ' ').replace('..', ' ').split() for line in said.stdout.split('\n')

@@ -134,8 +134,13 @@ def harmed(tap, harm, policy):
 
 def has_it_open(pid):
     folder = f'/proc/{pid}/fd'
-    return any(os.readlink(os.path.join(folder, fd)).endswith('/kvd.gen')
-               for fd in os.listdir(folder))
+    for fd in os.listdir(folder):
+        try:
+            if os.readlink(os.path.join(folder, fd)).endswith('/kvd.gen'):
+                return True
+        except FileNotFoundError:
+            pass  # it was closed since it was listed
+    return False
 
 
 def descriptors_closed(tap):
