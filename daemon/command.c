@@ -338,10 +338,10 @@ void commands_run(struct call *call)
 	uint64_t start_ns = timed ? call->kvd->seam->monotonic_ns() : 0;
 	call->kvd->damage.met = false; // by others, such as the cleaner
 	call->command->run(call);
-	bool goes_on = __builtin_expect(call->state_free != NULL, 0) && !command_is_over(call);
-	if (__builtin_expect(call->kvd->damage.met || call->damaged, 0)) {
+	if (__builtin_expect(call->kvd->damage.met, 0)) {
 		commands_met_damage(call);
 	}
+	bool goes_on = __builtin_expect(call->state_free != NULL, 0) && !command_is_over(call);
 	// What is read in slices is as of the first: a change that comes between is told.
 	if (__builtin_expect(call->session->tracking != NULL, 0) &&
 	    call->command->flags & COMMAND_READONLY && !call->session->task) {

@@ -62,7 +62,6 @@ struct call {
 	// again in the next turn. What it answered so far stays.
 	bool again;
 	uint64_t until_ns; // 0 = it may not be cut: inside EXEC
-	bool damaged; // it met a key that cannot be read: that will be its answer
 	bool tracks; // it calls commands_track() itself for each key that it reads
 	void *state; // its own, NULL at first
 	void (*state_free)(void *state); // set with it; called once, over or given up

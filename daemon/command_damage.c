@@ -31,9 +31,9 @@ void commands_reject_damaged(struct call *call)
 void commands_met_damage(struct call *call)
 {
 	char text[DAMAGE_TEXT_BYTES];
-	call->damaged = true;
 	call->kvd->damage.met = false;
-	if (call->again || call->refused) {
+	call->again = false; // what it would still find changes nothing
+	if (call->refused) {
 		return;
 	}
 	if (call->mark < call->session->output_position) {

@@ -241,7 +241,8 @@ void commands_reject_memory(struct call *call);
 void commands_reject_crowded(struct call *call);
 /// A write would have taken the place of what cannot be read: answers that.
 void commands_reject_damaged(struct call *call);
-/// A command that was run met a key that cannot be read: that is its answer, when it is over.
+/// A command that was run, or a slice of it, met a key that cannot be read: that is its answer, and
+/// it is over.
 void commands_met_damage(struct call *call);
 
 /// Runs one command that passed all checks and counts it.
