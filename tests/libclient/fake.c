@@ -99,6 +99,21 @@ static bool fake_serve(struct fake *fake, struct fake_connection *c)
 	}
 }
 
+static void fake_down(struct fake *fake)
+{
+	for (size_t i = 0; i < FAKE_CONNECTIONS_MAX; i++) {
+		if (fake->connections[i]) {
+			fake_hang_up(fake, i);
+		}
+	}
+	if (fake->listener >= 0) {
+		(void)shutdown(fake->listener, SHUT_RDWR);
+		close(fake->listener);
+		(void)unlink(fake->socket_path);
+		fake->listener = -1;
+	}
+}
+
 static void fake_accept(struct fake *fake)
 {
 	int fd = accept4(fake->listener, NULL, NULL, SOCK_CLOEXEC);
@@ -106,6 +121,12 @@ static void fake_accept(struct fake *fake)
 		return;
 	}
 	fake->accepted++;
+	if (fake->leave_at_accept) {
+		fake->leave_at_accept = false;
+		close(fd);
+		fake_down(fake);
+		return;
+	}
 	if (fake->refusal && send(fd, fake->refusal, strlen(fake->refusal), MSG_NOSIGNAL) < 0) {
 		fake_bail("refusal");
 	}
@@ -236,21 +257,6 @@ static void fake_drop_pages(struct fake *fake)
 		munmap(page, KVS_PAGE_BYTES);
 	}
 	fake->pages_count = 0;
-}
-
-static void fake_down(struct fake *fake)
-{
-	for (size_t i = 0; i < FAKE_CONNECTIONS_MAX; i++) {
-		if (fake->connections[i]) {
-			fake_hang_up(fake, i);
-		}
-	}
-	if (fake->listener >= 0) {
-		(void)shutdown(fake->listener, SHUT_RDWR);
-		close(fake->listener);
-		(void)unlink(fake->socket_path);
-		fake->listener = -1;
-	}
 }
 
 void fake_stop(struct fake *fake)

@@ -143,6 +143,9 @@ static void test_harm(struct fake *fake, const struct harm *harm, uint32_t flags
 	ok_int(reads(reader, '1'), KVC_OK, "F: none listens: read on");
 	ok_int(reads(reader, '1'), KVC_OK, "F: and on");
 	ok_u64(fake_get(fake, &fake->attached), attached, "by the same attachment");
+	if (harm->does == unname) {
+		restore(fake); // the next kvd makes another
+	}
 	fake_revive(fake, false);
 	fake_put_text(fake, "a", "2");
 	ok_int(reads_soon(reader, '2'), KVC_OK, "A: one listens: what that one serves");
@@ -230,6 +233,22 @@ static void test_adopted(struct fake *fake)
 	ok_int(kvc_close(client), KVC_OK, "close");
 }
 
+// A kvd that was killed: its word is marked before its socket is closed.
+static void test_leaving(struct fake *fake)
+{
+	kvc_reader *reader;
+	kvc *client = fake_client(fake, &reader, 0);
+	fake_put_text(fake, "a", "1");
+	ok_int(reads(reader, '1'), KVC_OK, "attached");
+	cut(fake, client->attachment);
+	fake_set(fake, leave_at_accept, true);
+	kvs_store_release_32(&fake->fixture.region.header->hot.writer, KVS_WRITER_DIED);
+	ok_int(reads(reader, '1'), KVC_OK, "F: who listens is about to end: read on");
+	ok_int(kvc_close(client), KVC_OK, "close");
+	fake_revive(fake, true);
+	restore(fake);
+}
+
 // ---- nobody listens ----
 
 static void bind_at(const struct fake *fake)
@@ -293,6 +312,7 @@ int main(void)
 	test_no_word(&fake, 0);
 	test_no_word(&fake, KVC_OPEN_FENCED);
 	test_adopted(&fake);
+	test_leaving(&fake);
 	test_nobody(&fake);
 	close(pipes[0]);
 	close(pipes[1]);
