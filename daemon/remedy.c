@@ -67,6 +67,10 @@ int remedy_exit_code(int error)
 	case EDQUOT:
 	case EIO:
 		return EX_IOERR;
+	case EMFILE:
+	case ENFILE:
+	case ENOMEM:
+		return EX_OSERR;
 	default:
 		return EX_CANTCREAT;
 	}

@@ -10,7 +10,7 @@
 const char *remedy_of_errno(int error);
 
 /// The exit code of a start that failed because something could not be created or opened:
-/// permissions and a full disk have their own.
+/// permissions, a full disk and limits of the process have their own.
 int remedy_exit_code(int error);
 
 /// Does what a start ended with stay wrong until somebody changes something?
