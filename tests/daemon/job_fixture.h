@@ -145,7 +145,8 @@ static void begin_job(struct job *job, enum job_kind kind)
 		.durable_seq = life_durable_seq(&life),
 		.store = JOB_STORE_GOOD,
 		.begun_ns = seam_system.monotonic_ns(),
-		.asked_ns = seam_system.monotonic_ns(),
+		// However slow this machine is, somebody goes on asking.
+		.asked_ns = seam_system.monotonic_ns() + UINT64_C(3600000000000),
 	};
 	text_init(&job->result, JOB_RESULT_BYTES_MAX);
 	make_room();
