@@ -30,6 +30,7 @@ bool kvc_serving_take(struct kvc_attachment *attachment, int fd)
 	struct stat status;
 	off_t mark = serving_mark(attachment);
 	// No call on a file waits for somebody.
+	// unreached: an open descriptor has a status, a file takes any offset.
 	if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) ||
 	    lseek(fd, mark, SEEK_SET) != mark) {
 		return false;
@@ -57,6 +58,7 @@ enum kvc_serving kvc_serving_told(const struct kvc_attachment *attachment)
 	struct stat status;
 	struct kvs_generation said;
 	// A file without a name is one that the next kvd does not find.
+	// unreached: an open descriptor has a status.
 	if (!serving_is_ours(attachment) || fstat(attachment->gen_fd, &status) != 0 ||
 	    status.st_nlink == 0 || !kvs_generation_read(attachment->gen_fd, &said) ||
 	    said.generation == 0) {

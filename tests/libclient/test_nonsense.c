@@ -278,6 +278,14 @@ static void test_files(struct fake *fake)
 		   "it says so: %s", text);
 		fake_set(fake, fds_instead[rows[i].place], 0);
 	}
+	struct kvs_page_header header = { .state = KVS_PAGE_DETACHED };
+	memcpy(header.marker, KVS_PAGE_MARKER, sizeof(header.marker));
+	int detached = file_of("detached", &header, sizeof(header), F_SEAL_SHRINK);
+	fake_set(fake, fds_instead[1], detached);
+	ok_int(open_client(fake, FAKE_ATTACH_OK, text, &client), KVC_UNREACHABLE,
+	       "B: a page that was taken back before it was mapped");
+	fake_set(fake, fds_instead[1], 0);
+	close(detached);
 	fake_set(fake, fds_instead[0], short_file);
 	ok_int(open_client(fake, FAKE_ATTACH_OK, text, &client), KVC_DAMAGED, "H: no region");
 	ok(strstr(text, "contradicts itself"), "it says so: %s", text);
