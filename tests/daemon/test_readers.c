@@ -465,10 +465,26 @@ static void test_tables(void)
 	ok(good && readers_own_slot(readers) == NULL, "kvd's own threads have a page of slots");
 }
 
+// Many hang up at once: their pages go one share of the time after the other.
+static void test_many_leave(void)
+{
+	int fd[6];
+	uint64_t id[6];
+	for (int i = 0; i < 6; i++) {
+		(void)munmap(attach_as("many", -1, &fd[i], &id[i]), KVS_PAGE_BYTES);
+	}
+	for (int i = 0; i < 6; i++) {
+		session_kill(session_find(&stub.kvd, id[i]), NULL);
+		close(fd[i]);
+	}
+	stub.step_ns = 1000000; // by every look at the clock
+	(void)loop_turn(stub.kvd.loop, 0);
+	ok_u64(domain.pages_count, 6, "D: one of 6 leaves in a turn");
+}
+
 int main(void)
 {
-	// A child that never attaches is a failure, not a hang.
-	(void)alarm(getenv("KVD_TEST_EMULATED") ? 600 : 120);
+	(void)alarm(getenv("KVD_TEST_EMULATED") ? 600 : 120); // who hangs has failed
 	start();
 	test_attach();
 	test_pages();
@@ -478,6 +494,7 @@ int main(void)
 	test_unordered();
 	test_deaths();
 	test_tables();
+	test_many_leave();
 	stop();
 	return tap_done();
 }
