@@ -36,6 +36,7 @@ void kvc_conn_drop(struct kvc_conn *conn)
 	}
 	conn->fd = -1;
 	for (unsigned i = 0; i < conn->fds_count; i++) {
+		// unreached: attaching forgets its descriptors before the connection ends.
 		if (conn->fds[i] >= 0) {
 			close(conn->fds[i]);
 		}

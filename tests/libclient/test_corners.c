@@ -3,7 +3,10 @@
 // Corners that usual runs meet by chance: a kvd that goes twice in the middle of a read by socket,
 // that passes pages while it is silent, a region that contradicts itself between two loads, and no
 // memory for a copy. H: each has an answer, and afterwards all is well.
+#include <fcntl.h>
 #include <stddef.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "libclient/internal.h"
 #include "tests/lib/refuse_memory.h"
@@ -245,6 +248,27 @@ static void test_adopted_when(struct fake *fake)
 	ok_int(kvc_close(client), KVC_OK, "close");
 }
 
+// A page that kvd has given up before its client has seen it.
+static void test_page_given_up(struct fake *fake)
+{
+	struct kvs_page_header header = { .state = KVS_PAGE_DETACHED };
+	kvc *client = NULL;
+	struct kvc_options options;
+	int fd = memfd_create("page", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	memcpy(header.marker, KVS_PAGE_MARKER, sizeof(header.marker));
+	ok(pwrite(fd, &header, sizeof(header), 0) == (ssize_t)sizeof(header) &&
+		   ftruncate(fd, KVS_PAGE_BYTES) == 0 &&
+		   fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0,
+	   "a page that is detached");
+	kvc_options_init(&options);
+	options.socket_path = fake->socket_path;
+	fake_set(fake, fds_instead[1], fd);
+	ok_int(kvc_open(&client, &options), KVC_UNREACHABLE, "H: is not attached to");
+	fake_set(fake, fds_instead[1], 0);
+	close(fd);
+	ok(kvc_open(&client, &options) == KVC_OK && kvc_close(client) == KVC_OK, "the next one is");
+}
+
 // No memory, at each allocation of a view by socket and of opening.
 static void test_memory(struct fake *fake)
 {
@@ -294,6 +318,7 @@ int main(void)
 	test_never_mapped(&fake);
 	test_taken_back(&fake);
 	test_adopted_when(&fake);
+	test_page_given_up(&fake);
 	test_memory(&fake);
 	fake_stop(&fake);
 	return tap_done();
