@@ -84,7 +84,12 @@ def show_failure(stdout, stderr):
     bad = [i for i, line in enumerate(lines) if line.startswith(('not ok', 'Bail out'))]
     shown = []
     for i in bad:
-        j = i + 1
+        while i > 0 and lines[i - 1].startswith('#'):
+            i -= 1  # how to see it again stands before it, with many
+        j = i
+        while not lines[j].startswith(('not ok', 'Bail out')):
+            j += 1
+        j += 1
         while j < len(lines) and lines[j].startswith('#'):
             j += 1
         shown += lines[i:j]

@@ -86,6 +86,15 @@ def test_total(tap):
                   'a group without tests is a failure')
 
 
+def test_shown(tap):
+    """What failed is shown with the comments on both sides: how to see it again is among them."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        results.show_failure('ok 1\n# of 1\nok 2\n# before\nnot ok 3\n# behind\nok 4\n# of 4\n', '')
+    tap.equal(out.getvalue().split(), ['#', 'before', 'not', 'ok', '3', '#', 'behind'],
+              'what is shown of a failure')
+
+
 def test_ends(tap):
     """What ended before it was done is a failure, even where all that was said is good."""
     with tempfile.TemporaryDirectory() as folder:
@@ -192,6 +201,7 @@ def main():
     test_tap(tap)
     test_meson(tap)
     test_total(tap)
+    test_shown(tap)
     test_ends(tap)
     test_counted(tap)
     test_summary(tap)
