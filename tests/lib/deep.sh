@@ -7,7 +7,7 @@
 # A deep run is a function deep_NAME PART PARTS. Here all of them: in how many parts one goes as a
 # whole, and how many minutes the whole takes on two processors that do nothing else.
 deep_plan=(model:1:2 systemd:1:4 arm64:1:5 stops:1:5 storms:1:5 mutants:1:5 step:1:10
-    crashstates:1:10 faults:1:12 histories:1:15 kills:1:30 oracle:1:31 torture:1:35 readers:2:35
+    crashstates:1:10 faults:1:12 histories:1:15 kills:2:40 oracle:1:31 torture:1:35 readers:2:35
     simulate:2:50 fuzz:2:70)
 deep_names=("${deep_plan[@]%%:*}")
 deep_file=$root/build/deep/results.jsonl
