@@ -3,8 +3,9 @@
 // A backup: a store of one moment, written from memory whatever the policy is, read back by a child
 // and sealed. As with a store that is written anew (persist_renew.c) the table is walked for the
 // versions up to where the log stood at the beginning, and the log is followed from there; the
-// moment is where the log ends when the walk is over. No snapshot of LMDB is held, so the store
-// does not grow; what the log must keep meanwhile is bounded (keyspace_follow.h).
+// moment is where the log ends when the walk is over, and not before what the walk met. No snapshot
+// of LMDB is held, so the store does not grow; what the log must keep meanwhile is bounded
+// (keyspace_follow.h).
 //
 // It is written to DIR/backup, since kvd may be able to write nowhere else, in a folder whose name
 // ends in .new; only what is complete gets its name. kvctl takes it from there.
@@ -29,8 +30,10 @@
 
 #define BACKUP_COMMIT_BYTES (UINT64_C(8) << 20)
 #define BACKUP_PATH_BYTES 4096u
-#define BACKUP_FETCH_MS 60000u // long enough to open what is complete
-#define BACKUP_NAMES_MAX 100u  // of one second
+#define BACKUP_FETCH_MS 60000u	// long enough to open what is complete
+#define BACKUP_NAMES_MAX 100u	// of one second
+#define BACKUP_ROUND_NS 1000000 // a batch being published is waited for, so long each time
+#define BACKUP_ROUNDS_MAX 10000u
 
 struct backup {
 	struct job *job;
@@ -235,9 +238,18 @@ static bool write_all(struct backup *backup)
 			return false;
 		}
 	}
-	// What was published when the walk was over is the moment.
-	if (!follow(backup, &copy)) {
-		return false;
+	// What was published when the walk was over is the moment, or what the walk met before it was.
+	for (unsigned round = 0; backup->seq < copy.left_seq || round == 0; round++) {
+		if (job_must_stop(job) || !follow(backup, &copy)) {
+			return false;
+		}
+		if (round == BACKUP_ROUNDS_MAX) {
+			return job_fail(job, "memory has versions that were never published: save "
+					     "the data with kvctl dump and restart kvd");
+		}
+		if (backup->seq < copy.left_seq) {
+			(void)nanosleep(&(struct timespec){ .tv_nsec = BACKUP_ROUND_NS }, NULL);
+		}
 	}
 	int result = store_begin(backup->store);
 	if (result == STORE_OK) {

@@ -7,6 +7,9 @@
 //
 //  - A key whose newest version up to T is above D has it in the log behind P, and it outranks
 //    whatever the walk wrote of that key.
+//  - The walk may meet what the log does not have yet, for entries are published before the log
+//    is. T is no less than the newest version that the walk left out and the newest removal, or a
+//    key could be without both its old version and the new one.
 //  - One whose newest version is a value not above D has had it since before the walk began, hence
 //    the walk, which sees whatever is there throughout, wrote it. Cleaning moves it and keeps its
 //    version.
@@ -18,13 +21,16 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "daemon/persist_internal.h"
 #include "daemon/region_walk.h"
 
 #define RENEW_COMMIT_BYTES PERSIST_COMMIT_BYTES_MAX
-#define RENEW_UNREADABLE                                                                           \
-	"a record in memory cannot be read, so the store cannot be written anew: save the data "   \
+#define RENEW_ROUND_NS 1000000 // a batch being published is waited for, so long each time
+#define RENEW_ROUNDS_MAX 10000u
+#define RENEW_UNREADABLE                                                                         \
+	"a record in memory cannot be read, so the store cannot be written anew: save the data " \
 	"with kvctl dump and restart kvd"
 
 // While the old store still takes commits, waiting for this one is better than an error.
@@ -35,7 +41,8 @@ static void refuse_if_untrusted(struct persist *persist)
 	}
 }
 
-static int walk_table(struct persist *persist)
+// *left_seq: see struct table_copy.
+static int walk_table(struct persist *persist, uint64_t *left_seq)
 {
 	struct table_copy copy = {
 		.walk = {
@@ -56,6 +63,7 @@ static int walk_table(struct persist *persist)
 		}
 		refuse_if_untrusted(persist);
 	}
+	*left_seq = copy.left_seq;
 	return STORE_OK;
 }
 
@@ -99,11 +107,20 @@ static int renew(struct persist *persist)
 	if (result != STORE_OK) {
 		return result;
 	}
-	result = walk_table(persist);
-	if (result == STORE_OK) {
+	uint64_t left_seq = 0;
+	result = walk_table(persist, &left_seq);
+	for (unsigned round = 0; result == STORE_OK; round++) {
 		persist->round_end = kvs_log_published(persist->options.log);
 		persist->round_open = true;
 		result = append_rest(persist, persist->round_end);
+		if (result != STORE_OK || persist->txn.target_seq >= left_seq) {
+			break;
+		}
+		if (round == RENEW_ROUNDS_MAX) { // no version that anybody ever published
+			persist->txn.failure = RENEW_UNREADABLE;
+			result = STORE_DAMAGED;
+		}
+		(void)nanosleep(&(struct timespec){ .tv_nsec = RENEW_ROUND_NS }, NULL);
 	}
 	return result == STORE_OK ? store_renew_finish(store, STORE_REPLACED_GOES) : result;
 }

@@ -105,6 +105,8 @@ static void copy_entry(void *context, uint64_t entry)
 		return;
 	}
 	if (hit.kind == KVS_ENTRY_TOMBSTONE || hit.view.seq > copy->upto_seq) {
+		copy->txn_left_seq =
+			hit.view.seq > copy->txn_left_seq ? hit.view.seq : copy->txn_left_seq;
 		return;
 	}
 	if (hit.value == NULL) {
@@ -150,6 +152,7 @@ static int copy_transaction(struct table_copy *copy)
 	copy->walk.entry = copy_entry;
 	copy->walk.enough = copy_enough;
 	copy->walk.context = copy;
+	copy->txn_left_seq = 0;
 	copy->txn_records = 0;
 	copy->txn_bytes = 0;
 	copy->result = STORE_OK;
@@ -161,6 +164,18 @@ static int copy_transaction(struct table_copy *copy)
 	return result == STORE_OK ? store_commit(copy->store, 0) : result;
 }
 
+static void note_left(struct table_copy *copy)
+{
+	uint64_t seq = copy->txn_left_seq;
+	if (copy->walk.done) {
+		// Acquire: noted before an entry goes (partner: keyspace_note_removal()).
+		const struct kvs_region_header *header = kvs_map_header(copy->walk.map);
+		uint64_t removal_seq = kvs_load_acquire(&header->marks.last_removal_seq);
+		seq = removal_seq > seq ? removal_seq : seq;
+	}
+	copy->left_seq = seq > copy->left_seq ? seq : copy->left_seq;
+}
+
 int table_copy_some(struct table_copy *copy)
 {
 	uint64_t cursor = copy->walk.cursor;
@@ -169,6 +184,7 @@ int table_copy_some(struct table_copy *copy)
 		if (result == STORE_OK) {
 			copy->records += copy->txn_records;
 			copy->bytes += copy->txn_bytes;
+			note_left(copy);
 		}
 		if (result != COPY_REVOKED) {
 			return result;

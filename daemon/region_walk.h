@@ -51,10 +51,14 @@ struct table_copy {
 	struct region_walk walk; // map, slot, hot and fenced are the caller's to fill
 	struct store *store;
 	uint64_t upto_seq; // newer versions are left out: the log has them
+	/// The newest version that was met and left out, or the newest removal when the walk was over.
+	/// Entries are published before the log is: it has this version in a moment, if not yet.
+	uint64_t left_seq;
 	uint64_t records;  // written
 	uint64_t bytes;
 	const char *unreadable; // set if what is in memory cannot be read: the reason
 	// Its own.
+	uint64_t txn_left_seq;
 	uint64_t txn_records;
 	uint64_t txn_bytes;
 	uint64_t section_bytes_max;

@@ -34,9 +34,11 @@ uint64_t __wrap_kvc_now_ns(void)
 int __wrap_poll(struct pollfd *set, nfds_t count, int timeout_ms)
 {
 	if (when_waiting) {
+		uint64_t before_ns = clock_ahead_ns;
 		waits++;
 		waits_for_room = (set[0].events & POLLOUT) != 0;
 		when_waiting();
+		timeout_ms = clock_ahead_ns == before_ns ? timeout_ms : 0; // it has passed
 	}
 	return __real_poll(set, count, timeout_ms);
 }
