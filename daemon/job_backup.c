@@ -238,7 +238,7 @@ static bool write_all(struct backup *backup)
 			return false;
 		}
 	}
-	// What was published when the walk was over is the moment, or what the walk met before it was.
+	// What was published when the walk was over is the moment, but not before what it met.
 	for (unsigned round = 0; backup->seq < copy.left_seq || round == 0; round++) {
 		if (job_must_stop(job) || !follow(backup, &copy)) {
 			return false;

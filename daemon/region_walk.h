@@ -51,8 +51,8 @@ struct table_copy {
 	struct region_walk walk; // map, slot, hot and fenced are the caller's to fill
 	struct store *store;
 	uint64_t upto_seq; // newer versions are left out: the log has them
-	/// The newest version that was met and left out, or the newest removal when the walk was over.
-	/// Entries are published before the log is: it has this version in a moment, if not yet.
+	/// The newest version that was met and left out, or the newest removal when the walk was
+	/// over. Entries are published before the log is: it has this one in a moment, if not yet.
 	uint64_t left_seq;
 	uint64_t records;  // written
 	uint64_t bytes;

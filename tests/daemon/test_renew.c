@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "tests/daemon/persist_fixture.h"
 #include "tests/daemon/renew_shims.h"
@@ -27,6 +28,17 @@ static struct life life;
 static struct truth now;
 static uint64_t random_state;
 static unsigned meanwhile_left;
+static uint64_t published_late; // where the log ends for whoever has waited, or 0
+
+int nanosleep(const struct timespec *time, struct timespec *left)
+{
+	if (published_late != 0) {
+		kvs_store_release(&life.keyspace->log.published, published_late);
+		published_late = 0;
+		return 0;
+	}
+	return (int)syscall(SYS_nanosleep, time, left);
+}
 
 static void put(unsigned number, size_t bytes)
 {
@@ -233,6 +245,28 @@ static void test_meanwhile(void)
 	struct store *store = fixture_store(dir);
 	ok(holds(store, &rest), "E: so does the next life");
 	store_close(store);
+	fixture_remove(dir);
+}
+
+// The walk meets entries of a batch that is not in the log yet: its end is waited for.
+static void test_published_late(void)
+{
+	char dir[FIXTURE_PATH_BYTES];
+	static struct truth durable;
+	static struct truth rest;
+	fixture_dir_fast(dir);
+	begin(dir, false, &durable);
+	for (unsigned removal = 0; removal < 2; removal++) {
+		uint64_t before = life_published(&life);
+		removal ? drop(7) : put(9, 100);
+		now.last_seq = keyspace_last_seq(life.keyspace);
+		published_late = life_published(&life);
+		kvs_store_release(&life.keyspace->log.published, before);
+		ok_int(renew_once(0, &rest), STORE_OK, "written anew in the middle of a batch");
+		ok_u64(published_late, 0, "its end is waited for");
+		ok(holds(life.store, &now), "E: %s is there", removal ? "a removal" : "a value");
+	}
+	ok_int(life_end(&life), 0, "ended");
 	fixture_remove(dir);
 }
 
@@ -444,6 +478,7 @@ int main(int argc, char **argv)
 	}
 	test_meanwhile();
 	test_revoked();
+	test_published_late();
 	test_read_back();
 	unsigned all = test_deaths();
 	test_failures(all);
