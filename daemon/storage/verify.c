@@ -155,6 +155,10 @@ static int read_slice(struct verify *verify)
 		}
 		rc = good && left > 0 ? env_walk(env, MDB_NEXT, &number, &value) : rc;
 	}
+	if (rc == ENOMEM) {
+		verify->no_memory = true; // which is not the store's fault
+		return -1;
+	}
 	if (rc != 0 && rc != MDB_NOTFOUND) {
 		char why[128];
 		(void)snprintf(why, sizeof(why), "reading it failed: %s", mdb_strerror(rc));
@@ -181,7 +185,7 @@ static int read_all(struct verify *verify)
 			break;
 		}
 	}
-	verify_span_drop(verify, "a long record has no end");
+	verify_span_drop(verify, verify->no_memory ? NULL : "a long record has no end");
 	env_abort(verify->store->env);
 	if (verify->no_memory || rc != 0) {
 		return failed(verify->options, rc != 0 ? mdb_strerror(rc) : "out of memory");
