@@ -30,10 +30,8 @@
 
 #define BACKUP_COMMIT_BYTES (UINT64_C(8) << 20)
 #define BACKUP_PATH_BYTES 4096u
-#define BACKUP_FETCH_MS 60000u	// long enough to open what is complete
-#define BACKUP_NAMES_MAX 100u	// of one second
-#define BACKUP_ROUND_NS 1000000 // a batch being published is waited for, so long each time
-#define BACKUP_ROUNDS_MAX 10000u
+#define BACKUP_FETCH_MS 60000u // long enough to open what is complete
+#define BACKUP_NAMES_MAX 100u  // of one second
 
 struct backup {
 	struct job *job;
@@ -239,17 +237,16 @@ static bool write_all(struct backup *backup)
 		}
 	}
 	// What was published when the walk was over is the moment, but not before what it met.
-	for (unsigned round = 0; backup->seq < copy.left_seq || round == 0; round++) {
+	enum table_copy_reach reach;
+	do {
 		if (job_must_stop(job) || !follow(backup, &copy)) {
 			return false;
 		}
-		if (round == BACKUP_ROUNDS_MAX) {
-			return job_fail(job, "memory has versions that were never published: save "
-					     "the data with kvctl dump and restart kvd");
-		}
-		if (backup->seq < copy.left_seq) {
-			(void)nanosleep(&(struct timespec){ .tv_nsec = BACKUP_ROUND_NS }, NULL);
-		}
+		reach = table_copy_reach(&copy, backup->seq);
+	} while (reach == TABLE_COPY_NOT_YET);
+	if (reach == TABLE_COPY_NEVER) {
+		return job_fail(job, "memory has versions that were never published: save the "
+				     "data with kvctl dump and restart kvd");
 	}
 	int result = store_begin(backup->store);
 	if (result == STORE_OK) {

@@ -21,14 +21,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "daemon/persist_internal.h"
 #include "daemon/region_walk.h"
 
 #define RENEW_COMMIT_BYTES PERSIST_COMMIT_BYTES_MAX
-#define RENEW_ROUND_NS 1000000 // a batch being published is waited for, so long each time
-#define RENEW_ROUNDS_MAX 10000u
 #define RENEW_UNREADABLE                                                                         \
 	"a record in memory cannot be read, so the store cannot be written anew: save the data " \
 	"with kvctl dump and restart kvd"
@@ -41,10 +38,9 @@ static void refuse_if_untrusted(struct persist *persist)
 	}
 }
 
-// *left_seq: see struct table_copy.
-static int walk_table(struct persist *persist, uint64_t *left_seq)
+static int walk_table(struct persist *persist, struct table_copy *copy)
 {
-	struct table_copy copy = {
+	*copy = (struct table_copy){
 		.walk = {
 			.map = persist->options.map,
 			.slot = persist->options.slot,
@@ -54,16 +50,15 @@ static int walk_table(struct persist *persist, uint64_t *left_seq)
 		.store = persist->options.store,
 		.upto_seq = persist->durable_seq,
 	};
-	while (!copy.walk.done) {
-		int result = table_copy_some(&copy);
+	while (!copy->walk.done) {
+		int result = table_copy_some(copy);
 		if (result != STORE_OK) {
-			bool damaged = copy.unreadable != NULL && result == STORE_DAMAGED;
-			persist->txn.failure = damaged ? RENEW_UNREADABLE : copy.unreadable;
+			bool damaged = copy->unreadable != NULL && result == STORE_DAMAGED;
+			persist->txn.failure = damaged ? RENEW_UNREADABLE : copy->unreadable;
 			return result;
 		}
 		refuse_if_untrusted(persist);
 	}
-	*left_seq = copy.left_seq;
 	return STORE_OK;
 }
 
@@ -107,20 +102,20 @@ static int renew(struct persist *persist)
 	if (result != STORE_OK) {
 		return result;
 	}
-	uint64_t left_seq = 0;
-	result = walk_table(persist, &left_seq);
-	for (unsigned round = 0; result == STORE_OK; round++) {
+	struct table_copy copy;
+	enum table_copy_reach reach = TABLE_COPY_NOT_YET;
+	result = walk_table(persist, &copy);
+	while (result == STORE_OK && reach == TABLE_COPY_NOT_YET) {
 		persist->round_end = kvs_log_published(persist->options.log);
 		persist->round_open = true;
 		result = append_rest(persist, persist->round_end);
-		if (result != STORE_OK || persist->txn.target_seq >= left_seq) {
-			break;
+		if (result == STORE_OK) {
+			reach = table_copy_reach(&copy, persist->txn.target_seq);
 		}
-		if (round == RENEW_ROUNDS_MAX) { // no version that anybody ever published
-			persist->txn.failure = RENEW_UNREADABLE;
-			result = STORE_DAMAGED;
-		}
-		(void)nanosleep(&(struct timespec){ .tv_nsec = RENEW_ROUND_NS }, NULL);
+	}
+	if (result == STORE_OK && reach == TABLE_COPY_NEVER) {
+		persist->txn.failure = RENEW_UNREADABLE;
+		result = STORE_DAMAGED;
 	}
 	return result == STORE_OK ? store_renew_finish(store, STORE_REPLACED_GOES) : result;
 }

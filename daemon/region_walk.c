@@ -7,6 +7,7 @@
 #include <linux/membarrier.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "daemon/storage/block.h"
@@ -20,6 +21,8 @@
 #define COPY_COMMIT_BYTES (UINT64_C(8) << 20)
 #define COPY_SECTION_BYTES (UINT64_C(64) << 10) // written before a section ends
 #define COPY_REVOCATIONS_MAX 1000u
+#define COPY_WAIT_NS 1000000
+#define COPY_WAITS_MAX 10000u
 
 // Light read sections need this process registered with the kernel, once; else they fence.
 bool region_walk_must_fence(const struct kvs_map *map)
@@ -197,4 +200,16 @@ int table_copy_some(struct table_copy *copy)
 			return STORE_SYSTEM;
 		}
 	}
+}
+
+enum table_copy_reach table_copy_reach(struct table_copy *copy, uint64_t seq)
+{
+	if (seq >= copy->left_seq) {
+		return TABLE_COPY_REACHED;
+	}
+	if (copy->waits++ == COPY_WAITS_MAX) {
+		return TABLE_COPY_NEVER;
+	}
+	(void)nanosleep(&(struct timespec){ .tv_nsec = COPY_WAIT_NS }, NULL);
+	return TABLE_COPY_NOT_YET;
 }

@@ -54,7 +54,7 @@ struct table_copy {
 	/// The newest version that was met and left out, or the newest removal when the walk was
 	/// over. Entries are published before the log is: it has this one in a moment, if not yet.
 	uint64_t left_seq;
-	uint64_t records;  // written
+	uint64_t records; // written
 	uint64_t bytes;
 	const char *unreadable; // set if what is in memory cannot be read: the reason
 	// Its own.
@@ -65,9 +65,21 @@ struct table_copy {
 	int result;
 	bool broken;
 	unsigned revocations;
+	unsigned waits;
 };
 
 /// The next transaction's worth, committed. Returns STORE_OK (look at copy->walk.done), or an enum
 /// store_error; then nothing of it was written.
 /// Call with: no transaction open. Thread must: own store and slot.
 int table_copy_some(struct table_copy *copy);
+
+enum table_copy_reach {
+	TABLE_COPY_REACHED,
+	TABLE_COPY_NOT_YET, // a batch is being published: follow the log once more
+	TABLE_COPY_NEVER,   // a version that nobody ever published: memory is damaged
+};
+
+/// The log was followed to `seq`: is that as far as what the walk met? Waits a millisecond if not,
+/// and gives up after ten thousand.
+/// Call with: the walk done, no section open. Thread must: own the copy.
+enum table_copy_reach table_copy_reach(struct table_copy *copy, uint64_t seq);

@@ -8,8 +8,8 @@ its way all or nothing; and what stands in the store afterwards is the same.
 """
 import os
 import re
-import signal
 import shutil
+import signal
 import struct
 import sys
 
