@@ -249,9 +249,11 @@ static void command_queue(struct call *call)
 	session->multi.keys = keys;
 	if (!session->multi.dirty &&
 	    !session_multi_queue(session, call->command, call->argv, call->argc)) {
-		commands_reject(call,
-				"ERR the transaction is too large: more commands or bytes are "
-				"queued than one request may have");
+		commands_reject(call, session->multi.full
+					      ? "ERR the transaction is too large: more commands "
+						"or bytes are queued than one request may have"
+					      : "ERR no room to queue another command "
+						"(client-buffers-max, client-uid-share)");
 		return;
 	}
 	reply_status(session, "QUEUED");

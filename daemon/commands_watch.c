@@ -10,6 +10,17 @@
 #include "shm/hash.h"
 #include "shm/map.h"
 
+static void watch_refused(struct call *call)
+{
+	if (call->session->watch.count == SESSION_WATCH_MAX) {
+		commands_errorf(call, "ERR too many watched keys: a connection may watch %u",
+				SESSION_WATCH_MAX);
+	} else {
+		commands_error(call, "ERR no room for another watched key (client-buffers-max, "
+				     "client-uid-share)");
+	}
+}
+
 void commands_watch_watch(struct call *call)
 {
 	struct session *session = call->session;
@@ -23,9 +34,7 @@ void commands_watch_watch(struct call *call)
 		uint64_t seq = commands_peek(call, i, &value) ? value.seq : 0;
 		uint64_t hash = kvs_hash(call->kvd->lookup_seed, key->data, key->bytes);
 		if (!session_watch_add(session, key->data, key->bytes, hash, seq)) {
-			commands_errorf(call,
-					"ERR too many watched keys: a connection may watch %u",
-					SESSION_WATCH_MAX);
+			watch_refused(call);
 			return;
 		}
 		if (seq == 0) {

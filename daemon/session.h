@@ -51,6 +51,7 @@ struct session_multi {
 	uint64_t keys; // of all of them, a command without any counts as one
 	bool active;  // between MULTI and EXEC or DISCARD
 	bool dirty;   // a command was refused while queueing: EXEC answers EXECABORT
+	bool full;    // as large as one request may be
 };
 
 /// The reply of one write, still in the output buffer: what a failed commit replaces.
@@ -206,7 +207,7 @@ void session_hold_until(struct session *session, uint64_t seq);
 bool session_set_policy(struct session *session, enum persist_policy policy);
 
 /// Queues a copy of a command for EXEC. False if it does not fit (memory, or the bound on a
-/// request): the transaction is then dirty.
+/// request, which `full` tells): the transaction is then dirty.
 bool session_multi_queue(struct session *session, const struct command *command,
 			 const struct resp_arg *argv, uint32_t argc);
 /// Leaves MULTI state and frees what was queued; no key is watched any more.

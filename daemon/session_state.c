@@ -38,9 +38,9 @@ bool session_multi_queue(struct session *session, const struct command *command,
 		bytes += argv[i].bytes;
 	}
 	multi->dirty = true; // unless all goes well
-	if (multi->count == SESSION_MULTI_REQUESTS_MAX ||
-	    multi->bytes + bytes > session->shared->limits.request_bytes_max ||
-	    !session_multi_room(session) || !session_has_room(session, bytes)) {
+	multi->full = multi->count == SESSION_MULTI_REQUESTS_MAX ||
+		      multi->bytes + bytes > session->shared->limits.request_bytes_max;
+	if (multi->full || !session_multi_room(session) || !session_has_room(session, bytes)) {
 		return false;
 	}
 	struct resp_arg *copy = malloc(bytes);

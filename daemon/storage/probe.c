@@ -133,7 +133,6 @@ static int judge(const char *dir, int status, const char *told, char *why, size_
 		(void)snprintf(why, why_bytes, "%s", told);
 		return -WEXITSTATUS(status);
 	}
-	char how[64];
 	if (WIFSIGNALED(status) && !child_crashed(status)) {
 		(void)snprintf(why, why_bytes,
 			       "cannot check %s/store: what reads it was ended from outside by "
@@ -145,16 +144,18 @@ static int judge(const char *dir, int status, const char *told, char *why, size_
 					 "lack of that (dmesg)");
 		return STORE_SYSTEM;
 	}
-	if (WIFSIGNALED(status)) {
-		(void)snprintf(how, sizeof(how), "signal %d", WTERMSIG(status));
-	} else {
-		(void)snprintf(how, sizeof(how), "exit code %d", WEXITSTATUS(status));
+	if (!WIFSIGNALED(status)) {
+		// Whoever finds damage says so: this one never came to look (the loader, no memory).
+		(void)snprintf(why, why_bytes,
+			       "cannot check %s/store: what was to read it ended with exit code %d "
+			       "before it had; start kvd again, with more memory if there was none",
+			       dir, WEXITSTATUS(status));
+		return STORE_SYSTEM;
 	}
-	(void)snprintf(
-		why, why_bytes,
-		"%s/store: the store is damaged: reading it ended with %s; restore a backup, "
-		"or move this folder away to start empty",
-		dir, how);
+	(void)snprintf(why, why_bytes,
+		       "%s/store: the store is damaged: reading it ended with signal %d; restore "
+		       "a backup, or move this folder away to start empty",
+		       dir, WTERMSIG(status));
 	return STORE_DAMAGED;
 }
 
