@@ -145,7 +145,7 @@ static int judge(const char *dir, int status, const char *told, char *why, size_
 		return STORE_SYSTEM;
 	}
 	if (!WIFSIGNALED(status)) {
-		// Whoever finds damage says so: this one never came to look (the loader, no memory).
+		// Whoever finds damage says so: this one never looked (the loader, no memory).
 		(void)snprintf(why, why_bytes,
 			       "cannot check %s/store: what was to read it ended with exit code "
 			       "%d before it had; start kvd again, with more memory if there was "
