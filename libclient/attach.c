@@ -19,6 +19,7 @@
 #include "libclient/serving.h"
 
 #define ATTACH_QUICK_NS UINT64_C(100000000) // an attachment that lasted less counts as quick
+#define ATTACH_AGAIN_NS UINT64_C(1000000000) // after kvd refused it
 #define ATTACH_QUICK_MAX 8u		    // after so many in a row the next one has to wait
 
 enum attach_fd { ATTACH_FD_REGION, ATTACH_FD_PAGE, ATTACH_FD_GEN };
@@ -307,11 +308,13 @@ static int attach_finish(kvc *client, bool wait)
 		return status == KVC_UNKNOWN ? KVC_UNREACHABLE : status;
 	}
 	struct kvc_attachment *attachment = NULL;
+	client->attach_again_ns = UINT64_MAX;
 	if (reply->type == KVC_REPLY_ERROR) {
 		(void)kvc_error_reply(link, reply); // for its text
 		bool unknown = strstr(link->error_text, "unknown command") != NULL;
-		// Else not to be mapped for this client: reads go by socket.
+		// Else not to be mapped for this client, for now: reads go by socket.
 		status = unknown ? KVC_PROTOCOL : KVC_OK;
+		client->attach_again_ns = kvc_now_ns() + ATTACH_AGAIN_NS;
 	} else {
 		status = attach_build(client, reply, &attachment);
 	}
@@ -325,6 +328,12 @@ static int attach_finish(kvc *client, bool wait)
 	return status;
 }
 
+// What kvd refused on a link that is open it may grant later: there is a page again, or the right.
+static bool attach_is_due_again(const kvc *client)
+{
+	return !client->attachment && kvc_now_ns() >= client->attach_again_ns;
+}
+
 int kvc_link_ensure(kvc *client, bool wait)
 {
 	struct kvc_conn *link = &client->link;
@@ -333,7 +342,7 @@ int kvc_link_ensure(kvc *client, bool wait)
 	}
 	if (link->fd < 0) {
 		client->attach_sent = false;
-	} else if (!client->attach_sent) {
+	} else if (!client->attach_sent && (!wait || !attach_is_due_again(client))) {
 		return KVC_OK;
 	}
 	uint64_t deadline_ns = wait ? kvc_deadline_ns(client->options.connect_timeout_ms) : 0;

@@ -170,6 +170,7 @@ struct kvc {
 	bool leaks;	       // a fork did: attachments of the parent are never freed here
 	struct kvc_orphan orphans[2]; // of conn and link
 	bool attach_sent;	      // KVD.ATTACH went out on `link`, its reply has not come
+	uint64_t attach_again_ns;     // kvd refused it: when to ask again, UINT64_MAX = not
 	struct kvc_conn
 		link; // the attachment's life line, and reads that the mapping cannot answer
 	struct kvc_attachment *attachment; // newest, NULL = socket mode; holds a reference

@@ -119,7 +119,8 @@ KVC_API const char *kvc_error_text(const kvc *client);
 KVC_API const char *kvc_strerror(int status);   /* static text for any status */
 KVC_API const char *kvc_version(void);          /* "0.1.0" */
 
-/* 1 if reads go through the mapping now, 0 if through the socket. Any thread. */
+/* 1 if reads go through the mapping now, 0 if through the socket. One that kvd refused is asked for
+ * again by reads, at most once a second. Any thread. */
 KVC_API int kvc_is_mapped(const kvc *client);
 
 /* ---- readers ------------------------------------------------------------------------------ */

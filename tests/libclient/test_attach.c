@@ -77,6 +77,28 @@ static void test_socket_mode(struct fake *fake, kvc *client, const char *what)
 	ok_int(kvc_close(client), KVC_OK, "%s: close", what);
 }
 
+static void test_granted_later(struct fake *fake)
+{
+	kvc *client;
+	kvc_reader *reader;
+	char byte;
+	ok_int(open_with(fake, FAKE_ATTACH_REFUSED, 0, &client), KVC_OK, "refused at first");
+	ok(client->attach_again_ns != UINT64_MAX, "C: it is asked for again");
+	client->attach_again_ns = UINT64_MAX - 1;
+	ok_int(kvc_reader_open(client, &reader), KVC_OK, "a reader");
+	ok(get(reader, "a", &byte) == KVC_OK && !kvc_is_mapped(client), "but not yet");
+	fake_set(fake, attach, FAKE_ATTACH_REFUSED);
+	client->attach_again_ns = 0;
+	ok(get(reader, "a", &byte) == KVC_OK && !kvc_is_mapped(client), "refused again");
+	ok(client->attach_again_ns > 0, "C: and asked for later");
+	fake_set(fake, attach, FAKE_ATTACH_OK);
+	client->attach_again_ns = 0;
+	ok(get(reader, "a", &byte) == KVC_OK && byte == '1', "granted later");
+	ok_int(kvc_is_mapped(client), 1, "C: reads need no socket then");
+	ok_int(kvc_reader_close(reader), KVC_OK, "close the reader");
+	ok_int(kvc_close(client), KVC_OK, "close");
+}
+
 static void test_opening(struct fake *fake)
 {
 	kvc *client;
@@ -86,7 +108,9 @@ static void test_opening(struct fake *fake)
 	ok_str(fake->name, "tester", "the name was sent");
 	test_socket_mode(fake, client, "bridge");
 	ok_int(open_with(fake, FAKE_ATTACH_REFUSED, 0, &client), KVC_OK, "refused: no failure");
+	client->attach_again_ns = UINT64_MAX - 1; // however long this takes
 	test_socket_mode(fake, client, "refused");
+	test_granted_later(fake);
 	ok_int(open_with(fake, FAKE_ATTACH_OK, KVC_OPEN_SOCKET_ONLY, &client), KVC_OK,
 	       "socket only");
 	test_socket_mode(fake, client, "socket only");
