@@ -100,6 +100,8 @@ static const struct reply_row replies[] = {
 	{ "bulk over the limit", "$2000\r\n", RESP_ERROR, 0 },
 	{ "bulk without its end", "$1\r\naXY", RESP_ERROR, 0 },
 	{ "line end without CR", "+OK\n", RESP_ERROR, 0 },
+	{ "a type and the end of its line", "+\n", RESP_ERROR, 0 },
+	{ "a status of nothing", "+\r\n", RESP_COMPLETE, 1 },
 	{ "too many children", "*9223372036854775807\r\n", RESP_ERROR, 0 },
 	{ "verbatim without mark", "=3\r\nabc\r\n", RESP_ERROR, 0 },
 	{ "verbatim with its mark elsewhere", "=6\r\ntext:x\r\n", RESP_ERROR, 0 },
