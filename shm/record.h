@@ -179,3 +179,11 @@ static inline uint64_t kvs_place_make(uint64_t block, uint32_t offset)
 {
 	return block << KVS_PLACE_OFFSET_BITS | offset;
 }
+static inline uint64_t kvs_place_block(uint64_t place)
+{
+	return place >> KVS_PLACE_OFFSET_BITS;
+}
+static inline uint32_t kvs_place_offset(uint64_t place)
+{
+	return (uint32_t)(place & ((1u << KVS_PLACE_OFFSET_BITS) - 1));
+}

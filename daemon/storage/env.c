@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "daemon/storage/map_guard.h"
+#include "shm/atomics.h"
 
 struct env {
 	MDB_env *lmdb;
@@ -19,8 +20,10 @@ struct env {
 	MDB_dbi databases[ENV_DATABASES];
 	struct map_guard guard;
 	char *data_path;
-	char *lock_path; // NULL = none
-	bool is_lost;
+	char *lock_path;		   // NULL = none
+	MDB_txn *readers[ENV_READERS_MAX]; // reset: each has its place in LMDB's table of readers
+	unsigned readers_count;
+	uint32_t is_lost; // set by whichever thread met it; relaxed, nothing follows from it
 	struct env *next_lost;
 };
 
@@ -45,22 +48,32 @@ static void learn(struct env *env)
 	}
 }
 
-// A page of it was not there.
+bool env_is_lost(const struct env *env)
+{
+	// Relaxed: it says that no call is to be made, and nothing else (partner: lose()).
+	return kvs_load_relaxed_32(&env->is_lost) != 0;
+}
+
+// A page of it was not there. What is left of it goes when it is closed.
 static int lose(struct env *env)
 {
-	env->is_lost = true;
+	kvs_store_release_32(&env->is_lost, 1); // partner: env_is_lost(), of all its threads
+	return EIO;
+}
+
+static void abandon(struct env *env)
+{
 	if (env->guard.files[0].start == env->guard.files[0].end) {
 		learn(env); // it came while LMDB opened it
 	}
 	map_guard_abandon(&env->guard);
-	return EIO;
 }
 
 // `call`, an answer of LMDB's, in a section.
 #define ENV_GUARDED(env, call)                                                      \
 	do {                                                                        \
 		struct map_guard_section section;                                   \
-		if ((env)->is_lost) {                                               \
+		if (env_is_lost(env)) {                                             \
 			return EIO;                                                 \
 		}                                                                   \
 		if (sigsetjmp(*map_guard_enter(&section, &(env)->guard), 0) != 0) { \
@@ -76,6 +89,11 @@ static int lose(struct env *env)
 static int open_files(struct env *env, const struct env_options *options, unsigned flags)
 {
 	ENV_GUARDED(env, mdb_env_open(env->lmdb, options->path, flags, 0600));
+}
+
+static int end_reader(struct env *env, unsigned reader)
+{
+	ENV_GUARDED(env, (mdb_txn_abort(env->readers[reader]), 0));
 }
 
 static int close_files(struct env *env)
@@ -141,7 +159,7 @@ int env_open(struct env **out, const struct env_options *options)
 		return ENOMEM;
 	}
 	rc = configure_and_open(env, options);
-	if (rc != 0 && !env->is_lost) {
+	if (rc != 0 && !env_is_lost(env)) {
 		(void)env_close(env);
 		return rc;
 	}
@@ -158,10 +176,14 @@ bool env_close(struct env *env)
 		return true;
 	}
 	env_abort(env);
+	for (unsigned i = 0; i < env->readers_count; i++) {
+		(void)end_reader(env, i); // as below
+	}
 	if (env->lmdb != NULL) {
 		(void)close_files(env); // its answer is whether it was lost
 	}
-	if (env->is_lost) {
+	if (env_is_lost(env)) {
+		abandon(env);
 		pthread_mutex_lock(&lost_mutex);
 		env->next_lost = lost_first;
 		lost_first = env;
@@ -175,14 +197,9 @@ bool env_close(struct env *env)
 	return true;
 }
 
-bool env_is_lost(const struct env *env)
-{
-	return env->is_lost;
-}
-
 int env_data_fd(struct env *env, int *fd)
 {
-	return env->is_lost ? EIO : mdb_env_get_fd(env->lmdb, fd); // no page of the map
+	return env_is_lost(env) ? EIO : mdb_env_get_fd(env->lmdb, fd); // no page of the map
 }
 
 static int file_bytes(struct env *env, uint64_t *bytes)
@@ -228,7 +245,7 @@ static int begin_guarded(struct env *env, bool writes)
 int env_begin(struct env *env, bool writes)
 {
 	int rc = begin_guarded(env, writes);
-	if (rc != 0 && !env->is_lost) {
+	if (rc != 0 && !env_is_lost(env)) {
 		env->txn = NULL;
 	}
 	return rc;
@@ -241,7 +258,7 @@ bool env_is_begun(const struct env *env)
 
 static void close_cursor(struct env *env)
 {
-	if (env->cursor != NULL && !env->is_lost) {
+	if (env->cursor != NULL && !env_is_lost(env)) {
 		mdb_cursor_close(env->cursor); // no page of the map
 		env->cursor = NULL;
 	}
@@ -255,7 +272,7 @@ static int commit(struct env *env)
 // What is lost keeps its pointers, so that it can be seen what was left.
 static void forget_txn(struct env *env)
 {
-	if (!env->is_lost) {
+	if (!env_is_lost(env)) {
 		env->txn = NULL;
 	}
 }
@@ -321,7 +338,7 @@ static int open_cursor(struct env *env)
 int env_open_cursor(struct env *env)
 {
 	int rc = open_cursor(env);
-	if (rc != 0 && !env->is_lost) {
+	if (rc != 0 && !env_is_lost(env)) {
 		env->cursor = NULL;
 	}
 	return rc;
@@ -419,4 +436,56 @@ static int walk(struct env *env, MDB_cursor_op how, uint64_t *number, struct env
 int env_walk(struct env *env, MDB_cursor_op how, uint64_t *number, struct env_value *value)
 {
 	ENV_GUARDED(env, walk(env, how, number, value));
+}
+
+// ---- beside the owner ----
+
+// The mutex of LMDB's table of readers is taken here, and never again: a snapshot is taken and let
+// go by stores to a place that is there already.
+static int begin_reader(struct env *env, MDB_txn **txn)
+{
+	int rc = mdb_txn_begin(env->lmdb, NULL, MDB_RDONLY, txn);
+	if (rc == 0) {
+		mdb_txn_reset(*txn);
+	}
+	return rc;
+}
+
+static int begin_reader_guarded(struct env *env, MDB_txn **txn)
+{
+	ENV_GUARDED(env, begin_reader(env, txn));
+}
+
+int env_open_readers(struct env *env, unsigned count)
+{
+	int rc = count <= ENV_READERS_MAX ? 0 : EINVAL;
+	while (rc == 0 && env->readers_count < count) {
+		MDB_txn *txn;
+		rc = begin_reader_guarded(env, &txn);
+		if (rc == 0) {
+			env->readers[env->readers_count++] = txn;
+		}
+	}
+	return rc;
+}
+
+static int read_beside(struct env *env, MDB_txn *txn, uint64_t number, struct env_value *value)
+{
+	MDB_val key = { .mv_size = sizeof(number), .mv_data = &number };
+	MDB_val found;
+	int rc = mdb_txn_renew(txn);
+	if (rc != 0) {
+		return rc;
+	}
+	rc = mdb_get(txn, env->databases[ENV_LOG], &key, &found);
+	if (rc == 0) {
+		copy_out(value, &found);
+	}
+	mdb_txn_reset(txn); // a snapshot that is held keeps the file's free pages from being used
+	return rc;
+}
+
+int env_read_beside(struct env *env, unsigned reader, uint64_t number, struct env_value *value)
+{
+	ENV_GUARDED(env, read_beside(env, env->readers[reader], number, value));
 }

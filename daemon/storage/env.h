@@ -7,7 +7,11 @@
 // (its maps and descriptors are given back), ENV_LOST_MAX of them at most in the life of a process,
 // a few MiB each. Losing one takes a page that was read before and cannot be read again.
 //
-// All calls answer 0, an LMDB code or an errno. One thread owns an environment at a time.
+// All calls answer 0, an LMDB code or an errno. One thread owns an environment at a time. Beside it
+// a few others may read (env_read_beside()), as long as the owner keeps it open. Whoever of them
+// meets a page that is not there, nobody calls LMDB with it from then on, and its maps stay until
+// the owner closes it: another may be looking at them. What such a reader does takes no mutex of
+// LMDB's, so nobody can be left waiting for one.
 #pragma once
 
 #include <lmdb.h>
@@ -16,6 +20,7 @@
 #include <stdint.h>
 
 #define ENV_LOST_MAX 32u
+#define ENV_READERS_MAX 4u
 
 struct env;
 
@@ -40,7 +45,17 @@ struct env_value {
 /// Opens it. On failure *out is NULL, or one that is lost. ENOTRECOVERABLE: too many were lost.
 int env_open(struct env **out, const struct env_options *options);
 /// Closes it; false: it is lost, and left where it is.
+/// Call with: nobody in env_read_beside(). Thread must: own it. Orders: nothing.
 bool env_close(struct env *env);
+
+/// Lets `count` threads read beside the owner, at most ENV_READERS_MAX.
+/// Call with: no transaction open, once. Thread must: own it. Orders: nothing.
+int env_open_readers(struct env *env, unsigned count);
+
+/// Copies a block as the newest snapshot has it.
+/// Call with: `reader` below what env_open_readers() was given, and the environment kept open.
+/// Thread must: be the only one with this number. Orders: nothing, LMDB does.
+int env_read_beside(struct env *env, unsigned reader, uint64_t number, struct env_value *value);
 
 /// Did a page of it turn out not to be there?
 bool env_is_lost(const struct env *env);

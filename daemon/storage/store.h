@@ -32,6 +32,8 @@ enum store_error {
 	STORE_GONE = -9,      // the file, or the data folder, is not where it was
 };
 
+#define STORE_READERS_MAX 4u
+
 struct store_options {
 	const char *dir; // data folder; created, mode 0700, with `store` inside, unless read_only
 	uint64_t instance_id; // of a new store; one that exists keeps its own
@@ -42,6 +44,7 @@ struct store_options {
 	// it, and if it is damaged, or the device fails, it is there for store_renew_begin().
 	bool renewable;
 	struct datadir *folder; // that it is in, if it is to be made anew when it is removed
+	unsigned readers; // threads that read beside the owner (store_read.h), STORE_READERS_MAX
 };
 
 /// What is in the store, as of the last commit (inside a transaction: with what it did so far).

@@ -50,7 +50,7 @@ static int code_of_short_write(const struct store *store, int rc)
 	return disk_is_full(store->path) ? ENOSPC : EIO;
 }
 
-static int error_of_code(int rc)
+int store_error_of(int rc)
 {
 	switch (rc) {
 	case ENOSPC:
@@ -119,7 +119,7 @@ int store_fail(struct store *store, const char *what, int rc)
 	bool is_lost =
 		rc == EIO && (store->is_lost || (store->env != NULL && env_is_lost(store->env)));
 	rc = is_lost ? rc : code_of_short_write(store, rc);
-	int error = error_of_code(rc);
+	int error = store_error_of(rc);
 	const char *kind = error == STORE_DAMAGED ? "the store is damaged: " : "";
 	kind = is_lost ? "a page of its files is not there: " : kind;
 	(void)snprintf(store->why, sizeof(store->why), "%s: %s%s: %s; %s", store->path, kind, what,

@@ -3,6 +3,7 @@
 // What the files of this folder share about an open store. Included by them alone: it names LMDB.
 #pragma once
 
+#include <pthread.h>
 #include <sys/types.h>
 
 #include "daemon/storage/block.h"
@@ -53,8 +54,16 @@ struct store {
 	struct datadir *folder;	     // the caller's; NULL = it is not made anew
 	dev_t dir_device;	     // of the data folder, as it was opened
 	ino_t dir_inode;
+	// Who reads beside the owner (store_read.h) holds the lock while it looks into read_env;
+	// the owner alone changes that, under the lock.
+	pthread_rwlock_t read_lock;
+	struct env *read_env; // NULL = nothing can be read now
+	unsigned readers;
 	char why[STORE_WHY_BYTES];
 };
+
+/// What an LMDB code or an errno means for us: an enum store_error.
+int store_error_of(int rc);
 
 /// Translates an LMDB or errno code `rc` of the operation `what`, and writes store->why.
 int store_fail(struct store *store, const char *what, int rc);
@@ -81,6 +90,12 @@ int store_folder_remember(struct store *store);
 int store_attach(struct store *store);
 /// Closes it, or leaves it where it is (daemon/storage/env.h).
 void store_detach(struct store *store);
+
+/// Prepares the lock. 0 or errno.
+int store_read_init(struct store *store);
+/// What is open is what others may read, or nothing is.
+void store_show(struct store *store);
+void store_hide(struct store *store);
 
 /// Reads and checks the meta record, in the open transaction. Returns an enum store_error; 1 if
 /// there is none.

@@ -229,6 +229,10 @@ int store_attach(struct store *store)
 		rc = env_commit(store->env); // keeps the handles, and a new store's state lasts
 		result = rc == 0 ? STORE_OK : store_fail(store, "creating it", rc);
 	}
+	if (result == STORE_OK) {
+		rc = env_open_readers(store->env, store->readers);
+		result = rc == 0 ? STORE_OK : store_fail(store, "opening it for readers", rc);
+	}
 	if (result != STORE_OK) {
 		store_detach(store);
 		return result;
@@ -236,12 +240,16 @@ int store_attach(struct store *store)
 	store->now = store->committed;
 	store->file_bytes = file_bytes(store);
 	store->reopen = false;
+	if (store->replaced_path == NULL) {
+		store_show(store); // else when it takes the other one's place
+	}
 	return STORE_OK;
 }
 
 void store_detach(struct store *store)
 {
 	if (store->env != NULL) {
+		store_hide(store);
 		store->is_lost = !env_close(store->env) || store->is_lost;
 		store->env = NULL;
 	}
@@ -293,13 +301,15 @@ static int folders_make(struct store *store)
 static struct store *store_new(const struct store_options *options)
 {
 	struct store *store = calloc(1, sizeof(*store));
-	if (store == NULL) {
+	if (store == NULL || store_read_init(store) != 0) {
+		free(store);
 		return NULL;
 	}
 	store->read_only = options->read_only;
 	store->single = options->file != NULL;
 	store->alone = options->read_only && (options->alone || store->single);
 	store->renewable = options->renewable;
+	store->readers = options->readers;
 	store->folder = options->folder;
 	store->committed.instance_id = options->instance_id;
 	store->dir = strdup(store->single ? options->file : options->dir);
@@ -408,6 +418,7 @@ void store_close(struct store *store)
 	store_renew_abandon(store);
 	store_abort(store);
 	store_detach(store);
+	(void)pthread_rwlock_destroy(&store->read_lock); // nobody holds it
 	free(store->builder.bytes);
 	free(store->path);
 	free(store->dir);

@@ -287,6 +287,7 @@ int store_renew_finish(struct store *store, enum store_replaced replaced)
 	free(store->path);
 	store->path = store->replaced_path;
 	store->replaced_path = NULL;
+	store_show(store);
 	if (replaced == STORE_REPLACED_GOES && !store->keep_failed) {
 		(void)folder_remove(aside); // if it cannot be, its name tells what it is
 	}

@@ -82,6 +82,7 @@ STRIKE_WRAP(mdb_env_sync, (MDB_env * env, int force), (env, force))
 STRIKE_WRAP(mdb_reader_check, (MDB_env * env, int *dead), (env, dead))
 STRIKE_WRAP(mdb_txn_begin, (MDB_env * env, MDB_txn *parent, unsigned flags, MDB_txn **txn),
 	    (env, parent, flags, txn))
+STRIKE_WRAP(mdb_txn_renew, (MDB_txn * txn), (txn))
 STRIKE_WRAP(mdb_txn_commit, (MDB_txn * txn), (txn))
 STRIKE_WRAP(mdb_dbi_open, (MDB_txn * txn, const char *name, unsigned flags, MDB_dbi *dbi),
 	    (txn, name, flags, dbi))

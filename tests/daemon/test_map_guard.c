@@ -10,7 +10,9 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
+#include "daemon/storage/block.h"
 #include "daemon/storage/env.h"
+#include "daemon/storage/store_read.h"
 #include "tests/daemon/guard_shims.h"
 #include "tests/daemon/persist_fixture.h"
 
@@ -158,6 +160,34 @@ static int recover_all(struct store *store, unsigned *good)
 	return store_recover(store, &walk);
 }
 
+// A page that is not there for who reads beside the owner is not there for him either.
+static int read_beside(struct store *store)
+{
+	struct store_reader *reader;
+	struct store_record record;
+	struct store_facts facts;
+	store_facts(store, &facts);
+	struct store_wanted wanted = {
+		.place = kvs_place_make(facts.oldest_block, sizeof(struct store_block_header)),
+		.seq = 1,
+		.key = "k1",
+		.key_bytes = 2,
+		.value_bytes = 9000,
+	};
+	int result = store_reader_open(&reader, store, 0);
+	if (result != STORE_OK) {
+		return result;
+	}
+	result = store_reader_read(reader, &wanted, &record);
+	free(record.bytes);
+	store_reader_close(reader);
+	if (result == STORE_IO) {
+		result = store_begin(store);
+		return result == STORE_IO ? result : STORE_SYSTEM;
+	}
+	return result;
+}
+
 // All that is ever done with a store, until something is refused.
 static int use(struct store *store)
 {
@@ -170,7 +200,8 @@ static int use(struct store *store)
 	store_facts(store, &facts);
 	int result = recover_all(store, &good);
 	result = result == STORE_OK ? store_read_writers(store, uids, &writers) : result;
-	result = result >= STORE_OK ? store_begin(store) : result;
+	result = result >= STORE_OK ? read_beside(store) : result;
+	result = result == STORE_OK ? store_begin(store) : result;
 	result = result == STORE_OK ? store_read_block(store, facts.oldest_block, block, &bytes)
 				    : result;
 	result = result == STORE_OK ? append(store, RECORDS + 1, RECORDS + 3) : result;
@@ -228,7 +259,9 @@ static int strike_store(const char *dir, unsigned n, bool lock)
 	strike_dir = dir;
 	strike_lock = lock;
 	strike_at = n;
-	struct store_options options = { .dir = dir, .instance_id = 77, .renewable = true };
+	struct store_options options = {
+		.dir = dir, .instance_id = 77, .renewable = true, .readers = 1
+	};
 	int result = store_open(&store, &options, why, sizeof(why));
 	if (result == STORE_OK) {
 		result = use(store);
