@@ -13,39 +13,37 @@
 #include "daemon/prepare.h"
 
 #define CLEANER_WINDOW 16u		   // records whose buckets are prefetched together
-#define CLEANER_SLICE_BYTES (128u << 10)   // of a victim, between two turns
+#define CLEANER_LOOK_BYTES (32u << 10)	   // copied between two looks at the clock
 #define CLEANER_SCAN_INTERVAL_NS 10000000u // 100 Hz while something waits in limbo
 #define CLEANER_IDLE_NS 50000000u	   // no write for so long: clean at leisure
 #define CLEANER_IDLE_LIVE_PERCENT 80u	   // what is emptier is worth it then
 #define CLEANER_BUSY_LIVE_PERCENT 95u
-#define CLEANER_HOLD_TIMES 12u		   // deadlines, for readers of an earlier life: and
-#define CLEANER_HOLD_NS 60000000000u	   // at least so long, if nobody is short of memory
+#define CLEANER_HOLD_TIMES 12u	     // deadlines, for readers of an earlier life: and
+#define CLEANER_HOLD_NS 60000000000u // at least so long, if nobody is short of memory
 
-// Of what was written to this segment, is at most so much still current? Measured against what was
-// written, not against the segment's size: then every segment cleaned takes dead bytes away for
-// good (its copy has none), and cleaning what nobody changes comes to an end.
-static bool is_dead_enough(const struct kvs_segment *segment, uint64_t live_percent)
+static uint64_t passed_seq(const struct keyspace *keyspace)
 {
-	return segment->live_bytes <= (uint64_t)segment->used_bytes * live_percent / 100;
+	bool followed = keyspace->persisted || keyspace->follower != NULL;
+	return followed ? keyspace->durable_seen : UINT64_MAX;
 }
 
-// The emptiest segment that may be cleaned and is dead enough, or KVS_SEGMENT_NONE.
-static uint32_t choose_victim(const struct keyspace *keyspace, uint64_t live_percent)
+bool cleaner_finds(struct keyspace *keyspace, uint64_t live_share_max_percent)
 {
-	const struct kvs_log *log = &keyspace->log;
-	bool followed = keyspace->persisted || keyspace->follower != NULL;
-	uint64_t durable_seq = followed ? keyspace->durable_seen : UINT64_MAX;
-	uint64_t best_bytes = UINT64_MAX;
-	uint32_t best = KVS_SEGMENT_NONE;
-	for (uint32_t i = 0; i < log->touched_count; i++) {
-		if (log->segments[i].live_bytes < best_bytes &&
-		    is_dead_enough(&log->segments[i], live_percent) &&
-		    kvs_log_cleanable(log, i, durable_seq)) {
-			best_bytes = log->segments[i].live_bytes;
-			best = i;
-		}
+	struct cleaner_state *state = &keyspace->cleaner;
+	if (state->victim != KVS_SEGMENT_NONE) {
+		return true;
 	}
-	return best;
+	state->victim = cleaner_choose(&state->choice, &keyspace->log, passed_seq(keyspace),
+				       live_share_max_percent);
+	if (state->victim == KVS_SEGMENT_NONE) {
+		return false;
+	}
+	const struct kvs_segment *segment = &keyspace->log.segments[state->victim];
+	state->offset = 0;
+	state->victim_copied_bytes = 0;
+	state->victim_used_bytes = segment->used_bytes;
+	state->victim_dead_bytes = keyspace->region->segment_bytes - segment->live_bytes;
+	return true;
 }
 
 // Copies one live record and moves its entry. False if there is no survivor space.
@@ -64,6 +62,7 @@ static bool move_record(struct keyspace *keyspace, const struct kvs_record_view 
 	SEAM_CRASH(cleaner_copied);
 	kvs_log_live_sub(&keyspace->log, offset, view->record_bytes);
 	kvs_log_live_add(&keyspace->log, to, view->record_bytes);
+	keyspace->cleaner.victim_copied_bytes += view->record_bytes;
 	keyspace_counter_add(keyspace, KVS_COUNTER_cleaner_copied_bytes, view->record_bytes);
 	return true;
 }
@@ -113,61 +112,97 @@ static void victim_done(struct keyspace *keyspace)
 		kvs_log_retire(&keyspace->log, state->victim, &keyspace->limbo,
 			       kvs_epoch_stamp(keyspace->epochs));
 		keyspace_counter_add(keyspace, KVS_COUNTER_cleaner_segments, 1);
+		keyspace_counter_add(keyspace, KVS_COUNTER_cleaner_freed_bytes,
+				     keyspace->region->segment_bytes - state->victim_copied_bytes);
 	}
 	state->victim = KVS_SEGMENT_NONE;
 }
 
-// Cleans one window of the victim. False if survivor space ran out.
-static bool clean_window(struct keyspace *keyspace, uint64_t *budget)
+// Cleans one window of the victim, or the part of it in which CLEANER_LOOK_BYTES are copied. False
+// if survivor space ran out.
+static bool clean_window(struct keyspace *keyspace, uint64_t *bytes)
 {
 	struct cleaner_state *state = &keyspace->cleaner;
 	struct cleaner_window window;
 	uint32_t next = window_fill(keyspace, state->victim, state->offset, &window);
 	uint64_t base = kvs_region_segment_offset(keyspace->region, state->victim);
+	uint64_t copied_before = state->victim_copied_bytes;
+	bool room = true;
 	for (unsigned i = 0; i < window.count; i++) {
 		uint64_t offset = base + window.start[i];
+		if (state->victim_copied_bytes - copied_before >= CLEANER_LOOK_BYTES) {
+			next = window.start[i];
+			break;
+		}
 		uint64_t *slot = kvs_table_slot_of(&keyspace->table, window.hash[i], offset);
 		if (slot != NULL &&
 		    !move_record(keyspace, &window.view[i], window.hash[i], offset, slot)) {
-			state->offset = window.start[i];
-			return false;
+			room = false;
+			next = window.start[i];
+			break;
 		}
 	}
 	uint64_t done = next - state->offset;
-	*budget = *budget > done ? *budget - done : 0;
+	*bytes = *bytes > done ? *bytes - done : 0;
 	state->offset = next;
-	return true;
+	return room;
 }
 
-bool cleaner_slice(struct keyspace *keyspace, uint64_t bytes, uint64_t live_share_max_percent)
+// Cleans until one of the bounds is reached; false if survivor space ran out.
+static bool clean_until(struct keyspace *keyspace, uint64_t *bytes, uint64_t until_ns)
 {
 	struct cleaner_state *state = &keyspace->cleaner;
-	if (state->victim == KVS_SEGMENT_NONE) {
-		state->victim = choose_victim(keyspace, live_share_max_percent);
-		state->offset = 0;
-	}
-	if (state->victim == KVS_SEGMENT_NONE) {
-		return false;
-	}
 	const struct kvs_segment *segment = &keyspace->log.segments[state->victim];
-	while (bytes > 0) {
+	do {
 		if (segment->live_bytes == 0 || state->offset >= segment->used_bytes) {
 			victim_done(keyspace);
 			return true;
 		}
-		if (!clean_window(keyspace, &bytes)) {
+		if (!clean_window(keyspace, bytes)) {
 			return false;
 		}
-	}
+	} while (*bytes > 0 &&
+		 (until_ns == UINT64_MAX || keyspace->seam->monotonic_ns() < until_ns));
 	return true;
 }
 
-// Are free segments so few that cleaning must keep up with writing?
-static bool memory_is_low(const struct keyspace *keyspace)
+bool cleaner_slice(struct keyspace *keyspace, uint64_t *bytes, uint64_t until_ns,
+		   uint64_t live_share_max_percent)
 {
-	uint32_t allowed = kvs_log_segments_allowed(&keyspace->log);
-	uint32_t low = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + 2 + allowed / 16;
-	return kvs_log_segments_free(&keyspace->log) < low;
+	struct cleaner_state *state = &keyspace->cleaner;
+	if (!cleaner_finds(keyspace, live_share_max_percent)) {
+		return false;
+	}
+	if (until_ns == UINT64_MAX) {
+		return clean_until(keyspace, bytes, until_ns); // at start: nobody waits
+	}
+	uint64_t begun_ns = keyspace->seam->monotonic_ns();
+	bool room = clean_until(keyspace, bytes, until_ns);
+	uint64_t took_ns = keyspace->seam->monotonic_ns() - begun_ns;
+	state->slice_longest_ns =
+		took_ns > state->slice_longest_ns ? took_ns : state->slice_longest_ns;
+	keyspace_counter_add(keyspace, KVS_COUNTER_cleaner_slices, 1);
+	return room;
+}
+
+// One go between two turns.
+static bool turn_slice(struct keyspace *keyspace, uint64_t live_percent)
+{
+	uint64_t bytes = UINT64_MAX;
+	uint64_t until_ns = keyspace->seam->monotonic_ns() + CLEANER_SLICE_NS;
+	return cleaner_slice(keyspace, &bytes, until_ns, live_percent);
+}
+
+// The next write would find no segment, or somebody waits for some. Returns when to come again.
+static uint64_t urgent_turn(struct keyspace *keyspace, uint64_t now_ns)
+{
+	uint64_t percent = keyspace->cleaner.wanted_segments > 0 ? KEYSPACE_CLEAN_PERCENT
+								 : CLEANER_BUSY_LIVE_PERCENT;
+	if (turn_slice(keyspace, percent)) {
+		return now_ns;
+	}
+	keyspace->cleaner.wanted_segments = 0; // cleaning brings no more
+	return UINT64_MAX;
 }
 
 // When nobody writes, every segment that lost a fifth of its bytes is emptied, the open survivor
@@ -184,10 +219,10 @@ static uint64_t idle_turn(struct keyspace *keyspace, uint64_t now_ns)
 	}
 	uint32_t survivor = keyspace->log.survivor.segment;
 	if (survivor != KVS_SEGMENT_NONE &&
-	    is_dead_enough(&keyspace->log.segments[survivor], CLEANER_IDLE_LIVE_PERCENT)) {
+	    cleaner_is_dead_enough(&keyspace->log.segments[survivor], CLEANER_IDLE_LIVE_PERCENT)) {
 		kvs_log_close_survivor(&keyspace->log);
 	}
-	if (cleaner_slice(keyspace, CLEANER_SLICE_BYTES, CLEANER_IDLE_LIVE_PERCENT)) {
+	if (turn_slice(keyspace, CLEANER_IDLE_LIVE_PERCENT)) {
 		return now_ns;
 	}
 	state->idle_seq = state->seen_seq;
@@ -195,8 +230,15 @@ static uint64_t idle_turn(struct keyspace *keyspace, uint64_t now_ns)
 	return UINT64_MAX;
 }
 
-static void update_gauges(const struct keyspace *keyspace)
+static void update_gauges(struct keyspace *keyspace)
 {
+	struct cleaner_state *state = &keyspace->cleaner;
+	uint64_t appended = kvs_log_appended_bytes(&keyspace->log);
+	keyspace_counter_add(keyspace, KVS_COUNTER_log_appended_bytes,
+			     appended - state->counted_bytes);
+	state->counted_bytes = appended;
+	keyspace_counter_set(keyspace, KVS_COUNTER_cleaner_slice_longest_us,
+			     state->slice_longest_ns / 1000);
 	const struct kvs_log *log = &keyspace->log;
 	const struct kvs_region *region = keyspace->region;
 	const struct kvs_table *table = &keyspace->table;
@@ -293,13 +335,9 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 	keyspace_follow_durable(keyspace);
 	(void)kvs_log_trim(&keyspace->log); // large values and the table take what was populated
 	prepare_turn(keyspace->prepare, &keyspace->log);
-	if (memory_is_low(keyspace)) {
-		if (cleaner_slice(keyspace, CLEANER_SLICE_BYTES, CLEANER_BUSY_LIVE_PERCENT)) {
-			next_ns = now_ns;
-		}
-	} else {
-		next_ns = idle_turn(keyspace, now_ns);
-	}
+	cleaner_pay(keyspace, now_ns); // what was written without being asked to
+	next_ns = cleaner_is_urgent(keyspace) ? urgent_turn(keyspace, now_ns)
+					      : idle_turn(keyspace, now_ns);
 	next_ns = earlier(next_ns, limbo_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, expire_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, table_turn(keyspace, now_ns));

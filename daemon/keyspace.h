@@ -119,6 +119,9 @@ void keyspace_batch_abort(struct keyspace *keyspace);
 /// each command flagged `denyoom`, so that commands need not undo.
 int keyspace_admit(struct keyspace *keyspace, size_t bytes);
 
+/// Has room for which somebody waits come back since this was last asked?
+bool keyspace_room_is_back(struct keyspace *keyspace);
+
 /// Bytes that the table, the log's segments in use and large values take.
 uint64_t keyspace_used_bytes(const struct keyspace *keyspace);
 /// Must writes wait until some of what was written is durable?

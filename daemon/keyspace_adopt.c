@@ -257,6 +257,8 @@ struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct k
 	SEAM_CRASH(adoption_applied);
 	struct kvs_watermarks *marks = keyspace_marks(keyspace);
 	keyspace->adopted = true;
+	// What the life before appended it has counted.
+	keyspace->cleaner.counted_bytes = kvs_log_appended_bytes(&keyspace->log);
 	keyspace->adopted_position = plan->unpersisted;
 	keyspace->oldest_head = plan->heads[plan->first_unpersisted_head];
 	keyspace->keys = plan->keys;

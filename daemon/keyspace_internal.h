@@ -6,6 +6,7 @@
 
 #include <sys/queue.h>
 
+#include "daemon/cleaner_parts.h"
 #include "daemon/keyspace.h"
 #include "daemon/reclaim.h"
 #include "daemon/seam.h"
@@ -83,23 +84,6 @@ struct keyspace_batch {
 	uint32_t flushed; // index + 1 of the newest FLUSHALL, 0 = none: older keys are gone
 	bool removes; // it, or a removal
 	enum keyspace_purpose purpose; // the most demanding of its ops
-};
-
-struct cleaner_state {
-	uint32_t victim; // KVS_SEGMENT_NONE = none
-	uint32_t offset; // next record to look at
-	uint64_t last_scan_ns;
-	uint64_t last_write_ns; // when the last turn that wrote was
-	uint64_t expire_due_ns;
-	bool expire_off; // DEBUG SET-ACTIVE-EXPIRE 0
-	bool expire_held; // keyspace_hold_expiry()
-	uint64_t expire_cursor;	    // 0 = no walk for expired keys is under way
-	uint64_t expire_soonest_ms; // no key expires before; 0 = nobody has looked yet
-	uint64_t expire_walk_ms;    // the same of what the walk has seen, and of newer keys
-	uint64_t next_ns; // when the loop should call again, UINT64_MAX = not for its own sake
-	uint64_t seen_seq; // last seq at the previous turn
-	uint64_t idle_seq; // seen_seq and durable_seen when idle cleaning last found nothing
-	uint64_t idle_durable;
 };
 
 /// When the table is rebuilt under another hash key; see keyspace_reseed.c.
@@ -391,9 +375,3 @@ void keyspace_batch_prefetch(const struct keyspace *keyspace, uint64_t hash, int
 
 /// A slice of a rebuild of the table, if one is under way or due. Returns when to come again.
 uint64_t reseed_turn(struct keyspace *keyspace, uint64_t now_ns);
-
-// ---- cleaner.c ----
-
-/// Cleans up to `bytes` of the current or the best victim. Returns false if there is nothing worth
-/// it.
-bool cleaner_slice(struct keyspace *keyspace, uint64_t bytes, uint64_t live_share_max_percent);

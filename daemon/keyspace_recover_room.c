@@ -88,7 +88,8 @@ bool keyspace_recover_drain(struct keyspace *keyspace)
 static bool recover_reclaim(struct keyspace *keyspace, uint64_t live_percent)
 {
 	keyspace_recover_sweep(keyspace);
-	bool cleaned = cleaner_slice(keyspace, UINT64_MAX, live_percent);
+	uint64_t bytes = UINT64_MAX;
+	bool cleaned = cleaner_slice(keyspace, &bytes, UINT64_MAX, live_percent);
 	return keyspace_recover_drain(keyspace) || cleaned;
 }
 

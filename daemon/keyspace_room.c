@@ -12,7 +12,6 @@
 #include "daemon/prepare.h"
 
 #define ROOM_SCAN_INTERVAL_NS 1000000u // 1 kHz when memory is short
-#define ROOM_CLEAN_SEGMENTS_MAX 4u     // emptied for one caller
 #define ROOM_UNPERSISTED_PERCENT 50u
 // Of what came out of limbo so much is freed at a time: pages that the kernel takes back or that
 // are overwritten, and pieces.
@@ -230,12 +229,21 @@ static int room_secure(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 	return result == 0 ? KEYSPACE_OK : result == -EAGAIN ? KEYSPACE_WAIT : KEYSPACE_FULL;
 }
 
+struct room_wanted {
+	uint64_t bytes; // of log
+	uint64_t largest; // of its records
+	uint64_t large_bytes;
+	enum keyspace_purpose purpose;
+};
+
 // Is there room now? Only arithmetic, and populating what is about to be written: WAIT if that is
 // under way.
-static int room_now(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
-		    uint64_t large_bytes, enum keyspace_purpose purpose)
+static inline int room_now(struct keyspace *keyspace, const struct room_wanted *wanted)
 {
 	struct kvs_log *log = &keyspace->log;
+	uint64_t bytes = wanted->bytes;
+	uint64_t large_bytes = wanted->large_bytes;
+	enum keyspace_purpose purpose = wanted->purpose;
 	if (purpose == KEYSPACE_FOR_WRITE && keyspace_is_over_bound(keyspace)) {
 		return KEYSPACE_FULL; // or each restart would let one more segment in
 	}
@@ -248,13 +256,14 @@ static int room_now(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
 	if (large_segments > 0 && kvs_log_segments_free(log) < large_segments + reserve) {
 		return KEYSPACE_FULL;
 	}
-	return room_secure(keyspace, bytes, largest, reserve + large_segments, purpose);
+	return room_secure(keyspace, bytes, wanted->largest, reserve + large_segments, purpose);
 }
 
 bool keyspace_has_room(struct keyspace *keyspace, uint64_t record_bytes,
 		       enum keyspace_purpose purpose)
 {
-	return room_now(keyspace, record_bytes, record_bytes, 0, purpose) == KEYSPACE_OK;
+	const struct room_wanted wanted = { record_bytes, record_bytes, 0, purpose };
+	return room_now(keyspace, &wanted) == KEYSPACE_OK;
 }
 
 static uint64_t unpersisted_bytes(const struct keyspace *keyspace)
@@ -322,41 +331,78 @@ static uint64_t room_deadline_ns(const struct keyspace *keyspace, uint64_t large
 	return short_of_memory ? keyspace->revoke_min_ns : keyspace->revoke_ns;
 }
 
-int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
-		       uint64_t large_bytes, enum keyspace_purpose purpose)
+// One go of cleaning for a caller that found no room, ended early when there is.
+static int room_clean(struct keyspace *keyspace, const struct room_wanted *wanted, uint64_t now_ns)
 {
-	int room = room_now(keyspace, bytes, largest, large_bytes, purpose);
-	if (room != KEYSPACE_FULL) {
-		return room;
-	}
-	uint64_t percent = purpose == KEYSPACE_FOR_WRITE ? KEYSPACE_CLEAN_PERCENT
-							 : KEYSPACE_CLEAN_PERCENT_RESERVE;
-	uint64_t now_ns = keyspace->seam->monotonic_ns();
-	keyspace_follow_durable(keyspace);
-	for (unsigned i = 0; i < ROOM_CLEAN_SEGMENTS_MAX; i++) {
-		room_reclaim(keyspace, now_ns, room_deadline_ns(keyspace, large_bytes));
-		room = room_now(keyspace, bytes, largest, large_bytes, purpose);
-		if (room != KEYSPACE_FULL) {
-			return room;
-		}
-		if (!cleaner_slice(keyspace, keyspace->region->segment_bytes, percent)) {
+	uint64_t percent = wanted->purpose == KEYSPACE_FOR_WRITE ? KEYSPACE_CLEAN_PERCENT
+								 : KEYSPACE_CLEAN_PERCENT_RESERVE;
+	uint64_t deadline_ns = room_deadline_ns(keyspace, wanted->large_bytes);
+	uint64_t until_ns = now_ns + CLEANER_SLICE_NS;
+	uint64_t bytes = UINT64_MAX;
+	int room;
+	do {
+		room_reclaim(keyspace, now_ns, deadline_ns);
+		room = room_now(keyspace, wanted);
+		if (room != KEYSPACE_FULL || !cleaner_slice(keyspace, &bytes, until_ns, percent)) {
 			break;
 		}
 		now_ns = keyspace->seam->monotonic_ns();
-	}
-	keyspace->cleaner.last_scan_ns = 0; // memory is wanted now: the interval may wait
-	room_reclaim(keyspace, now_ns, room_deadline_ns(keyspace, large_bytes));
-	room = room_now(keyspace, bytes, largest, large_bytes, purpose);
-	if (room != KEYSPACE_FULL) {
-		return room;
-	}
-	uint64_t most = (uint64_t)kvs_log_segments_allowed(&keyspace->log)
-			<< keyspace->region->segment_shift;
+	} while (now_ns < until_ns);
+	return room;
+}
+
+// Does cleaning, a reader, or a commit bring more? Then the loop goes on cleaning meanwhile.
+static int room_await(struct keyspace *keyspace, const struct room_wanted *wanted)
+{
+	const struct kvs_region *region = keyspace->region;
+	uint64_t percent = wanted->purpose == KEYSPACE_FOR_WRITE ? KEYSPACE_CLEAN_PERCENT
+								 : KEYSPACE_CLEAN_PERCENT_RESERVE;
+	uint64_t bytes = wanted->bytes + wanted->large_bytes;
+	uint64_t most = (uint64_t)kvs_log_segments_allowed(&keyspace->log) << region->segment_shift;
 	bool coming = keyspace->limbo.count > 0 || keyspace->log.preparing_count > 0 ||
 		      unpersisted_bytes(keyspace) > 0 || keyspace->pending.count > 0 ||
 		      keyspace->large.orphaned_bytes > 0 || // who pins it does not for ever
-		      cleaner_slice(keyspace, 0, percent);
-	return coming && bytes + large_bytes < most ? KEYSPACE_WAIT : KEYSPACE_FULL;
+		      cleaner_finds(keyspace, percent);
+	if (!coming || bytes >= most) {
+		return KEYSPACE_FULL;
+	}
+	uint32_t segments = (uint32_t)(bytes >> region->segment_shift) + 1;
+	if (segments > keyspace->cleaner.wanted_segments) {
+		keyspace->cleaner.wanted_segments = segments;
+	}
+	return KEYSPACE_WAIT;
+}
+
+int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
+		       uint64_t large_bytes, enum keyspace_purpose purpose)
+{
+	const struct room_wanted wanted = { bytes, largest, large_bytes, purpose };
+	int room = room_now(keyspace, &wanted);
+	if (room != KEYSPACE_FULL) {
+		return room;
+	}
+	uint64_t now_ns = keyspace->seam->monotonic_ns();
+	keyspace_follow_durable(keyspace);
+	room = room_clean(keyspace, &wanted, now_ns);
+	if (room != KEYSPACE_FULL) {
+		return room;
+	}
+	keyspace->cleaner.last_scan_ns = 0; // memory is wanted now: the interval may wait
+	room_reclaim(keyspace, now_ns, room_deadline_ns(keyspace, large_bytes));
+	room = room_now(keyspace, &wanted);
+	return room == KEYSPACE_FULL ? room_await(keyspace, &wanted) : room;
+}
+
+bool keyspace_room_is_back(struct keyspace *keyspace)
+{
+	struct cleaner_state *state = &keyspace->cleaner;
+	uint32_t reserve = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
+	if (state->wanted_segments == 0 ||
+	    kvs_log_segments_free(&keyspace->log) <= reserve + state->wanted_segments - 1) {
+		return false;
+	}
+	state->wanted_segments = 0;
+	return true;
 }
 
 int keyspace_flush_ready(struct keyspace *keyspace)
@@ -388,6 +434,9 @@ int keyspace_admit(struct keyspace *keyspace, size_t bytes)
 		if (keyspace_queue_is_full(keyspace, bytes)) {
 			return KEYSPACE_WAIT;
 		}
+	}
+	if (__builtin_expect(keyspace->log.head.offset >= keyspace->cleaner.edge, 0)) {
+		cleaner_pay(keyspace, keyspace->seam->monotonic_ns());
 	}
 	uint64_t largest = log_bytes;
 	uint64_t record_max = keyspace->region->segment_bytes / 4 + KVS_KEY_BYTES_MAX +

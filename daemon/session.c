@@ -360,7 +360,7 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 	bool moved = session_settle_turns(shared);
 	session_rest_turn(shared, now_ns);
 	session_throttle_turn(shared, now_ns);
-	session_retry_parked(shared, now_ns, moved);
+	session_retry_parked(shared, now_ns, moved || keyspace_room_is_back(kvd->keyspace));
 	session_work_ready(shared);
 	session_close_halves(shared, now_ns);
 	session_close_idle(shared, now_ns);

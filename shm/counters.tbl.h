@@ -83,3 +83,7 @@ X(refused_flight, COUNTER, "attachments refused: clients left too many descripto
 X(descriptors_in_flight, GAUGE, "descriptors sent to clients and not known to be received")
 X(memory_orphaned_bytes, GAUGE, "of large values: replaced or removed, kept by replies not read")
 X(dropped_pins, COUNTER, "connections closed because replies not read kept wanted memory")
+X(cleaner_freed_bytes, COUNTER, "bytes that cleaning made free: of emptied segments, less copies")
+X(cleaner_slices, COUNTER, "goes of the cleaner, each between two turns or for one write")
+X(cleaner_slice_longest_us, GAUGE, "longest of them by the clock on the wall")
+X(log_appended_bytes, COUNTER, "bytes of records appended by writes, which cleaning may copy later")

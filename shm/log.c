@@ -76,6 +76,7 @@ static void log_roll(struct kvs_log *log)
 	log->segments[old].used_bytes = log->head.offset;
 	log->segments[old].next = next;
 	log->rolls++;
+	log->tails_bytes += log->region->segment_bytes - log->head.offset;
 	log->head = (struct kvs_log_position){ .segment = next, .offset = 0 };
 	kvs_store_release(&log->region->header->segment_chain_head, next);
 }

@@ -48,6 +48,7 @@ struct kvs_log {
 	uint32_t preparing_count; // with a helper thread, back soon
 	uint32_t helped_most;	  // up to so many segments at once are waited for, 0 = none
 	uint64_t rolls; // head segments closed so far
+	uint64_t tails_bytes; // left at their ends, too short for the record that came
 };
 
 /// Takes the first head segment. Returns 0, -ENOMEM.
@@ -72,6 +73,12 @@ int kvs_log_secure(struct kvs_log *log, uint64_t bytes, uint64_t largest, uint32
 /// Room for one record at the head, after kvs_log_secure() vouched for it. *offset is its place
 /// from the start of the region. The record gets seq log->next_seq, which is advanced.
 void *kvs_log_append(struct kvs_log *log, uint32_t record_bytes, uint64_t *offset);
+
+/// Bytes of records that were appended in this life (and before the head of an adopted one).
+static inline uint64_t kvs_log_appended_bytes(const struct kvs_log *log)
+{
+	return (log->rolls << log->region->segment_shift) - log->tails_bytes + log->head.offset;
+}
 
 /// Lets followers read up to the head.
 /// Call with: whole batches appended and published in the table. Thread must: be the writer.

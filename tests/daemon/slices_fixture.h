@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/cleaner.h"
 #include "daemon/commands.h"
 #include "daemon/keyspace_create.h"
 #include "daemon/loop.h"
@@ -259,7 +260,13 @@ static inline void slices_set(const char *key, const void *value, size_t bytes)
 {
 	struct keyspace *keyspace = slices.kvd.keyspace;
 	keyspace_set_slice(keyspace, NULL);
-	int result = keyspace_set(keyspace, key, strlen(key), value, bytes, 0, NULL);
+	int result = KEYSPACE_WAIT;
+	for (unsigned tries = 0; tries < 100 && result == KEYSPACE_WAIT; tries++) {
+		result = keyspace_set(keyspace, key, strlen(key), value, bytes, 0, NULL);
+		if (result == KEYSPACE_WAIT) {
+			cleaner_turn(keyspace, slices_monotonic_ns());
+		}
+	}
 	if (result != KEYSPACE_OK) {
 		ok_int(result, KEYSPACE_OK, "set");
 	}

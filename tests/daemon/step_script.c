@@ -126,7 +126,8 @@ void script_durable(struct world *w)
 	for (unsigned i = 0; i < 3; i++) {
 		cleaner_turn(w->keyspace, script_monotonic_ns());
 	}
-	(void)cleaner_slice(w->keyspace, SCRIPT_SEGMENT, 95);
+	uint64_t bytes = SCRIPT_SEGMENT;
+	(void)cleaner_slice(w->keyspace, &bytes, UINT64_MAX, 95);
 }
 
 // An entry that names a record which is not written yet: what must never happen.

@@ -96,6 +96,13 @@ static void test_clock(void)
 	stub.now_ns += 2000000;
 	stub_turns();
 	ok_u64(stub.ticks, before + 1, "and one that waited for memory");
+	stub.memory_short = true;
+	stub_send_text(fd, "PARK\r\n");
+	stub_turns();
+	before = stub.parks;
+	stub.room_is_back = true;
+	stub_turns();
+	ok(stub.parks > before, "who waits is asked at once when room is back");
 	close(fd);
 	stub_stop();
 }

@@ -43,16 +43,12 @@ uint64_t keyspace_durable_seq(const struct keyspace *keyspace)
 
 void keyspace_prefetch(struct keyspace *keyspace, const void *key, size_t key_bytes, int pass)
 {
-	(void)keyspace;
-	(void)key;
-	(void)key_bytes;
-	(void)pass;
+	(void)keyspace, (void)key, (void)key_bytes, (void)pass;
 }
 
 void keyspace_set_writer(struct keyspace *keyspace, const struct keyspace_writer *writer)
 {
-	(void)keyspace;
-	(void)writer;
+	(void)keyspace, (void)writer;
 }
 
 uint16_t keyspace_writer_index(struct keyspace *keyspace, uint32_t uid)
@@ -69,14 +65,12 @@ struct keyspace_written keyspace_written(const struct keyspace *keyspace)
 
 void keyspace_set_slice(struct keyspace *keyspace, const struct keyspace_slice *slice)
 {
-	(void)keyspace;
-	(void)slice;
+	(void)keyspace, (void)slice;
 }
 
 void keyspace_stage_drop(struct keyspace *keyspace, uint64_t owner)
 {
-	(void)keyspace;
-	(void)owner;
+	(void)keyspace, (void)owner;
 }
 
 void keyspace_tick(struct keyspace *keyspace)
@@ -111,6 +105,12 @@ uint64_t keyspace_orphaned_bytes(const struct keyspace *keyspace)
 {
 	(void)keyspace;
 	return stub.pins * stub.orphaned;
+}
+
+bool keyspace_room_is_back(struct keyspace *keyspace)
+{
+	(void)keyspace;
+	return stub.room_is_back;
 }
 
 size_t keyspace_value_bytes_max(const struct keyspace *keyspace)

@@ -23,6 +23,7 @@ struct stub {
 	uint64_t requested_seq; // last persist_request()
 	unsigned notices;
 	bool memory_short; // PARK parks
+	bool room_is_back; // and those that were parked are asked again
 	unsigned parks;	   // how often it was asked while memory was short
 	uint64_t commands; // dispatched and answered
 	uint64_t ticks;	   // looks at the wall clock
