@@ -15,6 +15,7 @@ static const struct {
 	{ "set_group", set_group_main, "durable SETs a second, and the size of the store" },
 	{ "set_vs_peers", set_vs_peers_main, "writes beside redis-server and memcached" },
 	{ "publish", publish_main, "a message to many subscribers, beside redis-server" },
+	{ "expire", expire_main, "very many keys whose time comes within one second" },
 	{ "overhead", overhead_main, "bytes of memory an entry beyond key and value" },
 	{ "idle_cpu", idle_cpu_main, "processor time of an idle kvd" },
 	{ "restart", restart_main, "what a death of kvd costs under --supervise" },

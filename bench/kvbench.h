@@ -8,6 +8,7 @@ int get_vs_lmdb_main(int argc, char **argv);
 int set_group_main(int argc, char **argv);
 int set_vs_peers_main(int argc, char **argv);
 int publish_main(int argc, char **argv);
+int expire_main(int argc, char **argv);
 int overhead_main(int argc, char **argv);
 int idle_cpu_main(int argc, char **argv);
 int restart_main(int argc, char **argv);

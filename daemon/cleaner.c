@@ -63,6 +63,7 @@ static bool move_record(struct keyspace *keyspace, const struct kvs_record_view 
 	kvs_log_live_sub(&keyspace->log, offset, view->record_bytes);
 	kvs_log_live_add(&keyspace->log, to, view->record_bytes);
 	keyspace->cleaner.victim_copied_bytes += view->record_bytes;
+	expire_moved(keyspace, to, view->expiry_ms);
 	keyspace_counter_add(keyspace, KVS_COUNTER_cleaner_copied_bytes, view->record_bytes);
 	return true;
 }

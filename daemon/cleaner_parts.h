@@ -52,12 +52,6 @@ struct cleaner_state {
 	uint64_t slice_longest_ns;
 	uint64_t last_scan_ns;
 	uint64_t last_write_ns; // when the last turn that wrote was
-	uint64_t expire_due_ns;
-	bool expire_off;	    // DEBUG SET-ACTIVE-EXPIRE 0
-	bool expire_held;	    // keyspace_hold_expiry()
-	uint64_t expire_cursor;	    // 0 = no walk for expired keys is under way
-	uint64_t expire_soonest_ms; // no key expires before; 0 = nobody has looked yet
-	uint64_t expire_walk_ms;    // the same of what the walk has seen, and of newer keys
 	uint64_t next_ns;  // when the loop should call again, UINT64_MAX = not for its own sake
 	uint64_t seen_seq; // last seq at the previous turn
 	uint64_t idle_seq; // seen_seq and durable_seen when idle cleaning last found nothing

@@ -33,6 +33,7 @@ struct keyspace *keyspace_new(const struct keyspace_options *options)
 	keyspace->memory_bytes = options->region->memory_bytes;
 	keyspace->cleaner.victim = KVS_SEGMENT_NONE;
 	keyspace->cleaner.next_ns = UINT64_MAX;
+	keyspace->expire.wheel.pool.reclaim = &keyspace->reclaim;
 	keyspace_set_writer(keyspace, NULL);
 	if (!kvs_limbo_init(&keyspace->limbo) || !kvs_limbo_init(&keyspace->pending)) {
 		keyspace_destroy(keyspace);
@@ -69,6 +70,7 @@ void keyspace_destroy(struct keyspace *keyspace)
 	keyspace_batch_fini(keyspace);
 	keyspace_stage_fini(keyspace);
 	recover_facts_free(keyspace->recover_facts);
+	wheel_fini(&keyspace->expire.wheel);
 	reclaim_finish(&keyspace->reclaim);
 	free(keyspace->owners);
 	kvs_large_fini(&keyspace->large);
@@ -108,19 +110,20 @@ static struct keyspace_op make_op(enum keyspace_op_kind kind, enum keyspace_purp
 	};
 }
 
-// Logs that a key's time has come. Without room it is only treated as absent: the next touch logs
-// it.
-static void expire_now(struct keyspace *keyspace, uint64_t hash, const void *key, size_t key_bytes)
+bool keyspace_expire_now(struct keyspace *keyspace, uint64_t hash, const void *key,
+			 size_t key_bytes)
 {
 	if (keyspace->batch.open) {
-		return; // versions inside a batch are fixed; the key is simply absent in it
+		return false; // versions inside a batch are fixed; the key is simply absent in it
 	}
 	struct keyspace_op op =
 		make_op(KEYSPACE_OP_DELETE, KEYSPACE_FOR_REMOVAL, hash, key, key_bytes);
 	op.record_flags = KVS_RECORD_EXPIRED;
-	if (keyspace_write_op(keyspace, &op) == KEYSPACE_OK) {
-		keyspace_note_expired(keyspace, key, key_bytes);
+	if (keyspace_write_op(keyspace, &op) != KEYSPACE_OK) {
+		return false;
 	}
+	keyspace_note_expired(keyspace, key, key_bytes);
+	return true;
 }
 
 static void value_from_op(const struct keyspace *keyspace, const struct keyspace_op *op,
@@ -177,7 +180,7 @@ static int lookup(struct keyspace *keyspace, const void *key, size_t key_bytes, 
 		return KEYSPACE_ABSENT;
 	}
 	if (is_expired(keyspace, hit->view.expiry_ms)) {
-		expire_now(keyspace, hash, key, key_bytes);
+		(void)keyspace_expire_now(keyspace, hash, key, key_bytes);
 		return KEYSPACE_ABSENT;
 	}
 	found->from_table = true;
@@ -428,16 +431,6 @@ void keyspace_set_writer(struct keyspace *keyspace, const struct keyspace_writer
 {
 	static const struct keyspace_writer nobody;
 	keyspace->writer = writer != NULL ? writer : &nobody;
-}
-
-void keyspace_set_active_expire(struct keyspace *keyspace, bool on)
-{
-	keyspace->cleaner.expire_off = !on;
-}
-
-void keyspace_hold_expiry(struct keyspace *keyspace, bool hold)
-{
-	keyspace->cleaner.expire_held = hold;
 }
 
 void keyspace_set_revoke(struct keyspace *keyspace, uint64_t revoke_ms, uint64_t revoke_min_ms,

@@ -263,6 +263,9 @@ struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct k
 	keyspace->oldest_head = plan->heads[plan->first_unpersisted_head];
 	keyspace->keys = plan->keys;
 	keyspace->keys_with_expiry = plan->keys_with_expiry;
+	if (keyspace->keys_with_expiry > 0) {
+		expire_lose(keyspace);
+	}
 	keyspace->live_bytes = plan->live_bytes;
 	for (uint32_t i = 0; i < KVS_WRITERS_MAX; i++) {
 		keyspace->owners[i] =

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "daemon/expire.h"
 #include "daemon/log.h"
 #include "shm/crc32c.h"
 
@@ -191,7 +190,7 @@ static inline __attribute__((always_inline)) void account_set(struct keyspace *k
 	note_written(keyspace, bytes);
 	if (op->expiry_ms != 0) {
 		keyspace->keys_with_expiry++;
-		expire_expect(keyspace, op->expiry_ms);
+		expire_add(keyspace, op->offset, op->expiry_ms);
 	}
 	if (op->run_offset != 0) {
 		await_large(keyspace, op);

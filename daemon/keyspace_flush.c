@@ -93,6 +93,7 @@ static void forget_all(struct keyspace *keyspace, uint64_t seq)
 	keyspace_owners_flush(keyspace);
 	keyspace->keys = 0;
 	keyspace->keys_with_expiry = 0;
+	expire_forget(keyspace);
 }
 
 void keyspace_publish_flush(struct keyspace *keyspace, struct keyspace_op *flush, uint32_t count)

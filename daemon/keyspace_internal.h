@@ -7,6 +7,7 @@
 #include <sys/queue.h>
 
 #include "daemon/cleaner_parts.h"
+#include "daemon/expire.h"
 #include "daemon/keyspace.h"
 #include "daemon/reclaim.h"
 #include "daemon/seam.h"
@@ -104,6 +105,7 @@ struct keyspace {
 	struct kvs_limbo pending; // enum keyspace_pending_kind
 	struct keyspace_batch batch;
 	struct cleaner_state cleaner;
+	struct expire expire;
 	struct reseed_state reseed;
 	struct prepare *prepare; // helper thread, NULL = populate when needed
 	uint64_t pages_wanted_ns; // a write has waited for it since then, 0 = none does
@@ -243,6 +245,10 @@ void keyspace_table_steps(struct keyspace *keyspace, unsigned steps);
 bool keyspace_finds_place(struct keyspace *keyspace, const struct keyspace_op *op);
 /// Writes one op on its own: room, append, publish. OK, WAIT, FULL or CROWDED.
 int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op);
+/// Logs that the time of a key has come, which is current. False if there is no room for that, or a
+/// batch is open: then the key is only treated as absent, and the next touch logs it.
+bool keyspace_expire_now(struct keyspace *keyspace, uint64_t hash, const void *key,
+			 size_t key_bytes);
 
 /// The entry that names the op's record, which is in the log.
 static inline uint64_t keyspace_op_entry(const struct keyspace_op *op)

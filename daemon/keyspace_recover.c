@@ -247,7 +247,7 @@ static int recover_value(struct keyspace *keyspace, const struct kvs_record_view
 	keyspace_owner_add(keyspace, kvs_record_writer(view->record), bytes);
 	if (view->expiry_ms != 0) {
 		keyspace->keys_with_expiry++;
-		expire_expect(keyspace, view->expiry_ms);
+		expire_lose(keyspace); // walks will find it, and all others
 	}
 	recover_table_steps(keyspace);
 	return KEYSPACE_OK;

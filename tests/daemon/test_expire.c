@@ -1,47 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Active expiry: keys go at their time although nobody asks for them, those whose time has not come
-// stay, nothing is walked while nothing is due, and a key that is written in the middle of a walk
-// is not forgotten. Time is the test's.
-#include "daemon/expire.h"
-#include "tests/daemon/keyspace_fixture.h"
-
-#define KEYS 400u
-#define TURNS_MAX 100000u
-#define MS_NS UINT64_C(1000000)
-#define INTERVAL_NS (1000 * MS_NS)
-
-static uint64_t now_ns = 1000 * MS_NS;
-
-static bool set_one(struct fixture *f, unsigned key, uint64_t expiry_ms)
-{
-	char name[16];
-	int n = snprintf(name, sizeof(name), "%u", key);
-	return keyspace_set(f->keyspace, name, (size_t)n, "value", 5, expiry_ms, NULL) ==
-	       KEYSPACE_OK;
-}
-
-static void pass(uint64_t ns)
-{
-	now_ns += ns;
-	fixture_wall_ms += ns / MS_NS;
-}
-
-// Turns at the times they ask for, until a walk has ended or no turn is wanted. How many there
-// were.
-static uint32_t walk(struct fixture *f)
-{
-	uint32_t turns = 0;
-	do {
-		uint64_t due_ns = expire_turn(f->keyspace, now_ns);
-		turns++;
-		if (due_ns == UINT64_MAX) {
-			break;
-		}
-		pass(due_ns - now_ns);
-	} while (f->keyspace->cleaner.expire_cursor != 0 && turns < TURNS_MAX);
-	return turns;
-}
+// stay, whatever was written, moved or removed meanwhile. What the index holds beyond that has a
+// bound.
+#include "tests/daemon/expire_fixture.h"
 
 static void test_due(struct fixture *f)
 {
@@ -53,57 +15,180 @@ static void test_due(struct fixture *f)
 		wrong += !set_one(f, i, after_ms == 0 ? 0 : start_ms + after_ms);
 	}
 	ok_int(wrong, 0, "keys are written");
+	ok(turns(f) < 10, "nothing is due");
 	uint64_t due_ns = expire_turn(f->keyspace, now_ns);
-	ok(due_ns == now_ns + INTERVAL_NS, "nothing due soon: a look at the clock a while later");
-	ok(f->keyspace->cleaner.expire_cursor == 0, "and nothing is walked");
+	ok(due_ns > now_ns + CLOCK_NS / 2 && due_ns <= now_ns + CLOCK_NS,
+	   "nothing due soon: a look at the clock a while later");
 	pass(300 * MS_NS);
 	ok(set_one(f, KEYS, fixture_wall_ms + 20), "a key that goes before that look is written");
 	due_ns = expire_turn(f->keyspace, now_ns);
-	ok(due_ns == now_ns + 20 * MS_NS, "then the next turn is at its time");
-	pass(20 * MS_NS);
-	(void)walk(f);
-	while (f->keyspace->cleaner.expire_cursor != 0) {
-		(void)walk(f);
-	}
+	ok(due_ns >= now_ns + 20 * MS_NS && due_ns <= now_ns + (20 + SLOT_MS) * MS_NS,
+	   "then the next turn is at its time");
+	pass((20 + SLOT_MS) * MS_NS);
+	(void)turns(f);
 	ok_int(f->keyspace->keys, KEYS, "and takes it away");
-	pass((start_ms + 59960 - fixture_wall_ms) * MS_NS);
-	due_ns = expire_turn(f->keyspace, now_ns);
-	ok(due_ns == now_ns + 40 * MS_NS, "the next turn is when the soonest key's time comes");
-	pass(40 * MS_NS);
-	ok(walk(f) > 1, "then the table is walked, in slices");
-	ok_int(f->keyspace->keys, KEYS * 3 / 4, "those whose time has come are gone");
-	ok_int(f->keyspace->keys_with_expiry, KEYS / 4, "the others stay");
-	ok_int(f->keyspace->cleaner.expire_soonest_ms, start_ms + 90000, "the soonest is known");
-}
-
-static void test_meanwhile(struct fixture *f)
-{
-	uint64_t soonest_ms = f->keyspace->cleaner.expire_soonest_ms;
-	pass((soonest_ms - fixture_wall_ms) * MS_NS);
+	pass((start_ms + 59990 - fixture_wall_ms) * MS_NS);
 	(void)expire_turn(f->keyspace, now_ns);
-	ok(f->keyspace->cleaner.expire_cursor != 0, "a walk is under way");
-	ok(set_one(f, KEYS, fixture_wall_ms + 7), "a key with little time is written");
-	(void)walk(f);
-	while (f->keyspace->cleaner.expire_cursor != 0) {
-		(void)walk(f);
-	}
-	ok(f->keyspace->keys_with_expiry <= 1, "those that were due are gone");
-	pass(7 * MS_NS);
-	uint32_t turns = 0;
-	while (f->keyspace->keys_with_expiry != 0 && turns < TURNS_MAX) {
-		turns += walk(f);
-	}
-	ok_int(f->keyspace->keys_with_expiry, 0, "and so is the new one, in time");
+	ok_int(f->keyspace->keys, KEYS, "none goes before its time");
+	pass((10 + SLOT_MS) * MS_NS);
+	ok(turns(f) > 3, "when it has come they go, in slices");
+	ok_int(f->keyspace->keys, KEYS * 3 / 4, "all of them");
+	ok_int(f->keyspace->keys_with_expiry, KEYS / 4, "the others stay");
+	ok(is_whole(f), "and all of those are known");
+	pass((start_ms + 90000 - fixture_wall_ms) * MS_NS);
+	keyspace_hold_expiry(f->keyspace, true);
+	pass(CLOCK_NS);
+	(void)expire_turn(f->keyspace, now_ns);
+	ok_int(f->keyspace->keys_with_expiry, KEYS / 4, "while that is held, none goes");
+	keyspace_hold_expiry(f->keyspace, false);
+	keyspace_set_active_expire(f->keyspace, false);
+	ok(expire_turn(f->keyspace, now_ns) == UINT64_MAX, "nor while it is off");
+	keyspace_set_active_expire(f->keyspace, true);
+	(void)turns(f);
+	ok_int(f->keyspace->keys_with_expiry, 0, "then they do");
 	ok_int(f->keyspace->keys, KEYS / 2, "keys without a time stay");
 	ok(expire_turn(f->keyspace, now_ns) == UINT64_MAX, "nothing is left to wait for");
+	ok_int(f->keyspace->expire.wheel.items, 0, "the index is empty");
+	uint64_t walks = counted(f, KVS_COUNTER_expiry_walks);
+	ok_int(walks, 0, "no table was walked for all that");
+}
+
+struct leftover {
+	struct fixture *f;
+	uint64_t time_ms;
+	unsigned count;
+};
+
+static void leave_behind(void *context, uint64_t entry)
+{
+	struct leftover *leftover = context;
+	struct kvs_hit hit;
+	if (kvs_table_load(&leftover->f->region.map, entry, &hit) == KVS_FIND_HIT &&
+	    hit.kind != KVS_ENTRY_TOMBSTONE && hit.view.expiry_ms > leftover->time_ms) {
+		leftover->count +=
+			wheel_put(&leftover->f->keyspace->expire.wheel, kvs_entry_offset(entry) / 8,
+				  leftover->time_ms, fixture_wall_ms);
+	}
+}
+
+// What an item was left behind by: the key is there no more, or another version of it.
+static void test_stale(struct fixture *f)
+{
+	unsigned wrong = 0;
+	uint64_t soon_ms = fixture_wall_ms + 5000;
+	for (unsigned i = 0; i < KEYS; i++) {
+		wrong += !set_one(f, i, soon_ms);
+	}
+	for (unsigned i = 0; i < KEYS; i++) {
+		switch (i % 4) {
+		case 0:
+			wrong += !set_one(f, i, 0); // for good
+			break;
+		case 1:
+			wrong += !delete_one(f, i);
+			break;
+		case 2:
+			wrong += !set_one(f, i, soon_ms + YEAR_MS);
+			break;
+		default:
+			break;
+		}
+	}
+	ok_int(wrong, 0, "keys are written and changed");
+	ok(is_whole(f), "each of those with a time is known");
+	struct leftover leftover = { .f = f, .time_ms = soon_ms };
+	uint64_t cursor = 0;
+	do {
+		cursor = kvs_table_scan(&f->region.map, cursor, leave_behind, &leftover);
+	} while (cursor != 0);
+	ok_int(leftover.count, KEYS / 4, "and some stand where others did that ended before");
+	pass(6000 * MS_NS);
+	(void)turns(f);
+	ok_int(f->keyspace->keys, KEYS / 2, "only those go that still end then");
+	ok_int(f->keyspace->keys_with_expiry, KEYS / 4, "whatever else was known of");
+	ok_int(f->keyspace->expire.wheel.items, KEYS / 4, "what was out of date is dropped");
+	ok(is_whole(f), "and no more");
+}
+
+// The bound on what is out of date, while keys are written again and again.
+static uint64_t most_items(struct fixture *f, unsigned keys, unsigned writes, bool same_times)
+{
+	uint64_t most = 0;
+	uint64_t start_ms = fixture_wall_ms;
+	for (unsigned i = 0; i < writes; i++) {
+		uint64_t base_ms = same_times ? start_ms : fixture_wall_ms;
+		unsigned times = i / keys % 2;
+		if (!set_one(f, i % keys, base_ms + YEAR_MS / (1 + times) + times)) {
+			return UINT64_MAX;
+		}
+		if (i % 100 == 99) {
+			uint64_t items = f->keyspace->expire.wheel.items;
+			most = items > most ? items : most;
+			fixture_durable(f);
+			(void)turns(f);
+		}
+	}
+	return most;
+}
+
+static void test_bound(struct fixture *f)
+{
+	unsigned writes = tap_rounds(400000, 40000);
+	uint64_t most = most_items(f, 1, writes, false);
+	ok(most < 2 + ITEMS_SPARE * 5 / 4, "one key written %u times: %llu items at most", writes,
+	   (unsigned long long)most);
+	ok(is_whole(f), "of which the key has one");
+	ok(keyspace_flush(f->keyspace) == KEYSPACE_OK, "FLUSHALL");
+	ok_int(f->keyspace->expire.wheel.items, 0, "leaves none");
+	unsigned keys = 5000;
+	most = most_items(f, keys, writes, false);
+	ok(most < 2 * keys + ITEMS_SPARE * 5 / 4, "two times alternating on %u keys: %llu items",
+	   keys, (unsigned long long)most);
+	ok(is_whole(f), "of which each key has one");
+	most = most_items(f, keys, writes, true);
+	ok(most < 2 * keys + ITEMS_SPARE * 5 / 4, "the same two: %llu items",
+	   (unsigned long long)most);
+	ok(is_whole(f), "of which each key has one");
+	ok(keyspace_flush(f->keyspace) == KEYSPACE_OK, "FLUSHALL again");
+}
+
+// Keys that stay and keys that go share segments: cleaning moves what stays.
+static void test_moves(struct fixture *f)
+{
+	unsigned wrong = 0;
+	unsigned keys = 20000;
+	uint64_t copied = counted(f, KVS_COUNTER_cleaner_copied_bytes);
+	for (unsigned i = 0; i < keys; i++) {
+		wrong += !set_one(f, i, i % 3 == 0 ? fixture_wall_ms + 100000 : 0);
+	}
+	for (unsigned i = 0; i < keys; i++) {
+		wrong += i % 3 != 0 && !delete_one(f, i);
+	}
+	for (unsigned i = 0; i < 2000; i++) {
+		pass(10 * MS_NS);
+		fixture_durable(f);
+	}
+	ok_int(wrong, 0, "keys are written, and most are removed");
+	ok(counted(f, KVS_COUNTER_cleaner_copied_bytes) > copied, "the others are moved");
+	ok_int(f->keyspace->keys_with_expiry, (keys + 2) / 3, "none is lost by that");
+	ok(is_whole(f), "each is known where it is now");
+	pass(101000 * MS_NS);
+	(void)turns(f);
+	ok_int(f->keyspace->keys, 0, "and all go when their time comes");
 }
 
 int main(void)
 {
 	struct fixture f;
-	fixture_open(&f, false, 3);
-	test_due(&f);
-	test_meanwhile(&f);
-	fixture_close(&f);
+	for (unsigned persisted = 0; persisted < 2; persisted++) {
+		open_fixture(&f, persisted != 0, 3);
+		test_due(&f);
+		test_stale(&f);
+		fixture_close(&f);
+		open_fixture(&f, persisted != 0, 4);
+		test_bound(&f);
+		test_moves(&f);
+		fixture_close(&f);
+	}
 	return tap_done();
 }
