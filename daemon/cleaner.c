@@ -335,7 +335,7 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 	}
 	keyspace_follow_durable(keyspace);
 	(void)kvs_log_trim(&keyspace->log); // large values and the table take what was populated
-	prepare_turn(keyspace->prepare, &keyspace->log);
+	prepare_turn(keyspace);
 	cleaner_pay(keyspace, now_ns); // what was written without being asked to
 	next_ns = cleaner_is_urgent(keyspace) ? urgent_turn(keyspace, now_ns)
 					      : idle_turn(keyspace, now_ns);

@@ -144,6 +144,7 @@ void config_live_apply(struct kvd *kvd)
 	keyspace_set_revoke(kvd->keyspace, config->revoke_ms, config->revoke_min_ms,
 			    config->on_stuck == 1);
 	keyspace_set_reseed(kvd->keyspace, config->reseed_ms);
+	keyspace_set_write_wait(kvd->keyspace, config->write_wait_ms);
 	if (kvd->persist) {
 		struct persist_options options = {
 			.lazy_ms = config->lazy_ms,

@@ -30,6 +30,7 @@ struct keyspace *keyspace_new(const struct keyspace_options *options)
 	keyspace->value_bytes_max = options->value_bytes_max;
 	keyspace->lookup_seed = options->lookup_seed;
 	keyspace_set_reseed(keyspace, options->reseed_interval_ms);
+	keyspace->pages_wait_ns = KEYSPACE_PAGES_WAIT_NS;
 	keyspace->memory_bytes = options->region->memory_bytes;
 	keyspace->cleaner.victim = KVS_SEGMENT_NONE;
 	keyspace->cleaner.next_ns = UINT64_MAX;

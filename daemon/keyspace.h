@@ -204,6 +204,9 @@ uint64_t keyspace_held_bytes(const struct keyspace *keyspace, uint64_t epoch);
 /// The least time between two rebuilds of the table under another hash key.
 void keyspace_set_reseed(struct keyspace *keyspace, uint64_t interval_ms);
 
+/// How long a write may wait for memory: half of it at most for pages that are on their way.
+void keyspace_set_write_wait(struct keyspace *keyspace, uint64_t wait_ms);
+
 /// Highest version handed out; all of it is applied when no batch is open.
 uint64_t keyspace_last_seq(const struct keyspace *keyspace);
 /// Highest version that is durable (under the memory policy: applied).

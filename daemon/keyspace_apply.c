@@ -333,23 +333,6 @@ void keyspace_publish_applied(struct keyspace *keyspace)
 	kvs_log_publish(&keyspace->log);
 }
 
-void keyspace_table_steps(struct keyspace *keyspace, unsigned steps)
-{
-	while (steps-- > 0) {
-		if (kvs_table_growth_bytes(&keyspace->table) > 0 &&
-		    kvs_log_segments_free(&keyspace->log) <=
-			    keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE)) {
-			return;
-		}
-		if (keyspace->scans > 0 && !kvs_table_wants_growth(&keyspace->table)) {
-			return;
-		}
-		if (!kvs_table_step(&keyspace->table)) {
-			return;
-		}
-	}
-}
-
 // May cleaning move these bytes? Records of the log may be; large values stay where they are for as
 // long as an entry names them, and this op's write is what will end that.
 static bool may_move(const struct keyspace *keyspace, const void *at)
@@ -427,8 +410,11 @@ static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op)
 		return KEYSPACE_WAIT;
 	}
 	// Overflow buckets first: they may take memory that the check behind must not count on.
-	if (kvs_table_secure(&keyspace->table, 1) != 0) {
-		return KEYSPACE_FULL;
+	if (__builtin_expect(kvs_table_secure(&keyspace->table, 1) != 0, 0)) {
+		int secured = keyspace_table_secure(keyspace, 1);
+		if (secured != KEYSPACE_OK) {
+			return secured;
+		}
 	}
 	if (op->kind != KEYSPACE_OP_FLUSH && !keyspace_finds_place(keyspace, op)) {
 		return KEYSPACE_CROWDED;

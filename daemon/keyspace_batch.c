@@ -421,8 +421,9 @@ static int batch_reserve(struct keyspace *keyspace)
 		keyspace->table.crowded = true;
 		return KEYSPACE_CROWDED;
 	}
-	if (kvs_table_secure(&keyspace->table, batch->count) != 0) {
-		return KEYSPACE_FULL;
+	int secured = keyspace_table_secure(keyspace, batch->count);
+	if (secured != KEYSPACE_OK) {
+		return secured;
 	}
 	int result = batch_make_room(keyspace, bytes, largest, large_bytes);
 	for (uint32_t i = 0; i < batch->count && result == KEYSPACE_OK; i++) {

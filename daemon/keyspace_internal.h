@@ -109,6 +109,8 @@ struct keyspace {
 	struct reseed_state reseed;
 	struct prepare *prepare; // helper thread, NULL = populate when needed
 	uint64_t pages_wanted_ns; // a write has waited for it since then, 0 = none does
+	uint64_t table_wanted_ns; // the same of what the table needs
+	uint64_t pages_wait_ns;	  // for no longer: then whoever waits populates them himself
 	bool persisted; // false under the memory policy: everything applied counts as durable
 	bool block_on_stuck;
 	bool zero_wanted; // freed segments are overwritten once keys have been loaded
@@ -206,6 +208,10 @@ static inline bool keyspace_has_versions(const struct keyspace *keyspace, uint64
 	return keyspace->log.next_seq + count - 1 <= KVS_SEQ_MAX;
 }
 
+/// How long somebody waits at most for the helper to populate what he needs, before he does it
+/// himself: on a busy machine the helper's turn may be that far away.
+#define KEYSPACE_PAGES_WAIT_NS UINT64_C(100000000)
+
 // ---- keyspace_apply.c: one op, from description to publication ----
 
 /// Finds the entry of a key, tombstones included. HIT or ABSENT; damage counts as absent and is
@@ -238,9 +244,6 @@ uint64_t keyspace_version_gone(struct keyspace *keyspace, const struct kvs_hit *
 void keyspace_note_removal(struct keyspace *keyspace, uint64_t seq);
 /// Moves applied_seq and lets followers go on.
 void keyspace_publish_applied(struct keyspace *keyspace);
-/// Lets the table grow or shrink by up to `steps` buckets, unless that would cost memory that is
-/// not there.
-void keyspace_table_steps(struct keyspace *keyspace, unsigned steps);
 /// Can the key's chain take the op? False only where keys collide, and only for a new one.
 bool keyspace_finds_place(struct keyspace *keyspace, const struct keyspace_op *op);
 /// Writes one op on its own: room, append, publish. OK, WAIT, FULL or CROWDED.
@@ -256,6 +259,17 @@ static inline uint64_t keyspace_op_entry(const struct keyspace_op *op)
 	enum kvs_entry_kind kind = op->run_offset != 0 ? KVS_ENTRY_LARGE : KVS_ENTRY_VALUE;
 	return kvs_entry_make(op->hash, kind, op->record_bytes, op->offset);
 }
+
+// ---- keyspace_table.c ----
+
+/// Lets the table grow or shrink by up to `steps` buckets, unless that would cost memory that is
+/// not there.
+void keyspace_table_steps(struct keyspace *keyspace, unsigned steps);
+/// The table was told to await memory: is that what its caller should do? Not for ever: a busy
+/// machine may not let the helper run. False: populate it now.
+bool keyspace_table_waits(struct keyspace *keyspace);
+/// As kvs_table_secure(): OK, WAIT while the helper populates what is needed, or FULL.
+int keyspace_table_secure(struct keyspace *keyspace, uint64_t count);
 
 // ---- keyspace_flush.c ----
 

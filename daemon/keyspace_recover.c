@@ -332,5 +332,9 @@ bool keyspace_recover_finish(struct keyspace *keyspace, uint64_t last_seq, bool 
 int keyspace_start_prepare(struct keyspace *keyspace)
 {
 	keyspace->zero_freed = keyspace->zero_wanted;
-	return prepare_start(&keyspace->prepare, keyspace->region);
+	// The first write need not wait for the helper. If the machine is full it meets that.
+	(void)kvs_table_secure(&keyspace->table, 1);
+	int result = prepare_start(&keyspace->prepare, keyspace->region);
+	keyspace->table.ahead.helped = result == 0;
+	return result;
 }

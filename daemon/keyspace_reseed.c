@@ -8,12 +8,15 @@
 //
 // Published is the new side between two commands: no hash outlasts a turn, and no batch is open.
 // KEYS must see no key twice, so it is waited for.
+#include <errno.h>
+
 #include "daemon/keyspace_internal.h"
 #include "daemon/log.h"
+#include "daemon/prepare.h"
 
 #define RESEED_SLICE_NS 200000u
-#define RESEED_STEP_BUCKETS 16u // between two looks at the clock
-#define RESEED_POLL_NS 1000000u // while a walk is under way
+#define RESEED_STEP_BUCKETS 16u	 // between two looks at the clock
+#define RESEED_POLL_NS 1000000u	 // while a walk is under way, or memory is
 #define RESEED_SIDE_NS 10000000u // while readers of former days are on the other side
 
 void keyspace_set_reseed(struct keyspace *keyspace, uint64_t interval_ms)
@@ -80,19 +83,35 @@ static void reseed_publish(struct keyspace *keyspace, uint64_t now_ns)
 		   (unsigned long long)((now_ns - keyspace->reseed.begun_ns) / 1000000));
 }
 
-static uint64_t reseed_slice(struct keyspace *keyspace, uint64_t now_ns)
+// A step of it: as kvs_table_reseed_step(), or -EAGAIN while the helper populates what it needs.
+static int reseed_step(struct keyspace *keyspace)
 {
 	struct kvs_table *table = &keyspace->table;
-	uint64_t until_ns = keyspace->seam->monotonic_ns() + RESEED_SLICE_NS;
-	int result = 0;
-	do {
-		if (!reseed_has_memory(keyspace, kvs_table_reseed_bytes(table))) {
-			kvs_table_reseed_abandon(table);
-		} else {
-			result = kvs_table_reseed_step(table, RESEED_STEP_BUCKETS);
+	if (!reseed_has_memory(keyspace, kvs_table_reseed_bytes(table))) {
+		kvs_table_reseed_abandon(table);
+		return -ENOMEM;
+	}
+	int result = kvs_table_await_reseed(table);
+	if (result == -EAGAIN) {
+		prepare_turn(keyspace);
+		if (keyspace_table_waits(keyspace)) {
+			return result;
 		}
+	}
+	return kvs_table_reseed_step(table, RESEED_STEP_BUCKETS);
+}
+
+static uint64_t reseed_slice(struct keyspace *keyspace, uint64_t now_ns)
+{
+	uint64_t until_ns = keyspace->seam->monotonic_ns() + RESEED_SLICE_NS;
+	int result;
+	do {
+		result = reseed_step(keyspace);
 		SEAM_CRASH(reseed_step);
-	} while (result == 0 && table->reseed.active && keyspace->seam->monotonic_ns() < until_ns);
+	} while (result == 0 && keyspace->seam->monotonic_ns() < until_ns);
+	if (result == -EAGAIN) {
+		return now_ns + RESEED_POLL_NS;
+	}
 	if (result <= 0) {
 		return now_ns;
 	}

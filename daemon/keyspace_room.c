@@ -17,7 +17,6 @@
 // are overwritten, and pieces.
 #define ROOM_DRAIN_BYTES (2u << 20)
 #define ROOM_DRAIN_ITEMS 2048u
-#define ROOM_PAGES_WAIT_NS 20000000u	 // for the helper to populate a segment
 #define ROOM_FLUSH_BUCKETS_MAX 32768u	 // cleared in place in a fraction of a millisecond
 #define ROOM_FLUSH_WAIT_NS 200000000u // then cleared in place, however large the table is
 
@@ -128,6 +127,10 @@ static bool free_item(struct keyspace *keyspace, const struct kvs_limbo_item *it
 		bytes = kvs_large_run_bytes(&keyspace->large, item->a);
 		gone = kvs_large_free_part(&keyspace->large, item->a, kvs_large_bytes(*budget));
 		break;
+	case KVS_LIMBO_TAIL:
+		bytes = *budget;
+		gone = kvs_table_free_tail_part(&keyspace->table, (unsigned)item->a, *budget);
+		break;
 	default:
 		bytes = *budget;
 		gone = kvs_table_free_side_part(&keyspace->table, (unsigned)item->a, *budget);
@@ -208,16 +211,17 @@ uint32_t keyspace_reserve(const struct keyspace *keyspace, enum keyspace_purpose
 // faster waits for it, for to do that here takes up to milliseconds of everybody's time. Not for
 // ever: a busy machine may not let it run.
 static int room_secure(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
-		       uint32_t reserve, enum keyspace_purpose purpose)
+		       uint32_t reserve)
 {
 	struct kvs_log *log = &keyspace->log;
-	log->helped_most = purpose == KEYSPACE_FOR_WRITE && keyspace->prepare ? PREPARE_AHEAD : 0;
+	log->helped_most = keyspace->prepare && keyspace->pages_wait_ns > 0 ? PREPARE_AHEAD : 0;
 	int result = kvs_log_secure(log, bytes, largest, reserve);
 	if (result == -EAGAIN) {
-		prepare_turn(keyspace->prepare, log);
+		prepare_turn(keyspace);
 		uint64_t now_ns = keyspace->seam->monotonic_ns();
 		uint64_t since_ns = keyspace->pages_wanted_ns ? keyspace->pages_wanted_ns : now_ns;
-		bool waits = log->preparing_count > 0 && now_ns - since_ns < ROOM_PAGES_WAIT_NS;
+		bool busy = log->preparing_count > 0 || keyspace->table.ahead.active;
+		bool waits = busy && now_ns - since_ns < keyspace->pages_wait_ns;
 		log->helped_most = waits ? PREPARE_AHEAD : 0;
 		keyspace->pages_wanted_ns = since_ns;
 		result = kvs_log_secure(log, bytes, largest, reserve);
@@ -256,7 +260,7 @@ static inline int room_now(struct keyspace *keyspace, const struct room_wanted *
 	if (large_segments > 0 && kvs_log_segments_free(log) < large_segments + reserve) {
 		return KEYSPACE_FULL;
 	}
-	return room_secure(keyspace, bytes, wanted->largest, reserve + large_segments, purpose);
+	return room_secure(keyspace, bytes, wanted->largest, reserve + large_segments);
 }
 
 bool keyspace_has_room(struct keyspace *keyspace, uint64_t record_bytes,
@@ -407,7 +411,19 @@ bool keyspace_room_is_back(struct keyspace *keyspace)
 
 int keyspace_flush_ready(struct keyspace *keyspace)
 {
-	const struct kvs_table *table = &keyspace->table;
+	struct kvs_table *table = &keyspace->table;
+	if (table->reseed.active) {
+		// No key will collide in an empty table.
+		kvs_table_reseed_abandon(table);
+		keyspace->reseed.running = false;
+		table->crowded = false;
+	}
+	if (table->other_side_ready && kvs_table_await_side(table) == -EAGAIN) {
+		prepare_turn(keyspace);
+		if (keyspace_table_waits(keyspace)) {
+			return KEYSPACE_WAIT;
+		}
+	}
 	if (table->other_side_ready || table->buckets <= ROOM_FLUSH_BUCKETS_MAX) {
 		return KEYSPACE_OK;
 	}

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// One segment at a time is handed over; the thread sleeps on a condition variable in between. If
-// the machine is full the segment comes back without pages and the writer meets the error itself.
+// One piece of memory at a time is handed over, of the table before a segment; the thread sleeps on
+// a condition variable in between. If the machine is full the piece comes back without pages and
+// the writer meets the error itself.
 #include "daemon/prepare.h"
 
 #include <errno.h>
@@ -9,7 +10,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-#include "shm/log.h"
+#include "daemon/keyspace_internal.h"
 
 enum prepare_state { PREPARE_IDLE, PREPARE_ASKED, PREPARE_DONE, PREPARE_STOP };
 
@@ -19,7 +20,9 @@ struct prepare {
 	pthread_mutex_t lock; // guards what follows
 	pthread_cond_t asked;
 	enum prepare_state state;
-	uint32_t segment;
+	uint32_t segment; // KVS_SEGMENT_NONE = it is a part of the table
+	uint64_t offset;
+	uint64_t bytes;
 	bool populated;
 };
 
@@ -34,11 +37,10 @@ static void *prepare_thread(void *argument)
 		if (prepare->state == PREPARE_STOP) {
 			break;
 		}
-		uint32_t segment = prepare->segment;
+		uint64_t offset = prepare->offset;
+		uint64_t bytes = prepare->bytes;
 		(void)pthread_mutex_unlock(&prepare->lock);
-		int result = kvs_region_populate(
-			prepare->region, kvs_region_segment_offset(prepare->region, segment),
-			prepare->region->segment_bytes);
+		int result = kvs_region_populate(prepare->region, offset, bytes);
 		(void)pthread_mutex_lock(&prepare->lock);
 		prepare->populated = result == 0;
 		if (prepare->state == PREPARE_ASKED) {
@@ -67,21 +69,62 @@ int prepare_start(struct prepare **out, const struct kvs_region *region)
 	return 0;
 }
 
-void prepare_turn(struct prepare *prepare, struct kvs_log *log)
+static void prepare_ask(struct prepare *prepare, uint32_t segment, uint64_t offset, uint64_t bytes)
 {
+	prepare->segment = segment;
+	prepare->offset = offset;
+	prepare->bytes = bytes;
+	prepare->state = PREPARE_ASKED;
+	(void)pthread_cond_signal(&prepare->asked);
+}
+
+// May the table have it? A write that waits for an overflow bucket is never refused for it, nor is
+// a FLUSHALL; what else the table wants must leave to others what a write leaves.
+static bool prepare_may_take(const struct keyspace *keyspace, const struct kvs_table_piece *piece)
+{
+	const struct kvs_table *table = &keyspace->table;
+	if (piece->awaited && !table->reseed.active &&
+	    piece->range != KVS_RANGE_TABLE_0 + table->side) {
+		return true;
+	}
+	uint64_t segments = (piece->bytes >> keyspace->region->segment_shift) + 1;
+	return kvs_log_segments_free(&keyspace->log) >=
+	       segments + keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
+}
+
+static void prepare_collect(struct prepare *prepare, struct keyspace *keyspace)
+{
+	if (prepare->segment != KVS_SEGMENT_NONE) {
+		kvs_log_prepare_end(&keyspace->log, prepare->segment, prepare->populated);
+	} else {
+		kvs_table_ahead_end(&keyspace->table, prepare->populated);
+		keyspace->table_wanted_ns = 0;
+	}
+	prepare->state = PREPARE_IDLE;
+}
+
+void prepare_turn(struct keyspace *keyspace)
+{
+	struct prepare *prepare = keyspace->prepare;
+	struct kvs_table_piece piece;
 	if (prepare == NULL || pthread_mutex_trylock(&prepare->lock) != 0) {
 		return;
 	}
 	if (prepare->state == PREPARE_DONE) {
-		kvs_log_prepare_end(log, prepare->segment, prepare->populated);
-		prepare->state = PREPARE_IDLE;
+		prepare_collect(prepare, keyspace);
 	}
 	if (prepare->state == PREPARE_IDLE) {
-		uint32_t segment = kvs_log_prepare_begin(log, PREPARE_AHEAD);
-		if (segment != KVS_SEGMENT_NONE) {
-			prepare->segment = segment;
-			prepare->state = PREPARE_ASKED;
-			(void)pthread_cond_signal(&prepare->asked);
+		if (kvs_table_ahead_next(&keyspace->table, &piece) &&
+		    prepare_may_take(keyspace, &piece)) {
+			kvs_table_ahead_begin(&keyspace->table, &piece);
+			prepare_ask(prepare, KVS_SEGMENT_NONE, piece.offset, piece.bytes);
+		} else {
+			uint32_t segment = kvs_log_prepare_begin(&keyspace->log, PREPARE_AHEAD);
+			if (segment != KVS_SEGMENT_NONE) {
+				prepare_ask(prepare, segment,
+					    kvs_region_segment_offset(keyspace->region, segment),
+					    keyspace->region->segment_bytes);
+			}
 		}
 	}
 	(void)pthread_mutex_unlock(&prepare->lock);

@@ -128,6 +128,7 @@ static int start_readers(struct service *service)
 	int error = readers_create(&service->kvd.readers, &service->kvd, &service->epochs,
 				   &service->region, &service->generation);
 	if (error == 0) {
+		keyspace_set_write_wait(service->kvd.keyspace, service->kvd.config.write_wait_ms);
 		error = keyspace_start_prepare(service->kvd.keyspace);
 	}
 	service->kvd.stats = stats_create(&service->kvd);

@@ -241,11 +241,14 @@ static void adopt_table(const struct kvs_adopt *plan, const struct kvs_adopt_par
 	table->buckets = kvs_root_buckets(root);
 	table->buckets_min = kvs_table_chunk_bytes(region) / sizeof(struct kvs_bucket);
 	table->growing = true;
+	table->tail_from = KVS_TABLE_TAIL_NONE;
 	table->entries = plan->entries;
 	region->table_bytes = 0;
 	for (unsigned range = KVS_RANGE_TABLE_0; range <= KVS_RANGE_OVERFLOW_1; range++) {
 		table->populated[range] = plan->populated[range];
 		region->table_bytes += plan->populated[range];
+		// The former writer may have ended between the pages and the word of them.
+		kvs_region_publish(region, (enum kvs_range)range, plan->populated[range]);
 	}
 	// A turn before anything is cleared: who searched while the old writer died searches anew,
 	// and whichever way the table went, it is known to begin again here.

@@ -15,6 +15,7 @@ enum kvs_limbo_kind {
 	KVS_LIMBO_OVERFLOW, // a = overflow bucket index, b = side
 	KVS_LIMBO_RUN,	    // a = offset of a large run, b = its bytes
 	KVS_LIMBO_SIDE,	    // a = side of the table, b = its bytes
+	KVS_LIMBO_TAIL,	    // a = side of a table that shrank, b = bytes behind its last bucket
 };
 
 struct kvs_limbo_item {

@@ -39,6 +39,12 @@ static inline struct kvs_bucket *kvs_table_next(const struct kvs_table *table,
 /// Populates a table range up to `bytes` and publishes it; 0, -ENOSPC or -ENOMEM.
 int kvs_table_populate(struct kvs_table *table, unsigned range, uint64_t bytes);
 
+/// Gives the last `bytes` of a range back. False, and nothing changed, if the kernel refuses.
+bool kvs_table_shorten(struct kvs_table *table, unsigned range, uint64_t bytes);
+
+/// After a merge: whole chunks that the table needs no more wait in limbo from now on.
+void kvs_table_tail_look(struct kvs_table *table);
+
 /// Puts an entry into the first empty slot of the chain at `bucket`, linking an overflow bucket if
 /// there is none. False if no overflow bucket can be had.
 bool kvs_table_chain_put(struct kvs_table *table, struct kvs_bucket *bucket, uint64_t entry);

@@ -16,6 +16,8 @@
 
 #include "shm/table_internal.h"
 
+#define RESEED_AT_ONCE_CHUNKS 2u // of a rebuild that is given up
+
 // What functions that look at the serving side see while this is turned over: the other.
 static void reseed_turn_over(struct kvs_table *table)
 {
@@ -166,8 +168,17 @@ void kvs_table_reseed_publish(struct kvs_table *table)
 
 void kvs_table_reseed_abandon(struct kvs_table *table)
 {
-	if (table->reseed.active) {
-		table->reseed.active = false;
-		kvs_table_free_side(table, table->side ^ 1u);
+	unsigned other = table->side ^ 1u;
+	if (!table->reseed.active) {
+		return;
 	}
+	table->reseed.active = false;
+	uint64_t bytes = table->populated[KVS_RANGE_TABLE_0 + other] +
+			 table->populated[KVS_RANGE_OVERFLOW_0 + other];
+	if (bytes <= RESEED_AT_ONCE_CHUNKS * kvs_table_chunk_bytes(table->region)) {
+		kvs_table_free_side(table, other);
+		return;
+	}
+	table->other_side_ready = false;
+	kvs_limbo_push(table->limbo, kvs_epoch_stamp(table->epochs), KVS_LIMBO_SIDE, other, bytes);
 }

@@ -138,6 +138,9 @@ static bool table_split(struct kvs_table *table)
 			       (to_index + 1) * sizeof(struct kvs_bucket)) != 0) {
 		return false;
 	}
+	if ((to_index + 1) * sizeof(struct kvs_bucket) > table->tail_from) {
+		table->tail_from += kvs_table_chunk_bytes(table->region); // needed again: it stays
+	}
 	struct kvs_bucket *to = kvs_table_primary(table, to_index);
 	if (!split_fill(table, from, to, small)) {
 		kvs_table_chain_clear(table, to);
@@ -198,6 +201,7 @@ static bool table_merge(struct kvs_table *table)
 	kvs_table_publish_root(table);
 	kvs_table_step_reached(table, KVS_TABLE_MERGE_PUBLISHED);
 	kvs_table_chain_clear(table, last);
+	kvs_table_tail_look(table);
 	table->merges++;
 	return true;
 }
@@ -294,23 +298,6 @@ void kvs_table_clear(struct kvs_table *table, bool (*stays)(const void *context,
 	}
 }
 
-// Gives the last `bytes` of a range back. False if the kernel refuses.
-static bool range_shorten(struct kvs_table *table, unsigned range, uint64_t bytes)
-{
-	struct kvs_region *region = table->region;
-	uint64_t have = table->populated[range];
-	uint64_t offset = region->map.ranges[range].offset;
-	kvs_region_poison(region, offset + have - bytes, bytes);
-	if (kvs_region_punch(region, offset + have - bytes, bytes) != 0) {
-		// The pages stay: then they must at least read as empty.
-		memset(region->base + offset, 0, have);
-		return false;
-	}
-	table->populated[range] = have - bytes;
-	region->table_bytes -= bytes;
-	return true;
-}
-
 bool kvs_table_free_side_part(struct kvs_table *table, unsigned side, uint64_t bytes_max)
 {
 	struct kvs_region *region = table->region;
@@ -321,7 +308,9 @@ bool kvs_table_free_side_part(struct kvs_table *table, unsigned side, uint64_t b
 	for (unsigned i = 0; i < 2; i++) {
 		uint64_t have = table->populated[ranges[i]];
 		uint64_t bytes = have < left ? have : left;
-		if (have == 0 || (bytes > 0 && !range_shorten(table, ranges[i], bytes))) {
+		if (have > 0 && bytes > 0 && !kvs_table_shorten(table, ranges[i], bytes)) {
+			// The pages stay: then they must at least read as empty.
+			memset(region->base + region->map.ranges[ranges[i]].offset, 0, have);
 			continue;
 		}
 		left -= bytes;

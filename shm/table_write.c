@@ -49,6 +49,7 @@ int kvs_table_init(struct kvs_table *table, struct kvs_region *region,
 	table->epochs = epochs;
 	table->limbo = limbo;
 	table->growing = true;
+	table->tail_from = KVS_TABLE_TAIL_NONE;
 	table->other_side_ready = true;
 	table->buckets_min = kvs_table_chunk_bytes(region) / sizeof(struct kvs_bucket);
 	table->buckets = table->buckets_min;
@@ -73,8 +74,8 @@ int kvs_table_secure(struct kvs_table *table, uint64_t count)
 		return 0;
 	}
 	uint64_t fresh = count - overflow->freed_count;
-	return kvs_table_populate(table, KVS_RANGE_OVERFLOW_0 + table->side,
-				  (overflow->fresh + fresh) * sizeof(struct kvs_bucket));
+	return kvs_table_await(table, KVS_RANGE_OVERFLOW_0 + table->side,
+			       (overflow->fresh + fresh) * sizeof(struct kvs_bucket));
 }
 
 // Clears a bucket that no reader can be looking at.
@@ -94,7 +95,8 @@ static bool overflow_take(struct kvs_table *table, uint64_t *index)
 	if (overflow->freed_count > 0) {
 		*index = overflow->freed[--overflow->freed_count];
 		overflow_empty(table, table->side, *index); // of poison
-	} else if (kvs_table_secure(table, 1) == 0) {
+	} else if (kvs_table_populate(table, KVS_RANGE_OVERFLOW_0 + table->side,
+				      (overflow->fresh + 1) * sizeof(struct kvs_bucket)) == 0) {
 		*index = overflow->fresh++;
 		overflow_empty(table, table->side, *index); // of a former life's stray bytes
 		// Relaxed: before the bucket is linked, in this order for who adopts the region.

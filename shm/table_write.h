@@ -40,6 +40,28 @@ struct kvs_reseed {
 	uint64_t copied; // buckets of the serving side whose entries stand on the other as well
 };
 
+#define KVS_TABLE_RANGES 4u // of the region's: KVS_RANGE_TABLE_0 to KVS_RANGE_OVERFLOW_1
+
+/// Memory that a helper thread is to populate for the table.
+struct kvs_table_piece {
+	unsigned range;
+	uint64_t offset; // from the start of the region
+	uint64_t bytes;
+	bool awaited; // somebody waits for it; otherwise it will be needed soon
+};
+
+/// What the table has populated ahead; see table_ahead.c.
+struct kvs_table_ahead {
+	bool helped; // there is a helper: who needs memory is told to wait for it
+	bool refused; // it got none: who needs memory tries himself, and meets the error
+	bool active; // the helper has the piece
+	bool stale; // its range was made shorter meanwhile
+	struct kvs_table_piece piece;
+	uint64_t wanted[KVS_TABLE_RANGES]; // bytes of each range that are waited for, 0 = none
+};
+
+#define KVS_TABLE_TAIL_NONE UINT64_MAX
+
 struct kvs_table {
 	struct kvs_region *region;
 	struct kvs_epoch_domain *epochs;
@@ -55,6 +77,8 @@ struct kvs_table {
 	bool other_side_ready; // false while a flushed side waits for its grace period
 	bool crowded; // a write met a chain of KVS_CHAIN_BUCKETS_RESEED: keys collide
 	struct kvs_reseed reseed;
+	struct kvs_table_ahead ahead;
+	uint64_t tail_from; // bytes of the serving range: what is behind waits in limbo to go back
 	uint64_t splits;
 	uint64_t merges;
 	void (*step_hook)(void *context, enum kvs_table_step step);
@@ -72,7 +96,7 @@ int kvs_table_init(struct kvs_table *table, struct kvs_region *region,
 void kvs_table_fini(struct kvs_table *table);
 
 /// Makes sure that the next `count` inserts cannot fail for lack of overflow buckets. 0, -ENOSPC
-/// (the range is full) or -ENOMEM.
+/// (the range is full), -ENOMEM, or -EAGAIN as kvs_table_await().
 int kvs_table_secure(struct kvs_table *table, uint64_t count);
 
 /// May another entry join the chain of `hash`? False beyond KVS_CHAIN_BUCKETS_WRITE buckets, which
@@ -149,8 +173,39 @@ uint64_t kvs_table_reseed_bytes(const struct kvs_table *table);
 /// writer. Orders: root is store-released; partner kvs_table_find().
 void kvs_table_reseed_publish(struct kvs_table *table);
 
-/// Gives up: no reader has ever been on the other side, so it is free at once.
+/// Gives up. No reader has ever been on the other side, so a small one is free at once; a large one
+/// goes through limbo all the same, for it is given back in parts there.
 void kvs_table_reseed_abandon(struct kvs_table *table);
+
+// ---- table_ahead.c ----
+
+/// Are so many bytes of a range populated? 0, or -EAGAIN: a helper is to populate them; where there
+/// is none, or it got no memory, they are populated now: 0, -ENOSPC or -ENOMEM. All that is not
+/// called await populates by itself what it needs: who has a helper asks first.
+/// Call with: one of the table's ranges. Thread must: be the writer. Orders: as
+/// kvs_region_publish().
+int kvs_table_await(struct kvs_table *table, unsigned range, uint64_t bytes);
+/// The same of what growing by one bucket needs,
+int kvs_table_await_growth(struct kvs_table *table);
+/// of the first chunks of the other side,
+int kvs_table_await_side(struct kvs_table *table);
+/// and of what the next slice of a rebuild needs.
+int kvs_table_await_reseed(struct kvs_table *table);
+
+/// What to populate next: false if nothing is wanted, or a piece is on its way.
+bool kvs_table_ahead_next(const struct kvs_table *table, struct kvs_table_piece *piece);
+/// It was given to the helper, and counts as taken.
+/// Call with: what kvs_table_ahead_next() told. Thread must: be the writer. Orders: none.
+void kvs_table_ahead_begin(struct kvs_table *table, const struct kvs_table_piece *piece);
+/// It came back, with its pages or without; only now the bound of its range is raised.
+/// Call with: the helper out of it. Thread must: be the writer. Orders: as kvs_region_publish().
+void kvs_table_ahead_end(struct kvs_table *table, bool populated);
+
+/// Of what came out of limbo behind a table that shrank: up to `bytes_max`, but a chunk in any
+/// case. True when nothing of it is left.
+bool kvs_table_free_tail_part(struct kvs_table *table, unsigned side, uint64_t bytes_max);
+
+// ---- table_resize.c ----
 
 /// Gives back what came out of limbo.
 void kvs_table_free_overflow(struct kvs_table *table, unsigned side, uint64_t index);

@@ -146,6 +146,9 @@ size_t fixture_reclaim(struct fixture *f)
 		case KVS_LIMBO_SIDE:
 			kvs_table_free_side(&f->table, (unsigned)item.a);
 			break;
+		case KVS_LIMBO_TAIL:
+			(void)kvs_table_free_tail_part(&f->table, (unsigned)item.a, UINT64_MAX);
+			break;
 		}
 	}
 	return count;

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+//
+// Memory of the table, as the keyspace sees it: growth and shrinkage within the bound, and pages
+// that a helper thread populates. Who needs what is on its way waits for it: a write as for any
+// memory, growth without anybody noticing.
+#include <errno.h>
+
+#include "daemon/keyspace_internal.h"
+#include "daemon/prepare.h"
+
+void keyspace_set_write_wait(struct keyspace *keyspace, uint64_t wait_ms)
+{
+	uint64_t wait_ns = wait_ms * UINT64_C(1000000) / 2;
+	keyspace->pages_wait_ns =
+		wait_ns < KEYSPACE_PAGES_WAIT_NS ? wait_ns : KEYSPACE_PAGES_WAIT_NS;
+}
+
+bool keyspace_table_waits(struct keyspace *keyspace)
+{
+	uint64_t now_ns = keyspace->seam->monotonic_ns();
+	uint64_t since_ns = keyspace->table_wanted_ns ? keyspace->table_wanted_ns : now_ns;
+	bool waits = now_ns - since_ns < keyspace->pages_wait_ns;
+	keyspace->table_wanted_ns = waits ? since_ns : 0;
+	return waits;
+}
+
+int keyspace_table_secure(struct keyspace *keyspace, uint64_t count)
+{
+	struct kvs_table *table = &keyspace->table;
+	int result = kvs_table_secure(table, count);
+	if (result == -EAGAIN) {
+		prepare_turn(keyspace);
+		if (keyspace_table_waits(keyspace)) {
+			return KEYSPACE_WAIT;
+		}
+		table->ahead.refused = true; // do it now
+		result = kvs_table_secure(table, count);
+	}
+	return result == 0 ? KEYSPACE_OK : KEYSPACE_FULL;
+}
+
+// Is there memory for the table to grow by a bucket, now? It is no hurry for a while: chains get a
+// little longer.
+static bool table_can_grow(struct keyspace *keyspace)
+{
+	struct kvs_table *table = &keyspace->table;
+	if (kvs_log_segments_free(&keyspace->log) <=
+	    keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE)) {
+		return false;
+	}
+	if (!kvs_table_wants_growth(table) || kvs_table_await_growth(table) != -EAGAIN) {
+		return true;
+	}
+	prepare_turn(keyspace);
+	return !keyspace_table_waits(keyspace);
+}
+
+void keyspace_table_steps(struct keyspace *keyspace, unsigned steps)
+{
+	while (steps-- > 0) {
+		if (kvs_table_growth_bytes(&keyspace->table) > 0 && !table_can_grow(keyspace)) {
+			return;
+		}
+		if (keyspace->scans > 0 && !kvs_table_wants_growth(&keyspace->table)) {
+			return;
+		}
+		if (!kvs_table_step(&keyspace->table)) {
+			return;
+		}
+	}
+}

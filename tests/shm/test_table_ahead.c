@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: MIT
+//
+// shm/table_ahead.c: what a helper populates for the table is counted from the moment it is given
+// out, published only when its pages are there, and nobody's if they are not; what a table that
+// shrank has behind it goes back when no reader can be there, and not what it grew into meanwhile.
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "shm/adopt.h"
+#include "shm/extents.h"
+#include "shm/table_internal.h"
+#include "tests/shm/fixture.h"
+#include "tests/tap/tap.h"
+
+#define MEMORY (64u << 20)
+#define SEGMENT KVS_SEGMENT_BYTES_MIN
+#define KEYS 100000u
+#define CHUNK_BUCKETS (SEGMENT / sizeof(struct kvs_bucket))
+
+struct world {
+	struct fixture f;
+	struct kvs_map map; // a reader's
+	uint64_t random;
+	uint64_t shadow[KEYS]; // seq, 0 = absent
+};
+
+static bool no_memory; // the machine has none
+static unsigned tries; // to get some
+
+int __real_madvise(void *address, size_t bytes, int advice);
+int __wrap_madvise(void *address, size_t bytes, int advice);
+int __wrap_madvise(void *address, size_t bytes, int advice)
+{
+	tries++;
+	if (no_memory) {
+		errno = ENOMEM;
+		return -1;
+	}
+	return __real_madvise(address, bytes, advice);
+}
+
+static void set(struct world *w, unsigned i)
+{
+	char key[16];
+	(void)snprintf(key, sizeof(key), "key:%u", i);
+	w->shadow[i] = fixture_set(&w->f, key, strlen(key), "value", 5);
+}
+
+static void drop(struct world *w, unsigned i)
+{
+	char key[16];
+	(void)snprintf(key, sizeof(key), "key:%u", i);
+	(void)fixture_remove(&w->f, key, strlen(key));
+	w->shadow[i] = 0;
+}
+
+// Of every `every`-th key, from the reader's side.
+static unsigned count_wrong(struct world *w, unsigned every)
+{
+	unsigned wrong = 0;
+	(void)kvs_map_extend(&w->map);
+	for (unsigned i = (unsigned)(tap_random(&w->random) % every); i < KEYS; i += every) {
+		char key[16];
+		struct kvs_hit hit;
+		(void)snprintf(key, sizeof(key), "key:%u", i);
+		enum kvs_find_result result = fixture_find(&w->map, key, strlen(key), &hit);
+		wrong += w->shadow[i] == 0 ? result != KVS_FIND_ABSENT
+					   : result != KVS_FIND_HIT || hit.view.seq != w->shadow[i];
+	}
+	return wrong;
+}
+
+static void open_world(struct world *w)
+{
+	no_memory = false;
+	fixture_open(&w->f, MEMORY, SEGMENT);
+	fixture_map_reader(&w->f, &w->map);
+	w->f.region.poison = true;
+	w->f.step_after_write = true;
+	memset(w->shadow, 0, sizeof(w->shadow));
+}
+
+static void close_world(struct world *w)
+{
+	kvs_map_close(&w->map);
+	fixture_close(&w->f);
+}
+
+static uint64_t pages_of(struct world *w, unsigned range)
+{
+	struct kvs_extents walk;
+	const struct kvs_range_bounds *bounds = &w->f.region.map.ranges[range];
+	kvs_extents_begin(&walk, &w->f.region);
+	return kvs_extents_populated(&walk, bounds->offset, bounds->bytes_max);
+}
+
+// Are bytes counted and bounds published as there are pages?
+static bool adds_up(struct world *w)
+{
+	const struct kvs_table *table = &w->f.table;
+	uint64_t sum = table->ahead.active ? table->ahead.piece.bytes : 0;
+	bool good = true;
+	for (unsigned range = 0; range < KVS_TABLE_RANGES; range++) {
+		sum += table->populated[range];
+		good = good &&
+		       (table->ahead.active || pages_of(w, range) == table->populated[range]);
+	}
+	return good && sum == w->f.region.table_bytes;
+}
+
+// What the helper does.
+static bool populate(struct world *w, const struct kvs_table_piece *piece)
+{
+	return kvs_region_populate(&w->f.region, piece->offset, piece->bytes) == 0;
+}
+
+static void test_awaited(struct world *w)
+{
+	struct kvs_table *table = &w->f.table;
+	struct kvs_table_piece piece;
+	const unsigned range = KVS_RANGE_OVERFLOW_0;
+	open_world(w);
+	ok(!kvs_table_ahead_next(table, &piece), "without a helper nothing is wanted of one");
+	table->ahead.helped = true;
+	tries = 0;
+	ok_int(kvs_table_secure(table, 1), -EAGAIN, "who needs memory is told to wait for it");
+	ok(tries == 0 && adds_up(w), "D: and none is taken here");
+	ok(kvs_table_ahead_next(table, &piece) && piece.range == range && piece.awaited &&
+		   piece.bytes == SEGMENT,
+	   "the helper is told which");
+	kvs_table_ahead_begin(table, &piece);
+	ok(adds_up(w) && !kvs_table_ahead_next(table, &piece),
+	   "G: it counts as taken, and nothing else is asked for meanwhile");
+	ok(populate(w, &piece) && kvs_load_relaxed(&w->f.region.header->ready[range]) == 0 &&
+		   kvs_table_secure(table, 1) == -EAGAIN,
+	   "H: until it is back nobody may look there");
+	kvs_table_ahead_end(table, true);
+	ok(adds_up(w) && kvs_load_relaxed(&w->f.region.header->ready[range]) == SEGMENT &&
+		   kvs_table_secure(table, 1) == 0,
+	   "then it is published, and there");
+	tries = 0;
+	ok(kvs_table_secure(table, 3 * CHUNK_BUCKETS) == -EAGAIN &&
+		   kvs_table_ahead_next(table, &piece) && piece.bytes == 2 * SEGMENT && tries == 0,
+	   "who needs more gets it at once");
+	close_world(w);
+}
+
+static void test_refused(struct world *w)
+{
+	struct kvs_table *table = &w->f.table;
+	struct kvs_table_piece piece;
+	open_world(w);
+	table->ahead.helped = true;
+	ok(kvs_table_secure(table, 1) == -EAGAIN && kvs_table_ahead_next(table, &piece), "wanted");
+	kvs_table_ahead_begin(table, &piece);
+	no_memory = true;
+	ok(!populate(w, &piece), "the machine has no memory");
+	kvs_table_ahead_end(table, false);
+	ok(adds_up(w) && kvs_load_relaxed(&w->f.region.header->ready[piece.range]) == 0,
+	   "H: nothing is published or counted");
+	ok(!kvs_table_ahead_next(table, &piece), "and the helper is left alone");
+	ok_int(kvs_table_secure(table, 1), -ENOMEM, "who needs it meets the error himself");
+	ok_int(kvs_table_secure(table, 1), -EAGAIN, "and waits again at the next try");
+	no_memory = false;
+	ok(kvs_table_ahead_next(table, &piece), "when there is memory");
+	kvs_table_ahead_begin(table, &piece);
+	ok(populate(w, &piece), "the helper gets it");
+	kvs_table_ahead_end(table, true);
+	ok(kvs_table_secure(table, 1) == 0 && adds_up(w), "and nobody waits");
+	close_world(w);
+}
+
+// Somebody cannot wait, or the range is given back, while the helper is at it.
+static void test_overtaken(struct world *w)
+{
+	struct kvs_table *table = &w->f.table;
+	struct kvs_table_piece piece;
+	open_world(w);
+	table->ahead.helped = true;
+	ok(kvs_table_secure(table, 1) == -EAGAIN && kvs_table_ahead_next(table, &piece), "wanted");
+	kvs_table_ahead_begin(table, &piece);
+	ok(kvs_table_populate(table, piece.range, 2 * SEGMENT) == 0 && populate(w, &piece),
+	   "somebody populates more meanwhile");
+	kvs_table_ahead_end(table, true);
+	ok(adds_up(w) && table->populated[piece.range] == UINT64_C(2) * SEGMENT,
+	   "G: it is counted once");
+	const unsigned other = KVS_RANGE_TABLE_0 + 1;
+	ok(kvs_table_await(table, other, 2 * SEGMENT) == -EAGAIN, "the other side is wanted");
+	ok(kvs_table_populate(table, other, 1) == 0 && kvs_table_ahead_next(table, &piece) &&
+		   piece.range == other && piece.bytes == SEGMENT,
+	   "a half of it is left to the helper");
+	kvs_table_ahead_begin(table, &piece);
+	ok(populate(w, &piece), "which is at it");
+	kvs_table_free_side(table, 1);
+	kvs_table_ahead_end(table, true);
+	ok(adds_up(w) && table->populated[other] == 0 && pages_of(w, other) == 0,
+	   "G: but the side was given back: so is this");
+	close_world(w);
+}
+
+// With a helper that is slow, on a table that grows all the time.
+static void test_growth(struct world *w)
+{
+	struct kvs_table *table = &w->f.table;
+	unsigned pieces = 0, here = 0, wrong = 0;
+	open_world(w);
+	(void)kvs_table_secure(table, 1);
+	table->ahead.helped = true;
+	for (unsigned i = 0; i < KEYS; i++) {
+		struct kvs_table_piece piece;
+		set(w, i);
+		if (w->shadow[i] == 0) { // the fixture does not wait
+			table->ahead.refused = true;
+			set(w, i);
+		}
+		if (i % 1024 != 0 || !kvs_table_ahead_next(table, &piece)) {
+			continue;
+		}
+		kvs_table_ahead_begin(table, &piece);
+		wrong += !populate(w, &piece) || !adds_up(w);
+		kvs_table_ahead_end(table, true);
+		here += kvs_table_growth_bytes(table) > 0;
+		pieces++;
+	}
+	ok(pieces > 20, "%u pieces were populated ahead", pieces);
+	ok_u64(here, 0, "none of them too late");
+	ok_u64(wrong, 0, "G: and all was counted");
+	ok_u64(count_wrong(w, 7), 0, "A: every key is found");
+	close_world(w);
+}
+
+static void shrink_to(struct world *w, unsigned from, unsigned to)
+{
+	for (unsigned i = to; i < from; i++) {
+		drop(w, i);
+	}
+	while (kvs_table_step(&w->f.table)) {
+	}
+}
+
+static void test_shrink(struct world *w)
+{
+	struct kvs_table *table = &w->f.table;
+	const unsigned range = KVS_RANGE_TABLE_0;
+	struct kvs_slot *slot = &w->f.page->slot[0];
+	open_world(w);
+	for (unsigned i = 0; i < KEYS; i++) {
+		set(w, i);
+	}
+	uint64_t grown = table->populated[range];
+	ok(grown > 20 * SEGMENT && table->tail_from == KVS_TABLE_TAIL_NONE, "the table is large");
+	(void)kvs_epoch_enter(slot, &w->f.region.header->hot, w->f.epochs.fenced);
+	shrink_to(w, KEYS, KEYS / 4);
+	while (fixture_reclaim(&w->f) > 0) {
+	}
+	ok(table->populated[range] == grown && table->tail_from < grown,
+	   "B: it is smaller, and waits for a reader before it gives anything back");
+	uint64_t former = table->tail_from;
+	ok_u64(count_wrong(w, 3), 0, "A: every key is found");
+	for (unsigned i = KEYS / 4; i < KEYS; i++) {
+		set(w, i); // over what waits
+	}
+	uint64_t needed = table->buckets * sizeof(struct kvs_bucket);
+	ok(needed > former && table->tail_from >= needed, "it grows into what waits");
+	(void)kvs_epoch_leave(slot, &w->f.region.header->hot);
+	while (fixture_reclaim(&w->f) > 0) {
+	}
+	ok(table->populated[range] == grown && adds_up(w), "then that does not go back");
+	ok_u64(count_wrong(w, 3), 0, "A: and no key with it");
+	shrink_to(w, KEYS, 0);
+	while (fixture_reclaim(&w->f) > 0) {
+	}
+	ok(table->buckets == table->buckets_min && adds_up(w) &&
+		   table->populated[range] <= UINT64_C(3) * SEGMENT,
+	   "G: an empty table has little");
+	for (unsigned i = 0; i < KEYS; i++) {
+		set(w, i);
+	}
+	ok(count_wrong(w, 1) == 0 && adds_up(w), "A: and grows again");
+	close_world(w);
+}
+
+// A side that is flushed, or left for another hash key, while its tail waits.
+static void test_tail_of_former_side(struct world *w)
+{
+	struct kvs_table *table = &w->f.table;
+	open_world(w);
+	for (unsigned round = 0; round < 4; round++) {
+		for (unsigned i = 0; i < KEYS / 2; i++) {
+			set(w, i);
+		}
+		shrink_to(w, KEYS / 2, 500);
+		ok(table->tail_from != KVS_TABLE_TAIL_NONE, "round %u: a tail waits", round);
+		ok(kvs_table_switch_side(table, NULL, NULL), "and the side is left");
+		memset(w->shadow, 0, sizeof(w->shadow));
+		for (unsigned i = 0; i < KEYS / 4; i++) {
+			set(w, i);
+		}
+		while (fixture_reclaim(&w->f) > 0) {
+		}
+		ok(table->tail_from == KVS_TABLE_TAIL_NONE && table->other_side_ready && adds_up(w),
+		   "G: all of it goes back");
+		ok_u64(count_wrong(w, 5), 0, "A: nothing of the other");
+	}
+	close_world(w);
+}
+
+// The tide comes and goes, with a reader that looks in all the time.
+static void test_tides(struct world *w)
+{
+	unsigned wrong = 0, rounds = tap_rounds(12, 2);
+	struct kvs_slot *slot = &w->f.page->slot[0];
+	open_world(w);
+	for (unsigned round = 0; round < rounds; round++) {
+		unsigned until = (unsigned)(tap_random(&w->random) % KEYS);
+		bool inside = round % 3 != 0;
+		if (inside) {
+			(void)kvs_epoch_enter(slot, &w->f.region.header->hot, w->f.epochs.fenced);
+		}
+		for (unsigned i = 0; i < KEYS; i++) {
+			if (i < until && w->shadow[i] == 0) {
+				set(w, i);
+			} else if (i >= until && w->shadow[i] != 0) {
+				drop(w, i);
+			}
+			if (i % 8192 == 0) {
+				(void)fixture_reclaim(&w->f);
+			}
+		}
+		wrong += count_wrong(w, 17);
+		if (inside) {
+			(void)kvs_epoch_leave(slot, &w->f.region.header->hot);
+		}
+		(void)fixture_reclaim(&w->f);
+		wrong += !adds_up(w);
+		for (uint32_t i = 0; i < w->f.log.touched_count; i++) {
+			if (kvs_log_cleanable(&w->f.log, i, UINT64_MAX)) {
+				(void)fixture_clean(&w->f, i);
+			}
+		}
+	}
+	ok_u64(wrong, 0, "A, G: %u tides", rounds);
+	close_world(w);
+}
+
+// Whoever takes the region over while the helper has a piece finds its pages, and no word of them.
+static void test_adopted(struct world *w)
+{
+	struct fixture *f = &w->f;
+	struct kvs_table_piece piece;
+	open_world(w);
+	for (unsigned i = 0; i < KEYS / 4; i++) {
+		set(w, i);
+	}
+	const unsigned range = KVS_RANGE_TABLE_0;
+	uint64_t before = f->table.populated[range];
+	f->table.ahead.helped = true;
+	ok(kvs_table_await(&f->table, range, before + SEGMENT) == -EAGAIN &&
+		   kvs_table_ahead_next(&f->table, &piece) && populate(w, &piece),
+	   "a piece is populated");
+	kvs_log_publish(&f->log);
+	struct kvs_region region;
+	struct kvs_adopt plan;
+	struct kvs_log log;
+	struct kvs_table table;
+	struct kvs_large large;
+	struct kvs_limbo limbo;
+	struct kvs_region_options options = { .memory_bytes = MEMORY,
+					      .segment_bytes = SEGMENT,
+					      .fenced = f->region.map.readers_fence };
+	ok_int(kvs_region_adopt(&region, dup(f->region.fd), &options), KVS_REGION_OK, "mapped");
+	ok_int(kvs_adopt_plan(&plan, &region, 0), 0, "its plan can be made: %s", plan.why);
+	struct kvs_adopt_parts parts = { &log, &table, &large, &limbo, &f->epochs };
+	ok(kvs_limbo_init(&limbo) && kvs_adopt_apply(&plan, &parts) == 0, "it is applied");
+	ok_u64(table.populated[range], before + SEGMENT, "G: what has pages is the table's");
+	ok_u64(kvs_load_relaxed(&region.header->ready[range]), before + SEGMENT,
+	       "A: and readers may look there when it grows");
+	ok_u64(count_wrong(w, 3), 0, "A: they read on");
+	kvs_limbo_fini(&limbo);
+	kvs_large_fini(&large);
+	kvs_log_fini(&log);
+	kvs_table_fini(&table);
+	kvs_adopt_fini(&plan);
+	kvs_region_close(&region);
+	close_world(w);
+}
+
+int main(void)
+{
+	static struct world w;
+	w.random = tap_seed(20261122);
+	test_awaited(&w);
+	test_refused(&w);
+	test_overtaken(&w);
+	test_growth(&w);
+	test_shrink(&w);
+	test_tail_of_former_side(&w);
+	test_tides(&w);
+	const char *emulated = getenv("KVD_TEST_EMULATED");
+	if (emulated == NULL || strcmp(emulated, "valgrind") == 0) {
+		test_adopted(&w);
+	}
+	return tap_done();
+}
