@@ -333,7 +333,7 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 		state->seen_seq = keyspace->log.next_seq;
 		state->last_write_ns = now_ns;
 	}
-	keyspace_follow_durable(keyspace);
+	bool behind = keyspace_follow_durable(keyspace);
 	(void)kvs_log_trim(&keyspace->log); // large values and the table take what was populated
 	prepare_turn(keyspace);
 	cleaner_pay(keyspace, now_ns); // what was written without being asked to
@@ -343,7 +343,7 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 	next_ns = earlier(next_ns, expire_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, table_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, reseed_turn(keyspace, now_ns));
-	if (reclaim_turn(&keyspace->reclaim)) {
+	if (reclaim_turn(&keyspace->reclaim) || behind) {
 		next_ns = now_ns;
 	}
 	state->next_ns = next_ns;

@@ -32,7 +32,7 @@
 /// What a write is for decides how much of the memory it must leave to others. In rising order.
 enum keyspace_purpose {
 	KEYSPACE_FOR_REMOVAL, // DEL, expiry, FLUSHALL
-	KEYSPACE_FOR_EXPIRY, // EXPIRE, PERSIST, GETEX: the value stays
+	KEYSPACE_FOR_EXPIRY,  // EXPIRE, PERSIST, GETEX: the value stays
 	KEYSPACE_FOR_WRITE,
 };
 
@@ -45,22 +45,22 @@ struct keyspace_op {
 	enum keyspace_op_kind kind;
 	enum keyspace_purpose purpose;
 	uint16_t record_flags; // EXPIRED, EVICTED
-	uint16_t writer; // index of the user that owns it then
+	uint16_t writer;       // index of the user that owns it then
 	uint32_t key_bytes;
 	const void *key;
-	const void *value; // NULL with run_offset: the value is in that run
+	const void *value;		// NULL with run_offset: the value is in that run
 	const struct kvs_piece *pieces; // the value instead, if it is in pieces_count of them
-	uint32_t value_bytes; // of all pieces
-	uint32_t pieces_count; // 0 = in one
+	uint32_t value_bytes;		// of all pieces
+	uint32_t pieces_count;		// 0 = in one
 	uint64_t hash;
 	uint64_t expiry_ms;
 	uint64_t run_offset; // large run, of which the op holds a reference; 0 = none
 	uint32_t run_crc;
 	uint32_t record_bytes;
-	uint64_t seq; // given when appended
-	uint64_t offset; // where the record stands
+	uint64_t seq;	       // given when appended
+	uint64_t offset;       // where the record stands
 	uint32_t overlay_next; // batch: next op of the same overlay bucket, index + 1
-	bool superseded; // batch: a later op of it has the last word on the key
+	bool superseded;       // batch: a later op of it has the last word on the key
 	bool voided; // batch: that is its first FLUSHALL, and it was the last of its key before
 	bool placed; // batch: its entry was published with the FLUSHALL before it
 };
@@ -68,22 +68,22 @@ struct keyspace_op {
 /// What has to wait until a seq, its stamp in keyspace.pending, is durable.
 enum keyspace_pending_kind {
 	KEYSPACE_PENDING_TOMBSTONE, // a = record offset: then its entry leaves the table
-	KEYSPACE_PENDING_RUN, // a = run offset: then, unreferenced, it may go to limbo
-	KEYSPACE_PENDING_LARGE, // a = bytes of large values: then no longer unpersisted
+	KEYSPACE_PENDING_RUN,	    // a = run offset: then, unreferenced, it may go to limbo
+	KEYSPACE_PENDING_LARGE,	    // a = bytes of large values: then no longer unpersisted
 };
 
 struct keyspace_batch {
 	struct keyspace_op *ops;
 	uint32_t count;
 	uint32_t capacity;
-	uint32_t *overlay; // hash table of op index + 1
-	uint32_t overlay_size; // power of two
+	uint32_t *overlay;	      // hash table of op index + 1
+	uint32_t overlay_size;	      // power of two
 	struct keyspace_block *arena; // memory of keys and values
-	uint64_t bytes; // of all records and large values
+	uint64_t bytes;		      // of all records and large values
 	bool open;
-	bool failed; // out of memory or too large: commit will say so
+	bool failed;	  // out of memory or too large: commit will say so
 	uint32_t flushed; // index + 1 of the newest FLUSHALL, 0 = none: older keys are gone
-	bool removes; // it, or a removal
+	bool removes;	  // it, or a removal
 	enum keyspace_purpose purpose; // the most demanding of its ops
 };
 
@@ -91,7 +91,7 @@ struct keyspace_batch {
 struct reseed_state {
 	uint64_t interval_ns;
 	uint64_t begun_ns; // the last one, 0 = none in this life
-	bool running; // as this file knows it: the table may have given it up meanwhile
+	bool running;	   // as this file knows it: the table may have given it up meanwhile
 };
 
 struct keyspace {
@@ -107,7 +107,7 @@ struct keyspace {
 	struct cleaner_state cleaner;
 	struct expire expire;
 	struct reseed_state reseed;
-	struct prepare *prepare; // helper thread, NULL = populate when needed
+	struct prepare *prepare;  // helper thread, NULL = populate when needed
 	uint64_t pages_wanted_ns; // a write has waited for it since then, 0 = none does
 	uint64_t table_wanted_ns; // the same of what the table needs
 	uint64_t pages_wait_ns;	  // for no longer: then whoever waits populates them himself
@@ -122,34 +122,34 @@ struct keyspace {
 	uint64_t now_ms;
 	void (*ended)(void *context, const void *key, size_t key_bytes); // NULL = nobody listens
 	void *ended_context;
-	struct keyspace_damage *damage; // NULL = nobody looks
-	bool damage_seen; // in this life: writes look first
+	struct keyspace_damage *damage;	      // NULL = nobody looks
+	bool damage_seen;		      // in this life: writes look first
 	const struct keyspace_writer *writer; // never NULL
-	struct keyspace_owned *owners; // by index
+	struct keyspace_owned *owners;	      // by index
 	struct keyspace_written written;
 	uint64_t keys;
 	uint64_t keys_with_expiry;
 	uint64_t live_bytes; // of current records, large values included: what the store must hold
 	uint64_t changes;
-	uint64_t durable_seen; // durable_seq up to which pending was worked off
+	uint64_t durable_seen;	// durable_seq up to which pending was worked off
 	uint64_t rolls_durable; // head segments that are wholly durable
-	uint32_t oldest_head; // the first that is not
+	uint32_t oldest_head;	// the first that is not
 	uint64_t unpersisted_large_bytes;
 	uint64_t flush_seq;
 	uint64_t flush_switched_ns; // when a FLUSHALL last changed the table's side
 	uint64_t memory_bytes;	    // as configured; the region's is higher if recovery needed more
 	uint64_t recover_swept_seq; // FLUSHALL whose victims recovery has removed
-	uint64_t recover_left_bytes;	     // current, but more than this memory can have accepted
+	uint64_t recover_left_bytes;	    // current, but more than this memory can have accepted
 	const struct keyspace_slice *slice; // of who writes now, NULL = not sliced
 	LIST_HEAD(, keyspace_stage) stages; // large values that are being copied
 	LIST_HEAD(, keyspace_moment) moments; // that are open
-	struct reclaim reclaim; // memory of its own that goes back bit by bit
-	LIST_HEAD(, keyspace_guard) guards; // that are open
-	struct keyspace_follower *follower; // NULL = none
+	struct reclaim reclaim;		      // memory of its own that goes back bit by bit
+	LIST_HEAD(, keyspace_guard) guards;   // that are open
+	struct keyspace_follower *follower;   // NULL = none
 	unsigned scans; // walks in several pieces: the table does not shrink meanwhile
 	struct kvs_log_position adopted_position; // first record that is not durable
-	bool adopted; // from the life before, instead of being loaded
-	struct recover_facts *recover_facts; // removals met so far, only during recovery
+	bool adopted;				  // from the life before, instead of being loaded
+	struct recover_facts *recover_facts;	  // removals met so far, only during recovery
 	bool recover_current_only; // second reading: the facts tell the newest version of each key
 };
 
@@ -310,6 +310,9 @@ bool keyspace_moments_hold(const struct keyspace *keyspace, uint32_t segment);
 
 // ---- keyspace_follow.c ----
 
+/// Works off some of what became durable since the last call, as far as a follower has passed it,
+/// too. True if there is more.
+bool keyspace_follow_durable(struct keyspace *keyspace);
 /// Up to here nobody who follows the log needs anything any more.
 uint64_t keyspace_passed_seq(const struct keyspace *keyspace);
 /// Asks a follower to give up if it lets too much wait.
@@ -324,10 +327,8 @@ void keyspace_guards_see(struct keyspace *keyspace, const struct keyspace_op *op
 /// written, a microsecond or two.
 #define KEYSPACE_SCAN_PAGES 32u
 
-// ---- keyspace_room.c: durability follow-up and making room ----
+// ---- keyspace_room.c: making room ----
 
-/// Works off what became durable since the last call, as far as a follower has passed it, too.
-void keyspace_follow_durable(struct keyspace *keyspace);
 /// The run waits for the readers there may be, then it is freed.
 void keyspace_limbo_run(struct keyspace *keyspace, uint64_t offset);
 /// Frees some of what came out of limbo (a fraction of a millisecond).

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Making room, and what follows from durability. Nothing that the persister has yet to read is
-// reused: tombstones keep their entry, large runs their pages and segments their records until
-// durable_seq has passed them. Under pressure the order is: what is free already, what comes out of
-// limbo, a scan, revocation, cleaning; then the caller waits or is refused.
+// Making room. Under pressure the order is: what is free already, what comes out of limbo, a scan,
+// revocation, cleaning; then the caller waits or is refused.
 #include "daemon/keyspace_internal.h"
 
 #include <errno.h>
@@ -17,69 +15,8 @@
 // are overwritten, and pieces.
 #define ROOM_DRAIN_BYTES (2u << 20)
 #define ROOM_DRAIN_ITEMS 2048u
-#define ROOM_FLUSH_BUCKETS_MAX 32768u	 // cleared in place in a fraction of a millisecond
+#define ROOM_FLUSH_BUCKETS_MAX 32768u // cleared in place in a fraction of a millisecond
 #define ROOM_FLUSH_WAIT_NS 200000000u // then cleared in place, however large the table is
-
-// A removal is durable: its entry may leave the table, and its record is dead.
-static void tombstone_durable(struct keyspace *keyspace, uint64_t seq, uint64_t offset)
-{
-	const struct kvs_map *map = &keyspace->region->map;
-	uint64_t start = offset - map->ranges[KVS_RANGE_LOG].offset;
-	uint64_t limit = map->segment_bytes - (start & (map->segment_bytes - 1));
-	struct kvs_record_view view;
-	// It is where it was: no segment is cleaned before all of it is durable.
-	if (kvs_record_parse(keyspace->region->base + offset, limit, &view) != 0 ||
-	    view.seq != seq) {
-		return;
-	}
-	uint64_t hash = keyspace_hash(keyspace, view.key, view.key_bytes);
-	uint64_t *slot = kvs_table_slot_of(&keyspace->table, hash, offset);
-	if (slot == NULL || kvs_entry_kind(kvs_load_relaxed(slot)) != KVS_ENTRY_TOMBSTONE) {
-		return; // a newer version took its place
-	}
-	kvs_log_live_sub(&keyspace->log, offset, view.record_bytes);
-	keyspace->live_bytes -= view.record_bytes;
-	kvs_table_remove(&keyspace->table, hash, slot);
-}
-
-static void pending_work_off(struct keyspace *keyspace, uint64_t durable_seq)
-{
-	struct kvs_limbo_item item;
-	while (kvs_limbo_pop(&keyspace->pending, durable_seq + 1, &item)) {
-		switch (item.kind) {
-		case KEYSPACE_PENDING_TOMBSTONE:
-			tombstone_durable(keyspace, item.stamp, item.a);
-			break;
-		case KEYSPACE_PENDING_RUN:
-			keyspace_limbo_run(keyspace, item.a);
-			break;
-		default:
-			keyspace->unpersisted_large_bytes -= item.a;
-			break;
-		}
-	}
-}
-
-void keyspace_follow_durable(struct keyspace *keyspace)
-{
-	uint64_t durable_seq = keyspace_passed_seq(keyspace);
-	if (durable_seq == keyspace->durable_seen && keyspace->persisted) {
-		keyspace_follower_look(keyspace);
-		return;
-	}
-	keyspace->durable_seen = durable_seq;
-	pending_work_off(keyspace, durable_seq);
-	const struct kvs_segment *segments = keyspace->log.segments;
-	for (;;) {
-		uint32_t next = segments[keyspace->oldest_head].next;
-		if (next == KVS_SEGMENT_NONE || segments[next].first_seq > durable_seq) {
-			break;
-		}
-		keyspace->oldest_head = next;
-		keyspace->rolls_durable++;
-	}
-	keyspace_follower_look(keyspace);
-}
 
 void keyspace_limbo_run(struct keyspace *keyspace, uint64_t offset)
 {
@@ -234,7 +171,7 @@ static int room_secure(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 }
 
 struct room_wanted {
-	uint64_t bytes; // of log
+	uint64_t bytes;	  // of log
 	uint64_t largest; // of its records
 	uint64_t large_bytes;
 	enum keyspace_purpose purpose;
@@ -386,7 +323,7 @@ int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 		return room;
 	}
 	uint64_t now_ns = keyspace->seam->monotonic_ns();
-	keyspace_follow_durable(keyspace);
+	(void)keyspace_follow_durable(keyspace);
 	room = room_clean(keyspace, &wanted, now_ns);
 	if (room != KEYSPACE_FULL) {
 		return room;
@@ -446,7 +383,7 @@ int keyspace_admit(struct keyspace *keyspace, size_t bytes)
 	uint64_t large_bytes = 0;
 	uint64_t log_bytes = bytes + 2 * sizeof(struct kvs_record);
 	if (keyspace_queue_is_full(keyspace, bytes)) {
-		keyspace_follow_durable(keyspace);
+		(void)keyspace_follow_durable(keyspace);
 		if (keyspace_queue_is_full(keyspace, bytes)) {
 			return KEYSPACE_WAIT;
 		}

@@ -177,6 +177,39 @@ static void test_moves(struct fixture *f)
 	ok_int(f->keyspace->keys, 0, "and all go when their time comes");
 }
 
+// A commit makes the removals of very many keys durable: they are followed in slices, and until
+// that is done nothing that their tombstones stand in is cleaned.
+static void test_durable(struct fixture *f)
+{
+	enum { MANY = 5000 };
+	unsigned wrong = 0, turns_taken = 0;
+	for (unsigned i = 0; i < MANY; i++) {
+		wrong += !set_one(f, i, fixture_wall_ms + 1000);
+	}
+	fixture_durable(f);
+	pass(2000 * MS_NS);
+	(void)turns(f);
+	ok_int(wrong + f->keyspace->keys, 0, "many keys are written, and end");
+	ok_int(f->keyspace->pending.count, MANY, "the removals wait for their commit");
+	uint64_t entries = f->keyspace->table.entries;
+	kvs_store_release(&f->region.header->marks.durable_seq, keyspace_last_seq(f->keyspace));
+	bool more = keyspace_follow_durable(f->keyspace);
+	ok(more && f->keyspace->pending.count > MANY / 2, "then some of them are worked off");
+	uint64_t seen = f->keyspace->durable_seen;
+	ok(seen < kvs_limbo_at(&f->keyspace->pending, 0)->stamp,
+	   "what is left does not count as durable yet");
+	for (; more && turns_taken < MANY; turns_taken++) {
+		pass(MS_NS);
+		cleaner_turn(f->keyspace, now_ns);
+		more = f->keyspace->pending.count > 0;
+		wrong += more && cleaner_next_ns(f->keyspace) > now_ns;
+	}
+	ok(turns_taken > 2, "and the rest in further turns");
+	ok_int(wrong, 0, "each of which follows at once");
+	ok_u64(f->keyspace->durable_seen, keyspace_last_seq(f->keyspace), "until all is done");
+	ok_u64(f->keyspace->table.entries, entries - MANY, "no tombstone is left in the table");
+}
+
 int main(void)
 {
 	struct fixture f;
@@ -189,6 +222,11 @@ int main(void)
 		test_bound(&f);
 		test_moves(&f);
 		fixture_close(&f);
+		if (persisted) {
+			open_fixture(&f, true, 5);
+			test_durable(&f);
+			fixture_close(&f);
+		}
 	}
 	return tap_done();
 }

@@ -17,8 +17,7 @@ static void test_order(uint64_t *random)
 	unsigned wrong = 0;
 	for (unsigned round = 0; round < 50000; round++) {
 		if (tap_random(random) % 5 < 3) {
-			kvs_limbo_push(&limbo, stamp, KVS_LIMBO_OVERFLOW, pushed,
-				       pushed << 33);
+			kvs_limbo_push(&limbo, stamp, KVS_LIMBO_OVERFLOW, pushed, pushed << 33);
 			pushed++;
 		} else if (tap_random(random) % 2) {
 			stamp++;
@@ -26,11 +25,10 @@ static void test_order(uint64_t *random)
 			oldest = stamp - tap_random(random) % (stamp < 3 ? stamp : 3);
 			while (kvs_limbo_pop(&limbo, oldest, &item)) {
 				wrong += item.stamp >= oldest || item.a != popped ||
-					 item.b != popped << 33 ||
-					 item.kind != KVS_LIMBO_OVERFLOW;
+					 item.b != popped << 33 || item.kind != KVS_LIMBO_OVERFLOW;
 				popped++;
 			}
-			wrong += limbo.count > 0 && limbo.items[limbo.head].stamp < oldest;
+			wrong += limbo.count > 0 && kvs_limbo_at(&limbo, 0)->stamp < oldest;
 		}
 	}
 	while (kvs_limbo_pop(&limbo, UINT64_MAX, &item)) {
@@ -69,7 +67,7 @@ static void test_held(uint64_t *random)
 		uint64_t from = stamp + 2 - tap_random(random) % (stamp < 900 ? stamp : 900);
 		uint64_t sum = 0;
 		for (size_t i = 0; i < limbo.count; i++) {
-			item = limbo.items[(limbo.head + i) & (limbo.capacity - 1)];
+			item = *kvs_limbo_at(&limbo, i);
 			uint64_t bytes = item.kind == KVS_LIMBO_RUN ? item.b : 64;
 			sum += item.stamp >= from ? bytes : 0;
 		}
@@ -81,10 +79,47 @@ static void test_held(uint64_t *random)
 	kvs_limbo_fini(&limbo);
 }
 
+static size_t blocks_of(const struct kvs_limbo *limbo)
+{
+	size_t blocks = limbo->spare != NULL;
+	for (size_t i = 0; i < limbo->capacity; i++) {
+		blocks += limbo->blocks[i] != NULL;
+	}
+	return blocks;
+}
+
+// Very many, twice: none is copied when there are more, and their memory does not stay.
+static void test_many(void)
+{
+	struct kvs_limbo limbo;
+	struct kvs_limbo_item item;
+	ok(kvs_limbo_init(&limbo), "init");
+	uint64_t pushed = 0, popped = 0;
+	unsigned wrong = 0;
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < 700; i++) {
+			kvs_limbo_push(&limbo, 1, KVS_LIMBO_RUN, pushed++, 1);
+		}
+		const struct kvs_limbo_item *oldest = kvs_limbo_at(&limbo, 0);
+		for (unsigned i = 0; i < 200000; i++) {
+			kvs_limbo_push(&limbo, 1, KVS_LIMBO_RUN, pushed++, 1);
+		}
+		ok(kvs_limbo_at(&limbo, 0) == oldest, "the oldest stands where it stood");
+		ok_u64(kvs_limbo_held_bytes(&limbo, 0), pushed - popped, "all are counted");
+		while (kvs_limbo_pop(&limbo, 2, &item)) {
+			wrong += item.a != popped++;
+		}
+		ok(blocks_of(&limbo) <= 2, "%zu blocks are left", blocks_of(&limbo));
+	}
+	ok_u64(wrong + pushed - popped, 0, "all came out in their order");
+	kvs_limbo_fini(&limbo);
+}
+
 int main(void)
 {
 	uint64_t random = tap_seed(7);
 	test_order(&random);
 	test_held(&random);
+	test_many();
 	return tap_done();
 }
