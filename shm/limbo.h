@@ -3,8 +3,8 @@
 // Limbo: things that wait until nobody can be looking at them. What no entry points at any more
 // waits for the readers: its stamp is an epoch, and what comes out goes back to its allocator. What
 // must not change before it is durable (daemon/keyspace_follow.c) waits for a commit: its stamp is
-// a seq. Either is one FIFO, because stamps only rise; it is in blocks, so that it grows and shrinks
-// without a pause, however long it becomes.
+// a seq. Either is one FIFO, because stamps only rise; it is in blocks, so that it grows and
+// shrinks without a pause, however long it becomes.
 #pragma once
 
 #include <stdbool.h>
