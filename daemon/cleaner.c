@@ -343,6 +343,7 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 	next_ns = earlier(next_ns, expire_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, table_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, reseed_turn(keyspace, now_ns));
+	next_ns = earlier(next_ns, keyspace_resize_turn(keyspace, now_ns));
 	if (reclaim_turn(&keyspace->reclaim) || behind) {
 		next_ns = now_ns;
 	}

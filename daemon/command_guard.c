@@ -123,7 +123,7 @@ static void guard_memory_text(struct kvd *kvd, char *text, size_t text_bytes)
 	uint64_t used = keyspace_used_bytes(keyspace);
 	uint64_t readers = keyspace_held_bytes(keyspace, 0);
 	uint64_t replies = keyspace_orphaned_bytes(keyspace);
-	uint64_t much = config->memory_bytes / GUARD_MUCH_PART;
+	uint64_t much = config_memory_bytes(config) / GUARD_MUCH_PART;
 	if (config_is_bounded(config) && used > config->maxmemory_bytes) {
 		(void)snprintf(text, text_bytes,
 			       "%llu bytes are in use, maxmemory is %llu: raise it (CONFIG SET "
@@ -147,9 +147,11 @@ static void guard_memory_text(struct kvd *kvd, char *text, size_t text_bytes)
 			       (unsigned long long)replies);
 	} else {
 		(void)snprintf(text, text_bytes,
-			       "all %llu bytes are in use: remove keys, let them expire, or start "
-			       "kvd with more memory",
-			       (unsigned long long)config->memory_bytes);
+			       "all %llu bytes are in use: remove keys, let them expire, or %s",
+			       (unsigned long long)config_memory_bytes(config),
+			       config_memory_bytes(config) < config->memory_max_bytes
+				       ? "raise maxmemory (CONFIG SET maxmemory)"
+				       : "start kvd with more memory");
 	}
 }
 

@@ -266,6 +266,7 @@ enum config_action config_parse(struct config *config, int argc, char **argv, ch
 		.place = is_chosen(&p, offsetof(struct config, dir)) ||
 			 is_chosen(&p, offsetof(struct config, socket_path)),
 	};
+	config->value_max_given = config->value_bytes_max != 0;
 	p.failed = !config_settle(config, &chosen, error, error_bytes, &p.no_memory);
 	return p.failed ? refused(&p) : CONFIG_RUN;
 }

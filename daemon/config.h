@@ -24,6 +24,7 @@ struct config {
 #define CONFIG_FLAG(field, name, help) unsigned field;
 #define CONFIG_MODE(field, name, dflt, dynamic, help) uint64_t field;
 #include "daemon/config.tbl.h"
+	bool value_max_given; // else it follows the memory
 };
 
 /// What a command line asked for besides options.
@@ -57,10 +58,18 @@ static inline size_t config_request_bytes_max(size_t value_bytes_max, uint64_t m
 	return (value_bytes_max > batch_bytes ? value_bytes_max : batch_bytes) + framing_bytes;
 }
 
-/// Is the memory that commands may use bounded below `memory`? Before it is settled it is not.
+/// Is maxmemory less than any region can have? Then it frees nothing: commands that need memory are
+/// refused while more is in use, which is always. Before it is settled it is not.
 static inline bool config_is_bounded(const struct config *config)
 {
-	return config->maxmemory_bytes - 1 < config->memory_bytes - 1;
+	return config->maxmemory_bytes - 1 < KVS_MEMORY_BYTES_MIN - 1;
+}
+
+/// The bound on the region: `maxmemory`, `memory` unless it was set.
+static inline uint64_t config_memory_bytes(const struct config *config)
+{
+	return config->maxmemory_bytes >= KVS_MEMORY_BYTES_MIN ? config->maxmemory_bytes
+							       : config->memory_bytes;
 }
 
 /// Least bound on buffers with which one such request can be served: as it comes, its copy in a

@@ -41,13 +41,14 @@ CONFIG_FLAG(supervise, "supervise",
 CONFIG_MODE(socket_mode, "socket-mode", 0660, 0, "permissions of the socket, octal")
 CONFIG_SIZE(memory_bytes, "memory", 256 * CONFIG_MIB, KVS_MEMORY_BYTES_MIN,
 	    KVS_REGION_BYTES_MAX / 16, 0,
-	    "bound on the region: table, records, large values all count; if none is given half "
-	    "of what the process may use, if that is less")
+	    "bound on the region at the start: table, records, large values all count; if none is "
+	    "given half of what the process may use, if that is less")
 CONFIG_SIZE(memory_max_bytes, "memory-max", 0, 0, KVS_REGION_BYTES_MAX / 16, 0,
 	    "highest bound that may ever be set while running; 0 = the machine's memory, or "
 	    "`memory` if larger")
 CONFIG_SIZE(maxmemory_bytes, "maxmemory", 0, 0, KVS_REGION_BYTES_MAX / 16, 1,
-	    "commands that need memory are refused while more than this is in use; 0 = `memory`")
+	    "the bound on the region that holds, up to memory-max; 0 = `memory`. Where it is less "
+	    "than 2MiB nothing is freed for it: commands that need memory are refused")
 CONFIG_SIZE(value_bytes_max, "value-max", 0, 0, KVS_VALUE_BYTES_MAX, 0,
 	    "largest value; 0 = 64MiB or an eighth of the memory, whichever is less")
 CONFIG_SIZE(segment_bytes, "segment", 0, 0, KVS_SEGMENT_BYTES_MAX, 0,

@@ -17,6 +17,7 @@
 #include "daemon/kvd.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
+#include "daemon/memory_limit.h"
 #include "daemon/persist.h"
 #include "daemon/session.h"
 #include "daemon/stats.h"
@@ -113,10 +114,39 @@ static bool live_check_clients(const struct config_change *change, char *error, 
 	return true;
 }
 
+/// What the machine has not is never promised, and what is stored not taken away. The rest is
+/// settled as at the start.
+static bool live_check_memory(const struct kvd *kvd, const struct config_change *change,
+			      char *error, size_t error_bytes)
+{
+	uint64_t bytes = config_memory_bytes(&change->config);
+	uint64_t present_bytes = config_memory_bytes(&kvd->config);
+	if (bytes > present_bytes) {
+		struct memory_limit limit = memory_limit_find("");
+		bool is_group = limit.what[0] != '\0';
+		if (bytes > limit.bytes) {
+			(void)snprintf(error, error_bytes, "%llu bytes are more than %s %llu%s%s",
+				       (unsigned long long)bytes,
+				       is_group ? "this process may use:" : "the machine has:",
+				       (unsigned long long)limit.bytes, is_group ? ", says " : "",
+				       limit.what);
+			return false;
+		}
+	}
+	uint64_t least_bytes = bytes < present_bytes ? keyspace_memory_least(kvd->keyspace) : 0;
+	if (bytes < least_bytes) {
+		(void)snprintf(error, error_bytes,
+			       "what is stored needs %llu bytes, and %llu would be too few: remove "
+			       "keys first, or let them expire",
+			       (unsigned long long)least_bytes, (unsigned long long)bytes);
+		return false;
+	}
+	return true;
+}
+
 bool config_live_check(const struct kvd *kvd, struct config_change *change, size_t *index,
 		       char *error, size_t error_bytes)
 {
-	(void)kvd;
 	if (live_is_set(change, offsetof(struct config, notify_events), index) &&
 	    !live_check_events(change, *index, error, error_bytes)) {
 		return false;
@@ -127,6 +157,10 @@ bool config_live_check(const struct kvd *kvd, struct config_change *change, size
 	}
 	if (live_is_set(change, offsetof(struct config, clients_max), index) &&
 	    !live_check_clients(change, error, error_bytes)) {
+		return false;
+	}
+	if (live_is_set(change, offsetof(struct config, maxmemory_bytes), index) &&
+	    !live_check_memory(kvd, change, error, error_bytes)) {
 		return false;
 	}
 	if (!live_check_access(change, index, error, error_bytes)) {
@@ -145,6 +179,7 @@ void config_live_apply(struct kvd *kvd)
 			    config->on_stuck == 1);
 	keyspace_set_reseed(kvd->keyspace, config->reseed_ms);
 	keyspace_set_write_wait(kvd->keyspace, config->write_wait_ms);
+	keyspace_set_memory(kvd->keyspace, config_memory_bytes(config));
 	if (kvd->persist) {
 		struct persist_options options = {
 			.lazy_ms = config->lazy_ms,

@@ -93,6 +93,13 @@ static uint64_t physical_bytes(void)
 	return pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes : 0;
 }
 
+/// Of the two bounds on the region; what is derived from the memory must fit both.
+static uint64_t lower_bound(const struct config *config)
+{
+	uint64_t bytes = config_memory_bytes(config);
+	return bytes < config->memory_bytes ? bytes : config->memory_bytes;
+}
+
 static bool memory_settle(struct settle *s)
 {
 	struct config *config = s->config;
@@ -116,9 +123,10 @@ static bool memory_settle(struct settle *s)
 			      "memory-max: %s is less than memory (%s): raise it or lower memory",
 			      size_text(config->memory_max_bytes, given), memory);
 	}
-	uint64_t fitting_bytes = config->memory_bytes / 2; // the old and the new while overwriting
+	uint64_t bound_bytes = lower_bound(config);
+	uint64_t fitting_bytes = bound_bytes / 2; // the old and the new while overwriting
 	if (config->value_bytes_max == 0) {
-		uint64_t eighth = config->memory_bytes / 8;
+		uint64_t eighth = bound_bytes / 8;
 		config->value_bytes_max =
 			eighth < KVS_VALUE_BYTES_DEFAULT ? eighth : KVS_VALUE_BYTES_DEFAULT;
 	} else if (config->value_bytes_max > fitting_bytes) {
@@ -126,7 +134,8 @@ static bool memory_settle(struct settle *s)
 			return refuse(s,
 				      "value-max: %s exceeds half of memory (%s): raise memory or "
 				      "lower value-max",
-				      size_text(config->value_bytes_max, given), memory);
+				      size_text(config->value_bytes_max, given),
+				      size_text(bound_bytes, memory));
 		}
 		config->value_bytes_max = fitting_bytes;
 	}
@@ -137,15 +146,30 @@ static bool maxmemory_settle(struct settle *s)
 {
 	struct config *config = s->config;
 	char given[CONFIG_SIZE_TEXT_BYTES];
-	char memory[CONFIG_SIZE_TEXT_BYTES];
-	if (config->maxmemory_bytes > config->memory_bytes) {
-		return refuse(s,
-			      "maxmemory: %s exceeds memory (%s), which is fixed when kvd starts",
-			      size_text(config->maxmemory_bytes, given),
-			      size_text(config->memory_bytes, memory));
-	}
+	char other[CONFIG_SIZE_TEXT_BYTES];
 	if (config->maxmemory_bytes == 0) {
 		config->maxmemory_bytes = config->memory_bytes;
+	}
+	(void)size_text(config->maxmemory_bytes, given);
+	if (config->maxmemory_bytes > config->memory_max_bytes) {
+		return refuse(s,
+			      "maxmemory: %s exceeds memory-max (%s), for which addresses are laid "
+			      "out when kvd starts: start it with a higher memory-max",
+			      given, size_text(config->memory_max_bytes, other));
+	}
+	uint64_t bound_bytes = config_memory_bytes(config);
+	if (config->value_max_given && config->value_bytes_max > bound_bytes / 2) {
+		return refuse(s,
+			      "maxmemory: value-max (%s) exceeds half of %s: raise maxmemory, or "
+			      "start kvd with a lower value-max",
+			      size_text(config->value_bytes_max, other), given);
+	}
+	if (bound_bytes / config->segment_bytes < CONFIG_SEGMENTS_MIN) {
+		return refuse(
+			s,
+			"maxmemory: %s holds fewer than %u segments of %s: raise it, or start "
+			"kvd with smaller segments",
+			given, CONFIG_SEGMENTS_MIN, size_text(config->segment_bytes, other));
 	}
 	return true;
 }
@@ -176,7 +200,7 @@ static bool segment_settle(struct settle *s)
 	if (config->segment_bytes == 0) {
 		uint64_t bytes = KVS_SEGMENT_BYTES_DEFAULT;
 		while (bytes > KVS_SEGMENT_BYTES_MIN &&
-		       config->memory_bytes / bytes < CONFIG_SEGMENTS_DEFAULT_MIN) {
+		       lower_bound(config) / bytes < CONFIG_SEGMENTS_DEFAULT_MIN) {
 			bytes /= 2;
 		}
 		config->segment_bytes = bytes;
@@ -246,8 +270,8 @@ bool config_settle(struct config *config, const struct config_chosen *chosen, ch
 		.error_bytes = error_bytes,
 		.no_memory = no_memory,
 	};
-	return socket_settle(&s) && memory_settle(&s) && maxmemory_settle(&s) &&
-	       buffers_settle(&s) && segment_settle(&s) && revoke_settle(&s) && access_settle(&s);
+	return socket_settle(&s) && memory_settle(&s) && buffers_settle(&s) && segment_settle(&s) &&
+	       maxmemory_settle(&s) && revoke_settle(&s) && access_settle(&s);
 }
 
 bool config_settle_running(struct config *config, char *error, size_t error_bytes)

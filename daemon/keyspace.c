@@ -27,11 +27,13 @@ struct keyspace *keyspace_new(const struct keyspace_options *options)
 	keyspace->zero_wanted = options->zero_freed;
 	keyspace->revoke_ns = options->revoke_ms * UINT64_C(1000000);
 	keyspace->revoke_min_ns = options->revoke_min_ms * UINT64_C(1000000);
+	keyspace->value_bytes_limit = options->value_bytes_max;
 	keyspace->value_bytes_max = options->value_bytes_max;
 	keyspace->lookup_seed = options->lookup_seed;
 	keyspace_set_reseed(keyspace, options->reseed_interval_ms);
 	keyspace->pages_wait_ns = KEYSPACE_PAGES_WAIT_NS;
 	keyspace->memory_bytes = options->region->memory_bytes;
+	keyspace->memory_wanted_bytes = keyspace->memory_bytes;
 	keyspace->cleaner.victim = KVS_SEGMENT_NONE;
 	keyspace->cleaner.next_ns = UINT64_MAX;
 	keyspace->expire.wheel.pool.reclaim = &keyspace->reclaim;

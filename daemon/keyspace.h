@@ -207,6 +207,12 @@ void keyspace_set_reseed(struct keyspace *keyspace, uint64_t interval_ms);
 /// How long a write may wait for memory: half of it at most for pages that are on their way.
 void keyspace_set_write_wait(struct keyspace *keyspace, uint64_t wait_ms);
 
+/// Bounds what the region may use by so many bytes, at most memory-max: at once if that is more
+/// than now, else as fast as memory comes free; see keyspace_memory_least().
+void keyspace_set_memory(struct keyspace *keyspace, uint64_t bytes);
+/// The least bound that would leave room for what is stored now, packed as close as can be.
+uint64_t keyspace_memory_least(const struct keyspace *keyspace);
+
 /// Highest version handed out; all of it is applied when no batch is open.
 uint64_t keyspace_last_seq(const struct keyspace *keyspace);
 /// Highest version that is durable (under the memory policy: applied).

@@ -117,7 +117,8 @@ struct keyspace {
 	bool zero_freed;
 	uint64_t revoke_ns;
 	uint64_t revoke_min_ns;
-	size_t value_bytes_max;
+	size_t value_bytes_limit; // as configured
+	size_t value_bytes_max;	  // that, but half of the memory at most
 	uint64_t lookup_seed; // of tables that outlast a turn: the region's hash key may change
 	uint64_t now_ms;
 	void (*ended)(void *context, const void *key, size_t key_bytes); // NULL = nobody listens
@@ -137,7 +138,8 @@ struct keyspace {
 	uint64_t unpersisted_large_bytes;
 	uint64_t flush_seq;
 	uint64_t flush_switched_ns; // when a FLUSHALL last changed the table's side
-	uint64_t memory_bytes;	    // as configured; the region's is higher if recovery needed more
+	uint64_t memory_bytes;	    // the bound; the region's is higher if recovery needed more
+	uint64_t memory_wanted_bytes; // what it comes down to
 	uint64_t recover_swept_seq; // FLUSHALL whose victims recovery has removed
 	uint64_t recover_left_bytes;	    // current, but more than this memory can have accepted
 	const struct keyspace_slice *slice; // of who writes now, NULL = not sliced
@@ -288,6 +290,12 @@ void keyspace_owners_flush(struct keyspace *keyspace);
 int keyspace_owner_admit(struct keyspace *keyspace, struct keyspace_op *op);
 /// The same for the open batch.
 int keyspace_owner_admit_batch(struct keyspace *keyspace);
+
+// ---- keyspace_resize.c ----
+
+/// Lowers the bound on memory a little if that is wanted and can be done. Returns when to come
+/// again.
+uint64_t keyspace_resize_turn(struct keyspace *keyspace, uint64_t now_ns);
 
 // ---- keyspace_stage.c ----
 

@@ -126,6 +126,7 @@ int service_start_keyspace(struct service *service)
 		kvs_adopt_fini(&service->plan);
 		return code;
 	}
+	service->region.memory_bytes = config_memory_bytes(config); // maxmemory, if there is one
 	struct keyspace_options options = {
 		.seam = service->kvd.seam,
 		.region = &service->region,

@@ -53,18 +53,19 @@ static void service_warn_memory(const struct config *config)
 {
 	struct memory_limit limit = memory_limit_find("");
 	char memory[32], buffers[32], most[32];
-	config_text_print_size(config->memory_bytes, memory, sizeof(memory));
+	config_text_print_size(config_memory_bytes(config), memory, sizeof(memory));
 	config_text_print_size(config->buffers_bytes_max, buffers, sizeof(buffers));
 	config_text_print_size(limit.bytes, most, sizeof(most));
 	bool is_group = limit.what[0] != '\0';
-	if (config->memory_bytes > limit.bytes) {
+	if (config_memory_bytes(config) > limit.bytes) {
 		log_warning(
 			"memory is %s, but %s %s%s%s: when it fills the kernel will end kvd; lower "
 			"memory%s",
 			memory, is_group ? "this process may use" : "the machine has", most,
 			is_group ? ", says " : "", limit.what,
 			is_group ? ", or raise that limit (MemoryMax=, docker run --memory)" : "");
-	} else if (is_group && config->buffers_bytes_max > limit.bytes - config->memory_bytes) {
+	} else if (is_group &&
+		   config->buffers_bytes_max > limit.bytes - config_memory_bytes(config)) {
 		log_notice(
 			"memory (%s) and what clients may leave unread or unfinished (%s) exceed "
 			"the %s that this process may use, says %s: lower memory or "

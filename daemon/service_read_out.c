@@ -61,7 +61,8 @@ static int say_no_room(const struct kvd *kvd, char *why, size_t why_bytes)
 		(void)snprintf(why, why_bytes,
 			       "the data of the life before does not fit --memory %llu bytes: it "
 			       "is %llu bytes; start with --memory %lluMiB or more",
-			       (unsigned long long)config->memory_bytes, (unsigned long long)bytes,
+			       (unsigned long long)config_memory_bytes(config),
+			       (unsigned long long)bytes,
 			       (unsigned long long)((bytes + bytes / 4) >> 20) + 1);
 	}
 	return EX_OSERR;

@@ -163,7 +163,7 @@ static int recover_load(struct recovery *recovery, struct store *store, char *wh
 			       "the data in %s/store does not fit --memory %llu bytes: it is %llu "
 			       "bytes; start with --memory %lluMiB or more",
 			       recovery->kvd->config.dir,
-			       (unsigned long long)recovery->kvd->config.memory_bytes,
+			       (unsigned long long)config_memory_bytes(&recovery->kvd->config),
 			       (unsigned long long)bytes,
 			       (unsigned long long)((bytes + bytes / 4) >> 20) + 1);
 		code = EX_CONFIG;

@@ -20,7 +20,7 @@
 /// What only replies may keep: a quarter of the memory, or two values of the largest size.
 static uint64_t pins_bound(const struct session_shared *shared)
 {
-	uint64_t memory = shared->kvd->config.memory_bytes;
+	uint64_t memory = config_memory_bytes(&shared->kvd->config);
 	uint64_t two = 2 * (uint64_t)keyspace_value_bytes_max(shared->kvd->keyspace);
 	uint64_t bound = memory / 4 > two ? memory / 4 : two;
 	return bound < memory / 2 ? bound : memory / 2;
@@ -126,7 +126,7 @@ void session_pins_turn(struct session_shared *shared, uint64_t now_ns)
 		return;
 	}
 	bool due = wanted && now_ns >= shared->pins_due_ns;
-	uint64_t enough = shared->kvd->config.memory_bytes / PINS_WANTED_PART;
+	uint64_t enough = config_memory_bytes(&shared->kvd->config) / PINS_WANTED_PART;
 	uint64_t given = 0;
 	for (unsigned i = 0; i < PINS_CLOSED_MAX; i++) {
 		bool over = keyspace_orphaned_bytes(shared->kvd->keyspace) > bound;

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: MIT
 #
-# CONFIG SET maxmemory: a bound that writes meet at once, as in Redis with noeviction, while reads
-# and removals go on. And a memory that the machine does not have.
-from kvdtest import Kvd, Refused, Tap
+# CONFIG SET maxmemory: the bound on the region, moved up and down while clients read and write, who
+# map nothing anew. Less than any region can have is a bound that writes meet at once, as in Redis
+# with noeviction, while reads and removals go on. And a memory that the machine does not have.
+import os
+
+from kvdtest import Kvd, Refused, Tap, wait_until
 
 OOM = Refused("OOM command not allowed when used memory > 'maxmemory'. ")
 MEMORY = 64 << 20
+MOST = 256 << 20
+VALUE = 'v' * 10000
 
 
 def info_maxmemory(c):
@@ -26,8 +31,8 @@ def test_bound(tap, c):
               [OOM] * 4, 'G: over the bound writes are refused')
     tap.equal([c.command('GET', 'a'), c.command('EXPIRE', 'a', 1000), c.command('DEL', 'a'),
                c.command('EXISTS', 'b')], [b'1', 1, 1, 0], 'reads, EXPIRE and DEL are not')
-    tap.ok(str(c.command('CONFIG', 'SET', 'maxmemory', MEMORY + 1)).startswith('ERR CONFIG SET'),
-           'more than the memory is refused')
+    tap.ok('exceeds memory-max (256MiB)' in str(c.command('CONFIG', 'SET', 'maxmemory', MOST + 1)),
+           'more than memory-max is refused')
     tap.equal(c.command('CONFIG', 'SET', 'maxmemory', '0'), 'OK', 'zero takes the bound away')
     tap.equal((c.command('SET', 'b', '2'), info_maxmemory(c)), ('OK', MEMORY), 'writes go on')
 
@@ -48,6 +53,86 @@ def test_multi(tap, c, other):
     c.command('GET', 'b')
     c.command('DEL', 'b')
     tap.equal(c.command('EXEC'), [b'2', 1], 'EXEC without such writes is not')
+
+
+def counter(c, name):
+    rows = dict(line.split(b':', 1) for line in
+                c.command('INFO', 'everything').split(b'\r\n') if b':' in line)
+    return int(rows[name.encode()])
+
+
+def fill(c, first, most):
+    """Sets keys until one is refused; how many were set."""
+    for number in range(first, most):
+        if c.command('SET', f'fill{number}', VALUE) != 'OK':
+            return number
+    return most
+
+
+def blocks(kvd):
+    """Bytes of the region's file."""
+    for name in os.listdir(f'/proc/{kvd.pid}/fd'):
+        path = f'/proc/{kvd.pid}/fd/{name}'
+        if 'kvd-region' in os.readlink(path):
+            return os.stat(path).st_blocks * 512
+    return 0
+
+
+def test_resize(tap):
+    with Kvd('--memory', MEMORY, '--memory-max', MOST, '--persist', 'memory') as kvd, \
+            kvd.connect() as c:
+        filled = fill(c, 0, 40000)
+        tap.ok(filled * len(VALUE) > MEMORY / 2, f'{filled} values fill the memory')
+        tap.equal(c.command('CONFIG', 'SET', 'maxmemory', 2 * MEMORY), 'OK', 'more is given')
+        wait_until(lambda: c.command('SET', f'fill{filled}', VALUE) == 'OK', 'room')
+        more = fill(c, filled, 40000)
+        tap.ok(more > filled * 3 / 2, f'G: writes have it at once: {more} values')
+        said = str(c.command('CONFIG', 'SET', 'maxmemory', MEMORY))
+        tap.ok('what is stored needs' in said and 'remove keys first' in said,
+               f'G: less than what is stored is refused: {said}')
+        tap.equal(c.command('CONFIG', 'GET', 'maxmemory')[1], b'%d' % (2 * MEMORY),
+                  'and the old bound holds')
+        for number in range(200, more):
+            c.command('DEL', f'fill{number}')
+        tap.equal(c.command('CONFIG', 'SET', 'maxmemory', MEMORY // 2), 'OK', 'less is enough now')
+        wait_until(lambda: c.command('SET', 'meanwhile', '1') == 'OK' and
+                   counter(c, 'memory_limit_bytes') == MEMORY // 2, 'the bound to come down')
+        wait_until(lambda: blocks(kvd) <= MEMORY // 2, 'its pages to go back')
+        tap.ok(all(c.command('GET', f'fill{number}') == VALUE.encode() for number in range(200)),
+               'A: what was left is as it was')
+        lower = fill(c, 1000, 40000) - 1000
+        tap.ok(lower * len(VALUE) < MEMORY // 2, f'G: {lower} more fit then')
+    restart(tap, MEMORY // 4)
+
+
+def restart(tap, bound):
+    """With a bound below `memory`."""
+    with Kvd('--memory', MEMORY, '--maxmemory', bound) as kvd:
+        with kvd.connect() as c:
+            filled = fill(c, 0, 40000)
+            tap.ok(filled * len(VALUE) < bound, f'at the start: {filled} values')
+        for name, stop in (('in order', kvd.stop), ('kill -9', kvd.kill)):
+            stop()
+            kvd.start()
+            with kvd.connect() as c:
+                more = fill(c, 0, 40000)
+                tap.ok(counter(c, 'memory_limit_bytes') == bound and
+                       counter(c, 'memory_used_bytes') <= bound and
+                       more * len(VALUE) < bound, f'the same after {name}: {more} values')
+
+
+def test_refused(tap):
+    machine = 2 * os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    with Kvd('--memory', MEMORY, '--value-max', '16MiB', '--memory-max', machine) as kvd, \
+            kvd.connect() as c:
+        for bound, text in (('20mb', 'value-max (16MiB) exceeds half of 20MiB'),
+                            (machine, 'are more than ')):
+            said = str(c.command('CONFIG', 'SET', 'maxmemory', bound))
+            tap.ok(text in said, f'G: {bound} is refused: {said}')
+        tap.equal(c.command('CONFIG', 'GET', 'maxmemory')[1], b'%d' % MEMORY, 'the old bound holds')
+    with Kvd('--memory', MEMORY, '--segment', '2MiB') as kvd, kvd.connect() as c:
+        said = str(c.command('CONFIG', 'SET', 'maxmemory', '30mb'))
+        tap.ok('holds fewer than 16 segments' in said, f'G: {said}')
 
 
 def test_remedies(tap, kvd, c):
@@ -76,12 +161,14 @@ def test_machine(tap):
 
 def main():
     tap = Tap()
-    with Kvd('--memory', MEMORY) as kvd:
+    with Kvd('--memory', MEMORY, '--memory-max', MOST) as kvd:
         test_bound(tap, kvd.connect())
         test_multi(tap, kvd.connect(), kvd.connect())
     with Kvd('--memory', MEMORY, '--maxmemory', '1') as kvd:
         tap.equal(kvd.connect().command('SET', 'a', '1'), OOM, 'it can be given at the start')
         test_remedies(tap, kvd, kvd.connect())
+    test_resize(tap)
+    test_refused(tap)
     test_machine(tap)
     tap.done()
 

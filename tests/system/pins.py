@@ -106,9 +106,9 @@ def harmless(tap):
 
 
 def bounded(tap):
-    """With maxmemory nobody waits for memory."""
-    with Kvd(*OPTIONS, '--maxmemory', '24MiB') as kvd, kvd.connect() as client, \
-            contextlib.ExitStack() as stack:
+    """With maxmemory it is the same."""
+    with Kvd(*OPTIONS, '--maxmemory', '24MiB', '--value-max', '8MiB') as kvd, \
+            kvd.connect() as client, contextlib.ExitStack() as stack:
         leave_unread(kvd, stack, client, 6 * MIB)
         wait_until(lambda: fill(client, 'fill', 8) == 8, 'memory below maxmemory')
         kept, dropped = counters(client, 'memory_orphaned_bytes', 'dropped_pins')

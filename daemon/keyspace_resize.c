@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+//
+// The bound on memory, changed while kvd serves. Nobody maps anything anew: offsets are laid out
+// for memory-max, and the bound is arithmetic. It rises at once. It falls as memory comes free:
+// what is free beyond what writers need is taken off it, some segments a turn, and the cleaner
+// empties others meanwhile. So whoever writes never waits for a bound that falls.
+#include "daemon/keyspace_internal.h"
+
+#include "daemon/log.h"
+
+#define RESIZE_STEP_BYTES (8u << 20) // taken off in one turn: their pages go back with it
+#define RESIZE_POLL_NS 100000000u    // nothing can be emptied: until readers leave, keys go
+#define RESIZE_SEGMENTS_LEFT 2u	     // that writers keep beyond the reserves, and a share of all
+#define RESIZE_SEGMENTS_SHARE 16u
+#define RESIZE_LIVE_PERCENT 95u // as full as segments can be packed
+
+void keyspace_set_memory(struct keyspace *keyspace, uint64_t bytes)
+{
+	struct kvs_region *region = keyspace->region;
+	keyspace->memory_wanted_bytes = bytes;
+	// The old and the new while one is overwritten.
+	keyspace->value_bytes_max = keyspace->value_bytes_limit < bytes / 2
+					    ? keyspace->value_bytes_limit
+					    : (size_t)(bytes / 2);
+	if (bytes > keyspace->memory_bytes) {
+		keyspace->memory_bytes = bytes;
+		region->memory_bytes = bytes > region->memory_bytes ? bytes : region->memory_bytes;
+	}
+	keyspace->cleaner.next_ns = 0; // the next turn begins to lower it
+}
+
+uint64_t keyspace_memory_least(const struct keyspace *keyspace)
+{
+	const struct kvs_log *log = &keyspace->log;
+	uint64_t live_bytes = 0;
+	for (uint32_t i = 0; i < log->touched_count; i++) {
+		// A segment that was put out of the way counts more than it can hold.
+		uint64_t bytes = log->segments[i].live_bytes;
+		live_bytes +=
+			bytes < log->region->segment_bytes ? bytes : log->region->segment_bytes;
+	}
+	uint64_t packed_bytes = live_bytes * 100 / RESIZE_LIVE_PERCENT;
+	uint64_t segments = (packed_bytes >> log->region->segment_shift) + 1 +
+			    keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
+	uint64_t taken = (uint64_t)log->full_count + log->retired_count;
+	return kvs_log_memory_for(log, 0) - (taken << log->region->segment_shift) +
+	       (segments << log->region->segment_shift);
+}
+
+// Takes off what is free beyond what writers need. False: there was nothing of the kind.
+static bool resize_lower(struct keyspace *keyspace)
+{
+	struct kvs_region *region = keyspace->region;
+	uint64_t over_bytes = keyspace->memory_bytes - keyspace->memory_wanted_bytes;
+	if (region->memory_bytes != keyspace->memory_bytes) {
+		// Raised for what was accepted once, and writes are refused until it has come down.
+		keyspace->memory_bytes = keyspace->memory_wanted_bytes;
+		(void)keyspace_is_over_bound(keyspace);
+		return true;
+	}
+	uint32_t free = kvs_log_segments_free(&keyspace->log);
+	uint32_t low = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + RESIZE_SEGMENTS_LEFT +
+		       kvs_log_segments_allowed(&keyspace->log) / RESIZE_SEGMENTS_SHARE;
+	uint64_t step_bytes = free > low ? (uint64_t)(free - low) << region->segment_shift : 0;
+	uint64_t most_bytes = region->segment_bytes > RESIZE_STEP_BYTES ? region->segment_bytes
+									: RESIZE_STEP_BYTES;
+	step_bytes = step_bytes < most_bytes ? step_bytes : most_bytes;
+	step_bytes = step_bytes < over_bytes ? step_bytes : over_bytes;
+	keyspace->memory_bytes -= step_bytes;
+	region->memory_bytes = keyspace->memory_bytes;
+	(void)kvs_log_trim(&keyspace->log);
+	return step_bytes > 0;
+}
+
+uint64_t keyspace_resize_turn(struct keyspace *keyspace, uint64_t now_ns)
+{
+	if (__builtin_expect(keyspace->memory_bytes <= keyspace->memory_wanted_bytes, 1)) {
+		return UINT64_MAX;
+	}
+	bool lowered = resize_lower(keyspace);
+	if (keyspace->memory_bytes <= keyspace->memory_wanted_bytes) {
+		log_notice("memory is bounded by %llu bytes now",
+			   (unsigned long long)keyspace->memory_bytes);
+		return UINT64_MAX;
+	}
+	uint64_t bytes = UINT64_MAX;
+	if (lowered ||
+	    cleaner_slice(keyspace, &bytes, now_ns + CLEANER_SLICE_NS, RESIZE_LIVE_PERCENT)) {
+		return now_ns;
+	}
+	return now_ns + RESIZE_POLL_NS;
+}

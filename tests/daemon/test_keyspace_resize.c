@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT
+//
+// The bound on memory while it is moved: up at once; down in turns, under writers who never find
+// less room for it, with every key still there and the pages gone back; not below what is stored,
+// and not past a reader who holds what was cleaned.
+#include <sys/stat.h>
+
+#include "shm/epoch.h"
+#include "tests/daemon/keyspace_fixture.h"
+
+#define LARGE_BYTES (24u << 20)
+#define SMALL_BYTES (8u << 20)
+#define VALUE_BYTES 700u
+#define KEYS 3000u
+#define TURNS_MAX 20000u
+
+static uint32_t versions[KEYS]; // what each key was set to last, 0 = never
+
+static int set_one(struct fixture *f, unsigned index)
+{
+	unsigned char value[VALUE_BYTES];
+	char key[24];
+	size_t key_bytes = (size_t)snprintf(key, sizeof(key), "key-%u", index);
+	memset(value, (int)(versions[index] + 1), sizeof(value));
+	int result = keyspace_set(f->keyspace, key, key_bytes, value, sizeof(value), 0, NULL);
+	versions[index] += result == KEYSPACE_OK;
+	return result;
+}
+
+static unsigned wrong_keys(struct fixture *f)
+{
+	unsigned wrong = 0;
+	for (unsigned i = 0; i < KEYS; i++) {
+		char key[24];
+		struct keyspace_value value;
+		size_t key_bytes = (size_t)snprintf(key, sizeof(key), "key-%u", i);
+		bool found = keyspace_get(f->keyspace, key, key_bytes, &value) == KEYSPACE_OK;
+		wrong += found != (versions[i] > 0) ||
+			 (found && ((const unsigned char *)value.value)[VALUE_BYTES - 1] !=
+					   (unsigned char)versions[i]);
+	}
+	return wrong;
+}
+
+static uint64_t file_bytes(const struct fixture *f)
+{
+	struct stat status;
+	return fstat(f->region.fd, &status) == 0 ? (uint64_t)status.st_blocks * 512 : UINT64_MAX;
+}
+
+// Writes in random places until so much memory is in use, most of it dead.
+static void use(struct fixture *f, uint64_t bytes, unsigned *random)
+{
+	while (keyspace_used_bytes(f->keyspace) < bytes) {
+		for (unsigned i = 0; i < 50; i++) {
+			*random = *random * 1103515245u + 12345u;
+			if (set_one(f, (*random >> 8) % KEYS) != KEYSPACE_OK) {
+				return;
+			}
+		}
+		kvs_store_release(&f->region.header->marks.durable_seq,
+				  f->persisted ? keyspace_last_seq(f->keyspace) : 0);
+	}
+}
+
+// Turns with a write between them, until the bound is there or the turns are used up. Returns how
+// many writes had to wait.
+static unsigned settle(struct fixture *f, uint64_t bytes, unsigned *random, bool writes)
+{
+	unsigned waited = 0;
+	for (unsigned i = 0; i < TURNS_MAX && f->region.memory_bytes != bytes; i++) {
+		*random = *random * 1103515245u + 12345u;
+		waited += writes && set_one(f, (*random >> 8) % KEYS) != KEYSPACE_OK;
+		fixture_durable(f);
+	}
+	return waited;
+}
+
+static void test_down_and_up(bool persisted)
+{
+	struct fixture f;
+	const char *policy = persisted ? "persisted" : "memory";
+	unsigned random = 7;
+	memset(versions, 0, sizeof(versions));
+	fixture_open_sized(&f, persisted, 21, LARGE_BYTES, false);
+	use(&f, LARGE_BYTES / 4 * 3, &random);
+	ok(file_bytes(&f) > SMALL_BYTES, "%s: more is in use than will be", policy);
+	keyspace_set_memory(f.keyspace, SMALL_BYTES);
+	ok_u64(f.region.memory_bytes, LARGE_BYTES, "%s: nothing happens outside a turn", policy);
+	unsigned waited = settle(&f, SMALL_BYTES, &random, true);
+	ok_u64(f.region.memory_bytes, SMALL_BYTES, "%s: the bound came down", policy);
+	ok_u64(waited, 0, "%s: G: no write waited for it", policy);
+	ok(keyspace_used_bytes(f.keyspace) <= SMALL_BYTES, "%s: G: no more is in use", policy);
+	for (unsigned i = 0; i < 1000; i++) {
+		fixture_durable(&f); // what waits for a grace period
+	}
+	ok(file_bytes(&f) <= SMALL_BYTES, "%s: the pages went back: %llu", policy,
+	   (unsigned long long)file_bytes(&f));
+	ok_u64(wrong_keys(&f), 0, "%s: every key is as it was", policy);
+	keyspace_set_memory(f.keyspace, LARGE_BYTES);
+	ok_u64(f.region.memory_bytes, LARGE_BYTES, "%s: up at once", policy);
+	use(&f, SMALL_BYTES + (4u << 20), &random);
+	ok(keyspace_used_bytes(f.keyspace) > SMALL_BYTES, "%s: and it is used", policy);
+	ok_u64(wrong_keys(&f), 0, "%s: every key is as it was", policy);
+	fixture_close(&f);
+}
+
+static void test_least(void)
+{
+	struct fixture f;
+	unsigned random = 9;
+	memset(versions, 0, sizeof(versions));
+	fixture_open_sized(&f, false, 22, LARGE_BYTES, false);
+	uint64_t empty_bytes = keyspace_memory_least(f.keyspace);
+	use(&f, LARGE_BYTES / 4 * 3, &random);
+	uint64_t least_bytes = keyspace_memory_least(f.keyspace);
+	uint64_t live_bytes = f.keyspace->live_bytes;
+	ok(least_bytes > empty_bytes + live_bytes - (2 * FIXTURE_SEGMENT_BYTES) &&
+		   least_bytes < empty_bytes + live_bytes / 8 * 9 + (4u * FIXTURE_SEGMENT_BYTES),
+	   "least is what lives, packed: %llu, alive %llu, of nothing %llu",
+	   (unsigned long long)least_bytes, (unsigned long long)live_bytes,
+	   (unsigned long long)empty_bytes);
+	uint64_t bytes = least_bytes + least_bytes / 8;
+	keyspace_set_memory(f.keyspace, bytes);
+	(void)settle(&f, bytes, &random, false);
+	ok_u64(f.region.memory_bytes, bytes, "G: somewhat more than the least is reached");
+	keyspace_set_memory(f.keyspace, FIXTURE_SEGMENT_BYTES * 8);
+	(void)settle(&f, FIXTURE_SEGMENT_BYTES * 8, &random, true);
+	ok(f.region.memory_bytes > live_bytes, "less than what lives is not");
+	ok_u64(wrong_keys(&f), 0, "and nothing is lost for trying");
+	fixture_close(&f);
+}
+
+static void test_value_limit(void)
+{
+	struct fixture f;
+	fixture_open_sized(&f, false, 23, LARGE_BYTES, false);
+	ok_u64(keyspace_value_bytes_max(f.keyspace), 1u << 20, "values as configured");
+	keyspace_set_memory(f.keyspace, 1u << 20);
+	ok_u64(keyspace_value_bytes_max(f.keyspace), 1u << 19, "G: but two fit the memory");
+	keyspace_set_memory(f.keyspace, LARGE_BYTES);
+	ok_u64(keyspace_value_bytes_max(f.keyspace), 1u << 20, "and as configured again");
+	fixture_close(&f);
+}
+
+int main(void)
+{
+	test_down_and_up(false);
+	test_down_and_up(true);
+	test_least();
+	test_value_limit();
+	return tap_done();
+}
