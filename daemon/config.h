@@ -58,18 +58,27 @@ static inline size_t config_request_bytes_max(size_t value_bytes_max, uint64_t m
 	return (value_bytes_max > batch_bytes ? value_bytes_max : batch_bytes) + framing_bytes;
 }
 
-/// Is maxmemory less than any region can have? Then it frees nothing: commands that need memory are
-/// refused while more is in use, which is always. Before it is settled it is not.
+#define CONFIG_SEGMENTS_MIN 16u // heads, reserves and room to clean
+
+/// The least that the region can be bounded by.
+static inline uint64_t config_memory_least(const struct config *config)
+{
+	uint64_t bytes = config->segment_bytes * CONFIG_SEGMENTS_MIN;
+	return bytes > KVS_MEMORY_BYTES_MIN ? bytes : KVS_MEMORY_BYTES_MIN;
+}
+
+/// Is maxmemory less than that? Then it frees nothing: commands that need memory are refused while
+/// more is in use. Before it is settled it is not.
 static inline bool config_is_bounded(const struct config *config)
 {
-	return config->maxmemory_bytes - 1 < KVS_MEMORY_BYTES_MIN - 1;
+	return config->maxmemory_bytes - 1 < config_memory_least(config) - 1;
 }
 
 /// The bound on the region: `maxmemory`, `memory` unless it was set.
 static inline uint64_t config_memory_bytes(const struct config *config)
 {
-	return config->maxmemory_bytes >= KVS_MEMORY_BYTES_MIN ? config->maxmemory_bytes
-							       : config->memory_bytes;
+	return config->maxmemory_bytes >= config_memory_least(config) ? config->maxmemory_bytes
+								      : config->memory_bytes;
 }
 
 /// Least bound on buffers with which one such request can be served: as it comes, its copy in a

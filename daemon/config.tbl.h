@@ -47,8 +47,9 @@ CONFIG_SIZE(memory_max_bytes, "memory-max", 0, 0, KVS_REGION_BYTES_MAX / 16, 0,
 	    "highest bound that may ever be set while running; 0 = the machine's memory, or "
 	    "`memory` if larger")
 CONFIG_SIZE(maxmemory_bytes, "maxmemory", 0, 0, KVS_REGION_BYTES_MAX / 16, 1,
-	    "the bound on the region that holds, up to memory-max; 0 = `memory`. Where it is less "
-	    "than 2MiB nothing is freed for it: commands that need memory are refused")
+	    "the bound on the region that holds, up to memory-max; 0 = `memory`. If it is less "
+	    "than 16 segments nothing is freed for it: commands that need memory are refused "
+	    "while more is in use")
 CONFIG_SIZE(value_bytes_max, "value-max", 0, 0, KVS_VALUE_BYTES_MAX, 0,
 	    "largest value; 0 = 64MiB or an eighth of the memory, whichever is less")
 CONFIG_SIZE(segment_bytes, "segment", 0, 0, KVS_SEGMENT_BYTES_MAX, 0,

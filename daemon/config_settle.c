@@ -18,7 +18,6 @@
 #include "daemon/remedy.h"
 
 #define CONFIG_SEGMENTS_DEFAULT_MIN 32u // the default segment leaves at least so many
-#define CONFIG_SEGMENTS_MIN 16u		// a chosen one too: heads, reserve and room to clean
 #define CONFIG_SIZE_TEXT_BYTES 32
 #define CONFIG_MEMORY_DEFAULT_MIN (UINT64_C(16) << 20) // however little there is
 
@@ -163,13 +162,6 @@ static bool maxmemory_settle(struct settle *s)
 			      "maxmemory: value-max (%s) exceeds half of %s: raise maxmemory, or "
 			      "start kvd with a lower value-max",
 			      size_text(config->value_bytes_max, other), given);
-	}
-	if (bound_bytes / config->segment_bytes < CONFIG_SEGMENTS_MIN) {
-		return refuse(
-			s,
-			"maxmemory: %s holds fewer than %u segments of %s: raise it, or start "
-			"kvd with smaller segments",
-			given, CONFIG_SEGMENTS_MIN, size_text(config->segment_bytes, other));
 	}
 	return true;
 }
