@@ -266,6 +266,7 @@ struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct k
 	if (keyspace->keys_with_expiry > 0) {
 		expire_lose(keyspace);
 	}
+	keyspace->stubs = plan->stubs;
 	keyspace->live_bytes = plan->live_bytes;
 	for (uint32_t i = 0; i < KVS_WRITERS_MAX; i++) {
 		keyspace->owners[i] =

@@ -129,20 +129,22 @@ void keyspace_op_append(struct keyspace *keyspace, struct keyspace_op *op, bool 
 uint64_t keyspace_version_gone(struct keyspace *keyspace, const struct kvs_hit *hit)
 {
 	kvs_log_live_sub(&keyspace->log, kvs_entry_offset(hit->entry), hit->view.record_bytes);
-	keyspace->live_bytes -= hit->view.record_bytes;
+	uint64_t stored_bytes = keyspace_stored_bytes(keyspace, &hit->view);
+	keyspace->live_bytes -= stored_bytes;
 	if (hit->kind == KVS_ENTRY_TOMBSTONE) {
 		return 0;
 	}
 	keyspace->keys--;
 	keyspace->keys_with_expiry -= hit->view.expiry_ms != 0;
 	uint16_t writer = kvs_record_writer(hit->view.record);
-	if ((hit->view.flags & KVS_RECORD_LARGE) == 0) {
-		keyspace_owner_sub(keyspace, writer, hit->view.record_bytes);
+	keyspace_owner_sub(keyspace, writer, stored_bytes);
+	if ((hit->view.flags & (KVS_RECORD_LARGE | KVS_RECORD_STUB)) == 0) {
 		return 0;
 	}
-	keyspace_owner_sub(keyspace, writer,
-			   (uint64_t)hit->view.record_bytes + hit->view.value_bytes);
-	keyspace->live_bytes -= hit->view.value_bytes; // the store holds it behind its record
+	if ((hit->view.flags & KVS_RECORD_STUB) != 0) {
+		keyspace->stubs--;
+		return 0;
+	}
 	uint64_t run = kvs_record_run(&hit->view).offset;
 	return kvs_large_unref(&keyspace->large, run) ? run : 0;
 }

@@ -93,6 +93,7 @@ static void forget_all(struct keyspace *keyspace, uint64_t seq)
 	keyspace_owners_flush(keyspace);
 	keyspace->keys = 0;
 	keyspace->keys_with_expiry = 0;
+	keyspace->stubs = 0;
 	expire_forget(keyspace);
 }
 

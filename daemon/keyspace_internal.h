@@ -130,6 +130,8 @@ struct keyspace {
 	struct keyspace_written written;
 	uint64_t keys;
 	uint64_t keys_with_expiry;
+	uint64_t stubs; // of the keys, those whose value is in the store alone
+	const uint64_t *judged; // the persister's word (keyspace_cold.h), NULL = none
 	uint64_t live_bytes; // of current records, large values included: what the store must hold
 	uint64_t changes;
 	uint64_t durable_seen;	// durable_seq up to which pending was worked off
@@ -222,6 +224,12 @@ enum kvs_find_result keyspace_find(struct keyspace *keyspace, uint64_t hash, con
 				   size_t key_bytes, struct kvs_hit *hit);
 /// Does a value of this size live in the large range?
 bool keyspace_is_large(const struct keyspace *keyspace, size_t value_bytes);
+/// Bytes that a version counts for, wherever its value is.
+static inline uint64_t keyspace_stored_bytes(const struct keyspace *keyspace,
+					     const struct kvs_record_view *view)
+{
+	return kvs_record_stored_bytes(view, keyspace->region->segment_bytes / 4);
+}
 /// Copies the value of an op, in one piece or several, to `at`, which has op->value_bytes.
 void keyspace_op_copy_value(const struct keyspace_op *op, unsigned char *at);
 /// Takes and fills the large run of an op that needs one. OK, WAIT or FULL.

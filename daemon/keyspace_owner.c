@@ -137,8 +137,7 @@ static uint64_t owner_replaces(struct keyspace *keyspace, const struct keyspace_
 	    hit.kind == KVS_ENTRY_TOMBSTONE || kvs_record_writer(hit.view.record) != op->writer) {
 		return 0;
 	}
-	bool large = (hit.view.flags & KVS_RECORD_LARGE) != 0;
-	return hit.view.record_bytes + (large ? hit.view.value_bytes : 0u);
+	return keyspace_stored_bytes(keyspace, &hit.view);
 }
 
 static bool owner_may_grow(const struct keyspace *keyspace, uint64_t adds, uint64_t takes)

@@ -380,8 +380,7 @@ void persist_free(struct persist *persist)
 	pthread_cond_destroy(&persist->wake);
 	pthread_mutex_destroy(&persist->mutex);
 	free(persist->compact.copy);
-	free(persist->moves.fresh);
-	free(persist->moves.ready);
+	persist_moves_fini(persist);
 	free(persist);
 }
 
@@ -404,6 +403,7 @@ struct persist *persist_new(const struct persist_options *options)
 	struct store_facts facts;
 	store_facts(options->store, &facts);
 	persist->compact.boundary = facts.next_block;
+	persist->judged = facts.oldest_block - 1;
 	persist->compact.copy = aligned_alloc(64, (STORE_BLOCK_BYTES_MAX + 63) & ~63u);
 
 	pthread_condattr_t attributes;

@@ -39,16 +39,18 @@ struct persist_options {
 	void *region_base; // header watermarks and counters
 	uint64_t start_position; // kvs_log.published form: from here on nothing is durable
 	int wake_fd; // eventfd: written after each commit, so that the loop releases replies
-	bool collect_moves; // persist_take_moves() will be called; compaction waits for it
+	bool collect_moves; // persist_next_move() will be called; compaction waits for it
 	const char *begin_why; // NULL, or why the store cannot be told yet that this life began
 	const char *renew_why; // NULL, or why the store has failed: it is written anew first of all
 };
 
-/// A record that compaction wrote anew: its place in the store is another one now.
+/// A record that compaction wrote anew, and whose key has no more than its stub in memory: its
+/// place in the store is another one now. By key, for the hash key may be another one, too.
 struct persist_move {
-	uint64_t hash;
 	uint64_t seq;
 	uint64_t place;
+	const unsigned char *key; // until the next call
+	size_t key_bytes;
 };
 
 /// Starts the thread. Returns 0 or -errno.
@@ -104,12 +106,19 @@ uint64_t persist_failed_seq(const struct persist *persist);
 /// Call with: any time. Thread must: be the loop's. Orders: nothing, a hint.
 void persist_set_live_bytes(struct persist *persist, uint64_t live_bytes);
 
-/// Takes up to `max` moves that are durable by now, oldest first; returns how many. Whoever keeps a
-/// place (a stub) must apply them, if its seq is still current. None is ever lost: while
-/// PERSIST_MOVES_MAX wait to be taken, compaction rests.
-/// Call with: collect_moves set. Thread must: be the loop's. Orders: a mutex.
-size_t persist_take_moves(struct persist *persist, struct persist_move *out, size_t max);
-#define PERSIST_MOVES_MAX (1u << 18)
+/// The next move that is durable by now, oldest first; false if there is none. Whoever keeps a
+/// place (a stub) must apply it, if its seq is still current. None is ever lost: while so much
+/// waits to be taken, compaction rests.
+/// Call with: collect_moves set. Thread must: be the loop's. Orders: a mutex, once for many.
+bool persist_next_move(struct persist *persist, struct persist_move *move);
+#define PERSIST_MOVES_BYTES_MAX (UINT64_C(8) << 20)
+
+/// A word that says up to which block of the store a value's place means nothing for sure any more:
+/// compaction judges what stands there, and tells no move of it. It only rises. Good for as long as
+/// the persister is.
+/// Orders: stored, then a full fence, then the persister looks up what stands in that block
+/// (partner: keyspace_spill(), which stores the entry and then looks at the word).
+const uint64_t *persist_judged(const struct persist *persist);
 
 /// Commits everything published, ends the thread, frees. Returns STORE_OK; or an enum store_error
 /// if the last commit failed or the store is not trusted, and `why` tells the reason and a remedy.

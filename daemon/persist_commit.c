@@ -43,6 +43,7 @@ static void lookup_once(struct persist *persist, struct persist_candidate *candi
 		case KVS_FIND_HIT:
 			candidate->current = PERSIST_CURRENT_SEQ;
 			candidate->current_seq = hit.view.seq;
+			candidate->is_stub = hit.kind == KVS_ENTRY_STUB;
 			break;
 		case KVS_FIND_ABSENT:
 			candidate->current = PERSIST_CURRENT_ABSENT;
@@ -295,6 +296,7 @@ static int attempt(struct persist *persist, bool idle)
 		.position = persist->position,
 		.target_seq = persist->durable_seq,
 	};
+	persist_moves_forget(persist);
 	int result = store_begin(store);
 	if (result != STORE_OK) {
 		return result;

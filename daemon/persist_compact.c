@@ -119,6 +119,12 @@ static int damaged(struct persist *persist, const char *what)
 	return store_refuse(persist->options.store, persist->compact.number, what);
 }
 
+void persist_announce(struct persist *persist, uint64_t number)
+{
+	kvs_store_release(&persist->judged, number); // partner: keyspace_spill()
+	kvs_fence_full();			     // partner: keyspace_spill()
+}
+
 // Loads the oldest block if none is loaded. 1: there is one, 0: none that this transaction has not
 // written itself, negative: enum store_error.
 static int load_oldest(struct persist *persist)
@@ -133,6 +139,7 @@ static int load_oldest(struct persist *persist)
 		return 0;
 	}
 	size_t bytes;
+	persist_announce(persist, facts.oldest_block);
 	int result =
 		store_read_block(persist->options.store, facts.oldest_block, compact->copy, &bytes);
 	if (result != STORE_OK) {
@@ -152,8 +159,8 @@ static void note_move(struct persist *persist, const struct persist_candidate *c
 {
 	persist->txn.compacted_rewritten_bytes += store_packed_bytes(&candidate->view);
 	if (persist->options.collect_moves && candidate->current == PERSIST_CURRENT_SEQ &&
-	    candidate->current_seq == candidate->view.seq) {
-		persist_moves_add(persist, candidate->hash, candidate->view.seq, place);
+	    candidate->current_seq == candidate->view.seq && candidate->is_stub) {
+		persist_moves_add(persist, &candidate->view, place);
 	}
 }
 

@@ -58,6 +58,7 @@ struct persist_candidate {
 	uint64_t hash;
 	uint64_t current_seq;
 	enum persist_current current;
+	bool is_stub;	 // that is current
 	uint32_t offset; // in its block's payload; compaction only
 };
 
@@ -73,7 +74,6 @@ struct persist_txn {
 	uint64_t compacted_blocks;
 	uint64_t compacted_visited_bytes;
 	uint64_t compacted_rewritten_bytes;
-	size_t moves_count;	// of `moves.fresh`
 	uint32_t writers;	// of the table of users, stored with it
 	bool compaction_failed; // the failure came from reading an old block
 	const char *failure;	// text of a failure that is not the store's
@@ -90,13 +90,20 @@ struct persist_compact {
 	bool broken;	    // a damaged block was found: no more compaction
 };
 
-/// Moves of records: `fresh` of the open transaction, `ready` of committed ones.
+/// Moves one behind the other, each with its key.
+struct persist_moves_list {
+	unsigned char *bytes;
+	size_t used;
+	size_t capacity;
+};
+
+/// Moves of records: `fresh` of the open transaction, `ready` of committed ones, `taken` those that
+/// the loop is going through.
 struct persist_moves {
-	struct persist_move *fresh;
-	size_t fresh_capacity;
-	struct persist_move *ready; // PERSIST_MOVES_MAX and what one transaction may add; mutex
-	size_t ready_count;	    // mutex
-	size_t ready_capacity;	    // mutex
+	struct persist_moves_list fresh; // the persister's
+	struct persist_moves_list ready; // the most that may wait, and a transaction's more; mutex
+	struct persist_moves_list taken; // the loop's
+	size_t taken_done;
 };
 
 struct persist {
@@ -117,6 +124,7 @@ struct persist {
 	uint64_t distrusted;	 // set by persist_distrust(), taken back by the persister, release
 	uint64_t renewals;	 // stores written anew; written by the persister, relaxed
 	uint64_t moves_waiting;	 // compaction rests until moves are taken
+	uint64_t judged;	 // persist_judged(); written by the persister
 
 	pthread_mutex_t mutex; // guards the next four
 	pthread_cond_t wake;
@@ -207,12 +215,19 @@ bool persist_compact_idle_wanted(struct persist *persist);
 /// STORE_OK or an enum store_error (the transaction is gone then).
 int persist_compact(struct persist *persist, bool idle);
 
+/// What stands up to this block is about to be looked up: from now on no value that has its place
+/// there becomes a stub unseen (persist_judged()).
+void persist_announce(struct persist *persist, uint64_t number);
+
 /// Forgets a half-compacted block: after a failure its number may mean another one.
 void persist_compact_reset(struct persist *persist);
 
-/// Remembers a move in the open transaction. False if memory is short: then the record must not
-/// move.
+/// Makes room for the moves of a group of records. False if memory is short: then none must move.
 bool persist_moves_reserve(struct persist *persist);
-void persist_moves_add(struct persist *persist, uint64_t hash, uint64_t seq, uint64_t place);
+/// Remembers a move in the open transaction.
+void persist_moves_add(struct persist *persist, const struct kvs_record_view *view, uint64_t place);
+/// The transaction begins anew: its moves so far have not happened.
+void persist_moves_forget(struct persist *persist);
+void persist_moves_fini(struct persist *persist);
 /// The transaction was committed: its moves can be taken.
 void persist_moves_publish(struct persist *persist);

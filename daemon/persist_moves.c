@@ -2,76 +2,111 @@
 //
 // Moves: which records stand elsewhere in the store after compaction. Whoever keeps a place needs
 // every one of them, so none is dropped: while many wait to be taken, compaction rests, and one
-// transaction adds a bounded number.
+// transaction adds a bounded number. Only stubs keep places that must hold. A value whose place is
+// a former one is told from others by the block's number (persist_judged()), and the loop does not
+// have to search for each record that is moved.
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/persist_internal.h"
 
+// A move as it stands in a list, followed by its key.
+struct move_head {
+	uint64_t seq;
+	uint64_t place;
+	uint64_t key_bytes;
+};
+
+#define MOVE_BYTES_MAX (sizeof(struct move_head) + ((KVS_KEY_BYTES_MAX + 7) & ~7u))
+#define MOVES_GROUP_BYTES (PERSIST_GROUP_RECORDS * MOVE_BYTES_MAX)
+#define MOVES_FIRST_BYTES (4 * MOVES_GROUP_BYTES)
+
+static bool list_reserve(struct persist_moves_list *list, size_t capacity)
+{
+	if (list->capacity >= capacity) {
+		return true;
+	}
+	unsigned char *bytes = realloc(list->bytes, capacity);
+	if (bytes == NULL) {
+		return false;
+	}
+	list->bytes = bytes;
+	list->capacity = capacity;
+	return true;
+}
+
 bool persist_moves_reserve(struct persist *persist)
 {
 	struct persist_moves *moves = &persist->moves;
-	if (persist->txn.moves_count + PERSIST_GROUP_RECORDS <= moves->fresh_capacity) {
+	size_t capacity = moves->fresh.capacity == 0 ? MOVES_FIRST_BYTES : moves->fresh.capacity;
+	while (capacity < moves->fresh.used + MOVES_GROUP_BYTES) {
+		capacity *= 2;
+	}
+	if (capacity == moves->fresh.capacity) {
 		return true;
 	}
-	size_t capacity = moves->fresh_capacity == 0 ? 4096 : moves->fresh_capacity * 2;
-	if (capacity > PERSIST_MOVES_MAX) {
+	if (capacity > PERSIST_MOVES_BYTES_MAX) {
 		return false;
 	}
-	struct persist_move *fresh = realloc(moves->fresh, capacity * sizeof(*fresh));
-	if (fresh == NULL) {
-		return false;
-	}
-	moves->fresh = fresh;
 	// Room to publish what this transaction may collect is made now, while it can still
 	// decline.
 	pthread_mutex_lock(&persist->mutex);
-	size_t ready_capacity = PERSIST_MOVES_MAX + capacity;
-	struct persist_move *ready = realloc(moves->ready, ready_capacity * sizeof(*ready));
-	if (ready != NULL) {
-		moves->ready = ready;
-		moves->ready_capacity = ready_capacity;
-		moves->fresh_capacity = capacity;
-	}
+	bool good = list_reserve(&moves->ready, PERSIST_MOVES_BYTES_MAX + capacity);
 	pthread_mutex_unlock(&persist->mutex);
-	return ready != NULL;
+	return good && list_reserve(&moves->fresh, capacity);
 }
 
-void persist_moves_add(struct persist *persist, uint64_t hash, uint64_t seq, uint64_t place)
+void persist_moves_add(struct persist *persist, const struct kvs_record_view *view, uint64_t place)
 {
-	persist->moves.fresh[persist->txn.moves_count++] =
-		(struct persist_move){ .hash = hash, .seq = seq, .place = place };
+	struct persist_moves_list *fresh = &persist->moves.fresh;
+	const struct move_head head = {
+		.seq = view->seq,
+		.place = place,
+		.key_bytes = view->key_bytes,
+	};
+	memcpy(fresh->bytes + fresh->used, &head, sizeof(head));
+	memcpy(fresh->bytes + fresh->used + sizeof(head), view->key, view->key_bytes);
+	fresh->used += sizeof(head) + ((view->key_bytes + 7) & ~(size_t)7);
+}
+
+void persist_moves_forget(struct persist *persist)
+{
+	persist->moves.fresh.used = 0;
 }
 
 void persist_moves_publish(struct persist *persist)
 {
 	struct persist_moves *moves = &persist->moves;
-	if (persist->txn.moves_count == 0) {
+	if (moves->fresh.used == 0) {
 		return;
 	}
 	pthread_mutex_lock(&persist->mutex);
-	// Fits: compaction rests from PERSIST_MOVES_MAX on.
-	memcpy(moves->ready + moves->ready_count, moves->fresh,
-	       persist->txn.moves_count * sizeof(*moves->fresh));
-	moves->ready_count += persist->txn.moves_count;
-	if (moves->ready_count >= PERSIST_MOVES_MAX) {
+	// Fits: compaction rests from PERSIST_MOVES_BYTES_MAX on, and no list that takes the place
+	// of this one is shorter.
+	memcpy(moves->ready.bytes + moves->ready.used, moves->fresh.bytes, moves->fresh.used);
+	moves->ready.used += moves->fresh.used;
+	if (moves->ready.used >= PERSIST_MOVES_BYTES_MAX) {
 		kvs_store_release(&persist->moves_waiting, 1); // partner: persist_compact()
 	}
 	pthread_mutex_unlock(&persist->mutex);
+	moves->fresh.used = 0;
 }
 
-size_t persist_take_moves(struct persist *persist, struct persist_move *out, size_t max)
+// What is ready becomes what the loop goes through. False if there is nothing, or no memory for as
+// long a list now.
+static bool take_ready(struct persist *persist)
 {
 	struct persist_moves *moves = &persist->moves;
 	pthread_mutex_lock(&persist->mutex);
-	size_t count = moves->ready_count < max ? moves->ready_count : max;
-	if (count > 0) {
-		memcpy(out, moves->ready, count * sizeof(*out));
-		moves->ready_count -= count;
-		memmove(moves->ready, moves->ready + count, moves->ready_count * sizeof(*out));
+	bool taken = moves->ready.used > 0 && list_reserve(&moves->taken, moves->ready.capacity);
+	if (taken) {
+		struct persist_moves_list empty = moves->taken;
+		empty.used = 0;
+		moves->taken = moves->ready;
+		moves->ready = empty;
+		moves->taken_done = 0;
 	}
-	bool resumes = moves->ready_count == 0 && kvs_load_relaxed(&persist->moves_waiting) != 0;
-	if (resumes) {
+	if (taken && kvs_load_relaxed(&persist->moves_waiting) != 0) {
 		kvs_store_release(&persist->moves_waiting, 0); // partner: persist_compact()
 		if (kvs_load_relaxed(&persist->sleeping) == PERSIST_SLEEP_IDLE) {
 			kvs_store_relaxed(&persist->sleeping, PERSIST_AWAKE);
@@ -79,5 +114,36 @@ size_t persist_take_moves(struct persist *persist, struct persist_move *out, siz
 		}
 	}
 	pthread_mutex_unlock(&persist->mutex);
-	return count;
+	return taken;
+}
+
+bool persist_next_move(struct persist *persist, struct persist_move *move)
+{
+	struct persist_moves *moves = &persist->moves;
+	if (moves->taken_done == moves->taken.used && !take_ready(persist)) {
+		return false;
+	}
+	struct move_head head;
+	const unsigned char *at = moves->taken.bytes + moves->taken_done;
+	memcpy(&head, at, sizeof(head));
+	*move = (struct persist_move){
+		.seq = head.seq,
+		.place = head.place,
+		.key = at + sizeof(head),
+		.key_bytes = head.key_bytes,
+	};
+	moves->taken_done += sizeof(head) + ((head.key_bytes + 7) & ~(size_t)7);
+	return true;
+}
+
+void persist_moves_fini(struct persist *persist)
+{
+	free(persist->moves.fresh.bytes);
+	free(persist->moves.ready.bytes);
+	free(persist->moves.taken.bytes);
+}
+
+const uint64_t *persist_judged(const struct persist *persist)
+{
+	return &persist->judged;
 }

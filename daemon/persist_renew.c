@@ -102,6 +102,11 @@ static int renew(struct persist *persist)
 	if (result != STORE_OK) {
 		return result;
 	}
+	struct store_facts facts;
+	store_facts(store, &facts);
+	// Of values that the walk writes nobody is told the new place; nor do the old ones mean
+	// anything to the store that comes, or are known again if this fails.
+	persist_announce(persist, facts.next_block - 1);
 	struct table_copy copy;
 	enum table_copy_reach reach = TABLE_COPY_NOT_YET;
 	result = walk_table(persist, &copy);

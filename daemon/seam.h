@@ -50,6 +50,8 @@ extern const struct seam seam_system;
 	X(commit_after, "a transaction is committed, durable_seq not yet published")              \
 	X(durable_published, "durable_seq is published, waiting replies not yet sent")            \
 	X(cleaner_copied, "a survivor is published, its old segment not yet retired")             \
+	X(stub_published, "a stub is in its value's place, which has not been given back")        \
+	X(value_promoted, "a value is back in its stub's place, its counts are not")              \
 	X(split_filled, "a split's new chain is filled, the root not yet published")              \
 	X(split_published, "the root is published, moved entries not yet cleared")                \
 	X(flush_published, "a FLUSHALL's root is published, applied_seq not yet moved")           \

@@ -80,6 +80,7 @@ struct kvs_adopt {
 	uint64_t entries; // that stay, tombstones included
 	uint64_t keys;
 	uint64_t keys_with_expiry;
+	uint64_t stubs; // keys whose value is in the store alone
 	uint64_t live_bytes; // of current records, large values included
 	struct kvs_adopt_owner *owners; // KVS_WRITERS_MAX, by the writer index of records
 	uint64_t unpersisted_large_bytes;

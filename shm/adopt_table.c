@@ -67,6 +67,17 @@ static bool note_tombstone(struct look *look)
 	return true;
 }
 
+// What a stub stands for is in the store, and nothing else in its record says where.
+static bool stub_is_sound(const struct kvs_adopt *plan, const struct kvs_hit *hit)
+{
+	bool is_stub = (hit->view.flags & KVS_RECORD_STUB) != 0;
+	if (!is_stub || hit->kind != KVS_ENTRY_STUB) {
+		return !is_stub && hit->kind != KVS_ENTRY_STUB;
+	}
+	return (hit->view.flags & KVS_RECORD_LARGE) == 0 && hit->view.seq <= plan->durable_seq &&
+	       kvs_load_relaxed(&hit->view.record->place) != 0;
+}
+
 // Is the entry one that a writer can have made? Fills hit and hash.
 static bool entry_is_sound(struct look *look, uint64_t entry)
 {
@@ -88,7 +99,8 @@ static bool entry_is_sound(struct look *look, uint64_t entry)
 	bool in_use = segment->state == KVS_SEGMENT_HEAD || segment->state == KVS_SEGMENT_SURVIVOR;
 	if (!in_use || offset + hit->view.record_bytes > segment->used_bytes ||
 	    ((hit->view.flags & KVS_RECORD_LARGE) != 0) != (hit->kind == KVS_ENTRY_LARGE) ||
-	    ((hit->view.flags & KVS_RECORD_TOMBSTONE) != 0) != (hit->kind == KVS_ENTRY_TOMBSTONE)) {
+	    ((hit->view.flags & KVS_RECORD_TOMBSTONE) != 0) != (hit->kind == KVS_ENTRY_TOMBSTONE) ||
+	    !stub_is_sound(plan, hit)) {
 		return false;
 	}
 	look->hash = kvs_map_hash(map, hit->view.key, hit->view.key_bytes);
@@ -104,7 +116,8 @@ static bool count_entry(struct look *look)
 	struct kvs_segment *segment = &plan->segments[at >> plan->region->segment_shift];
 	segment->live_bytes += view->record_bytes;
 	segment->last_seq = view->seq > segment->last_seq ? view->seq : segment->last_seq;
-	plan->live_bytes += view->record_bytes;
+	uint64_t stored_bytes = kvs_record_stored_bytes(view, plan->region->segment_bytes / 4);
+	plan->live_bytes += stored_bytes;
 	plan->entries++;
 	if (look->hit.kind == KVS_ENTRY_TOMBSTONE) {
 		return note_tombstone(look);
@@ -113,13 +126,9 @@ static bool count_entry(struct look *look)
 	plan->keys_with_expiry += view->expiry_ms != 0;
 	struct kvs_adopt_owner *owner = &plan->owners[kvs_record_writer(view->record)];
 	owner->keys++;
-	owner->bytes += view->record_bytes;
-	if ((view->flags & KVS_RECORD_LARGE) != 0) {
-		owner->bytes += view->value_bytes;
-		plan->live_bytes += view->value_bytes;
-		return kvs_adopt_note_run(plan, view, true);
-	}
-	return true;
+	owner->bytes += stored_bytes;
+	plan->stubs += look->hit.kind == KVS_ENTRY_STUB;
+	return (view->flags & KVS_RECORD_LARGE) == 0 || kvs_adopt_note_run(plan, view, true);
 }
 
 // The slot of an earlier entry of this chain for the same key, or NULL.

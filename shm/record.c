@@ -73,6 +73,25 @@ uint32_t kvs_record_write(void *at, const struct kvs_record_spec *spec)
 	return total;
 }
 
+uint32_t kvs_record_write_stub(void *at, const struct kvs_record_view *view, uint64_t place)
+{
+	struct kvs_record_spec spec = {
+		.key = view->key,
+		.key_bytes = view->key_bytes,
+		.value_bytes = view->value_bytes,
+		.seq = view->seq,
+		.time_ms = kvs_record_time_ms(view->record),
+		.expiry_ms = view->expiry_ms,
+		.writer = kvs_record_writer(view->record),
+		// It stands alone, wherever the batch of its value went on.
+		.flags = KVS_RECORD_STUB,
+	};
+	uint32_t bytes = kvs_record_write(at, &spec);
+	struct kvs_record *record = at;
+	kvs_store_relaxed(&record->place, place); // before the entry's release store
+	return bytes;
+}
+
 int kvs_record_crc_ok(const struct kvs_record_view *view)
 {
 	const unsigned char *at = (const unsigned char *)view->record;

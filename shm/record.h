@@ -109,6 +109,12 @@ struct kvs_record_spec {
 /// entry's release store publishes it.
 uint32_t kvs_record_write(void *at, const struct kvs_record_spec *spec);
 
+/// Bytes of the stub that a record can leave in memory when its value is in the store alone.
+static inline uint32_t kvs_record_stub_bytes(uint32_t key_bytes, int has_expiry)
+{
+	return (uint32_t)kvs_record_bytes(key_bytes, 0, has_expiry);
+}
+
 /// Parses the record at `at`, of which `limit` bytes may be read. Returns 0 and fills `view`, or -1
 /// if it does not describe a record that lies within the limit. Checks bounds and flags, not the
 /// crc. Inline because every get runs it.
@@ -152,6 +158,32 @@ static inline int kvs_record_parse(const void *at, uint64_t limit, struct kvs_re
 	view->payload_bytes = payload_bytes;
 	view->record_bytes = (uint32_t)total;
 	return 0;
+}
+
+/// Writes the stub of a value (or of a stub) with this place in the store: the same version, of the
+/// same writer and time. `at` as for kvs_record_write(), kvs_record_stub_bytes() long. Returns its
+/// length.
+/// Call with: a view of a version that is no removal. Thread, orders: as kvs_record_write().
+uint32_t kvs_record_write_stub(void *at, const struct kvs_record_view *view, uint64_t place);
+
+/// Bytes that a version counts for, whether its value is in memory or not: its record, with the
+/// value, large if it has more than `inline_bytes_max`. So much the store holds of it, its owner is
+/// charged, and is live.
+static inline uint64_t kvs_record_stored_bytes(const struct kvs_record_view *view,
+					       uint64_t inline_bytes_max)
+{
+	if (__builtin_expect((view->flags & (KVS_RECORD_STUB | KVS_RECORD_LARGE)) == 0, 1)) {
+		return view->record_bytes;
+	}
+	if ((view->flags & KVS_RECORD_STUB) == 0) {
+		return (uint64_t)view->record_bytes + view->value_bytes;
+	}
+	int has_expiry = (view->flags & KVS_RECORD_EXPIRY) != 0;
+	if (view->value_bytes <= inline_bytes_max) {
+		return kvs_record_bytes(view->key_bytes, view->value_bytes, has_expiry);
+	}
+	return kvs_record_bytes(view->key_bytes, sizeof(struct kvs_run), has_expiry) +
+	       view->value_bytes;
 }
 
 /// True if the crc of a parsed record is right (for LARGE: of the record, not of the run).

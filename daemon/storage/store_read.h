@@ -4,7 +4,7 @@
 // value is only in the store needs. A place is a block's number and an offset. Blocks never change
 // and their numbers are never used twice, in a store that is written anew neither, so a place means
 // one record for ever; but compaction appends records anew and deletes the block, and then nothing
-// stands there. Whoever keeps a place is told the new one (persist_take_moves()).
+// stands there. Whoever keeps a place is told the new one (persist_next_move()).
 //
 // What is found is believed only if it is the record that was asked for: block and record have
 // their checksums, and key and version are compared.

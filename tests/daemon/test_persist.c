@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The persister's thread: when it commits, what it leaves out, what it says when the disk is full
-// and that it goes on by itself, and where records stand after compaction has moved them. E: what
-// was reported durable is in the store.
+// and that it goes on by itself. E: what was reported durable is in the store.
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
@@ -316,90 +315,6 @@ static void test_uncompacted(const char *dir)
 	store_close(store);
 }
 
-#define COMPACTION_KEYS 10000u
-#define SEQS_MASK 0xffffu // seqs stay below it here
-
-static uint64_t moved_place[SEQS_MASK + 1]; // by seq; 0 = never moved
-
-// Takes all moves that are ready; returns how many.
-static uint64_t take_moves(struct life *life)
-{
-	static struct persist_move moves[4096];
-	uint64_t taken = 0;
-	size_t count;
-	while ((count = persist_take_moves(life->persist, moves, 4096)) > 0) {
-		for (size_t i = 0; i < count; i++) {
-			moved_place[moves[i].seq & SEQS_MASK] = moves[i].place;
-		}
-		taken += count;
-	}
-	return taken;
-}
-
-// Random overwrites, committed as they come. Returns how many records were moved meanwhile.
-static uint64_t overwrite(struct life *life, unsigned writes)
-{
-	uint64_t state = tap_seed(5);
-	uint64_t moved = 0;
-	for (unsigned i = 0; i < writes; i++) {
-		uint64_t size = tap_random(&state) % 1000 == 0 ? 80000 : 200;
-		uint64_t seq = set(life, (unsigned)(tap_random(&state) % COMPACTION_KEYS), i, size);
-		if (i % 50 == 0) {
-			persist_set_live_bytes(life->persist, keyspace_live_bytes(life->keyspace));
-			persist_request(life->persist, seq);
-			moved += take_moves(life);
-		}
-		if (i % 500 == 0) {
-			(void)life_wait(life, seq);
-			cleaner_turn(life->keyspace, seam_system.monotonic_ns());
-		}
-	}
-	return moved;
-}
-
-// G: the file follows the live bytes, and every record can be found at its place.
-static void test_compaction(const char *dir)
-{
-	struct life life;
-	struct life_options options = options_of(dir, PERSIST_GROUP);
-	options.collect_moves = true;
-	life_begin(&life, &options);
-	uint64_t moved = overwrite(&life, 60000);
-	persist_set_live_bytes(life.persist, keyspace_live_bytes(life.keyspace));
-	uint64_t seq = set(&life, COMPACTION_KEYS, 1, 10);
-	persist_request(life.persist, seq);
-	ok(life_wait(&life, seq), "60000 overwrites are durable");
-	uint64_t live = keyspace_live_bytes(life.keyspace);
-	uint64_t log = life_counter(&life, KVS_COUNTER_store_bytes);
-	ok(log <= live * 21 / 10, "the log holds %llu bytes for %llu live ones",
-	   (unsigned long long)log, (unsigned long long)live);
-	ok(moved > 0, "%llu records were moved", (unsigned long long)moved);
-
-	// No more compaction: with much allowed, and a commit after that, none is under way.
-	persist_set_live_bytes(life.persist, UINT64_C(1) << 40);
-	seq = set(&life, COMPACTION_KEYS, 1, 10);
-	persist_request(life.persist, seq);
-	ok(life_wait(&life, seq), "one more commit");
-	(void)take_moves(&life);
-	static uint64_t seqs[COMPACTION_KEYS];
-	static uint64_t places[COMPACTION_KEYS];
-	for (unsigned i = 0; i < COMPACTION_KEYS; i++) {
-		char key[32];
-		seqs[i] = life_lookup(&life, key, make_key(key, i), &places[i]);
-		uint64_t moved_to = moved_place[seqs[i] & SEQS_MASK];
-		places[i] = moved_to != 0 ? moved_to : places[i];
-	}
-	ok_int(life_end(&life), 0, "stopped");
-	look_into(dir, &found);
-	unsigned lost = 0;
-	for (unsigned i = 0; i < COMPACTION_KEYS; i++) {
-		lost += seqs[i] != 0 && found.place_of_seq[seqs[i] & SEQS_MASK] != places[i];
-	}
-	ok_u64(lost, 0, "every current record stands where its place, or its move, says");
-	char why[600];
-	ok_int(store_probe(dir, why, sizeof(why)), STORE_OK, "the probe finds nothing wrong");
-}
-
 // A line of a thread's file in /proc, "" if there is none.
 static void thread_line(const char *thread, const char *file, const char *start, char line[256])
 {
@@ -459,9 +374,8 @@ int main(int argc, char **argv)
 	if (fixture_is_probe(argc, argv, &code)) {
 		return code;
 	}
-	static void (*const tests[])(const char *dir) = { test_group,	   test_lazy,
-							  test_full,	   test_uncompacted,
-							  test_compaction, test_signals };
+	static void (*const tests[])(const char *dir) = { test_group, test_lazy, test_full,
+							  test_uncompacted, test_signals };
 	for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
 		char dir[FIXTURE_PATH_BYTES];
 		fixture_dir(dir);

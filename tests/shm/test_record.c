@@ -116,6 +116,39 @@ static void test_round_trip(uint64_t *random)
 	ok_u64(bad_padding, 0, "padding is zero: old bytes do not leak");
 }
 
+// The stub of any value, and of a stub: the same version, and it counts for what the value did.
+static void test_stub(uint64_t *random)
+{
+	static struct sample s;
+	static _Alignas(8) unsigned char value[4096];
+	static _Alignas(8) unsigned char stub[1024];
+	unsigned bad = 0;
+	for (unsigned round = 0; round < 2000; round++) {
+		struct kvs_record_view view;
+		struct kvs_record_view left;
+		sample_fill(&s, random);
+		if (s.spec.flags & KVS_RECORD_TOMBSTONE) {
+			continue;
+		}
+		// A value is large if it has more than `most`, as it is where values are written.
+		bool large = (s.spec.flags & KVS_RECORD_LARGE) != 0 && s.spec.value_bytes > 0;
+		uint64_t most = s.spec.value_bytes;
+		most = large ? tap_random(random) % most : most;
+		(void)kvs_record_write(value, &s.spec);
+		bad += kvs_record_parse(value, sizeof(value), &view) != 0;
+		uint32_t bytes = kvs_record_stub_bytes(view.key_bytes, view.expiry_ms != 0);
+		bad += kvs_record_write_stub(stub, &view, 77) != bytes;
+		s.spec.flags = KVS_RECORD_STUB;
+		s.spec.payload_bytes = 0;
+		bad += kvs_record_parse(stub, bytes, &left) != 0 || !same(&left, &s.spec) ||
+		       !kvs_record_crc_ok(&left) || left.record->place != 77;
+		bool inline_value = (view.flags & (KVS_RECORD_STUB | KVS_RECORD_LARGE)) == 0;
+		bad += (inline_value || large) &&
+		       kvs_record_stored_bytes(&left, most) != kvs_record_stored_bytes(&view, most);
+	}
+	ok_u64(bad, 0, "a stub is its value's version, and counts for as much");
+}
+
 static void test_truncation(uint64_t *random)
 {
 	static struct sample s;
@@ -234,6 +267,7 @@ int main(void)
 	uint64_t random = tap_seed(4);
 	open_buffer();
 	test_round_trip(&random);
+	test_stub(&random);
 	test_truncation(&random);
 	test_flipped_bits(&random);
 	test_any_bytes(&random);

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+//
+// Stubs and values are copied to survivor segments, as the cleaner copies records, and for the same
+// reason: only new versions stand in the log's heads. The old record is dead from then on, and
+// stays for who reads it until its segment's grace period is over.
+//
+// The one thing that may go wrong is compaction. It looks records up, appends those that are
+// current anew, and deletes the block; and it tells the new place of what it saw to be a stub. If
+// it saw the value, and a stub with the old place was published behind its back, the value would be
+// lost. So it says which block it looks at before it looks anything up (persist_judged()), and a
+// stub is looked at once more after it is published:
+//
+//     writer                              persister
+//     entry = stub                        judged = block
+//     full fence                          full fence
+//     place above judged? else undo       entry: stub or value?
+//
+// One of the two sees what the other stored.
+#include "daemon/keyspace_cold.h"
+
+#include <string.h>
+
+#include "daemon/keyspace_internal.h"
+#include "shm/crc32c.h"
+
+void keyspace_set_judged(struct keyspace *keyspace, const uint64_t *judged)
+{
+	keyspace->judged = judged;
+}
+
+uint64_t keyspace_count_stubs(const struct keyspace *keyspace)
+{
+	return keyspace->stubs;
+}
+
+// The entry of a key that has a value, or a stub of one.
+static bool find(struct keyspace *keyspace, const void *key, size_t key_bytes, uint64_t *hash,
+		 struct kvs_hit *hit)
+{
+	*hash = keyspace_hash(keyspace, key, key_bytes);
+	return keyspace_find(keyspace, *hash, key, key_bytes, hit) == KVS_FIND_HIT &&
+	       hit->kind != KVS_ENTRY_TOMBSTONE;
+}
+
+static bool find_stub(struct keyspace *keyspace, const void *key, size_t key_bytes, uint64_t seq,
+		      uint64_t *hash, struct kvs_hit *hit)
+{
+	return find(keyspace, key, key_bytes, hash, hit) && hit->kind == KVS_ENTRY_STUB &&
+	       hit->view.seq == seq;
+}
+
+// Can the place be relied on? Acquire: it was the last word before (partner: persist_judged()).
+static bool place_holds(const struct keyspace *keyspace, uint64_t place)
+{
+	return kvs_place_block(place) > kvs_load_acquire(keyspace->judged);
+}
+
+static enum keyspace_cold_result may_spill(const struct keyspace *keyspace,
+					   const struct kvs_hit *hit)
+{
+	const struct kvs_record_view *view = &hit->view;
+	if (hit->kind == KVS_ENTRY_STUB || keyspace->judged == NULL) {
+		return KEYSPACE_COLD_OTHER;
+	}
+	// Nor has a backup passed it by then, which follows the log with the persister.
+	if (view->seq > keyspace->durable_seen) {
+		return KEYSPACE_COLD_UNDURABLE;
+	}
+	int has_expiry = (view->flags & KVS_RECORD_EXPIRY) != 0;
+	if (kvs_record_stub_bytes(view->key_bytes, has_expiry) >= view->record_bytes &&
+	    (view->flags & KVS_RECORD_LARGE) == 0) {
+		return KEYSPACE_COLD_SMALL;
+	}
+	// Relaxed: written before it was durable (partner: persist_append()).
+	uint64_t place = kvs_load_relaxed(&view->record->place);
+	return place_holds(keyspace, place) ? KEYSPACE_COLD_DONE : KEYSPACE_COLD_UNPLACED;
+}
+
+// The other copy of the record counts now.
+static void recount(struct keyspace *keyspace, const struct kvs_hit *hit, uint64_t offset,
+		    uint32_t record_bytes)
+{
+	kvs_log_live_sub(&keyspace->log, kvs_entry_offset(hit->entry), hit->view.record_bytes);
+	kvs_log_live_add(&keyspace->log, offset, record_bytes);
+	expire_moved(keyspace, offset, hit->view.expiry_ms);
+}
+
+static void free_run(struct keyspace *keyspace, const struct kvs_hit *hit)
+{
+	if ((hit->view.flags & KVS_RECORD_LARGE) == 0) {
+		return;
+	}
+	uint64_t run = kvs_record_run(&hit->view).offset;
+	if (kvs_large_unref(&keyspace->large, run)) {
+		// Older versions that name it are durable, as this one is: only readers may look.
+		keyspace_limbo_run(keyspace, run);
+	}
+}
+
+enum keyspace_cold_result keyspace_spill(struct keyspace *keyspace, const void *key,
+					 size_t key_bytes)
+{
+	uint64_t hash;
+	uint64_t to;
+	struct kvs_hit hit;
+	if (!find(keyspace, key, key_bytes, &hash, &hit)) {
+		return KEYSPACE_COLD_OTHER;
+	}
+	enum keyspace_cold_result may = may_spill(keyspace, &hit);
+	if (may != KEYSPACE_COLD_DONE) {
+		return may;
+	}
+	uint64_t place = kvs_load_relaxed(&hit.view.record->place); // as in may_spill()
+	uint32_t bytes = kvs_record_stub_bytes(hit.view.key_bytes, hit.view.expiry_ms != 0);
+	void *at = kvs_log_append_survivor(&keyspace->log, bytes, hit.view.seq, &to);
+	if (at == NULL) {
+		return KEYSPACE_COLD_NO_ROOM;
+	}
+	(void)kvs_record_write_stub(at, &hit.view, place);
+	kvs_table_replace(&keyspace->table, hash, hit.slot,
+			  kvs_entry_make(hash, KVS_ENTRY_STUB, bytes, to));
+	SEAM_CRASH(stub_published);
+	kvs_fence_full(); // partner: the persister's, behind its word
+	if (!place_holds(keyspace, place)) {
+		// It may have been seen as a value. Nothing has happened but that.
+		kvs_table_replace(&keyspace->table, hash, hit.slot, hit.entry);
+		return KEYSPACE_COLD_UNPLACED;
+	}
+	recount(keyspace, &hit, to, bytes);
+	keyspace->stubs++;
+	free_run(keyspace, &hit);
+	return KEYSPACE_COLD_DONE;
+}
+
+// A run with the value in it, for a stub of a large one.
+static bool take_run(struct keyspace *keyspace, const void *value, size_t value_bytes,
+		     struct kvs_run *run)
+{
+	if (kvs_large_take(&keyspace->large, value_bytes, &run->offset) != 0) {
+		return false;
+	}
+	(void)kvs_log_trim(&keyspace->log);
+	unsigned char *at = keyspace->region->base + run->offset;
+	memcpy(at, value, value_bytes);
+	run->crc = kvs_crc32c(0, at, value_bytes);
+	return true;
+}
+
+// Is there so much more than writes need, without anything being freed for it?
+static bool has_room(struct keyspace *keyspace, uint64_t record_bytes, uint64_t large_bytes)
+{
+	const struct kvs_log *log = &keyspace->log;
+	uint64_t segment_bytes = keyspace->region->segment_bytes;
+	uint64_t segments = (large_bytes + segment_bytes - 1) / segment_bytes;
+	bool fits = log->survivor.segment != KVS_SEGMENT_NONE &&
+		    log->survivor.offset + record_bytes <= segment_bytes;
+	segments += fits ? 0 : 1;
+	return segments == 0 || kvs_log_segments_free(log) >=
+					keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + segments;
+}
+
+static enum keyspace_cold_result put_back(struct keyspace *keyspace, const struct kvs_hit *hit,
+					  uint64_t hash, const void *value)
+{
+	const struct kvs_record_view *view = &hit->view;
+	bool large = keyspace_is_large(keyspace, view->value_bytes);
+	struct kvs_run run = { 0 };
+	struct kvs_record_spec spec = {
+		.key = view->key,
+		.key_bytes = view->key_bytes,
+		.payload = large ? (const void *)&run : value,
+		.payload_bytes = large ? (uint32_t)sizeof(run) : view->value_bytes,
+		.value_bytes = view->value_bytes,
+		.seq = view->seq,
+		.time_ms = kvs_record_time_ms(view->record),
+		.expiry_ms = view->expiry_ms,
+		.writer = kvs_record_writer(view->record),
+		.flags = large ? KVS_RECORD_LARGE : 0,
+	};
+	uint64_t to;
+	uint64_t large_bytes = large ? kvs_large_bytes(view->value_bytes) : 0;
+	uint32_t bytes =
+		(uint32_t)kvs_record_bytes(spec.key_bytes, spec.payload_bytes, spec.expiry_ms != 0);
+	if (!has_room(keyspace, bytes, large_bytes) ||
+	    (large && !take_run(keyspace, value, view->value_bytes, &run))) {
+		return KEYSPACE_COLD_NO_ROOM;
+	}
+	void *at = kvs_log_append_survivor(&keyspace->log, bytes, view->seq, &to);
+	if (at == NULL) {
+		if (large && kvs_large_drop(&keyspace->large, run.offset)) {
+			kvs_large_free(&keyspace->large, run.offset); // nobody has seen it
+		}
+		return KEYSPACE_COLD_NO_ROOM;
+	}
+	(void)kvs_record_write(at, &spec);
+	struct kvs_record *record = at;
+	kvs_store_relaxed(&record->place, kvs_load_relaxed(&view->record->place));
+	if (large) {
+		kvs_large_settle(&keyspace->large, run.offset);
+	}
+	kvs_table_replace(
+		&keyspace->table, hash, hit->slot,
+		kvs_entry_make(hash, large ? KVS_ENTRY_LARGE : KVS_ENTRY_VALUE, bytes, to));
+	SEAM_CRASH(value_promoted);
+	recount(keyspace, hit, to, bytes);
+	return KEYSPACE_COLD_DONE;
+}
+
+enum keyspace_cold_result keyspace_promote(struct keyspace *keyspace, const void *key,
+					   size_t key_bytes, uint64_t seq, const void *value,
+					   size_t value_bytes)
+{
+	uint64_t hash;
+	struct kvs_hit hit;
+	if (!find_stub(keyspace, key, key_bytes, seq, &hash, &hit) ||
+	    hit.view.value_bytes != value_bytes) {
+		return KEYSPACE_COLD_OTHER;
+	}
+	enum keyspace_cold_result result = put_back(keyspace, &hit, hash, value);
+	if (result == KEYSPACE_COLD_DONE) {
+		keyspace->stubs--;
+	}
+	return result;
+}
+
+enum keyspace_cold_result keyspace_move_stub(struct keyspace *keyspace, const void *key,
+					     size_t key_bytes, uint64_t seq, uint64_t place)
+{
+	uint64_t hash;
+	struct kvs_hit hit;
+	if (!find_stub(keyspace, key, key_bytes, seq, &hash, &hit)) {
+		return KEYSPACE_COLD_OTHER;
+	}
+	// Outside the record's crc. Relaxed: the record is this thread's.
+	kvs_store_relaxed((uint64_t *)(uintptr_t)&hit.view.record->place, place);
+	return KEYSPACE_COLD_DONE;
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+//
+// Values that leave memory and come back: a stub in a value's place, the value in the stub's, and
+// the stub's place in the store when compaction has moved the record. None of it is a write: the
+// key keeps its version, so nothing is logged, told or counted as a change, and whoever compares
+// versions sees none.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct keyspace;
+
+enum keyspace_cold_result {
+	KEYSPACE_COLD_DONE = 0,
+	KEYSPACE_COLD_OTHER, // the key has not got what this is about
+	KEYSPACE_COLD_UNDURABLE, // the version is not in the store yet
+	KEYSPACE_COLD_UNPLACED,	 // where it stands there is not known any more
+	KEYSPACE_COLD_SMALL,	 // a stub would take as much
+	KEYSPACE_COLD_NO_ROOM,	 // for the copy
+};
+
+/// Where the persister says up to which block of the store places mean nothing for sure, because
+/// compaction judges what stands there, or has been through (persist_judged()). NULL = no store:
+/// nothing can leave memory.
+void keyspace_set_judged(struct keyspace *keyspace, const uint64_t *judged);
+
+/// Leaves a stub of a key's value, which stays in the store. Readers of the value keep it for as
+/// long as their sections last.
+/// Call with: no batch open. Thread must: be the writer. Orders: the entry is store-released, then
+/// a full fence; partner the persister's between its word and its search.
+enum keyspace_cold_result keyspace_spill(struct keyspace *keyspace, const void *key,
+					 size_t key_bytes);
+
+/// Puts a value back where its stub is, if the key still has the stub of this version: `value` is
+/// what the store has of it. Takes no room that writes are waiting for.
+/// Call with: no batch open. Thread must: be the writer. Orders: as a write's entry.
+enum keyspace_cold_result keyspace_promote(struct keyspace *keyspace, const void *key,
+					   size_t key_bytes, uint64_t seq, const void *value,
+					   size_t value_bytes);
+
+/// The record of this version stands at `place` now: if the key still has its stub, that is told.
+/// Thread must: be the writer. Orders: nothing, who reads the place is this thread.
+enum keyspace_cold_result keyspace_move_stub(struct keyspace *keyspace, const void *key,
+					     size_t key_bytes, uint64_t seq, uint64_t place);
+
+/// Keys whose value is in the store alone.
+uint64_t keyspace_count_stubs(const struct keyspace *keyspace);
