@@ -10,6 +10,7 @@
 #include "daemon/expire.h"
 #include "daemon/keyspace_internal.h"
 #include "daemon/log.h"
+#include "daemon/memory_return.h"
 #include "daemon/prepare.h"
 
 #define CLEANER_WINDOW 16u		   // records whose buckets are prefetched together
@@ -303,7 +304,6 @@ static uint64_t limbo_turn(struct keyspace *keyspace, uint64_t now_ns)
 	}
 	if (keyspace_drain_is_due(keyspace)) {
 		keyspace_drain_limbo(keyspace);
-		(void)kvs_log_trim(&keyspace->log);
 	}
 	if (keyspace_drain_is_due(keyspace) || kvs_epoch_passing(keyspace->epochs)) {
 		return now_ns; // the rest in the next turn
@@ -334,7 +334,6 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 		state->last_write_ns = now_ns;
 	}
 	bool behind = keyspace_follow_durable(keyspace);
-	(void)kvs_log_trim(&keyspace->log); // large values and the table take what was populated
 	prepare_turn(keyspace);
 	cleaner_pay(keyspace, now_ns); // what was written without being asked to
 	next_ns = cleaner_is_urgent(keyspace) ? urgent_turn(keyspace, now_ns)
@@ -342,6 +341,7 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 	next_ns = earlier(next_ns, limbo_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, expire_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, table_turn(keyspace, now_ns));
+	next_ns = earlier(next_ns, memory_return_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, reseed_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, keyspace_resize_turn(keyspace, now_ns));
 	if (reclaim_turn(&keyspace->reclaim) || behind) {

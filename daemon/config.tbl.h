@@ -50,6 +50,9 @@ CONFIG_SIZE(maxmemory_bytes, "maxmemory", 0, 0, KVS_REGION_BYTES_MAX / 16, 1,
 	    "the bound on the region that holds, up to memory-max; 0 = `memory`. If it is less "
 	    "than 16 segments nothing is freed for it: commands that need memory are refused "
 	    "while more is in use")
+CONFIG_DURATION_MS(memory_return_ms, "memory-return", 60000, 0, 86400000, 1,
+		   "pages of free segments that nothing needed for so long go back to the system; "
+		   "0 = never")
 CONFIG_SIZE(value_bytes_max, "value-max", 0, 0, KVS_VALUE_BYTES_MAX, 0,
 	    "largest value; 0 = 64MiB or an eighth of the memory, whichever is less")
 CONFIG_SIZE(segment_bytes, "segment", 0, 0, KVS_SEGMENT_BYTES_MAX, 0,

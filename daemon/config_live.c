@@ -180,6 +180,7 @@ void config_live_apply(struct kvd *kvd)
 	keyspace_set_reseed(kvd->keyspace, config->reseed_ms);
 	keyspace_set_write_wait(kvd->keyspace, config->write_wait_ms);
 	keyspace_set_memory(kvd->keyspace, config_memory_bytes(config));
+	keyspace_set_memory_return(kvd->keyspace, config->memory_return_ms);
 	if (kvd->persist) {
 		struct persist_options options = {
 			.lazy_ms = config->lazy_ms,

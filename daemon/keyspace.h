@@ -203,6 +203,8 @@ uint64_t keyspace_held_bytes(const struct keyspace *keyspace, uint64_t epoch);
 
 /// The least time between two rebuilds of the table under another hash key.
 void keyspace_set_reseed(struct keyspace *keyspace, uint64_t interval_ms);
+/// How long free memory keeps its pages though nothing needs them, 0 = for ever.
+void keyspace_set_memory_return(struct keyspace *keyspace, uint64_t after_ms);
 
 /// How long a write may wait for memory: half of it at most for pages that are on their way.
 void keyspace_set_write_wait(struct keyspace *keyspace, uint64_t wait_ms);

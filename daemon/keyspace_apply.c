@@ -75,7 +75,7 @@ int keyspace_op_take_run(struct keyspace *keyspace, struct keyspace_op *op)
 	if (kvs_large_take(&keyspace->large, op->value_bytes, &offset) != 0) {
 		return KEYSPACE_FULL;
 	}
-	(void)kvs_log_trim(&keyspace->log);
+	(void)kvs_log_trim(&keyspace->log, kvs_log_part(&keyspace->log));
 	unsigned char *at = keyspace->region->base + offset;
 	keyspace_op_copy_value(op, at);
 	op->run_offset = offset;

@@ -27,6 +27,7 @@ struct keyspace_options {
 	uint64_t revoke_min_ms;
 	size_t value_bytes_max;
 	uint64_t reseed_interval_ms; // between two rebuilds of the table under another hash key
+	uint64_t memory_return_ms; // free pages go back after so long, 0 = never
 	uint64_t lookup_seed; // of kvd's own tables of keys, told to nobody
 	bool zero_freed; // what records leave behind is overwritten before it is free
 };

@@ -9,6 +9,7 @@
 #include "daemon/cleaner_parts.h"
 #include "daemon/expire.h"
 #include "daemon/keyspace.h"
+#include "daemon/memory_return.h"
 #include "daemon/reclaim.h"
 #include "daemon/seam.h"
 #include "shm/counters.h"
@@ -107,6 +108,7 @@ struct keyspace {
 	struct cleaner_state cleaner;
 	struct expire expire;
 	struct reseed_state reseed;
+	struct memory_return memory_return;
 	struct prepare *prepare;  // helper thread, NULL = populate when needed
 	uint64_t pages_wanted_ns; // a write has waited for it since then, 0 = none does
 	uint64_t table_wanted_ns; // the same of what the table needs

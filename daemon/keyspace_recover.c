@@ -95,7 +95,7 @@ static bool recover_take_run(struct keyspace *keyspace, struct recover_form *for
 	    kvs_large_take(&keyspace->large, view->value_bytes, &form->run.offset) != 0) {
 		return false;
 	}
-	(void)kvs_log_trim(&keyspace->log);
+	(void)kvs_log_trim(&keyspace->log, UINT32_MAX);
 	memcpy(keyspace->region->base + form->run.offset, form->value, view->value_bytes);
 	form->run.crc = (view->flags & KVS_RECORD_LARGE) != 0
 				? kvs_record_run(view).crc

@@ -161,7 +161,7 @@ void keyspace_recover_settle(struct keyspace *keyspace)
 		while (recover_reclaim(keyspace, KEYSPACE_CLEAN_PERCENT_RESERVE)) {
 		}
 	}
-	(void)kvs_log_trim(&keyspace->log);
+	(void)kvs_log_trim(&keyspace->log, UINT32_MAX);
 	say_over_bound(keyspace);
 }
 
@@ -171,7 +171,7 @@ void keyspace_adopt_settle(struct keyspace *keyspace)
 	if (kvs_log_segments_free(&keyspace->log) < wanted) {
 		keyspace_raise_bound(keyspace, wanted); // comes down with what is freed
 	}
-	(void)kvs_log_trim(&keyspace->log);
+	(void)kvs_log_trim(&keyspace->log, UINT32_MAX);
 	if (keyspace->log.retired_count == 0) {
 		say_over_bound(keyspace); // else it will pass
 	}

@@ -259,7 +259,7 @@ static void room_reclaim(struct keyspace *keyspace, uint64_t now_ns, uint64_t de
 	}
 	if (keyspace_drain_is_due(keyspace)) {
 		keyspace_drain_limbo(keyspace);
-		(void)kvs_log_trim(&keyspace->log);
+		(void)kvs_log_trim(&keyspace->log, kvs_log_part(&keyspace->log));
 	}
 }
 

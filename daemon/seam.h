@@ -52,6 +52,7 @@ extern const struct seam seam_system;
 	X(cleaner_copied, "a survivor is published, its old segment not yet retired")             \
 	X(stub_published, "a stub is in its value's place, which has not been given back")        \
 	X(value_promoted, "a value is back in its stub's place, its counts are not")              \
+	X(memory_given_back, "a free segment has no pages any more")                              \
 	X(split_filled, "a split's new chain is filled, the root not yet published")              \
 	X(split_published, "the root is published, moved entries not yet cleared")                \
 	X(flush_published, "a FLUSHALL's root is published, applied_seq not yet moved")           \

@@ -137,6 +137,7 @@ int service_start_keyspace(struct service *service)
 		.revoke_min_ms = config->revoke_min_ms,
 		.value_bytes_max = config->value_bytes_max,
 		.reseed_interval_ms = config->reseed_ms,
+		.memory_return_ms = config->memory_return_ms,
 		.lookup_seed = service->kvd.lookup_seed,
 		.zero_freed = config->zero_freed == 1,
 	};

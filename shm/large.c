@@ -22,6 +22,7 @@ int kvs_large_init(struct kvs_large *large, struct kvs_region *region)
 	large->sentinel.next = &large->sentinel;
 	large->sentinel.previous = &large->sentinel;
 	large->cursor = &large->sentinel;
+	large->looked = &large->sentinel;
 	return large->buckets != NULL ? 0 : -ENOMEM;
 }
 
@@ -237,6 +238,20 @@ uint64_t kvs_large_run_bytes(struct kvs_large *large, uint64_t offset)
 	return run != NULL ? run->bytes : 0;
 }
 
+bool kvs_large_is_run(struct kvs_large *large, uint64_t offset, uint64_t *end)
+{
+	struct kvs_large_run *run = large->looked->offset <= offset ? large->looked
+								    : &large->sentinel;
+	while (run->next != &large->sentinel && run->next->offset <= offset) {
+		run = run->next;
+	}
+	large->looked = run;
+	bool inside = offset - run->offset < run->bytes;
+	uint64_t next = run->next == &large->sentinel ? large_end(large) : run->next->offset;
+	*end = inside ? run->offset + run->bytes : next;
+	return inside;
+}
+
 bool kvs_large_unref(struct kvs_large *large, uint64_t offset)
 {
 	struct kvs_large_run *run = large_find(large, offset);
@@ -281,6 +296,9 @@ bool kvs_large_free_part(struct kvs_large *large, uint64_t offset, uint64_t byte
 	run->next->previous = run->previous;
 	if (large->cursor == run) {
 		large->cursor = run->previous;
+	}
+	if (large->looked == run) {
+		large->looked = run->previous;
 	}
 	large->runs_count--;
 	free(run);

@@ -26,6 +26,7 @@ struct kvs_large {
 	struct kvs_region *region;
 	struct kvs_large_run sentinel; // bounds of the range
 	struct kvs_large_run *cursor; // next fit starts behind it
+	struct kvs_large_run *looked; // where kvs_large_is_run() was last asked
 	struct kvs_large_run **buckets;
 	uint32_t buckets_count; // power of two
 	uint32_t runs_count;
@@ -73,6 +74,10 @@ uint64_t kvs_large_run_bytes(struct kvs_large *large, uint64_t offset);
 
 /// The same of a run that no record names any more, so that its holds alone keep it; else 0.
 uint64_t kvs_large_orphaned_bytes(struct kvs_large *large, uint64_t offset);
+
+/// Is this offset of the range in a run? *end is where that, or the gap, ends. Quick if offsets go
+/// up from one call to the next.
+bool kvs_large_is_run(struct kvs_large *large, uint64_t offset, uint64_t *end);
 
 /// Gives the run's pages and offsets back.
 /// Call with: no reference left, grace period over. Thread must: be the writer. Orders: none.

@@ -41,6 +41,7 @@ struct kvs_log {
 	uint64_t next_seq; // of the next record
 	uint32_t *free_list; // stack: prepared segments on top of unprepared ones
 	uint32_t free_list_count;
+	uint32_t given_at; // in it: where pages were given back last
 	uint32_t prepared_count; // segments with pages, whatever their state
 	uint32_t touched_count; // indexes below it have been used
 	uint32_t full_count; // HEAD and SURVIVOR segments
@@ -121,9 +122,29 @@ bool kvs_log_cleanable(const struct kvs_log *log, uint32_t segment, uint64_t dur
 void kvs_log_retire(struct kvs_log *log, uint32_t segment, struct kvs_limbo *limbo, uint64_t stamp);
 void kvs_log_free(struct kvs_log *log, uint32_t segment);
 
-/// Gives pages of free segments back until the populated ones fit the bound again (after the table
-/// or large values took memory). Returns how many were given back.
-uint32_t kvs_log_trim(struct kvs_log *log);
+/// Gives the pages of up to `count` free segments back, of those that are used last. Returns how
+/// many had pages, and have them no more.
+/// Call with: any time. Thread must: be the writer. Orders: nothing.
+uint32_t kvs_log_give_back(struct kvs_log *log, uint32_t count);
+
+/// The same until the populated ones fit the bound again (after the table or large values took
+/// memory), up to `count`.
+uint32_t kvs_log_trim(struct kvs_log *log, uint32_t count);
+
+/// Free segments that have pages.
+static inline uint32_t kvs_log_spare_count(const struct kvs_log *log)
+{
+	uint32_t taken = log->full_count + log->retired_count;
+	return log->prepared_count > taken ? log->prepared_count - taken : 0;
+}
+
+/// So many segments are a part that the kernel takes back in a fraction of a millisecond.
+static inline uint32_t kvs_log_part(const struct kvs_log *log)
+{
+	uint32_t segment_bytes = log->region->segment_bytes;
+	return segment_bytes < KVS_HUGE_PAGE_BYTES ? (uint32_t)KVS_HUGE_PAGE_BYTES / segment_bytes
+						   : 1;
+}
 
 /// For a helper thread that populates ahead: takes a free, unprepared segment out of the list (or
 /// KVS_SEGMENT_NONE if `ahead` prepared ones are there already or none is left), and puts it back.

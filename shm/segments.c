@@ -205,16 +205,18 @@ void kvs_log_free(struct kvs_log *log, uint32_t index)
 	log->free_list[log->free_list_count++] = index;
 }
 
-uint32_t kvs_log_trim(struct kvs_log *log)
+uint32_t kvs_log_give_back(struct kvs_log *log, uint32_t count)
 {
 	uint32_t given = 0;
-	uint32_t allowed = kvs_log_segments_allowed(log);
-	for (uint32_t i = 0; i < log->free_list_count && log->prepared_count > allowed; i++) {
-		struct kvs_segment *segment = &log->segments[log->free_list[i]];
+	// From where the last one was: those below it have no pages, unless they came since.
+	for (uint32_t i = 0; i < log->free_list_count && given < count; i++) {
+		log->given_at = log->given_at < log->free_list_count ? log->given_at : 0;
+		uint32_t index = log->free_list[log->given_at++];
+		struct kvs_segment *segment = &log->segments[index];
 		if (!segment->prepared) {
 			continue;
 		}
-		uint64_t offset = kvs_region_segment_offset(log->region, log->free_list[i]);
+		uint64_t offset = kvs_region_segment_offset(log->region, index);
 		if (kvs_region_punch(log->region, offset, log->region->segment_bytes) != 0) {
 			break; // it stays populated and usable
 		}
@@ -223,6 +225,13 @@ uint32_t kvs_log_trim(struct kvs_log *log)
 		given++;
 	}
 	return given;
+}
+
+uint32_t kvs_log_trim(struct kvs_log *log, uint32_t count)
+{
+	uint32_t allowed = kvs_log_segments_allowed(log);
+	uint32_t over = log->prepared_count > allowed ? log->prepared_count - allowed : 0;
+	return over > 0 ? kvs_log_give_back(log, over < count ? over : count) : 0;
 }
 
 uint32_t kvs_log_prepare_begin(struct kvs_log *log, uint32_t ahead)
