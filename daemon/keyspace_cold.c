@@ -139,7 +139,7 @@ static bool take_run(struct keyspace *keyspace, const void *value, size_t value_
 	if (kvs_large_take(&keyspace->large, value_bytes, &run->offset) != 0) {
 		return false;
 	}
-	(void)kvs_log_trim(&keyspace->log);
+	(void)kvs_log_trim(&keyspace->log, kvs_log_part(&keyspace->log));
 	unsigned char *at = keyspace->region->base + run->offset;
 	memcpy(at, value, value_bytes);
 	run->crc = kvs_crc32c(0, at, value_bytes);
