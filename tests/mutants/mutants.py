@@ -2,44 +2,12 @@
 #
 # Known mistakes that kvd could have, each in one place, and the tests that notice. What a change
 # here costs in tests that no longer fail is what this list is for.
-import os
-import re
+from mutant import Lost, Mutant
+from mutants_memory import MEMORY
 
+__all__ = ['Lost', 'MUTANTS', 'Mutant']
 
-class Lost(Exception):
-    """The source has moved on, and the mistake cannot be made."""
-
-
-class Mutant:
-    """`changes` are pairs of texts, the first of which stands once in the file at `path`, whatever
-    white space there is in it; `sources` are recompiled, if that is a header; `tests` are programs
-    with arguments, in the build folder."""
-
-    def __init__(self, name, what, path, changes, tests, *, sources=None, quick=False,
-                 environment=None):
-        self.name = name
-        self.what = what
-        self.path = path
-        self.changes = changes
-        self.tests = tests
-        self.sources = sources
-        self.quick = quick
-        self.environment = environment or {}
-
-    def mistaken(self, root):
-        """The text of the file, in the tree at `root`, with the mistake in it."""
-        with open(os.path.join(root, self.path), encoding='utf-8') as file:
-            text = file.read()
-        for old, new in self.changes:
-            pattern = r'\s+'.join(re.escape(word) for word in old.split())
-            places = len(re.findall(pattern, text))
-            if places != 1:
-                raise Lost(f'{self.name}: {places} places with {old!r} in {self.path}')
-            text = re.sub(pattern, lambda _, new=new: new, text)
-        return text
-
-
-MUTANTS = [
+MUTANTS = MEMORY + [
     Mutant('no-barrier', 'a scan without its membarrier', 'shm/epoch_scan.c',
            [('return epoch_membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED) == 0;', 'return true;')],
            ['tests/shm/test_epoch_scan'], quick=True),
@@ -85,9 +53,6 @@ MUTANTS = [
            [('kvs_limbo_push(table->limbo, kvs_epoch_stamp(table->epochs), KVS_LIMBO_OVERFLOW,',
              'kvs_limbo_push(table->limbo, 0, KVS_LIMBO_OVERFLOW,')],
            ['tests/shm/test_table_write', 'tests/shm/test_table_resize'], quick=True),
-    Mutant('clean-undurable', 'a segment is cleaned before it is durable', 'shm/segments.c',
-           [('log->segments[segment->next].first_seq <= durable_seq;', 'durable_seq + 1 > 0;')],
-           ['tests/shm/test_segments', 'tests/daemon/test_cleaner'], quick=True),
     Mutant('bounds-later', 'a record is written before the bound that says so', 'shm/log.c',
            [('kvs_store_release(&log->region->directory[log->head.segment].used_bytes, '
              'log->head.offset); return record;', 'return record;')],
@@ -164,14 +129,6 @@ MUTANTS = [
            'shm/epoch_scan.c',
            [('kvs_store_release(&page->page->header.state, KVS_PAGE_DETACHED);', '')],
            ['tests/shm/test_epoch_scan']),
-    Mutant('limbo-early', 'memory of the oldest epoch in use is free', 'shm/limbo.c',
-           [('->stamp >= oldest) {', '->stamp > oldest) {')],
-           ['tests/shm/test_limbo'], quick=True),
-    Mutant('segment-at-once', 'a segment that was cleaned is reused without a grace period',
-           'shm/segments.c',
-           [('kvs_limbo_push(limbo, stamp, KVS_LIMBO_SEGMENT,',
-             'kvs_limbo_push(limbo, 0, KVS_LIMBO_SEGMENT,')],
-           ['tests/shm/test_segments'], quick=True),
     Mutant('reseed-unmirrored', 'a change during a new hash key is made on one side',
            'shm/table_reseed.c',
            [('if (kvs_bucket_index(hash, table->buckets) >= table->reseed.copied) {',
@@ -182,36 +139,6 @@ MUTANTS = [
            [('kvs_limbo_push(table->limbo, kvs_epoch_stamp(table->epochs), KVS_LIMBO_SIDE, old,',
              'kvs_limbo_push(table->limbo, 0, KVS_LIMBO_SIDE, old,')],
            ['tests/shm/test_table_reseed'], quick=True),
-    Mutant('chunk-published-early', 'memory of the table is published before it is populated',
-           'shm/table_ahead.c',
-           [('table->region->table_bytes += piece->bytes;',
-             'table->region->table_bytes += piece->bytes; '
-             'kvs_region_publish(table->region, (enum kvs_range)piece->range, '
-             'table->populated[piece->range] + piece->bytes);')],
-           ['tests/shm/test_table_ahead'], quick=True),
-    Mutant('chunk-published-absent', 'memory that the helper could not get is published',
-           'shm/table_ahead.c',
-           [('if (populated && !ahead->stale && have < until) {',
-             'if (!ahead->stale && have < until) {')],
-           ['tests/shm/test_table_ahead']),
-    Mutant('chunk-of-a-side-that-is-gone', 'memory for a side that was given back is kept',
-           'shm/table_ahead.c',
-           [('table->ahead.stale = true;', '')],
-           ['tests/shm/test_table_ahead']),
-    Mutant('adopt-unpublished', 'pages of the table without a word of them stay so',
-           'shm/adopt.c',
-           [('kvs_region_publish(region, (enum kvs_range)range, plan->populated[range]);', '')],
-           ['tests/shm/test_table_ahead'], quick=True),
-    Mutant('tail-at-once', 'behind a table that shrank memory goes back without a grace period',
-           'shm/table_ahead.c',
-           [('kvs_limbo_push(table->limbo, kvs_epoch_stamp(table->epochs), KVS_LIMBO_TAIL, '
-             'table->side, table->populated[range] - keep);',
-             '(void)kvs_table_free_tail_part(table, table->side, UINT64_MAX);')],
-           ['tests/shm/test_table_ahead'], quick=True),
-    Mutant('tail-in-use', 'memory that the table grew into again goes back',
-           'shm/table_resize.c',
-           [('table->tail_from += kvs_table_chunk_bytes(table->region);', '')],
-           ['tests/shm/test_table_ahead']),
     Mutant('adopt-crc', 'adoption takes a record that was being written', 'shm/adopt_log.c',
            [('view.seq == walk->expected_seq && kvs_record_crc_ok(&view);',
              'view.seq == walk->expected_seq;')],
@@ -256,36 +183,6 @@ MUTANTS = [
            [('// Before the entry: a consistent multi-get that sees the removal sees this too. '
              'keyspace_note_removal(keyspace, op->seq);', '')],
            ['tests/daemon/test_keyspace']),
-    Mutant('clean-unpassed', 'a segment is chosen though a follower still needs it',
-           'daemon/cleaner_choice.c',
-           [('kvs_log_cleanable(log, index, durable_seq);',
-             'kvs_log_cleanable(log, index, UINT64_MAX);')],
-           ['tests/daemon/test_cleaner_choice'], quick=True),
-    Mutant('punch-preparing', 'pages of a segment that is being prepared are given back',
-           'shm/holes.c', [('|| segment->prepared || segment->preparing,',
-                            '|| segment->prepared,')],
-           ['tests/shm/test_holes'], quick=True),
-    Mutant('punch-in-use', 'pages of the table are taken for stray ones', 'shm/holes.c',
-           [('offset + table->populated[range];', 'offset + 0 * table->populated[range];')],
-           ['tests/shm/test_holes'], quick=True),
-    Mutant('punch-large', 'pages of the last large value are taken for stray ones', 'shm/large.c',
-           [('bool inside = offset - run->offset < run->bytes;',
-             'bool inside = offset - run->offset < run->bytes && '
-             'run->next != &large->sentinel;')],
-           ['tests/shm/test_holes'], quick=True),
-    Mutant('return-needed', 'memory is given back though it was needed a moment ago',
-           'daemon/memory_return.c',
-           [('state->least = spare < state->least ? spare : state->least;',
-             'state->least = spare;')],
-           ['tests/daemon/test_memory_return'], quick=True),
-    Mutant('clean-unpaid', 'writes do not pay for cleaning', 'daemon/cleaner_pay.c',
-           [('while (more && owed > 0 &&', 'while (owed == UINT64_MAX &&')],
-           ['tests/daemon/test_cleaner_pay'], quick=True),
-    Mutant('copy-late', 'the cleaner moves an entry and then copies its record',
-           'daemon/cleaner.c',
-           [('memcpy(at, view->record, view->record_bytes); uint64_t entry =', 'uint64_t entry ='),
-            ('SEAM_CRASH(cleaner_copied);', 'memcpy(at, view->record, view->record_bytes);')],
-           ['tests/daemon/step_adoption 1']),
     Mutant('quota-kept', 'what a user removes stays on its account', 'daemon/keyspace_apply.c',
            [('keyspace_owner_sub(keyspace, writer, stored_bytes);', '')],
            ['tests/daemon/test_keyspace'], quick=True),
