@@ -102,6 +102,11 @@ static uint32_t number_of(const void *value)
 	return number;
 }
 
+static uint32_t hit_number(const struct kvs_hit *hit)
+{
+	return hit->kind == KVS_ENTRY_STUB ? script_stub_number(hit) : number_of(hit->value);
+}
+
 static const void *record_value(const struct kvs_region *region, const struct kvs_record_view *view)
 {
 	if ((view->flags & KVS_RECORD_LARGE) != 0) {
@@ -124,7 +129,7 @@ static void plan_contents(const struct watcher *w, struct kvs_adopt *plan,
 		if (fixture_find(&plan->region->map, s->keys[i], strlen(s->keys[i]), &hit) ==
 			    KVS_FIND_HIT &&
 		    hit.kind != KVS_ENTRY_TOMBSTONE) {
-			found[i] = number_of(hit.value);
+			found[i] = hit_number(&hit);
 		}
 	}
 	while (kvs_log_follow(&log, &at, plan->end, &view)) {
@@ -170,10 +175,12 @@ static void keyspace_contents(const struct script *s, struct world *copy,
 {
 	for (unsigned i = 0; i < SCRIPT_KEYS; i++) {
 		struct keyspace_value value;
+		struct kvs_hit hit;
+		size_t bytes = strlen(s->keys[i]);
 		found[i] = 0;
-		if (keyspace_get(copy->keyspace, s->keys[i], strlen(s->keys[i]), &value) ==
-		    KEYSPACE_OK) {
-			found[i] = number_of(value.value);
+		if (keyspace_get(copy->keyspace, s->keys[i], bytes, &value) == KEYSPACE_OK &&
+		    fixture_find(&copy->region.map, s->keys[i], bytes, &hit) == KVS_FIND_HIT) {
+			found[i] = hit_number(&hit);
 		}
 	}
 }
@@ -234,12 +241,11 @@ static void look_as_reader(struct watcher *w)
 		enum kvs_find_result result =
 			fixture_find(&w->region.map, s->keys[i], strlen(s->keys[i]), &hit);
 		bool there = result == KVS_FIND_HIT && hit.kind != KVS_ENTRY_TOMBSTONE;
-		uint32_t found = there ? number_of(hit.value) : 0;
+		uint32_t found = there ? hit_number(&hit) : 0;
 		bool good = result == KVS_FIND_HIT || result == KVS_FIND_ABSENT;
 		good = good && (found == s->sure[i] || (s->pending && found == s->maybe[i]));
 		if (!good && w->wrong_seen++ == 0 && !s->mutant) {
-			tap_diag("key %u was %" PRIu32 ", becomes %" PRIu32 ", is %" PRIu32
-				 " (%d)",
+			tap_diag("key %u was %" PRIu32 ", becomes %" PRIu32 ", is %" PRIu32 " (%d)",
 				 i, s->sure[i], s->maybe[i], found, (int)result);
 		}
 	}
@@ -323,9 +329,12 @@ int main(int argc, char **argv)
 	}
 	tap_diag("%" PRIu64 " stores and system calls, %" PRIu64 " changed the region, %" PRIu64
 		 " plans carried out; last script: %u sets, %u large, %u removals, %u batches, %u "
-		 "of them with repeated keys, %u splits and merges, %u commits, %u flushes",
+		 "of them with repeated keys, %u splits and merges, %u commits, %u flushes, %u "
+		 "values "
+		 "that left",
 		 w.stops, w.changes, w.carried_out, s->counts[0], s->counts[1], s->counts[2],
-		 s->counts[3], s->counts[7], s->counts[4], s->counts[5], s->counts[6]);
+		 s->counts[3], s->counts[7], s->counts[4], s->counts[5], s->counts[6],
+		 s->counts[8]);
 	tap_diag("counted step-boundaries %" PRIu64, w.changes);
 	ok_u64(w.refused, 0, "F1: the region can be taken over at every instruction");
 	ok_u64(w.wrong, 0, "F, I: with all that was acknowledged, and whole batches");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The scripts: sets, removals, batches, large values, splits and merges, commits with cleaning, and
-// FLUSHALL, on keys that share a bucket.
+// The scripts: sets, removals, batches, large values, splits and merges, commits with cleaning,
+// FLUSHALL, and values that leave memory and come back, on keys that share a bucket.
 #include "tests/daemon/step_script.h"
 
 #include <stdio.h>
@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "daemon/cleaner.h"
+#include "daemon/keyspace_cold.h"
 #include "tests/tap/tap.h"
 
 #define LARGE_BYTES (SCRIPT_SEGMENT / 4 + 5000)
@@ -111,6 +112,31 @@ static void child_batch(struct script *s, struct world *w)
 	}
 }
 
+// A value leaves memory, or comes back. Its place says which it was: the store is not there.
+static void child_cold(struct script *s, struct world *w, unsigned i)
+{
+	static unsigned char value[LARGE_BYTES];
+	const char *key = s->keys[i];
+	size_t bytes = strlen(key);
+	uint64_t hash = keyspace_hash(w->keyspace, key, bytes);
+	struct kvs_hit hit;
+	if (keyspace_find(w->keyspace, hash, key, bytes, &hit) != KVS_FIND_HIT ||
+	    hit.kind == KVS_ENTRY_TOMBSTONE) {
+		return;
+	}
+	if (hit.kind == KVS_ENTRY_STUB) {
+		uint32_t number = script_stub_number(&hit);
+		memcpy(value, &number, sizeof(number));
+		(void)keyspace_promote(w->keyspace, key, bytes, hit.view.seq, value,
+				       hit.view.value_bytes);
+		return;
+	}
+	kvs_store_relaxed((uint64_t *)(uintptr_t)&hit.view.record->place,
+			  kvs_place_make(s->sure[i], 48));
+	script_durable(w);
+	s->counts[8] += keyspace_spill(w->keyspace, key, bytes) == KEYSPACE_COLD_DONE;
+}
+
 static void child_resize(struct kvs_table *table)
 {
 	if (table->buckets > table->buckets_min) {
@@ -150,7 +176,7 @@ static void child_mutant(struct script *s, struct world *w)
 
 static void child_operation(struct script *s, struct world *w)
 {
-	unsigned kind = (unsigned)(tap_random(&s->random) % 16);
+	unsigned kind = (unsigned)(tap_random(&s->random) % 20);
 	unsigned i = (unsigned)(tap_random(&s->random) % SCRIPT_KEYS);
 	memcpy(s->maybe, s->sure, sizeof(s->maybe));
 	if (s->mutant) {
@@ -170,6 +196,8 @@ static void child_operation(struct script *s, struct world *w)
 	} else if (kind < 13) {
 		s->counts[4]++;
 		child_resize(&w->keyspace->table);
+	} else if (kind >= 16) {
+		child_cold(s, w, i);
 	} else if (kind < 15 || tap_random(&s->random) % 4 != 0) {
 		s->counts[5]++;
 		script_durable(w);
@@ -196,7 +224,9 @@ void script_run(void *context)
 {
 	struct script *s = context;
 	struct world w;
+	static const uint64_t judged = 0;
 	world_open(&w);
+	keyspace_set_judged(w.keyspace, &judged);
 	step_colliding_keys(&w.keyspace->table, s->keys);
 	memset(s->sure, 0, sizeof(s->sure));
 	s->region_fd = w.region.fd;

@@ -28,7 +28,7 @@ struct script {
 	uint32_t maybe[SCRIPT_KEYS]; // once what is under way is applied
 	bool pending;
 	uint32_t next;
-	unsigned counts[8];
+	unsigned counts[9];
 };
 
 struct world {
@@ -36,6 +36,12 @@ struct world {
 	struct kvs_epoch_domain epochs;
 	struct keyspace *keyspace;
 };
+
+/// Which value a stub stands for: this is what its place says here.
+static inline uint32_t script_stub_number(const struct kvs_hit *hit)
+{
+	return (uint32_t)kvs_place_block(kvs_load_relaxed(&hit->view.record->place));
+}
 
 /// Time passes with every look.
 uint64_t script_monotonic_ns(void);

@@ -3,11 +3,12 @@
 # Known mistakes that kvd could have, each in one place, and the tests that notice. What a change
 # here costs in tests that no longer fail is what this list is for.
 from mutant import Lost, Mutant
+from mutants_cold import COLD
 from mutants_memory import MEMORY
 
 __all__ = ['Lost', 'MUTANTS', 'Mutant']
 
-MUTANTS = MEMORY + [
+MUTANTS = MEMORY + COLD + [
     Mutant('no-barrier', 'a scan without its membarrier', 'shm/epoch_scan.c',
            [('return epoch_membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED) == 0;', 'return true;')],
            ['tests/shm/test_epoch_scan'], quick=True),
@@ -201,41 +202,6 @@ MUTANTS = MEMORY + [
            [('if (keyspace->recover_facts != NULL && recover_facts_removed(keyspace->recover_facts,'
              ' view->key, view->key_bytes, view->seq)) {', 'if (false) {')],
            ['tests/daemon/test_persist_model']),
-    Mutant('read-any-version', 'whatever version of a key stands at a place is taken for its value',
-           'daemon/storage/store_read.c',
-           [('view->seq == wanted->seq && view->value_bytes == wanted->value_bytes',
-             'view->value_bytes == wanted->value_bytes')],
-           ['tests/daemon/test_store_read'], quick=True),
-    Mutant('read-half-written', 'values are looked for in a store that is being written',
-           'daemon/storage/store_open.c',
-           [('if (store->replaced_path == NULL) { store_show(store);',
-             'if (true) { store_show(store);')],
-           ['tests/daemon/test_store_read'], quick=True),
-    Mutant('spill-undurable', 'a value leaves memory before it is in the store',
-           'daemon/keyspace_cold.c',
-           [('if (view->seq > keyspace->durable_seen) {', 'if (view->seq == 0) {')],
-           ['tests/daemon/test_keyspace_cold'], quick=True),
-    Mutant('spill-unseen', 'a value becomes a stub behind the back of compaction',
-           'daemon/keyspace_cold.c',
-           [('if (!place_holds(keyspace, place)) {', 'if (false) {')],
-           ['tests/daemon/test_keyspace_cold'], quick=True),
-    Mutant('promote-older', 'a value that was loaded takes the place of a newer one',
-           'daemon/keyspace_cold.c',
-           [('hit->kind == KVS_ENTRY_STUB && hit->view.seq == seq;',
-             '(hit->kind == KVS_ENTRY_STUB || seq > 0);')],
-           ['tests/daemon/test_keyspace_cold'], quick=True),
-    Mutant('spill-untimed', 'the index of times to live is not told where a stub stands',
-           'daemon/keyspace_cold.c',
-           [('expire_moved(keyspace, offset, hit->view.expiry_ms);', '')],
-           ['tests/daemon/test_keyspace_cold'], quick=True),
-    Mutant('move-untold', 'compaction leaves the place of a stub behind',
-           'daemon/persist_compact.c',
-           [('persist_moves_add(persist, &candidate->view, place);', '')],
-           ['tests/daemon/test_persist_cold']),
-    Mutant('judged-late', 'compaction does not say which block it looks at',
-           'daemon/persist_compact.c',
-           [('kvs_store_release(&persist->judged, number);', '')],
-           ['tests/daemon/test_persist_cold']),
     Mutant('failure-unsaid', 'a commit failed, and the store is said to be well',
            'daemon/persist.c',
            [('persist->untrusted ? PERSIST_UNTRUSTED : PERSIST_UNWRITABLE);', 'PERSIST_GOOD);')],
