@@ -14,7 +14,7 @@
 #define BATCH_BLOCK_BYTES (64u << 10)
 // Ops of one batch that may meet in one bucket beyond what their number explains: a chain was
 // looked at before any of them joined it, and each is held against all before it.
-#define BATCH_MEET_FEW (16u * KVS_BUCKET_ENTRIES)
+#define BATCH_MEET_FEW (8u * KVS_BUCKET_ENTRIES)
 #define BATCH_MEET_MAX ((KVS_CHAIN_BUCKETS_MAX - KVS_CHAIN_BUCKETS_WRITE - 1) * KVS_BUCKET_ENTRIES)
 #define BATCH_MEET_PLACES 65536u
 #define BATCH_KEEP_BYTES (1u << 20) // arena kept for the next batch

@@ -25,8 +25,9 @@
 
 #define KVS_BUCKET_ENTRIES 7u
 #define KVS_CHAIN_BUCKETS_MAX 1024u // bound on a client's walk: a longer chain must be damage
-#define KVS_CHAIN_BUCKETS_WRITE 128u // a write that would make a chain longer is refused
-#define KVS_CHAIN_BUCKETS_RESEED 32u // only keys made to collide do that: other hash key, please
+// Overflow buckets of a chain beyond what the table's load explains (kvs_table_chain_has_room()):
+#define KVS_CHAIN_BUCKETS_WRITE 32u // a write that would make a chain longer is refused
+#define KVS_CHAIN_BUCKETS_RESEED 8u // only keys made to collide do that: other hash key, please
 #define KVS_FIND_RETRIES_MAX 64u // root moved during a miss; beyond this the socket answers
 #define KVS_SNAPSHOT_RETRIES_MAX 64u // consistent multi-get; beyond this KVC_BUSY
 

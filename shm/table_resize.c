@@ -182,7 +182,7 @@ static bool table_merge(struct kvs_table *table)
 	uint64_t moving = chain_count(table, last, &chains);
 	(void)chain_count(table, base, &chains);
 	if (chains > KVS_CHAIN_BUCKETS_WRITE) {
-		return false; // keys made to collide: readers would call the chain damage
+		return false; // keys made to collide: no chain becomes longer than a write makes it
 	}
 	if (kvs_table_secure(table, moving / KVS_BUCKET_ENTRIES + 1) != 0) {
 		return false;

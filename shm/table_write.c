@@ -201,19 +201,36 @@ void kvs_table_chain_clear(struct kvs_table *table, struct kvs_bucket *bucket)
 	kvs_table_chain_trim(table, bucket);
 }
 
+// A long chain, followed to `bucket`, its KVS_CHAIN_BUCKETS_RESEEDth overflow bucket. Where memory
+// is too short for the table to grow, chains are as much longer as it is fuller: by less than a
+// bucket for each entry that a primary bucket has on average.
+static __attribute__((noinline)) bool chain_may_grow(struct kvs_table *table,
+						     const struct kvs_bucket *bucket)
+{
+	uint64_t load = table->entries / table->buckets;
+	uint64_t most = KVS_CHAIN_BUCKETS_WRITE + load;
+	uint64_t length = KVS_CHAIN_BUCKETS_RESEED;
+	most = most < KVS_CHAIN_BUCKETS_MAX / 2 ? most : KVS_CHAIN_BUCKETS_MAX / 2;
+	while (length < most && (bucket = kvs_table_next(table, bucket)) != NULL) {
+		length++;
+	}
+	if (length >= KVS_CHAIN_BUCKETS_RESEED + load) {
+		table->crowded = true;
+	}
+	return length < most;
+}
+
 bool kvs_table_chain_has_room(struct kvs_table *table, uint64_t hash)
 {
 	uint64_t index = kvs_bucket_index(hash, table->buckets);
 	const struct kvs_bucket *bucket = kvs_table_primary(table, index);
-	unsigned length = 0;
-	while (length < KVS_CHAIN_BUCKETS_WRITE &&
-	       (bucket = kvs_table_next(table, bucket)) != NULL) {
-		length++;
+	for (unsigned length = 0; length < KVS_CHAIN_BUCKETS_RESEED; length++) {
+		bucket = kvs_table_next(table, bucket);
+		if (__builtin_expect(bucket == NULL, 1)) {
+			return true;
 		}
-	if (__builtin_expect(length >= KVS_CHAIN_BUCKETS_RESEED, 0)) {
-		table->crowded = true;
 	}
-	return length < KVS_CHAIN_BUCKETS_WRITE;
+	return chain_may_grow(table, bucket);
 }
 
 bool kvs_table_insert(struct kvs_table *table, uint64_t hash, uint64_t entry)

@@ -99,8 +99,9 @@ void kvs_table_fini(struct kvs_table *table);
 /// (the range is full), -ENOMEM, or -EAGAIN as kvs_table_await().
 int kvs_table_secure(struct kvs_table *table, uint64_t count);
 
-/// May another entry join the chain of `hash`? False beyond KVS_CHAIN_BUCKETS_WRITE buckets, which
-/// only keys made to collide reach. Long before that table->crowded is set.
+/// May another entry join the chain of `hash`? False beyond KVS_CHAIN_BUCKETS_WRITE overflow
+/// buckets, and one more for each entry that a bucket has on average, which only keys made to
+/// collide reach. Before that table->crowded is set.
 bool kvs_table_chain_has_room(struct kvs_table *table, uint64_t hash);
 
 /// Adds an entry for a key that has none. Returns false if no overflow bucket can be had.

@@ -193,7 +193,7 @@ static void test_colliding(void)
 	struct fixture f;
 	fixture_open(&f, true, 14);
 	uint64_t mask = f.keyspace->table.buckets - 1;
-	const unsigned counts[] = { 100, 4200 };
+	const unsigned counts[] = { 50, 4200 };
 	uint64_t index = 0;
 	for (unsigned i = 0; i < 2; i++) {
 		keyspace_batch_begin(f.keyspace);

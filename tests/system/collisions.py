@@ -19,7 +19,7 @@ MASK = (1 << 64) - 1
 PRIME = 0x165667919e3779f9
 PRIME_INVERSE = pow(PRIME, -1, 1 << 64)
 SECRET_LOW, SECRET_HIGH = 0x6782737bea4239b9, 0xaf56bc3b0996523a
-BUCKETS = 128 + 1  # of a chain, at most
+BUCKETS = 32 + 1  # of a chain, at most
 STEADY = 4000
 
 
@@ -134,10 +134,13 @@ def scan(client, cursor, seen, calls):
 def attack_once(tap, kvd, region, attacker, other, mapped):
     """The first time nobody is refused much: the table is rebuilt at once."""
     seed = region.seed()
-    accepted, refusals = write(attacker, colliding(seed, 0, 800))
+    accepted, refusals = write(attacker, colliding(seed, 0, 200))
     wait_until(lambda: number(other, 'table_reseeds') == 1, 'the table is rebuilt')
     tap.ok(region.seed() != seed, 'the table has another hash key')
     tap.equal(refusals, [], 'H: before a chain was full')
+    more, refusals = write(attacker, colliding(seed, 200, 600))
+    accepted += more
+    tap.equal(refusals, [], 'H: what collided under the former one does not any more')
     tap.equal(wrong_values(other, accepted, b'c'), 0, 'A: keys that collided are all there')
     tap.equal(wrong_values(other, [steady(i) for i in range(STEADY)], b's'), 0,
               'A: and so are all others')
@@ -159,14 +162,14 @@ def attack_again(tap, kvd, region, attacker, other, mapped):
     new, refused = write(other, [b'other:%d' % i for i in range(3000)])
     # One bucket in some thousands is full: a key may happen on it.
     tap.ok(len(new) >= 2985, f"H: others' writes go on: {len(new)} of 3000")
-    again, refused = write(attacker, more[:200])
-    tap.equal((len(again), refused), (200, []), 'so does who replaces what is there')
-    tap.equal(attacker.command('DEL', *more[200:300]), 100, 'or removes it')
+    again, refused = write(attacker, more[:150])
+    tap.equal((len(again), refused), (150, []), 'so does who replaces what is there')
+    tap.equal(attacker.command('DEL', *more[150:200]), 50, 'or removes it')
     batch = [word for key in colliding(region.seed(), 9000, 300) for word in (key, b'c')]
     tap.ok('too many keys collide' in str(attacker.command('MSET', *batch)),
            'H: no batch goes where its keys could not one by one')
     tap.equal(mapped.misses(), 0, 'A: readers find what is there')
-    return more[:200] + more[300:]
+    return more[:150] + more[200:]
 
 
 def spread(tap, region, attacker, other, mapped, keys):
