@@ -4,7 +4,10 @@
 // FLUSHALLs run against the real keyspace; commits cover a position that often lies behind the
 // newest write, so that compaction meets keys whose current version is not durable; lives end at
 // random points, commits or not. What the next life recovers must be exactly the model as of the
-// last commit, life after life.
+// last commit, life after life. Meanwhile values leave memory and come back, and what is in the
+// store alone must be there at all times.
+#include "daemon/keyspace_cold.h"
+#include "daemon/storage/store_read.h"
 #include "tests/daemon/persist_fixture.h"
 
 #define KEYS 160u
@@ -22,6 +25,7 @@ struct state {
 struct model {
 	struct life life;
 	struct life_options options;
+	struct store_reader *reader;
 	struct state now;
 	struct state durable;
 	uint64_t random;
@@ -30,6 +34,7 @@ struct model {
 	unsigned waits;
 	unsigned flushes;
 	unsigned recovered;
+	unsigned spilled, promoted;
 };
 
 static size_t make_key(char *key, unsigned number)
@@ -121,6 +126,93 @@ static void step(struct model *model)
 	model->now.position = life_published(&model->life);
 }
 
+// ---- values that are in the store alone ----
+
+static bool find_stub(struct model *model, unsigned number, struct kvs_hit *hit)
+{
+	char key[32];
+	struct keyspace *keyspace = model->life.keyspace;
+	size_t key_bytes = make_key(key, number);
+	uint64_t hash = keyspace_hash(keyspace, key, key_bytes);
+	return keyspace_find(keyspace, hash, key, key_bytes, hit) == KVS_FIND_HIT &&
+	       hit->kind == KVS_ENTRY_STUB;
+}
+
+// What the store has of it; the caller frees record->bytes.
+static bool read_stub(struct model *model, const struct kvs_hit *hit, struct store_record *record)
+{
+	struct store_wanted wanted = {
+		.place = kvs_load_relaxed(&hit->view.record->place),
+		.seq = hit->view.seq,
+		.key = hit->view.key,
+		.key_bytes = hit->view.key_bytes,
+		.value_bytes = hit->view.value_bytes,
+	};
+	int result = store_reader_read(model->reader, &wanted, record);
+	if (result != STORE_OK) {
+		tap_diag("a stub's value cannot be read: %d %s", result,
+			 result < 0 ? store_reader_why(model->reader) : "");
+	}
+	return result == STORE_OK;
+}
+
+static void promote_one(struct model *model, unsigned number)
+{
+	char key[32];
+	struct kvs_hit hit;
+	struct store_record record;
+	if (!find_stub(model, number, &hit)) {
+		return;
+	}
+	if (!read_stub(model, &hit, &record)) {
+		model->wrong++;
+		return;
+	}
+	enum keyspace_cold_result result =
+		keyspace_promote(model->life.keyspace, key, make_key(key, number), hit.view.seq,
+				 record.value, record.view.value_bytes);
+	model->promoted += result == KEYSPACE_COLD_DONE;
+	model->wrong += result != KEYSPACE_COLD_DONE && result != KEYSPACE_COLD_NO_ROOM;
+	free(record.bytes);
+}
+
+static void take_moves(struct model *model)
+{
+	struct persist_move move;
+	while (persist_next_move(model->life.persist, &move)) {
+		(void)keyspace_move_stub(model->life.keyspace, move.key, move.key_bytes, move.seq,
+					 move.place);
+	}
+}
+
+static void change_cold(struct model *model)
+{
+	take_moves(model);
+	for (uint64_t i = pick(model, 30); i > 0; i--) {
+		char key[32];
+		unsigned number = (unsigned)pick(model, KEYS);
+		if (pick(model, 3) == 0) {
+			promote_one(model, number);
+		} else {
+			model->spilled +=
+				keyspace_spill(model->life.keyspace, key, make_key(key, number)) ==
+				KEYSPACE_COLD_DONE;
+		}
+	}
+}
+
+static bool stub_is(struct model *model, unsigned number, const struct entry *entry,
+		    const unsigned char *expected)
+{
+	struct kvs_hit hit;
+	struct store_record record = { 0 };
+	bool same = find_stub(model, number, &hit) && read_stub(model, &hit, &record) &&
+		    record.view.value_bytes == entry->bytes &&
+		    memcmp(record.value, expected, entry->bytes) == 0;
+	free(record.bytes);
+	return same;
+}
+
 static unsigned differences(struct model *model, const struct state *state)
 {
 	static unsigned char expected[90000];
@@ -137,8 +229,11 @@ static unsigned differences(struct model *model, const struct state *state)
 			wrong++;
 		} else if (there) {
 			fixture_fill(expected, entry->bytes, number, entry->stamp);
-			wrong += value.value_bytes != entry->bytes ||
-				 memcmp(value.value, expected, entry->bytes) != 0;
+			bool same = value.value != NULL ? value.value_bytes == entry->bytes &&
+								  memcmp(value.value, expected,
+									 entry->bytes) == 0
+							: stub_is(model, number, entry, expected);
+			wrong += !same;
 		}
 	}
 	return wrong;
@@ -176,6 +271,8 @@ static void one_life(struct model *model)
 	model->options.ratio_percent = (uint32_t)(105 + pick(model, 200));
 	model->options.floor_bytes = pick(model, 3) == 0 ? 0 : pick(model, 300000);
 	life_begin(&model->life, &model->options);
+	keyspace_set_judged(model->life.keyspace, persist_judged(model->life.persist));
+	model->wrong += store_reader_open(&model->reader, model->life.store, 0) != STORE_OK;
 	unsigned wrong = differences(model, &model->durable);
 	model->recovered++;
 	model->wrong += wrong;
@@ -186,7 +283,14 @@ static void one_life(struct model *model)
 	model->now.position = life_published(&model->life);
 	for (uint64_t rounds = pick(model, 40) + 1; rounds > 0; rounds--) {
 		round_of_writes(model);
+		change_cold(model);
 	}
+	wrong = differences(model, &model->now);
+	if (wrong > 0) {
+		tap_diag("life %u ends with %u wrong values", model->recovered, wrong);
+	}
+	model->wrong += wrong;
+	store_reader_close(model->reader);
 	if (pick(model, 4) == 0) { // a crash while a transaction is being filled
 		model->wrong += store_begin(model->life.store) != STORE_OK ||
 				store_delete_oldest(model->life.store, 1) == STORE_NO_SPACE;
@@ -207,13 +311,16 @@ static void run(uint64_t seed, unsigned lives)
 		.segment_bytes = 64u << 10,
 		.lazy_ms = 1,
 		.lazy_bytes = 1u << 20,
+		.collect_moves = true,
 	};
 	for (unsigned i = 0; i < lives && model.wrong == 0; i++) {
 		one_life(&model);
 	}
-	ok_u64(model.wrong, 0, "%u lives from seed %llu, %llu writes, %u flushes, %u waits",
+	ok_u64(model.wrong, 0,
+	       "%u lives from seed %llu, %llu writes, %u flushes, %u waits, %u values "
+	       "that left and %u that came back",
 	       model.recovered, (unsigned long long)seed, (unsigned long long)model.stamp,
-	       model.flushes, model.waits);
+	       model.flushes, model.waits, model.spilled, model.promoted);
 	fixture_remove(dir);
 }
 

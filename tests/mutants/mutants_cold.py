@@ -41,9 +41,15 @@ COLD = [
     Mutant('move-untold', 'compaction leaves the place of a stub behind',
            'daemon/persist_compact.c',
            [('persist_moves_add(persist, &candidate->view, place);', '')],
-           ['tests/daemon/test_persist_cold']),
+           ['tests/daemon/test_persist_model']),
     Mutant('judged-late', 'compaction does not say which block it looks at',
            'daemon/persist_compact.c',
            [('kvs_store_release(&persist->judged, number);', '')],
            ['tests/daemon/test_persist_cold']),
+    Mutant('compact-stub', 'compaction drops what is in the store alone',
+           'daemon/persist_compact.c',
+           [('return candidate->current_seq > seq && candidate->current_seq <= target_seq;',
+             'return (candidate->is_stub || candidate->current_seq > seq) && '
+             'candidate->current_seq <= target_seq;')],
+           ['tests/daemon/test_persist_model']),
 ]
