@@ -156,6 +156,10 @@ X(kvd_cas, "kvd.cas", commands_kvd_cas, -4, F_OOM | F_FAST, R_WRITE, 1, 1, 1, "k
 X(kvd_getv, "kvd.getv", commands_kvd_getv, 2, F_READ | F_FAST, R_ANY, 1, 1, 1, "kvd", "0.1.0",
   "key", "Returns value, version, time to live in ms (-1: none) and time of writing in ms, or "
   "null.")
+X(kvd_memory, "kvd.memory", commands_memory_kvd, 1, F_CONN | COMMAND_SLOW_OK, R_ANY, 0, 0, 0,
+  "kvd", "0.1.0",
+  "", "Returns where memory is, how much of it holds nothing live, and what stands in the way of "
+  "more, as JSON.")
 X(kvd_policy, "kvd.policy", commands_kvd_policy, -1, F_CONN | F_FAST, R_ANY, 0, 0, 0, "kvd",
   "0.1.0",
   "[memory|lazy|group|sync]",

@@ -172,21 +172,38 @@ void stats_turn(const struct kvd *kvd)
 	kvs_store_relaxed(counters + KVS_COUNTER_turn_longest_wall_us, longest.wall_ns / 1000);
 }
 
-uint64_t stats_resident_bytes(const struct kvd *kvd)
+// Pages that the process maps, and those of them that are of files or shared memory.
+static bool stats_pages(const struct kvd *kvd, uint64_t *resident, uint64_t *shared)
 {
 	char line[128];
 	int fd = kvd->seam->open("/proc/self/statm", O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0) {
-		return 0;
+		return false;
 	}
 	ssize_t bytes = kvd->seam->read(fd, line, sizeof(line) - 1);
 	(void)close(fd);
 	if (bytes <= 0) {
-		return 0;
+		return false;
 	}
 	line[bytes] = 0;
-	const char *second = strchr(line, ' ');
-	return second ? strtoull(second, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+	char *at = strchr(line, ' ');
+	*resident = at ? strtoull(at, &at, 10) : 0;
+	*shared = at ? strtoull(at, NULL, 10) : 0;
+	return true;
+}
+
+uint64_t stats_resident_bytes(const struct kvd *kvd)
+{
+	uint64_t resident, shared;
+	bool known = stats_pages(kvd, &resident, &shared);
+	return known ? resident * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+uint64_t stats_own_bytes(const struct kvd *kvd)
+{
+	uint64_t resident, shared;
+	bool known = stats_pages(kvd, &resident, &shared) && resident > shared;
+	return known ? (resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
 static void stats_json_commands(const struct kvd *kvd, struct text *text)

@@ -156,3 +156,5 @@ void stats_json(const struct kvd *kvd, struct text *text);
 
 /// Resident memory of this process in bytes, 0 if /proc does not tell.
 uint64_t stats_resident_bytes(const struct kvd *kvd);
+/// Of it what is neither shared memory nor of a file: its own.
+uint64_t stats_own_bytes(const struct kvd *kvd);

@@ -102,13 +102,13 @@ static bool cmd_server_flatten(struct output_table *table, const cJSON *node, co
 	return true;
 }
 
-int cmd_server_stats(struct kvctl *kvctl)
+// Asks for JSON and prints it, or a row for each of its members.
+static int cmd_server_json(struct kvctl *kvctl, const char *command, const char *pattern)
 {
 	const struct kvc_reply *reply;
-	const char *pattern = kvctl->options.argument[0];
 	int code = kvctl_connect(kvctl);
 	if (code == KVCTL_OK) {
-		code = kvctl_command(kvctl, &reply, 1, (const char *const[]){ "KVD.STATS" });
+		code = kvctl_command(kvctl, &reply, 1, &command);
 	}
 	if (code != KVCTL_OK) {
 		return code;
@@ -118,12 +118,10 @@ int cmd_server_stats(struct kvctl *kvctl)
 		root = cJSON_ParseWithLength(reply->text, reply->text_bytes);
 	}
 	if (!root) {
-		return kvctl_error(KVCTL_UNREACHABLE, "KVD.STATS: the reply is not JSON");
+		return kvctl_error(KVCTL_UNREACHABLE, "%s: the reply is not JSON", command);
 	}
-	if (kvctl->json && !pattern) {
+	if (kvctl->json) {
 		printf("%.*s\n", (int)reply->text_bytes, reply->text);
-	} else if (kvctl->json) {
-		code = kvctl_error(KVCTL_USAGE, "stats: a pattern does not go with --json");
 	} else {
 		struct output_table table;
 		output_table_begin(&table, stdout, kvctl->terminal, kvctl->terminal ? 3 : 2);
@@ -134,6 +132,20 @@ int cmd_server_stats(struct kvctl *kvctl)
 	}
 	cJSON_Delete(root);
 	return code;
+}
+
+int cmd_server_stats(struct kvctl *kvctl)
+{
+	const char *pattern = kvctl->options.argument[0];
+	if (kvctl->json && pattern) {
+		return kvctl_error(KVCTL_USAGE, "stats: a pattern does not go with --json");
+	}
+	return cmd_server_json(kvctl, "KVD.STATS", pattern);
+}
+
+int cmd_server_memory(struct kvctl *kvctl)
+{
+	return cmd_server_json(kvctl, "KVD.MEMORY", NULL);
 }
 
 // ---- clients ------------------------------------------------------------------------------------

@@ -77,6 +77,7 @@ int cmd_scan(struct kvctl *kvctl);
 int cmd_server_stats(struct kvctl *kvctl);
 int cmd_server_clients(struct kvctl *kvctl);
 int cmd_readers(struct kvctl *kvctl);
+int cmd_server_memory(struct kvctl *kvctl);
 int cmd_server_ping(struct kvctl *kvctl);
 int cmd_server_flush(struct kvctl *kvctl);
 int cmd_health(struct kvctl *kvctl);

@@ -27,6 +27,8 @@ VERB(stats, cmd_server_stats, 0, 1, 0, "[PATTERN]",
 VERB(clients, cmd_server_clients, 0, 0, 0, "", "list the connections of kvd")
 VERB(readers, cmd_readers, 0, 2, 0, "[kick PID|id:ID]",
      "list who reads the shared region, and who holds memory back; or take the views of one away")
+VERB(memory, cmd_server_memory, 0, 0, 0, "",
+     "print where memory is, how much of it holds nothing live, and what stands in the way of more")
 VERB(ping, cmd_server_ping, 0, 0, 0, "", "check that kvd answers, and how fast")
 VERB(health, cmd_health, 0, 0, 0, "",
      "tell whether the store can be trusted: status 0 ok, 1 degraded, 5 failed")

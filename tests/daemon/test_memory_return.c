@@ -6,6 +6,7 @@
 
 #include <sys/mman.h>
 
+#include "daemon/keyspace_memory.h"
 #include "daemon/prepare.h"
 
 #define VALUE_BYTES 2000u
@@ -48,6 +49,36 @@ static void equal(struct fixture *f, const char *when)
 	struct memory_pages pages = memory_pages(f->keyspace);
 	ok(pages.exact, "nothing is on its way");
 	ok_u64(pages.file_bytes, pages.expected_bytes, "G: the file has what is counted %s", when);
+}
+
+// What KVD.MEMORY tells adds up.
+static void test_memory(void)
+{
+	struct fixture f;
+	struct keyspace_memory told;
+	fixture_open_sized(&f, true, 34, MEMORY_BYTES, false);
+	ok_u64(set_keys(&f, 3000) + set_keys(&f, 1000), 0, "keys, a third of them twice");
+	keyspace_memory(f.keyspace, &told);
+	const struct kvs_log *log = &f.keyspace->log;
+	ok_u64(told.written + told.copied + told.open, log->full_count, "each full segment once");
+	ok_u64(told.free_populated + told.free_unpopulated + told.preparing + told.retired +
+		       log->full_count,
+	       told.allowed, "with the free ones: all");
+	ok_u64(told.live_bytes, keyspace_live_bytes(f.keyspace), "live bytes");
+	ok_u64(told.live_bytes + told.dead_bytes + told.tails_bytes,
+	       ((uint64_t)(told.written + told.copied) << f.region.segment_shift) +
+		       log->head.offset,
+	       "live, dead and ends are all that was written");
+	ok(keyspace_fragmentation(&told) > 20 && keyspace_fragmentation(&told) < 30,
+	   "a quarter holds nothing live (%.1f %%)", keyspace_fragmentation(&told));
+	ok(told.unpersisted_bytes > 0 && told.exact && told.file_bytes == told.expected_bytes,
+	   "the rest is there");
+	ok_int(told.shortage, KEYSPACE_SHORT_OF_NOTHING, "and nothing is in the way");
+	for (unsigned i = 0; i < 20 && set_keys(&f, 5000) == 0; i++) {
+	}
+	keyspace_memory(f.keyspace, &told);
+	ok_int(told.shortage, KEYSPACE_SHORT_STORE, "until too much waits for the store");
+	fixture_close(&f);
 }
 
 static void test_return(void)
@@ -129,6 +160,7 @@ static void test_strays(void)
 
 int main(void)
 {
+	test_memory();
 	test_return();
 	test_waves();
 	test_strays();

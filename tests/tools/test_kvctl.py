@@ -134,6 +134,13 @@ def server(tap, kvd):
                all(name.startswith(b'counters.memory_') for name in got),
                f'stats of {pattern}, a counter\'s name with or without what is in front')
     tap.ok(isinstance(json.loads(kvd.kvctl('--json', 'stats').stdout), dict), 'stats as JSON')
+    rows = dict(line.split(b'\t') for line in kvd.kvctl('memory').stdout.splitlines())
+    told = json.loads(kvd.kvctl('--json', 'memory').stdout)
+    tap.equal(rows[b'segments.allowed'], b'%d' % told['segments']['allowed'],
+              'memory: segments by state, as rows and as JSON')
+    tap.ok(told['records']['live_bytes'] > 0 and told['own_bytes'] > 0 and
+           told['in_the_way'] == 'nothing' and
+           told['write_amplification_percent'] >= 100, 'memory: what is live, and what is not')
     clients = kvd.kvctl('clients').stdout.splitlines()
     header = clients[0].split(b'\t')
     tap.ok(b'id' in header and len(clients) >= 2, 'clients: a header and a row each')
