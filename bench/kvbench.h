@@ -10,6 +10,7 @@ int set_vs_peers_main(int argc, char **argv);
 int publish_main(int argc, char **argv);
 int expire_main(int argc, char **argv);
 int overhead_main(int argc, char **argv);
+int density_main(int argc, char **argv);
 int grow_main(int argc, char **argv);
 int idle_cpu_main(int argc, char **argv);
 int restart_main(int argc, char **argv);
