@@ -257,6 +257,7 @@ bool wheel_sweep(struct wheel *wheel)
 	}
 	wheel->sweep_next = 0;
 	list_join(wheel, &wheel->works[WHEEL_LOOK], &wheel->far);
+	list_join(wheel, &wheel->works[WHEEL_LOOK], &wheel->early);
 	return false;
 }
 
