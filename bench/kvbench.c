@@ -18,6 +18,7 @@ static const struct {
 	{ "expire", expire_main, "very many keys whose time comes within one second" },
 	{ "overhead", overhead_main, "bytes of memory an entry beyond key and value" },
 	{ "density", density_main, "where the memory of an entry goes, beside redis-server" },
+	{ "churn", churn_main, "random overwriting in memory that is nearly full" },
 	{ "grow", grow_main, "longest turns while the table grows and shrinks" },
 	{ "idle_cpu", idle_cpu_main, "processor time of an idle kvd" },
 	{ "restart", restart_main, "what a death of kvd costs under --supervise" },

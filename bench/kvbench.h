@@ -11,6 +11,7 @@ int publish_main(int argc, char **argv);
 int expire_main(int argc, char **argv);
 int overhead_main(int argc, char **argv);
 int density_main(int argc, char **argv);
+int churn_main(int argc, char **argv);
 int grow_main(int argc, char **argv);
 int idle_cpu_main(int argc, char **argv);
 int restart_main(int argc, char **argv);
