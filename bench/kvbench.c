@@ -22,6 +22,7 @@ static const struct {
 	{ "grow", grow_main, "longest turns while the table grows and shrinks" },
 	{ "idle_cpu", idle_cpu_main, "processor time of an idle kvd" },
 	{ "restart", restart_main, "what a death of kvd costs under --supervise" },
+	{ "hitratio", hitratio_main, "gets that hit in a full cache, beside others of its size" },
 };
 
 int main(int argc, char **argv)

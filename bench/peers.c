@@ -62,8 +62,11 @@ static bool peer_listens(const char *path)
 	return listens;
 }
 
-__attribute__((noreturn)) static void peer_run(enum bench_peer_kind kind, const char *path)
+__attribute__((noreturn)) static void peer_run(enum bench_peer_kind kind, const char *path,
+					       unsigned memory_mib)
 {
+	char memory[16];
+	(void)snprintf(memory, sizeof(memory), "%u", memory_mib ? memory_mib : 1024);
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	FILE *null = freopen("/dev/null", "w", stdout);
 	if (kind == BENCH_PEER_REDIS && null) {
@@ -71,7 +74,7 @@ __attribute__((noreturn)) static void peer_run(enum bench_peer_kind kind, const 
 			     "--save", "", "--appendonly", "no", "--daemonize", "no", (char *)NULL);
 	} else if (null) {
 		// As nobody, if this is root: memcached demands a name then.
-		(void)execlp("memcached", "memcached", "-u", "root", "-s", path, "-m", "1024", "-t",
+		(void)execlp("memcached", "memcached", "-u", "root", "-s", path, "-m", memory, "-t",
 			     "1", (char *)NULL);
 	}
 	_exit(127);
@@ -80,7 +83,7 @@ __attribute__((noreturn)) static void peer_run(enum bench_peer_kind kind, const 
 bool bench_peer_start(struct bench_peer *peer, enum bench_peer_kind kind, const char *dir)
 {
 	const char *program = kind == BENCH_PEER_REDIS ? "redis-server" : "memcached";
-	*peer = (struct bench_peer){ 0 };
+	*peer = (struct bench_peer){ .memory_mib = peer->memory_mib };
 	if (!peer_version(program, peer->version, sizeof(peer->version))) {
 		return false;
 	}
@@ -90,7 +93,7 @@ bool bench_peer_start(struct bench_peer *peer, enum bench_peer_kind kind, const 
 	}
 	peer->pid = fork();
 	if (peer->pid == 0) {
-		peer_run(kind, peer->socket_path);
+		peer_run(kind, peer->socket_path, peer->memory_mib);
 	}
 	if (peer->pid < 0) {
 		bench_die("fork: %s", strerror(errno));

@@ -15,6 +15,7 @@ struct bench_peer {
 	pid_t pid;
 	char socket_path[108];
 	char version[64]; // one line
+	unsigned memory_mib; // its bound; 0 = none, or 1024
 };
 
 /// Starts a peer with its socket in `dir` and waits until it answers. False: the program is not on

@@ -72,25 +72,39 @@ static void program_find(void)
 	}
 }
 
-static struct harness *server_start(const char *policy, uint64_t memory_bytes, const char *more)
+static struct harness *server_start(const char *policy, uint64_t memory_bytes,
+				    const char *const more[3])
 {
 	char memory[32];
 	(void)snprintf(memory, sizeof(memory), "%lluMiB", (unsigned long long)(memory_bytes >> 20));
 	program_find();
-	struct harness *server = harness_start(
-		(const char *const[]){ "--persist", policy, "--memory", memory, more, NULL });
+	struct harness *server =
+		harness_start((const char *const[]){ "--persist", policy, "--memory", memory,
+						     more[0], more[1], more[2], NULL });
 	servers_keep(server);
 	return server;
 }
 
 struct harness *bench_server_start(const char *policy, uint64_t memory_bytes)
 {
-	return server_start(policy, memory_bytes, NULL);
+	return server_start(policy, memory_bytes, (const char *const[3]){ NULL });
 }
 
 struct harness *bench_server_start_supervised(const char *policy, uint64_t memory_bytes)
 {
-	return server_start(policy, memory_bytes, "--supervise");
+	return server_start(policy, memory_bytes, (const char *const[3]){ "--supervise" });
+}
+
+struct harness *bench_server_start_cache(uint64_t memory_bytes, unsigned segments)
+{
+	char segment[48];
+	uint64_t bytes = UINT64_C(1) << 16;
+	while (bytes * 2 * segments <= memory_bytes) {
+		bytes *= 2;
+	}
+	(void)snprintf(segment, sizeof(segment), "--segment=%llu", (unsigned long long)bytes);
+	return server_start("memory", memory_bytes,
+			    (const char *const[3]){ "--when-full=evict", segment });
 }
 
 uint64_t bench_memory_for(uint64_t keys)

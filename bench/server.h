@@ -20,6 +20,9 @@ struct harness *bench_server_start(const char *policy, uint64_t memory_bytes);
 /// The same under kvd --supervise: what the harness started watches the kvd that serves.
 struct harness *bench_server_start_supervised(const char *policy, uint64_t memory_bytes);
 
+/// One under the memory policy that evicts, its memory in about so many segments or more.
+struct harness *bench_server_start_cache(uint64_t memory_bytes, unsigned segments);
+
 /// Kills it and removes its folder; also done when the program exits. NULL is fine.
 void bench_server_free(struct harness *server);
 

@@ -19,6 +19,7 @@
 #define CLEANER_IDLE_NS 50000000u	   // no write for so long: clean at leisure
 #define CLEANER_IDLE_LIVE_PERCENT 80u	   // what is emptier is worth it then
 #define CLEANER_BUSY_LIVE_PERCENT 95u
+#define CLEANER_SPARING_LIVE_PERCENT 50u // where keys may go instead
 #define CLEANER_HOLD_TIMES 12u	     // deadlines, for readers of an earlier life: and
 #define CLEANER_HOLD_NS 60000000000u // at least so long, if nobody is short of memory
 
@@ -34,8 +35,17 @@ bool cleaner_finds(struct keyspace *keyspace, uint64_t live_share_max_percent)
 	if (state->victim != KVS_SEGMENT_NONE) {
 		return true;
 	}
-	state->victim = cleaner_choose(&state->choice, &keyspace->log, passed_seq(keyspace),
-				       live_share_max_percent);
+	// Where keys may go little is copied for the sake of dead bytes: it would promote what
+	// nobody reads.
+	uint64_t percent = live_share_max_percent;
+	if (evict_is_possible(keyspace) && percent > CLEANER_SPARING_LIVE_PERCENT) {
+		percent = CLEANER_SPARING_LIVE_PERCENT;
+	}
+	state->victim =
+		cleaner_choose(&state->choice, &keyspace->log, passed_seq(keyspace), percent);
+	if (state->victim == KVS_SEGMENT_NONE && evict_is_wanted(keyspace)) {
+		state->victim = evict_choose(keyspace, passed_seq(keyspace));
+	}
 	if (state->victim == KVS_SEGMENT_NONE) {
 		return false;
 	}
@@ -43,7 +53,9 @@ bool cleaner_finds(struct keyspace *keyspace, uint64_t live_share_max_percent)
 	state->offset = 0;
 	state->victim_copied_bytes = 0;
 	state->victim_used_bytes = segment->used_bytes;
-	state->victim_dead_bytes = keyspace->region->segment_bytes - segment->live_bytes;
+	// Of what is judged about half goes.
+	uint64_t stays = keyspace->evict.judging ? segment->live_bytes / 2 : segment->live_bytes;
+	state->victim_dead_bytes = keyspace->region->segment_bytes - stays;
 	return true;
 }
 
@@ -66,7 +78,27 @@ static bool move_record(struct keyspace *keyspace, const struct kvs_record_view 
 	keyspace->cleaner.victim_copied_bytes += view->record_bytes;
 	expire_moved(keyspace, to, view->expiry_ms);
 	keyspace_counter_add(keyspace, KVS_COUNTER_cleaner_copied_bytes, view->record_bytes);
+	evict_moved(keyspace, offset, to, view->record_bytes);
 	return true;
+}
+
+// Does with a live record what is to be done: it moves, or goes where its segment was chosen for
+// that. False if there is neither room for a copy nor for the record of a removal.
+static bool settle_record(struct keyspace *keyspace, const struct kvs_record_view *view,
+			  uint64_t hash, uint64_t offset, uint64_t *slot)
+{
+	unsigned kind = kvs_entry_kind(kvs_load_relaxed(slot));
+	bool judged = keyspace->evict.judging && !keyspace->batch.open &&
+		      (kind == KVS_ENTRY_VALUE || kind == KVS_ENTRY_LARGE);
+	enum keyspace_fate fate = judged ? keyspace_judge(keyspace, view, offset) : KEYSPACE_KEEP;
+	if (fate == KEYSPACE_EVICT && evict_record(keyspace, view, hash)) {
+		return true;
+	}
+	if (move_record(keyspace, view, hash, offset, slot)) {
+		return true;
+	}
+	// However warm: what is read least has to make room for the rest.
+	return judged && evict_is_allowed(keyspace, view) && evict_record(keyspace, view, hash);
 }
 
 struct cleaner_window {
@@ -113,6 +145,7 @@ static void victim_done(struct keyspace *keyspace)
 	} else {
 		kvs_log_retire(&keyspace->log, state->victim, &keyspace->limbo,
 			       kvs_epoch_stamp(keyspace->epochs));
+		evict_victim_done(keyspace, state->victim);
 		keyspace_counter_add(keyspace, KVS_COUNTER_cleaner_segments, 1);
 		keyspace_counter_add(keyspace, KVS_COUNTER_cleaner_freed_bytes,
 				     keyspace->region->segment_bytes - state->victim_copied_bytes);
@@ -138,12 +171,13 @@ static bool clean_window(struct keyspace *keyspace, uint64_t *bytes)
 		}
 		uint64_t *slot = kvs_table_slot_of(&keyspace->table, window.hash[i], offset);
 		if (slot != NULL &&
-		    !move_record(keyspace, &window.view[i], window.hash[i], offset, slot)) {
+		    !settle_record(keyspace, &window.view[i], window.hash[i], offset, slot)) {
 			room = false;
 			next = window.start[i];
 			break;
 		}
 	}
+	evict_window_over(keyspace);
 	uint64_t done = next - state->offset;
 	*bytes = *bytes > done ? *bytes - done : 0;
 	state->offset = next;

@@ -36,6 +36,12 @@ static bool pay_is_due(const struct keyspace *keyspace, uint32_t *missing, uint3
 	return coming < low;
 }
 
+bool cleaner_is_short(const struct keyspace *keyspace)
+{
+	uint32_t missing, span;
+	return pay_is_due(keyspace, &missing, &span) || cleaner_is_urgent(keyspace);
+}
+
 // Bytes to look at for each that was appended, in parts of PAY_RATE_UNIT.
 static uint64_t pay_rate(const struct keyspace *keyspace, uint32_t missing, uint32_t span)
 {

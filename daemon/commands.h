@@ -104,7 +104,10 @@ static inline void commands_event_new(struct call *call, uint32_t key_index)
 static inline void commands_looked_up(struct call *call, uint32_t index, bool found)
 {
 	stats_add(call->kvd->stats, found ? KVS_COUNTER_socket_hits : KVS_COUNTER_socket_misses, 1);
-	if (!found) {
+	if (found) {
+		const struct resp_arg *key = &call->argv[index];
+		keyspace_warm_key(call->kvd->keyspace, key->data, key->bytes);
+	} else {
 		commands_event(call, index, EVENT_MISS, "keymiss");
 	}
 }

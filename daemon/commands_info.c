@@ -10,6 +10,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "daemon/config_set.h"
 #include "daemon/listener.h"
 #include "daemon/persist.h"
 #include "daemon/pubsub.h"
@@ -137,7 +138,9 @@ static void info_memory(const struct kvd *kvd, struct text *text)
 	info_number(text, "number_of_libraries", 0);
 	info_number(text, "maxmemory", limit);
 	info_human(text, "maxmemory_human", limit);
-	info_string(text, "maxmemory_policy", "noeviction");
+	char policy[32];
+	config_value(&kvd->config, config_find("maxmemory-policy", 16), policy, sizeof(policy));
+	info_string(text, "maxmemory_policy", policy);
 	text_printf(text, "mem_fragmentation_ratio:%.2f\r\n",
 		    used ? (double)resident / (double)used : 0.0);
 	text_printf(text, "mem_fragmentation_bytes:%" PRId64 "\r\n",

@@ -27,6 +27,11 @@ struct config {
 	bool value_max_given; // else it follows the memory
 };
 
+/// Values of when-full, and of maxmemory-policy.
+enum config_when_full { CONFIG_WHEN_FULL_REJECT, CONFIG_WHEN_FULL_EVICT };
+#define CONFIG_POLICY_ALLKEYS 4u // the first of them, behind the volatile ones
+#define CONFIG_POLICY_NONE 7u
+
 /// What a command line asked for besides options.
 enum config_action {
 	CONFIG_RUN,

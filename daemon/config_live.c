@@ -114,6 +114,25 @@ static bool live_check_clients(const struct config_change *change, char *error, 
 	return true;
 }
 
+/// One of the two names for what is done when memory is full was set: the other follows.
+static void live_follow_policy(struct config_change *change)
+{
+	struct config *config = &change->config;
+	size_t index;
+	if (live_is_set(change, offsetof(struct config, maxmemory_policy), &index)) {
+		config->when_full = config->maxmemory_policy == CONFIG_POLICY_NONE
+					    ? CONFIG_WHEN_FULL_REJECT
+					    : CONFIG_WHEN_FULL_EVICT;
+	} else if (live_is_set(change, offsetof(struct config, when_full), &index)) {
+		bool evicts = config->when_full == CONFIG_WHEN_FULL_EVICT;
+		if (!evicts) {
+			config->maxmemory_policy = CONFIG_POLICY_NONE;
+		} else if (config->maxmemory_policy == CONFIG_POLICY_NONE) {
+			config->maxmemory_policy = CONFIG_POLICY_ALLKEYS;
+		}
+	}
+}
+
 /// What the machine has not is never promised, and what is stored not taken away. The rest is
 /// settled as at the start.
 static bool live_check_memory(const struct kvd *kvd, const struct config_change *change,
@@ -133,7 +152,11 @@ static bool live_check_memory(const struct kvd *kvd, const struct config_change 
 			return false;
 		}
 	}
-	uint64_t least_bytes = bytes < present_bytes ? keyspace_memory_least(kvd->keyspace) : 0;
+	// Where any key may go, keys go for it.
+	bool stays = change->config.maxmemory_policy < CONFIG_POLICY_ALLKEYS ||
+		     change->config.when_full != CONFIG_WHEN_FULL_EVICT;
+	uint64_t least_bytes =
+		bytes < present_bytes && stays ? keyspace_memory_least(kvd->keyspace) : 0;
 	if (bytes < least_bytes) {
 		(void)snprintf(error, error_bytes,
 			       "what is stored needs %llu bytes, and %llu would be too few: remove "
@@ -147,6 +170,7 @@ static bool live_check_memory(const struct kvd *kvd, const struct config_change 
 bool config_live_check(const struct kvd *kvd, struct config_change *change, size_t *index,
 		       char *error, size_t error_bytes)
 {
+	live_follow_policy(change);
 	if (live_is_set(change, offsetof(struct config, notify_events), index) &&
 	    !live_check_events(change, *index, error, error_bytes)) {
 		return false;
@@ -170,6 +194,20 @@ bool config_live_check(const struct kvd *kvd, struct config_change *change, size
 	return config_change_check(change, error, error_bytes);
 }
 
+void config_live_eviction(struct kvd *kvd)
+{
+	const struct config *config = &kvd->config;
+	const struct keyspace_eviction how = {
+		.on = config->when_full == CONFIG_WHEN_FULL_EVICT,
+		.volatile_only = config->maxmemory_policy < CONFIG_POLICY_ALLKEYS,
+		.never = config->evict_never,
+	};
+	if (!keyspace_set_eviction(kvd->keyspace, &how)) {
+		log_warning("no memory for counting what is read: nothing is evicted until "
+			    "when-full is set once more");
+	}
+}
+
 void config_live_apply(struct kvd *kvd)
 {
 	const struct config *config = &kvd->config;
@@ -181,6 +219,7 @@ void config_live_apply(struct kvd *kvd)
 	keyspace_set_write_wait(kvd->keyspace, config->write_wait_ms);
 	keyspace_set_memory(kvd->keyspace, config_memory_bytes(config));
 	keyspace_set_memory_return(kvd->keyspace, config->memory_return_ms);
+	config_live_eviction(kvd);
 	if (kvd->persist) {
 		struct persist_options options = {
 			.lazy_ms = config->lazy_ms,

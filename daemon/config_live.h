@@ -15,5 +15,8 @@ struct kvd;
 bool config_live_check(const struct kvd *kvd, struct config_change *change, size_t *index,
 		       char *error, size_t error_bytes);
 
+/// What is done when memory is full, as kvd->config says; a part of config_live_apply().
+void config_live_eviction(struct kvd *kvd);
+
 /// The options of kvd->config are others than before: every part works by them from now on.
 void config_live_apply(struct kvd *kvd);

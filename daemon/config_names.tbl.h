@@ -13,7 +13,6 @@
 // clang-format off
 
 #define NO_AOF "kvd has no append only file: what is durable is chosen at its start, --persist"
-#define NO_EVICTION "kvd does not evict: when its memory is full writes are refused"
 #define NO_TCP "kvd listens on Unix sockets only: see kvctl bridge"
 
 X("acllog-max-len", KEPT, INT, "128", 0, INT64_MAX, NULL, NULL)
@@ -59,9 +58,6 @@ X("masteruser", FIXED, TEXT, "", 0, 0, NULL, "kvd has no master")
 X("maxmemory-clients", FIXED, PERCENT, "0", -100, INT64_MAX, NULL,
   "see client-buffers-max and client-uid-share")
 X("maxmemory-eviction-tenacity", KEPT, INT, "10", 0, 100, NULL, NULL)
-X("maxmemory-policy", FIXED, ENUM, "noeviction", 0, 0,
-  "volatile-lru|volatile-lfu|volatile-random|volatile-ttl|allkeys-lru|allkeys-lfu|"
-  "allkeys-random|noeviction", NO_EVICTION)
 X("maxmemory-samples", KEPT, INT, "5", 1, INT32_MAX, NULL, NULL)
 X("min-replicas-to-write", FIXED, INT, "0", 0, INT32_MAX, NULL, "kvd has no replicas")
 X("oom-score-adj", FIXED, ENUM, "no", 0, 0, "no|yes|relative|absolute",
@@ -114,6 +110,5 @@ X("zset-max-ziplist-entries", KEPT, INT, "128", 0, INT64_MAX, NULL, NULL)
 X("zset-max-ziplist-value", KEPT, MEM, "64", 0, INT64_MAX, NULL, NULL)
 
 #undef NO_AOF
-#undef NO_EVICTION
 #undef NO_TCP
 // clang-format on

@@ -166,6 +166,16 @@ static bool maxmemory_settle(struct settle *s)
 	return true;
 }
 
+// Two names for one thing: a policy that evicts says so, and so does when-full.
+static void policy_settle(struct config *config)
+{
+	if (config->maxmemory_policy != CONFIG_POLICY_NONE) {
+		config->when_full = CONFIG_WHEN_FULL_EVICT;
+	} else if (config->when_full == CONFIG_WHEN_FULL_EVICT) {
+		config->maxmemory_policy = CONFIG_POLICY_ALLKEYS;
+	}
+}
+
 static bool buffers_settle(struct settle *s)
 {
 	struct config *config = s->config;
@@ -262,6 +272,7 @@ bool config_settle(struct config *config, const struct config_chosen *chosen, ch
 		.error_bytes = error_bytes,
 		.no_memory = no_memory,
 	};
+	policy_settle(config);
 	return socket_settle(&s) && memory_settle(&s) && buffers_settle(&s) && segment_settle(&s) &&
 	       maxmemory_settle(&s) && revoke_settle(&s) && access_settle(&s);
 }

@@ -17,12 +17,15 @@
 #define EVENTS_KEEP_ITEMS 1024u
 #define EVENTS_KEEP_BYTES (256u << 10)
 
-/// A key's time has come.
-static void events_key_ended(void *context, const void *key, size_t key_bytes)
+/// A key's time has come, or it was evicted.
+static void events_key_ended(void *context, enum keyspace_end why, const void *key,
+			     size_t key_bytes)
 {
 	struct kvd *kvd = context;
-	if (kvd->events_wanted & EVENT_EXPIRED) {
-		events_add_removal(kvd, EVENT_EXPIRED, "expired", key, key_bytes);
+	bool evicted = why == KEYSPACE_END_EVICTED;
+	enum event_class class = evicted ? EVENT_EVICTED : EVENT_EXPIRED;
+	if (kvd->events_wanted & class) {
+		events_add_removal(kvd, class, evicted ? "evicted" : "expired", key, key_bytes);
 	}
 }
 

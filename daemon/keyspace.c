@@ -76,6 +76,7 @@ void keyspace_destroy(struct keyspace *keyspace)
 	recover_facts_free(keyspace->recover_facts);
 	wheel_fini(&keyspace->expire.wheel);
 	reclaim_finish(&keyspace->reclaim);
+	evict_fini(&keyspace->evict);
 	free(keyspace->owners);
 	kvs_large_fini(&keyspace->large);
 	kvs_log_fini(&keyspace->log);
@@ -85,8 +86,7 @@ void keyspace_destroy(struct keyspace *keyspace)
 	free(keyspace);
 }
 
-void keyspace_listen(struct keyspace *keyspace,
-		     void (*ended)(void *context, const void *key, size_t key_bytes), void *context)
+void keyspace_listen(struct keyspace *keyspace, keyspace_ended *ended, void *context)
 {
 	keyspace->ended = ended;
 	keyspace->ended_context = context;

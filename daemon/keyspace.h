@@ -138,11 +138,30 @@ uint64_t keyspace_scan(struct keyspace *keyspace, uint64_t cursor,
 				     const struct keyspace_value *value),
 		       void *context);
 
-/// `ended` is called for each key that ends by itself: when the removal of one whose time has come
-/// is logged, or when a write takes its place. It must not call the keyspace. NULL = nobody.
-void keyspace_listen(struct keyspace *keyspace,
-		     void (*ended)(void *context, const void *key, size_t key_bytes),
-		     void *context);
+/// Why a key ended by itself.
+enum keyspace_end { KEYSPACE_END_EXPIRED, KEYSPACE_END_EVICTED };
+typedef void keyspace_ended(void *context, enum keyspace_end why, const void *key,
+			    size_t key_bytes);
+
+/// `ended` is called for each key that ends by itself: when the removal of one whose time has come,
+/// or that was evicted, is logged, or when a write takes the place of the former. It must not call
+/// the keyspace. NULL = nobody.
+void keyspace_listen(struct keyspace *keyspace, keyspace_ended *ended, void *context);
+
+/// What is done when memory is full.
+struct keyspace_eviction {
+	bool on; // the keys that are read least go; else writes are refused
+	bool volatile_only; // only keys with a time to live go
+	const char *never; // prefixes of keys that never go, with spaces between them; copied
+};
+/// From now on. False if memory is short: then nothing is evicted.
+bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_eviction *how);
+/// Is memory so full that it matters which keys are read?
+bool keyspace_wants_heat(const struct keyspace *keyspace);
+/// Keys with these hashes, by the table's present hash key, were read. They may be anything.
+void keyspace_warm(struct keyspace *keyspace, const uint64_t *hashes, size_t count);
+/// The same for a read through the socket.
+void keyspace_warm_key(struct keyspace *keyspace, const void *key, size_t key_bytes);
 
 /// A key whose record cannot be read: whoever asks for it is answered that, not that it is absent.
 /// Once one was met, each write looks first, and is refused where it would take such a one's place.

@@ -9,6 +9,7 @@
 #include "daemon/cleaner_parts.h"
 #include "daemon/expire.h"
 #include "daemon/keyspace.h"
+#include "daemon/keyspace_evict.h"
 #include "daemon/memory_return.h"
 #include "daemon/reclaim.h"
 #include "daemon/seam.h"
@@ -107,6 +108,7 @@ struct keyspace {
 	struct keyspace_batch batch;
 	struct cleaner_state cleaner;
 	struct expire expire;
+	struct evict_state evict;
 	struct reseed_state reseed;
 	struct memory_return memory_return;
 	struct prepare *prepare;  // helper thread, NULL = populate when needed
@@ -123,7 +125,7 @@ struct keyspace {
 	size_t value_bytes_max;	  // that, but half of the memory at most
 	uint64_t lookup_seed; // of tables that outlast a turn: the region's hash key may change
 	uint64_t now_ms;
-	void (*ended)(void *context, const void *key, size_t key_bytes); // NULL = nobody listens
+	keyspace_ended *ended; // NULL = nobody listens
 	void *ended_context;
 	struct keyspace_damage *damage;	      // NULL = nobody looks
 	bool damage_seen;		      // in this life: writes look first
@@ -189,7 +191,7 @@ static inline void keyspace_note_expired(struct keyspace *keyspace, const void *
 {
 	keyspace_counter_add(keyspace, KVS_COUNTER_keys_expired, 1);
 	if (keyspace->ended) {
-		keyspace->ended(keyspace->ended_context, key, key_bytes);
+		keyspace->ended(keyspace->ended_context, KEYSPACE_END_EXPIRED, key, key_bytes);
 	}
 }
 

@@ -188,6 +188,10 @@ static inline int room_now(struct keyspace *keyspace, const struct room_wanted *
 	if (purpose == KEYSPACE_FOR_WRITE && keyspace_is_over_bound(keyspace)) {
 		return KEYSPACE_FULL; // or each restart would let one more segment in
 	}
+	if (purpose == KEYSPACE_FOR_WRITE && __builtin_expect(keyspace->evict.on, 0) &&
+	    evict_comes_first(keyspace)) {
+		return KEYSPACE_FULL;
+	}
 	if (large_bytes == 0 && bytes <= keyspace->region->segment_bytes - log->head.offset) {
 		return KEYSPACE_OK; // nearly always: no segment is taken, so no reserve is touched
 	}

@@ -134,8 +134,9 @@ void readers_client_free(struct reader_client *client)
 	loop_timer_cancel(readers->kvd->loop, &client->recheck);
 	for (uint32_t i = 0; i < client->pages_count; i++) {
 		struct kvs_reader_page *page = client->pages[i]->page;
+		free(client->sights[i]);
 		kvs_epoch_remove(readers->domain, client->pages[i]);
-		if (munmap(page, KVS_PAGE_BYTES) != 0) {
+		if (munmap(page, KVS_PAGE_FILE_BYTES) != 0) {
 			log_error("cannot unmap a reader page: %m");
 		}
 	}

@@ -101,5 +101,10 @@ struct readers_kicked {
 /// Takes the open sections of a process back now and detaches it; it may attach anew. False if the
 /// kernel refused the barrier or memory is short: then it was not done, or not wholly.
 bool readers_kick(struct readers *readers, struct readers_kicked *kicked, uint64_t now_ns);
+/// Takes the hashes of what was read from the rings and warms those keys, if memory is so full that
+/// it matters; a share of each process, so that none has more of a say for reading faster. When to
+/// come again at the latest; `now_ns` is monotonic.
+uint64_t readers_sample(struct readers *readers, uint64_t now_ns);
+
 /// Hits and misses of mapped reads as clients count them, those that have gone included.
 void readers_totals(const struct readers *readers, uint64_t *hits, uint64_t *misses);

@@ -82,9 +82,9 @@ static int readers_page_create(struct kvs_reader_page **page)
 		return -1;
 	}
 	void *at = MAP_FAILED;
-	if (fchmod(fd, 0600) == 0 && ftruncate(fd, KVS_PAGE_BYTES) == 0 &&
+	if (fchmod(fd, 0600) == 0 && ftruncate(fd, KVS_PAGE_FILE_BYTES) == 0 &&
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0) {
-		at = mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		at = mmap(NULL, KVS_PAGE_FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	}
 	if (at == MAP_FAILED) {
 		int error = errno;
@@ -123,13 +123,19 @@ static int readers_page_add(struct reader_client *client)
 	if (fd < 0) {
 		return -1;
 	}
-	struct kvs_epoch_page *entry = kvs_epoch_add(client->readers->domain, page, client);
+	struct readers_sight *sight = calloc(1, sizeof(*sight));
+	struct kvs_epoch_page *entry =
+		sight ? kvs_epoch_add(client->readers->domain, page, client) : NULL;
 	if (!entry) {
-		(void)munmap(page, KVS_PAGE_BYTES);
+		free(sight);
+		(void)munmap(page, KVS_PAGE_FILE_BYTES);
 		close(fd);
 		errno = ENOMEM;
 		return -1;
 	}
+	page->header.rings = 1; // before the client has it
+	page->header.sample_every = client->readers->sampling;
+	client->sights[client->pages_count] = sight;
 	client->pages[client->pages_count++] = entry;
 	client->user->pages++;
 	client->readers->pages++;

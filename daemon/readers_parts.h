@@ -34,6 +34,8 @@ struct reader_client {
 	uint64_t recheck_ns;
 	struct kvs_epoch_page *pages[KVS_PAGES_PER_CLIENT_MAX];
 	uint32_t pages_count;
+	uint32_t sample_turn; // which slot is looked at first
+	struct readers_sight *sights[KVS_PAGES_PER_CLIENT_MAX]; // of each page
 	char name[KVS_CLIENT_NAME_BYTES_MAX + 1]; // that its connection had, once that is gone
 };
 
@@ -51,6 +53,11 @@ struct readers {
 	struct kvs_epoch_page *own_entry;
 	uint32_t own_slots;
 	bool own_uid_warned;
+	uint64_t sampled_ns; // when the rings were looked at last
+	size_t sample_at; // the client whose turn is next
+	uint64_t evicted; // keys_evicted as of then
+	uint64_t evicted_ns; // when that rose last
+	bool sampling; // readers were told to leave many samples
 	uint64_t looked_ns; // when readers_look() last did, 0 = never
 	uint64_t gone_hits; // of clients that are not there any more
 	uint64_t gone_misses;
@@ -62,6 +69,11 @@ int readers_pidfd(const struct session *session);
 
 /// The name that its connection has or had; empty = none.
 const char *readers_name(const struct reader_client *client);
+
+/// What kvd has seen of the rings behind one page.
+struct readers_sight {
+	uint64_t seen[KVS_READERS_PER_PAGE]; // sample_count of each slot
+};
 
 /// Is anything being read through its pages?
 bool readers_busy(const struct reader_client *client);

@@ -49,6 +49,7 @@ extern const struct seam seam_system;
 	X(commit_before, "a transaction is filled, not yet committed")                            \
 	X(commit_after, "a transaction is committed, durable_seq not yet published")              \
 	X(durable_published, "durable_seq is published, waiting replies not yet sent")            \
+	X(evicted, "an evicted key is gone, its segment not yet retired")                         \
 	X(cleaner_copied, "a survivor is published, its old segment not yet retired")             \
 	X(stub_published, "a stub is in its value's place, which has not been given back")        \
 	X(value_promoted, "a value is back in its stub's place, its counts are not")              \

@@ -11,6 +11,7 @@
 #include <sysexits.h>
 
 #include "daemon/cleaner.h"
+#include "daemon/config_live.h"
 #include "daemon/config_names.h"
 #include "daemon/config_rewrite.h"
 #include "daemon/events.h"
@@ -131,6 +132,7 @@ static int start_readers(struct service *service)
 		keyspace_set_write_wait(service->kvd.keyspace, service->kvd.config.write_wait_ms);
 		error = keyspace_start_prepare(service->kvd.keyspace);
 	}
+	config_live_eviction(&service->kvd);
 	service->kvd.stats = stats_create(&service->kvd);
 	service->kvd.jobs = jobs_create(&service->kvd);
 	if (error != 0 || service->kvd.stats == NULL || service->kvd.jobs == NULL) {
@@ -150,6 +152,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	struct service *service = context;
 	struct keyspace *keyspace = service->kvd.keyspace;
 	service_events_hold(&service->kvd);
+	service->sample_next_ns = readers_sample(service->kvd.readers, now_ns);
 	cleaner_turn(keyspace, now_ns);
 	events_tell(&service->kvd, NULL); // of keys whose time came
 	stats_turn(&service->kvd);
@@ -171,7 +174,8 @@ static void service_turn(void *context, uint64_t now_ns)
 static uint64_t service_next_ns(void *context)
 {
 	const struct service *service = context;
-	return cleaner_next_ns(service->kvd.keyspace);
+	uint64_t cleaner_ns = cleaner_next_ns(service->kvd.keyspace);
+	return cleaner_ns < service->sample_next_ns ? cleaner_ns : service->sample_next_ns;
 }
 
 static int start_listener(struct service *service)

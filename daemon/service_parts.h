@@ -33,6 +33,7 @@ struct service {
 	bool store_is_new;		// nothing was there to recover from
 	enum service_persist_said said; // of the store, in the log
 	struct watchdog watchdog;
+	uint64_t sample_next_ns; // when readers_sample() wants to be called
 	uint64_t noticed_seq; // last seq the persister was told of
 	char why[1024];	      // of a step that failed
 };

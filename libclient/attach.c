@@ -38,7 +38,7 @@ static bool attach_light_sections(const kvc *client, const struct kvs_map *map)
 #endif
 }
 
-struct kvs_reader_page *kvc_page_map(int fd)
+struct kvs_reader_page *kvc_page_map(int fd, bool *rings)
 {
 	struct stat status;
 	int seals = fcntl(fd, F_GET_SEALS); // negative where there are none
@@ -48,17 +48,19 @@ struct kvs_reader_page *kvc_page_map(int fd)
 		errno = EPERM; // somebody could take the page away under a reader
 		return NULL;
 	}
-	void *at = mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	// Of a kvd that knows no rings the file ends sooner, and what is behind is left alone.
+	void *at = mmap(NULL, KVS_PAGE_FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (at == MAP_FAILED) {
 		return NULL;
 	}
 	struct kvs_reader_page *page = at;
 	// unreached: every kernel since 2.6.16 knows this advice.
-	if (madvise(at, KVS_PAGE_BYTES, MADV_DONTFORK) != 0 ||
+	if (madvise(at, KVS_PAGE_FILE_BYTES, MADV_DONTFORK) != 0 ||
 	    memcmp(page->header.marker, KVS_PAGE_MARKER, sizeof(page->header.marker)) != 0) {
-		(void)munmap(at, KVS_PAGE_BYTES);
+		(void)munmap(at, KVS_PAGE_FILE_BYTES);
 		return NULL;
 	}
+	*rings = status.st_size >= (off_t)KVS_PAGE_FILE_BYTES && page->header.rings == 1;
 	return page;
 }
 
@@ -67,7 +69,7 @@ static void attachment_free(struct kvc_attachment *attachment, uint64_t generati
 	// In a child the pages were never mapped; their addresses may be something else's by now.
 	bool own = attachment->generation == generation;
 	for (uint32_t i = 0; own && i < attachment->pages_count; i++) {
-		(void)munmap(attachment->pages[i], KVS_PAGE_BYTES);
+		(void)munmap(attachment->pages[i], KVS_PAGE_FILE_BYTES);
 	}
 	kvc_serving_drop(attachment);
 	if (attachment->map.base) {
@@ -197,7 +199,8 @@ static int attach_map(kvc *client, struct kvc_attachment *attachment)
 		return KVC_SYSTEM;
 	}
 	link->fds[ATTACH_FD_GEN] = -1; // it is kept
-	struct kvs_reader_page *page = kvc_page_map(link->fds[ATTACH_FD_PAGE]);
+	struct kvs_reader_page *page = kvc_page_map(link->fds[ATTACH_FD_PAGE],
+						    &attachment->rings[0]);
 	if (!page) {
 		kvc_error_set(link->error_text, "cannot map the reader page: %s", strerror(errno));
 		return KVC_SYSTEM;

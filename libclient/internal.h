@@ -107,6 +107,7 @@ struct kvc_attachment {
 	bool doubted; // see kvc_attachment_doubt()
 	struct kvs_reader_page *pages[KVS_PAGES_PER_CLIENT_MAX];
 	uint32_t used[KVS_PAGES_PER_CLIENT_MAX]; // bit per slot
+	bool rings[KVS_PAGES_PER_CLIENT_MAX]; // it has them
 	uint64_t pages_retry_ns;		 // after a refused page
 };
 
@@ -131,6 +132,7 @@ struct kvc_reader {
 
 	uint64_t depth; // open sections unless the phase is OPEN; relaxed, kvc_close() looks
 	const struct kvs_map *map;
+	struct kvs_sample_ring *ring; // of the slot; NULL: kvd does not look
 	bool fenced;
 	bool section_mapped; // the open section reads the mapping; unless the phase is OPEN
 	bool section_lost;   // it was open at a fork: it belongs to the parent
@@ -299,12 +301,13 @@ void kvc_attachment_release(const kvc *client, struct kvc_attachment *attachment
 
 // slot.c: under the mutex too.
 
-/// Finds a free slot, asking kvd for another page if need be. NULL: none to be had.
-struct kvs_slot *kvc_slot_claim(kvc *client, const uint64_t **page_state);
+/// Finds a free slot and its ring, asking kvd for another page if need be. NULL: none to be had.
+struct kvs_slot *kvc_slot_claim(kvc *client, const uint64_t **state, struct kvs_sample_ring **);
 void kvc_slot_free(struct kvc_attachment *attachment, const struct kvs_slot *slot);
 
-/// Maps a reader page and keeps it out of forked children. NULL if it is not one; errno.
-struct kvs_reader_page *kvc_page_map(int fd);
+/// Maps KVS_PAGE_FILE_BYTES of a reader page and keeps them out of forked children. *rings: are
+/// there any behind it? NULL if it is not one; errno.
+struct kvs_reader_page *kvc_page_map(int fd, bool *rings);
 
 // reader.c
 
@@ -453,13 +456,11 @@ static inline bool kvc_reader_leave(kvc_reader *reader)
 	return kvs_epoch_leave(reader->slot, reader->hot);
 }
 
-/// Leaves the hash of a hit in the slot's ring and chooses which hit is next: one of the following
-/// 2 * KVS_SAMPLE_EVERY, by a product, so that a program that reads the same keys round and round
-/// is not always caught at the same one.
-/// Returns KVC_OK, for the sake of the caller's last call.
+/// Leaves the hash of a hit in the slot's ring and chooses which hit is next, on average after the
+/// page's sample_every, by a product, so that a program that reads the same keys round and round is
+/// not always caught at the same one. Returns KVC_OK, for the sake of the caller's last call.
 int kvc_reader_sample(kvc_reader *reader, const void *key, size_t key_bytes);
 
-/// Counts a hit; true if it is one to be sampled, about each KVS_SAMPLE_EVERY-th.
 static inline bool kvc_reader_count(kvc_reader *reader)
 {
 	struct kvs_slot *slot = reader->slot;

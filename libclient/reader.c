@@ -38,7 +38,7 @@ static bool reader_move(kvc_reader *reader)
 		return false;
 	}
 	if (!reader->attachment) {
-		reader->slot = kvc_slot_claim(client, &reader->page_state);
+		reader->slot = kvc_slot_claim(client, &reader->page_state, &reader->ring);
 		if (!reader->slot) {
 			return false;
 		}
@@ -142,15 +142,34 @@ bool kvc_reader_enter_slow(kvc_reader *reader)
 	return false;
 }
 
+// How many hits to the next sample, on average: kvd's wish, within bounds.
+static uint64_t reader_sample_every(const kvc_reader *reader)
+{
+	const struct kvs_page_header *header =
+		(const struct kvs_page_header *)(const void *)((const char *)reader->page_state -
+							       offsetof(struct kvs_page_header,
+									state));
+	// Relaxed: a wish (partner: kvd's store as memory fills).
+	uint64_t every = kvs_load_relaxed(&header->sample_every);
+	return every - 1 < KVS_SAMPLE_EVERY ? every : KVS_SAMPLE_EVERY;
+}
+
 int kvc_reader_sample(kvc_reader *reader, const void *key, size_t key_bytes)
 {
 	struct kvs_slot *slot = reader->slot;
 	uint64_t count = kvs_load_relaxed(&slot->sample_count);
 	uint64_t hits = kvs_load_relaxed(&slot->hits);
-	kvs_store_relaxed(&slot->samples[count % 7], kvc_reader_hash(reader, key, key_bytes));
-	kvs_store_relaxed(&slot->sample_count, count + 1);
-	uint64_t scattered = hits * UINT64_C(0x9e3779b97f4a7c15) >> 32;
-	reader->hits_sampled = hits + 1 + scattered % (2 * KVS_SAMPLE_EVERY);
+	if (reader->ring != NULL) {
+		uint64_t hash = reader->map->hash_kind == KVS_HASH_XXH3
+					? kvc_reader_hash(reader, key, key_bytes)
+					: kvs_map_hash(reader->map, key, key_bytes);
+		kvs_store_relaxed(&reader->ring->hash[count % KVS_RING_SAMPLES], hash);
+		// Release: the hash before it (partner: kvd's acquire).
+		kvs_store_release(&slot->sample_count, count + 1);
+	}
+	uint64_t scattered = hits * UINT64_C(0x9e3779b97f4a7c15);
+	scattered = (scattered ^ scattered >> 29) * UINT64_C(0xbf58476d1ce4e5b9) >> 32;
+	reader->hits_sampled = hits + 1 + scattered % (2 * reader_sample_every(reader) - 1);
 	return KVC_OK;
 }
 

@@ -33,7 +33,7 @@ static bool slot_another_page(kvc *client, struct kvc_attachment *attachment)
 	if (status == KVC_OK && reply->type == KVC_REPLY_ERROR) {
 		(void)kvc_error_reply(link, reply); // for its text
 	} else if (status == KVC_OK && link->fds_count == 1) {
-		page = kvc_page_map(link->fds[0]);
+		page = kvc_page_map(link->fds[0], &attachment->rings[attachment->pages_count]);
 	}
 	for (unsigned i = 0; i < link->fds_count; i++) {
 		close(link->fds[i]);
@@ -47,7 +47,8 @@ static bool slot_another_page(kvc *client, struct kvc_attachment *attachment)
 	return true;
 }
 
-struct kvs_slot *kvc_slot_claim(kvc *client, const uint64_t **page_state)
+struct kvs_slot *kvc_slot_claim(kvc *client, const uint64_t **page_state,
+				struct kvs_sample_ring **ring)
 {
 	struct kvc_attachment *attachment = client->attachment;
 	uint32_t i = 0;
@@ -63,6 +64,7 @@ struct kvs_slot *kvc_slot_claim(kvc *client, const uint64_t **page_state)
 			uint32_t slot = (uint32_t)__builtin_ctz(free_slots);
 			attachment->used[i] |= UINT32_C(1) << slot;
 			*page_state = &page->header.state;
+			*ring = attachment->rings[i] ? kvs_page_ring(page, slot) : NULL;
 			kvs_store_relaxed(&page->slot[slot].thread_id,
 					  (uint64_t)syscall(SYS_gettid));
 			return &page->slot[slot];

@@ -267,7 +267,9 @@ struct kvs_page_header {
 	char marker[8]; // KVS_PAGE_MARKER
 	uint64_t state; // enum kvs_page_state
 	uint64_t readers_count; // slots that kvd scans
-	uint64_t reserved[13];
+	uint64_t sample_every; // one hit in about so many is sampled; 0 = KVS_SAMPLE_EVERY
+	uint64_t rings; // 1: struct kvs_sample_ring of each slot stands behind the page; else none
+	uint64_t reserved[11];
 };
 static_assert(sizeof(struct kvs_page_header) == 128, "as large as a slot");
 
@@ -279,21 +281,43 @@ struct kvs_slot {
 	uint64_t misses;
 	uint64_t thread_id; // for diagnostics only, never trusted
 	uint64_t reserved[3];
-	uint64_t sample_count; // second line: lossy ring of sampled hashes
-	uint64_t samples[7];
+	uint64_t sample_count; // second line: how many hashes were left in the ring
+	uint64_t samples[7]; // the ring where the page has no others; nobody reads it
 };
 static_assert(sizeof(struct kvs_slot) == 128, "two lines, never shared with another reader");
 static_assert(sizeof(struct kvs_page_header) + KVS_READERS_PER_PAGE * sizeof(struct kvs_slot) ==
 		      KVS_PAGE_BYTES,
 	      "a reader page is one page");
 
-#define KVS_SAMPLE_EVERY 64u // one get in so many leaves its hash in the ring
+#define KVS_SAMPLE_EVERY 64u // one hit in about so many leaves its hash in the ring, at least
+#define KVS_RING_SAMPLES 128u
+
+/// What a reader hit lately, lossy: sample i stands at i % KVS_RING_SAMPLES. Memory that only who
+/// reads takes.
+struct kvs_sample_ring {
+	uint64_t hash[KVS_RING_SAMPLES];
+};
+static_assert(sizeof(struct kvs_sample_ring) == 1024, "four rings a page");
 
 struct kvs_reader_page {
 	struct kvs_page_header header;
 	struct kvs_slot slot[KVS_READERS_PER_PAGE];
 };
 static_assert(sizeof(struct kvs_reader_page) == KVS_PAGE_BYTES, "one page");
+
+/// The file of a reader page: the page, then a ring for each of its slots, then nothing up to the
+/// next page.
+#define KVS_PAGE_FILE_BYTES                                                                        \
+	((KVS_PAGE_BYTES + KVS_READERS_PER_PAGE * sizeof(struct kvs_sample_ring) +                 \
+	  KVS_PAGE_BYTES - 1) /                                                                    \
+	 KVS_PAGE_BYTES * KVS_PAGE_BYTES)
+
+/// The ring of the slot with this index. Call it only for a page whose header says that it has
+/// rings, and whose file was mapped whole.
+static inline struct kvs_sample_ring *kvs_page_ring(struct kvs_reader_page *page, unsigned index)
+{
+	return (struct kvs_sample_ring *)(void *)(page + 1) + index;
+}
 
 #define KVS_EPOCH_SHIFT 16
 #define KVS_NESTING_MASK UINT64_C(0xffff)

@@ -283,3 +283,18 @@ uint64_t *kvs_table_slot_of(const struct kvs_table *table, uint64_t hash, uint64
 	}
 	return NULL;
 }
+
+uint64_t *kvs_table_slot_by_tag(const struct kvs_table *table, uint64_t hash)
+{
+	uint64_t index = kvs_bucket_index(hash, table->buckets);
+	struct kvs_bucket *bucket = kvs_table_primary(table, index);
+	for (; bucket != NULL; bucket = kvs_table_next(table, bucket)) {
+		for (unsigned i = 0; i < KVS_BUCKET_ENTRIES; i++) {
+			uint64_t entry = kvs_load_relaxed(&bucket->entry[i]);
+			if (entry != 0 && kvs_entry_tag_matches(entry, hash)) {
+				return &bucket->entry[i];
+			}
+		}
+	}
+	return NULL;
+}

@@ -133,6 +133,10 @@ void kvs_table_remove(struct kvs_table *table, uint64_t hash, uint64_t *slot);
 /// Compares no key and touches no record.
 uint64_t *kvs_table_slot_of(const struct kvs_table *table, uint64_t hash, uint64_t entry_offset);
 
+/// The first slot of that chain whose entry has the hash's tag, or NULL: its key is likely to be
+/// the one with this hash. Compares no key and touches no record.
+uint64_t *kvs_table_slot_by_tag(const struct kvs_table *table, uint64_t hash);
+
 /// Would kvs_table_step() split a bucket now?
 bool kvs_table_wants_growth(const struct kvs_table *table);
 

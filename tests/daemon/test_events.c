@@ -16,11 +16,10 @@
 
 #define PMESSAGE "*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n" // what the pattern * hears
 
-static void (*key_ended)(void *context, const void *key, size_t key_bytes);
+static keyspace_ended *key_ended;
 static void *key_ended_context;
 
-void keyspace_listen(struct keyspace *keyspace,
-		     void (*ended)(void *context, const void *key, size_t key_bytes), void *context)
+void keyspace_listen(struct keyspace *keyspace, keyspace_ended *ended, void *context)
 {
 	(void)keyspace;
 	key_ended = ended;
@@ -90,7 +89,7 @@ static void test_queue(void)
 	add(EVENT_STRING, "set", "a");
 	size_t mark = events_mark(&stub.kvd);
 	add(EVENT_GENERIC, "expire", "taken back");
-	key_ended(key_ended_context, "gone", 4);
+	key_ended(key_ended_context, KEYSPACE_END_EXPIRED, "gone", 4);
 	add(EVENT_GENERIC, "del", "taken back, too");
 	events_rewind(&stub.kvd, mark);
 	add(EVENT_GENERIC, "del", "b");
@@ -106,7 +105,7 @@ static void test_queue(void)
 
 	(void)events_flags_parse("K$", 2, &flags);
 	events_set_notified(&stub.kvd, flags);
-	key_ended(key_ended_context, "unheard", 7);
+	key_ended(key_ended_context, KEYSPACE_END_EXPIRED, "unheard", 7);
 	ok(!stub.kvd.events_pending, "an end that nobody wants to hear of is not kept");
 	add(EVENT_STRING, "set", "k");
 	char *at[2];

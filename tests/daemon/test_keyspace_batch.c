@@ -79,8 +79,9 @@ void __wrap_seam_crash_slow(enum seam_crash_point point)
 	}
 }
 
-static void note_ended(void *context, const void *key, size_t key_bytes)
+static void note_ended(void *context, enum keyspace_end why, const void *key, size_t key_bytes)
 {
+	(void)why;
 	(void)key;
 	(void)key_bytes;
 	((struct rig *)context)->ended++;

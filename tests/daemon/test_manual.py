@@ -26,7 +26,7 @@ def read_help():
 def read_manual():
     """name -> (argument, text)"""
     with open(MANUAL, encoding='utf-8') as manual:
-        text = manual.read()
+        text = manual.read().replace('\\\n', '')  # lines that go on
     items = re.findall(r'^\.It Fl -([\w-]+)(?: Ar (\S+))?\n(.*?)(?=^\.It |^\.El)', text,
                        re.M | re.S)
     return {name: (argument, re.sub(r'^\.\w+ ', '', body, flags=re.M).replace('\n', ' '))

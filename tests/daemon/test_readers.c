@@ -143,8 +143,8 @@ static void test_attach(void)
 	ok(lseek(fds[0], 5, SEEK_SET) == 5 && lseek(region.fd_readonly, 0, SEEK_CUR) == 0,
 	   "H: it is an open file of its own");
 	struct stat status;
-	ok(fstat(fds[1], &status) == 0 && status.st_size == KVS_PAGE_BYTES &&
-		   ftruncate(fds[1], 0) != 0 && ftruncate(fds[1], 8192) != 0 &&
+	ok(fstat(fds[1], &status) == 0 && status.st_size == KVS_PAGE_FILE_BYTES &&
+		   ftruncate(fds[1], 0) != 0 && ftruncate(fds[1], 1 << 20) != 0 &&
 		   fcntl(fds[1], F_ADD_SEALS, F_SEAL_WRITE) != 0,
 	   "H: the page cannot be shrunk, grown or sealed");
 	struct kvs_reader_page *page = map_page(fds[1]);

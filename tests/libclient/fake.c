@@ -254,7 +254,7 @@ static void fake_drop_pages(struct fake *fake)
 	for (size_t i = 0; i < fake->pages_count; i++) {
 		struct kvs_reader_page *page = fake->pages[i]->page;
 		kvs_epoch_remove(&fake->fixture.epochs, fake->pages[i]);
-		munmap(page, KVS_PAGE_BYTES);
+		munmap(page, KVS_PAGE_FILE_BYTES);
 	}
 	fake->pages_count = 0;
 }

@@ -52,16 +52,18 @@ static int fake_page(struct fake *fake)
 {
 	int fd = memfd_create("fake-page", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	int shrink = fake->attach == FAKE_ATTACH_UNSEALED ? 0 : F_SEAL_SHRINK;
-	if (fd < 0 || ftruncate(fd, KVS_PAGE_BYTES) != 0 ||
+	off_t bytes = fake->ringless ? (off_t)KVS_PAGE_BYTES : (off_t)KVS_PAGE_FILE_BYTES;
+	if (fd < 0 || ftruncate(fd, bytes) != 0 ||
 	    fcntl(fd, F_ADD_SEALS, shrink | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
 		fake_bail("page");
 	}
-	void *at = mmap(NULL, KVS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	void *at = mmap(NULL, KVS_PAGE_FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	struct kvs_epoch_page *page =
 		at == MAP_FAILED ? NULL : kvs_epoch_add(&fake->fixture.epochs, at, fake);
 	if (!page || fake->pages_count == FAKE_PAGES_MAX) {
 		fake_bail("page in the domain");
 	}
+	page->page->header.rings = fake->ringless ? 0 : 1;
 	fake->pages[fake->pages_count++] = page;
 	return fd;
 }

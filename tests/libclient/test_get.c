@@ -186,7 +186,60 @@ static void test_counters(struct fake *fake, kvc_reader *reader)
 	samples = slot->sample_count - samples;
 	ok(samples > 900 && samples < 1100, "one in 64 is sampled (%llu of 64000)",
 	   (unsigned long long)samples);
-	ok_u64(slot->samples[0], kvs_hash(11, "n", 1), "with its hash");
+	ok_u64(reader->ring->hash[0], kvs_hash(11, "n", 1), "with its hash");
+}
+
+// While kvd wishes it every hit leaves its hash, in the order of the gets; wishes are bounded.
+static void test_samples(struct fake *fake, kvc_reader *reader)
+{
+	struct kvs_page_header *header = &fake->pages[0]->page->header;
+	const struct kvs_slot *slot = reader->slot;
+	char byte, name[8];
+	unsigned wrong = 0;
+	kvs_store_relaxed(&header->sample_every, 1);
+	for (int i = 0; i < 200; i++) {
+		(void)kvc_get(reader, "n", 1, &byte, 1, NULL); // the next sample is at most so far
+	}
+	for (unsigned i = 0; i < 300; i++) {
+		(void)snprintf(name, sizeof(name), "s%u", i % 3);
+		fake_put_text(fake, name, "1");
+		uint64_t before = slot->sample_count;
+		(void)kvc_get(reader, name, strlen(name), &byte, 1, NULL);
+		wrong += slot->sample_count != before + 1 ||
+			 reader->ring->hash[before % KVS_RING_SAMPLES] !=
+				 kvs_hash(11, name, strlen(name));
+	}
+	ok_u64(wrong, 0, "every hit is sampled while kvd wishes it");
+	static const uint64_t wishes[] = { 0, 64, 65, UINT64_MAX };
+	for (unsigned i = 0; i < 4; i++) {
+		kvs_store_relaxed(&header->sample_every, wishes[i]);
+		uint64_t before = slot->sample_count;
+		for (int j = 0; j < 6400; j++) {
+			(void)kvc_get(reader, "n", 1, &byte, 1, NULL);
+		}
+		wrong += slot->sample_count - before < 80 || slot->sample_count - before > 125;
+	}
+	ok_u64(wrong, 0, "no wish makes it rarer than one in 64");
+	kvs_store_relaxed(&header->sample_every, 0);
+}
+
+// A kvd that knows no rings: nothing is left anywhere, and nothing behind the page is touched.
+static void test_ringless(void)
+{
+	struct fake fake;
+	kvc_reader *reader;
+	char byte;
+	fake_start(&fake, MEMORY_BYTES);
+	fake.ringless = true;
+	kvc *client = fake_client(&fake, &reader, 0);
+	fake_put_text(&fake, "n", "1");
+	for (int i = 0; i < 1000; i++) {
+		(void)kvc_get(reader, "n", 1, &byte, 1, NULL);
+	}
+	ok(reader->ring == NULL && reader->slot->hits == 1000 && reader->slot->sample_count == 0,
+	   "of a page without rings none is sampled");
+	ok_int(kvc_close(client), KVC_OK, "close");
+	fake_stop(&fake);
 }
 
 static void test_no_allocation(kvc_reader *reader)
@@ -306,10 +359,12 @@ int main(void)
 	test_alloc(&fake, reader);
 	test_expiry(&fake, reader);
 	test_counters(&fake, reader);
+	test_samples(&fake, reader);
 	test_no_allocation(reader);
 	test_no_system_call(&fake);
 	test_growth(&fake, reader);
 	ok_int(kvc_close(client), KVC_OK, "close");
 	fake_stop(&fake);
+	test_ringless();
 	return tap_done();
 }

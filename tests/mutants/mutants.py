@@ -4,11 +4,12 @@
 # here costs in tests that no longer fail is what this list is for.
 from mutant import Lost, Mutant
 from mutants_cold import COLD
+from mutants_evict import EVICT
 from mutants_memory import MEMORY
 
 __all__ = ['Lost', 'MUTANTS', 'Mutant']
 
-MUTANTS = MEMORY + COLD + [
+MUTANTS = MEMORY + COLD + EVICT + [
     Mutant('no-barrier', 'a scan without its membarrier', 'shm/epoch_scan.c',
            [('return epoch_membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED) == 0;', 'return true;')],
            ['tests/shm/test_epoch_scan'], quick=True),

@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: MIT
+//
+// S3-FIFO in a log. New records stand in head segments, in the order in which they came: that is
+// the queue on probation. What is read there is copied into survivor segments, the main part, and
+// goes round in it for as long as it is read; what is not read goes, and a fingerprint of it stays
+// for a while: if it comes back in that time it was worth keeping. Eviction is cleaning that
+// declines to copy, so it costs no list, no lock and no word in a record.
+//
+// All shares below are from simulation (bench/hitratio): the best of those tried over Zipf's laws
+// with and without scans, loops and public traces.
+#include "daemon/keyspace_evict.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "daemon/keyspace_internal.h"
+
+#define EVICT_PROBATION_PERCENT 10u // of the live bytes: beyond it probation gives first
+// So much of the last main victim was kept: probation gives next, and must be read more to stay.
+#define EVICT_LITTLE_PERCENT 50u
+#define EVICT_HOT_PERCENT 75u
+// One unread record in so many stays: what comes round in a loop that is larger than the memory is
+// never read in time, and of such keys some must stay for any to be hit.
+#define EVICT_LOTTERY 64u
+#define EVICT_GHOST_BYTES 128u	    // of memory for each ghost
+#define EVICT_PASSES (HEAT_MAX + 1) // over all segments without a key that may go: there is none
+#define EVICT_BARREN_VERSIONS 256u  // written since: there may be one again
+
+bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_eviction *how)
+{
+	struct evict_state *evict = &keyspace->evict;
+	char *never = strdup(how->never != NULL ? how->never : "");
+	evict->on = false;
+	evict->judging = false; // what is under way is copied
+	if (never == NULL) {
+		return false;
+	}
+	free(evict->never);
+	evict->never = never;
+	evict->volatile_only = how->volatile_only;
+	evict->barren = 0;
+	if (!how->on) {
+		heat_close(&evict->heat);
+		return true;
+	}
+	const struct kvs_range_bounds *log = &keyspace->region->map.ranges[KVS_RANGE_LOG];
+	if (evict->heat.counts == NULL && !heat_open(&evict->heat, log->offset, log->bytes_max,
+						     keyspace->memory_bytes / EVICT_GHOST_BYTES)) {
+		return false;
+	}
+	evict->on = true;
+	return true;
+}
+
+void evict_fini(struct evict_state *evict)
+{
+	heat_close(&evict->heat);
+	free(evict->never);
+}
+
+// Is the bound on memory falling, and what is stored stands in its way?
+static bool evict_is_over(const struct keyspace *keyspace)
+{
+	return keyspace->memory_bytes > keyspace->memory_wanted_bytes;
+}
+
+bool keyspace_wants_heat(const struct keyspace *keyspace)
+{
+	const struct kvs_log *log = &keyspace->log;
+	return keyspace->evict.on &&
+	       (kvs_log_segments_free(log) < kvs_log_segments_allowed(log) / 4 ||
+		evict_is_over(keyspace));
+}
+
+void keyspace_warm(struct keyspace *keyspace, const uint64_t *hashes, size_t count)
+{
+	if (!keyspace->evict.on) {
+		return;
+	}
+	for (size_t i = 0; i < count; i++) {
+		kvs_table_prefetch_bucket(&keyspace->region->map, hashes[i]);
+	}
+	for (size_t i = 0; i < count; i++) {
+		// Of two keys with one tag in a chain the first is taken for the other.
+		const uint64_t *slot = kvs_table_slot_by_tag(&keyspace->table, hashes[i]);
+		if (slot != NULL) {
+			heat_warm(&keyspace->evict.heat, kvs_entry_offset(kvs_load_relaxed(slot)));
+		}
+	}
+}
+
+void keyspace_warm_key(struct keyspace *keyspace, const void *key, size_t key_bytes)
+{
+	if (keyspace->evict.on) {
+		uint64_t hash = keyspace_hash(keyspace, key, key_bytes);
+		keyspace_warm(keyspace, &hash, 1);
+	}
+}
+
+bool evict_comes_first(const struct keyspace *keyspace)
+{
+	const struct kvs_log *log = &keyspace->log;
+	uint32_t coming = kvs_log_segments_free(log) + log->retired_count;
+	return coming + 1 < keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
+}
+
+// Was each segment judged as often as it takes for heat to go, and nothing went?
+static bool evict_is_barren(const struct keyspace *keyspace)
+{
+	const struct evict_state *evict = &keyspace->evict;
+	return evict->barren > keyspace->log.full_count * EVICT_PASSES &&
+	       keyspace->log.next_seq - evict->barren_seq < EVICT_BARREN_VERSIONS;
+}
+
+bool evict_is_possible(const struct keyspace *keyspace)
+{
+	const struct evict_state *evict = &keyspace->evict;
+	return evict->on && !keyspace->batch.open &&
+	       (!evict->volatile_only || keyspace->keys_with_expiry > 0) &&
+	       !evict_is_barren(keyspace);
+}
+
+bool evict_is_wanted(const struct keyspace *keyspace)
+{
+	return evict_is_possible(keyspace) &&
+	       (evict_is_over(keyspace) || cleaner_is_short(keyspace));
+}
+
+uint32_t evict_choose(struct keyspace *keyspace, uint64_t durable_seq)
+{
+	struct evict_state *evict = &keyspace->evict;
+	const struct kvs_log *log = &keyspace->log;
+	uint64_t live_bytes[2] = { 0, 0 };
+	uint32_t oldest[2] = { KVS_SEGMENT_NONE, KVS_SEGMENT_NONE };
+	for (uint32_t i = 0; i < log->touched_count; i++) {
+		const struct kvs_segment *segment = &log->segments[i];
+		if (segment->state != KVS_SEGMENT_HEAD && segment->state != KVS_SEGMENT_SURVIVOR) {
+			continue;
+		}
+		bool probation = segment->state == KVS_SEGMENT_HEAD;
+		live_bytes[probation] += segment->live_bytes;
+		uint32_t former = oldest[probation];
+		if (kvs_log_cleanable(log, i, durable_seq) &&
+		    segment->live_bytes <= segment->used_bytes && // else its count is wrong
+		    (former == KVS_SEGMENT_NONE ||
+		     segment->first_seq < log->segments[former].first_seq)) {
+			oldest[probation] = i;
+		}
+	}
+	uint64_t share = (live_bytes[0] + live_bytes[1]) / 100 * EVICT_PROBATION_PERCENT;
+	bool probation = live_bytes[1] > share || evict->main_gave_little;
+	probation = oldest[probation] != KVS_SEGMENT_NONE ? probation : !probation;
+	evict->judging = oldest[probation] != KVS_SEGMENT_NONE;
+	evict->probation = probation;
+	evict->judged_bytes = 0;
+	evict->kept_bytes = 0;
+	return oldest[probation];
+}
+
+static bool is_never_evicted(const struct evict_state *evict, const struct kvs_record_view *view)
+{
+	for (const char *at = evict->never; *at != 0; at += strspn(at, " ")) {
+		size_t bytes = strcspn(at, " ");
+		if (bytes > 0 && bytes <= view->key_bytes && memcmp(at, view->key, bytes) == 0) {
+			return true;
+		}
+		at += bytes;
+	}
+	return false;
+}
+
+// splitmix64: no two segments in step with a loop.
+static bool wins_lottery(struct evict_state *evict)
+{
+	uint64_t z = evict->random += UINT64_C(0x9e3779b97f4a7c15);
+	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	return (z ^ (z >> 27)) % EVICT_LOTTERY == 0;
+}
+
+bool evict_is_allowed(const struct keyspace *keyspace, const struct kvs_record_view *view)
+{
+	const struct evict_state *evict = &keyspace->evict;
+	return (!evict->volatile_only || view->expiry_ms != 0) && !is_never_evicted(evict, view);
+}
+
+enum keyspace_fate keyspace_judge(struct keyspace *keyspace, const struct kvs_record_view *view,
+				  uint64_t offset)
+{
+	struct evict_state *evict = &keyspace->evict;
+	if (!evict_is_allowed(keyspace, view)) {
+		return KEYSPACE_KEEP;
+	}
+	unsigned least = evict->probation && evict->main_was_hot ? 2 : 1;
+	if (heat_of(&evict->heat, offset) >= least || (evict->probation && wins_lottery(evict))) {
+		return KEYSPACE_KEEP;
+	}
+	return KEYSPACE_EVICT;
+}
+
+// Has the removal a record of its own in the log? Not where nobody follows it and the table is all
+// there is: one record for those of a window is enough then, so that last_removal_seq has a version
+// to name.
+static bool needs_record(const struct keyspace *keyspace)
+{
+	return keyspace->persisted || keyspace->follower != NULL ||
+	       keyspace->evict.removed_seq == 0;
+}
+
+bool evict_record(struct keyspace *keyspace, const struct kvs_record_view *view, uint64_t hash)
+{
+	struct evict_state *evict = &keyspace->evict;
+	struct keyspace_op op = {
+		.kind = KEYSPACE_OP_DELETE,
+		.purpose = KEYSPACE_FOR_REMOVAL,
+		.record_flags = KVS_RECORD_EVICTED,
+		.key = view->key,
+		.key_bytes = view->key_bytes,
+		.hash = hash,
+		.seq = evict->removed_seq,
+	};
+	if (needs_record(keyspace)) {
+		keyspace_op_measure(keyspace, &op);
+		if (!keyspace_has_versions(keyspace, 1) ||
+		    !keyspace_has_room(keyspace, op.record_bytes, op.purpose)) {
+			return false;
+		}
+		keyspace_op_append(keyspace, &op, false);
+		evict->removed_seq = op.seq;
+	}
+	evict->judged_bytes += view->record_bytes;
+	keyspace_op_publish(keyspace, &op);
+	SEAM_CRASH(evicted);
+	if (evict->probation) {
+		heat_ghost_add(&evict->heat, hash); // what left the main part had its time
+	}
+	keyspace_counter_add(keyspace, KVS_COUNTER_keys_evicted, 1);
+	if (keyspace->ended) {
+		keyspace->ended(keyspace->ended_context, KEYSPACE_END_EVICTED, view->key,
+				view->key_bytes);
+	}
+	return true;
+}
+
+void evict_window_over(struct keyspace *keyspace)
+{
+	if (keyspace->evict.removed_seq != 0) {
+		keyspace->evict.removed_seq = 0;
+		keyspace_publish_applied(keyspace);
+	}
+}
+
+void evict_moved(struct keyspace *keyspace, uint64_t from, uint64_t to, uint32_t record_bytes)
+{
+	struct evict_state *evict = &keyspace->evict;
+	if (!evict->on) {
+		return;
+	}
+	unsigned count = heat_of(&evict->heat, from);
+	if (evict->judging) {
+		evict->judged_bytes += record_bytes;
+		evict->kept_bytes += record_bytes;
+		count -= count > 0;
+	}
+	heat_set(&evict->heat, to, count);
+}
+
+void evict_victim_done(struct keyspace *keyspace, uint32_t segment)
+{
+	struct evict_state *evict = &keyspace->evict;
+	if (!evict->on) {
+		evict->judging = false;
+		return;
+	}
+	heat_cool(&evict->heat, kvs_region_segment_offset(keyspace->region, segment),
+		  keyspace->region->segment_bytes);
+	if (!evict->judging) {
+		return;
+	}
+	evict->judging = false;
+	uint64_t judged = evict->judged_bytes;
+	evict->main_gave_little =
+		!evict->probation && evict->kept_bytes > judged / 100 * EVICT_LITTLE_PERCENT;
+	if (!evict->probation) {
+		evict->main_was_hot = evict->kept_bytes > judged / 100 * EVICT_HOT_PERCENT;
+	}
+	evict->barren = evict->kept_bytes == judged && judged > 0 ? evict->barren + 1 : 0;
+	evict->barren_seq = keyspace->log.next_seq;
+}
+
+void evict_written(struct keyspace *keyspace, uint64_t hash, uint64_t offset, uint64_t before)
+{
+	struct heat *heat = &keyspace->evict.heat;
+	if (before != 0) {
+		heat_set(heat, offset, heat_of(heat, before) + 1); // who writes it uses it
+	} else if (heat_ghost_has(heat, hash, keyspace->keys)) {
+		heat_set(heat, offset, 1);
+	}
+}
