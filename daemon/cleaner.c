@@ -142,6 +142,7 @@ static void victim_done(struct keyspace *keyspace)
 		log_error("segment %u was cleaned and still counts %llu live bytes: it stays",
 			  (unsigned)state->victim, (unsigned long long)segment->live_bytes);
 		segment->live_bytes = UINT64_MAX / 2;
+		keyspace->evict.judging = false;
 	} else {
 		kvs_log_retire(&keyspace->log, state->victim, &keyspace->limbo,
 			       kvs_epoch_stamp(keyspace->epochs));

@@ -278,6 +278,13 @@ struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct k
 	// Release: partner whoever acts on durable_seq.
 	kvs_store_release(&marks->durable_seq, keyspace->durable_seen);
 	await_tombstones(keyspace, plan);
+	const struct kvs_limbo_item *first =
+		kvs_limbo_peek(&keyspace->pending, keyspace->durable_seen + 1);
+	if (first != NULL) {
+		// Durable removals whose entries are still there: they are followed up first, and
+		// their records stay where they stand until then.
+		keyspace->durable_seen = first->stamp - 1;
+	}
 	if (redo_all(keyspace, plan) != 0) {
 		keyspace_destroy(keyspace);
 		return NULL;

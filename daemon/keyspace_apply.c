@@ -75,6 +75,8 @@ int keyspace_op_take_run(struct keyspace *keyspace, struct keyspace_op *op)
 	if (kvs_large_take(&keyspace->large, op->value_bytes, &offset) != 0) {
 		return KEYSPACE_FULL;
 	}
+	// From those that are used last: the first are vouched for until this write is over.
+	keyspace->log.given_at = 0;
 	(void)kvs_log_trim(&keyspace->log, kvs_log_part(&keyspace->log));
 	unsigned char *at = keyspace->region->base + offset;
 	keyspace_op_copy_value(op, at);

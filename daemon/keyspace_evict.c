@@ -29,7 +29,12 @@
 bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_eviction *how)
 {
 	struct evict_state *evict = &keyspace->evict;
-	char *never = strdup(how->never != NULL ? how->never : "");
+	const char *spared = how->never != NULL ? how->never : "";
+	if (evict->on == how->on && evict->volatile_only == how->volatile_only &&
+	    evict->never != NULL && strcmp(evict->never, spared) == 0) {
+		return true; // something else was set
+	}
+	char *never = strdup(spared);
 	evict->on = false;
 	evict->judging = false; // what is under way is copied
 	if (never == NULL) {
@@ -61,7 +66,7 @@ void evict_fini(struct evict_state *evict)
 // Is the bound on memory falling, and what is stored stands in its way?
 static bool evict_is_over(const struct keyspace *keyspace)
 {
-	return keyspace->memory_bytes > keyspace->memory_wanted_bytes;
+	return keyspace_resize_wants(keyspace) > 0;
 }
 
 bool keyspace_wants_heat(const struct keyspace *keyspace)
@@ -138,10 +143,12 @@ uint32_t evict_choose(struct keyspace *keyspace, uint64_t durable_seq)
 			continue;
 		}
 		bool probation = segment->state == KVS_SEGMENT_HEAD;
+		if (segment->live_bytes > segment->used_bytes) {
+			continue; // its count is wrong
+		}
 		live_bytes[probation] += segment->live_bytes;
 		uint32_t former = oldest[probation];
 		if (kvs_log_cleanable(log, i, durable_seq) &&
-		    segment->live_bytes <= segment->used_bytes && // else its count is wrong
 		    (former == KVS_SEGMENT_NONE ||
 		     segment->first_seq < log->segments[former].first_seq)) {
 			oldest[probation] = i;
@@ -189,6 +196,9 @@ enum keyspace_fate keyspace_judge(struct keyspace *keyspace, const struct kvs_re
 	struct evict_state *evict = &keyspace->evict;
 	if (!evict_is_allowed(keyspace, view)) {
 		return KEYSPACE_KEEP;
+	}
+	if (evict->barren > keyspace->log.full_count) {
+		return KEYSPACE_EVICT; // once round, and all of it was warm: something has to go
 	}
 	unsigned least = evict->probation && evict->main_was_hot ? 2 : 1;
 	if (heat_of(&evict->heat, offset) >= least || (evict->probation && wins_lottery(evict))) {

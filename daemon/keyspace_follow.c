@@ -84,7 +84,8 @@ static uint64_t pending_work_off(struct keyspace *keyspace, uint64_t durable_seq
 bool keyspace_follow_durable(struct keyspace *keyspace)
 {
 	uint64_t durable_seq = keyspace_passed_seq(keyspace);
-	if (durable_seq == keyspace->durable_seen && keyspace->persisted) {
+	if (durable_seq == keyspace->durable_seen && keyspace->persisted &&
+	    kvs_limbo_peek(&keyspace->pending, durable_seq + 1) == NULL) {
 		keyspace_follower_look(keyspace);
 		return false;
 	}

@@ -28,6 +28,7 @@
 #define KEYSPACE_RESERVE_CLEANER 2u
 #define KEYSPACE_RESERVE_REMOVALS 1u
 #define KEYSPACE_RESERVE_EXPIRY_SHARE 64u
+#define KEYSPACE_CLEAR_BUCKETS_MAX 32768u // cleared in place in a fraction of a millisecond
 #define KEYSPACE_CLEAN_PERCENT 98u // fuller segments are not cleaned to make room for a write
 #define KEYSPACE_CLEAN_PERCENT_RESERVE 99u // nor these for what may use a reserve
 
@@ -143,7 +144,7 @@ struct keyspace {
 	uint32_t oldest_head;	// the first that is not
 	uint64_t unpersisted_large_bytes;
 	uint64_t flush_seq;
-	uint64_t flush_switched_ns; // when a FLUSHALL last changed the table's side
+	uint64_t side_taken_ns; // since when the table's other side waits for its grace period
 	uint64_t memory_bytes;	    // the bound; the region's is higher if recovery needed more
 	uint64_t memory_wanted_bytes; // what it comes down to
 	uint64_t recover_swept_seq; // FLUSHALL whose victims recovery has removed
@@ -308,6 +309,8 @@ int keyspace_owner_admit_batch(struct keyspace *keyspace);
 /// Lowers the bound on memory a little if that is wanted and can be done. Returns when to come
 /// again.
 uint64_t keyspace_resize_turn(struct keyspace *keyspace, uint64_t now_ns);
+/// How many segments are to be emptied for it, beside those that come free by themselves.
+uint32_t keyspace_resize_wants(const struct keyspace *keyspace);
 
 // ---- keyspace_stage.c ----
 

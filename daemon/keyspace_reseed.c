@@ -74,6 +74,7 @@ static uint64_t reseed_begin(struct keyspace *keyspace, uint64_t now_ns)
 static void reseed_publish(struct keyspace *keyspace, uint64_t now_ns)
 {
 	kvs_table_reseed_publish(&keyspace->table);
+	keyspace->side_taken_ns = now_ns;
 	keyspace->reseed.running = false;
 	SEAM_CRASH(reseed_published);
 	keyspace_counter_add(keyspace, KVS_COUNTER_table_reseeds, 1);

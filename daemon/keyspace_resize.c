@@ -9,7 +9,7 @@
 #include "daemon/log.h"
 
 #define RESIZE_STEP_BYTES (8u << 20) // taken off in one turn: their pages go back with it
-#define RESIZE_POLL_NS 100000000u    // nothing can be emptied: until readers leave, keys go
+#define RESIZE_POLL_NS 10000000u     // nothing is to be emptied: until readers leave, keys go
 #define RESIZE_SEGMENTS_LEFT 2u	     // that writers keep beyond the reserves, and a share of all
 #define RESIZE_SEGMENTS_SHARE 16u
 #define RESIZE_LIVE_PERCENT 95u // as full as segments can be packed
@@ -47,6 +47,27 @@ uint64_t keyspace_memory_least(const struct keyspace *keyspace)
 	       (segments << log->region->segment_shift);
 }
 
+// Free segments that a bound which falls leaves to writers.
+static uint32_t resize_low(const struct keyspace *keyspace)
+{
+	return keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + RESIZE_SEGMENTS_LEFT +
+	       kvs_log_segments_allowed(&keyspace->log) / RESIZE_SEGMENTS_SHARE;
+}
+
+uint32_t keyspace_resize_wants(const struct keyspace *keyspace)
+{
+	if (keyspace->memory_bytes <= keyspace->memory_wanted_bytes) {
+		return 0;
+	}
+	uint64_t over_bytes = keyspace->memory_bytes - keyspace->memory_wanted_bytes;
+	uint64_t wanted =
+		(over_bytes >> keyspace->region->segment_shift) + 1 + resize_low(keyspace);
+	// What waits for readers is not free yet, and emptying more would not hurry them.
+	uint64_t coming =
+		(uint64_t)kvs_log_segments_free(&keyspace->log) + keyspace->log.retired_count;
+	return wanted > coming ? (uint32_t)(wanted - coming) : 0;
+}
+
 // Takes off what is free beyond what writers need. False: there was nothing of the kind.
 static bool resize_lower(struct keyspace *keyspace)
 {
@@ -59,8 +80,7 @@ static bool resize_lower(struct keyspace *keyspace)
 		return true;
 	}
 	uint32_t free = kvs_log_segments_free(&keyspace->log);
-	uint32_t low = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + RESIZE_SEGMENTS_LEFT +
-		       kvs_log_segments_allowed(&keyspace->log) / RESIZE_SEGMENTS_SHARE;
+	uint32_t low = resize_low(keyspace);
 	uint64_t step_bytes = free > low ? (uint64_t)(free - low) << region->segment_shift : 0;
 	uint64_t most_bytes = region->segment_bytes > RESIZE_STEP_BYTES ? region->segment_bytes
 									: RESIZE_STEP_BYTES;
@@ -85,7 +105,8 @@ uint64_t keyspace_resize_turn(struct keyspace *keyspace, uint64_t now_ns)
 	}
 	uint64_t bytes = UINT64_MAX;
 	if (lowered ||
-	    cleaner_slice(keyspace, &bytes, now_ns + CLEANER_SLICE_NS, RESIZE_LIVE_PERCENT)) {
+	    (keyspace_resize_wants(keyspace) > 0 &&
+	     cleaner_slice(keyspace, &bytes, now_ns + CLEANER_SLICE_NS, RESIZE_LIVE_PERCENT))) {
 		return now_ns;
 	}
 	return now_ns + RESIZE_POLL_NS;

@@ -15,7 +15,6 @@
 // are overwritten, and pieces.
 #define ROOM_DRAIN_BYTES (2u << 20)
 #define ROOM_DRAIN_ITEMS 2048u
-#define ROOM_FLUSH_BUCKETS_MAX 32768u // cleared in place in a fraction of a millisecond
 #define ROOM_FLUSH_WAIT_NS 200000000u // then cleared in place, however large the table is
 
 void keyspace_limbo_run(struct keyspace *keyspace, uint64_t offset)
@@ -357,22 +356,24 @@ int keyspace_flush_ready(struct keyspace *keyspace)
 		// No key will collide in an empty table.
 		kvs_table_reseed_abandon(table);
 		keyspace->reseed.running = false;
+		keyspace->side_taken_ns = keyspace->seam->monotonic_ns();
 		table->crowded = false;
 	}
+	bool small = table->buckets <= KEYSPACE_CLEAR_BUCKETS_MAX;
 	if (table->other_side_ready && kvs_table_await_side(table) == -EAGAIN) {
 		prepare_turn(keyspace);
-		if (keyspace_table_waits(keyspace)) {
+		if (!small && keyspace_table_waits(keyspace)) {
 			return KEYSPACE_WAIT;
 		}
 	}
-	if (table->other_side_ready || table->buckets <= ROOM_FLUSH_BUCKETS_MAX) {
+	if (table->other_side_ready || small) {
 		return KEYSPACE_OK;
 	}
 	uint64_t now_ns = keyspace->seam->monotonic_ns();
 	keyspace->cleaner.last_scan_ns = 0; // the side is wanted now: the interval may wait
 	room_reclaim(keyspace, now_ns, keyspace->revoke_min_ns);
 	// Where readers are never revoked it has waited long enough some time.
-	uint64_t waited_ns = now_ns - keyspace->flush_switched_ns;
+	uint64_t waited_ns = now_ns - keyspace->side_taken_ns;
 	bool enough = waited_ns >= ROOM_FLUSH_WAIT_NS + keyspace->revoke_min_ns;
 	return table->other_side_ready || enough ? KEYSPACE_OK : KEYSPACE_WAIT;
 }

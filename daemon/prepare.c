@@ -92,6 +92,19 @@ static bool prepare_may_take(const struct keyspace *keyspace, const struct kvs_t
 	       segments + keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
 }
 
+// The first piece for which there is memory: what must wait must not hide what need not.
+static bool prepare_find(const struct keyspace *keyspace, struct kvs_table_piece *piece)
+{
+	unsigned passed = 0;
+	while (kvs_table_ahead_next(&keyspace->table, passed, piece)) {
+		if (prepare_may_take(keyspace, piece)) {
+			return true;
+		}
+		passed |= 1u << piece->place;
+	}
+	return false;
+}
+
 static void prepare_collect(struct prepare *prepare, struct keyspace *keyspace)
 {
 	if (prepare->segment != KVS_SEGMENT_NONE) {
@@ -114,8 +127,7 @@ void prepare_turn(struct keyspace *keyspace)
 		prepare_collect(prepare, keyspace);
 	}
 	if (prepare->state == PREPARE_IDLE) {
-		if (kvs_table_ahead_next(&keyspace->table, &piece) &&
-		    prepare_may_take(keyspace, &piece)) {
+		if (prepare_find(keyspace, &piece)) {
 			kvs_table_ahead_begin(&keyspace->table, &piece);
 			prepare_ask(prepare, KVS_SEGMENT_NONE, piece.offset, piece.bytes);
 		} else {

@@ -94,7 +94,15 @@ static bool ahead_is_near(const struct kvs_table *table, unsigned range)
 	       overflow->freed_count + have < overflow->fresh + chunk / AHEAD_SHARE;
 }
 
-bool kvs_table_ahead_next(const struct kvs_table *table, struct kvs_table_piece *piece)
+bool kvs_table_side_has_pages(const struct kvs_table *table)
+{
+	unsigned other = table->side ^ 1u;
+	return !table->ahead.helped || (table->populated[KVS_RANGE_TABLE_0 + other] > 0 &&
+					table->populated[KVS_RANGE_OVERFLOW_0 + other] > 0);
+}
+
+bool kvs_table_ahead_next(const struct kvs_table *table, unsigned passed,
+			  struct kvs_table_piece *piece)
 {
 	const struct kvs_table_ahead *ahead = &table->ahead;
 	const struct kvs_region *region = table->region;
@@ -113,11 +121,13 @@ bool kvs_table_ahead_next(const struct kvs_table *table, struct kvs_table_piece 
 		if (until > have + AHEAD_CHUNKS_MAX * chunk) {
 			until = have + AHEAD_CHUNKS_MAX * chunk;
 		}
-		if (until > have && until <= region->map.ranges[range].bytes_max) {
+		if ((passed >> i & 1u) == 0 && until > have &&
+		    until <= region->map.ranges[range].bytes_max) {
 			*piece = (struct kvs_table_piece){
 				.range = range,
 				.offset = region->map.ranges[range].offset + have,
 				.bytes = until - have,
+				.place = i,
 				.awaited = awaited,
 			};
 			return true;
@@ -170,6 +180,7 @@ bool kvs_table_shorten(struct kvs_table *table, unsigned range, uint64_t bytes)
 		return false;
 	}
 	table->populated[range] = have - bytes;
+	table->ahead.wanted[range] = 0; // who still wants it asks again
 	region->table_bytes -= bytes;
 	if (table->ahead.active && table->ahead.piece.range == range) {
 		table->ahead.stale = true;

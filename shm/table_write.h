@@ -45,6 +45,7 @@ struct kvs_reseed {
 /// Memory that a helper thread is to populate for the table.
 struct kvs_table_piece {
 	unsigned range;
+	unsigned place; // among those that may be next
 	uint64_t offset; // from the start of the region
 	uint64_t bytes;
 	bool awaited; // somebody waits for it; otherwise it will be needed soon
@@ -197,8 +198,12 @@ int kvs_table_await_side(struct kvs_table *table);
 /// and of what the next slice of a rebuild needs.
 int kvs_table_await_reseed(struct kvs_table *table);
 
-/// What to populate next: false if nothing is wanted, or a piece is on its way.
-bool kvs_table_ahead_next(const struct kvs_table *table, struct kvs_table_piece *piece);
+/// Can the other side serve without anything being populated now?
+bool kvs_table_side_has_pages(const struct kvs_table *table);
+/// What to populate next: false if nothing is wanted, or a piece is on its way. Those whose place
+/// is a bit of `passed` are passed over: there is no memory for them.
+bool kvs_table_ahead_next(const struct kvs_table *table, unsigned passed,
+			  struct kvs_table_piece *piece);
 /// It was given to the helper, and counts as taken.
 /// Call with: what kvs_table_ahead_next() told. Thread must: be the writer. Orders: none.
 void kvs_table_ahead_begin(struct kvs_table *table, const struct kvs_table_piece *piece);

@@ -167,7 +167,7 @@ static void test_flushes(bool reading, bool block)
 		cleaner_turn(f.keyspace, fixture_monotonic_ns()); // else it would wait for these
 	}
 	uint64_t start_ns = fixture_monotonic_ns();
-	f.keyspace->flush_switched_ns = start_ns; // however long that took
+	f.keyspace->side_taken_ns = start_ns; // however long that took
 	entry->seen_since_ns[0] = start_ns;
 	int result;
 	unsigned waits = 0;

@@ -112,6 +112,12 @@ def transactions(a):
         connection = a.connect()
         connection.command('MULTI')
         queue(a, connection, request, 24 << 20)
+    # A command that has no room is refused and its transaction kept; a request that has begun has
+    # to have room, however little those leave.
+    last = a.connect()
+    begun = b'*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1000000\r\n' + b'q' * 10000
+    queue(a, last, begun, len(begun))
+    queue(a, last, b'q' * 10000, 900000)
     a.say('6 transactions of up to 24 MiB: the largest are closed')
     a.hold('transactions')
 

@@ -122,16 +122,16 @@ static void test_awaited(struct world *w)
 	struct kvs_table_piece piece;
 	const unsigned range = KVS_RANGE_OVERFLOW_0;
 	open_world(w);
-	ok(!kvs_table_ahead_next(table, &piece), "without a helper nothing is wanted of one");
+	ok(!kvs_table_ahead_next(table, 0, &piece), "without a helper nothing is wanted of one");
 	table->ahead.helped = true;
 	tries = 0;
 	ok_int(kvs_table_secure(table, 1), -EAGAIN, "who needs memory is told to wait for it");
 	ok(tries == 0 && adds_up(w), "D: and none is taken here");
-	ok(kvs_table_ahead_next(table, &piece) && piece.range == range && piece.awaited &&
+	ok(kvs_table_ahead_next(table, 0, &piece) && piece.range == range && piece.awaited &&
 		   piece.bytes == SEGMENT,
 	   "the helper is told which");
 	kvs_table_ahead_begin(table, &piece);
-	ok(adds_up(w) && !kvs_table_ahead_next(table, &piece),
+	ok(adds_up(w) && !kvs_table_ahead_next(table, 0, &piece),
 	   "G: it counts as taken, and nothing else is asked for meanwhile");
 	ok(populate(w, &piece) && kvs_load_relaxed(&w->f.region.header->ready[range]) == 0 &&
 		   kvs_table_secure(table, 1) == -EAGAIN,
@@ -142,7 +142,8 @@ static void test_awaited(struct world *w)
 	   "then it is published, and there");
 	tries = 0;
 	ok(kvs_table_secure(table, 3 * CHUNK_BUCKETS) == -EAGAIN &&
-		   kvs_table_ahead_next(table, &piece) && piece.bytes == 2 * SEGMENT && tries == 0,
+		   kvs_table_ahead_next(table, 0, &piece) && piece.bytes == 2 * SEGMENT &&
+		   tries == 0,
 	   "who needs more gets it at once");
 	close_world(w);
 }
@@ -153,18 +154,19 @@ static void test_refused(struct world *w)
 	struct kvs_table_piece piece;
 	open_world(w);
 	table->ahead.helped = true;
-	ok(kvs_table_secure(table, 1) == -EAGAIN && kvs_table_ahead_next(table, &piece), "wanted");
+	ok(kvs_table_secure(table, 1) == -EAGAIN && kvs_table_ahead_next(table, 0, &piece),
+	   "wanted");
 	kvs_table_ahead_begin(table, &piece);
 	no_memory = true;
 	ok(!populate(w, &piece), "the machine has no memory");
 	kvs_table_ahead_end(table, false);
 	ok(adds_up(w) && kvs_load_relaxed(&w->f.region.header->ready[piece.range]) == 0,
 	   "H: nothing is published or counted");
-	ok(!kvs_table_ahead_next(table, &piece), "and the helper is left alone");
+	ok(!kvs_table_ahead_next(table, 0, &piece), "and the helper is left alone");
 	ok_int(kvs_table_secure(table, 1), -ENOMEM, "who needs it meets the error himself");
 	ok_int(kvs_table_secure(table, 1), -EAGAIN, "and waits again at the next try");
 	no_memory = false;
-	ok(kvs_table_ahead_next(table, &piece), "when there is memory");
+	ok(kvs_table_ahead_next(table, 0, &piece), "when there is memory");
 	kvs_table_ahead_begin(table, &piece);
 	ok(populate(w, &piece), "the helper gets it");
 	kvs_table_ahead_end(table, true);
@@ -179,7 +181,8 @@ static void test_overtaken(struct world *w)
 	struct kvs_table_piece piece;
 	open_world(w);
 	table->ahead.helped = true;
-	ok(kvs_table_secure(table, 1) == -EAGAIN && kvs_table_ahead_next(table, &piece), "wanted");
+	ok(kvs_table_secure(table, 1) == -EAGAIN && kvs_table_ahead_next(table, 0, &piece),
+	   "wanted");
 	kvs_table_ahead_begin(table, &piece);
 	ok(kvs_table_populate(table, piece.range, 2 * SEGMENT) == 0 && populate(w, &piece),
 	   "somebody populates more meanwhile");
@@ -188,7 +191,7 @@ static void test_overtaken(struct world *w)
 	   "G: it is counted once");
 	const unsigned other = KVS_RANGE_TABLE_0 + 1;
 	ok(kvs_table_await(table, other, 2 * SEGMENT) == -EAGAIN, "the other side is wanted");
-	ok(kvs_table_populate(table, other, 1) == 0 && kvs_table_ahead_next(table, &piece) &&
+	ok(kvs_table_populate(table, other, 1) == 0 && kvs_table_ahead_next(table, 0, &piece) &&
 		   piece.range == other && piece.bytes == SEGMENT,
 	   "a half of it is left to the helper");
 	kvs_table_ahead_begin(table, &piece);
@@ -215,7 +218,7 @@ static void test_growth(struct world *w)
 			table->ahead.refused = true;
 			set(w, i);
 		}
-		if (i % 1024 != 0 || !kvs_table_ahead_next(table, &piece)) {
+		if (i % 1024 != 0 || !kvs_table_ahead_next(table, 0, &piece)) {
 			continue;
 		}
 		kvs_table_ahead_begin(table, &piece);
@@ -358,7 +361,7 @@ static void test_adopted(struct world *w)
 	uint64_t before = f->table.populated[range];
 	f->table.ahead.helped = true;
 	ok(kvs_table_await(&f->table, range, before + SEGMENT) == -EAGAIN &&
-		   kvs_table_ahead_next(&f->table, &piece) && populate(w, &piece),
+		   kvs_table_ahead_next(&f->table, 0, &piece) && populate(w, &piece),
 	   "a piece is populated");
 	kvs_log_publish(&f->log);
 	struct kvs_region region;
