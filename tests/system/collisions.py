@@ -19,7 +19,7 @@ MASK = (1 << 64) - 1
 PRIME = 0x165667919e3779f9
 PRIME_INVERSE = pow(PRIME, -1, 1 << 64)
 SECRET_LOW, SECRET_HIGH = 0x6782737bea4239b9, 0xaf56bc3b0996523a
-BUCKETS = 32 + 1  # of a chain, at most
+BUCKETS = 32 + 4 + 1  # of a chain, at most: as many more as buckets have entries on average
 STEADY = 4000
 
 
