@@ -359,14 +359,16 @@ int keyspace_flush_ready(struct keyspace *keyspace)
 		keyspace->side_taken_ns = keyspace->seam->monotonic_ns();
 		table->crowded = false;
 	}
-	bool small = table->buckets <= KEYSPACE_CLEAR_BUCKETS_MAX;
+	if (table->buckets <= KEYSPACE_CLEAR_BUCKETS_MAX) {
+		return KEYSPACE_OK; // in place, if the other side has no pages or is not free
+	}
 	if (table->other_side_ready && kvs_table_await_side(table) == -EAGAIN) {
 		prepare_turn(keyspace);
-		if (!small && keyspace_table_waits(keyspace)) {
+		if (keyspace_table_waits(keyspace)) {
 			return KEYSPACE_WAIT;
 		}
 	}
-	if (table->other_side_ready || small) {
+	if (table->other_side_ready) {
 		return KEYSPACE_OK;
 	}
 	uint64_t now_ns = keyspace->seam->monotonic_ns();

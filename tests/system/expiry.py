@@ -85,7 +85,8 @@ def test_lives(tap):
         with kvd.connect() as connection:
             gone(connection, 100)
             tap.ok(stats(connection)['expiry_walks'] >= 1, 'killed: the index is filled by a walk')
-            wait_until(lambda: stats(connection)['expiry_items'] == 100, 'the index is whole')
+            # A walk may meet a key twice while the table shrinks behind those that are gone.
+            wait_until(lambda: stats(connection)['expiry_items'] >= 100, 'the index is whole')
             end_soon(connection, [b'b%d' % i for i in range(100)])
             gone(connection, 0)
             tap.ok(True, 'and all that ends goes')
