@@ -67,13 +67,11 @@ static bool entry_stays(const void *context, uint64_t entry)
 static void empty_table(struct keyspace *keyspace, struct behind *behind)
 {
 	struct kvs_table *table = &keyspace->table;
-	bool worth = table->buckets > KEYSPACE_CLEAR_BUCKETS_MAX || kvs_table_side_has_pages(table);
-	if (worth && kvs_table_switch_side(table, insert_behind, behind)) {
+	if (kvs_table_switch_side(table, insert_behind, behind)) {
 		keyspace->side_taken_ns = keyspace->seam->monotonic_ns();
 		return;
 	}
-	// It is small, and the other side has no pages or is not free; or keyspace_flush_ready()
-	// allows this.
+	// It is small, or keyspace_flush_ready() allows this.
 	replace_behind(behind);
 	kvs_table_clear(table, behind->placed > 0 ? entry_stays : NULL, behind);
 }

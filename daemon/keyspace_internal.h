@@ -28,7 +28,6 @@
 #define KEYSPACE_RESERVE_CLEANER 2u
 #define KEYSPACE_RESERVE_REMOVALS 1u
 #define KEYSPACE_RESERVE_EXPIRY_SHARE 64u
-#define KEYSPACE_CLEAR_BUCKETS_MAX 32768u // cleared in place in a fraction of a millisecond
 #define KEYSPACE_CLEAN_PERCENT 98u // fuller segments are not cleaned to make room for a write
 #define KEYSPACE_CLEAN_PERCENT_RESERVE 99u // nor these for what may use a reserve
 

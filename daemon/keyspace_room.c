@@ -15,6 +15,7 @@
 // are overwritten, and pieces.
 #define ROOM_DRAIN_BYTES (2u << 20)
 #define ROOM_DRAIN_ITEMS 2048u
+#define ROOM_CLEAR_BUCKETS_MAX 32768u // cleared in place in a fraction of a millisecond
 #define ROOM_FLUSH_WAIT_NS 200000000u // then cleared in place, however large the table is
 
 void keyspace_limbo_run(struct keyspace *keyspace, uint64_t offset)
@@ -359,16 +360,13 @@ int keyspace_flush_ready(struct keyspace *keyspace)
 		keyspace->side_taken_ns = keyspace->seam->monotonic_ns();
 		table->crowded = false;
 	}
-	if (table->buckets <= KEYSPACE_CLEAR_BUCKETS_MAX) {
-		return KEYSPACE_OK; // in place, if the other side has no pages or is not free
-	}
 	if (table->other_side_ready && kvs_table_await_side(table) == -EAGAIN) {
 		prepare_turn(keyspace);
 		if (keyspace_table_waits(keyspace)) {
 			return KEYSPACE_WAIT;
 		}
 	}
-	if (table->other_side_ready) {
+	if (table->other_side_ready || table->buckets <= ROOM_CLEAR_BUCKETS_MAX) {
 		return KEYSPACE_OK;
 	}
 	uint64_t now_ns = keyspace->seam->monotonic_ns();

@@ -94,13 +94,6 @@ static bool ahead_is_near(const struct kvs_table *table, unsigned range)
 	       overflow->freed_count + have < overflow->fresh + chunk / AHEAD_SHARE;
 }
 
-bool kvs_table_side_has_pages(const struct kvs_table *table)
-{
-	unsigned other = table->side ^ 1u;
-	return !table->ahead.helped || (table->populated[KVS_RANGE_TABLE_0 + other] > 0 &&
-					table->populated[KVS_RANGE_OVERFLOW_0 + other] > 0);
-}
-
 bool kvs_table_ahead_next(const struct kvs_table *table, unsigned passed,
 			  struct kvs_table_piece *piece)
 {

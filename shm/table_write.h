@@ -198,8 +198,6 @@ int kvs_table_await_side(struct kvs_table *table);
 /// and of what the next slice of a rebuild needs.
 int kvs_table_await_reseed(struct kvs_table *table);
 
-/// Can the other side serve without anything being populated now?
-bool kvs_table_side_has_pages(const struct kvs_table *table);
 /// What to populate next: false if nothing is wanted, or a piece is on its way. Those whose place
 /// is a bit of `passed` are passed over: there is no memory for them.
 bool kvs_table_ahead_next(const struct kvs_table *table, unsigned passed,

@@ -31,6 +31,7 @@ struct kind {
 	const char *text;
 	const char *key;
 	const char *before, *after; // what GET of the key says
+	bool may_wait;		    // for memory; if its client is gone by then it is not applied
 };
 
 static const struct kind kinds[] = {
@@ -47,7 +48,7 @@ static const struct kind kinds[] = {
 	{ "MSET", "MSET k new other new", "k", "old", "new" },
 	{ "a transaction", "MULTI\nINCR n\nINCR n\nSET k new\nEXEC", "n", "41", "43" },
 	{ "a watched transaction", "WATCH k\nMULTI\nAPPEND k er\nEXEC", "k", "old", "older" },
-	{ "FLUSHALL", "FLUSHALL", "k", "old", NULL },
+	{ "FLUSHALL", "FLUSHALL", "k", "old", NULL, true },
 };
 
 static char big[BIG_BYTES + 1];
@@ -185,7 +186,8 @@ static unsigned try_kind(struct harness *h, struct harness_connection *c, const 
 		writer(harness_socket(h), frame, cut);
 		forgotten(c, received);
 		const char *expected = cut < bytes ? kind->before : kind->after;
-		if (!is_now(c, kind->key, expected)) {
+		if (!is_now(c, kind->key, expected) &&
+		    !(kind->may_wait && is_now(c, kind->key, kind->before))) {
 			tap_diag("%zu of %zu bytes: not %s", cut, bytes, expected);
 			wrong++;
 		}
