@@ -20,8 +20,8 @@
 #define CLEANER_IDLE_LIVE_PERCENT 80u	   // what is emptier is worth it then
 #define CLEANER_BUSY_LIVE_PERCENT 95u
 #define CLEANER_SPARING_LIVE_PERCENT 50u // where keys may go instead
-#define CLEANER_HOLD_TIMES 12u	     // deadlines, for readers of an earlier life: and
-#define CLEANER_HOLD_NS 60000000000u // at least so long, if nobody is short of memory
+#define CLEANER_HOLD_TIMES 12u		 // deadlines, for readers of an earlier life: and
+#define CLEANER_HOLD_NS 60000000000u	 // at least so long, if nobody is short of memory
 
 static uint64_t passed_seq(const struct keyspace *keyspace)
 {
@@ -222,8 +222,7 @@ bool cleaner_slice(struct keyspace *keyspace, uint64_t *bytes, uint64_t until_ns
 	return room;
 }
 
-// One go between two turns.
-static bool turn_slice(struct keyspace *keyspace, uint64_t live_percent)
+bool cleaner_go(struct keyspace *keyspace, uint64_t live_percent)
 {
 	uint64_t bytes = UINT64_MAX;
 	uint64_t until_ns = keyspace->seam->monotonic_ns() + CLEANER_SLICE_NS;
@@ -235,7 +234,7 @@ static uint64_t urgent_turn(struct keyspace *keyspace, uint64_t now_ns)
 {
 	uint64_t percent = keyspace->cleaner.wanted_segments > 0 ? KEYSPACE_CLEAN_PERCENT
 								 : CLEANER_BUSY_LIVE_PERCENT;
-	if (turn_slice(keyspace, percent)) {
+	if (cleaner_go(keyspace, percent)) {
 		return now_ns;
 	}
 	keyspace->cleaner.wanted_segments = 0; // cleaning brings no more
@@ -259,7 +258,7 @@ static uint64_t idle_turn(struct keyspace *keyspace, uint64_t now_ns)
 	    cleaner_is_dead_enough(&keyspace->log.segments[survivor], CLEANER_IDLE_LIVE_PERCENT)) {
 		kvs_log_close_survivor(&keyspace->log);
 	}
-	if (turn_slice(keyspace, CLEANER_IDLE_LIVE_PERCENT)) {
+	if (cleaner_go(keyspace, CLEANER_IDLE_LIVE_PERCENT)) {
 		return now_ns;
 	}
 	state->idle_seq = state->seen_seq;

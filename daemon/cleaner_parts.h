@@ -66,6 +66,8 @@ struct cleaner_state {
 /// worth it, or no room for copies.
 bool cleaner_slice(struct keyspace *keyspace, uint64_t *bytes, uint64_t until_ns,
 		   uint64_t live_share_max_percent);
+/// One go of CLEANER_SLICE_NS, between two turns.
+bool cleaner_go(struct keyspace *keyspace, uint64_t live_share_max_percent);
 /// Is there something worth it?
 bool cleaner_finds(struct keyspace *keyspace, uint64_t live_share_max_percent);
 
@@ -76,5 +78,7 @@ bool cleaner_finds(struct keyspace *keyspace, uint64_t live_share_max_percent);
 void cleaner_pay(struct keyspace *keyspace, uint64_t now_ns);
 /// Are there fewer segments than there are to be?
 bool cleaner_is_short(const struct keyspace *keyspace);
+/// Segments that are free, or will be when readers have left them.
+uint32_t cleaner_segments_coming(const struct keyspace *keyspace);
 /// Are so few segments left that the next one would be refused to a write?
 bool cleaner_is_urgent(const struct keyspace *keyspace);

@@ -15,14 +15,14 @@
 #define PAY_APPENDED_MIN 1024u // between two payments
 #define PAY_APPENDED_MAX (64u << 10)
 
-static uint32_t segments_coming(const struct keyspace *keyspace)
+uint32_t cleaner_segments_coming(const struct keyspace *keyspace)
 {
 	return kvs_log_segments_free(&keyspace->log) + keyspace->log.retired_count;
 }
 
 bool cleaner_is_urgent(const struct keyspace *keyspace)
 {
-	return segments_coming(keyspace) <=
+	return cleaner_segments_coming(keyspace) <=
 	       keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + keyspace->cleaner.wanted_segments;
 }
 
@@ -31,7 +31,7 @@ static bool pay_is_due(const struct keyspace *keyspace, uint32_t *missing, uint3
 {
 	*span = PAY_SEGMENTS_AHEAD + kvs_log_segments_allowed(&keyspace->log) / PAY_SEGMENTS_SHARE;
 	uint32_t low = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + *span;
-	uint32_t coming = segments_coming(keyspace);
+	uint32_t coming = cleaner_segments_coming(keyspace);
 	*missing = low - coming;
 	return coming < low;
 }

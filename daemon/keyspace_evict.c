@@ -104,9 +104,8 @@ void keyspace_warm_key(struct keyspace *keyspace, const void *key, size_t key_by
 
 bool evict_comes_first(const struct keyspace *keyspace)
 {
-	const struct kvs_log *log = &keyspace->log;
-	uint32_t coming = kvs_log_segments_free(log) + log->retired_count;
-	return coming + 1 < keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
+	return cleaner_segments_coming(keyspace) + 1 <
+	       keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
 }
 
 // Was each segment judged as often as it takes for heat to go, and nothing went?

@@ -63,8 +63,7 @@ uint32_t keyspace_resize_wants(const struct keyspace *keyspace)
 	uint64_t wanted =
 		(over_bytes >> keyspace->region->segment_shift) + 1 + resize_low(keyspace);
 	// What waits for readers is not free yet, and emptying more would not hurry them.
-	uint64_t coming =
-		(uint64_t)kvs_log_segments_free(&keyspace->log) + keyspace->log.retired_count;
+	uint64_t coming = cleaner_segments_coming(keyspace);
 	return wanted > coming ? (uint32_t)(wanted - coming) : 0;
 }
 
@@ -103,10 +102,8 @@ uint64_t keyspace_resize_turn(struct keyspace *keyspace, uint64_t now_ns)
 			   (unsigned long long)keyspace->memory_bytes);
 		return UINT64_MAX;
 	}
-	uint64_t bytes = UINT64_MAX;
 	if (lowered ||
-	    (keyspace_resize_wants(keyspace) > 0 &&
-	     cleaner_slice(keyspace, &bytes, now_ns + CLEANER_SLICE_NS, RESIZE_LIVE_PERCENT))) {
+	    (keyspace_resize_wants(keyspace) > 0 && cleaner_go(keyspace, RESIZE_LIVE_PERCENT))) {
 		return now_ns;
 	}
 	return now_ns + RESIZE_POLL_NS;
