@@ -6,6 +6,7 @@
 
 #include "daemon/expire.h"
 #include "tests/daemon/keyspace_fixture.h"
+#include "tests/daemon/refuse_mapped.h"
 
 #define KEYS 400u
 #define TURNS_MAX 200000u
@@ -16,18 +17,6 @@
 #define ITEMS_SPARE 16384u
 
 static uint64_t now_ns = 1000 * MS_NS;
-static unsigned refuse; // so many pieces of memory are refused
-
-void *__real_kvs_mapped_alloc(size_t bytes);
-void *__wrap_kvs_mapped_alloc(size_t bytes);
-void *__wrap_kvs_mapped_alloc(size_t bytes)
-{
-	if (refuse > 0) {
-		refuse--;
-		return NULL;
-	}
-	return __real_kvs_mapped_alloc(bytes);
-}
 
 // Each look is 50 us later: a slice is a few looks.
 static uint64_t looks_ns;

@@ -7,25 +7,13 @@
 #include "daemon/wheel.h"
 
 #include "daemon/reclaim.h"
+#include "tests/daemon/refuse_mapped.h"
 #include "tests/tap/tap.h"
 
 #define ITEMS_MAX 600u
 #define START_MS UINT64_C(1800000000000)
 #define SLOT_MS (UINT64_C(1) << WHEEL_SLOT_SHIFT)
 #define STEPS_MAX 100000u
-
-static unsigned refuse; // so many arenas are refused
-
-void *__real_kvs_mapped_alloc(size_t bytes);
-void *__wrap_kvs_mapped_alloc(size_t bytes);
-void *__wrap_kvs_mapped_alloc(size_t bytes)
-{
-	if (refuse > 0) {
-		refuse--;
-		return NULL;
-	}
-	return __real_kvs_mapped_alloc(bytes);
-}
 
 // The place of an item is its index in the model, plus one.
 struct rig {
