@@ -158,10 +158,10 @@ static void service_turn(void *context, uint64_t now_ns)
 	stats_turn(&service->kvd);
 	generation_turn(&service->generation, keyspace_last_seq(keyspace), now_ns);
 	jobs_turn(service->kvd.jobs);
+	service_folder_turn(service);
 	if (service->kvd.persist == NULL) {
 		return;
 	}
-	service_folder_turn(service);
 	service_persist_watch(&service->kvd, &service->said);
 	persist_set_live_bytes(service->kvd.persist, keyspace_live_bytes(keyspace));
 	uint64_t last_seq = keyspace_last_seq(keyspace);
@@ -212,6 +212,7 @@ static int start_life(struct service *service)
 		return code;
 	}
 	watchdog_start(&service->watchdog, service->kvd.loop);
+	service_folder_watch(service);
 	return 0;
 }
 
@@ -230,6 +231,7 @@ static void stop_life(struct service *service)
 	notify_stopping();
 	datadir_leaving(service->kvd.folder);
 	watchdog_stop(&service->watchdog);
+	service_folder_unwatch(service);
 	service->kvd.stopping = true;
 	listener_shut(service->kvd.listener);
 	jobs_destroy(service->kvd.jobs); // it reads what the persister has

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: MIT
 //
-// The persister makes the folder anew, for it is the store that needs it; the loop then does its
-// part. The socket comes first: whoever sees in the old kvd.gen that it is over comes to it.
+// Who owns the store makes the folder anew, for it is the store that needs it: the persister, or
+// the loop where there is none. Then the loop does its part. The socket comes first: whoever sees
+// in the old kvd.gen that it is over comes to it.
 #include "daemon/service_folder.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sysexits.h>
 
 #include "daemon/fdstore.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
+#include "daemon/persist.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
 #include "daemon/service_parts.h"
@@ -51,6 +54,40 @@ void service_folder_stop(struct service *service)
 	datadir_release(service->kvd.folder);
 }
 
+// Without a store nobody else owns the folder. Moved away is not removed: it may come back.
+static bool make_anew(struct service *service)
+{
+	char why[sizeof(service->remake_why)] = "";
+	int remade = datadir_remake(service->kvd.folder, why, sizeof(why));
+	if (remade < 0 && strcmp(why, service->remake_why) != 0) {
+		log_error("%s: %s; nobody new can find kvd until it can be: make room for it there",
+			  service->kvd.config.dir, why);
+	}
+	memcpy(service->remake_why, why, sizeof(why));
+	return remade != 0;
+}
+
+static bool folder_gone(void *context)
+{
+	struct service *service = context;
+	if (service->kvd.persist == NULL) {
+		return make_anew(service);
+	}
+	persist_distrust(service->kvd.persist, "the data folder was removed");
+	return false; // it tries until it can
+}
+
+void service_folder_watch(struct service *service)
+{
+	folder_watch_start(&service->folder_watch, service->kvd.loop, service->kvd.config.dir,
+			   folder_gone, service);
+}
+
+void service_folder_unwatch(struct service *service)
+{
+	folder_watch_stop(&service->folder_watch);
+}
+
 void service_folder_turn(struct service *service)
 {
 	char why[512];
@@ -60,12 +97,15 @@ void service_folder_turn(struct service *service)
 		return;
 	}
 	service->remade_seen = remade;
-	log_error("the data folder %s was removed; kvd made it anew and writes the store from "
-		  "memory: whatever else was in it is lost",
-		  dir);
+	log_error("the data folder %s was removed; kvd made it anew%s: whatever else was in it is "
+		  "lost",
+		  dir, service_is_persisted(service) ? " and writes the store from memory" : "");
 	listener_reopen(service->kvd.listener);
 	int error = generation_renew(&service->generation, dir, why, sizeof(why));
 	if (error != 0) {
 		log_error("%s; the next kvd will not know what served from here", why);
+	}
+	if (!service->kvd.stopping) {
+		service_folder_watch(service);
 	}
 }

@@ -10,5 +10,9 @@ struct service;
 int service_folder_start(struct service *service);
 void service_folder_stop(struct service *service);
 
+/// Watches for its removal while nobody writes / no longer. Of the life that clients see.
+void service_folder_watch(struct service *service);
+void service_folder_unwatch(struct service *service);
+
 /// Every turn: was it made anew?
 void service_folder_turn(struct service *service);

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/folder_watch.h"
 #include "daemon/generation.h"
 #include "daemon/kvd.h"
 #include "daemon/presence.h"
@@ -28,7 +29,9 @@ struct service {
 	struct kvs_adopt plan;
 	struct service_adoption adoption; // of the region of the life before
 	struct kvs_region kept;		  // it, while it is read out into the new one
+	struct folder_watch folder_watch;
 	uint64_t remade_seen; // of the data folder
+	char remake_why[512]; // why it could not be, as logged last
 	int stop_code;
 	bool store_is_new;		// nothing was there to recover from
 	enum service_persist_said said; // of the store, in the log

@@ -11,10 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "daemon/storage/block.h"
-#include "daemon/storage/datadir.h"
 #include "daemon/storage/probe.h"
 #include "daemon/storage/recover.h"
 #include "tests/simulation/sim.h"
@@ -418,40 +416,6 @@ int store_probe(const char *dir, char *why, size_t why_bytes)
 	(void)why;
 	(void)why_bytes;
 	return STORE_OK;
-}
-
-// Nobody else is there, and nobody removes it.
-struct datadir {
-	int fd;
-};
-
-int datadir_take(struct datadir **out, const char *path, const struct dirlock_patience *patience,
-		 char *why, size_t why_bytes)
-{
-	static struct datadir folder;
-	(void)path;
-	(void)patience;
-	(void)why;
-	(void)why_bytes;
-	folder.fd = dup(STDERR_FILENO);
-	*out = &folder;
-	return 0;
-}
-
-uint64_t datadir_remade(const struct datadir *folder)
-{
-	(void)folder;
-	return 0;
-}
-
-void datadir_leaving(struct datadir *folder)
-{
-	(void)folder;
-}
-
-void datadir_release(struct datadir *folder)
-{
-	(void)close(folder->fd);
 }
 
 static int walk_block(const struct store_walk *walk, const struct block *from, uint64_t number)

@@ -4,6 +4,7 @@
 
 One that was only moved away, and one that somebody else has put there, are left alone (E).
 """
+import ctypes
 import fcntl
 import json
 import os
@@ -42,6 +43,47 @@ def recovers(connection):
 def generation(path):
     with open(path, 'rb') as file:
         return int.from_bytes(file.read(8), sys.byteorder)
+
+
+def exchange(one, other):
+    """Each gets the other's name, with no moment in between without one."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    at_fdcwd, rename_exchange = -100, 2
+    if libc.renameat2(at_fdcwd, one.encode(), at_fdcwd, other.encode(), rename_exchange) != 0:
+        raise OSError(ctypes.get_errno(), 'renameat2')
+
+
+def unwritten(tap, policy):
+    """Nobody writes, and still who comes after it finds kvd."""
+    with Kvd('--persist', policy) as kvd:
+        with kvd.connect() as c:
+            fill(c)
+            shutil.rmtree(kvd.dir)
+            wait_until(lambda: os.path.exists(os.path.join(kvd.dir, 'kvd.gen')), 'kvd.gen')
+            tap.ok(holds(c), f'{policy}: removed while nobody writes: memory serves')
+        with kvd.connect() as c:
+            tap.ok(holds(c), 'and who comes finds its socket')
+            tap.ok('was removed; kvd made it anew' in kvd.log(), 'the log tells')
+            shutil.rmtree(kvd.dir)
+            wait_until(lambda: os.path.exists(os.path.join(kvd.dir, 'kvd.gen')), 'kvd.gen')
+            tap.equal(c.command('SET', 'late', '1'), 'OK', 'and so the next time')
+
+
+def not_made(tap):
+    """Something else stands in its place: the reason is logged, and it is tried until that goes."""
+    with Kvd(start=False) as kvd:
+        kvd.start('--persist', 'memory', '--socket', os.path.join(kvd.root, 'kvd.sock'))
+        theirs = os.path.join(kvd.root, 'theirs')
+        os.mkdir(theirs)
+        with open(os.path.join(theirs, 'file'), 'wb'):
+            pass
+        exchange(theirs, kvd.dir)
+        shutil.rmtree(theirs)
+        wait_until(lambda: 'what stands in its place is not empty' in kvd.log(), 'the log to tell')
+        tap.equal(os.listdir(kvd.dir), ['file'], "memory: what is somebody's is left alone")
+        os.unlink(os.path.join(kvd.dir, 'file'))
+        wait_until(lambda: os.path.exists(os.path.join(kvd.dir, 'kvd.gen')), 'kvd.gen')
+        tap.equal(kvd.log().count('what stands in its place is not empty'), 1, 'told once')
 
 
 def removed(tap):
@@ -98,10 +140,9 @@ def someone_elses(tap):
             with Kvd('--persist', 'group') as other:
                 other.stop()
                 shutil.copytree(other.dir, theirs)
-            # Until the next write nobody notices.
-            shutil.rmtree(kvd.dir)
-            os.rename(theirs, kvd.dir)
+            exchange(theirs, kvd.dir)  # at once, or kvd makes an empty one first
             before = sorted(os.listdir(kvd.dir))
+            shutil.rmtree(theirs)
             tap.ok(is_refused(c.command('SET', 'late', '1')), 'E: nothing is durable')
             wait_until(lambda: 'is not empty' in kvd.kvctl('health').stdout.decode(),
                        'the data of another kvd to be found there')
@@ -150,6 +191,9 @@ def another_file_system(tap):
 def main():
     tap = Tap()
     removed(tap)
+    for policy in ('memory', 'lazy'):
+        unwritten(tap, policy)
+    not_made(tap)
     someone_elses(tap)
     another_file_system(tap)
     tap.done()
