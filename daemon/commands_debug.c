@@ -5,9 +5,11 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "daemon/commands_object.h"
 #include "daemon/glob.h"
+#include "daemon/keyspace_recount.h"
 #include "daemon/log.h"
 #include "daemon/session_rest.h"
 
@@ -56,6 +58,21 @@ static void debug_object(struct call *call)
 		       value.value, commands_object_encoding_name(&value), value.value_bytes,
 		       (unsigned long long)idle_s);
 	reply_status(call->session, text);
+}
+
+/// Compares all that is counted with what there is. Nobody is served meanwhile.
+static void debug_recount(struct call *call)
+{
+	struct keyspace_recount recount;
+	int result = keyspace_recount(call->kvd->keyspace, &recount);
+	if (result != 0) {
+		commands_errorf(call, "ERR cannot recount: %s", strerror(-result));
+	} else if (recount.differences > 0) {
+		commands_errorf(call, "ERR %llu counts are wrong, the first is of %s",
+				(unsigned long long)recount.differences, recount.first);
+	} else {
+		reply_integer(call->session, (int64_t)recount.checked);
+	}
 }
 
 /// Replies of all kinds, for tests of clients.
@@ -151,6 +168,8 @@ static const struct debug_row {
 	{ "log", 3, debug_log, "LOG <message>: writes a line into kvd's log." },
 	{ "object", 3, debug_object, "OBJECT <key>: tells about a value." },
 	{ "protocol", 3, debug_protocol, "PROTOCOL <type>: answers with a reply of a type." },
+	{ "recount", 2, debug_recount,
+	  "RECOUNT: compares all that is counted with what there is; nobody is served meanwhile." },
 	{ "set-active-expire", 3, debug_set_active_expire,
 	  "SET-ACTIVE-EXPIRE <0|1>: are keys removed when their time comes, or when asked for?" },
 	{ "sleep", 3, debug_sleep,

@@ -261,6 +261,31 @@ bool wheel_sweep(struct wheel *wheel)
 	return false;
 }
 
+static void visit_list(const struct wheel *wheel, const struct wheel_list *list,
+		       void (*visit)(void *context, uint64_t item), void *context)
+{
+	for (uint32_t number = list->first; number != 0;) {
+		const struct wheel_chunk *chunk = wheel_pool_chunk(&wheel->pool, number);
+		for (uint32_t i = 0; i < chunk->count; i++) {
+			visit(context, chunk->items[i]);
+		}
+		number = chunk->next;
+	}
+}
+
+void wheel_visit(const struct wheel *wheel, void (*visit)(void *context, uint64_t item),
+		 void *context)
+{
+	for (unsigned i = 0; i < WHEEL_LEVELS * WHEEL_SLOTS; i++) {
+		visit_list(wheel, &wheel->slots[i / WHEEL_SLOTS][i % WHEEL_SLOTS], visit, context);
+	}
+	for (unsigned i = 0; i < WHEEL_WORKS; i++) {
+		visit_list(wheel, &wheel->works[i], visit, context);
+	}
+	visit_list(wheel, &wheel->far, visit, context);
+	visit_list(wheel, &wheel->early, visit, context);
+}
+
 static void forget(struct wheel *wheel)
 {
 	memset(wheel->occupied, 0, sizeof(wheel->occupied));

@@ -98,6 +98,10 @@ uint64_t wheel_lag_ms(const struct wheel *wheel, uint64_t now_ms);
 /// A sweep: has the next slot that holds something looked through. False if it was the last.
 bool wheel_sweep(struct wheel *wheel);
 
+/// Each item in any list, out of date or not. Must not change the wheel.
+void wheel_visit(const struct wheel *wheel, void (*visit)(void *context, uint64_t item),
+		 void *context);
+
 /// Forgets everything; the memory goes back by and by.
 void wheel_clear(struct wheel *wheel, struct reclaim *reclaim);
 /// The same at once.

@@ -78,7 +78,10 @@ def debug(tap, kvd):
     tap.ok('length must be between' in refused(c, 'DEBUG', 'STRINGMATCH-LEN', 1 << 40, 'a*'),
            'nor more than memory has')
     tap.ok('not an integer' in refused(c, 'DEBUG', 'STRINGMATCH-LEN', 'x', 'a*'), 'nor no number')
-    tap.ok(len(c.command('DEBUG', 'HELP')) >= 7, 'HELP lists them')
+    tap.ok(len(c.command('DEBUG', 'HELP')) >= 8, 'HELP lists them')
+    tap.ok(c.command('DEBUG', 'RECOUNT') > 1000, 'all that is counted is what there is')
+    tap.equal(c.pipeline([('MULTI',), ('SET', 'a', 1), ('DEBUG', 'RECOUNT'), ('EXEC',)])[3][1],
+              ReplyError('ERR cannot recount: Device or resource busy'), 'not within EXEC')
     tap.ok('no such key' in refused(c, 'DEBUG', 'OBJECT', 'nosuch'), 'no key, nothing to tell')
     tap.ok(refused(c, 'DEBUG', 'OBJECT', 'k' * 600) != '', 'nor of a key that cannot be')
 
