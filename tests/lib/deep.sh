@@ -7,8 +7,8 @@
 # A deep run is a function deep_NAME PART PARTS. Here all of them: in how many parts one goes as a
 # whole, and how many minutes the whole takes on two processors that do nothing else.
 deep_plan=(model:1:2 systemd:1:4 arm64:1:5 stops:1:5 storms:1:5 mutants:1:5 step:1:10
-    crashstates:1:10 faults:1:12 histories:1:15 kills:2:40 oracle:1:31 torture:1:35 readers:2:35
-    simulate:2:50 fuzz:2:70)
+    crashstates:1:10 faults:1:12 histories:1:15 kills:2:40 oracle:1:31 soak:1:31 torture:1:35
+    readers:2:35 simulate:2:50 fuzz:2:70)
 deep_names=("${deep_plan[@]%%:*}")
 deep_file=$root/build/deep/results.jsonl
 
@@ -80,6 +80,14 @@ deep_torture() {
     export KVD_TEST_SEED=$((KVD_TEST_SEED + $1 - 1))
     export KVD_TEST_SECONDS=${KVD_DEEP_SECONDS:-300}
     suite "$root/build" torture --timeout-multiplier 0
+}
+
+# Half an hour of everything at once, in all parts.
+deep_soak() {
+    build "$root/build" || return
+    export KVD_TEST_SEED=$((KVD_TEST_SEED + $1 - 1))
+    export KVD_TEST_SOAK_SECONDS=$((1800 / $2 + 1))
+    suite "$root/build" torture --timeout-multiplier 0 soak
 }
 
 # kvd killed at every instruction: half a million boundaries that changed the region, in all parts.

@@ -16,6 +16,8 @@ GOALS = {
     'seeds-simulated': (500, 50_000),
     'faults-injected': (300, 1_500),
     'histories': (30, 2_000),
+    'fresh-scans': (5, 100),
+    'soak-seconds': (1, 1_800),
     'poison-reads': (30_000_000, 10_000_000_000),
     'mutants-spin': (24, 24),
     'mutants-code': (10, 30),
