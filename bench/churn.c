@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "bench/common.h"
+#include "bench/histogram.h"
 #include "bench/kvbench.h"
 #include "bench/server.h"
 
@@ -23,8 +24,8 @@
 #define CHURN_DRIFTS 3u
 #define CHURN_MEAN_BYTES 1500u // of a value while they are small
 #define CHURN_RECORD_BYTES 56u // of a record, beyond its value
-#define CHURN_SAMPLES_MAX (1u << 23)
 #define CHURN_READ_NS 50000u
+#define CHURN_REFUSED_MOST 3u // before it is measured
 
 struct churn {
 	int fd;
@@ -33,8 +34,7 @@ struct churn {
 	uint64_t keys;
 	uint64_t live_bytes, live_most;
 	uint64_t refused;
-	uint32_t *waits_ns;
-	size_t waits;
+	struct bench_histogram waits;
 };
 
 struct reader {
@@ -42,17 +42,10 @@ struct reader {
 	kvc_reader *reader;
 	_Atomic bool over;
 	uint64_t keys;
-	uint32_t *waits_ns;
-	size_t waits;
+	struct bench_histogram waits;
 };
 
 static char churn_request[CHURN_SIZE_MAX + 256];
-
-static int by_wait(const void *a, const void *b)
-{
-	uint32_t left = *(const uint32_t *)a, right = *(const uint32_t *)b;
-	return (left > right) - (left < right);
-}
 
 // One reply, a line. True unless it is an error.
 static bool churn_reply(int fd)
@@ -90,9 +83,8 @@ static void churn_set(struct churn *churn, uint64_t index, uint32_t bytes)
 	bench_send(churn->fd, churn_request, all);
 	bool good = churn_reply(churn->fd);
 	uint64_t took_ns = bench_now_ns() - began_ns;
-	if (bytes > 0 && churn->waits < CHURN_SAMPLES_MAX) {
-		churn->waits_ns[churn->waits++] =
-			took_ns < UINT32_MAX ? (uint32_t)took_ns : UINT32_MAX;
+	if (bytes > 0) {
+		bench_histogram_add(&churn->waits, took_ns);
 	}
 	churn->refused += !good;
 	if (good) {
@@ -129,7 +121,7 @@ static void *reader_thread(void *argument)
 	static char value[CHURN_SIZE_MAX];
 	uint64_t random = 7;
 	uint64_t due_ns = bench_now_ns();
-	while (!atomic_load(&reader->over) && reader->waits < CHURN_SAMPLES_MAX) {
+	while (!atomic_load(&reader->over)) {
 		char key[BENCH_KEY_BYTES];
 		struct kvc_meta meta;
 		due_ns += CHURN_READ_NS;
@@ -137,33 +129,20 @@ static void *reader_thread(void *argument)
 		while (bench_now_ns() < due_ns) {
 		}
 		(void)kvc_get(reader->reader, key, sizeof(key), value, sizeof(value), &meta);
-		uint64_t took_ns = bench_now_ns() - due_ns;
-		reader->waits_ns[reader->waits++] =
-			took_ns < UINT32_MAX ? (uint32_t)took_ns : UINT32_MAX;
+		bench_histogram_add(&reader->waits, bench_now_ns() - due_ns);
 	}
 	return NULL;
 }
 
-static const struct {
-	const char *id, *label;
-	uint64_t per_10000;
-} churn_parts[] = { { "p50", "p50", 5000 },
-		    { "p99", "p99", 9900 },
-		    { "p999", "p99.9", 9990 },
-		    { "max", "longest", 10000 } };
-
 static void report_waits(struct bench_rows *rows, uint64_t percent, const char *what,
-			 uint32_t *waits_ns, size_t count)
+			 const struct bench_histogram *waits, FILE *data)
 {
-	qsort(waits_ns, count, sizeof(*waits_ns), by_wait);
-	for (size_t i = 0; i < sizeof(churn_parts) / sizeof(churn_parts[0]) && count > 0; i++) {
-		char id[64], label[80];
-		(void)snprintf(id, sizeof(id), "live%" PRIu64 "_%s_%s", percent, what,
-			       churn_parts[i].id);
-		(void)snprintf(label, sizeof(label), "%" PRIu64 " %% live: %s, %s", percent, what,
-			       churn_parts[i].label);
-		size_t at = (count - 1) * churn_parts[i].per_10000 / 10000;
-		bench_add_one(rows, id, label, "us", waits_ns[at] / 1e3);
+	char id[32], label[40];
+	(void)snprintf(id, sizeof(id), "live%" PRIu64 "_%s", percent, what);
+	(void)snprintf(label, sizeof(label), "%" PRIu64 " %% live: %s", percent, what);
+	bench_add_waits(rows, id, label, waits);
+	if (data != NULL) {
+		bench_histogram_write(waits, label, data);
 	}
 }
 
@@ -177,18 +156,19 @@ static void report(struct bench_rows *rows, uint64_t percent, const char *id_end
 }
 
 static void measure(struct bench_rows *rows, struct churn *churn, kvc *client, uint64_t percent,
-		    uint64_t seconds)
+		    uint64_t seconds, FILE *data)
 {
 	static char stats[BENCH_STATS_BYTES_MAX];
-	struct reader reader = { .reader = bench_reader(client), .keys = churn->keys };
-	reader.waits_ns = malloc(CHURN_SAMPLES_MAX * sizeof(*reader.waits_ns));
+	static struct reader reader;
+	reader = (struct reader){ .reader = bench_reader(client), .keys = churn->keys };
+	bench_histogram_reset(&reader.waits);
 	bench_stats(client, stats);
 	uint64_t appended = bench_stat(stats, "log_appended_bytes");
 	uint64_t copied = bench_stat(stats, "cleaner_copied_bytes");
-	if (!reader.waits_ns || pthread_create(&reader.thread, NULL, reader_thread, &reader) != 0) {
+	if (pthread_create(&reader.thread, NULL, reader_thread, &reader) != 0) {
 		bench_die("no reader");
 	}
-	churn->waits = 0;
+	bench_histogram_reset(&churn->waits);
 	uint64_t began_ns = bench_now_ns(), took_ns = 0;
 	while ((took_ns = bench_now_ns() - began_ns) < seconds * UINT64_C(1000000000)) {
 		churn_step(churn, (unsigned)(took_ns * 2 * CHURN_DRIFTS /
@@ -202,40 +182,44 @@ static void measure(struct bench_rows *rows, struct churn *churn, kvc *client, u
 	bench_stats(client, stats);
 	appended = bench_stat(stats, "log_appended_bytes") - appended;
 	copied = bench_stat(stats, "cleaner_copied_bytes") - copied;
-	report(rows, percent, "rate", "SETs", "1/s", (double)churn->waits * 1e9 / (double)took_ns);
+	report(rows, percent, "rate", "SETs", "1/s",
+	       (double)churn->waits.total * 1e9 / (double)took_ns);
 	report(rows, percent, "bytes", "written", "MB/s", (double)appended * 1e3 / (double)took_ns);
 	report(rows, percent, "refused", "refused writes", "", (double)churn->refused);
 	report(rows, percent, "amplification", "written in all for one", "x",
 	       appended > 0 ? (double)(appended + copied) / (double)appended : 1);
 	report(rows, percent, "slice", "longest go of the cleaner", "us",
 	       (double)bench_stat(stats, "cleaner_slice_longest_us"));
-	report_waits(rows, percent, "SET", churn->waits_ns, churn->waits);
-	report_waits(rows, percent, "get", reader.waits_ns, reader.waits);
-	free(reader.waits_ns);
+	report_waits(rows, percent, "SET", &churn->waits, data);
+	report_waits(rows, percent, "get", &reader.waits, data);
 	if (kvc_reader_close(reader.reader) != KVC_OK) {
 		bench_die("kvc_reader_close");
 	}
 }
 
 static void churn_run(struct bench_rows *rows, uint64_t percent, uint64_t memory_bytes,
-		      uint64_t seconds)
+		      uint64_t seconds, FILE *data)
 {
+	static struct churn churn;
 	struct harness *server = bench_server_start("memory", memory_bytes);
 	kvc *client = bench_client(harness_socket(server));
-	struct churn churn = { .fd = bench_connect(harness_socket(server), true), .random = 1 };
+	churn = (struct churn){ .fd = bench_connect(harness_socket(server), true), .random = 1 };
 	churn.live_most = memory_bytes / 100 * percent;
 	churn.keys = memory_bytes / CHURN_MEAN_BYTES;
 	churn.bytes = calloc(churn.keys, sizeof(*churn.bytes));
-	churn.waits_ns = malloc(CHURN_SAMPLES_MAX * sizeof(*churn.waits_ns));
-	if (!churn.bytes || !churn.waits_ns) {
+	if (!churn.bytes) {
 		bench_die("out of memory");
 	}
 	while (churn.live_bytes + CHURN_SIZE_MAX < churn.live_most) {
 		churn_step(&churn, CHURN_DRIFTS);
+		if (churn.refused > CHURN_REFUSED_MOST) {
+			bench_die("kvd refuses before %" PRIu64 " %% of so little memory are live: "
+				  "give it more",
+				  percent);
+		}
 	}
-	measure(rows, &churn, client, percent, seconds);
+	measure(rows, &churn, client, percent, seconds, data);
 	free(churn.bytes);
-	free(churn.waits_ns);
 	(void)close(churn.fd);
 	if (kvc_close(client) != KVC_OK) {
 		bench_die("kvc_close");
@@ -248,21 +232,25 @@ int churn_main(int argc, char **argv)
 	static struct bench_rows rows;
 	uint64_t seconds = 60, memory_mib = 1024, live_percent = 0;
 	bool json;
+	FILE *data = bench_data_open(&argc, argv);
 	const struct bench_option options[] = { { "--seconds", 1, 86400, &seconds },
 						{ "--memory-mib", 64, 1u << 20, &memory_mib },
 						{ "--live", 0, 99, &live_percent } };
-	if (!bench_options(argc, argv, options, 3, &json,
-			   "usage: kvbench churn [--seconds N] [--memory-mib N] [--live PERCENT] "
-			   "[--json]\nRandom overwriting of mixed, drifting sizes with 50 and 90 "
-			   "percent of the memory live, or as many as given.\n")) {
+	if (!bench_options(
+		    argc, argv, options, 3, &json,
+		    "usage: kvbench churn [--seconds N] [--memory-mib N] [--live PERCENT] "
+		    "[--data PATH] [--json]\nRandom overwriting of mixed, drifting sizes with "
+		    "50 and 90 percent of the memory live, or as many\nas given; --data for "
+		    "pauses.gnuplot.\n")) {
 		return 2;
 	}
 	if (live_percent > 0) {
-		churn_run(&rows, live_percent, memory_mib << 20, seconds);
+		churn_run(&rows, live_percent, memory_mib << 20, seconds, data);
 	} else {
-		churn_run(&rows, 50, memory_mib << 20, seconds);
-		churn_run(&rows, 90, memory_mib << 20, seconds);
+		churn_run(&rows, 50, memory_mib << 20, seconds, data);
+		churn_run(&rows, 90, memory_mib << 20, seconds, data);
 	}
 	bench_print("churn", &rows, json);
+	bench_data_close(data);
 	return 0;
 }
