@@ -40,8 +40,8 @@ void bench_add_waits(struct bench_rows *rows, const char *id, const char *label,
 /// samples that took longer.
 void bench_histogram_write(const struct bench_histogram *histogram, const char *name, FILE *file);
 
-/// Takes `--data PATH` out of the arguments, before bench_options(), and opens that file for writing;
-/// NULL without it. Ends the program if it cannot be opened.
+/// Takes `--data PATH` out of the arguments, before bench_options(), and opens that file for
+/// writing; NULL without it. Ends the program if it cannot be opened.
 FILE *bench_data_open(int *argc, char **argv);
 /// Ends the program if not all of it is written.
 void bench_data_close(FILE *file);
