@@ -27,18 +27,23 @@ from kvdtest import BUILD_ROOT, TIMEOUT_S, Kvd, Tap, seed, wait_until  # noqa: E
 CLIENTS = os.path.join(BUILD_ROOT, 'tests', 'torture', 'soak_clients')
 MIB = 1 << 20
 LEAST, MEMORY, MOST = 16 * MIB, 24 * MIB, 48 * MIB
-OPTIONS = ('--supervise', '--memory', MEMORY, '--memory-max', MOST, '--segment', '256KiB',
-           '--persist', 'group', '--when-full', 'evict', '--evict-never', 'keep:',
-           '--revoke-min', '20ms', '--write-wait', '60s', '--compact-floor', '4MiB',
-           '--memory-return', '1s', '--lazy-interval', '50ms')
 SEEN = ('keys_evicted', 'keys_expired', 'cleaner_segments', 'table_splits', 'table_merges',
         'compaction_blocks')
 KEYS_GROWN = 36000  # three times as many as are never removed by the hundred
 BAD = ('missed', 'broken', 'old', 'unsent', 'dead', 'failed', 'writes_refused')
 # Of kvd's own memory what may still come: reads counted in places that were not used before (two
-# bits for 32 bytes of a log that spans twice the memory), and pieces that malloc() keeps.
+# bits for 32 bytes of a log that spans twice the memory), the pages that LMDB keeps of the largest
+# commit (8 MiB, and as much of compaction), and pieces that malloc() keeps.
 HEAT_BYTES = MOST * 2 // 128
+COMMIT_BYTES = 16 * MIB
 MALLOC_BYTES = 4 * MIB
+
+
+def options(memory):
+    return ('--supervise', '--memory', memory, '--memory-max', MOST, '--segment', '256KiB',
+            '--persist', 'group', '--when-full', 'evict', '--evict-never', 'keep:',
+            '--revoke-min', '20ms', '--write-wait', '60s', '--compact-floor', '4MiB',
+            '--memory-return', '1s', '--lazy-interval', '50ms')
 
 
 class Clients:
@@ -106,7 +111,7 @@ class Soak:
     def __init__(self, tap, rng, kvd, clients):
         self.tap, self.rng, self.kvd, self.clients = tap, rng, kvd, clients
         self.child = child_of(kvd)
-        self.bound = MEMORY
+        self.started = self.bound = MEMORY
         self.counted = dict.fromkeys(('kills', 'restarts', 'scans', 'resizes', 'backups'), 0)
         self.wrong = []
         self.seen = dict.fromkeys(SEEN, 0)  # of the lives before
@@ -149,7 +154,7 @@ class Soak:
                 return False
             return self.child != before
         wait_until(serves, 'kvd to be started again', TIMEOUT_S * 2)
-        self.bound = MEMORY
+        self.bound = self.started
 
     def kill_all(self):
         """The region is lost: the store has everything."""
@@ -175,9 +180,10 @@ class Soak:
         def gone():
             return not os.path.exists(f'/proc/{self.child}')
         wait_until(gone, 'the former kvd to be gone')
-        self.kvd.start()
+        # What was accepted with a higher bound is loaded with no lower one.
+        self.kvd.start(*options(MOST))
         self.child = child_of(self.kvd)
-        self.bound = MEMORY
+        self.started = self.bound = MOST
 
     def kill_reader(self):
         self.clients.tell('kill')
@@ -197,7 +203,8 @@ class Soak:
     def backup(self):
         name = f'soak{self.counted["backups"]}'
         made = self.kvd.kvctl('backup', os.path.join(self.kvd.root, name))
-        self.note(made.returncode == 0, f'backup: {made.stderr[-300:]}')
+        given_up = b'writes come faster than the disk takes the backup' in made.stderr
+        self.note(made.returncode == 0 or given_up, f'backup: {made.stderr[-300:]}')
         self.counted['backups'] += 1
 
     def verify(self):
@@ -227,6 +234,8 @@ class Soak:
             file = memory['file']
             seen.update(bound=memory['bound_bytes'], blocks=os.fstat(region).st_blocks * 512,
                         counted=file['expected_bytes'])
+            if seen['bound'] != self.bound:
+                connection.command('SET', 'cache:', '')  # memory is wanted: readers are not awaited
             return file['exact'] and seen['bound'] == self.bound and \
                 seen['blocks'] == seen['counted']
 
@@ -288,7 +297,7 @@ def main():
     rng = seed()
     actions = int(os.environ.get('KVD_TEST_ACTIONS', '30'))
     seconds = int(os.environ.get('KVD_TEST_SOAK_SECONDS', '0'))
-    with Kvd(*OPTIONS) as kvd:
+    with Kvd(*options(MEMORY)) as kvd:
         clients = Clients(kvd, rng.randrange(1 << 48))
         soak = Soak(tap, rng, kvd, clients)
         warm, last, took = run(soak, actions, seconds)
@@ -304,7 +313,8 @@ def main():
         tap.equal(soak.wrong, [], 'E, F, G: all was as it must be')
         for name in BAD:
             tap.equal(found[name], 0, f'A, B, E, F: {name}')
-        tap.ok(last <= warm + HEAT_BYTES + MALLOC_BYTES, 'G: kvd\'s own memory does not grow')
+        tap.ok(last <= warm + HEAT_BYTES + COMMIT_BYTES + MALLOC_BYTES,
+               'G: kvd\'s own memory does not grow')
         tap.equal(clients.end(), 0, 'the clients end in order')
         tap.equal(kvd.stop(), 0, 'kvd stops in order')
     tap.done()
