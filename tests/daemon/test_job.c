@@ -348,6 +348,26 @@ static void test_verify_stores(void)
 	refuses(&job, "cannot be read", "no store");
 }
 
+// A FLUSHALL has its effect before it is durable: what the store has until then is no damage.
+static void test_flush(void)
+{
+	struct job job;
+	bool refused;
+	begin_job(&job, JOB_VERIFY);
+	ok(keyspace_flush(life.keyspace) == KEYSPACE_OK, "a FLUSHALL");
+	ok(verify_is_sound(&job, &refused) && !refused, "one that is not durable is no damage");
+	end_job(&job);
+	begin_job(&job, JOB_VERIFY);
+	job.durable_seq = life_durable_seq(&life);
+	ok(verify_is_sound(&job, &refused) && !refused, "nor is one that is");
+	end_job(&job);
+	child_does("finds another value");
+	begin_job(&job, JOB_VERIFY);
+	ok(job_verify(&job) && job.store_damaged == 1, "and behind that an older value is");
+	end_job(&job);
+	child_does(NULL);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 4 && strcmp(argv[1], VERIFY_OPTION) == 0) {
@@ -372,6 +392,7 @@ int main(int argc, char **argv)
 	test_missing();
 	test_damaged_memory();
 	test_verify_stores();
+	test_flush();
 	(void)life_end(&life);
 	fixture_remove(dir);
 	return tap_done();
