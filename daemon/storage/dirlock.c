@@ -163,7 +163,7 @@ int dirlock_look(const char *dir, char *why, size_t why_bytes)
 		errno = ENAMETOOLONG;
 		return refuse(why, why_bytes, dir);
 	}
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 && errno == ENOENT) {
 		fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	}
@@ -205,7 +205,8 @@ int dirlock_take(const char *dir, const struct dirlock_patience *patience, char 
 		errno = ENAMETOOLONG;
 		return refuse(why, why_bytes, dir);
 	}
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	// No link: it is written, and may lead to a file that only kvd may write.
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0) {
 		return refuse(why, why_bytes, errno == ENOTDIR ? dir : path);
 	}

@@ -5,6 +5,7 @@
 #include "daemon/storage/dirlock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,28 @@ static void test_lock(const char *dir)
 	(void)snprintf(path, sizeof(path), "%s/no/such/data", dir);
 	ok_int(dirlock_take(path, NULL, why, sizeof(why)), -1, "no parent folder");
 	ok(strstr(why, path) && strstr(why, "--dir"), "is told: %s", why);
+}
+
+// Whoever made the link may not be allowed to write what it leads to, and kvd may.
+static void test_lock_is_link(const char *dir)
+{
+	char why[512];
+	char path[FIXTURE_PATH_BYTES + 32];
+	struct stat facts;
+	(void)snprintf(path, sizeof(path), "%s/other", dir);
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	ok(fd >= 0 && write(fd, "another's", 9) == 9, "another file");
+	(void)close(fd);
+	(void)snprintf(path, sizeof(path), "%s/linked", dir);
+	ok(mkdir(path, 0700) == 0, "a data folder");
+	(void)snprintf(path, sizeof(path), "%s/linked/kvd.lock", dir);
+	ok(symlink("../other", path) == 0, "whose lock is a link to it");
+	(void)snprintf(path, sizeof(path), "%s/linked", dir);
+	ok_int(dirlock_take(path, NULL, why, sizeof(why)), -1, "is refused");
+	ok(strstr(why, "kvd.lock") && strstr(why, "move away"), "is told: %s", why);
+	ok_int(dirlock_look(path, why, sizeof(why)), -1, "so is looking at it");
+	(void)snprintf(path, sizeof(path), "%s/other", dir);
+	ok(stat(path, &facts) == 0 && facts.st_size == 9, "and the file is what it was");
 }
 
 enum leaving { STAYS, SAYS_SO, IS_ASKED };
@@ -142,7 +165,8 @@ static void test_lock_waits(const char *dir)
 
 int main(void)
 {
-	static void (*const tests[])(const char *dir) = { test_lock, test_lock_waits };
+	static void (*const tests[])(const char *dir) = { test_lock, test_lock_is_link,
+							  test_lock_waits };
 	for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
 		char dir[FIXTURE_PATH_BYTES];
 		fixture_dir(dir);
