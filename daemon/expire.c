@@ -184,8 +184,10 @@ static void sweep_turn(struct keyspace *keyspace)
 	if (!expire->sweeping) {
 		expire->sweeping = items > expire->items_bound;
 	}
+	// While nothing is removed what is due waits there, and is moved with its records.
+	bool still = expire->off || expire->held;
 	if (expire->sweeping && !wheel_has(&expire->wheel, WHEEL_LOOK) &&
-	    !wheel_sweep(&expire->wheel)) {
+	    !wheel_sweep(&expire->wheel, still)) {
 		expire->sweeping = false;
 		expire->swept_items = items;
 	}
@@ -231,6 +233,24 @@ static uint64_t wheel_due_ns(struct keyspace *keyspace, uint64_t now_ns)
 	return late ? now_ns : now_ns + EXPIRE_GAP_NS;
 }
 
+// Nothing may be removed for now. Keys are written all the same, and what that leaves out of date
+// is dropped.
+static uint64_t still_turn(struct keyspace *keyspace, uint64_t now_ns)
+{
+	struct expire *expire = &keyspace->expire;
+	uint64_t due_ns = expire->off ? UINT64_MAX : now_ns + EXPIRE_RETRY_NS;
+	if (expire->partial && !expire->filling) {
+		return due_ns;
+	}
+	do {
+		sweep_turn(keyspace);
+	} while (look_chunk(keyspace, now_ns + EXPIRE_SLICE_NS));
+	if (!expire->sweeping && !wheel_has(&expire->wheel, WHEEL_LOOK)) {
+		return due_ns;
+	}
+	return expire->wheel.items > items_allowed(keyspace, 3) ? now_ns : now_ns + EXPIRE_GAP_NS;
+}
+
 static uint64_t turn(struct keyspace *keyspace, uint64_t now_ns)
 {
 	struct expire *expire = &keyspace->expire;
@@ -238,16 +258,14 @@ static uint64_t turn(struct keyspace *keyspace, uint64_t now_ns)
 		expire_forget(keyspace);
 		return UINT64_MAX;
 	}
-	if (expire->off) {
-		return UINT64_MAX;
-	}
-	if (expire->held) {
-		return now_ns + EXPIRE_RETRY_NS;
-	}
 	if (now_ns < expire->due_ns) {
 		return expire->due_ns;
 	}
 	keyspace_tick(keyspace);
+	if (expire->off || expire->held) {
+		expire->due_ns = still_turn(keyspace, now_ns);
+		return expire->due_ns;
+	}
 	if (!expire->partial || expire->filling) {
 		wheel_work(keyspace, now_ns);
 	}

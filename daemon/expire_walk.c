@@ -23,6 +23,7 @@ struct walk_key {
 
 struct walk_slice {
 	struct keyspace *keyspace;
+	bool blocked; // there was no room for a removal: to ask again takes as long as a slice
 	uint32_t count;
 	struct walk_key keys[WALK_KEYS_MAX];
 };
@@ -60,6 +61,18 @@ static void walk_visit(void *context, uint64_t entry)
 	memcpy(key->key, hit.view.key, hit.view.key_bytes);
 }
 
+// False if there was no room to log that the key's time has come.
+static bool walk_remove(struct keyspace *keyspace, const struct walk_key *key)
+{
+	struct kvs_hit hit;
+	uint64_t hash = keyspace_hash(keyspace, key->key, key->bytes);
+	if (keyspace_find(keyspace, hash, key->key, key->bytes, &hit) != KVS_FIND_HIT ||
+	    hit.kind == KVS_ENTRY_TOMBSTONE || hit.view.expiry_ms != key->expiry_ms) {
+		return true; // making room for one before it has evicted it
+	}
+	return keyspace_expire_now(keyspace, hash, key->key, key->bytes);
+}
+
 static void walk_step(struct keyspace *keyspace, struct walk_slice *slice)
 {
 	struct expire *expire = &keyspace->expire;
@@ -67,12 +80,8 @@ static void walk_step(struct keyspace *keyspace, struct walk_slice *slice)
 	expire->cursor = kvs_table_scan(&keyspace->region->map, expire->cursor, walk_visit, slice);
 	for (uint32_t i = 0; i < slice->count; i++) {
 		const struct walk_key *key = &slice->keys[i];
-		// A look is enough: it finds the key expired, and logs that.
-		struct keyspace_value value;
-		uint64_t before = keyspace->keys_with_expiry;
-		(void)keyspace_get(keyspace, key->key, key->bytes, &value);
-		if (keyspace->keys_with_expiry == before) {
-			// No room to log it: later.
+		slice->blocked = slice->blocked || !walk_remove(keyspace, key);
+		if (slice->blocked) {
 			walk_leave(keyspace, key->offset, key->expiry_ms);
 		}
 	}

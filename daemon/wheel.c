@@ -245,7 +245,7 @@ uint64_t wheel_lag_ms(const struct wheel *wheel, uint64_t now_ms)
 	return now_ms > time_ms ? now_ms - time_ms : 0;
 }
 
-bool wheel_sweep(struct wheel *wheel)
+bool wheel_sweep(struct wheel *wheel, bool due)
 {
 	while (wheel->sweep_next < WHEEL_LEVELS * WHEEL_SLOTS) {
 		unsigned level = wheel->sweep_next / WHEEL_SLOTS;
@@ -258,6 +258,9 @@ bool wheel_sweep(struct wheel *wheel)
 	wheel->sweep_next = 0;
 	list_join(wheel, &wheel->works[WHEEL_LOOK], &wheel->far);
 	list_join(wheel, &wheel->works[WHEEL_LOOK], &wheel->early);
+	if (due) {
+		list_join(wheel, &wheel->works[WHEEL_LOOK], &wheel->works[WHEEL_DUE]);
+	}
 	return false;
 }
 

@@ -95,8 +95,9 @@ bool wheel_sort(struct wheel *wheel, uint64_t now_ms);
 /// How late the first of what is due is, 0 = nothing is.
 uint64_t wheel_lag_ms(const struct wheel *wheel, uint64_t now_ms);
 
-/// A sweep: has the next slot that holds something looked through. False if it was the last.
-bool wheel_sweep(struct wheel *wheel);
+/// A sweep: has the next slot that holds something looked through, in the end what stands in none,
+/// with `due` what is due, too. False if that was the last.
+bool wheel_sweep(struct wheel *wheel, bool due);
 
 /// Each item in any list, out of date or not. Must not change the wheel.
 void wheel_visit(const struct wheel *wheel, void (*visit)(void *context, uint64_t item),

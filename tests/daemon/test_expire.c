@@ -3,6 +3,7 @@
 // Active expiry: keys go at their time although nobody asks for them, those whose time has not come
 // stay, whatever was written, moved or removed meanwhile. What the index holds beyond that has a
 // bound.
+#include "shm/epoch.h"
 #include "tests/daemon/expire_fixture.h"
 
 static void test_due(struct fixture *f)
@@ -152,6 +153,104 @@ static void test_bound(struct fixture *f)
 	ok(keyspace_flush(f->keyspace) == KEYSPACE_OK, "FLUSHALL again");
 }
 
+// The same bound while nothing may be removed: what is due, too, is moved again and again.
+static void test_bound_while_still(struct fixture *f)
+{
+	const unsigned keys = 1000, writes = tap_rounds(200000, 60000);
+	uint64_t most = 0;
+	unsigned wrong = 0;
+	for (unsigned i = 0; i < keys; i++) {
+		wrong += !set_one(f, 100000 + i, fixture_wall_ms + 500);
+	}
+	pass(490 * MS_NS);
+	(void)turns(f);
+	keyspace_set_active_expire(f->keyspace, false);
+	pass(1000 * MS_NS);
+	most = most_items(f, keys, writes, false);
+	ok(wrong == 0 && most < 4 * keys + ITEMS_SPARE * 5 / 4,
+	   "while nothing is removed: %llu items at most", (unsigned long long)most);
+	ok_int(f->keyspace->keys_with_expiry, 2 * keys, "nothing was");
+	ok(is_whole(f), "and each key has one");
+	keyspace_hold_expiry(f->keyspace, true);
+	keyspace_set_active_expire(f->keyspace, true);
+	most = 0;
+	for (unsigned i = 0; i < writes; i++) {
+		wrong += !set_one(f, i % keys, fixture_wall_ms + YEAR_MS + i % 3);
+		(void)expire_turn(f->keyspace, now_ns);
+		if (i % 100 == 99) {
+			fixture_durable(f);
+		}
+		pass(MS_NS);
+		uint64_t items = f->keyspace->expire.wheel.items;
+		most = items > most ? items : most;
+	}
+	ok(wrong == 0 && most < 4 * keys + ITEMS_SPARE * 5 / 4, "held: %llu",
+	   (unsigned long long)most);
+	ok_int(f->keyspace->keys_with_expiry, 2 * keys, "nothing was removed");
+	keyspace_hold_expiry(f->keyspace, false);
+	pass(20 * MS_NS);
+	(void)turns(f);
+	ok_int(f->keyspace->keys_with_expiry, keys, "then what is due goes");
+	ok(is_whole(f), "and the others are known");
+	ok(keyspace_flush(f->keyspace) == KEYSPACE_OK, "FLUSHALL");
+}
+
+static struct fixture *crowded;
+static unsigned crowded_next; // the key that goes next
+
+// Making room takes a key out of the table, as eviction does.
+static void evict_one(void)
+{
+	struct keyspace *keyspace = crowded->keyspace;
+	char name[16];
+	struct kvs_hit hit;
+	int n = snprintf(name, sizeof(name), "%u", crowded_next);
+	uint64_t hash = keyspace_hash(keyspace, name, (size_t)n);
+	crowded_next += 7;
+	if (keyspace_find(keyspace, hash, name, (size_t)n, &hit) == KVS_FIND_HIT) {
+		(void)keyspace_version_gone(keyspace, &hit);
+		kvs_table_remove(&keyspace->table, hash, hit.slot);
+	}
+}
+
+// The walk that fills the index finds no room to remove what is due, while others are evicted.
+static void test_walk_without_room(void)
+{
+	struct fixture f;
+	static struct kvs_reader_page page;
+	int owner = 0;
+	unsigned keys = 0;
+	fixture_open_sized(&f, false, 6, FIXTURE_MEMORY_BYTES / 2, true);
+	f.keyspace->seam = &expire_seam;
+	crowded = &f;
+	struct kvs_epoch_page *entry = kvs_epoch_add(&f.epochs, &page, &owner);
+	while (entry != NULL && set_one(&f, keys, fixture_wall_ms + 1000)) {
+		keys++;
+	}
+	(void)kvs_epoch_enter(&page.slot[0], &f.region.header->hot, true);
+	expire_lose(f.keyspace);
+	pass(1100 * MS_NS);
+	meanwhile = evict_one;
+	for (unsigned i = 0; i < TURNS_MAX && f.keyspace->expire.partial; i++) {
+		pass(2 * MS_NS);
+		(void)expire_turn(f.keyspace, now_ns);
+	}
+	meanwhile = NULL;
+	ok(!f.keyspace->expire.partial && f.keyspace->keys_with_expiry > keys / 2,
+	   "a walk fills the index; of %u due keys %llu find no room to go", keys,
+	   (unsigned long long)f.keyspace->keys_with_expiry);
+	ok(crowded_next > 7, "and some are evicted meanwhile");
+	ok(is_whole(&f), "it knows each key that is left");
+	(void)kvs_epoch_leave(&page.slot[0], &f.region.header->hot);
+	for (unsigned i = 0; i < 5000 && f.keyspace->keys_with_expiry > 0; i++) {
+		pass(2 * MS_NS);
+		cleaner_turn(f.keyspace, now_ns);
+	}
+	ok_int(f.keyspace->keys_with_expiry, 0, "and when there is room all of them go");
+	kvs_epoch_remove(&f.epochs, entry);
+	fixture_close(&f);
+}
+
 // Keys that stay and keys that go share segments: cleaning moves what stays.
 static void test_moves(struct fixture *f)
 {
@@ -220,6 +319,7 @@ int main(void)
 		fixture_close(&f);
 		open_fixture(&f, persisted != 0, 4);
 		test_bound(&f);
+		test_bound_while_still(&f);
 		test_moves(&f);
 		fixture_close(&f);
 		if (persisted) {
@@ -228,5 +328,6 @@ int main(void)
 			fixture_close(&f);
 		}
 	}
+	test_walk_without_room();
 	return tap_done();
 }

@@ -204,7 +204,7 @@ static void test_forgotten(struct fixture *f)
 	struct wheel_chunk *chunk = NULL;
 	struct wheel *wheel = &k->expire.wheel;
 	while (chunk == NULL) {
-		(void)wheel_sweep(wheel);
+		(void)wheel_sweep(wheel, false);
 		chunk = wheel_take(wheel, WHEEL_LOOK);
 	}
 	expect_seen(f, "an end that nobody awaits");

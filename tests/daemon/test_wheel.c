@@ -170,7 +170,7 @@ static void test_model(uint64_t seed, unsigned rounds)
 		pass_time(&rig);
 		wheel_advance(&rig.wheel, rig.now_ms);
 		if (some(&rig, 8) == 0) {
-			(void)wheel_sweep(&rig.wheel);
+			(void)wheel_sweep(&rig.wheel, false);
 		}
 		if (some(&rig, 3) == 0) {
 			(void)work_one(&rig, WHEEL_DUE);
@@ -190,7 +190,7 @@ static void test_model(uint64_t seed, unsigned rounds)
 	ok_int(rig.lost, 0, "no work is left over");
 	refuse = 0;
 	for (unsigned i = 0; i < 2; i++) { // the first ends one that was under way
-		while (wheel_sweep(&rig.wheel)) {
+		while (wheel_sweep(&rig.wheel, false)) {
 		}
 		work_off(&rig);
 	}
