@@ -262,6 +262,7 @@ static void adopt_table(const struct kvs_adopt *plan, const struct kvs_adopt_par
 	adopt_overflow(plan, table, parts->limbo, stamp);
 	adopt_other_side(plan, table, parts->limbo, stamp);
 }
+	kvs_table_tail_look(table);
 
 int kvs_adopt_apply(struct kvs_adopt *plan, const struct kvs_adopt_parts *parts)
 {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static void bail(const char *what)
 {
@@ -125,6 +126,27 @@ enum kvs_find_result fixture_find(const struct kvs_map *map, const void *key, si
 	return kvs_table_find(map, kvs_map_hash(map, key, key_bytes), key, key_bytes, hit);
 }
 
+static void free_item(struct fixture *f, const struct kvs_limbo_item *item)
+{
+	switch ((enum kvs_limbo_kind)item->kind) {
+	case KVS_LIMBO_SEGMENT:
+		kvs_log_free(&f->log, (uint32_t)item->a);
+		break;
+	case KVS_LIMBO_OVERFLOW:
+		kvs_table_free_overflow(&f->table, (unsigned)item->b, item->a);
+		break;
+	case KVS_LIMBO_RUN:
+		kvs_large_free(&f->large, item->a);
+		break;
+	case KVS_LIMBO_SIDE:
+		kvs_table_free_side(&f->table, (unsigned)item->a);
+		break;
+	case KVS_LIMBO_TAIL:
+		(void)kvs_table_free_tail_part(&f->table, (unsigned)item->a, UINT64_MAX);
+		break;
+	}
+}
+
 size_t fixture_reclaim(struct fixture *f)
 {
 	size_t count = 0;
@@ -133,25 +155,51 @@ size_t fixture_reclaim(struct fixture *f)
 		return 0;
 	}
 	for (; kvs_limbo_pop(&f->limbo, f->epochs.oldest, &item); count++) {
-		switch ((enum kvs_limbo_kind)item.kind) {
-		case KVS_LIMBO_SEGMENT:
-			kvs_log_free(&f->log, (uint32_t)item.a);
-			break;
-		case KVS_LIMBO_OVERFLOW:
-			kvs_table_free_overflow(&f->table, (unsigned)item.b, item.a);
-			break;
-		case KVS_LIMBO_RUN:
-			kvs_large_free(&f->large, item.a);
-			break;
-		case KVS_LIMBO_SIDE:
-			kvs_table_free_side(&f->table, (unsigned)item.a);
-			break;
-		case KVS_LIMBO_TAIL:
-			(void)kvs_table_free_tail_part(&f->table, (unsigned)item.a, UINT64_MAX);
-			break;
-		}
+		free_item(f, &item);
 	}
 	return count;
+}
+
+void fixture_adopt(struct fixture_successor *after, struct fixture *f)
+{
+	struct kvs_region_options options = { .memory_bytes = f->region.memory_bytes,
+					      .segment_bytes = f->region.segment_bytes,
+					      .fenced = f->region.map.readers_fence };
+	struct fixture *g = &after->f;
+	memset(after, 0, sizeof(*after));
+	f->region.header->marks.applied_seq = f->log.next_seq - 1;
+	kvs_log_publish(&f->log);
+	if (kvs_region_adopt(&g->region, dup(f->region.fd), &options) != KVS_REGION_OK) {
+		bail("a region that cannot be mapped again");
+	}
+	if (kvs_adopt_plan(&after->plan, &g->region, 0) != 0) {
+		bail(after->plan.why);
+	}
+	struct kvs_adopt_parts parts = { &g->log, &g->table, &g->large, &g->limbo, &f->epochs };
+	if (!kvs_limbo_init(&g->limbo) || kvs_adopt_apply(&after->plan, &parts) != 0) {
+		bail("a plan that cannot be applied");
+	}
+}
+
+size_t fixture_adopt_reclaim(struct fixture_successor *after)
+{
+	size_t count = 0;
+	struct kvs_limbo_item item;
+	for (; kvs_limbo_pop(&after->f.limbo, UINT64_MAX, &item); count++) {
+		free_item(&after->f, &item);
+	}
+	return count;
+}
+
+void fixture_adopt_close(struct fixture_successor *after)
+{
+	struct fixture *g = &after->f;
+	kvs_limbo_fini(&g->limbo);
+	kvs_large_fini(&g->large);
+	kvs_log_fini(&g->log);
+	kvs_table_fini(&g->table);
+	kvs_adopt_fini(&after->plan);
+	kvs_region_close(&g->region);
 }
 
 bool fixture_clean(struct fixture *f, uint32_t segment)

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shm/adopt.h"
 #include "shm/epoch.h"
 #include "shm/epoch_scan.h"
 #include "shm/hash.h"
@@ -51,6 +52,18 @@ enum kvs_find_result fixture_find(const struct kvs_map *map, const void *key, si
 /// One epoch scan, and whatever it lets out of limbo goes back to its allocator. Returns how many
 /// items.
 size_t fixture_reclaim(struct fixture *f);
+
+/// Whoever takes the region of a fixture over, as if its writer were dead: a second mapping of the
+/// file, and parts of its own but for the reader page and the epochs, which stay the fixture's.
+struct fixture_successor {
+	struct fixture f;
+	struct kvs_adopt plan; // as it was before it was applied, but for what it handed over
+};
+/// Plans and applies. Bails out if that is not possible.
+void fixture_adopt(struct fixture_successor *after, struct fixture *f);
+/// All that waits in its limbo is free. Returns how many items that were.
+size_t fixture_adopt_reclaim(struct fixture_successor *after);
+void fixture_adopt_close(struct fixture_successor *after);
 
 /// The cleaner in small: copies what is current in `segment` to survivors and retires it.
 bool fixture_clean(struct fixture *f, uint32_t segment);

@@ -6,9 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#include "shm/adopt.h"
 #include "shm/extents.h"
 #include "shm/table_internal.h"
 #include "tests/shm/fixture.h"
@@ -363,30 +361,37 @@ static void test_adopted(struct world *w)
 	ok(kvs_table_await(&f->table, range, before + SEGMENT) == -EAGAIN &&
 		   kvs_table_ahead_next(&f->table, 0, &piece) && populate(w, &piece),
 	   "a piece is populated");
-	kvs_log_publish(&f->log);
-	struct kvs_region region;
-	struct kvs_adopt plan;
-	struct kvs_log log;
-	struct kvs_table table;
-	struct kvs_large large;
-	struct kvs_limbo limbo;
-	struct kvs_region_options options = { .memory_bytes = MEMORY,
-					      .segment_bytes = SEGMENT,
-					      .fenced = f->region.map.readers_fence };
-	ok_int(kvs_region_adopt(&region, dup(f->region.fd), &options), KVS_REGION_OK, "mapped");
-	ok_int(kvs_adopt_plan(&plan, &region, 0), 0, "its plan can be made: %s", plan.why);
-	struct kvs_adopt_parts parts = { &log, &table, &large, &limbo, &f->epochs };
-	ok(kvs_limbo_init(&limbo) && kvs_adopt_apply(&plan, &parts) == 0, "it is applied");
-	ok_u64(table.populated[range], before + SEGMENT, "G: what has pages is the table's");
-	ok_u64(kvs_load_relaxed(&region.header->ready[range]), before + SEGMENT,
+	struct fixture_successor after;
+	fixture_adopt(&after, f);
+	ok_u64(after.f.table.populated[range], before + SEGMENT,
+	       "G: what has pages is the table's");
+	ok_u64(kvs_load_relaxed(&after.f.region.header->ready[range]), before + SEGMENT,
 	       "A: and readers may look there when it grows");
 	ok_u64(count_wrong(w, 3), 0, "A: they read on");
-	kvs_limbo_fini(&limbo);
-	kvs_large_fini(&large);
-	kvs_log_fini(&log);
-	kvs_table_fini(&table);
-	kvs_adopt_fini(&plan);
-	kvs_region_close(&region);
+	fixture_adopt_close(&after);
+	close_world(w);
+}
+
+// Whoever takes over a table that has shrunk gives back what waited behind it.
+static void test_adopted_tail(struct world *w)
+{
+	struct fixture_successor after;
+	const unsigned range = KVS_RANGE_TABLE_0;
+	open_world(w);
+	for (unsigned i = 0; i < KEYS; i++) {
+		set(w, i);
+	}
+	shrink_to(w, KEYS, KEYS / 16);
+	uint64_t grown = w->f.table.populated[range];
+	fixture_adopt(&after, &w->f);
+	ok(after.f.table.populated[range] == grown, "B: a table that has shrunk is taken over");
+	while (fixture_adopt_reclaim(&after) > 0) {
+	}
+	uint64_t needed = after.f.table.buckets * sizeof(struct kvs_bucket);
+	ok(after.f.table.populated[range] <= needed + 2 * SEGMENT && needed < grown / 4,
+	   "G: what it has behind its last bucket goes back");
+	ok_u64(count_wrong(w, 3), 0, "A: and no key with it");
+	fixture_adopt_close(&after);
 	close_world(w);
 }
 
@@ -404,6 +409,7 @@ int main(void)
 	const char *emulated = getenv("KVD_TEST_EMULATED");
 	if (emulated == NULL || strcmp(emulated, "valgrind") == 0) {
 		test_adopted(&w);
+		test_adopted_tail(&w);
 	}
 	return tap_done();
 }

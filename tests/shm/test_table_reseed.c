@@ -5,9 +5,7 @@
 // a rebuild that is given up leaves nothing behind. What happens between two stores is
 // tests/shm/step_reseed.c.
 #include <stdlib.h>
-#include <unistd.h>
 
-#include "shm/adopt.h"
 #include "shm/table_internal.h"
 #include "shm/table_quick.h"
 #include "tests/shm/fixture.h"
@@ -317,45 +315,21 @@ static void test_adopted(struct world *w, bool published)
 	if (published) {
 		kvs_table_reseed_publish(&f->table);
 	}
-	f->region.header->marks.applied_seq = f->log.next_seq - 1;
-	kvs_log_publish(&f->log);
-	struct kvs_region region;
-	struct kvs_adopt plan;
-	struct kvs_log log;
-	struct kvs_table table;
-	struct kvs_large large;
-	struct kvs_limbo limbo;
-	struct kvs_region_options options = { .memory_bytes = MEMORY,
-					      .segment_bytes = SEGMENT,
-					      .fenced = f->region.map.readers_fence };
-	ok_int(kvs_region_adopt(&region, dup(f->region.fd), &options), KVS_REGION_OK, "mapped");
-	ok_int(kvs_adopt_plan(&plan, &region, 0), 0, "its plan can be made: %s", plan.why);
-	ok_u64(plan.keys, f->table.entries, "all keys are there");
-	ok_u64(plan.clears_count, 0, "nothing is left over on the side that serves");
-	struct kvs_adopt_parts parts = { &log, &table, &large, &limbo, &f->epochs };
-	ok(kvs_limbo_init(&limbo) && kvs_adopt_apply(&plan, &parts) == 0, "it is applied");
+	struct fixture_successor after;
+	fixture_adopt(&after, f);
+	struct kvs_table *table = &after.f.table;
+	ok_u64(after.plan.keys, f->table.entries, "all keys are there");
+	ok_u64(after.plan.clears_count, 0, "nothing is left over on the side that serves");
 	ok_u64(count_wrong(w), 0, "A: readers read on");
-	struct kvs_limbo_item item;
-	unsigned sides = 0;
-	while (kvs_limbo_pop(&limbo, UINT64_MAX, &item)) {
-		sides += item.kind == KVS_LIMBO_SIDE;
-		if (item.kind == KVS_LIMBO_SIDE) {
-			kvs_table_free_side(&table, (unsigned)item.a);
-		}
-	}
-	ok_u64(sides, 1, "the other side waits, and is freed");
+	ok(!table->other_side_ready, "the other side waits");
+	ok(fixture_adopt_reclaim(&after) > 0 && table->other_side_ready, "and is freed");
 	const uint64_t hash_key[2] = { 3, 4 };
-	ok(kvs_table_reseed_begin(&table, hash_key), "another rebuild may begin");
-	while (kvs_table_reseed_step(&table, 64) == 0) {
+	ok(kvs_table_reseed_begin(table, hash_key), "another rebuild may begin");
+	while (kvs_table_reseed_step(table, 64) == 0) {
 	}
-	kvs_table_reseed_publish(&table);
+	kvs_table_reseed_publish(table);
 	ok_u64(count_wrong(w), 0, "A: and ends well");
-	kvs_limbo_fini(&limbo);
-	kvs_large_fini(&large);
-	kvs_log_fini(&log);
-	kvs_table_fini(&table);
-	kvs_adopt_fini(&plan);
-	kvs_region_close(&region);
+	fixture_adopt_close(&after);
 }
 
 int main(void)
