@@ -113,7 +113,6 @@ struct keyspace {
 	struct memory_return memory_return;
 	struct prepare *prepare;  // helper thread, NULL = populate when needed
 	uint64_t pages_wanted_ns; // a write has waited for it since then, 0 = none does
-	uint64_t table_wanted_ns; // the same of what the table needs
 	uint64_t pages_wait_ns;	  // for no longer: then whoever waits populates them himself
 	bool persisted; // false under the memory policy: everything applied counts as durable
 	bool block_on_stuck;
@@ -279,9 +278,16 @@ static inline uint64_t keyspace_op_entry(const struct keyspace_op *op)
 /// Lets the table grow or shrink by up to `steps` buckets, unless that would cost memory that is
 /// not there.
 void keyspace_table_steps(struct keyspace *keyspace, unsigned steps);
-/// The table was told to await memory: is that what its caller should do? Not for ever: a busy
-/// machine may not let the helper run. False: populate it now.
-bool keyspace_table_waits(struct keyspace *keyspace);
+/// The table was told to await memory, of some of these ranges (a bit for each): is that what its
+/// caller should do? Not for ever: a busy machine may not let the helper run. False: populate it
+/// now.
+bool keyspace_table_waits(struct keyspace *keyspace, unsigned ranges);
+/// Both ranges of the side that does not serve.
+static inline unsigned keyspace_table_other_side(const struct keyspace *keyspace)
+{
+	unsigned other = keyspace->table.side ^ 1u;
+	return 1u << (KVS_RANGE_TABLE_0 + other) | 1u << (KVS_RANGE_OVERFLOW_0 + other);
+}
 /// As kvs_table_secure(): OK, WAIT while the helper populates what is needed, or FULL.
 int keyspace_table_secure(struct keyspace *keyspace, uint64_t count);
 

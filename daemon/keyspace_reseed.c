@@ -95,7 +95,7 @@ static int reseed_step(struct keyspace *keyspace)
 	int result = kvs_table_await_reseed(table);
 	if (result == -EAGAIN) {
 		prepare_turn(keyspace);
-		if (keyspace_table_waits(keyspace)) {
+		if (keyspace_table_waits(keyspace, keyspace_table_other_side(keyspace))) {
 			return result;
 		}
 	}
@@ -137,6 +137,7 @@ uint64_t reseed_turn(struct keyspace *keyspace, uint64_t now_ns)
 	}
 	if (keyspace->reseed.running) {
 		keyspace->reseed.running = false;
+		keyspace->side_taken_ns = now_ns; // by what there was of it
 		if (!table->crowded) {
 			return UINT64_MAX; // a FLUSHALL has seen to it
 		}

@@ -353,8 +353,8 @@ bool keyspace_room_is_back(struct keyspace *keyspace)
 int keyspace_flush_ready(struct keyspace *keyspace)
 {
 	struct kvs_table *table = &keyspace->table;
-	if (table->reseed.active) {
-		// No key will collide in an empty table.
+	if (keyspace->reseed.running) {
+		// No key will collide in an empty table. It may have been given up just before.
 		kvs_table_reseed_abandon(table);
 		keyspace->reseed.running = false;
 		keyspace->side_taken_ns = keyspace->seam->monotonic_ns();
@@ -362,7 +362,7 @@ int keyspace_flush_ready(struct keyspace *keyspace)
 	}
 	if (table->other_side_ready && kvs_table_await_side(table) == -EAGAIN) {
 		prepare_turn(keyspace);
-		if (keyspace_table_waits(keyspace)) {
+		if (keyspace_table_waits(keyspace, keyspace_table_other_side(keyspace))) {
 			return KEYSPACE_WAIT;
 		}
 	}

@@ -15,12 +15,20 @@ void keyspace_set_write_wait(struct keyspace *keyspace, uint64_t wait_ms)
 		wait_ns < KEYSPACE_PAGES_WAIT_NS ? wait_ns : KEYSPACE_PAGES_WAIT_NS;
 }
 
-bool keyspace_table_waits(struct keyspace *keyspace)
+bool keyspace_table_waits(struct keyspace *keyspace, unsigned ranges)
 {
+	struct kvs_table_ahead *ahead = &keyspace->table.ahead;
 	uint64_t now_ns = keyspace->seam->monotonic_ns();
-	uint64_t since_ns = keyspace->table_wanted_ns ? keyspace->table_wanted_ns : now_ns;
-	bool waits = now_ns - since_ns < keyspace->pages_wait_ns;
-	keyspace->table_wanted_ns = waits ? since_ns : 0;
+	bool waits = true;
+	for (unsigned range = 0; range < KVS_TABLE_RANGES; range++) {
+		if ((ranges >> range & 1u) == 0 || ahead->wanted[range] == 0) {
+			continue;
+		}
+		uint64_t since_ns = ahead->since_ns[range] ? ahead->since_ns[range] : now_ns;
+		bool over = now_ns - since_ns >= keyspace->pages_wait_ns;
+		ahead->since_ns[range] = over ? 0 : since_ns;
+		waits = waits && !over;
+	}
 	return waits;
 }
 
@@ -29,11 +37,12 @@ int keyspace_table_secure(struct keyspace *keyspace, uint64_t count)
 	struct kvs_table *table = &keyspace->table;
 	int result = kvs_table_secure(table, count);
 	if (result == -EAGAIN) {
+		unsigned range = KVS_RANGE_OVERFLOW_0 + table->side;
 		prepare_turn(keyspace);
-		if (keyspace_table_waits(keyspace)) {
+		if (keyspace_table_waits(keyspace, 1u << range)) {
 			return KEYSPACE_WAIT;
 		}
-		table->ahead.refused = true; // do it now
+		table->ahead.refused[range] = true; // do it now
 		result = kvs_table_secure(table, count);
 	}
 	return result == 0 ? KEYSPACE_OK : KEYSPACE_FULL;
@@ -52,7 +61,7 @@ static bool table_can_grow(struct keyspace *keyspace)
 		return true;
 	}
 	prepare_turn(keyspace);
-	return !keyspace_table_waits(keyspace);
+	return !keyspace_table_waits(keyspace, 1u << (KVS_RANGE_TABLE_0 + table->side));
 }
 
 void keyspace_table_steps(struct keyspace *keyspace, unsigned steps)

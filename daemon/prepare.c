@@ -111,7 +111,6 @@ static void prepare_collect(struct prepare *prepare, struct keyspace *keyspace)
 		kvs_log_prepare_end(&keyspace->log, prepare->segment, prepare->populated);
 	} else {
 		kvs_table_ahead_end(&keyspace->table, prepare->populated);
-		keyspace->table_wanted_ns = 0;
 	}
 	prepare->state = PREPARE_IDLE;
 }

@@ -32,10 +32,10 @@ int kvs_table_await(struct kvs_table *table, unsigned range, uint64_t bytes)
 	if (bytes <= table->populated[range]) {
 		return 0;
 	}
-	uint64_t target = ahead_round(table, bytes);
-	if (!ahead->helped || ahead->refused ||
+	uint64_t target = ahead_round(table, range, bytes);
+	if (!ahead->helped || ahead->refused[range] ||
 	    target > table->region->map.ranges[range].bytes_max) {
-		ahead->refused = false;
+		ahead->refused[range] = false;
 		return kvs_table_populate(table, range, bytes);
 	}
 	if (target > ahead->wanted[range]) {
@@ -108,7 +108,7 @@ bool kvs_table_ahead_next(const struct kvs_table *table, unsigned passed,
 		bool awaited = i < KVS_TABLE_RANGES;
 		uint64_t have = table->populated[range];
 		uint64_t until = awaited ? ahead->wanted[range] : have;
-		if (!awaited && !ahead->refused && ahead_is_near(table, range)) {
+		if (!awaited && !ahead->refused[range] && ahead_is_near(table, range)) {
 			until = have + chunk;
 		}
 		if (until > have + AHEAD_CHUNKS_MAX * chunk) {
@@ -147,7 +147,8 @@ void kvs_table_ahead_end(struct kvs_table *table, bool populated)
 	uint64_t until = from + ahead->piece.bytes;
 	uint64_t have = table->populated[range]; // more than `from`: somebody could not wait
 	ahead->active = false;
-	ahead->refused = !populated;
+	ahead->refused[range] = !populated;
+	ahead->since_ns[range] = 0;	     // who wants more of it waits anew
 	region->table_bytes -= until - from; // what of it is used is counted below
 	if (populated && !ahead->stale && have < until) {
 		region->table_bytes += until - have;
@@ -159,7 +160,7 @@ void kvs_table_ahead_end(struct kvs_table *table, bool populated)
 		(void)kvs_region_punch(region, offset + at, until - at);
 	}
 	if (!populated || table->populated[range] >= ahead->wanted[range]) {
-		ahead->wanted[range] = 0;
+		kvs_table_wanted_no_more(table, range);
 	}
 }
 
@@ -173,7 +174,7 @@ bool kvs_table_shorten(struct kvs_table *table, unsigned range, uint64_t bytes)
 		return false;
 	}
 	table->populated[range] = have - bytes;
-	table->ahead.wanted[range] = 0; // who still wants it asks again
+	kvs_table_wanted_no_more(table, range); // who still wants it asks again
 	region->table_bytes -= bytes;
 	if (table->ahead.active && table->ahead.piece.range == range) {
 		table->ahead.stale = true;

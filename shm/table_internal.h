@@ -41,6 +41,13 @@ int kvs_table_populate(struct kvs_table *table, unsigned range, uint64_t bytes);
 
 /// Gives the last `bytes` of a range back. False, and nothing changed, if the kernel refuses.
 bool kvs_table_shorten(struct kvs_table *table, unsigned range, uint64_t bytes);
+/// Nobody waits for more of a range any more.
+static inline void kvs_table_wanted_no_more(struct kvs_table *table, unsigned range)
+{
+	table->ahead.wanted[range] = 0;
+	table->ahead.since_ns[range] = 0;
+}
+
 
 /// After a merge: whole chunks that the table needs no more wait in limbo from now on.
 void kvs_table_tail_look(struct kvs_table *table);

@@ -31,7 +31,7 @@ int kvs_table_populate(struct kvs_table *table, unsigned range, uint64_t bytes)
 	table->populated[range] = target;
 	region->table_bytes += target - have;
 	if (table->ahead.wanted[range] <= target) {
-		table->ahead.wanted[range] = 0;
+		kvs_table_wanted_no_more(table, range);
 	}
 	kvs_region_publish(region, (enum kvs_range)range, target);
 	return 0;

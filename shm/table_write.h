@@ -54,11 +54,13 @@ struct kvs_table_piece {
 /// What the table has populated ahead; see table_ahead.c.
 struct kvs_table_ahead {
 	bool helped; // there is a helper: who needs memory is told to wait for it
-	bool refused; // it got none: who needs memory tries himself, and meets the error
 	bool active; // the helper has the piece
 	bool stale; // its range was made shorter meanwhile
 	struct kvs_table_piece piece;
-	uint64_t wanted[KVS_TABLE_RANGES]; // bytes of each range that are waited for, 0 = none
+	// Of each range: what one waits for is no other's matter.
+	bool refused[KVS_TABLE_RANGES]; // it got none: who needs some tries himself
+	uint64_t wanted[KVS_TABLE_RANGES]; // bytes that are waited for, 0 = none
+	uint64_t since_ns[KVS_TABLE_RANGES]; // since when, by whoever waits; 0 = he has not said
 };
 
 #define KVS_TABLE_TAIL_NONE UINT64_MAX

@@ -213,7 +213,7 @@ static void test_growth(struct world *w)
 		struct kvs_table_piece piece;
 		set(w, i);
 		if (w->shadow[i] == 0) { // the fixture does not wait
-			table->ahead.refused = true;
+			table->ahead.refused[KVS_RANGE_OVERFLOW_0] = true;
 			set(w, i);
 		}
 		if (i % 1024 != 0 || !kvs_table_ahead_next(table, 0, &piece)) {
