@@ -239,7 +239,8 @@ static void adopt_table(const struct kvs_adopt *plan, const struct kvs_adopt_par
 	table->limbo = parts->limbo;
 	table->side = kvs_root_side(root);
 	table->buckets = kvs_root_buckets(root);
-	table->buckets_min = kvs_table_chunk_bytes(region) / sizeof(struct kvs_bucket);
+	table->buckets_min =
+		kvs_table_chunk_bytes(region, KVS_RANGE_TABLE_0) / sizeof(struct kvs_bucket);
 	table->growing = true;
 	table->tail_from = KVS_TABLE_TAIL_NONE;
 	table->entries = plan->entries;
@@ -261,8 +262,8 @@ static void adopt_table(const struct kvs_adopt *plan, const struct kvs_adopt_par
 	clear_beyond(table);
 	adopt_overflow(plan, table, parts->limbo, stamp);
 	adopt_other_side(plan, table, parts->limbo, stamp);
-}
 	kvs_table_tail_look(table);
+}
 
 int kvs_adopt_apply(struct kvs_adopt *plan, const struct kvs_adopt_parts *parts)
 {

@@ -240,7 +240,7 @@ int kvs_adopt_plan_table(struct kvs_adopt *plan)
 	kvs_extents_begin(&walk, region);
 	for (unsigned range = KVS_RANGE_TABLE_0; range <= KVS_RANGE_OVERFLOW_1; range++) {
 		const struct kvs_range_bounds *bounds = &region->map.ranges[range];
-		uint64_t chunk = kvs_table_chunk_bytes(region);
+		uint64_t chunk = kvs_table_chunk_bytes(region, range);
 		uint64_t bytes = kvs_extents_populated(&walk, bounds->offset, bounds->bytes_max);
 		plan->populated[range] = bytes / chunk * chunk;
 	}
@@ -256,8 +256,9 @@ int kvs_adopt_plan_table(struct kvs_adopt *plan)
 	};
 	look.overflow_fresh = kvs_load_relaxed(&region->header->overflow_fresh[side]);
 	uint64_t most = plan->populated[KVS_RANGE_TABLE_0 + side] / sizeof(struct kvs_bucket);
-	if (look.buckets < kvs_table_chunk_bytes(region) / sizeof(struct kvs_bucket) ||
-	    look.buckets > most) {
+	uint64_t least =
+		kvs_table_chunk_bytes(region, KVS_RANGE_TABLE_0) / sizeof(struct kvs_bucket);
+	if (look.buckets < least || look.buckets > most) {
 		return table_damaged(plan, "it has no room for its buckets", look.buckets);
 	}
 	plan->linked = calloc(look.overflow_count / 64 + 1, sizeof(*plan->linked));

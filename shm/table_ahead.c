@@ -14,15 +14,17 @@
 #include "shm/table_internal.h"
 
 // Of a chunk so much is left when the next is populated: at a million new keys a second the helper
-// has tens of milliseconds.
-#define AHEAD_SHARE 4u
+// has ten milliseconds or more. Growth may come later, unnoticed; who needs an overflow bucket
+// waits.
+#define AHEAD_SHARE 8u
+#define AHEAD_SHARE_OVERFLOW 2u
 #define AHEAD_CHUNKS_MAX 4u	     // of one piece
 #define AHEAD_OVERFLOW_BUCKETS 1024u // of the side that is being filled, for one slice of it
 #define TAIL_SPARE_CHUNKS 1u // left to a table that shrank, or each turn of the tide would cost one
 
-static uint64_t ahead_round(const struct kvs_table *table, uint64_t bytes)
+static uint64_t ahead_round(const struct kvs_table *table, unsigned range, uint64_t bytes)
 {
-	uint64_t chunk = kvs_table_chunk_bytes(table->region);
+	uint64_t chunk = kvs_table_chunk_bytes(table->region, range);
 	return (bytes + chunk - 1) / chunk * chunk;
 }
 
@@ -53,12 +55,11 @@ int kvs_table_await_growth(struct kvs_table *table)
 int kvs_table_await_side(struct kvs_table *table)
 {
 	unsigned other = table->side ^ 1u;
-	uint64_t chunk = kvs_table_chunk_bytes(table->region);
 	if (!table->ahead.helped) {
 		return 0; // one after the other, as they are needed
 	}
-	int primary = kvs_table_await(table, KVS_RANGE_TABLE_0 + other, chunk);
-	int overflow = kvs_table_await(table, KVS_RANGE_OVERFLOW_0 + other, chunk);
+	int primary = kvs_table_await(table, KVS_RANGE_TABLE_0 + other, 1);
+	int overflow = kvs_table_await(table, KVS_RANGE_OVERFLOW_0 + other, 1);
 	return primary != 0 ? primary : overflow;
 }
 
@@ -83,7 +84,7 @@ int kvs_table_await_reseed(struct kvs_table *table)
 // Will the serving side soon want another chunk of this range?
 static bool ahead_is_near(const struct kvs_table *table, unsigned range)
 {
-	uint64_t chunk = kvs_table_chunk_bytes(table->region) / sizeof(struct kvs_bucket);
+	uint64_t chunk = kvs_table_chunk_bytes(table->region, range) / sizeof(struct kvs_bucket);
 	uint64_t have = table->populated[range] / sizeof(struct kvs_bucket);
 	if (range == KVS_RANGE_TABLE_0 + table->side) {
 		uint64_t near = have - (have < chunk ? have : chunk) / AHEAD_SHARE;
@@ -91,7 +92,7 @@ static bool ahead_is_near(const struct kvs_table *table, unsigned range)
 	}
 	const struct kvs_overflow *overflow = &table->overflow[table->side];
 	return range == KVS_RANGE_OVERFLOW_0 + table->side && overflow->fresh > 0 &&
-	       overflow->freed_count + have < overflow->fresh + chunk / AHEAD_SHARE;
+	       overflow->freed_count + have < overflow->fresh + chunk / AHEAD_SHARE_OVERFLOW;
 }
 
 bool kvs_table_ahead_next(const struct kvs_table *table, unsigned passed,
@@ -99,13 +100,13 @@ bool kvs_table_ahead_next(const struct kvs_table *table, unsigned passed,
 {
 	const struct kvs_table_ahead *ahead = &table->ahead;
 	const struct kvs_region *region = table->region;
-	uint64_t chunk = kvs_table_chunk_bytes(region);
 	if (!ahead->helped || ahead->active) {
 		return false;
 	}
 	for (unsigned i = 0; i < 2 * KVS_TABLE_RANGES; i++) {
 		unsigned range = i % KVS_TABLE_RANGES; // what is waited for comes first
 		bool awaited = i < KVS_TABLE_RANGES;
+		uint64_t chunk = kvs_table_chunk_bytes(region, range);
 		uint64_t have = table->populated[range];
 		uint64_t until = awaited ? ahead->wanted[range] : have;
 		if (!awaited && !ahead->refused[range] && ahead_is_near(table, range)) {
@@ -185,8 +186,8 @@ bool kvs_table_shorten(struct kvs_table *table, unsigned range, uint64_t bytes)
 void kvs_table_tail_look(struct kvs_table *table)
 {
 	unsigned range = KVS_RANGE_TABLE_0 + table->side;
-	uint64_t keep = ahead_round(table, table->buckets * sizeof(struct kvs_bucket)) +
-			TAIL_SPARE_CHUNKS * kvs_table_chunk_bytes(table->region);
+	uint64_t keep = ahead_round(table, range, table->buckets * sizeof(struct kvs_bucket)) +
+			TAIL_SPARE_CHUNKS * kvs_table_chunk_bytes(table->region, range);
 	if (table->tail_from == KVS_TABLE_TAIL_NONE && table->populated[range] > keep) {
 		table->tail_from = keep;
 		kvs_limbo_push(table->limbo, kvs_epoch_stamp(table->epochs), KVS_LIMBO_TAIL,
@@ -197,7 +198,7 @@ void kvs_table_tail_look(struct kvs_table *table)
 bool kvs_table_free_tail_part(struct kvs_table *table, unsigned side, uint64_t bytes_max)
 {
 	unsigned range = KVS_RANGE_TABLE_0 + side;
-	uint64_t chunk = kvs_table_chunk_bytes(table->region);
+	uint64_t chunk = kvs_table_chunk_bytes(table->region, range);
 	uint64_t most = bytes_max > chunk ? bytes_max - bytes_max % chunk : chunk;
 	// A side that serves no more waits in limbo behind this, as a whole.
 	if (side == table->side && table->populated[range] > table->tail_from) {

@@ -6,11 +6,16 @@
 
 #include "shm/table_write.h"
 
-/// Granularity in which the table takes memory.
-static inline uint64_t kvs_table_chunk_bytes(const struct kvs_region *region)
+#define KVS_TABLE_OVERFLOW_CHUNK_BYTES (256u << 10)
+
+/// Granularity in which a range of the table takes memory: a huge page, where each get looks; less
+/// of overflow buckets, where one get in twenty does: there would be a byte a key in the one that
+/// is not full, at a million keys.
+static inline uint64_t kvs_table_chunk_bytes(const struct kvs_region *region, unsigned range)
 {
-	return region->segment_bytes < KVS_HUGE_PAGE_BYTES ? region->segment_bytes
-							   : KVS_HUGE_PAGE_BYTES;
+	uint64_t most = range >= KVS_RANGE_OVERFLOW_0 ? KVS_TABLE_OVERFLOW_CHUNK_BYTES
+						      : KVS_HUGE_PAGE_BYTES;
+	return region->segment_bytes < most ? region->segment_bytes : most;
 }
 
 static inline struct kvs_bucket *kvs_table_bucket(const struct kvs_table *table, unsigned range,
@@ -36,11 +41,6 @@ static inline struct kvs_bucket *kvs_table_next(const struct kvs_table *table,
 	return kvs_table_bucket(table, KVS_RANGE_OVERFLOW_0 + table->side, link - 1);
 }
 
-/// Populates a table range up to `bytes` and publishes it; 0, -ENOSPC or -ENOMEM.
-int kvs_table_populate(struct kvs_table *table, unsigned range, uint64_t bytes);
-
-/// Gives the last `bytes` of a range back. False, and nothing changed, if the kernel refuses.
-bool kvs_table_shorten(struct kvs_table *table, unsigned range, uint64_t bytes);
 /// Nobody waits for more of a range any more.
 static inline void kvs_table_wanted_no_more(struct kvs_table *table, unsigned range)
 {
@@ -48,6 +48,11 @@ static inline void kvs_table_wanted_no_more(struct kvs_table *table, unsigned ra
 	table->ahead.since_ns[range] = 0;
 }
 
+/// Populates a table range up to `bytes` and publishes it; 0, -ENOSPC or -ENOMEM.
+int kvs_table_populate(struct kvs_table *table, unsigned range, uint64_t bytes);
+
+/// Gives the last `bytes` of a range back. False, and nothing changed, if the kernel refuses.
+bool kvs_table_shorten(struct kvs_table *table, unsigned range, uint64_t bytes);
 
 /// After a merge: whole chunks that the table needs no more wait in limbo from now on.
 void kvs_table_tail_look(struct kvs_table *table);

@@ -106,9 +106,10 @@ bool kvs_table_reseed_begin(struct kvs_table *table, const uint64_t hash_key[2])
 
 uint64_t kvs_table_reseed_bytes(const struct kvs_table *table)
 {
-	uint64_t have = table->populated[KVS_RANGE_TABLE_0 + (table->side ^ 1u)];
+	unsigned range = KVS_RANGE_TABLE_0 + (table->side ^ 1u);
+	uint64_t have = table->populated[range];
 	bool more = table->reseed.active && have < table->buckets * sizeof(struct kvs_bucket);
-	return more ? kvs_table_chunk_bytes(table->region) : 0;
+	return more ? kvs_table_chunk_bytes(table->region, range) : 0;
 }
 
 // Copies one chain of the serving side.
@@ -175,7 +176,8 @@ void kvs_table_reseed_abandon(struct kvs_table *table)
 	table->reseed.active = false;
 	uint64_t bytes = table->populated[KVS_RANGE_TABLE_0 + other] +
 			 table->populated[KVS_RANGE_OVERFLOW_0 + other];
-	if (bytes <= RESEED_AT_ONCE_CHUNKS * kvs_table_chunk_bytes(table->region)) {
+	uint64_t chunk = kvs_table_chunk_bytes(table->region, KVS_RANGE_TABLE_0 + other);
+	if (bytes <= RESEED_AT_ONCE_CHUNKS * chunk) {
 		kvs_table_free_side(table, other);
 		return;
 	}

@@ -134,12 +134,14 @@ static bool table_split(struct kvs_table *table)
 	uint64_t to_index = table->buckets;
 	uint64_t small = UINT64_C(1) << (63 - __builtin_clzll(table->buckets));
 	struct kvs_bucket *from = kvs_table_primary(table, to_index - small);
-	if (kvs_table_populate(table, KVS_RANGE_TABLE_0 + table->side,
-			       (to_index + 1) * sizeof(struct kvs_bucket)) != 0) {
+	unsigned range = KVS_RANGE_TABLE_0 + table->side;
+	uint64_t bytes = (to_index + 1) * sizeof(struct kvs_bucket);
+	if (kvs_table_populate(table, range, bytes) != 0) {
 		return false;
 	}
-	if ((to_index + 1) * sizeof(struct kvs_bucket) > table->tail_from) {
-		table->tail_from += kvs_table_chunk_bytes(table->region); // needed again: it stays
+	if (bytes > table->tail_from) {
+		// Needed again: it stays.
+		table->tail_from += kvs_table_chunk_bytes(table->region, range);
 	}
 	struct kvs_bucket *to = kvs_table_primary(table, to_index);
 	if (!split_fill(table, from, to, small)) {
@@ -228,10 +230,9 @@ bool kvs_table_step(struct kvs_table *table)
 
 uint64_t kvs_table_growth_bytes(const struct kvs_table *table)
 {
+	unsigned range = KVS_RANGE_TABLE_0 + table->side;
 	uint64_t needed = (table->buckets + 1) * sizeof(struct kvs_bucket);
-	return needed > table->populated[KVS_RANGE_TABLE_0 + table->side]
-		       ? kvs_table_chunk_bytes(table->region)
-		       : 0;
+	return needed > table->populated[range] ? kvs_table_chunk_bytes(table->region, range) : 0;
 }
 
 bool kvs_table_switch_side(struct kvs_table *table, void (*fill)(void *context), void *context)
@@ -302,12 +303,14 @@ bool kvs_table_free_side_part(struct kvs_table *table, unsigned side, uint64_t b
 {
 	struct kvs_region *region = table->region;
 	const unsigned ranges[] = { KVS_RANGE_OVERFLOW_0 + side, KVS_RANGE_TABLE_0 + side };
-	// Whole chunks: who adopts the region counts these, and must find what is below one empty.
-	uint64_t chunk = kvs_table_chunk_bytes(region);
-	uint64_t left = bytes_max > chunk ? bytes_max - bytes_max % chunk : chunk;
+	uint64_t least = kvs_table_chunk_bytes(region, KVS_RANGE_TABLE_0 + side);
+	uint64_t left = bytes_max > least ? bytes_max : least;
 	for (unsigned i = 0; i < 2; i++) {
+		// Whole chunks: who adopts the region counts these, and must find what is below one
+		// empty.
+		uint64_t chunk = kvs_table_chunk_bytes(region, ranges[i]);
 		uint64_t have = table->populated[ranges[i]];
-		uint64_t bytes = have < left ? have : left;
+		uint64_t bytes = have < left ? have : left - left % chunk;
 		if (have > 0 && bytes > 0 && !kvs_table_shorten(table, ranges[i], bytes)) {
 			// The pages stay: then they must at least read as empty.
 			memset(region->base + region->map.ranges[ranges[i]].offset, 0, have);

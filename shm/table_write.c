@@ -14,7 +14,7 @@
 int kvs_table_populate(struct kvs_table *table, unsigned range, uint64_t bytes)
 {
 	struct kvs_region *region = table->region;
-	uint64_t chunk = kvs_table_chunk_bytes(region);
+	uint64_t chunk = kvs_table_chunk_bytes(region, range);
 	uint64_t target = (bytes + chunk - 1) / chunk * chunk;
 	uint64_t have = table->populated[range];
 	if (target <= have) {
@@ -54,9 +54,10 @@ int kvs_table_init(struct kvs_table *table, struct kvs_region *region,
 	table->growing = true;
 	table->tail_from = KVS_TABLE_TAIL_NONE;
 	table->other_side_ready = true;
-	table->buckets_min = kvs_table_chunk_bytes(region) / sizeof(struct kvs_bucket);
+	uint64_t chunk = kvs_table_chunk_bytes(region, KVS_RANGE_TABLE_0);
+	table->buckets_min = chunk / sizeof(struct kvs_bucket);
 	table->buckets = table->buckets_min;
-	int result = kvs_table_populate(table, KVS_RANGE_TABLE_0, kvs_table_chunk_bytes(region));
+	int result = kvs_table_populate(table, KVS_RANGE_TABLE_0, chunk);
 	if (result == 0) {
 		kvs_table_publish_root(table);
 	}

@@ -43,7 +43,7 @@ MEMORY = [
            ['tests/shm/test_table_ahead'], quick=True),
     Mutant('tail-in-use', 'memory that the table grew into again goes back',
            'shm/table_resize.c',
-           [('table->tail_from += kvs_table_chunk_bytes(table->region);', '')],
+           [('table->tail_from += kvs_table_chunk_bytes(table->region, range);', '')],
            ['tests/shm/test_table_ahead']),
     Mutant('clean-unpassed', 'a segment is chosen though a follower still needs it',
            'daemon/cleaner_choice.c',

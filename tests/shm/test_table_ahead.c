@@ -216,7 +216,7 @@ static void test_growth(struct world *w)
 			table->ahead.refused[KVS_RANGE_OVERFLOW_0] = true;
 			set(w, i);
 		}
-		if (i % 1024 != 0 || !kvs_table_ahead_next(table, 0, &piece)) {
+		if (i % 128 != 0 || !kvs_table_ahead_next(table, 0, &piece)) {
 			continue;
 		}
 		kvs_table_ahead_begin(table, &piece);
@@ -346,6 +346,43 @@ static void test_tides(struct world *w)
 	close_world(w);
 }
 
+// With large segments the ranges take memory in chunks of their own size, and give it back so.
+static void test_chunks(struct world *w)
+{
+	struct kvs_table *table = &w->f.table;
+	const unsigned keys = 150000; // more buckets than a huge page has
+	unsigned missed = 0, wrong = 0, parts = 0;
+	fixture_open(&w->f, MEMORY, KVS_HUGE_PAGE_BYTES);
+	w->f.step_after_write = true;
+	for (unsigned i = 0; i < keys; i++) {
+		missed += fixture_set(&w->f, &i, sizeof(i), "", 0) == 0;
+	}
+	uint64_t primary = table->populated[KVS_RANGE_TABLE_0];
+	uint64_t overflow = table->populated[KVS_RANGE_OVERFLOW_0];
+	uint64_t used = table->overflow[0].fresh * sizeof(struct kvs_bucket);
+	ok(missed == 0 && primary == 2 * KVS_HUGE_PAGE_BYTES, "two huge pages of buckets");
+	ok(overflow >= used && overflow - used < KVS_TABLE_OVERFLOW_CHUNK_BYTES,
+	   "and no more overflow buckets than are needed");
+	struct fixture_successor after;
+	fixture_adopt(&after, &w->f);
+	ok(after.f.table.populated[KVS_RANGE_TABLE_0] == primary &&
+		   after.f.table.populated[KVS_RANGE_OVERFLOW_0] == overflow,
+	   "whoever takes it over counts the same");
+	fixture_adopt_close(&after);
+	ok(kvs_table_switch_side(table, NULL, NULL), "the side is left");
+	bool over = false;
+	for (; !over && parts < 100; parts++) {
+		over = kvs_table_free_side_part(table, 0, 1);
+		wrong += table->populated[KVS_RANGE_TABLE_0] % KVS_HUGE_PAGE_BYTES != 0 ||
+			 table->populated[KVS_RANGE_OVERFLOW_0] % KVS_TABLE_OVERFLOW_CHUNK_BYTES !=
+				 0;
+	}
+	ok(over && parts > 1 && wrong == 0 && table->populated[KVS_RANGE_TABLE_0] == 0 &&
+		   table->populated[KVS_RANGE_OVERFLOW_0] == 0,
+	   "G: it goes back in %u parts, by whole chunks", parts);
+	fixture_close(&w->f);
+}
+
 // Whoever takes the region over while the helper has a piece finds its pages, and no word of them.
 static void test_adopted(struct world *w)
 {
@@ -408,6 +445,7 @@ int main(void)
 	test_tides(&w);
 	const char *emulated = getenv("KVD_TEST_EMULATED");
 	if (emulated == NULL || strcmp(emulated, "valgrind") == 0) {
+		test_chunks(&w);
 		test_adopted(&w);
 		test_adopted_tail(&w);
 	}
