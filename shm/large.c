@@ -73,6 +73,16 @@ static void large_rehash(struct kvs_large *large)
 	}
 }
 
+// Counts a run in or out of those that leave, after its references or holds have changed.
+static void large_recount(struct kvs_large *large, struct kvs_large_run *run)
+{
+	bool leaving = run->references == 0 && run->holds == 0;
+	if (leaving != run->leaving) {
+		run->leaving = leaving;
+		large->leaving_bytes += leaving ? run->bytes : UINT64_C(0) - run->bytes;
+	}
+}
+
 static uint64_t large_end(const struct kvs_large *large)
 {
 	const struct kvs_range_bounds *range = &large->region->map.ranges[KVS_RANGE_LARGE];
@@ -159,6 +169,7 @@ int kvs_large_adopt(struct kvs_large *large, uint64_t offset, uint64_t bytes, ui
 		return -ENOMEM;
 	}
 	run->references = references;
+	large_recount(large, run);
 	return 0;
 }
 
@@ -167,6 +178,7 @@ void kvs_large_hold(struct kvs_large *large, uint64_t offset)
 	struct kvs_large_run *run = large_find(large, offset);
 	if (run != NULL) {
 		run->holds++;
+		large_recount(large, run);
 	}
 }
 
@@ -181,6 +193,7 @@ bool kvs_large_hold_at(struct kvs_large *large, uint64_t offset, uint64_t *run_o
 		return false;
 	}
 	run->holds++;
+	large_recount(large, run);
 	*run_offset = run->offset;
 	return true;
 }
@@ -213,7 +226,8 @@ bool kvs_large_drop(struct kvs_large *large, uint64_t offset)
 	if (run->holds == 0) {
 		large_orphan(large, run, false);
 	}
-	return run->holds == 0 && run->references == 0;
+	large_recount(large, run);
+	return run->leaving;
 }
 
 bool kvs_large_unname(struct kvs_large *large, struct kvs_large_run *run)
@@ -223,7 +237,8 @@ bool kvs_large_unname(struct kvs_large *large, struct kvs_large_run *run)
 	if (named && run->holds > 0) {
 		large_orphan(large, run, true);
 	}
-	return named && run->holds == 0;
+	large_recount(large, run);
+	return named && run->leaving;
 }
 
 uint64_t kvs_large_orphaned_bytes(struct kvs_large *large, uint64_t offset)
@@ -240,8 +255,8 @@ uint64_t kvs_large_run_bytes(struct kvs_large *large, uint64_t offset)
 
 bool kvs_large_is_run(struct kvs_large *large, uint64_t offset, uint64_t *end)
 {
-	struct kvs_large_run *run = large->looked->offset <= offset ? large->looked
-								    : &large->sentinel;
+	struct kvs_large_run *run =
+		large->looked->offset <= offset ? large->looked : &large->sentinel;
 	while (run->next != &large->sentinel && run->next->offset <= offset) {
 		run = run->next;
 	}
@@ -262,7 +277,8 @@ bool kvs_large_unref(struct kvs_large *large, uint64_t offset)
 	if (run->references == 0 && run->holds > 0) {
 		large_orphan(large, run, true);
 	}
-	return run->holds == 0 && run->references == 0;
+	large_recount(large, run);
+	return run->leaving;
 }
 
 // Gives the last `bytes` of a run back.
@@ -274,6 +290,7 @@ static void large_shorten(struct kvs_large *large, struct kvs_large_run *run, ui
 	// them.
 	(void)kvs_region_punch(large->region, from, bytes);
 	large->region->large_bytes -= bytes;
+	large->leaving_bytes -= run->leaving ? bytes : 0;
 	run->bytes -= bytes;
 }
 

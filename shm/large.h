@@ -17,6 +17,7 @@ struct kvs_large_run {
 	uint32_t references; // current records that name it
 	uint32_t holds; // writes on their way that will name it, readers that need its bytes
 	bool orphaned; // no record names it any more, only holds keep it
+	bool leaving; // nor does a hold: it is on its way to kvs_large_free()
 	struct kvs_large_run *next; // by offset, circular through the sentinel
 	struct kvs_large_run *previous;
 	struct kvs_large_run *chain; // hash chain
@@ -31,6 +32,7 @@ struct kvs_large {
 	uint32_t buckets_count; // power of two
 	uint32_t runs_count;
 	uint64_t orphaned_bytes; // of runs that only holds keep
+	uint64_t leaving_bytes; // of runs that nothing keeps: memory that comes free by itself
 };
 
 /// Prepares an empty range; 0 or -ENOMEM.

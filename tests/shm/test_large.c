@@ -105,9 +105,18 @@ static void test_references(struct fixture *f)
 	ok(!kvs_large_unname(&f->large, f->large.sentinel.next) && f->large.orphaned_bytes > 0,
 	   "G: nor does it when all are forgotten at once");
 	kvs_large_settle(&f->large, offset);
+	ok_u64(f->large.leaving_bytes, 0, "what is kept does not leave");
 	ok(kvs_large_unref(&f->large, offset), "the last one says so");
+	ok_u64(f->large.leaving_bytes, kvs_large_bytes(70000), "G: what nothing keeps does");
+	kvs_large_hold(&f->large, offset);
+	ok(f->large.leaving_bytes == 0 && kvs_large_drop(&f->large, offset) &&
+		   f->large.leaving_bytes == kvs_large_bytes(70000),
+	   "G: unless somebody holds it meanwhile");
+	ok(!kvs_large_free_part(&f->large, offset, KVS_PAGE_BYTES) &&
+		   f->large.leaving_bytes == kvs_large_bytes(70000) - KVS_PAGE_BYTES,
+	   "G: as far as it has not gone");
 	kvs_large_free(&f->large, offset);
-	ok_u64(f->large.runs_count, 0, "then it is free");
+	ok(f->large.runs_count == 0 && f->large.leaving_bytes == 0, "then it is free");
 	ok(!kvs_large_unref(&f->large, offset), "a run that is not there is not counted down");
 	uint64_t range = f->region.map.ranges[KVS_RANGE_LARGE].bytes_max;
 	ok_int(kvs_large_take(&f->large, range + 1, &offset), -ENOSPC,
