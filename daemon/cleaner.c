@@ -29,9 +29,28 @@ static uint64_t passed_seq(const struct keyspace *keyspace)
 	return followed ? keyspace->durable_seen : UINT64_MAX;
 }
 
+// Takes the victim that was found, from there on.
+static void victim_begin(struct keyspace *keyspace, uint32_t victim, uint32_t offset)
+{
+	struct cleaner_state *state = &keyspace->cleaner;
+	const struct kvs_segment *segment = &keyspace->log.segments[victim];
+	state->victim = victim;
+	state->offset = offset;
+	state->victim_copied_bytes = 0;
+	state->victim_used_bytes = kvs_log_written_bytes(&keyspace->log, victim);
+	// Of what is judged about half goes.
+	uint64_t stays = keyspace->evict.judging ? segment->live_bytes / 2 : segment->live_bytes;
+	state->victim_dead_bytes = keyspace->region->segment_bytes - stays;
+}
+
 bool cleaner_finds(struct keyspace *keyspace, uint64_t live_share_max_percent)
 {
 	struct cleaner_state *state = &keyspace->cleaner;
+	const struct evict_state *evict = &keyspace->evict;
+	bool wanted = evict_is_wanted(keyspace);
+	if (state->victim != KVS_SEGMENT_NONE && evict->judging && !wanted) {
+		evict_pause(keyspace);
+	}
 	if (state->victim != KVS_SEGMENT_NONE) {
 		return true;
 	}
@@ -41,21 +60,19 @@ bool cleaner_finds(struct keyspace *keyspace, uint64_t live_share_max_percent)
 	if (evict_is_possible(keyspace) && percent > CLEANER_SPARING_LIVE_PERCENT) {
 		percent = CLEANER_SPARING_LIVE_PERCENT;
 	}
-	state->victim =
-		cleaner_choose(&state->choice, &keyspace->log, passed_seq(keyspace), percent);
-	if (state->victim == KVS_SEGMENT_NONE && evict_is_wanted(keyspace)) {
-		state->victim = evict_choose(keyspace, passed_seq(keyspace));
+	uint64_t passed = passed_seq(keyspace);
+	uint32_t offset = 0;
+	uint32_t victim = wanted ? evict_resume(keyspace, passed, &offset) : KVS_SEGMENT_NONE;
+	if (victim == KVS_SEGMENT_NONE) {
+		victim = cleaner_choose(&state->choice, &keyspace->log, passed, percent);
 	}
-	if (state->victim == KVS_SEGMENT_NONE) {
+	if (victim == KVS_SEGMENT_NONE && wanted) {
+		victim = evict_choose(keyspace, passed, &offset);
+	}
+	if (victim == KVS_SEGMENT_NONE) {
 		return false;
 	}
-	const struct kvs_segment *segment = &keyspace->log.segments[state->victim];
-	state->offset = 0;
-	state->victim_copied_bytes = 0;
-	state->victim_used_bytes = segment->used_bytes;
-	// Of what is judged about half goes.
-	uint64_t stays = keyspace->evict.judging ? segment->live_bytes / 2 : segment->live_bytes;
-	state->victim_dead_bytes = keyspace->region->segment_bytes - stays;
+	victim_begin(keyspace, victim, offset);
 	return true;
 }
 
@@ -82,23 +99,46 @@ static bool move_record(struct keyspace *keyspace, const struct kvs_record_view 
 	return true;
 }
 
+// Judges a live record of an open segment, which stays if it does not go.
+static bool settle_in_place(struct keyspace *keyspace, const struct kvs_record_view *view,
+			    uint64_t hash, uint64_t offset, unsigned kind)
+{
+	if (kind != KVS_ENTRY_LARGE) {
+		return true; // its going would bring nothing
+	}
+	enum evict_result result = EVICT_NO_ROOM;
+	if (keyspace_judge(keyspace, view, offset) == KEYSPACE_EVICT) {
+		result = evict_record(keyspace, view, hash);
+	}
+	if (result == EVICT_NO_ROOM) {
+		evict_stayed(keyspace, offset, view->record_bytes);
+	}
+	return result != EVICT_WAIT;
+}
+
 // Does with a live record what is to be done: it moves, or goes where its segment was chosen for
-// that. False if there is neither room for a copy nor for the record of a removal.
+// that. False if there is no room for a copy, or none yet for the record of a removal.
 static bool settle_record(struct keyspace *keyspace, const struct kvs_record_view *view,
 			  uint64_t hash, uint64_t offset, uint64_t *slot)
 {
 	unsigned kind = kvs_entry_kind(kvs_load_relaxed(slot));
-	bool judged = keyspace->evict.judging && !keyspace->batch.open &&
-		      (kind == KVS_ENTRY_VALUE || kind == KVS_ENTRY_LARGE);
-	enum keyspace_fate fate = judged ? keyspace_judge(keyspace, view, offset) : KEYSPACE_KEEP;
-	if (fate == KEYSPACE_EVICT && evict_record(keyspace, view, hash)) {
-		return true;
+	if (keyspace->evict.in_place) {
+		return settle_in_place(keyspace, view, hash, offset, kind);
+	}
+	bool judged =
+		keyspace->evict.judging && (kind == KVS_ENTRY_VALUE || kind == KVS_ENTRY_LARGE);
+	if (judged && keyspace_judge(keyspace, view, offset) == KEYSPACE_EVICT) {
+		enum evict_result result = evict_record(keyspace, view, hash);
+		if (result != EVICT_NO_ROOM) {
+			return result == EVICT_DONE; // what nobody reads is not copied meanwhile
+		}
 	}
 	if (move_record(keyspace, view, hash, offset, slot)) {
 		return true;
 	}
 	// However warm: what is read least has to make room for the rest.
-	return judged && evict_is_allowed(keyspace, view) && evict_record(keyspace, view, hash);
+	return judged && evict_is_allowed(keyspace, view) &&
+	       evict_record(keyspace, view, hash) == EVICT_DONE;
 }
 
 struct cleaner_window {
@@ -113,15 +153,14 @@ struct cleaner_window {
 static uint32_t window_fill(const struct keyspace *keyspace, uint32_t victim, uint32_t offset,
 			    struct cleaner_window *window)
 {
-	const struct kvs_segment *segment = &keyspace->log.segments[victim];
+	uint32_t end = kvs_log_written_bytes(&keyspace->log, victim);
 	const unsigned char *start = keyspace->region->base;
 	start += kvs_region_segment_offset(keyspace->region, victim);
 	window->count = 0;
-	while (window->count < CLEANER_WINDOW && offset < segment->used_bytes) {
+	while (window->count < CLEANER_WINDOW && offset < end) {
 		struct kvs_record_view *view = &window->view[window->count];
-		if (kvs_record_parse(start + offset, segment->used_bytes - offset, view) != 0) {
-			return segment
-				->used_bytes; // own memory damaged: what lies beyond has no entries
+		if (kvs_record_parse(start + offset, end - offset, view) != 0) {
+			return end; // own memory damaged: what lies beyond has no entries
 		}
 		uint64_t hash = keyspace_hash(keyspace, view->key, view->key_bytes);
 		kvs_table_prefetch_bucket(&keyspace->region->map, hash);
@@ -136,7 +175,9 @@ static void victim_done(struct keyspace *keyspace)
 {
 	struct cleaner_state *state = &keyspace->cleaner;
 	struct kvs_segment *segment = &keyspace->log.segments[state->victim];
-	if (segment->live_bytes != 0) {
+	if (keyspace->evict.in_place) {
+		evict_victim_done(keyspace, state->victim);
+	} else if (segment->live_bytes != 0) {
 		// Its count says live, its records say not: keep it out of the way instead of
 		// cleaning it for ever.
 		log_error("segment %u was cleaned and still counts %llu live bytes: it stays",
@@ -164,7 +205,8 @@ static bool clean_window(struct keyspace *keyspace, uint64_t *bytes)
 	uint64_t base = kvs_region_segment_offset(keyspace->region, state->victim);
 	uint64_t copied_before = state->victim_copied_bytes;
 	bool room = true;
-	for (unsigned i = 0; i < window.count; i++) {
+	bool enough = false;
+	for (unsigned i = 0; i < window.count && !enough; i++) {
 		uint64_t offset = base + window.start[i];
 		if (state->victim_copied_bytes - copied_before >= CLEANER_LOOK_BYTES) {
 			next = window.start[i];
@@ -177,11 +219,16 @@ static bool clean_window(struct keyspace *keyspace, uint64_t *bytes)
 			next = window.start[i];
 			break;
 		}
+		enough = evict_is_enough(keyspace);
+		next = enough && i + 1 < window.count ? window.start[i + 1] : next;
 	}
 	evict_window_over(keyspace);
 	uint64_t done = next - state->offset;
 	*bytes = *bytes > done ? *bytes - done : 0;
 	state->offset = next;
+	if (enough) {
+		evict_pause(keyspace);
+	}
 	return room;
 }
 
@@ -191,14 +238,15 @@ static bool clean_until(struct keyspace *keyspace, uint64_t *bytes, uint64_t unt
 	struct cleaner_state *state = &keyspace->cleaner;
 	const struct kvs_segment *segment = &keyspace->log.segments[state->victim];
 	do {
-		if (segment->live_bytes == 0 || state->offset >= segment->used_bytes) {
+		if (segment->live_bytes == 0 ||
+		    state->offset >= kvs_log_written_bytes(&keyspace->log, state->victim)) {
 			victim_done(keyspace);
 			return true;
 		}
 		if (!clean_window(keyspace, bytes)) {
 			return false;
 		}
-	} while (*bytes > 0 &&
+	} while (state->victim != KVS_SEGMENT_NONE && *bytes > 0 &&
 		 (until_ns == UINT64_MAX || keyspace->seam->monotonic_ns() < until_ns));
 	return true;
 }

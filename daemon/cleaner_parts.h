@@ -78,7 +78,8 @@ bool cleaner_finds(struct keyspace *keyspace, uint64_t live_share_max_percent);
 void cleaner_pay(struct keyspace *keyspace, uint64_t now_ns);
 /// Are there fewer segments than there are to be?
 bool cleaner_is_short(const struct keyspace *keyspace);
-/// Segments that are free, or will be when readers have left them.
+/// Segments that are free, or will be when readers have left them; large values that are on their
+/// way out count, too.
 uint32_t cleaner_segments_coming(const struct keyspace *keyspace);
 /// Are so few segments left that the next one would be refused to a write?
 bool cleaner_is_urgent(const struct keyspace *keyspace);

@@ -17,7 +17,8 @@
 
 uint32_t cleaner_segments_coming(const struct keyspace *keyspace)
 {
-	return kvs_log_segments_free(&keyspace->log) + keyspace->log.retired_count;
+	uint64_t runs = keyspace->large.leaving_bytes >> keyspace->region->segment_shift;
+	return kvs_log_segments_free(&keyspace->log) + keyspace->log.retired_count + (uint32_t)runs;
 }
 
 bool cleaner_is_urgent(const struct keyspace *keyspace)

@@ -27,8 +27,7 @@ static void await_tombstones(struct keyspace *keyspace, struct kvs_adopt *plan)
 	qsort(plan->tombstones, plan->tombstones_count, sizeof(*plan->tombstones), by_seq);
 	for (size_t i = 0; i < plan->tombstones_count; i++) {
 		const struct kvs_adopt_tombstone *tombstone = &plan->tombstones[i];
-		kvs_limbo_push(&keyspace->pending, tombstone->seq, KEYSPACE_PENDING_TOMBSTONE,
-			       tombstone->offset, 0);
+		keyspace_await_tombstone(keyspace, tombstone->seq, tombstone->offset, 0);
 	}
 }
 

@@ -261,7 +261,7 @@ static void publish_delete(struct keyspace *keyspace, const struct keyspace_op *
 	retire_version(keyspace, hit, op->seq);
 	kvs_log_live_add(&keyspace->log, op->offset, op->record_bytes);
 	keyspace->live_bytes += op->record_bytes;
-	kvs_limbo_push(&keyspace->pending, op->seq, KEYSPACE_PENDING_TOMBSTONE, op->offset, 0);
+	keyspace_await_tombstone(keyspace, op->seq, op->offset, op->record_bytes);
 }
 
 void keyspace_op_publish(struct keyspace *keyspace, struct keyspace_op *op)
@@ -342,53 +342,6 @@ void keyspace_publish_applied(struct keyspace *keyspace)
 	kvs_log_publish(&keyspace->log);
 }
 
-// May cleaning move these bytes? Records of the log may be; large values stay where they are for as
-// long as an entry names them, and this op's write is what will end that.
-static bool may_move(const struct keyspace *keyspace, const void *at)
-{
-	const struct kvs_region *region = keyspace->region;
-	const struct kvs_range_bounds *large = &region->map.ranges[KVS_RANGE_LARGE];
-	uintptr_t start = (uintptr_t)region->base;
-	if (at == NULL || (uintptr_t)at < start || (uintptr_t)at - start >= region->bytes) {
-		return false;
-	}
-	uint64_t offset = (uintptr_t)at - start;
-	return offset < large->offset || offset - large->offset >= large->bytes_max;
-}
-
-// Parts of the value that stand in the log (EXPIRE, APPEND, SETRANGE) must not move while room is
-// made for their copy: they are copied aside, into memory that the caller frees, and the op is led
-// there. Returns false if there was no memory to be had.
-static bool hold_still(struct keyspace *keyspace, struct keyspace_op *op,
-		       struct kvs_piece pieces[KEYSPACE_PIECES_MAX], void **aside)
-{
-	struct kvs_piece whole = { op->value, op->value_bytes };
-	uint32_t count = op->pieces_count > 0 ? op->pieces_count : 1;
-	uint64_t bytes = 0;
-	memcpy(pieces, op->pieces_count > 0 ? op->pieces : &whole, count * sizeof(*pieces));
-	for (uint32_t i = 0; i < count; i++) {
-		bytes += may_move(keyspace, pieces[i].data) ? pieces[i].bytes : 0u;
-	}
-	if (bytes == 0) {
-		return true;
-	}
-	unsigned char *to = malloc(bytes);
-	*aside = to;
-	if (to == NULL) {
-		return false;
-	}
-	for (uint32_t i = 0; i < count; i++) {
-		if (pieces[i].bytes > 0 && may_move(keyspace, pieces[i].data)) {
-			memcpy(to, pieces[i].data, pieces[i].bytes);
-			pieces[i].data = to;
-			to += pieces[i].bytes;
-		}
-	}
-	op->pieces = pieces;
-	op->pieces_count = count;
-	return true;
-}
-
 static uint64_t op_large_bytes(const struct keyspace *keyspace, const struct keyspace_op *op)
 {
 	bool takes_run = op->kind == KEYSPACE_OP_SET && op->run_offset == 0 &&
@@ -436,12 +389,13 @@ static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op)
 int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op)
 {
 	bool good = true;
-	void *aside = NULL;
-	struct kvs_piece pieces[KEYSPACE_PIECES_MAX];
+	struct keyspace_hold hold;
+	hold.pins_count = 0;
+	hold.aside = NULL;
 	keyspace_op_measure(keyspace, op);
 	if (op_large_bytes(keyspace, op) > 0 ||
-	    !keyspace_has_room(keyspace, op->record_bytes, op->purpose)) {
-		good = hold_still(keyspace, op, pieces, &aside);
+	    keyspace_room_now(keyspace, op->record_bytes, op->purpose) != KEYSPACE_OK) {
+		good = keyspace_hold_still(keyspace, op, &hold);
 	}
 	int result = good ? write_op_reserve(keyspace, op) : KEYSPACE_FULL;
 	if (result == KEYSPACE_OK) {
@@ -452,6 +406,6 @@ int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op)
 	} else {
 		keyspace_op_drop(keyspace, op);
 	}
-	free(aside);
+	keyspace_hold_over(keyspace, &hold);
 	return result;
 }

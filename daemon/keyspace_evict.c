@@ -15,7 +15,6 @@
 
 #include "daemon/keyspace_internal.h"
 
-#define EVICT_PROBATION_PERCENT 10u // of the live bytes: beyond it probation gives first
 // So much of the last main victim was kept: probation gives next, and must be read more to stay.
 #define EVICT_LITTLE_PERCENT 50u
 #define EVICT_HOT_PERCENT 75u
@@ -25,6 +24,7 @@
 #define EVICT_GHOST_BYTES 128u	    // of memory for each ghost
 #define EVICT_PASSES (HEAT_MAX + 1) // over all segments without a key that may go: there is none
 #define EVICT_BARREN_VERSIONS 256u  // written since: there may be one again
+#define EVICT_BARREN_NS UINT64_C(1000000000) // the same by time, where nothing can be written
 
 bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_eviction *how)
 {
@@ -36,7 +36,12 @@ bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_evic
 	}
 	char *never = strdup(spared);
 	evict->on = false;
-	evict->judging = false; // what is under way is copied
+	if (evict->in_place) {
+		keyspace->cleaner.victim = KVS_SEGMENT_NONE;
+	}
+	evict->judging = false; // else what is under way is copied
+	evict->in_place = false;
+	evict->hand.first_seq = 0;
 	if (never == NULL) {
 		return false;
 	}
@@ -108,59 +113,33 @@ bool evict_comes_first(const struct keyspace *keyspace)
 	       keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
 }
 
-// Was each segment judged as often as it takes for heat to go, and nothing went?
+// Was each segment judged as often as it takes for heat to go, and nothing went? It may be
+// otherwise after a while, and after some writes.
 static bool evict_is_barren(const struct keyspace *keyspace)
 {
 	const struct evict_state *evict = &keyspace->evict;
 	return evict->barren > keyspace->log.full_count * EVICT_PASSES &&
-	       keyspace->log.next_seq - evict->barren_seq < EVICT_BARREN_VERSIONS;
+	       keyspace->log.next_seq - evict->barren_seq < EVICT_BARREN_VERSIONS &&
+	       keyspace->seam->monotonic_ns() - evict->barren_ns < EVICT_BARREN_NS;
+}
+
+bool evict_may_help(const struct keyspace *keyspace)
+{
+	const struct evict_state *evict = &keyspace->evict;
+	return evict->on && (!evict->volatile_only || keyspace->keys_with_expiry > 0) &&
+	       !evict_is_barren(keyspace);
 }
 
 bool evict_is_possible(const struct keyspace *keyspace)
 {
-	const struct evict_state *evict = &keyspace->evict;
-	return evict->on && !keyspace->batch.open &&
-	       (!evict->volatile_only || keyspace->keys_with_expiry > 0) &&
-	       !evict_is_barren(keyspace);
+	return evict_may_help(keyspace) && !keyspace->batch.open;
 }
 
 bool evict_is_wanted(const struct keyspace *keyspace)
 {
-	return evict_is_possible(keyspace) &&
+	// What waits for the disk is a queue with a bound, and removals would join it.
+	return evict_is_possible(keyspace) && !keyspace_waits_for_store(keyspace) &&
 	       (evict_is_over(keyspace) || cleaner_is_short(keyspace));
-}
-
-uint32_t evict_choose(struct keyspace *keyspace, uint64_t durable_seq)
-{
-	struct evict_state *evict = &keyspace->evict;
-	const struct kvs_log *log = &keyspace->log;
-	uint64_t live_bytes[2] = { 0, 0 };
-	uint32_t oldest[2] = { KVS_SEGMENT_NONE, KVS_SEGMENT_NONE };
-	for (uint32_t i = 0; i < log->touched_count; i++) {
-		const struct kvs_segment *segment = &log->segments[i];
-		if (segment->state != KVS_SEGMENT_HEAD && segment->state != KVS_SEGMENT_SURVIVOR) {
-			continue;
-		}
-		bool probation = segment->state == KVS_SEGMENT_HEAD;
-		if (segment->live_bytes > segment->used_bytes) {
-			continue; // its count is wrong
-		}
-		live_bytes[probation] += segment->live_bytes;
-		uint32_t former = oldest[probation];
-		if (kvs_log_cleanable(log, i, durable_seq) &&
-		    (former == KVS_SEGMENT_NONE ||
-		     segment->first_seq < log->segments[former].first_seq)) {
-			oldest[probation] = i;
-		}
-	}
-	uint64_t share = (live_bytes[0] + live_bytes[1]) / 100 * EVICT_PROBATION_PERCENT;
-	bool probation = live_bytes[1] > share || evict->main_gave_little;
-	probation = oldest[probation] != KVS_SEGMENT_NONE ? probation : !probation;
-	evict->judging = oldest[probation] != KVS_SEGMENT_NONE;
-	evict->probation = probation;
-	evict->judged_bytes = 0;
-	evict->kept_bytes = 0;
-	return oldest[probation];
 }
 
 static bool is_never_evicted(const struct evict_state *evict, const struct kvs_record_view *view)
@@ -215,7 +194,24 @@ static bool needs_record(const struct keyspace *keyspace)
 	       keyspace->evict.removed_seq == 0;
 }
 
-bool evict_record(struct keyspace *keyspace, const struct kvs_record_view *view, uint64_t hash)
+// Is there room for the record of a removal?
+static enum evict_result room_to_log(struct keyspace *keyspace, uint64_t record_bytes)
+{
+	if (!keyspace_has_versions(keyspace, 1)) {
+		return EVICT_NO_ROOM;
+	}
+	int room = keyspace_room_now(keyspace, record_bytes, KEYSPACE_FOR_REMOVAL);
+	if (room == KEYSPACE_OK) {
+		return EVICT_DONE;
+	}
+	// Segments that wait for readers, and runs, come free whatever the cleaner does.
+	bool coming = room == KEYSPACE_WAIT ||
+		      cleaner_segments_coming(keyspace) > kvs_log_segments_free(&keyspace->log);
+	return coming ? EVICT_WAIT : EVICT_NO_ROOM;
+}
+
+enum evict_result evict_record(struct keyspace *keyspace, const struct kvs_record_view *view,
+			       uint64_t hash)
 {
 	struct evict_state *evict = &keyspace->evict;
 	struct keyspace_op op = {
@@ -229,14 +225,15 @@ bool evict_record(struct keyspace *keyspace, const struct kvs_record_view *view,
 	};
 	if (needs_record(keyspace)) {
 		keyspace_op_measure(keyspace, &op);
-		if (!keyspace_has_versions(keyspace, 1) ||
-		    !keyspace_has_room(keyspace, op.record_bytes, op.purpose)) {
-			return false;
+		enum evict_result room = room_to_log(keyspace, op.record_bytes);
+		if (room != EVICT_DONE) {
+			return room;
 		}
 		keyspace_op_append(keyspace, &op, false);
 		evict->removed_seq = op.seq;
 	}
 	evict->judged_bytes += view->record_bytes;
+	evict->run_went = evict->run_went || (view->flags & KVS_RECORD_LARGE) != 0;
 	keyspace_op_publish(keyspace, &op);
 	SEAM_CRASH(evicted);
 	if (evict->probation) {
@@ -247,7 +244,7 @@ bool evict_record(struct keyspace *keyspace, const struct kvs_record_view *view,
 		keyspace->ended(keyspace->ended_context, KEYSPACE_END_EVICTED, view->key,
 				view->key_bytes);
 	}
-	return true;
+	return EVICT_DONE;
 }
 
 void evict_window_over(struct keyspace *keyspace)
@@ -273,27 +270,52 @@ void evict_moved(struct keyspace *keyspace, uint64_t from, uint64_t to, uint32_t
 	heat_set(&evict->heat, to, count);
 }
 
+void evict_stayed(struct keyspace *keyspace, uint64_t offset, uint32_t record_bytes)
+{
+	struct evict_state *evict = &keyspace->evict;
+	unsigned count = heat_of(&evict->heat, offset);
+	evict->judged_bytes += record_bytes;
+	evict->kept_bytes += record_bytes;
+	heat_set(&evict->heat, offset, count - (count > 0));
+}
+
 void evict_victim_done(struct keyspace *keyspace, uint32_t segment)
 {
 	struct evict_state *evict = &keyspace->evict;
-	if (!evict->on) {
-		evict->judging = false;
-		return;
-	}
-	heat_cool(&evict->heat, kvs_region_segment_offset(keyspace->region, segment),
-		  keyspace->region->segment_bytes);
-	if (!evict->judging) {
-		return;
-	}
+	bool in_place = evict->in_place;
+	bool judging = evict->judging;
 	evict->judging = false;
+	evict->in_place = false;
+	if (evict->hand.segment == segment) {
+		evict->hand.first_seq = 0; // all of it is behind
+	}
+	if (evict->on && !in_place) {
+		heat_cool(&evict->heat, kvs_region_segment_offset(keyspace->region, segment),
+			  keyspace->region->segment_bytes);
+	}
+	if (!evict->on || !judging) {
+		return;
+	}
 	uint64_t judged = evict->judged_bytes;
+	evict->live_bytes[evict->probation] -= judged < evict->live_bytes[evict->probation]
+						       ? judged
+						       : evict->live_bytes[evict->probation];
+	evict->live_bytes[0] += evict->kept_bytes;
 	evict->main_gave_little =
 		!evict->probation && evict->kept_bytes > judged / 100 * EVICT_LITTLE_PERCENT;
 	if (!evict->probation) {
 		evict->main_was_hot = evict->kept_bytes > judged / 100 * EVICT_HOT_PERCENT;
 	}
+	if (in_place) {
+		evict->open_empty = judged > 0 ? 0 : evict->open_empty + 1;
+		evict->open_seq = keyspace->log.next_seq;
+		if (judged == 0) {
+			return;
+		}
+	}
 	evict->barren = evict->kept_bytes == judged && judged > 0 ? evict->barren + 1 : 0;
 	evict->barren_seq = keyspace->log.next_seq;
+	evict->barren_ns = evict->barren > 0 ? keyspace->seam->monotonic_ns() : 0;
 }
 
 void evict_written(struct keyspace *keyspace, uint64_t hash, uint64_t offset, uint64_t before)

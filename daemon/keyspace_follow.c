@@ -37,6 +37,14 @@ static void tombstone_durable(struct keyspace *keyspace, uint64_t seq, uint64_t 
 	kvs_table_remove(&keyspace->table, hash, slot);
 }
 
+void keyspace_await_tombstone(struct keyspace *keyspace, uint64_t seq, uint64_t offset,
+			      uint32_t record_bytes)
+{
+	uint64_t lost = keyspace->pending.lost;
+	kvs_limbo_push(&keyspace->pending, seq, KEYSPACE_PENDING_TOMBSTONE, offset, record_bytes);
+	keyspace->pending_tombstone_bytes += keyspace->pending.lost == lost ? record_bytes : 0;
+}
+
 // The record of a tombstone that comes soon: it was written a commit ago, and many others since.
 static void pending_prefetch(const struct keyspace *keyspace)
 {
@@ -63,6 +71,7 @@ static uint64_t pending_work_off(struct keyspace *keyspace, uint64_t durable_seq
 		pending_prefetch(keyspace);
 		switch (item.kind) {
 		case KEYSPACE_PENDING_TOMBSTONE:
+			keyspace->pending_tombstone_bytes -= item.b;
 			tombstone_durable(keyspace, item.stamp, item.a);
 			break;
 		case KEYSPACE_PENDING_RUN:

@@ -69,7 +69,7 @@ struct keyspace_op {
 
 /// What has to wait until a seq, its stamp in keyspace.pending, is durable.
 enum keyspace_pending_kind {
-	KEYSPACE_PENDING_TOMBSTONE, // a = record offset: then its entry leaves the table
+	KEYSPACE_PENDING_TOMBSTONE, // a = record offset, b = bytes: then its entry leaves the table
 	KEYSPACE_PENDING_RUN,	    // a = run offset: then, unreferenced, it may go to limbo
 	KEYSPACE_PENDING_LARGE,	    // a = bytes of large values: then no longer unpersisted
 };
@@ -141,6 +141,7 @@ struct keyspace {
 	uint64_t rolls_durable; // head segments that are wholly durable
 	uint32_t oldest_head;	// the first that is not
 	uint64_t unpersisted_large_bytes;
+	uint64_t pending_tombstone_bytes; // of removals: dead with the commit they wait for
 	uint64_t flush_seq;
 	uint64_t side_taken_ns; // since when the table's other side waits for its grace period
 	uint64_t memory_bytes;	    // the bound; the region's is higher if recovery needed more
@@ -273,6 +274,21 @@ static inline uint64_t keyspace_op_entry(const struct keyspace_op *op)
 	return kvs_entry_make(op->hash, kind, op->record_bytes, op->offset);
 }
 
+// ---- keyspace_hold.c: what a write copies from, while room is made for it ----
+
+struct keyspace_hold {
+	struct kvs_piece pieces[KEYSPACE_PIECES_MAX];
+	uint64_t pins[KEYSPACE_PIECES_MAX]; // of large values
+	uint32_t pins_count;		    // 0 at first
+	void *aside;			    // a copy of what stands in the log, NULL = none
+};
+/// Keeps the pieces of the op's value as they are: those in the log are copied aside, and the op is
+/// led there; large values are pinned. False if memory is short. keyspace_hold_over() follows, with
+/// the op written or not.
+bool keyspace_hold_still(struct keyspace *keyspace, struct keyspace_op *op,
+			 struct keyspace_hold *hold);
+void keyspace_hold_over(struct keyspace *keyspace, struct keyspace_hold *hold);
+
 // ---- keyspace_table.c ----
 
 /// Lets the table grow or shrink by up to `steps` buckets, unless that would cost memory that is
@@ -343,6 +359,9 @@ bool keyspace_moments_hold(const struct keyspace *keyspace, uint32_t segment);
 bool keyspace_follow_durable(struct keyspace *keyspace);
 /// Up to here nobody who follows the log needs anything any more.
 uint64_t keyspace_passed_seq(const struct keyspace *keyspace);
+/// The removal with this seq, whose record is in the log, leaves the table when it is durable.
+void keyspace_await_tombstone(struct keyspace *keyspace, uint64_t seq, uint64_t offset,
+			      uint32_t record_bytes);
 /// Asks a follower to give up if it lets too much wait.
 void keyspace_follower_look(struct keyspace *keyspace);
 
@@ -367,9 +386,9 @@ bool keyspace_drain_is_due(const struct keyspace *keyspace);
 bool keyspace_queue_is_full(const struct keyspace *keyspace, uint64_t bytes);
 /// Segments that a write must leave free.
 uint32_t keyspace_reserve(const struct keyspace *keyspace, enum keyspace_purpose purpose);
-/// Is there room for one record without freeing anything?
-bool keyspace_has_room(struct keyspace *keyspace, uint64_t record_bytes,
-		       enum keyspace_purpose purpose);
+/// Is there room for one record without freeing anything? OK, WAIT or FULL.
+int keyspace_room_now(struct keyspace *keyspace, uint64_t record_bytes,
+		      enum keyspace_purpose purpose);
 /// Tries to have `bytes` of log and `large_bytes` of large space; OK, WAIT or FULL.
 int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
 		       uint64_t large_bytes, enum keyspace_purpose purpose);

@@ -62,8 +62,10 @@ uint32_t keyspace_resize_wants(const struct keyspace *keyspace)
 	uint64_t over_bytes = keyspace->memory_bytes - keyspace->memory_wanted_bytes;
 	uint64_t wanted =
 		(over_bytes >> keyspace->region->segment_shift) + 1 + resize_low(keyspace);
-	// What waits for readers is not free yet, and emptying more would not hurry them.
-	uint64_t coming = cleaner_segments_coming(keyspace);
+	// What waits for readers or for a commit is not free yet, and emptying more would not hurry
+	// them.
+	uint64_t coming = cleaner_segments_coming(keyspace) +
+			  (keyspace->pending_tombstone_bytes >> keyspace->region->segment_shift);
 	return wanted > coming ? (uint32_t)(wanted - coming) : 0;
 }
 

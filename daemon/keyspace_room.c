@@ -204,11 +204,11 @@ static inline int room_now(struct keyspace *keyspace, const struct room_wanted *
 	return room_secure(keyspace, bytes, wanted->largest, reserve + large_segments);
 }
 
-bool keyspace_has_room(struct keyspace *keyspace, uint64_t record_bytes,
-		       enum keyspace_purpose purpose)
+int keyspace_room_now(struct keyspace *keyspace, uint64_t record_bytes,
+		      enum keyspace_purpose purpose)
 {
 	const struct room_wanted wanted = { record_bytes, record_bytes, 0, purpose };
-	return room_now(keyspace, &wanted) == KEYSPACE_OK;
+	return room_now(keyspace, &wanted);
 }
 
 static uint64_t unpersisted_bytes(const struct keyspace *keyspace)
@@ -296,26 +296,43 @@ static int room_clean(struct keyspace *keyspace, const struct room_wanted *wante
 	return room;
 }
 
-// Does cleaning, a reader, or a commit bring more? Then the loop goes on cleaning meanwhile.
-static int room_await(struct keyspace *keyspace, const struct room_wanted *wanted)
+// What a request may come to have if it waits.
+static uint64_t room_most(const struct keyspace *keyspace)
 {
-	const struct kvs_region *region = keyspace->region;
+	const struct kvs_large *large = &keyspace->large;
+	uint64_t leaving = large->leaving_bytes + large->orphaned_bytes;
+	return ((uint64_t)kvs_log_segments_allowed(&keyspace->log)
+		<< keyspace->region->segment_shift) +
+	       (evict_may_help(keyspace) ? keyspace->region->large_bytes : leaving);
+}
+
+// Does cleaning, a reader, or a commit bring more?
+static bool room_comes(struct keyspace *keyspace, const struct room_wanted *wanted)
+{
 	uint64_t percent = wanted->purpose == KEYSPACE_FOR_WRITE ? KEYSPACE_CLEAN_PERCENT
 								 : KEYSPACE_CLEAN_PERCENT_RESERVE;
-	uint64_t bytes = wanted->bytes + wanted->large_bytes;
-	uint64_t most = (uint64_t)kvs_log_segments_allowed(&keyspace->log) << region->segment_shift;
-	bool coming = keyspace->limbo.count > 0 || keyspace->log.preparing_count > 0 ||
+	// A batch waits for turns in which keys may go.
+	bool later = keyspace->batch.open && keyspace->keys > 0 && evict_may_help(keyspace);
+	bool coming = later || keyspace->limbo.count > 0 || keyspace->log.preparing_count > 0 ||
 		      unpersisted_bytes(keyspace) > 0 || keyspace->pending.count > 0 ||
 		      keyspace->large.orphaned_bytes > 0 || // who pins it does not for ever
 		      cleaner_finds(keyspace, percent);
-	if (!coming || bytes >= most) {
-		return KEYSPACE_FULL;
+	return coming && wanted->bytes + wanted->large_bytes < room_most(keyspace);
+}
+
+// Room for a caller who found none: by one go of cleaning, or else later.
+static int room_find(struct keyspace *keyspace, const struct room_wanted *wanted)
+{
+	uint64_t now_ns = keyspace->seam->monotonic_ns();
+	(void)keyspace_follow_durable(keyspace);
+	int room = room_clean(keyspace, wanted, now_ns);
+	if (room == KEYSPACE_FULL) {
+		(void)keyspace_follow_durable(keyspace); // runs of keys that went
+		keyspace->cleaner.last_scan_ns = 0;	 // wanted now: the interval may wait
+		room_reclaim(keyspace, now_ns, room_deadline_ns(keyspace, wanted->large_bytes));
+		room = room_now(keyspace, wanted);
 	}
-	uint32_t segments = (uint32_t)(bytes >> region->segment_shift) + 1;
-	if (segments > keyspace->cleaner.wanted_segments) {
-		keyspace->cleaner.wanted_segments = segments;
-	}
-	return KEYSPACE_WAIT;
+	return room;
 }
 
 int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t largest,
@@ -323,19 +340,20 @@ int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 {
 	const struct room_wanted wanted = { bytes, largest, large_bytes, purpose };
 	int room = room_now(keyspace, &wanted);
-	if (room != KEYSPACE_FULL) {
+	if (__builtin_expect(room != KEYSPACE_FULL, 1)) {
 		return room;
 	}
-	uint64_t now_ns = keyspace->seam->monotonic_ns();
-	(void)keyspace_follow_durable(keyspace);
-	room = room_clean(keyspace, &wanted, now_ns);
-	if (room != KEYSPACE_FULL) {
-		return room;
+	// First of all: how much is wanted decides whether keys may go for it.
+	uint32_t before = keyspace->cleaner.wanted_segments;
+	uint32_t segments =
+		(uint32_t)((bytes + large_bytes) >> keyspace->region->segment_shift) + 1;
+	keyspace->cleaner.wanted_segments = segments > before ? segments : before;
+	room = room_find(keyspace, &wanted);
+	if (room == KEYSPACE_FULL && room_comes(keyspace, &wanted)) {
+		return KEYSPACE_WAIT; // the loop goes on cleaning meanwhile
 	}
-	keyspace->cleaner.last_scan_ns = 0; // memory is wanted now: the interval may wait
-	room_reclaim(keyspace, now_ns, room_deadline_ns(keyspace, large_bytes));
-	room = room_now(keyspace, &wanted);
-	return room == KEYSPACE_FULL ? room_await(keyspace, &wanted) : room;
+	keyspace->cleaner.wanted_segments = before;
+	return room;
 }
 
 bool keyspace_room_is_back(struct keyspace *keyspace)

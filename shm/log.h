@@ -114,6 +114,12 @@ static inline uint32_t kvs_log_segment_of(const struct kvs_log *log, uint64_t of
 			  log->region->segment_shift);
 }
 
+/// Bytes written to a segment so far, the open head included.
+static inline uint32_t kvs_log_written_bytes(const struct kvs_log *log, uint32_t segment)
+{
+	return segment == log->head.segment ? log->head.offset : log->segments[segment].used_bytes;
+}
+
 /// May the cleaner empty this segment? Full, not open, and every follower has left it: a record of
 /// a later head segment is durable.
 bool kvs_log_cleanable(const struct kvs_log *log, uint32_t segment, uint64_t durable_seq);
