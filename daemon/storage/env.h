@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 #define ENV_LOST_MAX 32u
-#define ENV_READERS_MAX 4u
+#define ENV_READERS_MAX 8u
 
 struct env;
 

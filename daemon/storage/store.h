@@ -32,7 +32,7 @@ enum store_error {
 	STORE_GONE = -9,      // the file, or the data folder, is not where it was
 };
 
-#define STORE_READERS_MAX 4u
+#define STORE_READERS_MAX 8u
 
 struct store_options {
 	const char *dir; // data folder; created, mode 0700, with `store` inside, unless read_only
@@ -128,10 +128,14 @@ int store_commit_last(struct store *store, uint64_t durable_seq);
 /// Forgets the open transaction, if any.
 void store_abort(struct store *store);
 
+/// No block gets a number below `next_block`: those were given by a store that is not here, or that
+/// cannot be asked. Call with: an empty one, or one that is damaged, before store_renew_begin().
+void store_skip_blocks(struct store *store, uint64_t next_block);
+
 /// Begins another store beside this one, in DIR/store.new, empty: what is appended and committed
-/// from now on stands there, and the old one is left as it is. Block numbers go on where it
-/// stopped. Returns an enum store_error; on failure nothing has changed but that a transaction that
-/// was open is gone.
+/// from now on stands there, and the old one is left as it is; those who read beside the owner go
+/// on reading that, as far as it can be read. Block numbers go on behind its. Returns an enum
+/// store_error; on failure nothing has changed but that a transaction that was open is gone.
 /// Call with: no cursor into it. Thread must: own the store.
 int store_renew_begin(struct store *store);
 
@@ -147,6 +151,11 @@ enum store_replaced {
 /// store_renew_abandon().
 /// Call with: everything committed, no transaction open.
 int store_renew_finish(struct store *store, enum store_replaced replaced);
+
+/// Opens the old one once more for those who read it, since something about it failed. STORE_OK,
+/// STORE_DAMAGED or STORE_GONE: nothing can be read there for good, or another enum store_error.
+/// Call with: another one begun. Thread must: own the store.
+int store_replaced_again(struct store *store);
 
 /// Gives it up: the old one is the store again. Nothing if none was begun, or it is finished.
 void store_renew_abandon(struct store *store);

@@ -15,6 +15,9 @@
 #define STORE_META_KEY "state"
 #define STORE_WHY_BYTES 512u
 
+// A commit that was reported as failed may have arrived, with so many blocks at most.
+#define STORE_UNKNOWN_BLOCKS 4096u
+
 enum store_meta_flag {
 	STORE_META_ENDED = 1, // the last life ended in order
 };
@@ -50,6 +53,8 @@ struct store {
 	char *path;	     // dir/store; while another is written beside it, that one
 	char *replaced_path; // then dir/store; NULL otherwise
 	bool replaced_is_lost;
+	struct env *replaced_env;    // what readers read of the old one meanwhile; NULL = nothing
+	bool replaced_alone;	     // opened for that
 	struct store_facts replaced; // and what was in it
 	struct datadir *folder;	     // the caller's; NULL = it is not made anew
 	dev_t dir_device;	     // of the data folder, as it was opened
@@ -90,12 +95,26 @@ int store_folder_remember(struct store *store);
 int store_attach(struct store *store);
 /// Closes it, or leaves it where it is (daemon/storage/env.h).
 void store_detach(struct store *store);
+/// LMDB's trees in this store's folder, which it follows wherever they lead. STORE_OK, or
+/// STORE_DAMAGED with store->why.
+int store_trees_check(struct store *store, const char *folder);
+/// Opens the environment of a folder, as large as it may be. 0, an LMDB code or an errno.
+int store_open_env(struct env **env, struct env_options *options);
 
 /// Prepares the lock. 0 or errno.
 int store_read_init(struct store *store);
 /// What is open is what others may read, or nothing is.
 void store_show(struct store *store);
+void store_show_replaced(struct store *store);
 void store_hide(struct store *store);
+
+// ---- store_replaced.c ----
+
+/// The environment is closed, but for who reads beside the owner, if it can still be read: another
+/// one is about to be written.
+void store_replaced_keep(struct store *store);
+/// That is over: what was kept is closed.
+void store_replaced_drop(struct store *store);
 
 /// Reads and checks the meta record, in the open transaction. Returns an enum store_error; 1 if
 /// there is none.

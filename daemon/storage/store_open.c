@@ -77,6 +77,16 @@ static int data_file_settle(const struct store *store, bool *is_new)
 	return rc;
 }
 
+int store_open_env(struct env **env, struct env_options *options)
+{
+	int rc = ENOMEM;
+	for (size_t i = 0; i < MAP_CHOICES && (rc == ENOMEM || rc == EINVAL); i++) {
+		options->map_bytes = map_bytes_choices[i];
+		rc = env_open(env, options);
+	}
+	return rc;
+}
+
 static int open_env(struct store *store)
 {
 	struct env_options options = {
@@ -85,12 +95,7 @@ static int open_env(struct store *store)
 		.alone = store->alone,
 		.single = store->single,
 	};
-	int rc = ENOMEM;
-	for (size_t i = 0; i < MAP_CHOICES && (rc == ENOMEM || rc == EINVAL); i++) {
-		options.map_bytes = map_bytes_choices[i];
-		rc = env_open(&store->env, &options);
-	}
-	return rc;
+	return store_open_env(&store->env, &options);
 }
 
 int store_meta_read(struct store *store, struct store_facts *facts)
@@ -249,7 +254,9 @@ int store_attach(struct store *store)
 void store_detach(struct store *store)
 {
 	if (store->env != NULL) {
-		store_hide(store);
+		if (store->read_env == store->env) { // which this thread alone changes
+			store_hide(store);
+		}
 		store->is_lost = !env_close(store->env) || store->is_lost;
 		store->env = NULL;
 	}
@@ -329,12 +336,12 @@ static struct store *store_new(const struct store_options *options)
 
 // LMDB follows whatever its pages say, and reads what a file that was cut short does not have: that
 // would end kvd, and each one that is started after it.
-static int trees_check(struct store *store)
+int store_trees_check(struct store *store, const char *folder)
 {
 	char path[4096];
 	char detail[160];
 	struct stat facts;
-	int length = snprintf(path, sizeof(path), "%s/data.mdb", store->path);
+	int length = snprintf(path, sizeof(path), "%s/data.mdb", folder);
 	if (length < 0 || (size_t)length >= sizeof(path)) {
 		return store_fail(store, "looking at its pages", ENAMETOOLONG);
 	}
@@ -353,7 +360,7 @@ static int trees_check(struct store *store)
 
 static int attach(struct store *store)
 {
-	int result = store->renewable ? trees_check(store) : STORE_OK;
+	int result = store->renewable ? store_trees_check(store, store->path) : STORE_OK;
 	if (result == STORE_OK) {
 		result = store_attach(store);
 	}

@@ -55,6 +55,11 @@ void store_show(struct store *store)
 	set_read_env(store, store->readers > 0 ? store->env : NULL);
 }
 
+void store_show_replaced(struct store *store)
+{
+	set_read_env(store, store->replaced_env);
+}
+
 void store_hide(struct store *store)
 {
 	set_read_env(store, NULL);
@@ -252,4 +257,53 @@ int store_reader_read(struct store_reader *reader, const struct store_wanted *wa
 		record->bytes = NULL;
 	}
 	return result;
+}
+
+// ---- looking for records ----
+
+int store_reader_block(struct store_reader *reader, uint64_t number,
+		       const struct store_block **block)
+{
+	*block = &reader->block;
+	return load(reader, number);
+}
+
+static bool block_has(const struct store_block *block, struct store_wanted *wanted)
+{
+	struct kvs_record_view view;
+	const void *value;
+	uint32_t next = 0;
+	if (block->flags != 0) {
+		wanted->place = store_block_place(block->number, 0);
+		return (block->flags & STORE_BLOCK_REST) == 0 && block->first_seq == wanted->seq;
+	}
+	for (;;) {
+		uint32_t offset = next;
+		if (store_block_next(block, &next, &view, &value) <= 0) {
+			return false;
+		}
+		if (is_wanted(wanted, &view)) {
+			wanted->place = store_block_place(block->number, offset);
+			return true;
+		}
+	}
+}
+
+int store_reader_find(struct store_reader *reader, struct store_wanted *wanted)
+{
+	const struct store_facts *facts = &reader->store->replaced;
+	for (uint64_t number = facts->next_block + STORE_UNKNOWN_BLOCKS;
+	     number-- > facts->oldest_block;) {
+		int result = load(reader, number);
+		if (result == STORE_OK && block_has(&reader->block, wanted)) {
+			return STORE_OK;
+		}
+		if (result < 0 && result != STORE_DAMAGED) {
+			return result;
+		}
+		if (result == STORE_READ_SHUT) {
+			return STORE_IO;
+		}
+	}
+	return STORE_READ_GONE;
 }

@@ -16,7 +16,15 @@
 #include "daemon/storage/store.h"
 #include "shm/record.h"
 
+struct store_block;
 struct store_reader;
+
+/// Who reads beside the owner, by index: each is of one thread.
+enum store_reader_use {
+	STORE_READER_RENEWAL, // the owner itself, of the store that another one is to replace
+	STORE_READER_JOB,     // a backup
+	STORE_READER_LOADS,   // and all from there on: values that somebody waits for
+};
 
 /// Answers besides STORE_OK and enum store_error.
 enum store_read_answer {
@@ -51,6 +59,17 @@ void store_reader_close(struct store_reader *reader);
 /// store. Orders: the store's lock.
 int store_reader_read(struct store_reader *reader, const struct store_wanted *wanted,
 		      struct store_record *record);
+
+/// A whole block, in the reader's memory until its next call. Answers as store_reader_read().
+int store_reader_block(struct store_reader *reader, uint64_t number,
+		       const struct store_block **block);
+
+/// Looks for a record whose place is not known any more in the store that another one is to
+/// replace, newest block first, whatever else cannot be read there. Returns STORE_OK with
+/// wanted->place, STORE_READ_GONE if it is not there, or an enum store_error.
+/// Call with: store_renew_begin() done. Thread must: own reader and store. Orders: the store's
+/// lock.
+int store_reader_find(struct store_reader *reader, struct store_wanted *wanted);
 
 /// What the last error was, in one line. Valid until the next call.
 const char *store_reader_why(const struct store_reader *reader);

@@ -113,20 +113,29 @@ static int attach_beside(struct store *store)
 	return rc == 0 ? store_attach(store) : store_fail(store, "creating the folder", rc);
 }
 
+void store_skip_blocks(struct store *store, uint64_t next_block)
+{
+	if (store->committed.next_block < next_block) {
+		store->committed.next_block = next_block;
+		store->now = store->committed;
+	}
+}
+
 int store_renew_begin(struct store *store)
 {
 	char path[RENEW_PATH_BYTES];
 	store_abort(store);
-	store_detach(store);
+	store_replaced_keep(store);
 	store->reopen = true;
 	int result = folder_again(store, store_folder_check(store));
-	if (result != STORE_OK) {
-		return result;
-	}
 	int rc = path_of(store, "store.new", path);
-	char *beside = rc == 0 ? strdup(path) : NULL;
-	if (beside == NULL) {
-		return store_fail(store, "naming another one", rc != 0 ? rc : ENOMEM);
+	char *beside = result == STORE_OK && rc == 0 ? strdup(path) : NULL;
+	if (result == STORE_OK && beside == NULL) {
+		result = store_fail(store, "naming another one", rc != 0 ? rc : ENOMEM);
+	}
+	if (result != STORE_OK) {
+		store_replaced_drop(store);
+		return result;
 	}
 	store->replaced_path = store->path;
 	store->replaced_is_lost = store->is_lost;
@@ -134,14 +143,17 @@ int store_renew_begin(struct store *store)
 	store->replaced = store->committed;
 	store->path = beside;
 	// Block numbers go on, so that a place in the old store never means one in the new.
+	uint64_t first_block = store->replaced.next_block + STORE_UNKNOWN_BLOCKS;
 	store->committed = (struct store_facts){
 		.instance_id = store->replaced.instance_id,
-		.oldest_block = store->replaced.next_block,
-		.next_block = store->replaced.next_block,
+		.oldest_block = first_block,
+		.next_block = first_block,
 	};
 	result = attach_beside(store);
 	if (result != STORE_OK) {
 		store_renew_abandon(store);
+	} else if (store->replaced_env == NULL && store->readers > 0) {
+		(void)store_replaced_again(store); // whoever reads there will tell
 	}
 	return result;
 }
@@ -153,6 +165,7 @@ void store_renew_abandon(struct store *store)
 	}
 	store_abort(store);
 	store_detach(store);
+	store_replaced_drop(store);
 	// What cannot be removed now is removed when the next one begins.
 	(void)folder_remove(store->path);
 	free(store->path);
@@ -288,6 +301,7 @@ int store_renew_finish(struct store *store, enum store_replaced replaced)
 	store->path = store->replaced_path;
 	store->replaced_path = NULL;
 	store_show(store);
+	store_replaced_drop(store);
 	if (replaced == STORE_REPLACED_GOES && !store->keep_failed) {
 		(void)folder_remove(aside); // if it cannot be, its name tells what it is
 	}

@@ -21,18 +21,32 @@ static _Atomic unsigned struck;
 static unsigned depth;	   // inside LMDB
 static volatile char sink; // a load whose value nobody has need not be made
 
-// Where the file is mapped; NULL = not now. Its path gets `path`.
-static char *strike_map(char *path, size_t path_bytes)
+// Where the file of the environment that is called is mapped; NULL = not now. There may be two: one
+// that is written anew, and the one before it. Its path gets `path`.
+static char *strike_map(int data_fd, char *path, size_t path_bytes)
 {
-	FILE *maps = fopen("/proc/self/maps", "re");
-	const char *name = strike_lock ? "/lock.mdb\n" : "/data.mdb\n";
+	char link[64];
 	char line[1024];
 	char *found = NULL;
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", data_fd);
+	ssize_t length = readlink(link, path, path_bytes - 1);
+	const char *name = "/data.mdb";
+	if (length < (ssize_t)strlen(name)) {
+		return NULL;
+	}
+	path[length] = '\0';
+	if (strncmp(path, strike_dir, strlen(strike_dir)) != 0 ||
+	    strcmp(path + length - strlen(name), name) != 0) {
+		return NULL;
+	}
+	if (strike_lock) {
+		memcpy(path + length - strlen(name), "/lock.mdb", strlen(name));
+	}
+	FILE *maps = fopen("/proc/self/maps", "re");
 	while (maps != NULL && found == NULL && fgets(line, sizeof(line), maps) != NULL) {
-		const char *at = strstr(line, strike_dir);
-		if (at != NULL && strstr(at, name) != NULL) {
+		const char *at = strstr(line, path);
+		if (at != NULL && at[strlen(path)] == '\n') {
 			found = (char *)(uintptr_t)strtoull(line, NULL, 16);
-			(void)snprintf(path, path_bytes, "%.*s", (int)strcspn(at, "\n"), at);
 		}
 	}
 	if (maps != NULL) {
@@ -41,13 +55,13 @@ static char *strike_map(char *path, size_t path_bytes)
 	return found;
 }
 
-static void strike(void)
+static void strike(int data_fd)
 {
 	char path[1024];
 	if (strike_dir == NULL || ++strikes != strike_at) {
 		return;
 	}
-	volatile char *page = strike_map(path, sizeof(path));
+	volatile char *page = strike_map(data_fd, path, sizeof(path));
 	if (page == NULL || truncate(path, 0) != 0) {
 		return;
 	}
@@ -62,57 +76,71 @@ static void strike(void)
 	_exit(99);
 }
 
-#define STRIKE_WRAP(name, parameters, arguments)           \
+static int fd_of(MDB_env *env)
+{
+	int fd = -1;
+	return mdb_env_get_fd(env, &fd) == 0 ? fd : -1;
+}
+
+#define STRIKE_WRAP(name, env, parameters, arguments)      \
 	int name parameters                                \
 	{                                                  \
 		int(*real) parameters;                     \
+		MDB_env *called = env;                     \
 		*(void **)&real = dlsym(RTLD_NEXT, #name); \
-		strike();                                  \
+		strike(fd_of(called));                     \
 		depth++;                                   \
 		int rc = real arguments;                   \
 		depth--;                                   \
-		strike();                                  \
+		strike(fd_of(called));                     \
 		return rc;                                 \
 	}
 
-STRIKE_WRAP(mdb_env_open, (MDB_env * env, const char *path, unsigned flags, mdb_mode_t mode),
+STRIKE_WRAP(mdb_env_open, env, (MDB_env * env, const char *path, unsigned flags, mdb_mode_t mode),
 	    (env, path, flags, mode))
-STRIKE_WRAP(mdb_env_info, (MDB_env * env, MDB_envinfo *info), (env, info))
-STRIKE_WRAP(mdb_env_sync, (MDB_env * env, int force), (env, force))
-STRIKE_WRAP(mdb_reader_check, (MDB_env * env, int *dead), (env, dead))
-STRIKE_WRAP(mdb_txn_begin, (MDB_env * env, MDB_txn *parent, unsigned flags, MDB_txn **txn),
+STRIKE_WRAP(mdb_env_info, env, (MDB_env * env, MDB_envinfo *info), (env, info))
+STRIKE_WRAP(mdb_env_sync, env, (MDB_env * env, int force), (env, force))
+STRIKE_WRAP(mdb_reader_check, env, (MDB_env * env, int *dead), (env, dead))
+STRIKE_WRAP(mdb_txn_begin, env, (MDB_env * env, MDB_txn *parent, unsigned flags, MDB_txn **txn),
 	    (env, parent, flags, txn))
-STRIKE_WRAP(mdb_txn_renew, (MDB_txn * txn), (txn))
-STRIKE_WRAP(mdb_txn_commit, (MDB_txn * txn), (txn))
-STRIKE_WRAP(mdb_dbi_open, (MDB_txn * txn, const char *name, unsigned flags, MDB_dbi *dbi),
+STRIKE_WRAP(mdb_txn_renew, mdb_txn_env(txn), (MDB_txn * txn), (txn))
+STRIKE_WRAP(mdb_txn_commit, mdb_txn_env(txn), (MDB_txn * txn), (txn))
+STRIKE_WRAP(mdb_dbi_open, mdb_txn_env(txn),
+	    (MDB_txn * txn, const char *name, unsigned flags, MDB_dbi *dbi),
 	    (txn, name, flags, dbi))
-STRIKE_WRAP(mdb_stat, (MDB_txn * txn, MDB_dbi dbi, MDB_stat *stat), (txn, dbi, stat))
-STRIKE_WRAP(mdb_cursor_open, (MDB_txn * txn, MDB_dbi dbi, MDB_cursor **cursor), (txn, dbi, cursor))
-STRIKE_WRAP(mdb_cursor_put, (MDB_cursor * cursor, MDB_val *key, MDB_val *value, unsigned flags),
+STRIKE_WRAP(mdb_stat, mdb_txn_env(txn), (MDB_txn * txn, MDB_dbi dbi, MDB_stat *stat),
+	    (txn, dbi, stat))
+STRIKE_WRAP(mdb_cursor_open, mdb_txn_env(txn), (MDB_txn * txn, MDB_dbi dbi, MDB_cursor **cursor),
+	    (txn, dbi, cursor))
+STRIKE_WRAP(mdb_cursor_put, mdb_txn_env(mdb_cursor_txn(cursor)),
+	    (MDB_cursor * cursor, MDB_val *key, MDB_val *value, unsigned flags),
 	    (cursor, key, value, flags))
-STRIKE_WRAP(mdb_cursor_get, (MDB_cursor * cursor, MDB_val *key, MDB_val *value, MDB_cursor_op how),
+STRIKE_WRAP(mdb_cursor_get, mdb_txn_env(mdb_cursor_txn(cursor)),
+	    (MDB_cursor * cursor, MDB_val *key, MDB_val *value, MDB_cursor_op how),
 	    (cursor, key, value, how))
-STRIKE_WRAP(mdb_get, (MDB_txn * txn, MDB_dbi dbi, MDB_val *key, MDB_val *value),
+STRIKE_WRAP(mdb_get, mdb_txn_env(txn), (MDB_txn * txn, MDB_dbi dbi, MDB_val *key, MDB_val *value),
 	    (txn, dbi, key, value))
-STRIKE_WRAP(mdb_put, (MDB_txn * txn, MDB_dbi dbi, MDB_val *key, MDB_val *value, unsigned flags),
+STRIKE_WRAP(mdb_put, mdb_txn_env(txn),
+	    (MDB_txn * txn, MDB_dbi dbi, MDB_val *key, MDB_val *value, unsigned flags),
 	    (txn, dbi, key, value, flags))
-STRIKE_WRAP(mdb_del, (MDB_txn * txn, MDB_dbi dbi, MDB_val *key, MDB_val *value),
+STRIKE_WRAP(mdb_del, mdb_txn_env(txn), (MDB_txn * txn, MDB_dbi dbi, MDB_val *key, MDB_val *value),
 	    (txn, dbi, key, value))
 
 void mdb_txn_abort(MDB_txn *txn)
 {
 	void (*real)(MDB_txn *);
+	MDB_env *env = mdb_txn_env(txn);
 	*(void **)&real = dlsym(RTLD_NEXT, "mdb_txn_abort");
-	strike();
+	strike(fd_of(env));
 	real(txn);
-	strike();
+	strike(fd_of(env));
 }
 
 void mdb_env_close(MDB_env *env)
 {
 	void (*real)(MDB_env *);
 	*(void **)&real = dlsym(RTLD_NEXT, "mdb_env_close");
-	strike();
+	strike(fd_of(env));
 	real(env);
 }
 
@@ -123,7 +151,7 @@ ssize_t shim_pwrite64(int fd, const void *bytes, size_t count, off64_t offset) _
 ssize_t shim_pwrite64(int fd, const void *bytes, size_t count, off64_t offset)
 {
 	if (depth > 0) {
-		strike();
+		strike(fd);
 	}
 	return syscall(SYS_pwrite64, fd, bytes, count, offset);
 }

@@ -191,20 +191,60 @@ static void test_renewed(struct store *store, struct store_reader *reader)
 	memcpy(old, places, sizeof(old));
 	ok_int(store_renew_begin(store), STORE_OK, "another store is begun");
 	struct store_reader *other = open_reader(store, 1);
-	ok_int(read_one(other, 0, 1, old[0]), STORE_READ_SHUT, "nothing can be read then");
+	ok_int(count_read(other, STORE_OK), KEYS, "the old one is read then");
 	ok_int(commit_all(store), STORE_OK, "its records");
-	ok_int(read_one(other, 0, 1, places[0]), STORE_READ_SHUT, "nor from what is half there");
+	ok_int(read_one(other, 0, 1, places[0]), STORE_READ_GONE, "and not what is half there");
 	ok_int(store_renew_finish(store, STORE_REPLACED_GOES), STORE_OK, "it takes the place");
 	ok_int(count_read(other, STORE_OK), KEYS, "now it is read");
 	memcpy(places, old, sizeof(old));
 	ok_int(count_read(other, STORE_READ_GONE), KEYS, "no old place means anything in it");
 	ok(store_renew_begin(store) == STORE_OK, "another attempt");
-	ok_int(read_one(reader, 1, 2, 1), STORE_READ_SHUT, "shuts it");
+	ok_int(read_one(reader, 1, 2, 1), STORE_READ_GONE, "leaves it open");
 	store_renew_abandon(store);
+	ok_int(read_one(reader, 1, 2, 1), STORE_READ_SHUT, "shuts it");
 	ok_int(store_begin(store), STORE_OK, "that is given up");
 	store_abort(store);
 	ok_int(read_one(other, 0, 1, old[0]), STORE_READ_GONE, "opens it again");
 	store_reader_close(other);
+}
+
+// What another one is to replace is read and searched, whatever became of its name; what failed is
+// opened anew.
+static void test_replaced(void)
+{
+	char dir[FIXTURE_PATH_BYTES];
+	char path[FIXTURE_PATH_BYTES + 32];
+	struct question q;
+	unsigned found = 0;
+	fixture_dir_fast(dir);
+	struct store *store = open_store(dir);
+	struct store_reader *reader = open_reader(store, STORE_READER_RENEWAL);
+	ok_int(commit_all(store), STORE_OK, "a store");
+	ok_int(store_renew_begin(store), STORE_OK, "is to be replaced");
+	ok_int(count_read(reader, STORE_OK), KEYS, "it is read meanwhile");
+	for (uint64_t i = 0; i < KEYS; i++) {
+		(void)ask(&q, i, i + 1, 1);
+		found += store_reader_find(reader, &q.wanted) == STORE_OK &&
+			 q.wanted.place == places[i];
+	}
+	ok_int(found, KEYS, "and searched");
+	(void)ask(&q, 1, 7, 1);
+	ok_int(store_reader_find(reader, &q.wanted), STORE_READ_GONE, "for what it has");
+	ok_int(store_replaced_again(store), STORE_OK, "it is opened anew");
+	ok_int(count_read(reader, STORE_OK), KEYS, "and read");
+	(void)snprintf(path, sizeof(path), "%s/store/data.mdb", dir);
+	ok(unlink(path) == 0, "it loses its name");
+	ok_int(count_read(reader, STORE_OK), KEYS, "it is read all the same");
+	ok_int(store_replaced_again(store), STORE_GONE, "but not opened");
+	struct store_reader *other = open_reader(store, 1);
+	ok_int(count_read(other, STORE_READ_SHUT), KEYS, "nothing can be read then");
+	ok_int(commit_all(store), STORE_OK, "others");
+	ok_int(store_renew_finish(store, STORE_REPLACED_GOES), STORE_OK, "take its place");
+	ok_int(count_read(other, STORE_OK), KEYS, "and are read");
+	store_reader_close(other);
+	store_reader_close(reader);
+	store_close(store);
+	fixture_remove(dir);
 }
 
 // ---- damage -------------------------------------------------------------------------------------
@@ -375,6 +415,7 @@ int main(int argc, char **argv)
 	store_reader_close(reader);
 	store_close(store);
 	fixture_remove(dir);
+	test_replaced();
 	test_damaged();
 	test_threads();
 	return tap_done();
