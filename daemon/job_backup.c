@@ -25,6 +25,7 @@
 #include "daemon/seam.h"
 #include "daemon/storage/seal.h"
 #include "daemon/storage/store.h"
+#include "daemon/storage/store_read.h"
 #include "daemon/storage/verify.h"
 #include "shm/atomics.h"
 
@@ -36,6 +37,7 @@
 struct backup {
 	struct job *job;
 	struct store *store;
+	struct store_reader *cold;  // of the store that kvd serves; NULL = there is none
 	struct kvs_log_position at; // of the log
 	uint64_t seq;		    // taken from it so far, or the beginning's
 	uint64_t log_bytes;
@@ -222,6 +224,7 @@ static bool write_all(struct backup *backup)
 	struct table_copy copy = {
 		.walk = job->walk,
 		.store = backup->store,
+		.cold = backup->cold,
 		.upto_seq = job->seq,
 	};
 	while (!copy.walk.done) {
@@ -258,6 +261,18 @@ static bool write_all(struct backup *backup)
 	return result == STORE_OK || store_failed(backup);
 }
 
+// Values that are in the store alone come from there.
+static bool open_cold(struct backup *backup)
+{
+	struct job *job = backup->job;
+	if (job->persist == NULL) {
+		return true;
+	}
+	int result =
+		store_reader_open(&backup->cold, persist_store(job->persist), STORE_READER_JOB);
+	return result == STORE_OK || job_fail(job, "out of memory");
+}
+
 static bool write_store(struct backup *backup)
 {
 	struct job *job = backup->job;
@@ -266,7 +281,10 @@ static bool write_store(struct backup *backup)
 	if (store_open(&backup->store, &options, why, sizeof(why)) != STORE_OK) {
 		return job_fail(job, "%s", why);
 	}
-	bool good = write_all(backup);
+	bool good = open_cold(backup) && write_all(backup);
+	if (backup->cold != NULL) {
+		store_reader_close(backup->cold);
+	}
 	store_close(backup->store);
 	// Release: the log is not read any more.
 	kvs_store_release(&job->follower.passed_seq, UINT64_MAX);

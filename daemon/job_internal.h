@@ -31,12 +31,12 @@ struct job {
 	enum job_kind kind;
 	// Of the loop, before the thread starts.
 	const struct seam *seam;
-	struct persist *persist; // NULL = none; only its number of renewals is looked at
+	struct persist *persist; // NULL = none
 	const struct kvs_log *log;
 	char *dir; // the data folder, absolute
 	char name[JOB_NAME_BYTES_MAX + 1];
 	struct region_walk walk; // map, slot, hot, fenced
-	uint64_t hash_seed; // of the comparison's own: the table's may change meanwhile
+	uint64_t hash_seed;	 // of the comparison's own: the table's may change meanwhile
 	uint64_t instance_id;
 	uint64_t durable_seq;
 	enum job_store store;
@@ -57,7 +57,7 @@ struct job {
 	bool good;
 	char error[JOB_ERROR_BYTES];
 	struct text result;
-	char *made; // backup: its path; NULL = none, or memory is short
+	char *made;		 // backup: its path; NULL = none, or memory is short
 	uint64_t memory_damaged; // verify: places found
 	uint64_t store_damaged;	 // verify: the same
 	const char *remedy;	 // verify: for them, static; NULL = none is needed

@@ -223,15 +223,16 @@ enum keyspace_cold_result keyspace_promote(struct keyspace *keyspace, const void
 	return result;
 }
 
-enum keyspace_cold_result keyspace_move_stub(struct keyspace *keyspace, const void *key,
-					     size_t key_bytes, uint64_t seq, uint64_t place)
+enum keyspace_cold_result keyspace_move(struct keyspace *keyspace, const void *key,
+					size_t key_bytes, uint64_t seq, uint64_t place)
 {
 	uint64_t hash;
 	struct kvs_hit hit;
-	if (!find_stub(keyspace, key, key_bytes, seq, &hash, &hit)) {
+	if (!find(keyspace, key, key_bytes, &hash, &hit) || hit.view.seq != seq) {
 		return KEYSPACE_COLD_OTHER;
 	}
-	// Outside the record's crc. Relaxed: the record is this thread's.
+	// Outside the record's crc. Relaxed: it counts for this thread; the persister, which wrote
+	// it before the version was durable, takes it for a hint.
 	kvs_store_relaxed((uint64_t *)(uintptr_t)&hit.view.record->place, place);
 	return KEYSPACE_COLD_DONE;
 }

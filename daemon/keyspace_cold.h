@@ -13,7 +13,7 @@ struct keyspace;
 
 enum keyspace_cold_result {
 	KEYSPACE_COLD_DONE = 0,
-	KEYSPACE_COLD_OTHER, // the key has not got what this is about
+	KEYSPACE_COLD_OTHER,	 // the key has not got what this is about
 	KEYSPACE_COLD_UNDURABLE, // the version is not in the store yet
 	KEYSPACE_COLD_UNPLACED,	 // where it stands there is not known any more
 	KEYSPACE_COLD_SMALL,	 // a stub would take as much
@@ -39,10 +39,11 @@ enum keyspace_cold_result keyspace_promote(struct keyspace *keyspace, const void
 					   size_t key_bytes, uint64_t seq, const void *value,
 					   size_t value_bytes);
 
-/// The record of this version stands at `place` now: if the key still has its stub, that is told.
-/// Thread must: be the writer. Orders: nothing, who reads the place is this thread.
-enum keyspace_cold_result keyspace_move_stub(struct keyspace *keyspace, const void *key,
-					     size_t key_bytes, uint64_t seq, uint64_t place);
+/// The record of this version stands at `place` now: if it is current, whoever has to find it there
+/// is told. OTHER: it is not.
+/// Thread must: be the writer. Orders: nothing: others take the place for a hint.
+enum keyspace_cold_result keyspace_move(struct keyspace *keyspace, const void *key,
+					size_t key_bytes, uint64_t seq, uint64_t place);
 
 /// Keys whose value is in the store alone.
 uint64_t keyspace_count_stubs(const struct keyspace *keyspace);

@@ -38,7 +38,11 @@ static void read_entry(void *context, uint64_t entry)
 	if (hit.kind == KVS_ENTRY_TOMBSTONE) {
 		return;
 	}
-	if (hit.value == NULL || !is_whole(&hit)) {
+	if (hit.kind == KVS_ENTRY_STUB) {
+		keyspace_lose_unnamed(reading->to, 1); // its value is in a store that is not here
+		return;
+	}
+	if (!is_whole(&hit)) {
 		keyspace_lose(reading->to, &hit.view);
 		(*reading->damaged)++;
 		return;

@@ -19,6 +19,7 @@
 #include "daemon/persist_internal.h"
 #include "daemon/region_walk.h"
 #include "daemon/storage/map_guard.h"
+#include "daemon/storage/store_read.h"
 
 #define NS_PER_MS UINT64_C(1000000)
 #define BACKOFF_FIRST_NS (100 * NS_PER_MS)
@@ -29,7 +30,7 @@
 #define REPAIR_BACKOFF_MAX_NS (600000 * NS_PER_MS)
 #define REPAIR_PATIENCE_NS (10000 * NS_PER_MS) // for a moment in which nobody waits
 
-enum persist_due { DUE_COMMIT, DUE_COMPACT, DUE_REPAIR, DUE_STOP };
+enum persist_due { DUE_COMMIT, DUE_COMPACT, DUE_REPAIR, DUE_PLACES, DUE_STOP };
 
 static bool same_position(struct kvs_log_position a, struct kvs_log_position b)
 {
@@ -81,6 +82,7 @@ static void persist_sleep(struct persist *persist, enum persist_sleep level, uin
 	kvs_fence_full(); // partner: persist_bring()
 	bool arrived =
 		must_stop(persist) || kvs_load_acquire(&persist->distrusted) != 0 ||
+		kvs_load_acquire(&persist->places_wanted) != 0 ||
 		(level >= PERSIST_SLEEP_LAZY && someone_waits(persist) && work_waits(persist)) ||
 		(level >= PERSIST_SLEEP_IDLE && work_waits(persist));
 	if (!arrived && kvs_load_relaxed(&persist->sleeping) == level) {
@@ -177,12 +179,29 @@ static bool repair_due(const struct persist *persist, uint64_t now_ns, uint64_t 
 	return false;
 }
 
+// Places are looked for between any two commits. They wait for nothing but a failure to pass.
+static bool places_due(struct persist *persist, uint64_t now_ns, uint64_t *wake_at_ns)
+{
+	bool before = persist->places_before;
+	persist->places_before = false;
+	if (before || persist->backoff_ns > 0 || !persist_places_due(persist)) {
+		return false;
+	}
+	if (now_ns < persist->places_retry_ns) {
+		*wake_at_ns = persist->places_retry_ns;
+		return false;
+	}
+	persist->places_before = true;
+	return true;
+}
+
 // Sleeps until something is due, and says what.
 static enum persist_due persist_wait(struct persist *persist)
 {
 	for (;;) {
 		bool stop = must_stop(persist); // first: who stops may have distrusted before
 		persist_take_distrust(persist);
+		persist_places_take_wish(persist);
 		bool work = work_waits(persist) || persist->untrusted || persist->unbegun;
 		uint64_t now_ns = persist->options.seam->monotonic_ns();
 		uint64_t wake_at_ns = PERSIST_NEVER;
@@ -192,6 +211,9 @@ static enum persist_due persist_wait(struct persist *persist)
 		}
 		if (!stop && repair_due(persist, now_ns, &wake_at_ns)) {
 			return DUE_REPAIR;
+		}
+		if (!stop && places_due(persist, now_ns, &wake_at_ns)) {
+			return DUE_PLACES;
 		}
 		if (now_ns < persist->retry_at_ns && !stop) {
 			wake_at_ns = persist->retry_at_ns;
@@ -363,6 +385,11 @@ static void *persist_main(void *argument)
 			repair(persist);
 			continue;
 		}
+		if (due == DUE_PLACES) {
+			persist_places_step(persist);
+			tell_loop(persist);
+			continue;
+		}
 		bool idle = due == DUE_COMPACT;
 		uint64_t begun_ns = persist->options.seam->monotonic_ns();
 		persist->result =
@@ -380,6 +407,9 @@ void persist_free(struct persist *persist)
 	pthread_cond_destroy(&persist->wake);
 	pthread_mutex_destroy(&persist->mutex);
 	free(persist->compact.copy);
+	if (persist->cold != NULL) {
+		store_reader_close(persist->cold);
+	}
 	persist_moves_fini(persist);
 	free(persist);
 }
@@ -412,9 +442,15 @@ struct persist *persist_new(const struct persist_options *options)
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	pthread_cond_init(&persist->wake, &attributes);
 	pthread_condattr_destroy(&attributes);
-	if (persist->compact.copy == NULL) {
+	bool reads = !options->collect_moves || store_reader_open(&persist->cold, options->store,
+								  STORE_READER_RENEWAL) == STORE_OK;
+	if (persist->compact.copy == NULL || !reads) {
 		persist_free(persist);
 		return NULL;
+	}
+	persist->places_known = 1;
+	if (options->find_places) {
+		persist_places_look(persist);
 	}
 	if (options->renew_why != NULL) {
 		persist->untrusted = true;
@@ -445,37 +481,6 @@ int persist_start(struct persist **out, const struct persist_options *options)
 	}
 	*out = persist;
 	return 0;
-}
-
-void persist_request(struct persist *persist, uint64_t seq)
-{
-	if (seq > kvs_load_relaxed(&persist->requested_seq)) {
-		// Release: partner someone_waits()'s acquire.
-		kvs_store_release(&persist->requested_seq, seq);
-	}
-	kvs_count(&persist->requests_count, 1);
-	persist_bring(persist, PERSIST_SLEEP_LAZY);
-}
-
-void persist_notice(struct persist *persist)
-{
-	persist_bring(persist, PERSIST_SLEEP_IDLE);
-}
-
-void persist_tune(struct persist *persist, const struct persist_options *options)
-{
-	// Relaxed: each value stands for itself (partner: the persister, at each commit).
-	kvs_store_relaxed(&persist->options.lazy_ms, options->lazy_ms);
-	kvs_store_relaxed(&persist->options.lazy_bytes, options->lazy_bytes);
-	kvs_store_relaxed(&persist->options.group_delay_us, options->group_delay_us);
-	kvs_store_relaxed(&persist->options.compact_ratio_percent, options->compact_ratio_percent);
-	kvs_store_relaxed(&persist->options.compact_floor_bytes, options->compact_floor_bytes);
-}
-
-void persist_set_live_bytes(struct persist *persist, uint64_t live_bytes)
-{
-	kvs_store_relaxed(&persist->live_bytes,
-			  live_bytes); // a hint: partner persist_compact_wanted()
 }
 
 int persist_stop(struct persist *persist, char *why, size_t why_bytes)

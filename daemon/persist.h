@@ -18,28 +18,30 @@ struct persist;
 
 enum persist_policy {
 	PERSIST_MEMORY, // nothing is written
-	PERSIST_LAZY, // a commit every lazy_ms or lazy_bytes
-	PERSIST_GROUP, // acknowledge after the commit, which may wait group_delay_us for company
-	PERSIST_SYNC, // as group without delay
+	PERSIST_LAZY,	// a commit every lazy_ms or lazy_bytes
+	PERSIST_GROUP,	// acknowledge after the commit, which may wait group_delay_us for company
+	PERSIST_SYNC,	// as group without delay
 };
 
 struct persist_options {
 	enum persist_policy policy;
 	// These five may change while it runs, see persist_tune().
-	uint64_t lazy_ms; // default 1000
-	uint64_t lazy_bytes; // default 16 MiB
-	uint64_t group_delay_us; // default 0: a bound on waiting for company, see gather()
+	uint64_t lazy_ms;		// default 1000
+	uint64_t lazy_bytes;		// default 16 MiB
+	uint64_t group_delay_us;	// default 0: a bound on waiting for company, see gather()
 	uint64_t compact_ratio_percent; // default 200: log at most this share of live bytes
-	uint64_t compact_floor_bytes; // default 64 MiB: below it nothing is compacted
+	uint64_t compact_floor_bytes;	// default 64 MiB: below it nothing is compacted
 	const struct seam *seam;
 	struct store *store; // owned by the persister thread from start to stop
 	const struct kvs_log *log;
 	const struct kvs_map *map; // for table lookups by compaction and coalescing
-	struct kvs_slot *slot; // its read section, in a page that the epoch scan knows
-	void *region_base; // header watermarks and counters
-	uint64_t start_position; // kvs_log.published form: from here on nothing is durable
+	struct kvs_slot *slot;	   // its read section, in a page that the epoch scan knows
+	void *region_base;	   // header watermarks and counters
+	uint64_t start_position;   // kvs_log.published form: from here on nothing is durable
 	int wake_fd; // eventfd: written after each commit, so that the loop releases replies
-	bool collect_moves; // persist_next_move() will be called; compaction waits for it
+	// persist_next_move() will be called; compaction waits for it. Then the store has readers.
+	bool collect_moves;
+	bool find_places;      // of stubs: some of their moves were not told
 	const char *begin_why; // NULL, or why the store cannot be told yet that this life began
 	const char *renew_why; // NULL, or why the store has failed: it is written anew first of all
 };
@@ -112,6 +114,20 @@ void persist_set_live_bytes(struct persist *persist, uint64_t live_bytes);
 /// Call with: collect_moves set. Thread must: be the loop's. Orders: a mutex, once for many.
 bool persist_next_move(struct persist *persist, struct persist_move *move);
 #define PERSIST_MOVES_BYTES_MAX (UINT64_C(8) << 20)
+
+/// Does each stub's place hold, but for moves that are yet to be taken? Else the store is being
+/// looked through: what is not where its stub says is to be asked for again.
+/// Call with: collect_moves set. Thread must: be the loop's. Orders: acquire, and a mutex.
+bool persist_places_known(struct persist *persist);
+/// Have the store looked through for the places of values, too: they are told as moves.
+/// Thread must: be the loop's. Orders: release, partner persist_places_take_wish().
+void persist_want_places(struct persist *persist);
+/// Are the moves of values to be told from now on, as those of stubs are?
+/// Thread must: be the loop's. Orders: nothing, a hint.
+void persist_follow_values(struct persist *persist, bool follow);
+
+/// The store, for those who read it beside its owner; good for as long as the persister is.
+struct store *persist_store(const struct persist *persist);
 
 /// A word that says up to which block of the store a value's place means nothing for sure any more:
 /// compaction judges what stands there, and tells no move of it. It only rises. Good for as long as

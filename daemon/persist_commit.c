@@ -44,6 +44,8 @@ static void lookup_once(struct persist *persist, struct persist_candidate *candi
 			candidate->current = PERSIST_CURRENT_SEQ;
 			candidate->current_seq = hit.view.seq;
 			candidate->is_stub = hit.kind == KVS_ENTRY_STUB;
+			candidate->current_place = kvs_load_relaxed(
+				&hit.view.record->place); // a hint; partner: keyspace_move()
 			break;
 		case KVS_FIND_ABSENT:
 			candidate->current = PERSIST_CURRENT_ABSENT;

@@ -159,7 +159,8 @@ static void note_move(struct persist *persist, const struct persist_candidate *c
 {
 	persist->txn.compacted_rewritten_bytes += store_packed_bytes(&candidate->view);
 	if (persist->options.collect_moves && candidate->current == PERSIST_CURRENT_SEQ &&
-	    candidate->current_seq == candidate->view.seq && candidate->is_stub) {
+	    candidate->current_seq == candidate->view.seq &&
+	    (candidate->is_stub || kvs_load_relaxed(&persist->follow_values) != 0)) {
 		persist_moves_add(persist, &candidate->view, place);
 	}
 }

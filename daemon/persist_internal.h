@@ -58,8 +58,9 @@ struct persist_candidate {
 	uint64_t hash;
 	uint64_t current_seq;
 	enum persist_current current;
-	bool is_stub;	 // that is current
-	uint32_t offset; // in its block's payload; compaction only
+	bool is_stub;		// that is current
+	uint64_t current_place; // as its key has it
+	uint32_t offset;	// in its block's payload; compaction only
 };
 
 /// The transaction being filled.
@@ -106,6 +107,8 @@ struct persist_moves {
 	size_t taken_done;
 };
 
+#define PERSIST_PLACES_RETRY_NS UINT64_C(1000000000)
+
 struct persist {
 	struct persist_options options;
 	pthread_t thread;
@@ -125,6 +128,9 @@ struct persist {
 	uint64_t renewals;	 // stores written anew; written by the persister, relaxed
 	uint64_t moves_waiting;	 // compaction rests until moves are taken
 	uint64_t judged;	 // persist_judged(); written by the persister
+	uint64_t places_known;	 // of stubs; written by the persister, release
+	uint64_t places_wanted; // of values, too; by the loop, release, taken back by the persister
+	uint64_t follow_values; // moves of values are told; by the loop, relaxed
 
 	pthread_mutex_t mutex; // guards the next four
 	pthread_cond_t wake;
@@ -146,13 +152,18 @@ struct persist {
 	uint64_t work_since_ns;	    // when unpersisted work was first seen, 0 = none
 	uint64_t backoff_ns;	    // after failures
 	uint64_t retry_at_ns;
-	bool untrusted; // the store is to be written anew
-	bool unbegun; // a commit is due, with or without records
+	bool untrusted;	       // the store is to be written anew
+	bool unbegun;	       // a commit is due, with or without records
 	uint64_t repair_at_ns; // with compact.broken: not before, it is written anew for that
 	uint64_t repair_backoff_ns;
 	unsigned stop_failures;
 	uint32_t writers_stored;  // users whose indices are in the store
 	unsigned skipped_percent; // of the last lazy commit's bytes
+	uint64_t places_next;	  // blocks below it are still to be looked at; 0 = none is
+	bool places_values;	  // for values, too
+	bool places_before;	  // the last thing that was due
+	uint64_t places_retry_ns;
+	struct store_reader *cold; // of the store, beside its transactions; NULL = no moves
 	struct persist_txn txn;
 	struct persist_compact compact;
 };
@@ -229,5 +240,20 @@ void persist_moves_add(struct persist *persist, const struct kvs_record_view *vi
 /// The transaction begins anew: its moves so far have not happened.
 void persist_moves_forget(struct persist *persist);
 void persist_moves_fini(struct persist *persist);
+/// What is ready to be taken means nothing any more.
+void persist_moves_void(struct persist *persist);
+
+// ---- persist_places.c ----
+
+/// All of the store is to be looked through for places that are not known.
+void persist_places_look(struct persist *persist);
+/// What persist_want_places() said is begun.
+void persist_places_take_wish(struct persist *persist);
+/// Is there something to be looked at, and can it be now?
+bool persist_places_due(const struct persist *persist);
+/// Some blocks' worth.
+/// Call with: no transaction open.
+void persist_places_step(struct persist *persist);
+
 /// The transaction was committed: its moves can be taken.
 void persist_moves_publish(struct persist *persist);

@@ -3,8 +3,8 @@
 // Moves: which records stand elsewhere in the store after compaction. Whoever keeps a place needs
 // every one of them, so none is dropped: while many wait to be taken, compaction rests, and one
 // transaction adds a bounded number. Only stubs keep places that must hold. A value whose place is
-// a former one is told from others by the block's number (persist_judged()), and the loop does not
-// have to search for each record that is moved.
+// a former one is told from others by the block's number (persist_judged()), and the loop has to
+// search for values that are moved only while some are to leave memory (persist_follow_values()).
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,6 +90,15 @@ void persist_moves_publish(struct persist *persist)
 	}
 	pthread_mutex_unlock(&persist->mutex);
 	moves->fresh.used = 0;
+}
+
+void persist_moves_void(struct persist *persist)
+{
+	persist_moves_forget(persist);
+	pthread_mutex_lock(&persist->mutex);
+	persist->moves.ready.used = 0;
+	kvs_store_release(&persist->moves_waiting, 0); // partner: persist_compact()
+	pthread_mutex_unlock(&persist->mutex);
 }
 
 // What is ready becomes what the loop goes through. False if there is nothing, or no memory for as

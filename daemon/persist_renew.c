@@ -18,12 +18,18 @@
 //
 // Versions above D are not written by the walk: one of them might be beyond T, without the rest of
 // its batch. How the walk sees whatever is there throughout: daemon/region_walk.h.
+//
+// Values that are in the old store alone come from there, by their places. Their keys learn the new
+// ones afterwards (persist_places.c). What cannot be read is named, and keeps its stub: whoever
+// asks for it is told so, until it is written or removed.
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "daemon/log.h"
 #include "daemon/persist_internal.h"
 #include "daemon/region_walk.h"
+#include "daemon/storage/store_read.h"
 
 #define RENEW_COMMIT_BYTES PERSIST_COMMIT_BYTES_MAX
 #define RENEW_UNREADABLE                                                                         \
@@ -48,6 +54,8 @@ static int walk_table(struct persist *persist, struct table_copy *copy)
 			.fenced = persist->fenced,
 		},
 		.store = persist->options.store,
+		.cold = persist->cold,
+		.replaces = true,
 		.upto_seq = persist->durable_seq,
 	};
 	while (!copy->walk.done) {
@@ -95,6 +103,16 @@ static int append_rest(struct persist *persist, struct kvs_log_position end)
 	}
 }
 
+static void say_lost(const struct persist *persist, const struct table_copy *copy)
+{
+	kvs_count(kvs_counter_word(persist->options.region_base, KVS_COUNTER_cold_lost),
+		  copy->lost);
+	log_error("%llu values were in the old store alone and cannot be read there: %s%s; it is "
+		  "left beside the new one, in store.failed-*",
+		  (unsigned long long)copy->lost, copy->lost_names,
+		  strlen(copy->lost_names) + 1 == sizeof(copy->lost_names) ? "..." : "");
+}
+
 static int renew(struct persist *persist)
 {
 	struct store *store = persist->options.store;
@@ -106,7 +124,7 @@ static int renew(struct persist *persist)
 	store_facts(store, &facts);
 	// Of values that the walk writes nobody is told the new place; nor do the old ones mean
 	// anything to the store that comes, or are known again if this fails.
-	persist_announce(persist, facts.next_block - 1);
+	persist_announce(persist, facts.oldest_block - 1);
 	struct table_copy copy;
 	enum table_copy_reach reach = TABLE_COPY_NOT_YET;
 	result = walk_table(persist, &copy);
@@ -122,7 +140,15 @@ static int renew(struct persist *persist)
 		persist->txn.failure = RENEW_UNREADABLE;
 		result = STORE_DAMAGED;
 	}
-	return result == STORE_OK ? store_renew_finish(store, STORE_REPLACED_GOES) : result;
+	if (result == STORE_OK && copy.lost > 0) {
+		// Somebody may get more out of it.
+		store_keep_failed(store);
+	}
+	result = result == STORE_OK ? store_renew_finish(store, STORE_REPLACED_GOES) : result;
+	if (result == STORE_OK && copy.lost > 0) {
+		say_lost(persist, &copy);
+	}
+	return result;
 }
 
 int persist_renew(struct persist *persist)
@@ -143,6 +169,8 @@ int persist_renew(struct persist *persist)
 	persist->untrusted = false;
 	persist->compact.broken = false;
 	persist->compact.idle_stop = 0;
+	persist_moves_void(persist);
+	persist_places_look(persist);
 	kvs_store_relaxed(&persist->renewals, persist->renewals + 1); // a statistic
 	persist_count_commit(persist);
 	return STORE_OK;

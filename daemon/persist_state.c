@@ -78,3 +78,39 @@ uint64_t persist_failed_seq(const struct persist *persist)
 	// Acquire: partner commit_failed()'s release.
 	return kvs_load_acquire(&persist->failed_seq);
 }
+
+void persist_request(struct persist *persist, uint64_t seq)
+{
+	if (seq > kvs_load_relaxed(&persist->requested_seq)) {
+		// Release: partner someone_waits()'s acquire.
+		kvs_store_release(&persist->requested_seq, seq);
+	}
+	kvs_count(&persist->requests_count, 1);
+	persist_bring(persist, PERSIST_SLEEP_LAZY);
+}
+
+void persist_notice(struct persist *persist)
+{
+	persist_bring(persist, PERSIST_SLEEP_IDLE);
+}
+
+void persist_tune(struct persist *persist, const struct persist_options *options)
+{
+	// Relaxed: each value stands for itself (partner: the persister, at each commit).
+	kvs_store_relaxed(&persist->options.lazy_ms, options->lazy_ms);
+	kvs_store_relaxed(&persist->options.lazy_bytes, options->lazy_bytes);
+	kvs_store_relaxed(&persist->options.group_delay_us, options->group_delay_us);
+	kvs_store_relaxed(&persist->options.compact_ratio_percent, options->compact_ratio_percent);
+	kvs_store_relaxed(&persist->options.compact_floor_bytes, options->compact_floor_bytes);
+}
+
+void persist_set_live_bytes(struct persist *persist, uint64_t live_bytes)
+{
+	kvs_store_relaxed(&persist->live_bytes,
+			  live_bytes); // a hint: partner persist_compact_wanted()
+}
+
+struct store *persist_store(const struct persist *persist)
+{
+	return persist->options.store;
+}

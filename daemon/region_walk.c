@@ -5,6 +5,8 @@
 #include "daemon/region_walk.h"
 
 #include <linux/membarrier.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -12,6 +14,7 @@
 
 #include "daemon/storage/block.h"
 #include "daemon/storage/store.h"
+#include "daemon/storage/store_read.h"
 #include "shm/epoch.h"
 #include "shm/epoch_scan.h"
 #include "shm/table.h"
@@ -23,6 +26,7 @@
 #define COPY_REVOCATIONS_MAX 1000u
 #define COPY_WAIT_NS 1000000
 #define COPY_WAITS_MAX 10000u
+#define COPY_COLD_TRIES 3u
 
 // Light read sections need this process registered with the kernel, once; else they fence.
 bool region_walk_must_fence(const struct kvs_map *map)
@@ -95,12 +99,83 @@ bool region_walk_section(struct region_walk *walk)
 	return true;
 }
 
+// Names a value that cannot be read, of the open transaction.
+static void note_lost(struct table_copy *copy, const struct kvs_record_view *view)
+{
+	copy->txn_lost++;
+	size_t used = strlen(copy->lost_names);
+	(void)snprintf(copy->lost_names + used, sizeof(copy->lost_names) - used,
+		       "%s'%.*s' (version %llu: %s)", used > 0 ? ", " : "",
+		       (int)strnlen((const char *)view->key, view->key_bytes),
+		       (const char *)view->key, (unsigned long long)view->seq,
+		       store_reader_why(copy->cold));
+}
+
+// Of the store that this one replaces: nobody appends there or moves anything any more, and what
+// fails is opened anew. What is neither there nor anywhere else is damaged.
+static int read_replaced(struct table_copy *copy, struct store_wanted *wanted,
+			 struct store_record *record)
+{
+	int result = STORE_OK;
+	for (unsigned tries = 0; tries < COPY_COLD_TRIES; tries++) {
+		result = store_reader_read(copy->cold, wanted, record);
+		if (result == STORE_READ_GONE) {
+			result = store_reader_find(copy->cold, wanted);
+			result = result == STORE_READ_GONE ? STORE_DAMAGED : result;
+		} else if (result == STORE_OK || result == STORE_DAMAGED ||
+			   result == STORE_NO_MEMORY) {
+			return result;
+		} else {
+			result = store_replaced_again(copy->store);
+			result = result == STORE_GONE ? STORE_DAMAGED : result;
+		}
+		if (result != STORE_OK) {
+			return result;
+		}
+	}
+	return STORE_DAMAGED; // opened anew, and it fails again: this one alone cannot be read
+}
+
+// A value that is in the store alone, from there.
+static void copy_stub(struct table_copy *copy, const struct kvs_record_view *view)
+{
+	uint64_t place;
+	struct store_record record;
+	struct store_wanted wanted = {
+		.place = kvs_load_relaxed(&view->record->place), // partner: keyspace_move()
+		.seq = view->seq,
+		.key = view->key,
+		.key_bytes = view->key_bytes,
+		.value_bytes = view->value_bytes,
+	};
+	int result = copy->replaces ? read_replaced(copy, &wanted, &record)
+				    : store_reader_read(copy->cold, &wanted, &record);
+	if (result == STORE_READ_GONE || result == STORE_READ_SHUT) {
+		copy->moved = true;
+		return;
+	}
+	if (result == STORE_DAMAGED && copy->replaces) {
+		note_lost(copy, view);
+		return;
+	}
+	if (result != STORE_OK) {
+		copy->result = result;
+		copy->cold_failed = true;
+		return;
+	}
+	bool large = (record.view.flags & KVS_RECORD_LARGE) != 0;
+	copy->result = store_append(copy->store, &record.view, large ? record.value : NULL, &place);
+	copy->txn_bytes += store_packed_bytes(&record.view);
+	copy->txn_records++;
+	free(record.bytes);
+}
+
 static void copy_entry(void *context, uint64_t entry)
 {
 	struct table_copy *copy = context;
 	struct kvs_hit hit;
 	uint64_t place;
-	if (copy->result != STORE_OK || copy->broken) {
+	if (copy->result != STORE_OK || copy->broken || copy->moved) {
 		return;
 	}
 	if (kvs_table_load(copy->walk.map, entry, &hit) != KVS_FIND_HIT) {
@@ -112,8 +187,12 @@ static void copy_entry(void *context, uint64_t entry)
 			hit.view.seq > copy->txn_left_seq ? hit.view.seq : copy->txn_left_seq;
 		return;
 	}
+	if (hit.value == NULL && copy->cold != NULL) {
+		copy_stub(copy, &hit.view);
+		return;
+	}
 	if (hit.value == NULL) {
-		copy->broken = true; // its value stands in another store alone
+		copy->broken = true; // and its value stands where nobody looks
 		return;
 	}
 	const void *value = hit.view.flags & KVS_RECORD_LARGE ? hit.value : NULL;
@@ -125,11 +204,31 @@ static void copy_entry(void *context, uint64_t entry)
 static bool copy_enough(void *context)
 {
 	const struct table_copy *copy = context;
-	return copy->result != STORE_OK || copy->broken ||
+	return copy->result != STORE_OK || copy->broken || copy->moved ||
 	       copy->txn_bytes >= copy->section_bytes_max;
 }
 
 enum { COPY_REVOKED = 1 }; // beside enum store_error
+
+// The section did not end well. Returns COPY_REVOKED to begin the transaction anew.
+static int copy_again(struct table_copy *copy, bool revoked)
+{
+	store_abort(copy->store);
+	if (revoked) {
+		return COPY_REVOKED;
+	}
+	if (!copy->moved) {
+		copy->unreadable = "a record in memory cannot be read";
+		return STORE_DAMAGED;
+	}
+	if (copy->moved_waits++ == COPY_WAITS_MAX) {
+		copy->unreadable = "a value that is in the store alone cannot be found there now: "
+				   "try again later";
+		return STORE_SYSTEM;
+	}
+	(void)nanosleep(&(struct timespec){ .tv_nsec = COPY_WAIT_NS }, NULL);
+	return COPY_REVOKED; // its stub is told the place meanwhile
+}
 
 // The transaction is gone unless this is STORE_OK.
 static int copy_section(struct table_copy *copy)
@@ -137,17 +236,16 @@ static int copy_section(struct table_copy *copy)
 	copy->section_bytes_max = copy->txn_bytes + COPY_SECTION_BYTES;
 	bool good = region_walk_section(&copy->walk);
 	if (copy->result != STORE_OK) {
+		if (copy->cold_failed) {
+			store_abort(copy->store);
+			copy->unreadable = store_reader_why(copy->cold);
+		}
 		return copy->result;
 	}
-	if (good && !copy->broken) {
+	if (good && !copy->broken && !copy->moved) {
 		return STORE_OK;
 	}
-	store_abort(copy->store);
-	if (!good) {
-		return COPY_REVOKED;
-	}
-	copy->unreadable = "a record in memory cannot be read";
-	return STORE_DAMAGED;
+	return copy_again(copy, !good);
 }
 
 static int copy_transaction(struct table_copy *copy)
@@ -157,6 +255,9 @@ static int copy_transaction(struct table_copy *copy)
 	copy->walk.context = copy;
 	copy->txn_left_seq = 0;
 	copy->txn_records = 0;
+	copy->txn_lost = 0;
+	copy->lost_names[copy->lost_names_bytes] = '\0';
+	copy->moved = copy->cold_failed = false;
 	copy->txn_bytes = 0;
 	copy->result = STORE_OK;
 	copy->broken = false;
@@ -187,6 +288,8 @@ int table_copy_some(struct table_copy *copy)
 		if (result == STORE_OK) {
 			copy->records += copy->txn_records;
 			copy->bytes += copy->txn_bytes;
+			copy->lost += copy->txn_lost;
+			copy->lost_names_bytes = strlen(copy->lost_names);
 			note_left(copy);
 		}
 		if (result != COPY_REVOKED) {
@@ -194,7 +297,7 @@ int table_copy_some(struct table_copy *copy)
 		}
 		copy->walk.cursor = cursor;
 		copy->walk.done = false;
-		if (copy->revocations++ == COPY_REVOCATIONS_MAX) {
+		if (!copy->moved && copy->revocations++ == COPY_REVOCATIONS_MAX) {
 			copy->unreadable = "kvd's own reading of the table is revoked again and "
 					   "again: give it more --memory";
 			return STORE_SYSTEM;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct kvs_hot;
@@ -14,6 +15,7 @@ struct kvs_map;
 struct kvs_record_view;
 struct kvs_slot;
 struct store;
+struct store_reader;
 
 /// Must sections of this process fence? Registers it with the kernel so that they need not.
 bool region_walk_must_fence(const struct kvs_map *map);
@@ -50,7 +52,15 @@ bool region_walk_section(struct region_walk *walk);
 struct table_copy {
 	struct region_walk walk; // map, slot, hot and fenced are the caller's to fill
 	struct store *store;
-	uint64_t upto_seq; // newer versions are left out: the log has them
+	/// What values that are in a store alone are read with; NULL = such a key cannot be read.
+	/// Its owner goes on compacting: what is gone is asked for again, at the place that the
+	/// stub names by then.
+	struct store_reader *cold;
+	/// `store` is to replace the one that `cold` reads: what cannot be read there is left out.
+	bool replaces;
+	uint64_t lost;	      // so many
+	char lost_names[512]; // the first of them
+	uint64_t upto_seq;    // newer versions are left out: the log has them
 	/// The newest version that was met and left out, or the newest removal when the walk was
 	/// over. Entries are published before the log is: it has this one in a moment, if not yet.
 	uint64_t left_seq;
@@ -60,10 +70,15 @@ struct table_copy {
 	// Its own.
 	uint64_t txn_left_seq;
 	uint64_t txn_records;
+	uint64_t txn_lost;
 	uint64_t txn_bytes;
 	uint64_t section_bytes_max;
 	int result;
 	bool broken;
+	bool moved; // a value stood elsewhere by then
+	bool cold_failed;
+	size_t lost_names_bytes; // of committed transactions
+	unsigned moved_waits;
 	unsigned revocations;
 	unsigned waits;
 };

@@ -30,6 +30,7 @@
 #include "daemon/seam.h"
 #include "daemon/service_events.h"
 #include "daemon/service_folder.h"
+#include "daemon/service_moves.h"
 #include "daemon/service_parts.h"
 #include "daemon/service_process.h"
 #include "daemon/stats.h"
@@ -162,6 +163,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	if (service->kvd.persist == NULL) {
 		return;
 	}
+	service->moves_wait = service_moves_turn(&service->kvd);
 	service_persist_watch(&service->kvd, &service->said);
 	persist_set_live_bytes(service->kvd.persist, keyspace_live_bytes(keyspace));
 	uint64_t last_seq = keyspace_last_seq(keyspace);
@@ -174,6 +176,9 @@ static void service_turn(void *context, uint64_t now_ns)
 static uint64_t service_next_ns(void *context)
 {
 	const struct service *service = context;
+	if (service->moves_wait) {
+		return 0;
+	}
 	uint64_t cleaner_ns = cleaner_next_ns(service->kvd.keyspace);
 	return cleaner_ns < service->sample_next_ns ? cleaner_ns : service->sample_next_ns;
 }
@@ -196,12 +201,9 @@ static int start_listener(struct service *service)
 static int start_life(struct service *service)
 {
 	if (service_is_persisted(service)) {
-		const struct service_adoption *adoption = &service->adoption;
-		bool renew = adoption->store_is_damaged && !adoption->fill_store;
-		bool goes_on = adoption->way == SERVICE_ADOPT_IN_PLACE;
 		int code = service_persist_start(&service->kvd, service->store, &service->region,
-						 &service->generation, goes_on, renew, service->why,
-						 sizeof(service->why));
+						 &service->generation, &service->adoption,
+						 service->why, sizeof(service->why));
 		if (code != 0) {
 			return code;
 		}

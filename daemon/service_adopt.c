@@ -321,9 +321,9 @@ static void say_lost(const struct kvs_adopt *plan)
 		if (plan->clears[i].damaged &&
 		    kvs_table_load(&plan->region->map, plan->clears[i].entry, &hit) ==
 			    KVS_FIND_HIT &&
-		    kvs_entry_tag_matches(plan->clears[i].entry,
-					  kvs_map_hash(&plan->region->map, hit.view.key,
-						       hit.view.key_bytes))) {
+		    kvs_entry_tag_matches(
+			    plan->clears[i].entry,
+			    kvs_map_hash(&plan->region->map, hit.view.key, hit.view.key_bytes))) {
 			log_error("version %llu of '%.*s' is lost: its record is damaged",
 				  (unsigned long long)hit.view.seq, (int)hit.view.key_bytes,
 				  (const char *)hit.view.key);
@@ -352,6 +352,48 @@ static bool verifies(const struct kvd *kvd, const struct kvs_adopt *plan, int re
 			  (unsigned long long)plan->damaged_count);
 	}
 	return true;
+}
+
+// Values that are in the store alone. It serves them as before where this life goes on in place;
+// a new region is loaded from it as after any start, since it has everything then. Where there is
+// another store, or none, nothing of it can be had here.
+static int look_at_stubs(const struct kvd *kvd, const struct kvs_adopt *plan, struct store *store,
+			 struct service_adoption *adoption, char *why, size_t why_bytes)
+{
+	unsigned long long stubs = plan->stubs;
+	if (store == NULL) {
+		(void)snprintf(why, why_bytes,
+			       "%llu values of the life before are in %s/store alone, which "
+			       "--persist memory does not read: start with another policy; the "
+			       "region stays kept",
+			       stubs, kvd->config.dir);
+		return EX_OSERR; // not one that a keeper takes for lasting
+	}
+	if (adoption->store_is_damaged || adoption->fill_store) {
+		// Their numbers are not used again: a place means one record, or nothing.
+		store_skip_blocks(store, plan->last_block + 1);
+	}
+	if (adoption->fill_store) {
+		log_error("%llu values of the life before were in a store alone that is not in %s "
+			  "any more: they are lost, and their keys are answered with an error, "
+			  "unless kvd is stopped before anything is written and that store is "
+			  "brought back",
+			  stubs, kvd->config.dir);
+	}
+	if (adoption->way != SERVICE_ADOPT_READ_OUT || adoption->store_is_damaged ||
+	    adoption->fill_store) {
+		return 0;
+	}
+	if (save(kvd, plan, store, &adoption->lost) != STORE_OK) {
+		(void)snprintf(why, why_bytes, "%s", store_why(store));
+		return EX_OSERR; // as below
+	}
+	LOG_AT(LOG_LEVEL_NOTICE,
+	       "the region of the life before is not read out: %s, and %llu values are in the "
+	       "store alone; the store, which has everything, is read instead",
+	       adoption->why, stubs);
+	adoption->way = SERVICE_ADOPT_NOTHING;
+	return 0;
 }
 
 int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store *store,
@@ -391,6 +433,14 @@ int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store 
 		return 0;
 	}
 	adoption->lost += plan->damaged_count;
+	adoption->stubs = plan->stubs;
+	adoption->stubs_first_block = plan->stubs_first_block;
+	if (plan->stubs > 0) {
+		int code = look_at_stubs(kvd, plan, store, adoption, why, why_bytes);
+		if (code != 0 || adoption->way == SERVICE_ADOPT_NOTHING) {
+			return code;
+		}
+	}
 	if (is_damaged) {
 		log_error("%s; the region of the life before has all that was in it",
 			  store_why(store));

@@ -36,9 +36,10 @@ struct service {
 	bool store_is_new;		// nothing was there to recover from
 	enum service_persist_said said; // of the store, in the log
 	struct watchdog watchdog;
+	bool moves_wait;	 // to be told, in the next turn
 	uint64_t sample_next_ns; // when readers_sample() wants to be called
-	uint64_t noticed_seq; // last seq the persister was told of
-	char why[1024];	      // of a step that failed
+	uint64_t noticed_seq;	 // last seq the persister was told of
+	char why[1024];		 // of a step that failed
 };
 
 static inline bool service_is_persisted(const struct service *service)

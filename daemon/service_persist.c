@@ -12,6 +12,7 @@
 
 #include "daemon/generation.h"
 #include "daemon/keyspace.h"
+#include "daemon/keyspace_cold.h"
 #include "daemon/keyspace_create.h"
 #include "daemon/kvd.h"
 #include "daemon/log.h"
@@ -20,6 +21,7 @@
 #include "daemon/persist.h"
 #include "daemon/readers.h"
 #include "daemon/remedy.h"
+#include "daemon/service_adopt.h"
 #include "daemon/service_recover.h"
 #include "daemon/storage/store.h"
 #include "shm/log.h"
@@ -64,10 +66,12 @@ static bool is_of_life(const struct kvd *kvd, const struct store *store)
 }
 
 int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_region *region,
-			  struct generation *generation, bool goes_on, bool renew, char *why,
-			  size_t why_bytes)
+			  struct generation *generation, const struct service_adoption *adoption,
+			  char *why, size_t why_bytes)
 {
 	const struct config *config = &kvd->config;
+	bool goes_on = adoption->way == SERVICE_ADOPT_IN_PLACE;
+	bool renew = adoption->store_is_damaged && !adoption->fill_store;
 	bool is_begun = renew || (goes_on && is_of_life(kvd, store));
 	int begun = is_begun ? STORE_OK : begin_life(kvd, store);
 	bool may_wait = goes_on && begun == STORE_NO_SPACE; // the region has everything
@@ -79,6 +83,8 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 		store_keep_failed(store);
 	}
 	const struct kvs_log *log = keyspace_log(kvd->keyspace);
+	struct store_facts facts;
+	store_facts(store, &facts);
 	struct persist_options options = {
 		.policy = (enum persist_policy)config->persist_policy,
 		.lazy_ms = config->lazy_ms,
@@ -94,6 +100,9 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 		.region_base = region->base,
 		.start_position = keyspace_unpersisted_position(kvd->keyspace),
 		.wake_fd = loop_wake_fd(kvd->loop),
+		.collect_moves = true,
+		.find_places = goes_on && adoption->stubs > 0 &&
+			       adoption->stubs_first_block < facts.oldest_block,
 		.begin_why = begun != STORE_OK ? store_why(store) : NULL,
 		.renew_why = renew ? store_why(store) : NULL,
 	};
@@ -103,6 +112,7 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 			       strerror(-error), remedy_of_errno(-error));
 		return EX_OSERR;
 	}
+	keyspace_set_judged(kvd->keyspace, persist_judged(kvd->persist));
 	// The interval that the policy leaves has passed in the life before.
 	persist_request(kvd->persist, keyspace_last_seq(kvd->keyspace));
 	return 0;
@@ -144,6 +154,7 @@ int service_persist_stop(struct kvd *kvd, struct store *store)
 		return 0;
 	}
 	char why[512];
+	keyspace_set_judged(kvd->keyspace, NULL);
 	int result = persist_stop(kvd->persist, why, sizeof(why));
 	kvd->persist = NULL;
 	bool is_durable = keyspace_durable_seq(kvd->keyspace) == keyspace_last_seq(kvd->keyspace);

@@ -9,23 +9,23 @@
 struct kvd;
 struct generation;
 struct kvs_region;
+struct service_adoption;
 struct store;
 
 /// Has this life a store?
 bool service_persist_is_on(const struct kvd *kvd);
 
-/// Begins a life: makes durable where its versions begin, then starts the persister. With `goes_on`
-/// they go on without a gap, in the region of the life before: if that did not say that it ended,
-/// nothing is to be said anew, so a disk that is full or fails cannot end the start; what is not
-/// durable of that region is committed at once. If it did, and the disk is full, `generation` keeps
-/// that word until a commit succeeds, which is tried from then on. With `renew` the store is
-/// damaged besides: the persister writes it anew, and until then nothing is durable. Returns 0, or
-/// an exit code with `why` filled.
+/// Begins a life: makes durable where its versions begin, then starts the persister. In the region
+/// of the life before they go on without a gap: if that did not say that it ended, nothing is to be
+/// said anew, so a disk that is full or fails cannot end the start; what is not durable of that
+/// region is committed at once. If it did, and the disk is full, `generation` keeps that word until
+/// a commit succeeds, which is tried from then on. If the store is damaged besides the persister
+/// writes it anew, and until then nothing is durable. Returns 0, or an exit code with `why` filled.
 /// Call with: nobody having seen a version of this life. Thread must: own the store; the persister
 /// has it until service_persist_stop().
 int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_region *region,
-			  struct generation *generation, bool goes_on, bool renew, char *why,
-			  size_t why_bytes);
+			  struct generation *generation, const struct service_adoption *adoption,
+			  char *why, size_t why_bytes);
 
 /// Makes all durable and says in the store that this life ended in order: then the next one goes on
 /// with the versions where this one stopped. Returns 0, or an exit code; what failed is logged.

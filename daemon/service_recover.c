@@ -201,6 +201,7 @@ int service_store_open(struct kvd *kvd, struct store **store, bool is_known, boo
 		.instance_id = kvd->instance_id,
 		.renewable = is_known,
 		.folder = kvd->folder,
+		.readers = STORE_READERS_MAX,
 	};
 	int opened = store_open(store, &options, why, why_bytes);
 	*is_damaged = opened != STORE_OK && *store != NULL;

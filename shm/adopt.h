@@ -29,7 +29,7 @@ struct kvs_adopt_tombstone {
 struct kvs_adopt_run {
 	uint64_t offset;
 	uint64_t value_bytes;
-	uint64_t seq; // of the newest record that names it
+	uint64_t seq;	     // of the newest record that names it
 	uint32_t references; // entries that name it
 };
 
@@ -64,12 +64,12 @@ struct kvs_adopt {
 	uint32_t touched_count;
 	uint32_t *heads; // HEAD segments by first_seq
 	uint32_t heads_count;
-	uint32_t first_unpersisted_head; // index into `heads`
+	uint32_t first_unpersisted_head;     // index into `heads`
 	struct kvs_log_position unpersisted; // first record above durable_seq
-	struct kvs_log_position unapplied; // first record above applied_seq
-	struct kvs_log_position end; // behind the last whole batch
-	uint64_t cut_records; // behind `end`: of a batch that was not complete
-	uint32_t survivor; // survivor segment that can go on, KVS_SEGMENT_NONE = none
+	struct kvs_log_position unapplied;   // first record above applied_seq
+	struct kvs_log_position end;	     // behind the last whole batch
+	uint64_t cut_records;		     // behind `end`: of a batch that was not complete
+	uint32_t survivor;	   // survivor segment that can go on, KVS_SEGMENT_NONE = none
 	struct kvs_adopt_bad *bad; // by offset
 	size_t bad_count, bad_capacity;
 	bool has_tail; // from `unpersisted` to `end` are whole batches, whatever is wrong
@@ -80,8 +80,10 @@ struct kvs_adopt {
 	uint64_t entries; // that stay, tombstones included
 	uint64_t keys;
 	uint64_t keys_with_expiry;
-	uint64_t stubs; // keys whose value is in the store alone
-	uint64_t live_bytes; // of current records, large values included
+	uint64_t stubs;			// keys whose value is in the store alone
+	uint64_t stubs_first_block;	// the lowest that one of them names
+	uint64_t last_block;		// the highest that a record names, whatever became of it
+	uint64_t live_bytes;		// of current records, large values included
 	struct kvs_adopt_owner *owners; // KVS_WRITERS_MAX, by the writer index of records
 	uint64_t unpersisted_large_bytes;
 	struct kvs_adopt_tombstone *tombstones;
@@ -90,7 +92,7 @@ struct kvs_adopt {
 	size_t runs_count, runs_capacity;
 	struct kvs_adopt_clear *clears;
 	size_t clears_count, clears_capacity;
-	uint64_t damaged_count; // of `clears`
+	uint64_t damaged_count;	       // of `clears`
 	char why[KVS_ADOPT_WHY_BYTES]; // why it cannot be taken over
 };
 

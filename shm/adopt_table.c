@@ -15,7 +15,7 @@
 #include "shm/table.h"
 #include "shm/table_internal.h"
 
-#define ADOPT_AHEAD_BUCKETS 8u // whose records are fetched
+#define ADOPT_AHEAD_BUCKETS 8u			    // whose records are fetched
 #define ADOPT_CHAIN_MAX (KVS_CHAIN_BUCKETS_MAX + 2) // a batch may have passed the bound of a write
 
 struct look {
@@ -107,6 +107,18 @@ static bool entry_is_sound(struct look *look, uint64_t entry)
 	return kvs_entry_tag_matches(entry, look->hash);
 }
 
+static void note_place(struct kvs_adopt *plan, const struct kvs_hit *hit)
+{
+	uint64_t block = kvs_place_block(kvs_load_relaxed(&hit->view.record->place));
+	plan->last_block = block > plan->last_block ? block : plan->last_block;
+	if (hit->kind != KVS_ENTRY_STUB) {
+		return;
+	}
+	if (plan->stubs++ == 0 || block < plan->stubs_first_block) {
+		plan->stubs_first_block = block;
+	}
+}
+
 static bool count_entry(struct look *look)
 {
 	struct kvs_adopt *plan = look->plan;
@@ -127,7 +139,7 @@ static bool count_entry(struct look *look)
 	struct kvs_adopt_owner *owner = &plan->owners[kvs_record_writer(view->record)];
 	owner->keys++;
 	owner->bytes += stored_bytes;
-	plan->stubs += look->hit.kind == KVS_ENTRY_STUB;
+	note_place(plan, &look->hit);
 	return (view->flags & KVS_RECORD_LARGE) == 0 || kvs_adopt_note_run(plan, view, true);
 }
 

@@ -84,7 +84,7 @@ __attribute__((unused)) static struct store *fixture_store(const char *dir)
 {
 	char why[512];
 	struct store *store;
-	struct store_options options = { .dir = dir, .instance_id = 77, .readers = 1 };
+	struct store_options options = { .dir = dir, .instance_id = 77, .readers = 2 };
 	if (store_open(&store, &options, why, sizeof(why)) != STORE_OK) {
 		printf("Bail out! %s\n", why);
 		exit(1);

@@ -276,7 +276,7 @@ static void test_late(void)
 	ok(keyspace_get(f.keyspace, key, key_of(key, 1), &value) == KEYSPACE_OK &&
 		   value.value_bytes == 5,
 	   "which stays");
-	ok(keyspace_move_stub(f.keyspace, key, key_of(key, 1), 2, 77) == KEYSPACE_COLD_OTHER,
+	ok(keyspace_move(f.keyspace, key, key_of(key, 1), 2, 77) == KEYSPACE_COLD_OTHER,
 	   "a move is not its either");
 	(void)keyspace_delete(f.keyspace, key, key_of(key, 2));
 	ok(promote_one(&f, 2, 3) == KEYSPACE_COLD_OTHER, "nor over a removal");
@@ -303,14 +303,13 @@ static void test_moved(void)
 	open_filled(&f);
 	make_durable(&f);
 	(void)spill_all(&f);
-	ok(keyspace_move_stub(f.keyspace, key, key_of(key, 6), 7, place_of(600)) ==
-			   KEYSPACE_COLD_DONE &&
+	ok(keyspace_move(f.keyspace, key, key_of(key, 6), 7, place_of(600)) == KEYSPACE_COLD_DONE &&
 		   is_stub(&f, 6, place_of(600)),
 	   "compaction moves a record");
 	ok(promote_one(&f, 6, 7) == KEYSPACE_COLD_DONE && spill_one(&f, 6) == KEYSPACE_COLD_DONE &&
 		   is_stub(&f, 6, place_of(600)),
 	   "its value takes the place along");
-	ok(keyspace_move_stub(f.keyspace, key, key_of(key, 7), 9, 1) == KEYSPACE_COLD_OTHER,
+	ok(keyspace_move(f.keyspace, key, key_of(key, 7), 9, 1) == KEYSPACE_COLD_OTHER,
 	   "another version's move is none");
 	fixture_close(&f);
 }

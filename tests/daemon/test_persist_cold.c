@@ -45,8 +45,7 @@ static uint64_t take_moves(struct life *life)
 	uint64_t taken = 0;
 	while (persist_next_move(life->persist, &move)) {
 		// It may have been written since.
-		(void)keyspace_move_stub(life->keyspace, move.key, move.key_bytes, move.seq,
-					 move.place);
+		(void)keyspace_move(life->keyspace, move.key, move.key_bytes, move.seq, move.place);
 		taken++;
 	}
 	return taken;
@@ -170,7 +169,7 @@ static void test_compaction(const char *dir)
 	options.collect_moves = true;
 	life_begin(&life, &options);
 	keyspace_set_judged(life.keyspace, persist_judged(life.persist));
-	if (store_reader_open(&reader, life.store, 0) != STORE_OK) {
+	if (store_reader_open(&reader, life.store, 1) != STORE_OK) {
 		printf("Bail out! no memory for a reader\n");
 		exit(1);
 	}

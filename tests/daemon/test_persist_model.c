@@ -180,8 +180,8 @@ static void take_moves(struct model *model)
 {
 	struct persist_move move;
 	while (persist_next_move(model->life.persist, &move)) {
-		(void)keyspace_move_stub(model->life.keyspace, move.key, move.key_bytes, move.seq,
-					 move.place);
+		(void)keyspace_move(model->life.keyspace, move.key, move.key_bytes, move.seq,
+				    move.place);
 	}
 }
 
@@ -272,7 +272,7 @@ static void one_life(struct model *model)
 	model->options.floor_bytes = pick(model, 3) == 0 ? 0 : pick(model, 300000);
 	life_begin(&model->life, &model->options);
 	keyspace_set_judged(model->life.keyspace, persist_judged(model->life.persist));
-	model->wrong += store_reader_open(&model->reader, model->life.store, 0) != STORE_OK;
+	model->wrong += store_reader_open(&model->reader, model->life.store, 1) != STORE_OK;
 	unsigned wrong = differences(model, &model->durable);
 	model->recovered++;
 	model->wrong += wrong;

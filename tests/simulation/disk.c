@@ -410,12 +410,20 @@ int store_renew_complete(const char *dir)
 	return 0;
 }
 
-int store_probe(const char *dir, char *why, size_t why_bytes)
+bool sim_disk_block(uint64_t number, const unsigned char **bytes, uint32_t *count)
 {
-	(void)dir;
-	(void)why;
-	(void)why_bytes;
-	return STORE_OK;
+	if (number < disk.facts.oldest_block || number >= disk.facts.next_block) {
+		return false;
+	}
+	const struct block *block = &disk.blocks[number - disk.facts.oldest_block];
+	*bytes = block->bytes;
+	*count = (uint32_t)block->count;
+	return true;
+}
+
+uint64_t sim_disk_next_block(void)
+{
+	return disk.facts.next_block;
 }
 
 static int walk_block(const struct store_walk *walk, const struct block *from, uint64_t number)

@@ -149,6 +149,9 @@ void sim_conn_owner(struct sim_conn *conn, struct sim_client *client);
 
 /// Version up to which the disk has everything, now.
 uint64_t sim_disk_durable(void);
+/// A block of the store that serves; false if there is none of this number.
+bool sim_disk_block(uint64_t number, const unsigned char **bytes, uint32_t *count);
+uint64_t sim_disk_next_block(void);
 
 // ---- model.c: what the keys must be ----
 
