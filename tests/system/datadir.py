@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -179,8 +180,10 @@ def another_file_system(tap):
         kvd.socket = os.path.join(kvd.root, 'kvd.sock')
         with kvd.connect() as c:
             fill(c)
+            os.kill(kvd.pid, signal.SIGSTOP)  # or it makes another one in between
             shutil.rmtree(folder)
             subprocess.run(['umount', '--lazy', above], check=True)
+            os.kill(kvd.pid, signal.SIGCONT)
             tap.ok(is_refused(c.command('SET', 'late', '1')), 'E: nothing is durable')
             wait_until(lambda: 'another file system' in kvd.kvctl('health').stdout.decode(),
                        'that to be found')
