@@ -62,6 +62,7 @@ struct keyspace *keyspace_create(const struct keyspace_options *options)
 		return NULL;
 	}
 	keyspace->oldest_head = keyspace->log.head.segment;
+	keyspace_table_label(keyspace);
 	return keyspace;
 }
 
@@ -126,6 +127,7 @@ bool keyspace_expire_now(struct keyspace *keyspace, uint64_t hash, const void *k
 	if (keyspace_write_op(keyspace, &op) != KEYSPACE_OK) {
 		return false;
 	}
+	SEAM_CRASH(key_ended);
 	keyspace_note_expired(keyspace, key, key_bytes);
 	return true;
 }

@@ -253,6 +253,7 @@ struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct k
 		keyspace_destroy(keyspace);
 		return NULL;
 	}
+	keyspace_table_label(keyspace);
 	SEAM_CRASH(adoption_applied);
 	struct kvs_watermarks *marks = keyspace_marks(keyspace);
 	keyspace->adopted = true;

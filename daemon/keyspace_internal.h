@@ -291,6 +291,9 @@ void keyspace_hold_over(struct keyspace *keyspace, struct keyspace_hold *hold);
 
 // ---- keyspace_table.c ----
 
+/// If a labelled point is armed: those within the table's moves count, too.
+void keyspace_table_label(struct keyspace *keyspace);
+
 /// Lets the table grow or shrink by up to `steps` buckets, unless that would cost memory that is
 /// not there.
 void keyspace_table_steps(struct keyspace *keyspace, unsigned steps);

@@ -89,6 +89,7 @@ static bool resize_lower(struct keyspace *keyspace)
 	step_bytes = step_bytes < over_bytes ? step_bytes : over_bytes;
 	keyspace->memory_bytes -= step_bytes;
 	region->memory_bytes = keyspace->memory_bytes;
+	SEAM_CRASH(bound_lowered);
 	(void)kvs_log_trim(&keyspace->log, kvs_log_part(&keyspace->log));
 	return step_bytes > 0;
 }

@@ -74,6 +74,7 @@ static bool free_item(struct keyspace *keyspace, const struct kvs_limbo_item *it
 		break;
 	}
 	*budget = *budget > bytes ? *budget - bytes : 0;
+	SEAM_CRASH(limbo_given_back);
 	return gone;
 }
 

@@ -78,3 +78,37 @@ void keyspace_table_steps(struct keyspace *keyspace, unsigned steps)
 		}
 	}
 }
+
+static void table_step(void *context, enum kvs_table_step step)
+{
+	(void)context;
+	switch (step) {
+	case KVS_TABLE_SPLIT_FILLED:
+		SEAM_CRASH(split_filled);
+		break;
+	case KVS_TABLE_SPLIT_PUBLISHED:
+		SEAM_CRASH(split_published);
+		break;
+	case KVS_TABLE_COMPACT_FILLED:
+		SEAM_CRASH(chain_filled);
+		break;
+	case KVS_TABLE_COMPACT_PUBLISHED:
+		SEAM_CRASH(chain_published);
+		break;
+	case KVS_TABLE_MERGE_FILLED:
+		SEAM_CRASH(merge_filled);
+		break;
+	case KVS_TABLE_MERGE_PUBLISHED:
+		SEAM_CRASH(merge_published);
+		break;
+	default: // of a rebuild: keyspace_reseed.c has its own
+		break;
+	}
+}
+
+void keyspace_table_label(struct keyspace *keyspace)
+{
+	if (seam_crash_armed) {
+		keyspace->table.step_hook = table_step;
+	}
+}

@@ -38,6 +38,7 @@
 #include <string.h>
 
 #include "daemon/persist_internal.h"
+#include "daemon/seam.h"
 
 // How much is looked at in a commit: this share of what it appends, and of what is too much,
 // bounded so that whoever waits for the commit does not wait for compaction.
@@ -207,6 +208,7 @@ static int settle_group(struct persist *persist, struct persist_candidate *group
 			return result;
 		}
 		note_move(persist, &group[i], place);
+		SEAM_CRASH(block_compacted);
 	}
 	return (int)count;
 }

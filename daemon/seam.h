@@ -54,8 +54,16 @@ extern const struct seam seam_system;
 	X(stub_published, "a stub is in its value's place, which has not been given back")        \
 	X(value_promoted, "a value is back in its stub's place, its counts are not")              \
 	X(memory_given_back, "a free segment has no pages any more")                              \
+	X(limbo_given_back, "a part of what came out of limbo is free")                           \
+	X(key_ended, "the removal of a key whose time has come is applied")                       \
+	X(bound_lowered, "a bound that falls has come down by a part")                            \
+	X(block_compacted, "a record of the oldest block is appended anew, in no commit yet")     \
 	X(split_filled, "a split's new chain is filled, the root not yet published")              \
 	X(split_published, "the root is published, moved entries not yet cleared")                \
+	X(chain_filled, "a chain's last bucket is copied before it, the turn not yet published")  \
+	X(chain_published, "that turn is published, the copied entries not yet cleared")          \
+	X(merge_filled, "a merged bucket's entries are copied, the root not yet published")       \
+	X(merge_published, "the smaller root is published, the copied entries not yet cleared")   \
 	X(flush_published, "a FLUSHALL's root is published, applied_seq not yet moved")           \
 	X(start_locked, "the data folder is this life's, nothing has been looked at yet")          \
 	X(start_looked, "a kept region has been looked at, nothing has been changed")              \
