@@ -19,62 +19,8 @@
 #define CLEANER_IDLE_NS 50000000u	   // no write for so long: clean at leisure
 #define CLEANER_IDLE_LIVE_PERCENT 80u	   // what is emptier is worth it then
 #define CLEANER_BUSY_LIVE_PERCENT 95u
-#define CLEANER_SPARING_LIVE_PERCENT 50u // where keys may go instead
-#define CLEANER_HOLD_TIMES 12u		 // deadlines, for readers of an earlier life: and
-#define CLEANER_HOLD_NS 60000000000u	 // at least so long, if nobody is short of memory
-
-static uint64_t passed_seq(const struct keyspace *keyspace)
-{
-	bool followed = keyspace->persisted || keyspace->follower != NULL;
-	return followed ? keyspace->durable_seen : UINT64_MAX;
-}
-
-// Takes the victim that was found, from there on.
-static void victim_begin(struct keyspace *keyspace, uint32_t victim, uint32_t offset)
-{
-	struct cleaner_state *state = &keyspace->cleaner;
-	const struct kvs_segment *segment = &keyspace->log.segments[victim];
-	state->victim = victim;
-	state->offset = offset;
-	state->victim_copied_bytes = 0;
-	state->victim_used_bytes = kvs_log_written_bytes(&keyspace->log, victim);
-	// Of what is judged about half goes.
-	uint64_t stays = keyspace->evict.judging ? segment->live_bytes / 2 : segment->live_bytes;
-	state->victim_dead_bytes = keyspace->region->segment_bytes - stays;
-}
-
-bool cleaner_finds(struct keyspace *keyspace, uint64_t live_share_max_percent)
-{
-	struct cleaner_state *state = &keyspace->cleaner;
-	const struct evict_state *evict = &keyspace->evict;
-	bool wanted = evict_is_wanted(keyspace);
-	if (state->victim != KVS_SEGMENT_NONE && evict->judging && !wanted) {
-		evict_pause(keyspace);
-	}
-	if (state->victim != KVS_SEGMENT_NONE) {
-		return true;
-	}
-	// Where keys may go little is copied for the sake of dead bytes: it would promote what
-	// nobody reads.
-	uint64_t percent = live_share_max_percent;
-	if (evict_is_possible(keyspace) && percent > CLEANER_SPARING_LIVE_PERCENT) {
-		percent = CLEANER_SPARING_LIVE_PERCENT;
-	}
-	uint64_t passed = passed_seq(keyspace);
-	uint32_t offset = 0;
-	uint32_t victim = wanted ? evict_resume(keyspace, passed, &offset) : KVS_SEGMENT_NONE;
-	if (victim == KVS_SEGMENT_NONE) {
-		victim = cleaner_choose(&state->choice, &keyspace->log, passed, percent);
-	}
-	if (victim == KVS_SEGMENT_NONE && wanted) {
-		victim = evict_choose(keyspace, passed, &offset);
-	}
-	if (victim == KVS_SEGMENT_NONE) {
-		return false;
-	}
-	victim_begin(keyspace, victim, offset);
-	return true;
-}
+#define CLEANER_HOLD_TIMES 12u	     // deadlines, for readers of an earlier life: and
+#define CLEANER_HOLD_NS 60000000000u // at least so long, if nobody is short of memory
 
 // Copies one live record and moves its entry. False if there is no survivor space.
 static bool move_record(struct keyspace *keyspace, const struct kvs_record_view *view,

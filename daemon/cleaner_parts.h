@@ -38,8 +38,21 @@ double cleaner_worth(const struct kvs_log *log, const struct kvs_segment *segmen
 uint32_t cleaner_choose(struct cleaner_choice *choice, const struct kvs_log *log,
 			uint64_t durable_seq, uint64_t live_percent);
 
+/// What there was when no segment was worth it: while that is so none is, and nobody looks again.
+struct cleaner_none {
+	uint64_t next_seq; // 0 = there was one
+	uint64_t passed_seq;
+	uint64_t percent;
+	uint64_t live_bytes;
+	uint64_t stubs;
+	uint32_t full_count;
+	uint32_t survivor;
+	bool judged; // keys that may go were looked for, too
+};
+
 struct cleaner_state {
 	struct cleaner_choice choice;
+	struct cleaner_none none;
 	uint32_t victim; // KVS_SEGMENT_NONE = none
 	uint32_t offset; // next record to look at
 	uint64_t victim_copied_bytes;
@@ -68,7 +81,10 @@ bool cleaner_slice(struct keyspace *keyspace, uint64_t *bytes, uint64_t until_ns
 		   uint64_t live_share_max_percent);
 /// One go of CLEANER_SLICE_NS, between two turns.
 bool cleaner_go(struct keyspace *keyspace, uint64_t live_share_max_percent);
-/// Is there something worth it?
+
+// ---- cleaner_find.c ----
+
+/// Is there something worth it? Then it is state->victim.
 bool cleaner_finds(struct keyspace *keyspace, uint64_t live_share_max_percent);
 
 // ---- cleaner_pay.c: what a write costs while memory is short ----

@@ -42,6 +42,7 @@ bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_evic
 	evict->judging = false; // else what is under way is copied
 	evict->in_place = false;
 	evict->hand.first_seq = 0;
+	keyspace->cleaner.none.next_seq = 0;
 	if (never == NULL) {
 		return false;
 	}

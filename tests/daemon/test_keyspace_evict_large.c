@@ -211,6 +211,32 @@ static void test_barren_ends(void)
 	fixture_close(&f);
 }
 
+// Where nothing is worth it and nothing goes, whoever asks again lets nobody look again.
+static void test_none(bool protected)
+{
+	struct fixture f;
+	struct keyspace_eviction how = { .on = protected, .never = "keep:" };
+	char name[32];
+	unsigned refused = 0, count = 0;
+	fixture_open(&f, false, 36);
+	ok(keyspace_set_eviction(f.keyspace, &how), protected ? "all is protected" : "reject");
+	for (; refused < 100 && count < 60000; count++) {
+		refused += try_set(&f, "keep:", count, 500) == KEYSPACE_FULL;
+	}
+	struct cleaner_choice *choice = &f.keyspace->cleaner.choice;
+	choice->at = UINT32_MAX; // a look begins at the first
+	for (unsigned i = 0; i < 50; i++) {
+		refused += try_set(&f, "keep:", count + i, 500) == KEYSPACE_FULL;
+	}
+	ok(refused == 150 && choice->at == UINT32_MAX, "G: nobody looks for what is refused");
+	for (unsigned i = 0; i < 3000; i++) {
+		size_t bytes = name_of(name, sizeof(name), "keep:", i);
+		(void)keyspace_delete(f.keyspace, name, bytes);
+	}
+	ok_int(set_one(&f, "keep:", 0, 500), KEYSPACE_OK, "until there is something");
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	test_all_large(false);
@@ -221,5 +247,7 @@ int main(void)
 	test_many_segments(false);
 	test_many_segments(true);
 	test_barren_ends();
+	test_none(false);
+	test_none(true);
 	return tap_done();
 }

@@ -36,4 +36,8 @@ EVICT = [
            [('keyspace->cleaner.wanted_segments = segments > before ? segments : before;',
              '(void)segments;')],
            ['tests/daemon/test_keyspace_evict_large'], quick=True),
+    Mutant('cleaner-none', 'all segments are looked at for each write that is refused',
+           'daemon/cleaner_find.c',
+           [('return none->next_seq == keyspace->log.next_seq &&', 'return false &&')],
+           ['tests/daemon/test_keyspace_evict_large'], quick=True),
 ]
