@@ -293,7 +293,7 @@ static void campaign_kill(struct campaign *c)
 	campaign_spawn(c, i);
 }
 
-// By the socket nobody comes to memory that was freed. Those of sections that were revoked are among
+// By the socket nobody comes to memory that was freed. Those of revoked sections are counted among
 // these and not among the reads.
 static uint64_t mapped_reads(void)
 {

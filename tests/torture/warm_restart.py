@@ -7,9 +7,9 @@
   F  nothing acknowledged is lost under any policy, DBSIZE never falls below the acknowledged keys,
      and readers get no error through it but KVC_REVOKED past a deadline
 
-Arguments: policy, and milliseconds between kills: every other life is killed so long after its start
-wherever that has come to, the others so long after a first write; 0 = all when all are at work.
-Only kvds that had served are counted. KVD_TEST_KILLS (25).
+Arguments: policy, and milliseconds between kills: every other life is killed so long after its
+start wherever that has come to, the others so long after a first write; 0 = all when all are at
+work. Only kvds that had served are counted. KVD_TEST_KILLS (25).
 """
 import os
 import subprocess
