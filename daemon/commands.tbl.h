@@ -76,7 +76,7 @@ X(decr, "decr", commands_counter_decr, 2, F_OOM | F_FAST, R_WRITE, 1, 1, 1, "str
 X(decrby, "decrby", commands_counter_decrby, 3, F_OOM | F_FAST, R_WRITE, 1, 1, 1, "string", "1.0.0",
   "key decrement", "Subtracts a number from the integer in a value; an absent key counts as 0.")
 X(del, "del", commands_generic_del, -2, F_REMOVE, R_WRITE, 1, -1, 1, "generic", "1.0.0",
-  "key [key ...]", "Removes keys, all of them in one atomic batch; returns how many there were.")
+  "key [key ...]", "Removes keys, up to 512 in one atomic batch; returns how many there were.")
 X(delifeq, "delifeq", commands_set_delifeq, 3, F_REMOVE | F_FAST, R_WRITE, 1, 1, 1, "string",
   "9.0.0",
   "key value", "Removes a key if its value is this one (a command of Valkey's).")

@@ -150,9 +150,9 @@ CONFIG_DURATION_MS(frame_timeout_ms, "frame-timeout", 60000, 0, 86400000, 1,
 		   "a client is closed when nothing more of an unfinished request came for so "
 		   "long; 0 = never")
 CONFIG_NUMBER(atomic_keys_max, "atomic-keys-max", 1048576, 0, KVS_COMMAND_ARGS_MAX, 1,
-	      "keys of one DEL, UNLINK, MSET or MSETNX, and of all commands of a transaction: such "
-	      "a request is never cut, everybody waits for it, up to 0.6 us a key; 0 = as many as "
-	      "a request may have")
+	      "keys of one MSET or MSETNX, and of all commands of a transaction: such a request is "
+	      "never cut, everybody waits for it, up to 0.6 us a key; 0 = as many as a request may "
+	      "have. A DEL or UNLINK of more, or of more than 512 keys, is cut instead")
 CONFIG_DURATION_MS(write_wait_ms, "write-wait", 1000, 0, 600000, 1,
 		   "how long a write waits for memory before -OOM")
 CONFIG_DURATION_MS(revoke_ms, "revoke", 5000, 1, 3600000, 1,

@@ -85,6 +85,12 @@ void session_rest_until(struct session *session, uint64_t until_ns)
 	rest_set(session, true);
 }
 
+void session_rest_for_room(struct session *session, uint64_t until_ns)
+{
+	session->shared->request_seq = keyspace_last_seq(session->kvd->keyspace);
+	session_rest_until(session, until_ns);
+}
+
 void session_rest_await(struct session *session)
 {
 	session_rest_until(session, REST_UNTIL_TOLD);

@@ -26,6 +26,10 @@ bool session_paused(const struct session *session, const struct command *command
 /// The connection of the running command is neither read nor answered before `until_ns`.
 void session_rest_until(struct session *session, uint64_t until_ns);
 
+/// The running command found no room for a part of what it does, and is called again then. It sets
+/// call->again. What waits for its commit is wanted on the disk meanwhile.
+void session_rest_for_room(struct session *session, uint64_t until_ns);
+
 /// The running command has something done by another thread, and is called again when
 /// session_rest_told() was: until then its connection is read no further. It sets call->again.
 void session_rest_await(struct session *session);

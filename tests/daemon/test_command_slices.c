@@ -6,7 +6,9 @@
 #include <unistd.h>
 
 #include "daemon/commands.h"
+#include "daemon/keyspace_internal.h"
 #include "daemon/pubsub_parts.h"
+#include "shm/epoch.h"
 #include "tests/daemon/cut_fixture.h"
 #include "tests/tap/tap.h"
 
@@ -54,6 +56,128 @@ static void test_info(void)
 		   count_of(answer, "cmdstat_") == 2 && count_of(answer, "# ") == 3,
 	   "G: INFO in %u slices", slices);
 	free(answer);
+	rig_close(&rig);
+}
+
+// ---- DEL of very many keys ----
+
+#define DEL_KEYS 4000u
+
+static char del_names[DEL_KEYS][204];
+static int del_width = 1; // of a name, at least
+
+// A command with all keys as its arguments, or with each of them alone.
+static void request_keys(struct request *request, const char *command, unsigned keys)
+{
+	request_make(request, command, 1);
+	for (unsigned i = 0; i < keys; i++) {
+		int n = snprintf(del_names[i], sizeof(del_names[i]), "%0*u", del_width, i);
+		request->argv[request->argc++] = (struct resp_arg){ del_names[i], (size_t)n };
+	}
+}
+
+static unsigned set_keys(struct rig *rig, unsigned keys, size_t value_bytes)
+{
+	static const char value[4096];
+	unsigned set = 0;
+	for (unsigned i = 0; i < keys; i++) {
+		int n = snprintf(del_names[i], sizeof(del_names[i]), "%0*u", del_width, i);
+		set += keyspace_set(rig->kvd.keyspace, del_names[i], (size_t)n, value, value_bytes,
+				    0, NULL) == KEYSPACE_OK;
+	}
+	return set;
+}
+
+static void test_del(void)
+{
+	struct rig rig;
+	struct request request;
+	unsigned slices;
+	rig_open(&rig);
+	ok_u64(set_keys(&rig, DEL_KEYS, 10), DEL_KEYS, "%u keys", DEL_KEYS);
+	request_keys(&request, "DEL", 500);
+	ok_int(run(&rig, &request, true, 1, &slices), COMMAND_DONE, "I: a DEL of 500 is not cut");
+	free(taken(rig.session));
+	request_keys(&request, "UNLINK", DEL_KEYS);
+	ok_int(run(&rig, &request, true, 2, &slices), COMMAND_AGAIN, "G: one of %u is", DEL_KEYS);
+	uint64_t left = keyspace_count(rig.kvd.keyspace);
+	ok(left > 1000 && left < 3500, "some keys are gone");
+	aside(&rig, "SET 3999 again");
+	aside(&rig, "SET 501 again");
+	char *answer = finish(&rig);
+	ok(strcmp(answer, ":3500\r\n") == 0, "it tells how many it removed, at the end");
+	ok_u64(keyspace_count(rig.kvd.keyspace), 1,
+	       "what is written where it has been stays, what is written before it comes goes");
+	free(answer);
+	rig.kvd.config.atomic_keys_max = 3;
+	request_keys(&request, "DEL", 9);
+	ok_int(run(&rig, &request, false, 1, &slices), COMMAND_DONE, "a DEL needs not be atomic");
+	free(taken(rig.session));
+	rig_close(&rig);
+}
+
+// Where memory is full removals have one segment to begin with; what they remove makes room.
+static void test_del_when_full(void)
+{
+	struct rig rig;
+	struct request request;
+	unsigned slices;
+	del_width = 200;
+	now += 1000000000; // the machine has run for a while
+	rig_open(&rig);
+	rig.kvd.config.write_wait_ms = 1000;
+	unsigned set = set_keys(&rig, DEL_KEYS, 2500);
+	ok(set < DEL_KEYS && set > 2000, "memory is full with %u keys", set);
+	uint64_t last = keyspace_last_seq(rig.kvd.keyspace);
+	request_keys(&request, "DEL", DEL_KEYS);
+	enum command_outcome outcome = run(&rig, &request, true, 100000, &slices);
+	char *answer = taken(rig.session);
+	char expected[32];
+	(void)snprintf(expected, sizeof(expected), ":%u\r\n", set);
+	ok(outcome == COMMAND_DONE && strcmp(answer, expected) == 0,
+	   "G: a DEL of more keys than the reserve holds goes through, in %u slices", slices);
+	ok_u64(keyspace_count(rig.kvd.keyspace), 0, "all of them are gone");
+	ok_u64(keyspace_last_seq(rig.kvd.keyspace) - last, set, "each once");
+	del_width = 1;
+	free(answer);
+	rig_close(&rig);
+}
+
+// A part finds no room, and waits for some; or it waits in vain.
+static void test_del_waits(void)
+{
+	struct rig rig;
+	struct request request;
+	static struct kvs_reader_page page;
+	unsigned slices;
+	int owner = 0;
+	del_width = 200;
+	rig_open(&rig);
+	rig.kvd.config.write_wait_ms = 1000;
+	rig.kvd.keyspace->block_on_stuck = true; // nobody revokes him
+	struct kvs_epoch_page *entry = kvs_epoch_add(&rig.epochs, &page, &owner);
+	unsigned set = set_keys(&rig, DEL_KEYS, 2500);
+	(void)kvs_epoch_enter(&page.slot[0], &rig.region.header->hot, true);
+	request_keys(&request, "DEL", DEL_KEYS);
+	ok_int(run(&rig, &request, true, 1000, &slices), COMMAND_AGAIN,
+	       "G: a DEL waits where a reader holds what it would use");
+	uint64_t left = keyspace_count(rig.kvd.keyspace);
+	ok(rig.session->is_resting && left > 0 && left < set, "having removed %u keys",
+	   set - (unsigned)left);
+	now += UINT64_C(2000000000);
+	rig.session->until_ns = now + LOOKS;
+	ok_int(command_continue(rig.session), COMMAND_DONE, "not for ever");
+	session_task_end(rig.session);
+	char *answer = taken(rig.session);
+	ok(strncmp(answer, "-OOM", 4) == 0, "then it is refused");
+	free(answer);
+	ok_u64(keyspace_count(rig.kvd.keyspace), left, "what is gone stays gone");
+	(void)kvs_epoch_leave(&page.slot[0], &rig.region.header->hot);
+	ok_int(run(&rig, &request, true, 100000, &slices), COMMAND_DONE, "the next takes the rest");
+	free(taken(rig.session));
+	ok_u64(keyspace_count(rig.kvd.keyspace), 0, "all of it");
+	del_width = 1;
+	kvs_epoch_remove(&rig.epochs, entry);
 	rig_close(&rig);
 }
 
@@ -287,6 +411,9 @@ int main(void)
 {
 	test_same();
 	test_info();
+	test_del();
+	test_del_when_full();
+	test_del_waits();
 	test_client_list();
 	test_client_kill();
 	test_channels();
