@@ -55,8 +55,7 @@ int main(int argc, char **argv)
 		return store_verify_child(argv[2], argv[3]);
 	}
 	// A stop waits until all is there that an orderly one needs.
-	if (signals_hold(NULL) != 0) {
-		// unreached: the set is a valid one.
+	if (signals_hold(NULL) != 0) { // unreached: the set is a valid one.
 		return EX_OSERR;
 	}
 	bool is_given = fdstore_is_given();

@@ -345,7 +345,7 @@ int kvc_link_ensure(kvc *client, bool wait)
 	}
 	if (link->fd < 0) {
 		client->attach_sent = false;
-	} else if (!client->attach_sent && (!wait || !attach_is_due_again(client))) {
+	} else if (!client->attach_sent && !attach_is_due_again(client)) {
 		return KVC_OK;
 	}
 	uint64_t deadline_ns = wait ? kvc_deadline_ns(client->options.connect_timeout_ms) : 0;

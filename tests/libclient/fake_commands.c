@@ -63,7 +63,7 @@ static int fake_page(struct fake *fake)
 	if (!page || fake->pages_count == FAKE_PAGES_MAX) {
 		fake_bail("page in the domain");
 	}
-	page->page->header.rings = fake->ringless ? 0 : 1;
+	page->page->header.rings = fake->ringless || fake->rings_unsaid ? 0 : 1;
 	fake->pages[fake->pages_count++] = page;
 	return fd;
 }

@@ -223,14 +223,15 @@ static void test_samples(struct fake *fake, kvc_reader *reader)
 	kvs_store_relaxed(&header->sample_every, 0);
 }
 
-// A kvd that knows no rings: nothing is left anywhere, and nothing behind the page is touched.
-static void test_ringless(void)
+// A kvd that knows no rings, whatever else it has behind the page: nothing is left anywhere, and nothing behind the page is touched.
+static void test_ringless(bool ringless)
 {
 	struct fake fake;
 	kvc_reader *reader;
 	char byte;
 	fake_start(&fake, MEMORY_BYTES);
-	fake.ringless = true;
+	fake.ringless = ringless;
+	fake.rings_unsaid = !ringless;
 	kvc *client = fake_client(&fake, &reader, 0);
 	fake_put_text(&fake, "n", "1");
 	for (int i = 0; i < 1000; i++) {
@@ -365,6 +366,7 @@ int main(void)
 	test_growth(&fake, reader);
 	ok_int(kvc_close(client), KVC_OK, "close");
 	fake_stop(&fake);
-	test_ringless();
+	test_ringless(true);
+	test_ringless(false);
 	return tap_done();
 }
