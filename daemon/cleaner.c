@@ -364,7 +364,7 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 	}
 	bool behind = keyspace_follow_durable(keyspace);
 	prepare_turn(keyspace);
-	cleaner_pay(keyspace, now_ns); // what was written without being asked to
+	cleaner_pay(keyspace); // what was written without being asked to
 	next_ns = cleaner_is_urgent(keyspace) ? urgent_turn(keyspace, now_ns)
 					      : idle_turn(keyspace, now_ns);
 	next_ns = earlier(next_ns, limbo_turn(keyspace, now_ns));

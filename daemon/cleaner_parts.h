@@ -91,7 +91,7 @@ bool cleaner_finds(struct keyspace *keyspace, uint64_t live_share_max_percent);
 
 /// Cleans for what was appended since the last time, if segments are few, and sets state->edge.
 /// Call with: no command under way, for records move. Thread must: be the writer. Orders: nothing.
-void cleaner_pay(struct keyspace *keyspace, uint64_t now_ns);
+void cleaner_pay(struct keyspace *keyspace);
 /// Are there fewer segments than there are to be?
 bool cleaner_is_short(const struct keyspace *keyspace);
 /// Segments that are free, or will be when readers have left them; large values that are on their

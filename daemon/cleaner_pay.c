@@ -10,9 +10,10 @@
 #define PAY_BYTES (16u << 10) // of segments, looked at for one payment
 #define PAY_SEGMENTS_AHEAD 2u // free ones beyond the reserves, and a share of all
 #define PAY_SEGMENTS_SHARE 64u
-#define PAY_RATE_MAX 64u       // bytes looked at for one that is appended
-#define PAY_RATE_UNIT 16u      // rates are counted in its parts
-#define PAY_APPENDED_MIN 1024u // between two payments
+#define PAY_SEGMENTS_SHARE_JUDGED 256u // the same where keys go
+#define PAY_RATE_MAX 64u	       // bytes looked at for one that is appended
+#define PAY_RATE_UNIT 16u	       // rates are counted in its parts
+#define PAY_APPENDED_MIN 1024u	       // between two payments
 #define PAY_APPENDED_MAX (64u << 10)
 
 uint32_t cleaner_segments_coming(const struct keyspace *keyspace)
@@ -30,7 +31,9 @@ bool cleaner_is_urgent(const struct keyspace *keyspace)
 // How many segments are missing, of how many that are to be there; false if none is.
 static bool pay_is_due(const struct keyspace *keyspace, uint32_t *missing, uint32_t *span)
 {
-	*span = PAY_SEGMENTS_AHEAD + kvs_log_segments_allowed(&keyspace->log) / PAY_SEGMENTS_SHARE;
+	// Of what is judged half goes, so that less has to be there beforehand.
+	uint32_t share = keyspace->evict.on ? PAY_SEGMENTS_SHARE_JUDGED : PAY_SEGMENTS_SHARE;
+	*span = PAY_SEGMENTS_AHEAD + kvs_log_segments_allowed(&keyspace->log) / share;
 	uint32_t low = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + *span;
 	uint32_t coming = cleaner_segments_coming(keyspace);
 	*missing = low - coming;
@@ -61,7 +64,7 @@ static void pay_after(struct keyspace *keyspace, uint64_t bytes)
 	keyspace->cleaner.edge = keyspace->log.head.offset + (uint32_t)bytes;
 }
 
-void cleaner_pay(struct keyspace *keyspace, uint64_t now_ns)
+void cleaner_pay(struct keyspace *keyspace)
 {
 	struct cleaner_state *state = &keyspace->cleaner;
 	uint64_t appended = kvs_log_appended_bytes(&keyspace->log);
@@ -80,7 +83,8 @@ void cleaner_pay(struct keyspace *keyspace, uint64_t now_ns)
 	}
 	uint64_t most = 2 * (uint64_t)keyspace->region->segment_bytes;
 	owed = owed < most ? owed : most; // after a large batch: not all of it by whoever comes
-	uint64_t until_ns = now_ns + CLEANER_SLICE_NS;
+	// From now: what came before in this turn is not its.
+	uint64_t until_ns = keyspace->seam->monotonic_ns() + CLEANER_SLICE_NS;
 	bool more = true;
 	while (more && owed > 0 && keyspace->seam->monotonic_ns() < until_ns) {
 		more = cleaner_slice(keyspace, &owed, until_ns, KEYSPACE_CLEAN_PERCENT);

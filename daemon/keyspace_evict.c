@@ -17,7 +17,7 @@
 
 // So much of the last main victim was kept: probation gives next, and must be read more to stay.
 #define EVICT_LITTLE_PERCENT 50u
-#define EVICT_HOT_PERCENT 75u
+#define EVICT_HOT_PERCENT 85u
 // One unread record in so many stays: what comes round in a loop that is larger than the memory is
 // never read in time, and of such keys some must stay for any to be hit.
 #define EVICT_LOTTERY 64u

@@ -11,7 +11,7 @@
 
 #include "daemon/keyspace_internal.h"
 
-#define EVICT_PROBATION_PERCENT 10u // of the live bytes: beyond it probation gives first
+#define EVICT_PROBATION_PERCENT 13u // of the live bytes: beyond it probation gives first
 #define EVICT_LOOK_SEGMENTS 1024u   // up to so many are all looked at for each victim
 
 static void oldest_keep(struct evict_oldest *oldest, uint32_t segment, uint64_t first_seq)

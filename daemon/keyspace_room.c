@@ -139,8 +139,10 @@ uint32_t keyspace_reserve(const struct keyspace *keyspace, enum keyspace_purpose
 		segments += KEYSPACE_RESERVE_REMOVALS;
 	}
 	if (purpose >= KEYSPACE_FOR_WRITE) {
+		// Where any key may go, one does for a time to live that finds no room.
+		bool keys_go = keyspace->evict.on && !keyspace->evict.volatile_only;
 		uint32_t allowed = kvs_log_segments_allowed(&keyspace->log);
-		segments += allowed / KEYSPACE_RESERVE_EXPIRY_SHARE + 1;
+		segments += 1 + (keys_go ? 0 : allowed / KEYSPACE_RESERVE_EXPIRY_SHARE);
 	}
 	return segments;
 }
@@ -413,7 +415,7 @@ int keyspace_admit(struct keyspace *keyspace, size_t bytes)
 		}
 	}
 	if (__builtin_expect(keyspace->log.head.offset >= keyspace->cleaner.edge, 0)) {
-		cleaner_pay(keyspace, keyspace->seam->monotonic_ns());
+		cleaner_pay(keyspace);
 	}
 	uint64_t largest = log_bytes;
 	uint64_t record_max = keyspace->region->segment_bytes / 4 + KVS_KEY_BYTES_MAX +

@@ -35,6 +35,7 @@ struct reader_client {
 	struct kvs_epoch_page *pages[KVS_PAGES_PER_CLIENT_MAX];
 	uint32_t pages_count;
 	uint32_t sample_turn; // which slot is looked at first
+	uint32_t sample_page; // which page is looked at next
 	struct readers_sight *sights[KVS_PAGES_PER_CLIENT_MAX]; // of each page
 	char name[KVS_CLIENT_NAME_BYTES_MAX + 1]; // that its connection had, once that is gone
 };

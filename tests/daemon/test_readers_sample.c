@@ -7,6 +7,7 @@
 
 #include "daemon/keyspace.h"
 #include "daemon/readers_parts.h"
+#include "daemon/seam.h"
 #include "shm/counters.h"
 #include "shm/map.h"
 #include "tests/tap/tap.h"
@@ -43,6 +44,16 @@ const struct kvs_map *keyspace_map(const struct keyspace *keyspace)
 	return &map;
 }
 
+static uint64_t look_ns; // from one look at the clock to the next
+static uint64_t clock_ns;
+
+static uint64_t stub_clock(void)
+{
+	return clock_ns += look_ns;
+}
+
+static const struct seam seam = { .monotonic_ns = stub_clock };
+
 struct crowd {
 	struct kvd kvd;
 	struct readers readers;
@@ -57,6 +68,8 @@ static void crowd_open(struct crowd *crowd)
 {
 	memset(crowd, 0, sizeof(*crowd));
 	crowd->readers.kvd = &crowd->kvd;
+	crowd->kvd.seam = &seam;
+	look_ns = 1000;
 	crowd->now_ns = TURN_NS;
 	TAILQ_INIT(&crowd->readers.clients);
 	LIST_INIT(&crowd->readers.users);
@@ -123,13 +136,13 @@ static void test_taken(void)
 		(void)crowd_turn(&crowd);
 	}
 	ok_u64(every_of(&crowd, 0), 1, "when it does, every hit is asked for");
-	read_keys(&crowd, 0, 3, 100);
-	read_keys(&crowd, 1, 30, 128);
-	read_keys(&crowd, 3, 0, 1);
+	read_keys(&crowd, 0, 3, 80);
+	read_keys(&crowd, 1, 30, 1);
+	read_keys(&crowd, 3, 0, 128);
 	(void)crowd_turn(&crowd);
-	ok(taken_count == 229 && taken_of[1] == 100 && taken_of[2] == 128 && taken_of[4] == 1,
+	ok(taken_count == 209 && taken_of[1] == 80 && taken_of[2] == 1 && taken_of[4] == 128,
 	   "what is new is taken");
-	ok_u64(taken_sum, (50 + 149) * 50 + 127 * 64, "each once");
+	ok_u64(taken_sum, (50 + 129) * 40 + 127 * 64, "each once");
 	(void)crowd_turn(&crowd);
 	ok_u64(taken_count, 0, "and not again");
 	read_keys(&crowd, 1, 30, 128);
@@ -186,7 +199,7 @@ static void test_flood(uint64_t seed)
 		}
 		// Its counts may be anything, too.
 		crowd.page[0].page->slot[turn % 31].sample_count = tap_random(&random);
-		read_keys(&crowd, 1, 0, 100);
+		read_keys(&crowd, 1, 0, 80);
 		read_keys(&crowd, 3, 0, 100);
 		(void)crowd_turn(&crowd);
 		flood += taken_count - taken_of[2] - taken_of[4];
@@ -194,11 +207,40 @@ static void test_flood(uint64_t seed)
 		honest += taken_of[2];
 		other += taken_of[4];
 	}
-	ok(most <= 4096 + 64, "H: %llu hashes at a time at most", (unsigned long long)most);
+	ok(most <= 512 + 64, "H: %llu hashes at a time at most", (unsigned long long)most);
 	// Half of a turn's is its user's, and a third of that this process's.
-	ok(flood / 200 <= 4096 / 2 / 3 + 1, "H: %llu of them the flood's, its share",
+	ok(flood / 200 <= 512 / 2 / 3 + 1, "H: %llu of them the flood's, its share",
 	   (unsigned long long)(flood / 200));
-	ok(honest == 200 * 100 && other == 200 * 100, "H: nothing of the others' is lost for it");
+	ok(honest == 200 * 80 && other == 200 * 100, "H: nothing of the others' is lost for it");
+	ok_u64(every_of(&crowd, 0), KVS_SAMPLE_EVERY, "and it is asked for few");
+	crowd_close(&crowd);
+}
+
+// A look takes long: a turn is over after a page or two, and whoever was next comes first then.
+static void test_slow(void)
+{
+	struct crowd crowd;
+	uint64_t of[CLIENTS] = { 0 };
+	unsigned most = 0, alike = 0;
+	crowd_open(&crowd);
+	look_ns = 25000;
+	for (unsigned turn = 0; turn < 400; turn++) {
+		unsigned looked = 0;
+		for (unsigned i = 0; i < CLIENTS; i++) {
+			read_keys(&crowd, i, 0, 20);
+		}
+		(void)crowd_turn(&crowd);
+		for (unsigned i = 0; i < CLIENTS; i++) {
+			looked += taken_of[i + 1] > 0;
+			of[i] += taken_of[i + 1];
+		}
+		most = looked > most ? looked : most;
+	}
+	ok(most > 0 && most <= 2, "G: a turn that takes long is cut: %u pages at most", most);
+	for (unsigned i = 0; i < CLIENTS; i++) {
+		alike += of[i] >= 7000;
+	}
+	ok_u64(alike, CLIENTS, "and nobody is passed over for it");
 	crowd_close(&crowd);
 }
 
@@ -208,5 +250,6 @@ int main(void)
 	test_taken();
 	test_pace();
 	test_flood(seed);
+	test_slow();
 	return tap_done();
 }

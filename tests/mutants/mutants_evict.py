@@ -40,4 +40,8 @@ EVICT = [
            'daemon/cleaner_find.c',
            [('return none->next_seq == keyspace->log.next_seq &&', 'return false &&')],
            ['tests/daemon/test_keyspace_evict_large'], quick=True),
+    Mutant('sample-long', 'taking samples lasts as long as there are any',
+           'daemon/readers_sample.c',
+           [('if (batch->seam->monotonic_ns() >= batch->until_ns) {', 'if (false) {')],
+           ['tests/daemon/test_readers_sample'], quick=True),
 ]
