@@ -43,6 +43,8 @@ enum command_flags {
 	COMMAND_NEEDS_WRITE = 1 << 24,
 	COMMAND_NEEDS_ADMIN = 1 << 25,
 	COMMAND_NEEDS_ADMIN_OTHERS = 1 << 26, // only for what is another user's; it asks itself
+	// It stores an argument as it is: the last that it must have, or with pairs each second.
+	COMMAND_TAKES_VALUE = 1 << 27,
 };
 
 /// One call: arguments point into the session's input buffer.

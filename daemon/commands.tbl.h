@@ -14,6 +14,7 @@
 #define F_WRITE COMMAND_WRITE
 #define F_REMOVE (COMMAND_WRITE | COMMAND_REMOVES)
 #define F_OOM (COMMAND_WRITE | COMMAND_DENYOOM)
+#define F_VALUE (F_OOM | COMMAND_TAKES_VALUE)
 #define F_READ COMMAND_READONLY
 #define F_FAST COMMAND_FAST
 #define F_ANY (COMMAND_LOADING | COMMAND_STALE)
@@ -120,7 +121,7 @@ X(getex, "getex", commands_set_getex, -2, F_WRITE | F_FAST, R_WRITE, 1, 1, 1, "s
   "Returns a value and sets or takes away its time to live.")
 X(getrange, "getrange", commands_range_getrange, 4, F_READ, R_ANY, 1, 1, 1, "string", "2.4.0",
   "key start end", "Returns a part of a value; negative places count from its end.")
-X(getset, "getset", commands_set_getset, 3, F_OOM | F_FAST, R_WRITE, 1, 1, 1, "string", "1.0.0",
+X(getset, "getset", commands_set_getset, 3, F_VALUE | F_FAST, R_WRITE, 1, 1, 1, "string", "1.0.0",
   "key value", "Sets a value and returns the former one.")
 X(hello, "hello", commands_connection_hello, -1, F_OPEN | COMMAND_NO_AUTH, R_ANY, 0, 0, 0,
   "connection", "6.0.0",
@@ -149,7 +150,7 @@ X(kvd_backup, "kvd.backup", commands_job_backup, -2, F_CONN | COMMAND_SLOW_OK | 
   "START [name]|STATUS|CANCEL",
   "Has a backup of this moment written to DIR/backup while kvd serves. STATUS tells how it is "
   "doing, as JSON; when nobody asks for ten seconds it is given up.")
-X(kvd_cas, "kvd.cas", commands_kvd_cas, -4, F_OOM | F_FAST, R_WRITE, 1, 1, 1, "kvd", "0.1.0",
+X(kvd_cas, "kvd.cas", commands_kvd_cas, -4, F_VALUE | F_FAST, R_WRITE, 1, 1, 1, "kvd", "0.1.0",
   "key version value [PX milliseconds]",
   "Sets a value if its version is still this one (0: if the key is absent); returns the new "
   "version or null.")
@@ -170,7 +171,7 @@ X(kvd_readers, "kvd.readers", commands_readers_readers, -1, F_CONN | COMMAND_ADM
   "[KICK ID id|PID pid]",
   "Tells who reads the shared region and who keeps memory from being used again, the longest "
   "first; KICK takes the views of one back and detaches it.")
-X(kvd_set, "kvd.set", commands_kvd_set, -3, F_OOM | F_FAST, R_WRITE, 1, 1, 1, "kvd", "0.1.0",
+X(kvd_set, "kvd.set", commands_kvd_set, -3, F_VALUE | F_FAST, R_WRITE, 1, 1, 1, "kvd", "0.1.0",
   "key value [NX|XX|IFVERSION version] [PX milliseconds|KEEPTTL]",
   "Sets a value; returns its version, or null if the condition does not hold.")
 X(kvd_stats, "kvd.stats", commands_kvd_stats, 1, F_CONN | COMMAND_SLOW_OK, R_ANY, 0, 0, 0, "kvd",
@@ -203,9 +204,9 @@ X(mget, "mget", commands_many_mget, -2, F_READ | F_FAST, R_ANY, 1, -1, 1, "strin
 #include "daemon/commands_module.tbl.h"
 X(move, "move", commands_server_move, 3, F_WRITE | F_FAST, R_WRITE, 1, 1, 1, "generic", "1.0.0",
   "key db", "Is refused: there is one database.")
-X(mset, "mset", commands_generic_mset, -3, F_OOM, R_WRITE, 1, -1, 2, "string", "1.0.1",
+X(mset, "mset", commands_generic_mset, -3, F_VALUE, R_WRITE, 1, -1, 2, "string", "1.0.1",
   "key value [key value ...]", "Sets several values as one atomic batch.")
-X(msetnx, "msetnx", commands_generic_msetnx, -3, F_OOM, R_WRITE, 1, -1, 2, "string", "1.0.1",
+X(msetnx, "msetnx", commands_generic_msetnx, -3, F_VALUE, R_WRITE, 1, -1, 2, "string", "1.0.1",
   "key value [key value ...]",
   "Sets several values as one atomic batch if none of the keys exists.")
 X(multi, "multi", commands_multi_multi, 1, F_OPEN | COMMAND_NO_QUEUE, R_ANY, 0, 0, 0,
@@ -229,7 +230,7 @@ X(pexpiretime, "pexpiretime", commands_expire_pexpiretime, 2, F_READ | F_FAST, R
 X(ping, "ping", commands_connection_ping, -1, F_FAST | COMMAND_SUBSCRIBER, R_ANY, 0, 0, 0,
   "connection", "1.0.0",
   "[message]", "Answers PONG, or its argument.")
-X(psetex, "psetex", commands_set_psetex, 4, F_OOM, R_WRITE, 1, 1, 1, "string", "2.6.0",
+X(psetex, "psetex", commands_set_psetex, 4, F_VALUE, R_WRITE, 1, 1, 1, "string", "2.6.0",
   "key milliseconds value", "Sets a value with a time to live in milliseconds.")
 X(psubscribe, "psubscribe", commands_pubsub_psubscribe, -2, F_SUBSCRIBE, R_ANY, 0, 0, 0, "pubsub",
   "2.0.0",
@@ -279,15 +280,15 @@ X(scan, "scan", commands_scan_scan, -2, F_READ, R_ANY, 0, 0, 0, "generic", "2.8.
 X(select, "select", commands_connection_select, 2, F_ANY | F_FAST, R_ANY, 0, 0, 0, "connection",
   "1.0.0",
   "index", "Accepts database 0, the only one.")
-X(set, "set", commands_set_set, -3, F_OOM, R_WRITE, 1, 1, 1, "string", "1.0.0",
+X(set, "set", commands_set_set, -3, F_VALUE, R_WRITE, 1, 1, 1, "string", "1.0.0",
   "key value [NX|XX|IFEQ comparison-value] [GET] [EX seconds|PX milliseconds|EXAT "
   "unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]",
   "Sets a value.")
 X(setbit, "setbit", commands_bit_setbit, 4, F_OOM, R_WRITE, 1, 1, 1, "bitmap", "2.2.0",
   "key offset value", "Sets one bit of a value, which grows as needed; returns what it was.")
-X(setex, "setex", commands_set_setex, 4, F_OOM, R_WRITE, 1, 1, 1, "string", "2.0.0",
+X(setex, "setex", commands_set_setex, 4, F_VALUE, R_WRITE, 1, 1, 1, "string", "2.0.0",
   "key seconds value", "Sets a value with a time to live in seconds.")
-X(setnx, "setnx", commands_set_setnx, 3, F_OOM | F_FAST, R_WRITE, 1, 1, 1, "string", "1.0.0",
+X(setnx, "setnx", commands_set_setnx, 3, F_VALUE | F_FAST, R_WRITE, 1, 1, 1, "string", "1.0.0",
   "key value", "Sets a value if the key is absent.")
 X(setrange, "setrange", commands_range_setrange, 4, F_OOM, R_WRITE, 1, 1, 1, "string", "2.2.0",
   "key offset value",
@@ -339,6 +340,7 @@ X(watch, "watch", commands_watch_watch, -2, F_OPEN | COMMAND_NO_QUEUE, R_ANY, 1,
 #undef F_WRITE
 #undef F_REMOVE
 #undef F_OOM
+#undef F_VALUE
 #undef F_READ
 #undef F_FAST
 #undef F_ANY

@@ -246,7 +246,8 @@ static int submit_value(struct keyspace *keyspace, struct keyspace_op *op, uint6
 		}
 	}
 	if (__builtin_expect(keyspace_is_large(keyspace, op->value_bytes), 0) &&
-	    !keyspace->batch.open && keyspace->slice != NULL) {
+	    keyspace->slice != NULL && !keyspace_intake_takes(keyspace, op) &&
+	    !keyspace->batch.open) {
 		int result = keyspace_stage_op(keyspace, op);
 		if (result != KEYSPACE_OK) {
 			return result;

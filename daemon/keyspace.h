@@ -15,6 +15,7 @@
 #include "shm/record.h"
 
 struct keyspace;
+struct keyspace_intake;
 struct kvs_map;
 
 /// Answers besides 0. Positive: the caller handles them. Every write function returns one of these.
@@ -65,6 +66,7 @@ struct keyspace_slice {
 	const size_t *memory_bytes;
 	const void *scratch; // so do these, NULL = none
 	size_t scratch_bytes;
+	const struct keyspace_intake *intake; // of a value of its own, NULL = it has none ever
 };
 /// NULL = large values are copied in one go, as they are inside a batch.
 void keyspace_set_slice(struct keyspace *keyspace, const struct keyspace_slice *slice);

@@ -82,6 +82,7 @@ int keyspace_op_take_run(struct keyspace *keyspace, struct keyspace_op *op)
 	keyspace_op_copy_value(op, at);
 	op->run_offset = offset;
 	op->run_crc = kvs_crc32c(0, at, op->value_bytes);
+	keyspace_counter_add(keyspace, KVS_COUNTER_large_copied_bytes, op->value_bytes);
 	return KEYSPACE_OK;
 }
 

@@ -10,6 +10,7 @@
 #include "daemon/expire.h"
 #include "daemon/keyspace.h"
 #include "daemon/keyspace_evict.h"
+#include "daemon/keyspace_intake.h"
 #include "daemon/memory_return.h"
 #include "daemon/reclaim.h"
 #include "daemon/seam.h"
@@ -142,6 +143,7 @@ struct keyspace {
 	uint32_t oldest_head;	// the first that is not
 	uint64_t unpersisted_large_bytes;
 	uint64_t pending_tombstone_bytes; // of removals: dead with the commit they wait for
+	uint64_t intake_bytes; // of large values that are on their way in
 	uint64_t flush_seq;
 	uint64_t side_taken_ns; // since when the table's other side waits for its grace period
 	uint64_t memory_bytes;	    // the bound; the region's is higher if recovery needed more
@@ -342,6 +344,27 @@ uint32_t keyspace_resize_wants(const struct keyspace *keyspace);
 /// names it, or it has to be copied in one go; AGAIN, WAIT or FULL.
 int keyspace_stage_op(struct keyspace *keyspace, struct keyspace_op *op);
 void keyspace_stage_fini(struct keyspace *keyspace);
+
+// ---- keyspace_large.c ----
+
+/// Makes the next pages of a run without, *populated bytes of which have some; as many as take a
+/// fraction of a millisecond. False if the machine is full. Call with: not all of them are there.
+bool keyspace_run_populate(struct keyspace *keyspace, uint64_t run_offset, uint64_t value_bytes,
+			   uint64_t *populated);
+
+// ---- keyspace_intake.c ----
+
+/// Memory of large values that other clients are sending: of those some may be given up.
+static inline uint64_t keyspace_intakes_bytes(const struct keyspace *keyspace)
+{
+	const struct keyspace_slice *slice = keyspace->slice;
+	const struct keyspace_intake *own = slice != NULL ? slice->intake : NULL;
+	return keyspace->intake_bytes - (own != NULL ? own->bytes : 0);
+}
+
+/// If the op's value is what was received, wholly and where it stands: the op names that run, and
+/// holds it. False if not. Call with: keyspace->slice is set.
+bool keyspace_intake_takes(struct keyspace *keyspace, struct keyspace_op *op);
 
 // ---- keyspace_moment.c: what the writer tells those who read many keys, if there are any ----
 

@@ -1,8 +1,38 @@
 // SPDX-License-Identifier: MIT
 //
-// Large values outside of a command: bytes that a connection is still being sent stay, by a hold on
-// their run, when their key gets another value or goes.
+// Large values outside of a command: their pages, made as their bytes come; and bytes that a
+// connection is still being sent, which stay, by a hold on their run, when their key gets another
+// value or goes.
 #include "daemon/keyspace_internal.h"
+
+#define LARGE_POPULATE_BYTES (2u << 20) // pages made at once: one huge page
+#define LARGE_SMALL_PAGES_BYTES (256u << 10)
+
+// How much is populated next. Huge pages are made whole; up to the first and behind the last of
+// them, and where there are none, small ones by the share: 512 take two milliseconds.
+static uint64_t large_populate_bytes(const struct keyspace *keyspace, uint64_t from, uint64_t left)
+{
+	uint64_t step = LARGE_POPULATE_BYTES - from % LARGE_POPULATE_BYTES;
+	bool whole = keyspace->region->huge_pages && step == LARGE_POPULATE_BYTES;
+	if (whole && left >= step) {
+		return step;
+	}
+	step = step < left ? step : left;
+	return step < LARGE_SMALL_PAGES_BYTES ? step : LARGE_SMALL_PAGES_BYTES;
+}
+
+bool keyspace_run_populate(struct keyspace *keyspace, uint64_t run_offset, uint64_t value_bytes,
+			   uint64_t *populated)
+{
+	uint64_t from = run_offset + *populated;
+	uint64_t left = kvs_large_bytes(value_bytes) - *populated;
+	uint64_t step = large_populate_bytes(keyspace, from, left);
+	if (kvs_region_populate(keyspace->region, from, step) != 0) {
+		return false;
+	}
+	*populated += step;
+	return true;
+}
 
 bool keyspace_pin(struct keyspace *keyspace, const void *at, uint64_t *pin)
 {

@@ -303,7 +303,8 @@ static int room_clean(struct keyspace *keyspace, const struct room_wanted *wante
 static uint64_t room_most(const struct keyspace *keyspace)
 {
 	const struct kvs_large *large = &keyspace->large;
-	uint64_t leaving = large->leaving_bytes + large->orphaned_bytes;
+	uint64_t leaving = large->leaving_bytes + large->orphaned_bytes +
+			   keyspace_intakes_bytes(keyspace);
 	return ((uint64_t)kvs_log_segments_allowed(&keyspace->log)
 		<< keyspace->region->segment_shift) +
 	       (evict_may_help(keyspace) ? keyspace->region->large_bytes : leaving);
@@ -319,7 +320,7 @@ static bool room_comes(struct keyspace *keyspace, const struct room_wanted *want
 	bool coming = later || keyspace->limbo.count > 0 || keyspace->log.preparing_count > 0 ||
 		      unpersisted_bytes(keyspace) > 0 || keyspace->pending.count > 0 ||
 		      keyspace->large.orphaned_bytes > 0 || // who pins it does not for ever
-		      cleaner_finds(keyspace, percent);
+		      keyspace_intakes_bytes(keyspace) > 0 || cleaner_finds(keyspace, percent);
 	return coming && wanted->bytes + wanted->large_bytes < room_most(keyspace);
 }
 
@@ -421,8 +422,11 @@ int keyspace_admit(struct keyspace *keyspace, size_t bytes)
 	uint64_t record_max = keyspace->region->segment_bytes / 4 + KVS_KEY_BYTES_MAX +
 			      2 * sizeof(struct kvs_record);
 	if (largest > record_max) {
-		// Large values, or many small ones: space of either kind must be there.
-		large_bytes = kvs_large_bytes(bytes);
+		// Large values, or many small ones: space of either kind must be there. What was
+		// received where it stands has it.
+		const struct keyspace_slice *slice = keyspace->slice;
+		uint64_t there = slice && slice->intake ? slice->intake->done : 0;
+		large_bytes = bytes > there ? kvs_large_bytes(bytes - there) : 0;
 		largest = record_max;
 		log_bytes = largest;
 	}

@@ -9,10 +9,8 @@
 #include "daemon/keyspace_internal.h"
 #include "shm/crc32c.h"
 
-#define STAGE_CHUNK_BYTES (128u << 10)	// copied between two looks at the clock
-#define STAGE_POPULATE_BYTES (2u << 20) // pages made at once: one huge page
-#define STAGE_SMALL_PAGES_BYTES (256u << 10)
-#define STAGE_SMALL_BYTES 64u		// pieces as small as that are kept, whoever owns them
+#define STAGE_CHUNK_BYTES (128u << 10) // copied between two looks at the clock
+#define STAGE_SMALL_BYTES 64u	       // pieces as small as that are kept, whoever owns them
 #define STAGE_RESTARTS_MAX 64u // so often its value may change under a write; then in one go
 
 struct keyspace_stage {
@@ -185,30 +183,15 @@ static int stage_begin(struct keyspace *keyspace, struct keyspace_stage *stage,
 	return result;
 }
 
-// How much is populated next. Huge pages are made whole; up to the first and behind the last of
-// them, and where there are none, small ones by the share: 512 take two milliseconds.
-static uint64_t stage_populate_bytes(const struct keyspace *keyspace, uint64_t from, uint64_t left)
-{
-	uint64_t step = STAGE_POPULATE_BYTES - from % STAGE_POPULATE_BYTES;
-	bool whole = keyspace->region->huge_pages && step == STAGE_POPULATE_BYTES;
-	if (whole && left >= step) {
-		return step;
-	}
-	step = step < left ? step : left;
-	return step < STAGE_SMALL_PAGES_BYTES ? step : STAGE_SMALL_PAGES_BYTES;
-}
-
 // Copies the next bytes, at most up to the end of a piece. False if the machine is full.
 static bool stage_step(struct keyspace *keyspace, struct keyspace_stage *stage)
 {
 	uint64_t all = kvs_large_bytes(stage->bytes);
 	if (stage->populated < all && stage->populated < stage->done + STAGE_CHUNK_BYTES) {
-		uint64_t from = stage->run_offset + stage->populated;
-		uint64_t step = stage_populate_bytes(keyspace, from, all - stage->populated);
-		if (kvs_region_populate(keyspace->region, from, step) != 0) {
+		if (!keyspace_run_populate(keyspace, stage->run_offset, stage->bytes,
+					   &stage->populated)) {
 			return false;
 		}
-		stage->populated += step;
 		if (stage->populated < stage->done + STAGE_CHUNK_BYTES && stage->populated < all) {
 			return true; // the rest of the chunk needs the next ones, too
 		}
@@ -228,6 +211,7 @@ static bool stage_step(struct keyspace *keyspace, struct keyspace_stage *stage)
 	}
 	stage->crc = kvs_crc32c(stage->crc, to, bytes);
 	stage->done += bytes;
+	keyspace_counter_add(keyspace, KVS_COUNTER_large_copied_bytes, bytes);
 	return true;
 }
 

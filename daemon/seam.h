@@ -45,6 +45,7 @@ extern const struct seam seam_system;
 	X(reseed_published, "it has just become the one that serves")                         \
 	X(batch_half_published, "one entry of a batch is published, others not")                  \
 	X(batch_published, "all entries of a batch are published, applied_seq not yet moved")     \
+	X(value_arriving, "some bytes of a large value came, and no record names its run")        \
 	X(reply_queued, "a write is applied, its reply not yet sent")                             \
 	X(commit_before, "a transaction is filled, not yet committed")                            \
 	X(commit_after, "a transaction is committed, durable_seq not yet published")              \

@@ -19,6 +19,7 @@
 #include "daemon/readers.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
+#include "daemon/session_intake.h"
 #include "daemon/session_parts.h"
 #include "daemon/session_push.h"
 #include "daemon/session_refs.h"
@@ -52,6 +53,7 @@ struct session_shared *session_shared_create(struct kvd *kvd, struct listener *l
 	TAILQ_INIT(&shared->owners_throttled);
 	TAILQ_INIT(&shared->flights);
 	TAILQ_INIT(&shared->pinning);
+	TAILQ_INIT(&shared->intakes);
 	session_flight_set_limit(shared);
 	LIST_INIT(&shared->owners);
 	if (!session_set_limits(shared)) {
@@ -152,7 +154,8 @@ struct session *session_open(struct session_shared *shared, int fd)
 	session->slice = (struct keyspace_slice){ .owner = session->id,
 						  .until_ns = &session->until_ns,
 						  .memory = &session->input,
-						  .memory_bytes = &session->input_bytes };
+						  .memory_bytes = &session->input_bytes,
+						  .intake = &session->intake };
 	session->kvd = kvd;
 	session->shared = shared;
 	session->listener = shared->listener;
@@ -229,6 +232,7 @@ static void session_close(struct session *session)
 	}
 	session_hold_free(session);
 	session_multi_reset(session);
+	session_intake_end(session);
 	session_io_free(session);
 	session_request_free(shared, &session->partial);
 	session_parked_forget(session);
@@ -365,6 +369,7 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 	session_close_halves(shared, now_ns);
 	session_close_idle(shared, now_ns);
 	session_flight_turn(shared, now_ns);
+	session_intake_turn(shared, now_ns);
 	session_pins_turn(shared, now_ns);
 	tracking_turn(kvd);
 	session_tell(shared);

@@ -12,6 +12,7 @@
 #include <sys/queue.h>
 
 #include "daemon/keyspace.h"
+#include "daemon/keyspace_intake.h"
 #include "daemon/lookup.h"
 #include "daemon/loop.h"
 #include "daemon/persist.h"
@@ -168,7 +169,13 @@ struct session {
 	struct resp_request partial; // arguments of the half frame at input_start
 	size_t partial_bytes;	     // charged for them
 	uint32_t args_short;	     // of the request that runs: so many have the length of a key
-	struct resp_request parked;  // a long request that waits for memory; else empty
+	struct keyspace_intake intake; // of a value that is received where it will stand
+	TAILQ_ENTRY(session) intake_link;
+	size_t intake_charged;
+	uint64_t intake_due_ns; // when it will have come too slowly
+	bool intake_waits;	// the session is parked until there is room for it
+	bool intake_declined;	// this request's is buffered
+	struct resp_request parked; // one that waits and is not parsed again; else empty
 	size_t parked_bytes;	     // charged for it
 
 	char *output; // [output_sent, output_end) is to be sent

@@ -14,6 +14,7 @@
 
 #include "daemon/refuse.h"
 #include "daemon/seam.h"
+#include "daemon/session_intake.h"
 #include "daemon/session_parts.h"
 #include "daemon/session_push.h"
 #include "daemon/session_refs.h"
@@ -204,19 +205,14 @@ void session_input_trim(struct session *session)
 	session->input_end = used;
 }
 
-enum session_read_result session_read(struct session *session)
+enum session_read_result session_receive(struct session *session, void *at, size_t bytes,
+					 size_t *came)
 {
-	if (!session_input_room(session)) {
-		return SESSION_READ_NOTHING;
-	}
-	struct iovec piece = {
-		.iov_base = session->input + session->input_end,
-		.iov_len = session->input_bytes - session->input_end,
-	};
-	piece.iov_len = piece.iov_len < SESSION_IO_BYTES_MAX ? piece.iov_len : SESSION_IO_BYTES_MAX;
+	struct iovec piece = { .iov_base = at, .iov_len = bytes };
 	// No room for control data: the kernel drops descriptors that a client sends, and says so.
 	struct msghdr message = { .msg_iov = &piece, .msg_iovlen = 1 };
 	ssize_t n = session->kvd->seam->recvmsg(session->source.fd, &message, MSG_DONTWAIT);
+	*came = 0;
 	if (n < 0) {
 		if (errno == EINTR) {
 			return SESSION_READ_MORE; // it may not be told again
@@ -238,11 +234,28 @@ enum session_read_result session_read(struct session *session)
 		session->input_ended = true;
 		return SESSION_READ_NOTHING;
 	}
-	session->input_end += (size_t)n;
+	*came = (size_t)n;
 	session->active_ns = loop_now_ns(session->kvd->loop);
 	session_count_up(session->shared, KVS_COUNTER_input_bytes, (uint64_t)n);
 	// The end of the input is told once, and only a read that finds nothing else shows it.
-	return (size_t)n == piece.iov_len || session->shut ? SESSION_READ_MORE : SESSION_READ_SHORT;
+	return (size_t)n == bytes || session->shut ? SESSION_READ_MORE : SESSION_READ_SHORT;
+}
+
+enum session_read_result session_read(struct session *session)
+{
+	if (__builtin_expect(session_intake_is_due(session), 0) && session_intake_begin(session)) {
+		return session_intake_read(session);
+	}
+	if (session->dead || !session_input_room(session)) {
+		return SESSION_READ_NOTHING;
+	}
+	size_t bytes = session->input_bytes - session->input_end;
+	bytes = bytes < SESSION_IO_BYTES_MAX ? bytes : SESSION_IO_BYTES_MAX;
+	size_t came;
+	enum session_read_result result =
+		session_receive(session, session->input + session->input_end, bytes, &came);
+	session->input_end += came;
+	return result;
 }
 
 bool session_output_fits(struct session *session, size_t bytes)

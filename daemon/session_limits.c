@@ -12,6 +12,7 @@
 #include "daemon/refuse.h"
 #include "daemon/seam.h"
 #include "daemon/session_parts.h"
+#include "shm/map.h"
 
 bool session_set_limits(struct session_shared *shared)
 {
@@ -25,6 +26,7 @@ bool session_set_limits(struct session_shared *shared)
 		.args_max = KVS_COMMAND_ARGS_MAX,
 		.args_at_once = SESSION_PARSE_ARGS,
 	};
+	shared->intake_least = keyspace_map(shared->kvd->keyspace)->segment_bytes / 4;
 	// One request of the largest size must always be possible: for all, and for each uid.
 	uint64_t least = config_buffers_bytes_min(shared->limits.request_bytes_max);
 	uint64_t all = config->buffers_bytes_max;

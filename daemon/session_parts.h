@@ -87,6 +87,9 @@ struct session_shared {
 	struct session_list pushed;
 	struct session_list soft;
 	struct session_list pinning; // replies to them pin values, see session_pins.h
+	struct session_list intakes; // large values come to them, see session_intake.h
+	uint64_t intake_bytes;	     // of all of those
+	size_t intake_least;	     // shorter than that is no large value
 	struct session_list leaving; // cut off, with a last word on its way
 	struct lookup by_id;
 	struct reclaim reclaim; // large buffers on their way back
@@ -147,6 +150,9 @@ enum session_read_result {
 /// One read from the socket behind what is buffered, into a buffer that is large enough for
 /// input_wanted.
 enum session_read_result session_read(struct session *session);
+/// One read of up to `bytes` to `at`; *came tells how many came.
+enum session_read_result session_receive(struct session *session, void *at, size_t bytes,
+					 size_t *came);
 /// Gives back the input buffer, or the part of it that the rest does not need.
 void session_input_trim(struct session *session);
 /// Gives a buffer of `bytes` back that was taken for the session, NULL is fine.

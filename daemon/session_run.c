@@ -9,6 +9,7 @@
 #include "daemon/refuse.h"
 #include "daemon/reply.h"
 #include "daemon/seam.h"
+#include "daemon/session_intake.h"
 #include "daemon/session_parts.h"
 
 #define SESSION_ARGS_KEPT_MAX 1024u
@@ -128,6 +129,13 @@ static unsigned session_parse_window(struct session *session, enum resp_result *
 	size_t at = session->input_start;
 	unsigned n = 0;
 	*ending = RESP_COMPLETE;
+	if (__builtin_expect(session->parked.argc > 0, 0)) {
+		*parsed = shared->window_ends[0] = at + session->parked.consumed;
+		resp_request_free(&window[0]);
+		session_swap(&window[0], &session->parked);
+		session_parked_forget(session);
+		return 1;
+	}
 	if (session->parse.args_expected != 0) {
 		session_swap(&window[0], &session->partial);
 	}
@@ -173,18 +181,24 @@ static void session_prefetch(struct session *session, unsigned n)
 	}
 }
 
-/// Its next command, which ends at `input_end`, waits for memory. A long one keeps its arguments
-/// until it is tried again: to parse it takes turns.
-static void session_park(struct session *session, struct resp_request *request, size_t input_end)
+/// Its next command, which ends at `input_end`, is to be tried again. A long one keeps its
+/// arguments until then, for to parse it takes turns, and so does one with a value that is not in
+/// the input.
+static void session_keep(struct session *session, struct resp_request *request, size_t input_end)
 {
-	struct session_shared *shared = session->shared;
-	if (request && request->argc > SESSION_ARGS_KEPT_MAX) {
+	if (request->argc > SESSION_ARGS_KEPT_MAX || session->intake.run_offset != 0) {
 		size_t bytes = request->argv_capacity * sizeof(*request->argv);
 		session->input_start = input_end - request->consumed; // behind empty lines
 		session->parked = *request;
 		*request = (struct resp_request){ 0 };
 		session->parked_bytes = session_charge(session, bytes) ? bytes : 0;
 	}
+}
+
+/// It waits for memory.
+static void session_park(struct session *session)
+{
+	struct session_shared *shared = session->shared;
 	session->parked_since_ns = loop_now_ns(session->kvd->loop);
 	// What waits for its commit pins memory: under lazy, too, the commit is wanted now.
 	shared->request_seq = keyspace_last_seq(session->kvd->keyspace);
@@ -205,11 +219,17 @@ static bool session_run_window(struct session *session, unsigned n, uint64_t unt
 		if (__builtin_expect(outcome != COMMAND_DONE, 0)) {
 			if (outcome == COMMAND_AGAIN) {
 				session_task_keep(session, &window[i], ends[i]);
-			} else if (outcome == COMMAND_PARK) {
-				session_park(session, &window[i], ends[i]);
+			} else {
+				if (i > 0) {
+					session_intake_end(session); // it came with the first
+				}
+				session_keep(session, &window[i], ends[i]);
+			}
+			if (outcome == COMMAND_PARK) {
+				session_park(session);
 			} else if (outcome == COMMAND_POSTPONE) {
 				session_postpone(session);
-			} else {
+			} else if (outcome == COMMAND_THROTTLE) {
 				session_throttle(session);
 			}
 			session_unparse(session);
@@ -238,6 +258,15 @@ static bool session_run_window(struct session *session, unsigned n, uint64_t unt
 	return true;
 }
 
+/// A value that was received where it stands came with the first request that ran just now, which
+/// is over unless it was kept.
+static void session_intake_settle(struct session *session)
+{
+	if (session->parked.argc == 0 && !session->task) {
+		session_intake_end(session);
+	}
+}
+
 /// One window. RESP_MORE: no whole request is left in the input.
 static enum resp_result session_step(struct session *session, uint64_t until_ns)
 {
@@ -247,7 +276,14 @@ static enum resp_result session_step(struct session *session, uint64_t until_ns)
 	if (n > 1) {
 		session_prefetch(session, n);
 	}
-	if (n > 0 && !session_run_window(session, n, until_ns)) {
+	bool all = n == 0 || session_run_window(session, n, until_ns);
+	if (n > 0) {
+		session->intake_declined = false;
+		if (__builtin_expect(session->intake.run_offset != 0, 0)) {
+			session_intake_settle(session);
+		}
+	}
+	if (!all) {
 		return RESP_COMPLETE;
 	}
 	// Empty lines count into `parsed` only: nothing between the requests is left out.
@@ -327,9 +363,17 @@ static bool session_go_on(struct session *session)
 	enum command_outcome outcome = command_continue(session);
 	session_settle_command(session, outcome, seq_before);
 	if (outcome == COMMAND_PARK) {
-		session_park(session, NULL, 0); // it begins anew when there is room
+		session_park(session); // it begins anew when there is room
 	} else if (outcome == COMMAND_DONE) {
 		session->input_start = input_end;
+	}
+	if (__builtin_expect(session->intake.run_offset != 0, 0) && outcome != COMMAND_AGAIN) {
+		if (outcome == COMMAND_PARK) {
+			// What stores such a value does not copy it, so it takes no slices; if one
+			// did, its request could not be parsed anew.
+			session_kill(session, "its request is lost");
+		}
+		session_intake_end(session);
 	}
 	return outcome != COMMAND_AGAIN;
 }
@@ -406,6 +450,9 @@ void session_parked_forget(struct session *session)
 
 bool session_unpark(struct session *session, uint64_t now_ns)
 {
+	if (session->intake_waits) {
+		return session_intake_retry(session, now_ns);
+	}
 	uint64_t wait_ns = session->kvd->config.write_wait_ms * UINT64_C(1000000);
 	session->no_wait = now_ns - session->parked_since_ns >= wait_ns;
 	struct resp_request *request = session_parked(session);
@@ -424,7 +471,9 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 	if (outcome == COMMAND_THROTTLE) {
 		session->no_wait = false;
 		session_set_parked(session, false);
-		session_parked_forget(session);
+		if (session->intake.run_offset == 0) {
+			session_parked_forget(session);
+		}
 		session_throttle(session); // its user has used up what it may write meanwhile
 		return true;
 	}
@@ -441,6 +490,7 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 		session_task_keep(session, request, input_end);
 	} else {
 		session->input_start = input_end;
+		session_intake_end(session);
 	}
 	session_parked_forget(session);
 	session_set_parked(session, false);

@@ -352,6 +352,39 @@ static enum resp_result resp_parse_head(struct resp_request_state *state, const 
 	return RESP_COMPLETE;
 }
 
+// Takes the awaited argument whose body is not in the input: only what ends it is awaited there.
+static enum resp_result resp_take_elsewhere(struct resp_request_state *state, size_t bytes,
+					    struct resp_request *request)
+{
+	if (bytes - state->offset < 2) {
+		request->wanted = state->offset + 2;
+		return RESP_MORE;
+	}
+	if (!resp_argv_reserve(request, state->args_done + 1)) {
+		return resp_fail(request, "out of memory");
+	}
+	request->argv[state->args_done].data = state->elsewhere;
+	request->argv[state->args_done].bytes = state->bulk_bytes;
+	state->args_done++;
+	state->bulk_known = false;
+	state->elsewhere = NULL;
+	state->offset += 2;
+	return RESP_COMPLETE;
+}
+
+// So many arguments were looked at, up to `at`: the others in another call.
+static enum resp_result resp_cut(struct resp_request_state *state, struct resp_request *request,
+				 uint32_t end, size_t at)
+{
+	uint32_t i = request->args_short;
+	while (i < end && request->argv[i].bytes - 1 < KVS_KEY_BYTES_MAX) {
+		i++;
+	}
+	request->args_short = i;
+	state->offset = at;
+	return RESP_CUT;
+}
+
 enum resp_result resp_parse_request(struct resp_request_state *state, const char *input,
 				    size_t bytes, const struct resp_limits *limits,
 				    struct resp_request *request)
@@ -370,6 +403,11 @@ enum resp_result resp_parse_request(struct resp_request_state *state, const char
 			return resp_parse_inline(state, input, bytes, limits, request);
 		}
 		enum resp_result result = resp_parse_head(state, input, bytes, limits, request);
+		if (result != RESP_COMPLETE) {
+			return result;
+		}
+	} else if (state->elsewhere != NULL) {
+		enum resp_result result = resp_take_elsewhere(state, bytes, request);
 		if (result != RESP_COMPLETE) {
 			return result;
 		}
@@ -412,13 +450,7 @@ enum resp_result resp_parse_request(struct resp_request_state *state, const char
 		at += length + 2;
 	}
 	if (__builtin_expect(end < state->args_expected, 0)) {
-		uint32_t i = request->args_short;
-		while (i < end && request->argv[i].bytes - 1 < KVS_KEY_BYTES_MAX) {
-			i++;
-		}
-		request->args_short = i;
-		state->offset = at;
-		return RESP_CUT;
+		return resp_cut(state, request, end, at);
 	}
 	request->argc = state->args_done;
 	request->consumed = at;
@@ -431,8 +463,15 @@ void resp_request_moved(const struct resp_request_state *state, struct resp_requ
 {
 	for (uint32_t i = 0; i < state->args_done && !state->dropping && from != to; i++) {
 		size_t offset = (uintptr_t)request->argv[i].data - (uintptr_t)from;
-		request->argv[i].data = to + offset;
+		if (offset < state->offset) { // else it is elsewhere
+			request->argv[i].data = to + offset;
+		}
 	}
+}
+
+void resp_request_elsewhere(struct resp_request_state *state, const char *body)
+{
+	state->elsewhere = body;
 }
 
 void resp_request_free(struct resp_request *request)

@@ -38,6 +38,7 @@ struct resp_request_state {
 	size_t bulk_bytes;
 	bool bulk_known;
 	bool dropping; // the request is over a limit: the rest of it is consumed as it comes
+	const char *elsewhere; // the body of that argument, all of it, is here, not in the input
 };
 
 /// Limits are checked before anything is kept. A request over bulk_bytes_max or request_bytes_max
@@ -84,6 +85,12 @@ enum resp_result resp_parse_request(struct resp_request_state *state, const char
 /// address is accessed.
 void resp_request_moved(const struct resp_request_state *state, struct resp_request *request,
 			const char *from, const char *to);
+
+/// The body of the argument that is awaited, state->bulk_bytes of it, was received at `body`: in
+/// the input its line is followed by the end of the body. It stays where it is when the input
+/// moves.
+/// Call with: state->bulk_known, not dropping, nothing of the body left in the input.
+void resp_request_elsewhere(struct resp_request_state *state, const char *body);
 
 /// Frees what a request has allocated and zeroes it.
 void resp_request_free(struct resp_request *request);

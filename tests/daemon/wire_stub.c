@@ -281,9 +281,8 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 		reply_status(session, "PONG");
 	} else if (stub_is(argv, "ECHO") && argc == 2) {
 		reply_bulk(session, argv[1].data, argv[1].bytes);
-	} else if (stub_is(argv, "SET") && argc == 3) {
-		stub.last_seq++;
-		reply_ok(session);
+	} else if ((stub_is(argv, "SET") && argc == 3) || (stub_is(argv, "MSET") && argc == 5)) {
+		return stub_set(session, argv, argc);
 	} else if (stub_is(argv, "BIG") && argc == 2) {
 		stub_big(session, &argv[1]);
 	} else if (stub_is(argv, "REF") && argc == 2) {

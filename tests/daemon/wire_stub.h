@@ -3,12 +3,13 @@
 // Sessions without a database: a loop, real sessions over socket pairs, a clock that only moves
 // when told to, and a dispatcher with a handful of commands that write nothing but a sequence
 // number. Commands of the stub (case-sensitive): PING, ECHO x, BIG n (a bulk of n bytes), SET k v
-// (a write), SLOW (takes 100 µs), LONG (takes 20 ms), PARK (a write that needs memory), SYNC, QUIT,
-// FDS (sends three descriptors), REF n (a bulk of n bytes that can be pinned), WREF n (the same by
-// a write), CUT n (an array of n integers, each in a turn of its own), WCUT n (the same by a write
-// that needs memory), ATTACH [PAGE] (if kvd.readers is set).
+// and MSET k v k v (writes), SLOW (takes 100 µs), LONG (takes 20 ms), PARK (a write that needs
+// memory), SYNC, QUIT, FDS (sends three descriptors), REF n (a bulk of n bytes that can be pinned),
+// WREF n (the same by a write), CUT n (an array of n integers, each in a turn of its own), WCUT n
+// (the same by a write that needs memory), ATTACH [PAGE] (if kvd.readers is set).
 #pragma once
 
+#include "daemon/command.h"
 #include "daemon/kvd.h"
 #include "daemon/pubsub.h"
 #include "daemon/session.h"
@@ -31,6 +32,14 @@ struct stub {
 	uint64_t orphaned; // what each of them keeps, 0 = nothing
 	uint64_t cuts;	   // CUT stopped so often
 	uint64_t states;   // that CUT and WCUT keep now
+	enum command_outcome set_outcome; // what SET and MSET answer instead of being done
+	uint32_t set_crc; // of the values of the last one that was
+	bool set_arrived; // the first of them stood in stub_arrived
+	bool intakes; // large values of SET and MSET are received in stub_arrived
+	int intake_result; // unless this is not KEYSPACE_OK
+	bool machine_full; // it has no pages for them
+	unsigned intakes_asked;
+	unsigned intakes_open;
 	unsigned long epoll_calls;
 	int epoll_timeout_ms; // of the last call
 	struct kvd kvd;
@@ -42,6 +51,14 @@ extern struct stub stub;
 /// A large value that can be pinned; its bytes are made by stub_start().
 #define STUB_LARGE_BYTES 3000000u
 extern unsigned char stub_large[STUB_LARGE_BYTES];
+
+/// Where a large value is received, one at a time, if stub.intakes; those of more bytes than the
+/// first are large ones, and so many at most are received at a time.
+#define STUB_INTAKE_LEAST 50000u
+#define STUB_INTAKE_STEP 10000u
+extern unsigned char stub_arrived[STUB_LARGE_BYTES];
+/// SET and MSET.
+enum command_outcome stub_set(struct session *session, const struct resp_arg *argv, uint32_t argc);
 
 /// Loop and sessions, no listener. `policy` is the server's.
 void stub_start(enum persist_policy policy);

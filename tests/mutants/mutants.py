@@ -5,12 +5,13 @@
 from mutant import Lost, Mutant
 from mutants_cold import COLD
 from mutants_evict import EVICT
+from mutants_large import LARGE
 from mutants_memory import MEMORY
 from mutants_table import TABLE
 
 __all__ = ['Lost', 'MUTANTS', 'Mutant']
 
-MUTANTS = MEMORY + TABLE + COLD + EVICT + [
+MUTANTS = MEMORY + TABLE + COLD + EVICT + LARGE + [
     Mutant('no-barrier', 'a scan without its membarrier', 'shm/epoch_scan.c',
            [('return epoch_membarrier(MEMBARRIER_CMD_GLOBAL_EXPEDITED) == 0;', 'return true;')],
            ['tests/shm/test_epoch_scan'], quick=True),

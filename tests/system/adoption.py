@@ -20,7 +20,7 @@ from kvdtest import KvdFailed, ReplyError, Tap, seed  # noqa: E402
 SMALL = ('--memory', '24MiB', '--segment', '256KiB', '--lazy-interval', '20ms')
 POINTS = ('record_written', 'entry_published', 'batch_half_published', 'batch_published',
           'reply_queued', 'commit_before', 'commit_after', 'durable_published', 'cleaner_copied',
-          'flush_published')
+          'flush_published', 'value_arriving')
 ADOPTING = ('adoption_applied', 'adoption_redone', 'adoption_begun')
 OFTEN = ('record_written', 'entry_published', 'batch_half_published', 'batch_published',
          'reply_queued')
