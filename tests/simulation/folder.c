@@ -6,6 +6,8 @@
 
 #include "daemon/folder_watch.h"
 #include "daemon/storage/datadir.h"
+#include "daemon/storage/probe.h"
+#include "daemon/storage/store.h"
 
 struct datadir {
 	int fd;
@@ -61,4 +63,13 @@ void datadir_leaving(struct datadir *folder)
 void datadir_release(struct datadir *folder)
 {
 	(void)close(folder->fd);
+}
+
+// The real one runs the program that it is in once more, for a look at the store: this one.
+int store_probe(const char *dir, char *why, size_t why_bytes)
+{
+	(void)dir;
+	(void)why;
+	(void)why_bytes;
+	return STORE_OK;
 }

@@ -145,8 +145,13 @@ static void add(struct outcome *sum, const struct outcome *one)
 	sum->plans += one->plans;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	if (argc > 1) {
+		// Not the child of a kvd that runs itself: each would begin all seeds anew.
+		(void)fprintf(stderr, "%s: no arguments: %s\n", argv[0], argv[1]);
+		return 2;
+	}
 	const char *one = getenv("KVD_SIM_ONE");
 	if (one != NULL) {
 		return run_one(one);
