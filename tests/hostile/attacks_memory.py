@@ -4,11 +4,13 @@
 # announces there, and kvd's process.
 import ctypes
 import fcntl
+import json
 import mmap
 import os
 import resource
 import signal
 import threading
+import time
 
 from attacker import FOREIGN, PAGE, Attachment, ReplyError, attack, call, libc
 
@@ -19,6 +21,7 @@ MADV_REMOVE = 9
 FUTEX_WAIT, FUTEX_WAKE, FUTEX_CMP_REQUEUE = 0, 1, 4
 SLOTS = 31
 BIG = b'x' * (256 << 10)
+STRAYS = 8 << 20
 
 
 def protect(fd):
@@ -83,6 +86,32 @@ def write_region(a):
         a.refused(f'open DIR/{name}', os.open, path, os.O_RDWR, errors=(*FOREIGN, 21))
         a.refused(f'rename DIR/{name}', os.rename, path, path + '.mine')
     a.refused('remove the socket', os.unlink, a.target['socket'])
+    attachment.close()
+
+
+def strays(connection):
+    return json.loads(connection.command('KVD.STATS'))['counters']['memory_strays_bytes']
+
+
+@attack('fill the region by reading its holes', counters=('memory_strays_bytes',))
+def fill_holes(a):
+    """The kernel puts an empty page where a map is read and the file has none. kvd counts pages."""
+    attachment = a.attach()
+    client = a.connect()
+    size = os.fstat(attachment.region).st_size
+    at, filled, before = 0, 0, strays(client)
+    with mmap.mmap(attachment.region, size, mmap.MAP_SHARED, mmap.PROT_READ) as region:
+        while filled < STRAYS and at < size:
+            at = os.lseek(attachment.region, at, os.SEEK_HOLE)
+            for page in range(at, min(at + (1 << 20), size), PAGE):
+                filled += PAGE * (region[page] == 0)
+                a.tried += 1
+            at += 3 << 20
+    a.say(f'{filled} bytes filled')
+    for _ in range(1200):  # kvd looks each ten seconds
+        if strays(client) >= before + filled // 2:
+            break
+        time.sleep(0.05)
     attachment.close()
 
 
