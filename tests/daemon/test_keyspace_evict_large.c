@@ -237,6 +237,84 @@ static void test_none(bool protected)
 	fixture_close(&f);
 }
 
+// No commit comes: what waits for one is bounded, and removals do not add to it.
+static void test_queue(void)
+{
+	struct fixture f;
+	unsigned beyond = 0;
+	fixture_open(&f, true, 37);
+	ok(keyspace_set_eviction(f.keyspace, &allkeys), "evict");
+	for (unsigned i = 0; i < 30000; i++) {
+		(void)set_one(&f, "key:", i, 500);
+	}
+	uint64_t before = evicted_of(&f);
+	for (unsigned i = 0; i < 20000; i++) {
+		bool full = keyspace_waits_for_store(f.keyspace);
+		uint64_t evicted = evicted_of(&f);
+		if (keyspace_admit(f.keyspace, 500) == KEYSPACE_OK) {
+			(void)try_set(&f, "more:", i, 500);
+		}
+		cleaner_turn(f.keyspace, fixture_monotonic_ns());
+		beyond += full && evicted_of(&f) > evicted;
+	}
+	ok(evicted_of(&f) > before && keyspace_waits_for_store(f.keyspace),
+	   "keys go until the queue is full");
+	ok_u64(beyond, 0, "G: and none any more");
+	ok_int(set_one(&f, "more:", 0, 500), KEYSPACE_OK, "with the next commit they do");
+	fixture_close(&f);
+}
+
+// A reader keeps what was evicted for a bound that falls: no more goes for that.
+static void test_bound_waits(void)
+{
+	struct fixture f;
+	static struct kvs_reader_page page;
+	int owner = 0;
+	memset(&page, 0, sizeof(page));
+	fixture_open(&f, false, 38);
+	ok(kvs_epoch_add(&f.epochs, &page, &owner) != NULL, "a reader");
+	f.keyspace->block_on_stuck = true;
+	for (unsigned i = 0; i < 12000; i++) {
+		(void)set_one(&f, "key:", i, 500);
+	}
+	uint64_t keys = keyspace_count(f.keyspace);
+	ok(keyspace_set_eviction(f.keyspace, &allkeys), "evict");
+	(void)kvs_epoch_enter(&page.slot[0], &f.region.header->hot, true);
+	keyspace_set_memory(f.keyspace, FIXTURE_MEMORY_BYTES / 8 * 7);
+	for (unsigned i = 0; i < 3000; i++) {
+		cleaner_turn(f.keyspace, fixture_monotonic_ns());
+	}
+	ok(evicted_of(&f) > 0 && evicted_of(&f) < keys / 2, "G: %llu of %llu keys go for an eighth",
+	   (unsigned long long)evicted_of(&f), (unsigned long long)keys);
+	fixture_close(&f);
+}
+
+// Everything is read between two looks at it: something goes all the same.
+static void test_all_warm(void)
+{
+	struct fixture f;
+	unsigned count = 0, waited = 0;
+	fixture_open(&f, false, 39);
+	ok(keyspace_set_eviction(f.keyspace, &allkeys), "evict");
+	const struct heat *heat = &f.keyspace->evict.heat;
+	while (!cleaner_is_short(f.keyspace) && try_set(&f, "key:", count, 500) == KEYSPACE_OK) {
+		count++;
+	}
+	for (unsigned i = 0; i < 1000 && waited < 5000; i++) {
+		memset(heat->counts, 0xff, heat->counts_bytes);
+		if (try_set(&f, "key:", count, 500) == KEYSPACE_OK) {
+			count++;
+		} else {
+			waited++;
+			i--;
+		}
+		cleaner_turn(f.keyspace, fixture_monotonic_ns());
+	}
+	ok(waited < 5000 && evicted_of(&f) > 100, "G: a cache of warm keys takes new ones: %u",
+	   count);
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	test_all_large(false);
@@ -249,5 +327,8 @@ int main(void)
 	test_barren_ends();
 	test_none(false);
 	test_none(true);
+	test_queue();
+	test_bound_waits();
+	test_all_warm();
 	return tap_done();
 }

@@ -44,4 +44,12 @@ EVICT = [
            'daemon/readers_sample.c',
            [('if (batch->seam->monotonic_ns() >= batch->until_ns) {', 'if (false) {')],
            ['tests/daemon/test_readers_sample'], quick=True),
+    Mutant('evict-queue', 'removals fill the queue for the disk', 'daemon/keyspace_evict.c',
+           [('&& !keyspace_waits_for_store(keyspace) &&', '&&')],
+           ['tests/daemon/test_keyspace_evict_large'], quick=True),
+    Mutant('evict-bound', 'for a bound that falls keys go until memory is free, not coming',
+           'daemon/keyspace_resize.c',
+           [('uint64_t coming = cleaner_segments_coming(keyspace) +',
+             'uint64_t coming = kvs_log_segments_free(&keyspace->log) +')],
+           ['tests/daemon/test_keyspace_evict_large'], quick=True),
 ]
