@@ -11,8 +11,8 @@
 // Of what became durable so much is worked off at a time: that long, looked at every few items, but
 // a share of all that wait in any case.
 #define FOLLOW_NS 200000u
-#define FOLLOW_ITEMS 256u
-#define FOLLOW_TURNS 256u
+#define FOLLOW_ITEMS 64u
+#define FOLLOW_TURNS 1024u // a million removals: a thousand in one go
 #define FOLLOW_AHEAD 4u
 
 // A removal is durable: its entry may leave the table, and its record is dead.
