@@ -80,6 +80,8 @@ static bool settle_record(struct keyspace *keyspace, const struct kvs_record_vie
 		}
 	}
 	if (move_record(keyspace, view, hash, offset, slot)) {
+		bool is_stub = keyspace->evict.judging && kind == KVS_ENTRY_STUB;
+		keyspace->evict.stub_bytes += is_stub ? view->record_bytes : 0;
 		return true;
 	}
 	// However warm: what is read least has to make room for the rest.

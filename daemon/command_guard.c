@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "daemon/keyspace.h"
+#include "daemon/keyspace_cold.h"
 #include "daemon/refuse.h"
 #include "daemon/session_guard.h"
 
@@ -145,6 +146,16 @@ static void guard_memory_text(struct kvd *kvd, char *text, size_t text_bytes)
 			       "%llu bytes are kept by replies that clients do not read (kvctl "
 			       "clients), or raise memory",
 			       (unsigned long long)replies);
+	} else if (config->when_full == CONFIG_WHEN_FULL_SPILL) {
+		(void)snprintf(text, text_bytes,
+			       "all %llu bytes are in use, though %llu of %llu values are in the "
+			       "store alone: for what has to stay, remove keys, or %s",
+			       (unsigned long long)config_memory_bytes(config),
+			       (unsigned long long)keyspace_count_stubs(keyspace),
+			       (unsigned long long)keyspace_count(keyspace),
+			       config_memory_bytes(config) < config->memory_max_bytes
+				       ? "raise maxmemory (CONFIG SET maxmemory)"
+				       : "start kvd with more memory");
 	} else {
 		(void)snprintf(text, text_bytes,
 			       "all %llu bytes are in use: remove keys, let them expire, or %s",

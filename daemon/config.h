@@ -28,7 +28,11 @@ struct config {
 };
 
 /// Values of when-full, and of maxmemory-policy.
-enum config_when_full { CONFIG_WHEN_FULL_REJECT, CONFIG_WHEN_FULL_EVICT };
+enum config_when_full {
+	CONFIG_WHEN_FULL_REJECT,
+	CONFIG_WHEN_FULL_EVICT,
+	CONFIG_WHEN_FULL_SPILL, // no name of an option yet: sessions cannot wait for a value
+};
 #define CONFIG_POLICY_ALLKEYS 4u // the first of them, behind the volatile ones
 #define CONFIG_POLICY_NONE 7u
 

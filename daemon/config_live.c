@@ -120,8 +120,12 @@ static void live_follow_policy(struct config_change *change)
 	struct config *config = &change->config;
 	size_t index;
 	if (live_is_set(change, offsetof(struct config, maxmemory_policy), &index)) {
+		// Where values are spilled no key goes either, which is what it asks for.
+		unsigned none = config->when_full == CONFIG_WHEN_FULL_SPILL
+					? CONFIG_WHEN_FULL_SPILL
+					: CONFIG_WHEN_FULL_REJECT;
 		config->when_full = config->maxmemory_policy == CONFIG_POLICY_NONE
-					    ? CONFIG_WHEN_FULL_REJECT
+					    ? none
 					    : CONFIG_WHEN_FULL_EVICT;
 	} else if (live_is_set(change, offsetof(struct config, when_full), &index)) {
 		bool evicts = config->when_full == CONFIG_WHEN_FULL_EVICT;
@@ -152,9 +156,9 @@ static bool live_check_memory(const struct kvd *kvd, const struct config_change 
 			return false;
 		}
 	}
-	// Where any key may go, keys go for it.
+	// Where any key may go, or its value, they go for it.
 	bool stays = change->config.maxmemory_policy < CONFIG_POLICY_ALLKEYS ||
-		     change->config.when_full != CONFIG_WHEN_FULL_EVICT;
+		     change->config.when_full == CONFIG_WHEN_FULL_REJECT;
 	uint64_t least_bytes =
 		bytes < present_bytes && stays ? keyspace_memory_least(kvd->keyspace) : 0;
 	if (bytes < least_bytes) {
@@ -198,7 +202,8 @@ void config_live_eviction(struct kvd *kvd)
 {
 	const struct config *config = &kvd->config;
 	const struct keyspace_eviction how = {
-		.on = config->when_full == CONFIG_WHEN_FULL_EVICT,
+		.on = config->when_full != CONFIG_WHEN_FULL_REJECT,
+		.spills = config->when_full == CONFIG_WHEN_FULL_SPILL,
 		.volatile_only = config->maxmemory_policy < CONFIG_POLICY_ALLKEYS,
 		.never = config->evict_never,
 	};

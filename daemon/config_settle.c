@@ -167,13 +167,19 @@ static bool maxmemory_settle(struct settle *s)
 }
 
 // Two names for one thing: a policy that evicts says so, and so does when-full.
-static void policy_settle(struct config *config)
+static bool policy_settle(struct settle *s)
 {
+	struct config *config = s->config;
+	if (config->when_full == CONFIG_WHEN_FULL_SPILL && config->persist_policy == 0) {
+		return refuse(s, "when-full: spill needs a store, and persist is memory: choose "
+				 "reject or evict, or another policy");
+	}
 	if (config->maxmemory_policy != CONFIG_POLICY_NONE) {
 		config->when_full = CONFIG_WHEN_FULL_EVICT;
 	} else if (config->when_full == CONFIG_WHEN_FULL_EVICT) {
 		config->maxmemory_policy = CONFIG_POLICY_ALLKEYS;
 	}
+	return true;
 }
 
 static bool buffers_settle(struct settle *s)
@@ -272,9 +278,8 @@ bool config_settle(struct config *config, const struct config_chosen *chosen, ch
 		.error_bytes = error_bytes,
 		.no_memory = no_memory,
 	};
-	policy_settle(config);
-	return socket_settle(&s) && memory_settle(&s) && buffers_settle(&s) && segment_settle(&s) &&
-	       maxmemory_settle(&s) && revoke_settle(&s) && access_settle(&s);
+	return policy_settle(&s) && socket_settle(&s) && memory_settle(&s) && buffers_settle(&s) &&
+	       segment_settle(&s) && maxmemory_settle(&s) && revoke_settle(&s) && access_settle(&s);
 }
 
 bool config_settle_running(struct config *config, char *error, size_t error_bytes)

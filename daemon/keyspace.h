@@ -153,6 +153,7 @@ void keyspace_listen(struct keyspace *keyspace, keyspace_ended *ended, void *con
 /// What is done when memory is full.
 struct keyspace_eviction {
 	bool on; // the keys that are read least go; else writes are refused
+	bool spills; // their values do, and are in the store alone from then on
 	bool volatile_only; // only keys with a time to live go
 	const char *never; // prefixes of keys that never go, with spaces between them; copied
 };

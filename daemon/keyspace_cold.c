@@ -23,6 +23,11 @@
 #include "daemon/keyspace_internal.h"
 #include "shm/crc32c.h"
 
+// Of a segment: so much is to leave memory and has no place, then all of the store is looked
+// through; not more often than this.
+#define UNPLACED_SHARE 4u
+#define UNPLACED_INTERVAL_NS UINT64_C(1000000000)
+
 void keyspace_set_judged(struct keyspace *keyspace, const uint64_t *judged)
 {
 	keyspace->judged = judged;
@@ -63,7 +68,7 @@ static enum keyspace_cold_result may_spill(const struct keyspace *keyspace,
 		return KEYSPACE_COLD_OTHER;
 	}
 	// Nor has a backup passed it by then, which follows the log with the persister.
-	if (view->seq > keyspace->durable_seen) {
+	if (view->seq > keyspace->durable_seen && !keyspace->recover_spills) {
 		return KEYSPACE_COLD_UNDURABLE;
 	}
 	int has_expiry = (view->flags & KVS_RECORD_EXPIRY) != 0;
@@ -85,6 +90,13 @@ static void recount(struct keyspace *keyspace, const struct kvs_hit *hit, uint64
 	expire_moved(keyspace, offset, hit->view.expiry_ms);
 }
 
+// What a value takes: its record, and its run.
+static uint64_t memory_bytes(const struct kvs_record_view *view)
+{
+	bool large = (view->flags & KVS_RECORD_LARGE) != 0;
+	return view->record_bytes + (large ? kvs_large_bytes(view->value_bytes) : UINT64_C(0));
+}
+
 static void free_run(struct keyspace *keyspace, const struct kvs_hit *hit)
 {
 	if ((hit->view.flags & KVS_RECORD_LARGE) == 0) {
@@ -97,39 +109,102 @@ static void free_run(struct keyspace *keyspace, const struct kvs_hit *hit)
 	}
 }
 
-enum keyspace_cold_result keyspace_spill(struct keyspace *keyspace, const void *key,
-					 size_t key_bytes)
+// Puts a stub into the place of what `hit` is.
+static enum keyspace_cold_result leave_stub(struct keyspace *keyspace, const struct kvs_hit *hit,
+					    uint64_t hash)
 {
-	uint64_t hash;
 	uint64_t to;
-	struct kvs_hit hit;
-	if (!find(keyspace, key, key_bytes, &hash, &hit)) {
-		return KEYSPACE_COLD_OTHER;
-	}
-	enum keyspace_cold_result may = may_spill(keyspace, &hit);
+	enum keyspace_cold_result may = may_spill(keyspace, hit);
 	if (may != KEYSPACE_COLD_DONE) {
 		return may;
 	}
-	uint64_t place = kvs_load_relaxed(&hit.view.record->place); // as in may_spill()
-	uint32_t bytes = kvs_record_stub_bytes(hit.view.key_bytes, hit.view.expiry_ms != 0);
-	void *at = kvs_log_append_survivor(&keyspace->log, bytes, hit.view.seq, &to);
+	uint64_t place = kvs_load_relaxed(&hit->view.record->place); // as in may_spill()
+	uint32_t bytes = kvs_record_stub_bytes(hit->view.key_bytes, hit->view.expiry_ms != 0);
+	void *at = kvs_log_append_survivor(&keyspace->log, bytes, hit->view.seq, &to);
 	if (at == NULL) {
 		return KEYSPACE_COLD_NO_ROOM;
 	}
-	(void)kvs_record_write_stub(at, &hit.view, place);
-	kvs_table_replace(&keyspace->table, hash, hit.slot,
+	(void)kvs_record_write_stub(at, &hit->view, place);
+	kvs_table_replace(&keyspace->table, hash, hit->slot,
 			  kvs_entry_make(hash, KVS_ENTRY_STUB, bytes, to));
 	SEAM_CRASH(stub_published);
 	kvs_fence_full(); // partner: the persister's, behind its word
 	if (!place_holds(keyspace, place)) {
 		// It may have been seen as a value. Nothing has happened but that.
-		kvs_table_replace(&keyspace->table, hash, hit.slot, hit.entry);
+		kvs_table_replace(&keyspace->table, hash, hit->slot, hit->entry);
 		return KEYSPACE_COLD_UNPLACED;
 	}
-	recount(keyspace, &hit, to, bytes);
+	recount(keyspace, hit, to, bytes);
 	keyspace->stubs++;
-	free_run(keyspace, &hit);
+	keyspace_counter_add(keyspace, KVS_COUNTER_values_spilled, 1);
+	keyspace_counter_add(keyspace, KVS_COUNTER_spilled_bytes, memory_bytes(&hit->view) - bytes);
+	free_run(keyspace, hit);
 	return KEYSPACE_COLD_DONE;
+}
+
+enum keyspace_cold_result keyspace_spill(struct keyspace *keyspace, const void *key,
+					 size_t key_bytes)
+{
+	uint64_t hash;
+	struct kvs_hit hit;
+	return find(keyspace, key, key_bytes, &hash, &hit) ? leave_stub(keyspace, &hit, hash)
+							   : KEYSPACE_COLD_OTHER;
+}
+
+// ---- by the cleaner, when memory is short ----
+
+enum evict_result evict_spill(struct keyspace *keyspace, const struct kvs_record_view *view,
+			      uint64_t hash)
+{
+	struct evict_state *evict = &keyspace->evict;
+	struct kvs_hit hit;
+	if (keyspace_find(keyspace, hash, view->key, view->key_bytes, &hit) != KVS_FIND_HIT ||
+	    hit.view.record != view->record) {
+		return EVICT_NO_ROOM;
+	}
+	switch (leave_stub(keyspace, &hit, hash)) {
+	case KEYSPACE_COLD_DONE:
+		break;
+	case KEYSPACE_COLD_UNPLACED:
+		evict->unplaced_bytes += memory_bytes(view);
+		return EVICT_NO_ROOM;
+	default:
+		return EVICT_NO_ROOM;
+	}
+	evict->judged_bytes += view->record_bytes;
+	evict->run_went = evict->run_went || (view->flags & KVS_RECORD_LARGE) != 0;
+	if (evict->probation) {
+		heat_ghost_add(&evict->heat, hash); // as for a key that is evicted
+	}
+	return EVICT_DONE;
+}
+
+bool keyspace_follows_places(const struct keyspace *keyspace)
+{
+	return keyspace->evict.spills && keyspace_wants_heat(keyspace);
+}
+
+void keyspace_halt_spill(struct keyspace *keyspace, bool halt)
+{
+	keyspace->evict.halted = halt;
+}
+
+bool keyspace_wants_places(struct keyspace *keyspace, bool known, uint64_t now_ns)
+{
+	struct evict_state *evict = &keyspace->evict;
+	if (evict->looking && known) {
+		evict->looking = false;
+		evict->unplaced_bytes = 0; // those met before are placed
+		evict->barren = 0;
+		evict->looked_ns = now_ns;
+	}
+	if (evict->looking || !known || !evict->spills ||
+	    evict->unplaced_bytes < keyspace->region->segment_bytes / UNPLACED_SHARE ||
+	    (evict->looked_ns != 0 && now_ns - evict->looked_ns < UNPLACED_INTERVAL_NS)) {
+		return false;
+	}
+	evict->looking = true;
+	return true;
 }
 
 // A run with the value in it, for a stub of a large one.
@@ -181,8 +256,13 @@ static enum keyspace_cold_result put_back(struct keyspace *keyspace, const struc
 	uint64_t large_bytes = large ? kvs_large_bytes(view->value_bytes) : 0;
 	uint32_t bytes =
 		(uint32_t)kvs_record_bytes(spec.key_bytes, spec.payload_bytes, spec.expiry_ms != 0);
-	if (!has_room(keyspace, bytes, large_bytes) ||
-	    (large && !take_run(keyspace, value, view->value_bytes, &run))) {
+	if (!has_room(keyspace, bytes, large_bytes)) {
+		// What is read makes room for itself, if others may go.
+		bool wants = keyspace->evict.spills && keyspace->cleaner.wanted_segments == 0;
+		keyspace->cleaner.wanted_segments += wants;
+		return KEYSPACE_COLD_NO_ROOM;
+	}
+	if ((large && !take_run(keyspace, value, view->value_bytes, &run))) {
 		return KEYSPACE_COLD_NO_ROOM;
 	}
 	void *at = kvs_log_append_survivor(&keyspace->log, bytes, view->seq, &to);
@@ -202,6 +282,9 @@ static enum keyspace_cold_result put_back(struct keyspace *keyspace, const struc
 		&keyspace->table, hash, hit->slot,
 		kvs_entry_make(hash, large ? KVS_ENTRY_LARGE : KVS_ENTRY_VALUE, bytes, to));
 	SEAM_CRASH(value_promoted);
+	if (keyspace->evict.on) {
+		evict_written(keyspace, hash, to, kvs_entry_offset(hit->entry)); // read just now
+	}
 	recount(keyspace, hit, to, bytes);
 	return KEYSPACE_COLD_DONE;
 }

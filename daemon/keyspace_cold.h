@@ -6,6 +6,7 @@
 // versions sees none.
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -44,6 +45,15 @@ enum keyspace_cold_result keyspace_promote(struct keyspace *keyspace, const void
 /// Thread must: be the writer. Orders: nothing: others take the place for a hint.
 enum keyspace_cold_result keyspace_move(struct keyspace *keyspace, const void *key,
 					size_t key_bytes, uint64_t seq, uint64_t place);
+
+/// Are values to leave memory, so that their places in the store have to be known, too
+/// (persist_follow_values())?
+bool keyspace_follows_places(const struct keyspace *keyspace);
+/// Is the store to be looked through for places (persist_want_places())? `known`: that is not under
+/// way, and all that it found was told. Nothing leaves memory meanwhile.
+bool keyspace_wants_places(struct keyspace *keyspace, bool known, uint64_t now_ns);
+/// The store has failed: nothing leaves memory, which has what will be written to another.
+void keyspace_halt_spill(struct keyspace *keyspace, bool halt);
 
 /// Keys whose value is in the store alone.
 uint64_t keyspace_count_stubs(const struct keyspace *keyspace);

@@ -27,9 +27,9 @@ struct keyspace_options {
 	uint64_t revoke_min_ms;
 	size_t value_bytes_max;
 	uint64_t reseed_interval_ms; // between two rebuilds of the table under another hash key
-	uint64_t memory_return_ms; // free pages go back after so long, 0 = never
-	uint64_t lookup_seed; // of kvd's own tables of keys, told to nobody
-	bool zero_freed; // what records leave behind is overwritten before it is free
+	uint64_t memory_return_ms;   // free pages go back after so long, 0 = never
+	uint64_t lookup_seed;	     // of kvd's own tables of keys, told to nobody
+	bool zero_freed;	     // what records leave behind is overwritten before it is free
 };
 
 /// Builds the empty table and log in the region. NULL if memory is short.
@@ -60,6 +60,10 @@ void keyspace_destroy(struct keyspace *keyspace);
 /// Loading is over. Starts the helper thread that populates segments ahead; without it they are
 /// populated when needed. Returns 0 or -errno.
 int keyspace_start_prepare(struct keyspace *keyspace);
+
+/// While it is loaded values may leave memory for want of room: the store that is read has them,
+/// from block `oldest_block` on. Over with keyspace_recover_finish().
+void keyspace_recover_spill(struct keyspace *keyspace, uint64_t oldest_block);
 
 /// Recovery: takes one record of the store, oldest block first; the highest seq of a key wins.
 /// `large_value` is the value of a LARGE record, NULL otherwise. Returns KEYSPACE_OK, or

@@ -30,8 +30,9 @@ bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_evic
 {
 	struct evict_state *evict = &keyspace->evict;
 	const char *spared = how->never != NULL ? how->never : "";
-	if (evict->on == how->on && evict->volatile_only == how->volatile_only &&
-	    evict->never != NULL && strcmp(evict->never, spared) == 0) {
+	if (evict->on == how->on && evict->spills == how->spills &&
+	    evict->volatile_only == how->volatile_only && evict->never != NULL &&
+	    strcmp(evict->never, spared) == 0) {
 		return true; // something else was set
 	}
 	char *never = strdup(spared);
@@ -49,6 +50,7 @@ bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_evic
 	free(evict->never);
 	evict->never = never;
 	evict->volatile_only = how->volatile_only;
+	evict->spills = how->spills;
 	evict->barren = 0;
 	if (!how->on) {
 		heat_close(&evict->heat);
@@ -127,13 +129,14 @@ static bool evict_is_barren(const struct keyspace *keyspace)
 bool evict_may_help(const struct keyspace *keyspace)
 {
 	const struct evict_state *evict = &keyspace->evict;
-	return evict->on && (!evict->volatile_only || keyspace->keys_with_expiry > 0) &&
+	bool halted = evict->spills && (keyspace->judged == NULL || evict->halted);
+	return evict->on && !halted && (!evict->volatile_only || keyspace->keys_with_expiry > 0) &&
 	       !evict_is_barren(keyspace);
 }
 
 bool evict_is_possible(const struct keyspace *keyspace)
 {
-	return evict_may_help(keyspace) && !keyspace->batch.open;
+	return evict_may_help(keyspace) && !keyspace->batch.open && !keyspace->evict.looking;
 }
 
 bool evict_is_wanted(const struct keyspace *keyspace)
@@ -215,6 +218,9 @@ enum evict_result evict_record(struct keyspace *keyspace, const struct kvs_recor
 			       uint64_t hash)
 {
 	struct evict_state *evict = &keyspace->evict;
+	if (evict->spills) {
+		return evict_spill(keyspace, view, hash);
+	}
 	struct keyspace_op op = {
 		.kind = KEYSPACE_OP_DELETE,
 		.purpose = KEYSPACE_FOR_REMOVAL,
@@ -302,10 +308,14 @@ void evict_victim_done(struct keyspace *keyspace, uint32_t segment)
 						       ? judged
 						       : evict->live_bytes[evict->probation];
 	evict->live_bytes[0] += evict->kept_bytes;
-	evict->main_gave_little =
-		!evict->probation && evict->kept_bytes > judged / 100 * EVICT_LITTLE_PERCENT;
+	// Stubs are kept whatever was read.
+	uint64_t values = judged - evict->stub_bytes;
+	uint64_t kept = evict->kept_bytes - evict->stub_bytes;
+	bool little = kept > values / 100 * EVICT_LITTLE_PERCENT ||
+		      (values == 0 && evict->stub_bytes > 0);
+	evict->main_gave_little = !evict->probation && little;
 	if (!evict->probation) {
-		evict->main_was_hot = evict->kept_bytes > judged / 100 * EVICT_HOT_PERCENT;
+		evict->main_was_hot = kept > values / 100 * EVICT_HOT_PERCENT;
 	}
 	if (in_place) {
 		evict->open_empty = judged > 0 ? 0 : evict->open_empty + 1;

@@ -44,6 +44,7 @@ struct evict_oldest {
 /// Segments that the writer filled are on probation; what survived one is in the main part.
 struct evict_state {
 	bool on;	    // keys are evicted when memory is full
+	bool spills;	    // only their values go, which the store has
 	bool volatile_only; // only those with a time to live
 	struct heat heat;   // opened when it is switched on
 	char *never;	    // prefixes with spaces between them
@@ -55,6 +56,7 @@ struct evict_state {
 	bool run_went; // a large value did since this was last looked at
 	uint64_t judged_bytes;
 	uint64_t kept_bytes;
+	uint64_t stub_bytes;  // of both: without a value as it was judged
 	uint64_t removed_seq; // of the newest removal of this window, 0 = none yet
 	struct evict_hand hand;
 	uint64_t open_after; // first_seq of the last one that was judged in place
@@ -66,6 +68,11 @@ struct evict_state {
 	uint32_t barren;     // victims in a row of which nothing went
 	uint64_t barren_seq; // newest version at the last of them
 	uint64_t barren_ns;  // and when that was
+	// Values that were to go, and whose places in the store are not known:
+	uint64_t unplaced_bytes; // since it was looked for them last
+	uint64_t looked_ns;	 // when that was
+	bool looking;		 // nothing is judged meanwhile
+	bool halted;		 // values stay: the store is to be written anew from memory
 	// By part, main and probation:
 	struct evict_oldest oldest[2];
 	uint64_t live_bytes[2];
@@ -90,6 +97,10 @@ bool evict_is_allowed(const struct keyspace *keyspace, const struct kvs_record_v
 /// removed for one moment's state.
 enum evict_result evict_record(struct keyspace *keyspace, const struct kvs_record_view *view,
 			       uint64_t hash);
+
+/// The same where values are spilled: leaves the key its stub. EVICT_NO_ROOM: it is kept.
+enum evict_result evict_spill(struct keyspace *keyspace, const struct kvs_record_view *view,
+			      uint64_t hash);
 
 void evict_window_over(struct keyspace *keyspace);
 

@@ -169,6 +169,7 @@ uint32_t evict_choose(struct keyspace *keyspace, uint64_t durable_seq, uint32_t 
 	evict->run_went = false;
 	evict->judged_bytes = 0;
 	evict->kept_bytes = 0;
+	evict->stub_bytes = 0;
 	*offset = 0;
 	return victim;
 }

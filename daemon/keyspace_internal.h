@@ -123,7 +123,7 @@ struct keyspace {
 	uint64_t revoke_min_ns;
 	size_t value_bytes_limit; // as configured
 	size_t value_bytes_max;	  // that, but half of the memory at most
-	uint64_t lookup_seed; // of tables that outlast a turn: the region's hash key may change
+	uint64_t lookup_seed;	  // of tables that outlast a turn: the region's hash key may change
 	uint64_t now_ms;
 	keyspace_ended *ended; // NULL = nobody listens
 	void *ended_context;
@@ -134,7 +134,7 @@ struct keyspace {
 	struct keyspace_written written;
 	uint64_t keys;
 	uint64_t keys_with_expiry;
-	uint64_t stubs; // of the keys, those whose value is in the store alone
+	uint64_t stubs;		// of the keys, those whose value is in the store alone
 	const uint64_t *judged; // the persister's word (keyspace_cold.h), NULL = none
 	uint64_t live_bytes; // of current records, large values included: what the store must hold
 	uint64_t changes;
@@ -146,9 +146,9 @@ struct keyspace {
 	uint64_t intake_bytes; // of large values that are on their way in
 	uint64_t flush_seq;
 	uint64_t side_taken_ns; // since when the table's other side waits for its grace period
-	uint64_t memory_bytes;	    // the bound; the region's is higher if recovery needed more
-	uint64_t memory_wanted_bytes; // what it comes down to
-	uint64_t recover_swept_seq; // FLUSHALL whose victims recovery has removed
+	uint64_t memory_bytes;	// the bound; the region's is higher if recovery needed more
+	uint64_t memory_wanted_bytes;	    // what it comes down to
+	uint64_t recover_swept_seq;	    // FLUSHALL whose victims recovery has removed
 	uint64_t recover_left_bytes;	    // current, but more than this memory can have accepted
 	const struct keyspace_slice *slice; // of who writes now, NULL = not sliced
 	LIST_HEAD(, keyspace_stage) stages; // large values that are being copied
@@ -160,6 +160,9 @@ struct keyspace {
 	struct kvs_log_position adopted_position; // first record that is not durable
 	bool adopted;				  // from the life before, instead of being loaded
 	struct recover_facts *recover_facts;	  // removals met so far, only during recovery
+	bool recover_spills;	   // values may leave memory for want of room: all are in the store
+	uint32_t recover_spill_at; // the next segment for that
+	uint64_t recover_judged;   // what `judged` names meanwhile
 	bool recover_current_only; // second reading: the facts tell the newest version of each key
 };
 

@@ -169,7 +169,8 @@ static int recover_removal(struct keyspace *keyspace, const struct kvs_record_vi
 static bool recover_is_too_much(struct keyspace *keyspace, uint64_t bytes)
 {
 	uint64_t most = keyspace->memory_bytes + keyspace->memory_bytes / 4;
-	if (!keyspace->recover_current_only || keyspace->live_bytes + bytes <= most) {
+	if (!keyspace->recover_current_only || keyspace->recover_spills ||
+	    keyspace->live_bytes + bytes <= most) {
 		return false;
 	}
 	keyspace->recover_left_bytes += bytes;

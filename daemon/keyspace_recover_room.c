@@ -93,6 +93,39 @@ static bool recover_reclaim(struct keyspace *keyspace, uint64_t live_percent)
 	return keyspace_recover_drain(keyspace) || cleaned;
 }
 
+void keyspace_recover_spill(struct keyspace *keyspace, uint64_t oldest_block)
+{
+	keyspace->recover_spills = true;
+	keyspace->recover_judged = oldest_block - 1;
+	keyspace->judged = &keyspace->recover_judged;
+}
+
+// The values of one segment leave memory: all are in the store, for there they come from. False if
+// none did of any.
+static bool recover_spill(struct keyspace *keyspace)
+{
+	const struct kvs_log *log = &keyspace->log;
+	uint64_t stubs = keyspace->stubs;
+	for (uint32_t i = 0; i < log->touched_count && keyspace->stubs == stubs; i++) {
+		uint32_t index = keyspace->recover_spill_at++ % log->touched_count;
+		const struct kvs_segment *segment = &log->segments[index];
+		if (segment->state != KVS_SEGMENT_SURVIVOR || index == log->survivor.segment) {
+			continue;
+		}
+		const unsigned char *start = keyspace->region->base;
+		start += kvs_region_segment_offset(keyspace->region, index);
+		struct kvs_record_view view;
+		for (uint32_t at = 0; at < segment->used_bytes; at += view.record_bytes) {
+			if (kvs_record_parse(start + at, segment->used_bytes - at, &view) != 0) {
+				break;
+			}
+			uint64_t hash = keyspace_hash(keyspace, view.key, view.key_bytes);
+			(void)evict_spill(keyspace, &view, hash); // those that cannot stay
+		}
+	}
+	return keyspace->stubs != stubs;
+}
+
 bool keyspace_recover_room(struct keyspace *keyspace, uint32_t segments)
 {
 	struct kvs_log *log = &keyspace->log;
@@ -101,7 +134,8 @@ bool keyspace_recover_room(struct keyspace *keyspace, uint32_t segments)
 	uint32_t wanted = segments;
 	wanted += keyspace->recover_current_only ? 0 : KEYSPACE_RESERVE_CLEANER;
 	while (kvs_log_segments_free(log) < wanted &&
-	       recover_reclaim(keyspace, KEYSPACE_CLEAN_PERCENT)) {
+	       (recover_reclaim(keyspace, KEYSPACE_CLEAN_PERCENT) ||
+		(keyspace->recover_spills && recover_spill(keyspace)))) {
 	}
 	if (kvs_log_segments_free(log) < wanted && keyspace->recover_current_only) {
 		keyspace_raise_bound(keyspace, wanted);
@@ -156,6 +190,11 @@ static void say_over_bound(struct keyspace *keyspace)
 void keyspace_recover_settle(struct keyspace *keyspace)
 {
 	uint32_t wanted = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
+	if (keyspace->recover_spills) {
+		(void)keyspace_recover_room(keyspace, wanted); // else as below
+		keyspace->recover_spills = false;
+		keyspace->judged = NULL;
+	}
 	if (kvs_log_segments_free(&keyspace->log) < wanted) {
 		keyspace_raise_bound(keyspace, wanted);
 		while (recover_reclaim(keyspace, KEYSPACE_CLEAN_PERCENT_RESERVE)) {

@@ -317,8 +317,9 @@ static bool room_comes(struct keyspace *keyspace, const struct room_wanted *want
 								 : KEYSPACE_CLEAN_PERCENT_RESERVE;
 	// A batch waits for turns in which keys may go.
 	bool later = keyspace->batch.open && keyspace->keys > 0 && evict_may_help(keyspace);
-	bool coming = later || keyspace->limbo.count > 0 || keyspace->log.preparing_count > 0 ||
-		      unpersisted_bytes(keyspace) > 0 || keyspace->pending.count > 0 ||
+	bool coming = later || keyspace->evict.looking || keyspace->limbo.count > 0 ||
+		      keyspace->log.preparing_count > 0 || unpersisted_bytes(keyspace) > 0 ||
+		      keyspace->pending.count > 0 ||
 		      keyspace->large.orphaned_bytes > 0 || // who pins it does not for ever
 		      keyspace_intakes_bytes(keyspace) > 0 || cleaner_finds(keyspace, percent);
 	return coming && wanted->bytes + wanted->large_bytes < room_most(keyspace);

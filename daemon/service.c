@@ -163,7 +163,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	if (service->kvd.persist == NULL) {
 		return;
 	}
-	service->moves_wait = service_moves_turn(&service->kvd);
+	service->moves_wait = service_moves_turn(&service->kvd, now_ns);
 	service_persist_watch(&service->kvd, &service->said);
 	persist_set_live_bytes(service->kvd.persist, keyspace_live_bytes(keyspace));
 	uint64_t last_seq = keyspace_last_seq(keyspace);

@@ -11,9 +11,27 @@
 
 #define MOVES_A_TURN 128u // a search each: some tens of microseconds
 
-bool service_moves_turn(const struct kvd *kvd)
+// What compaction moves is told of values, too, while some are to leave memory; and where they
+// stand that it moved before, by a look at all of the store.
+static void follow_values(const struct kvd *kvd, uint64_t now_ns)
+{
+	struct persist *persist = kvd->persist;
+	const char *why;
+	bool failed = persist_state(persist, &why) == PERSIST_STATE_FAILED ||
+		      persist_uncompacted(persist);
+	keyspace_halt_spill(kvd->keyspace, failed);
+	persist_follow_values(persist, keyspace_follows_places(kvd->keyspace));
+	if (keyspace_wants_places(kvd->keyspace, persist_places_known(persist), now_ns)) {
+		persist_want_places(persist);
+	}
+}
+
+bool service_moves_turn(const struct kvd *kvd, uint64_t now_ns)
 {
 	struct persist_move move;
+	if (kvd->config.when_full == CONFIG_WHEN_FULL_SPILL) {
+		follow_values(kvd, now_ns);
+	}
 	for (unsigned i = 0; i < MOVES_A_TURN; i++) {
 		if (!persist_next_move(kvd->persist, &move)) {
 			return false;

@@ -230,12 +230,15 @@ int service_recover(struct kvd *kvd, struct store *store, bool had_lives, uint64
 	uint64_t began_ns = kvd->seam->monotonic_ns();
 	struct recovery recovery = { .kvd = kvd, .said_ns = began_ns, .heeds_stop = heeds_stop };
 	recover_writers(kvd, store);
+	struct store_facts facts;
+	store_facts(store, &facts);
+	if (kvd->config.when_full == CONFIG_WHEN_FULL_SPILL) {
+		keyspace_recover_spill(kvd->keyspace, facts.oldest_block);
+	}
 	int code = recover_load(&recovery, store, why, why_bytes);
 	if (code != 0) {
 		return code;
 	}
-	struct store_facts facts;
-	store_facts(store, &facts);
 	uint64_t last_seq = facts.durable_seq;
 	if (recovery.highest_seq > last_seq) {
 		last_seq = recovery.highest_seq;

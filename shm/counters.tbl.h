@@ -100,3 +100,5 @@ X(cold_lost, COUNTER, "such values that could not be read there as it was writte
 X(large_copied_bytes, COUNTER, "bytes of large values copied: out of buffers, or of other values")
 X(large_received_bytes, COUNTER, "bytes of large values received where they stand, not copied")
 X(dropped_intakes, COUNTER, "connections closed: large values that hardly came kept wanted memory")
+X(values_spilled, COUNTER, "values that left memory to make room, and are in the store alone since")
+X(spilled_bytes, COUNTER, "bytes of memory that came free by it, once their readers are gone")

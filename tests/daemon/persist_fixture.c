@@ -67,13 +67,16 @@ static void begin_store(struct life *life, const struct life_options *options)
 		.context = life->keyspace,
 		.check_records = true,
 	};
+	struct store_facts facts;
+	store_facts(life->store, &facts);
+	if (options->spills) {
+		keyspace_recover_spill(life->keyspace, facts.oldest_block);
+	}
 	int result = store_recover(life->store, &walk);
 	if (result != STORE_OK) {
 		tap_diag("%d: %s", result, store_why(life->store));
 		bail("the store cannot be recovered");
 	}
-	struct store_facts facts;
-	store_facts(life->store, &facts);
 	bool unended = !options->heeds_end || (!is_new && !facts.ended);
 	(void)keyspace_recover_finish(life->keyspace, facts.durable_seq, unended);
 	kvs_region_go_alive(&life->region);

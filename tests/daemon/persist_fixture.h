@@ -21,6 +21,7 @@ struct life_options {
 	uint64_t floor_bytes;
 	bool threaded;
 	bool collect_moves;
+	bool spills;	// values leave memory for want of room, also as the store is read
 	bool heeds_end; // of the life before: if that ended in order, no versions are left out
 };
 
