@@ -62,8 +62,8 @@ struct fake {
 	const char *says;
 	int fds_instead[3]; // of what KVD.ATTACH passes: other files, where not 0
 	unsigned fds_more;  // and so many more of the last; with FAKE_SAYS, too
-	bool ringless; // pages as of a kvd that knows no rings: their file ends with them
-	bool rings_unsaid; // or has none, and is longer for something else
+	bool ringless;	   // pages as of a kvd that knows no rings: their file ends with them
+	bool rings_unsaid; // or is longer for something else
 	bool hang_up_at_accept;
 	bool leave_at_accept; // and listen no more: a kvd that was killed before, and ends now
 	const char *refusal; // said to a new connection, which is closed then

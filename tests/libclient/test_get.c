@@ -223,7 +223,8 @@ static void test_samples(struct fake *fake, kvc_reader *reader)
 	kvs_store_relaxed(&header->sample_every, 0);
 }
 
-// A kvd that knows no rings, whatever else it has behind the page: nothing is left anywhere, and nothing behind the page is touched.
+// A kvd that knows no rings, whatever else it has behind the page: nothing is left anywhere, and
+// nothing behind the page is touched.
 static void test_ringless(bool ringless)
 {
 	struct fake fake;
