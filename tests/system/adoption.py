@@ -17,10 +17,11 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'
 from kept import KeptKvd  # noqa: E402
 from kvdtest import KvdFailed, ReplyError, Tap, seed  # noqa: E402
 
-SMALL = ('--memory', '24MiB', '--segment', '256KiB', '--lazy-interval', '20ms')
+SMALL = ('--memory', '24MiB', '--segment', '256KiB', '--lazy-interval', '20ms',
+         '--memory-return', '5ms')
 POINTS = ('record_written', 'entry_published', 'batch_half_published', 'batch_published',
           'reply_queued', 'commit_before', 'commit_after', 'durable_published', 'cleaner_copied',
-          'flush_published', 'value_arriving')
+          'flush_published', 'value_arriving', 'memory_given_back')
 ADOPTING = ('adoption_applied', 'adoption_redone', 'adoption_begun')
 OFTEN = ('record_written', 'entry_published', 'batch_half_published', 'batch_published',
          'reply_queued')
