@@ -122,6 +122,7 @@ static void plan_make(struct sim_plan *plan)
 	plan->yield_chance = 1 + (unsigned)sim_below(10);
 	plan->fillers = plan->clients > 1 && sim_chance(8) ? SIM_FILLERS : 0;
 	plan->memory_chance = sim_chance(3) ? 5 + (unsigned)sim_below(300) : 0;
+	plan->resizes = sim_chance(3);
 }
 
 static const char *const policies[] = { "memory", "lazy", "group", "sync" };

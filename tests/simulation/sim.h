@@ -50,6 +50,7 @@ struct sim_plan {
 	unsigned yield_chance;	     // inside kvd's commands, of so many chances one is taken
 	unsigned memory_chance;	     // of so many pieces of memory one is refused; 0 = none
 	bool siphash;		     // how keys are hashed
+	bool resizes;		     // the bound on memory moves
 };
 
 // ---- sim.c: the machine ----
@@ -79,7 +80,8 @@ struct sim {
 	int exit_code;
 	unsigned lives;
 	// Counted for the report.
-	unsigned crashes, adoptions, loads, points, faults, refused, splits, gets, revoked, plans;
+	unsigned crashes, adoptions, loads, points, faults, refused, splits, gets, revoked, plans,
+		recounts, bounds;
 };
 extern struct sim sim;
 

@@ -26,7 +26,7 @@
 /// What a seed's process tells at its end.
 struct outcome {
 	uint64_t trace, steps, lives, crashes, adoptions, loads, points, faults, refused, splits,
-		gets, revoked, plans;
+		gets, revoked, plans, recounts, bounds;
 	uint64_t is_good;
 };
 
@@ -54,10 +54,10 @@ static void run_here(uint64_t seed, unsigned commands, bool verbose, int out)
 	sim.verbose = verbose;
 	sim.plan.commands = commands;
 	sim_run();
-	struct outcome outcome = { sim.trace,	  sim.step,   sim.lives,  sim.crashes,
-				   sim.adoptions, sim.loads,  sim.points, sim.faults,
-				   sim.refused,	  sim.splits, sim.gets,	  sim.revoked,
-				   sim.plans,	  1 };
+	struct outcome outcome = { sim.trace,	  sim.step,	sim.lives,  sim.crashes,
+				   sim.adoptions, sim.loads,	sim.points, sim.faults,
+				   sim.refused,	  sim.splits,	sim.gets,   sim.revoked,
+				   sim.plans,	  sim.recounts, sim.bounds, 1 };
 	ssize_t done = write(SIM_KEPT_FD - 1 + 200, &outcome, sizeof(outcome));
 	(void)fflush(stdout);
 	_exit(done == (ssize_t)sizeof(outcome) ? 0 : 3);
@@ -143,6 +143,8 @@ static void add(struct outcome *sum, const struct outcome *one)
 	sum->gets += one->gets;
 	sum->revoked += one->revoked;
 	sum->plans += one->plans;
+	sum->recounts += one->recounts;
+	sum->bounds += one->bounds;
 }
 
 int main(int argc, char **argv)
@@ -194,6 +196,8 @@ int main(int argc, char **argv)
 		 " splits of a bucket, %" PRIu64 " gets of mapped readers, %" PRIu64
 		 " sections revoked, %" PRIu64 " looks at the whole region",
 		 sum.faults, sum.refused, sum.splits, sum.gets, sum.revoked, sum.plans);
+	tap_diag("all counts held against a scan %" PRIu64 " times, the bound moved %" PRIu64,
+		 sum.recounts, sum.bounds);
 	tap_diag("counted seeds-simulated %" PRIu64, done);
 	return tap_done();
 }
