@@ -93,6 +93,15 @@ def test_reads(tap):
             fill(c, f'written:{turn}:', 400)
         tap.equal((turn, found), (99, 500), 'what is read stays')
         tap.ok(int(info(c, 'stats')[b'evicted_keys']) > 20000, 'though others went')
+        memory = info(c, 'memory')
+        used = int(memory[b'used_memory'])
+        tap.ok(used <= int(memory[b'maxmemory']) < 2 * used and
+               float(memory[b'mem_fragmentation_ratio']) > 0 and
+               1 <= float(memory[b'allocator_frag_ratio']) < 2,
+               f'INFO tells of a full cache: {used}, {memory[b"mem_fragmentation_ratio"]}, '
+               f'{memory[b"allocator_frag_ratio"]}')
+        c.command('CONFIG', 'RESETSTAT')
+        tap.equal(info(c, 'stats')[b'evicted_keys'], b'0', 'and counts anew when told to')
 
 
 def test_told(tap):
