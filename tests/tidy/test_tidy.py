@@ -3,6 +3,7 @@
 # House rules, checked mechanically: one result a rule, with every place that breaks it. Before that
 # each rule proves on samples that it fires and that it stays quiet.
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,30 @@ def known_mistakes(tap, root):
         tap.diag('\n'.join(lost))
 
 
+def proofs(tap, root):
+    """The table of tests/README.md names points and mistakes that there are, and tests use."""
+    with open(os.path.join(root, 'tests', 'README.md'), encoding='utf-8') as file:
+        rows = [line.strip('| \n').split(' | ') for line in file if line.startswith('| ')]
+    start = next((i for i, row in enumerate(rows) if row[0] == 'mechanism'), len(rows))
+    rows = [row for row in rows[start + 1:] if len(row) == 7]
+    with open(os.path.join(root, 'daemon', 'seam.h'), encoding='utf-8') as file:
+        labels = set(re.findall(r'^\tX\((\w+),', file.read(), re.M))
+    used = ''
+    folder = os.path.join(root, 'tests', 'system')
+    for name in sorted(os.listdir(folder)):
+        if name.endswith('.py'):
+            with open(os.path.join(folder, name), encoding='utf-8') as file:
+                used += file.read()
+    known = {mutant.name for mutant in mutants.MUTANTS}
+    wrong = [f'{row[0]}: {point} is no point at which a test kills kvd' for row in rows
+             for point in row[1].split(', ') if point != '-' and
+             (point not in labels or not re.search(rf"'{point}[':]", used))]
+    wrong += [f'{row[0]}: {name} is no known mistake' for row in rows
+              for name in row[6].split(', ') if name not in known]
+    if not tap.ok(len(rows) >= 10 and not wrong, 'what proves each mechanism is there'):
+        tap.diag('\n'.join(wrong))
+
+
 def main():
     tap = Tap()
     root = os.environ.get('KVD_SOURCE', SOURCE_ROOT)
@@ -59,6 +84,7 @@ def main():
             tap.diag('\n'.join(violations))
     shell_scripts(tap, root)
     known_mistakes(tap, root)
+    proofs(tap, root)
     for warning in long_files(tree):
         tap.diag(f'note: {warning}')
     tap.done()
