@@ -43,7 +43,7 @@ int datadir_take(struct datadir **out, const char *path, const struct dirlock_pa
 	int error = folder->lock_fd >= 0 ? 0 : errno;
 	if (error == 0) {
 		folder->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		error = folder->fd >= 0 ? 0 : errno;
+		error = folder->fd >= 0 && dirlock_hold(folder->fd) == 0 ? 0 : errno;
 		if (error != 0) {
 			(void)snprintf(why, why_bytes, "%s: %s", path, strerror(error));
 		}
@@ -163,6 +163,11 @@ static int move_into(struct datadir *folder, char *why, size_t why_bytes)
 		return refuse(why, why_bytes, ", and another cannot be opened", errno);
 	}
 	int lock_fd = dirlock_take(folder->path, NULL, detail, sizeof(detail));
+	if (lock_fd >= 0 && dirlock_hold(fd) != 0) {
+		(void)snprintf(detail, sizeof(detail), "%s: %s", folder->path, strerror(errno));
+		dirlock_release(lock_fd);
+		lock_fd = -1;
+	}
 	if (lock_fd < 0) {
 		(void)close(fd);
 		(void)snprintf(why, why_bytes, "the data folder was removed, and another: %s",

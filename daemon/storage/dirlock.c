@@ -24,6 +24,7 @@
 #define LOOK_EVERY_MS 20u
 #define WAIT_ALWAYS_MS 200u // a signal that was sent may not have arrived yet
 #define WAIT_LEAVING_MS 30000u
+#define WAIT_HELD_MS 2000u // between the two locks of a kvd that was killed
 #define LEAVING "stopping"
 
 struct owner {
@@ -185,6 +186,30 @@ static void write_owner(int fd, const char *what)
 	}
 }
 
+int dirlock_hold(int folder_fd)
+{
+	for (unsigned waited_ms = 0; waited_ms <= WAIT_HELD_MS; waited_ms += LOOK_EVERY_MS) {
+		if (flock(folder_fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) {
+			return 0; // not every file system locks folders
+		}
+		struct timespec pause = { .tv_nsec = LOOK_EVERY_MS * 1000000L };
+		(void)nanosleep(&pause, NULL);
+	}
+	errno = EWOULDBLOCK;
+	return -1;
+}
+
+// By a kvd whose lock file was removed?
+static bool is_held(const char *dir)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool held = fd >= 0 && dirlock_hold(fd) != 0;
+	if (fd >= 0) {
+		(void)close(fd);
+	}
+	return held;
+}
+
 int dirlock_take(const char *dir, const struct dirlock_patience *patience, char *why,
 		 size_t why_bytes)
 {
@@ -212,6 +237,15 @@ int dirlock_take(const char *dir, const struct dirlock_patience *patience, char 
 	}
 	if (lock_patiently(fd, LOCK_EX, patience) != 0) {
 		return refuse_lock(fd, why, why_bytes, dir, path);
+	}
+	if (is_held(dir)) {
+		(void)snprintf(why, why_bytes,
+			       "data folder %s is in use by another kvd, whose kvd.lock was "
+			       "removed: stop that one, or choose another --dir",
+			       dir);
+		(void)close(fd);
+		errno = EWOULDBLOCK;
+		return -1;
 	}
 	// A full disk must not keep kvd from starting: the lock holds without its text.
 	write_owner(fd, "");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // One kvd per data folder: an flock on DIR/kvd.lock, held as long as the process lives, whatever
-// persistence it runs with.
+// persistence it runs with; and one on the folder, for a file can be removed under its owner.
 #pragma once
 
 #include <stdbool.h>
@@ -22,6 +22,11 @@ struct dirlock_patience {
 /// remedy; errno tells the kind (EWOULDBLOCK: another kvd has it; ECANCELED: is_over()).
 int dirlock_take(const char *dir, const struct dirlock_patience *patience, char *why,
 		 size_t why_bytes);
+
+/// Locks the folder itself, too, as long as this descriptor of it is open, so that who comes is
+/// refused although somebody removed the lock file. Call with: dirlock_take() done. 0, also where
+/// folders cannot be locked; -1 with errno EWOULDBLOCK: somebody else has.
+int dirlock_hold(int folder_fd);
 
 /// The lock will be free soon: who comes may wait for it.
 void dirlock_leaving(int fd);

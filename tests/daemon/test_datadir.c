@@ -66,6 +66,25 @@ static void test_made_anew(const char *name, const char *form)
 	drop(path);
 }
 
+// Two that serve from one folder would take each other's store for damaged, and lose what was
+// acknowledged.
+static void test_lock_removed(void)
+{
+	char lock[FIXTURE_PATH_BYTES + 32];
+	struct datadir *other;
+	struct datadir *folder = take(path);
+	(void)snprintf(lock, sizeof(lock), "%s/kvd.lock", path);
+	ok(unlink(lock) == 0, "somebody removes the lock file");
+	ok_int(datadir_take(&other, path, NULL, why, sizeof(why)), EWOULDBLOCK,
+	       "who comes then is refused");
+	ok(strstr(why, path) && strstr(why, "kvd.lock was removed"), "is told: %s", why);
+	ok(!is_locked(path), "and keeps no lock");
+	datadir_release(folder);
+	ok_int(datadir_take(&other, path, NULL, why, sizeof(why)), 0, "it is free again");
+	datadir_release(other);
+	drop(path);
+}
+
 static void test_refused(void)
 {
 	char other[FIXTURE_PATH_BYTES + 32];
@@ -122,6 +141,7 @@ int main(void)
 	ok(chdir(root) == 0, "in the folder above");
 	test_made_anew("data", "by its name");
 	ok(chdir("/") == 0, "out of it");
+	test_lock_removed();
 	test_refused();
 	test_taken();
 	fixture_remove(root);
