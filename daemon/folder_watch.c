@@ -41,6 +41,9 @@ static void look(struct loop_timer *timer, uint64_t now_ns)
 	if (is_there(watch)) {
 		if (watch->pause_ns < LAST_LOOK_NS) {
 			look_in(watch, watch->pause_ns * 2);
+		} else {
+			// Not before: what is put into a folder that somebody removes keeps it.
+			watch->lost(watch->context);
 		}
 	} else if (watch->gone(watch->context)) {
 		look_in(watch, LAST_LOOK_NS);
@@ -78,12 +81,13 @@ static int open_watch(struct folder_watch *watch)
 }
 
 void folder_watch_start(struct folder_watch *watch, struct loop *loop, const char *path,
-			bool (*gone)(void *context), void *context)
+			bool (*gone)(void *context), void (*lost)(void *context), void *context)
 {
 	folder_watch_stop(watch);
 	*watch = (struct folder_watch){ .loop = loop,
 					.path = path,
 					.gone = gone,
+					.lost = lost,
 					.context = context,
 					.source = { .ready = something_removed },
 					.timer = { .due = look } };

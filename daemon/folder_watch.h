@@ -17,6 +17,8 @@ struct folder_watch {
 	const char *path;  // the caller's
 	/// The name is not that of the folder any more. Returns whether it is to be asked again.
 	bool (*gone)(void *context);
+	/// Something in it was removed a second ago, and the folder was not.
+	void (*lost)(void *context);
 	void *context;
 	struct loop_source source;
 	struct loop_timer timer;
@@ -32,7 +34,7 @@ struct folder_watch {
 /// Call with: `watch` zeroed before its first use, and in place until folder_watch_stop(). Thread
 /// must: be the loop's. Orders: nothing.
 void folder_watch_start(struct folder_watch *watch, struct loop *loop, const char *path,
-			bool (*gone)(void *context), void *context);
+			bool (*gone)(void *context), void (*lost)(void *context), void *context);
 
 /// Ends it; one that never began is fine. Thread must: be the loop's.
 void folder_watch_stop(struct folder_watch *watch);

@@ -171,7 +171,9 @@ void listener_door_reopen(struct listener_door *door)
 	}
 	listener_door_close(door);
 	int error = listener_door_bind(door, text, sizeof(text));
-	if (error != 0) {
+	if (error == 0) {
+		log_warning("the socket %s was removed; kvd made it anew", door->path);
+	} else {
 		log_error("not listening at %s any more: %s; restart kvd", door->path,
 			  text[0] ? text : strerrordesc_np(-error));
 		listener_door_close(door);

@@ -77,10 +77,17 @@ static bool folder_gone(void *context)
 	return false; // it tries until it can
 }
 
+// A cleaner of old files may have taken the socket: nobody new could come.
+static void folder_lost(void *context)
+{
+	const struct service *service = context;
+	listener_reopen(service->kvd.listener);
+}
+
 void service_folder_watch(struct service *service)
 {
 	folder_watch_start(&service->folder_watch, service->kvd.loop, service->kvd.config.dir,
-			   folder_gone, service);
+			   folder_gone, folder_lost, service);
 }
 
 void service_folder_unwatch(struct service *service)

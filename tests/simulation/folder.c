@@ -41,12 +41,13 @@ int datadir_remake(struct datadir *folder, char *why, size_t why_bytes)
 }
 
 void folder_watch_start(struct folder_watch *watch, struct loop *loop, const char *path,
-			bool (*gone)(void *context), void *context)
+			bool (*gone)(void *context), void (*lost)(void *context), void *context)
 {
 	(void)watch;
 	(void)loop;
 	(void)path;
 	(void)gone;
+	(void)lost;
 	(void)context;
 }
 

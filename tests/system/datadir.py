@@ -70,6 +70,18 @@ def unwritten(tap, policy):
             tap.equal(c.command('SET', 'late', '1'), 'OK', 'and so the next time')
 
 
+def socket_removed(tap):
+    with Kvd('--persist', 'memory') as kvd:
+        with kvd.connect() as c:
+            fill(c)
+            os.unlink(kvd.socket)
+            wait_until(lambda: os.path.exists(kvd.socket), 'the socket')
+            with kvd.connect() as late:
+                tap.ok(holds(late), 'a socket that was removed is made anew')
+            tap.ok(holds(c), 'and who was there before stays')
+        tap.ok('the socket' in kvd.log() and 'made it anew' in kvd.log(), 'the log tells')
+
+
 def not_made(tap):
     """Something else stands in its place: the reason is logged, and it is tried until that goes."""
     with Kvd(start=False) as kvd:
@@ -197,6 +209,7 @@ def main():
     for policy in ('memory', 'lazy'):
         unwritten(tap, policy)
     not_made(tap)
+    socket_removed(tap)
     someone_elses(tap)
     another_file_system(tap)
     tap.done()
