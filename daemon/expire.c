@@ -210,8 +210,9 @@ static void wheel_work(struct keyspace *keyspace, uint64_t now_ns)
 
 uint64_t expire_wait_ns(const struct keyspace *keyspace, uint64_t time_ms)
 {
+	uint64_t most_ns = keyspace->expire.clock_watched ? EXPIRE_WATCHED_NS : EXPIRE_CLOCK_NS;
 	uint64_t wait_ms = time_ms > keyspace->now_ms ? time_ms - keyspace->now_ms : 0;
-	return wait_ms < EXPIRE_CLOCK_NS / 1000000 ? wait_ms * 1000000 : EXPIRE_CLOCK_NS;
+	return wait_ms < most_ns / 1000000 ? wait_ms * 1000000 : most_ns;
 }
 
 // When the wheel wants its next slice.
@@ -358,6 +359,17 @@ void expire_forget(struct keyspace *keyspace)
 void keyspace_set_active_expire(struct keyspace *keyspace, bool on)
 {
 	keyspace->expire.off = !on;
+	keyspace->expire.due_ns = 0;
+}
+
+void keyspace_watch_clock(struct keyspace *keyspace, bool watched)
+{
+	keyspace->expire.clock_watched = watched;
+	keyspace->expire.due_ns = 0;
+}
+
+void keyspace_clock_was_set(struct keyspace *keyspace)
+{
 	keyspace->expire.due_ns = 0;
 }
 

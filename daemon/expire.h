@@ -22,6 +22,7 @@ struct expire {
 	uint64_t soonest_ms;	  // what ends earlier wants a turn sooner
 	bool off;		  // DEBUG SET-ACTIVE-EXPIRE 0
 	bool held;		  // keyspace_hold_expiry()
+	bool clock_watched;	  // keyspace_clock_was_set() will be called
 	bool blocked;		  // a removal could not be logged
 	bool partial;		  // the wheel lacks some keys: walks find them
 	bool filling;		  // the walk under way puts what it meets into the wheel

@@ -7,6 +7,7 @@
 
 #define EXPIRE_SLICE_NS 200000u
 #define EXPIRE_CLOCK_NS 1000000000u // a look at the clock, which may be set
+#define EXPIRE_WATCHED_NS UINT64_C(3600000000000) // the same where somebody tells
 #define EXPIRE_RETRY_NS 10000000u   // after a removal that could not be logged
 
 /// A slice of the walk that serves while the wheel is not whole. Returns when the next is due,

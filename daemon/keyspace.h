@@ -213,6 +213,11 @@ struct keyspace_written keyspace_written(const struct keyspace *keyspace);
 
 /// Are keys removed when their time comes? Otherwise only when somebody asks for them.
 void keyspace_set_active_expire(struct keyspace *keyspace, bool on);
+/// Will keyspace_clock_was_set() be called? Otherwise the keyspace looks each second whether wall
+/// time was set, while keys have a time.
+void keyspace_watch_clock(struct keyspace *keyspace, bool watched);
+/// Wall time was set, or the machine slept.
+void keyspace_clock_was_set(struct keyspace *keyspace);
 /// While held, no keys are looked for whose time has come: what was found is still being told.
 void keyspace_hold_expiry(struct keyspace *keyspace, bool hold);
 

@@ -214,6 +214,7 @@ static int start_life(struct service *service)
 		return code;
 	}
 	watchdog_start(&service->watchdog, service->kvd.loop);
+	clock_watch_start(&service->clock_watch, service->kvd.loop, service->kvd.keyspace);
 	service_folder_watch(service);
 	return 0;
 }
@@ -233,6 +234,7 @@ static void stop_life(struct service *service)
 	notify_stopping();
 	datadir_leaving(service->kvd.folder);
 	watchdog_stop(&service->watchdog);
+	clock_watch_stop(&service->clock_watch);
 	service_folder_unwatch(service);
 	service->kvd.stopping = true;
 	listener_shut(service->kvd.listener);

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/clock_watch.h"
 #include "daemon/folder_watch.h"
 #include "daemon/generation.h"
 #include "daemon/kvd.h"
@@ -36,6 +37,7 @@ struct service {
 	bool store_is_new;		// nothing was there to recover from
 	enum service_persist_said said; // of the store, in the log
 	struct watchdog watchdog;
+	struct clock_watch clock_watch;
 	bool moves_wait;	 // to be told, in the next turn
 	uint64_t sample_next_ns; // when readers_sample() wants to be called
 	uint64_t noticed_seq;	 // last seq the persister was told of

@@ -5,6 +5,40 @@
 // once against a model.
 #include "tests/daemon/expire_fixture.h"
 
+// Where somebody tells that wall time was set nobody looks.
+static void test_watched(struct fixture *f)
+{
+	// The beginning of a slot of the third level: no item goes down within the next minutes.
+	fixture_wall_ms = ((fixture_wall_ms >> (WHEEL_SLOT_SHIFT + 2 * WHEEL_DIGIT_BITS)) + 1)
+			  << (WHEEL_SLOT_SHIFT + 2 * WHEEL_DIGIT_BITS);
+	keyspace_watch_clock(f->keyspace, true);
+	ok(set_one(f, 1, fixture_wall_ms + 60000), "a key of a minute");
+	(void)turns(f);
+	uint64_t due_ns = expire_turn(f->keyspace, now_ns);
+	ok(due_ns > now_ns + 30 * CLOCK_NS && due_ns <= now_ns + 61 * CLOCK_NS,
+	   "nothing is looked at before its time is near");
+	fixture_wall_ms += 61000;
+	(void)turns(f);
+	ok_int(f->keyspace->keys, 1, "nobody knows that time was set forward");
+	keyspace_clock_was_set(f->keyspace);
+	(void)turns(f);
+	ok_int(f->keyspace->keys, 0, "who is told looks at once");
+	ok(set_one(f, 1, fixture_wall_ms + 60000), "another one");
+	(void)turns(f);
+	fixture_wall_ms -= 3600000;
+	keyspace_clock_was_set(f->keyspace);
+	(void)turns(f);
+	pass((3600000 + 60000 + SLOT_MS) * MS_NS);
+	(void)turns(f);
+	ok_int(f->keyspace->keys, 0, "back an hour, it goes at its time by this clock");
+	keyspace_watch_clock(f->keyspace, false);
+	ok(set_one(f, 1, fixture_wall_ms + 60000), "when nobody tells any more");
+	(void)turns(f);
+	ok(expire_turn(f->keyspace, now_ns) <= now_ns + CLOCK_NS, "there is a look each second");
+	ok(delete_one(f, 1), "the key is removed");
+	(void)turns(f);
+}
+
 // Wall time is set.
 static void test_clock(struct fixture *f)
 {
@@ -160,6 +194,7 @@ int main(void)
 	struct fixture f;
 	for (unsigned persisted = 0; persisted < 2; persisted++) {
 		open_fixture(&f, persisted != 0, 4);
+		test_watched(&f);
 		test_clock(&f);
 		test_memory(&f);
 		test_model(&f, seed + persisted);

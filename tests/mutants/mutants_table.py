@@ -37,4 +37,9 @@ TABLE = [
            'daemon/commands_generic.c',
            [('if (now_ns - del->waits_since_ns >= wait_ns) {', 'if (wait_ns == 0) {')],
            ['tests/daemon/test_command_slices'], quick=True),
+    Mutant('clock-untold', 'wall time that was set is not looked at', 'daemon/expire.c',
+           [('void keyspace_clock_was_set(struct keyspace *keyspace) { '
+             'keyspace->expire.due_ns = 0;',
+             'void keyspace_clock_was_set(struct keyspace *keyspace) { (void)keyspace;')],
+           ['tests/daemon/test_expire_clock'], quick=True),
 ]

@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "tests/simulation/net.h"
@@ -59,6 +60,7 @@ uint32_t sim_fd_level(const struct sim_fd *fd)
 	uint32_t level = 0;
 	switch (fd->kind) {
 	case FD_EVENT:
+	case FD_TIMER:
 		return fd->count > 0 ? EPOLLIN : 0;
 	case FD_SIGNAL:
 		return sim.stop ? EPOLLIN : 0;
@@ -256,6 +258,37 @@ int __wrap_signalfd(int fd, const sigset_t *set, int flags)
 	(void)set;
 	(void)flags;
 	return sim_fd_new(FD_SIGNAL);
+}
+
+int __wrap_timerfd_create(int clock, int flags);
+int __wrap_timerfd_create(int clock, int flags)
+{
+	(void)clock;
+	(void)flags;
+	if (!sim.plan.tells_clock) {
+		errno = ENOSYS;
+		return -1;
+	}
+	return sim_fd_new(FD_TIMER);
+}
+
+int __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *at,
+			   struct itimerspec *before);
+int __wrap_timerfd_settime(int fd, int flags, const struct itimerspec *at,
+			   struct itimerspec *before)
+{
+	(void)at;
+	(void)before;
+	bool good = sim_fd_find(fd) != NULL && (flags & TFD_TIMER_CANCEL_ON_SET) != 0;
+	errno = good ? errno : EINVAL;
+	return good ? 0 : -1;
+}
+
+void sim_net_clock_set(void)
+{
+	for (int i = 0; i < FDS_MAX; i++) {
+		table[i].count += table[i].kind == FD_TIMER;
+	}
 }
 
 int __wrap_epoll_ctl(int epoll, int what, int fd, struct epoll_event *event);

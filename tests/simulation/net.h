@@ -10,7 +10,16 @@
 
 #define CONN_FDS_MAX 8u
 
-enum sim_fd_kind { FD_FREE, FD_EPOLL, FD_EVENT, FD_SIGNAL, FD_PROCESS, FD_CONN, FD_DOOR };
+enum sim_fd_kind {
+	FD_FREE,
+	FD_EPOLL,
+	FD_EVENT,
+	FD_SIGNAL,
+	FD_TIMER, // of wall time: count > 0 = it was set
+	FD_PROCESS,
+	FD_CONN,
+	FD_DOOR,
+};
 
 struct sim_conn {
 	struct sim_client *client;
@@ -35,7 +44,7 @@ struct sim_fd {
 	int real; // of a door
 	struct sim_conn *conn;
 	const bool *dead; // of a process
-	uint64_t count;	  // of an eventfd
+	uint64_t count;	  // of an eventfd or a timer
 	bool watched;
 	bool edge; // something happened since it was told
 	uint32_t events;

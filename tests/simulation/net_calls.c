@@ -130,6 +130,11 @@ ssize_t __wrap_read(int fd, void *out, size_t bytes)
 		entry->count = 0;
 		return sizeof(entry->count);
 	}
+	if (entry->kind == FD_TIMER && entry->count > 0) {
+		entry->count = 0;
+		errno = ECANCELED;
+		return -1;
+	}
 	if (entry->kind == FD_SIGNAL && sim.stop) {
 		struct signalfd_siginfo info = { .ssi_signo = SIGTERM };
 		memcpy(out, &info, sizeof(info));

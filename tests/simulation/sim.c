@@ -123,6 +123,7 @@ static void plan_make(struct sim_plan *plan)
 	plan->fillers = plan->clients > 1 && sim_chance(8) ? SIM_FILLERS : 0;
 	plan->memory_chance = sim_chance(3) ? 5 + (unsigned)sim_below(300) : 0;
 	plan->resizes = sim_chance(3);
+	plan->tells_clock = sim_chance(2);
 }
 
 static const char *const policies[] = { "memory", "lazy", "group", "sync" };
@@ -329,6 +330,7 @@ static void time_pass(void)
 	if (sim.plan.jumps && !sim.quiet && sim_chance(300)) {
 		int64_t jump_us = (int64_t)sim_below((uint64_t)sim.plan.expire_ms * 4000);
 		sim.wall_offset_us += sim_chance(2) ? jump_us : -jump_us;
+		sim_net_clock_set();
 		sim_note("wall time jumps to %llu", (unsigned long long)sim_wall_ms());
 	}
 }
@@ -348,6 +350,9 @@ static void kvd_turn(void)
 	bool ran = sim_fiber_step();
 	if (sim.serves && !sim.over) {
 		count_splits();
+		if (ran) {
+			sim_check_expiry();
+		}
 	}
 	if (sim.crash) {
 		sim_kill();

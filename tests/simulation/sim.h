@@ -42,6 +42,7 @@ struct sim_plan {
 	unsigned memory_mib;
 	unsigned clock_percent; // a step forward may be this much more than usual
 	bool jumps;		// wall time jumps, too
+	bool tells_clock;	// and the kernel tells who asks
 	bool keeper;		// the region outlives kvd
 	bool crashes;
 	unsigned crash_point_chance; // of so many passes of a labelled point one dies; 0 = none
@@ -144,6 +145,8 @@ void sim_process_ended(void);
 /// The process of kvd is gone with all its ends.
 void sim_net_forget(void);
 bool sim_net_ready(void);
+/// Wall time was set: timers that are cancelled by that are.
+void sim_net_clock_set(void);
 struct sim_client *sim_client_of_fd(int fd);
 void sim_conn_owner(struct sim_conn *conn, struct sim_client *client);
 
@@ -291,6 +294,11 @@ __attribute__((format(printf, 2, 3))) void sim_text_print(struct sim_text *text,
 void sim_readers_begin(void);
 /// One of them does something.
 void sim_reader_step(void);
+
+// ---- expiry.c: what is due goes ----
+
+/// kvd, which serves, has made a step.
+void sim_check_expiry(void);
 
 // ---- check.c: the region ----
 
