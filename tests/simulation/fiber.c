@@ -195,7 +195,8 @@ int __wrap_pthread_cond_signal(pthread_cond_t *condition);
 int __wrap_pthread_cond_signal(pthread_cond_t *condition)
 {
 	for (unsigned i = 0; i < fibers_count; i++) {
-		if (fibers[i].wait == SIM_COND && fibers[i].what == condition) {
+		if (fibers[i].wait == SIM_COND && fibers[i].what == condition &&
+		    !fibers[i].signalled) {
 			fibers[i].signalled = true;
 			return 0;
 		}
