@@ -8,14 +8,12 @@
 #include <string.h>
 
 #include "daemon/commands.h"
-#include "daemon/refuse.h"
 #include "daemon/seam.h"
+#include "daemon/session_fetch.h"
 #include "daemon/session_pins.h"
 #include "daemon/session_rest.h"
 #include "daemon/session_task.h"
 #include "daemon/tracking.h"
-
-#define COMMAND_NAME_BYTES_MAX 31u
 
 static const struct command command_rows[] = {
 #define X(id, name, run, arity, flags, right, first, last, step, group, since, syntax, summary) \
@@ -31,9 +29,9 @@ const struct command *command_table(size_t *count)
 }
 
 /// Lower-case C string of `bytes` bytes at `data` in `out`; false if no command can be called that.
-static bool command_fold(const char *data, size_t bytes, char out[COMMAND_NAME_BYTES_MAX + 1])
+static bool command_fold(const char *data, size_t bytes, char out[COMMANDS_NAME_BYTES_MAX + 1])
 {
-	if (bytes > COMMAND_NAME_BYTES_MAX) {
+	if (bytes > COMMANDS_NAME_BYTES_MAX) {
 		return false;
 	}
 	for (size_t i = 0; i < bytes; i++) {
@@ -68,7 +66,7 @@ static const struct command *command_search(const char *name)
 
 const struct command *command_find(const char *name, size_t bytes)
 {
-	char folded[COMMAND_NAME_BYTES_MAX + 1];
+	char folded[COMMANDS_NAME_BYTES_MAX + 1];
 	if (bytes == 3) { // most requests: no search
 		char a = (char)(name[0] | 0x20);
 		bool et = (name[1] | 0x20) == 'e' && (name[2] | 0x20) == 't';
@@ -107,8 +105,8 @@ static const struct command *command_of_request(const struct resp_arg *argv, uin
 		return NULL;
 	}
 	if (__builtin_expect(command->flags & COMMAND_CONTAINER, 0) && argc > 1) {
-		char sub[COMMAND_NAME_BYTES_MAX + 1];
-		char full[2 * COMMAND_NAME_BYTES_MAX + 2];
+		char sub[COMMANDS_NAME_BYTES_MAX + 1];
+		char full[2 * COMMANDS_NAME_BYTES_MAX + 2];
 		*container = command;
 		if (!command_fold(argv[1].data, argv[1].bytes, sub)) {
 			return NULL;
@@ -142,47 +140,6 @@ void commands_reject(struct call *call, const char *text)
 		commands_error(call, text);
 	}
 	stats_add(call->kvd->stats, KVS_COUNTER_commands_failed, 1);
-}
-
-/// A web page can make a browser send what it likes to a port, behind an HTTP header. Redis closes
-/// such a connection at its first line; so must whoever may stand behind `kvctl bridge`.
-static bool command_is_http(const struct call *call)
-{
-	return commands_arg_is(&call->argv[0], "post") || commands_arg_is(&call->argv[0], "host:");
-}
-
-static void command_reject_unknown(struct call *call, const struct command *container)
-{
-	char name[COMMANDS_EXCERPT_BYTES];
-	char text[512];
-	if (command_is_http(call)) {
-		refuse(call->session, REFUSAL_WEB,
-		       "a web page may be behind it; what speaks there must speak RESP");
-		session_kill(call->session, NULL);
-		return;
-	}
-	if (container) {
-		char upper[COMMAND_NAME_BYTES_MAX + 1] = "";
-		for (size_t i = 0; container->name[i]; i++) {
-			char byte = container->name[i];
-			upper[i] = byte >= 'a' && byte <= 'z' ? (char)(byte - 'a' + 'A') : byte;
-		}
-		(void)snprintf(text, sizeof(text), "ERR unknown subcommand '%s'. Try %s HELP.",
-			       commands_excerpt(&call->argv[1], name), upper);
-		commands_reject(call, text);
-		return;
-	}
-	char args[160] = "";
-	size_t bytes = 0;
-	for (uint32_t i = 1; i < call->argc && bytes < 128; i++) {
-		char arg[COMMANDS_EXCERPT_BYTES];
-		(void)snprintf(args + bytes, sizeof(args) - bytes, "'%.*s' ", (int)(128 - bytes),
-			       commands_excerpt(&call->argv[i], arg));
-		bytes += strlen(args + bytes);
-	}
-	(void)snprintf(text, sizeof(text), "ERR unknown command '%s', with args beginning with: %s",
-		       commands_excerpt(&call->argv[0], name), args);
-	commands_reject(call, text);
 }
 
 static bool command_arity_fits(const struct command *command, uint32_t argc)
@@ -259,43 +216,6 @@ static void command_queue(struct call *call)
 	reply_status(session, "QUEUED");
 }
 
-/// A command found no room (or its batch none in the limit): park it, or say so when waiting is
-/// useless or over.
-static enum command_outcome command_no_room(struct call *call, int result)
-{
-	if (result == KEYSPACE_WAIT && !call->session->no_wait) {
-		return COMMAND_PARK;
-	}
-	if (result == KEYSPACE_TOO_LARGE) {
-		char text[128];
-		(void)snprintf(text, sizeof(text),
-			       "ERR batch is too large: all its records together may have %u bytes",
-			       KVS_BATCH_BYTES_MAX);
-		commands_reject(call, text);
-		return COMMAND_DONE;
-	}
-	if (result == KEYSPACE_CROWDED) {
-		commands_reject_crowded(call);
-		return COMMAND_DONE;
-	}
-	if (result == KEYSPACE_SPENT) {
-		commands_reject(call,
-				"ERR versions are used up: save the data with kvctl dump, and "
-				"load it into a kvd with another --dir");
-		return COMMAND_DONE;
-	}
-	if (result == KEYSPACE_DAMAGED) {
-		commands_reject_damaged(call);
-		return COMMAND_DONE;
-	}
-	if (result == KEYSPACE_QUOTA) {
-		commands_reject_stored(call);
-		return COMMAND_DONE;
-	}
-	commands_reject_memory(call);
-	return COMMAND_DONE;
-}
-
 /// Is a command that can be cut over? What it kept between its slices is freed then.
 static bool command_is_over(struct call *call)
 {
@@ -338,10 +258,10 @@ void commands_run(struct call *call)
 	struct stats_command *numbers = &stats->commands[commands_index(call->command)];
 	bool timed = stats_timed(stats, numbers, call);
 	uint64_t start_ns = timed ? call->kvd->seam->monotonic_ns() : 0;
-	call->kvd->damage.met = false; // by others, such as the cleaner
+	call->kvd->damage.met = 0; // by others, such as the cleaner
 	call->command->run(call);
 	if (__builtin_expect(call->kvd->damage.met, 0)) {
-		commands_met_damage(call);
+		commands_met(call);
 	}
 	bool goes_on = __builtin_expect(call->state_free != NULL, 0) && !command_is_over(call);
 	// What is read in slices is as of the first: a change that comes between is told.
@@ -371,7 +291,7 @@ void commands_run(struct call *call)
 static bool command_acceptable(struct call *call, const struct command *container)
 {
 	if (!call->command) {
-		command_reject_unknown(call, container);
+		commands_reject_unknown(call, container);
 		return false;
 	}
 	if (!command_arity_fits(call->command, call->argc)) {
@@ -423,9 +343,12 @@ static inline __attribute__((always_inline)) enum command_outcome command_go(str
 		bool kept = session->task || session_task_begin(session, call);
 		outcome = kept ? COMMAND_AGAIN : COMMAND_DONE;
 	} else if (__builtin_expect(call->refused, 0)) {
-		outcome = command_no_room(call, call->refused);
+		outcome = commands_no_room(call, call->refused);
 	} else {
 		session->commands_count++;
+	}
+	if (__builtin_expect(session->fetch != NULL, 0) && outcome == COMMAND_DONE) {
+		session_fetch_over(session);
 	}
 	if (__builtin_expect(call->kvd->events_pending, 0)) {
 		events_tell(call->kvd, session);
@@ -481,7 +404,7 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 	if (flags & COMMAND_DENYOOM) {
 		int room = keyspace_admit(kvd->keyspace, commands_write_bytes(argv, argc));
 		if (__builtin_expect(room != KEYSPACE_OK, 0)) {
-			return command_no_room(&call, room);
+			return commands_no_room(&call, room);
 		}
 	}
 	stats_sample(kvd->stats, keyspace_now_ms(kvd->keyspace));

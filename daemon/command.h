@@ -32,9 +32,9 @@ enum command_flags {
 	COMMAND_DANGEROUS = 1 << 14,
 	COMMAND_CONTAINER = 1 << 15, // has subcommands: rows named "name|sub"
 	COMMAND_PUBSUB = 1 << 16,
-	COMMAND_SUBSCRIBER = 1 << 17, // a RESP2 subscriber may send it
-	COMMAND_MAY_REPLICATE = 1 << 18, // waits for the end of a pause as writes do
-	COMMAND_UNPAUSES = 1 << 19,	 // never waits for it
+	COMMAND_SUBSCRIBER = 1 << 17,	  // a RESP2 subscriber may send it
+	COMMAND_MAY_REPLICATE = 1 << 18,  // waits for the end of a pause as writes do
+	COMMAND_UNPAUSES = 1 << 19,	  // never waits for it
 	COMMAND_CATEGORY_ADMIN = 1 << 20, // counts as such in ACL CAT, though not flagged so
 	COMMAND_NO_ASYNC_LOADING = 1 << 21,
 	COMMAND_REMOVES = 1 << 22, // it leaves less behind: no quota lets it wait
@@ -54,18 +54,18 @@ struct call {
 	const struct command *command;
 	const struct resp_arg *argv; // argv[0] is the command's name as sent
 	uint32_t argc;
-	uint64_t mark; // where its reply begins, see reply_mark()
+	uint64_t mark;	    // where its reply begins, see reply_mark()
 	size_t events_mark; // where its events begin, see events_mark()
-	bool in_exec; // runs inside EXEC's batch: begins none of its own
-	bool failed; // it answered with an error
-	uint64_t slept_ns; // it also lets its connection rest so long (DEBUG SLEEP)
+	bool in_exec;	    // runs inside EXEC's batch: begins none of its own
+	bool failed;	    // it answered with an error
+	uint64_t slept_ns;  // it also lets its connection rest so long (DEBUG SLEEP)
 	// A command that may take long looks at commands_slice_over(); when its share of the turn
 	// is used up it notes in `state` how far it came, sets `again`, returns, and is called
 	// again in the next turn. What it answered so far stays.
 	bool again;
 	uint64_t until_ns; // 0 = it may not be cut: inside EXEC
-	bool tracks; // it calls commands_track() itself for each key that it reads
-	void *state; // its own, NULL at first
+	bool tracks;	   // it calls commands_track() itself for each key that it reads
+	void *state;	   // its own, NULL at first
 	void (*state_free)(void *state); // set with it; called once, over or given up
 	int refused; // KEYSPACE_WAIT, _FULL, _TOO_LARGE: no room, nothing was changed or answered
 };
@@ -73,12 +73,12 @@ struct call {
 struct command {
 	const char *name; // lower case
 	void (*run)(struct call *call);
-	int arity; // as Redis: negative = at least
-	uint32_t flags; // its right among them
+	int arity;			   // as Redis: negative = at least
+	uint32_t flags;			   // its right among them
 	int first_key, last_key, key_step; // as COMMAND replies
 	const char *group; // "string", "generic", "server", "connection", "transactions", "kvd"
 	const char *since;
-	const char *syntax; // arguments, as help shows them
+	const char *syntax;  // arguments, as help shows them
 	const char *summary; // our own words
 };
 
@@ -88,16 +88,17 @@ const struct command *command_find(const char *name, size_t bytes);
 const struct command *command_table(size_t *count);
 
 enum command_outcome {
-	COMMAND_DONE, // replied
+	COMMAND_DONE,  // replied
 	COMMAND_AGAIN, // more to do: command_continue() in the next turn; see session->task
-	COMMAND_PARK, // memory is short now: call again with the same arguments when there is room
+	COMMAND_PARK,  // memory is short now: call again with the same arguments when there is room
 	COMMAND_POSTPONE, // CLIENT PAUSE: the same when the pause is over
+	COMMAND_FETCH,	  // values are in the store alone: the same when they have been read
 	COMMAND_THROTTLE, // its user writes too fast: the same when he may again
 };
 
 /// Runs one request of `session`: lookup, arity, MULTI queueing, memory admission, the command
-/// itself, statistics. Exactly one reply is appended, unless PARK, POSTPONE or THROTTLE; with AGAIN
-/// it is not complete yet.
+/// itself, statistics. Exactly one reply is appended, unless PARK, POSTPONE, FETCH or THROTTLE;
+/// with AGAIN it is not complete yet.
 enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 				      const struct resp_arg *argv, uint32_t argc);
 /// The next slice of session->task.

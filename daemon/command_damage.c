@@ -31,7 +31,7 @@ void commands_reject_damaged(struct call *call)
 void commands_met_damage(struct call *call)
 {
 	char text[DAMAGE_TEXT_BYTES];
-	call->kvd->damage.met = false;
+	call->kvd->damage.met = 0;
 	call->again = false; // what it would still find changes nothing
 	if (call->refused) {
 		return;

@@ -34,6 +34,7 @@ static_assert(COMMANDS_ROWS_COUNT <= STATS_COMMANDS_MAX, "every command has its 
 #define COMMANDS_TEXT_NOT_INTEGER "ERR value is not an integer or out of range"
 #define COMMANDS_TEXT_OOM "OOM command not allowed when used memory > 'maxmemory'."
 
+#define COMMANDS_NAME_BYTES_MAX 31u
 #define COMMANDS_PATTERN_BYTES_MAX 4096u // of KEYS, SCAN MATCH, CONFIG GET, COMMAND LIST
 
 /// Answers with an error, text as for reply_error(), and remembers that the command failed.
@@ -83,7 +84,15 @@ static inline void commands_event(struct call *call, uint32_t key_index, enum ev
 	}
 }
 
-/// keyspace_get() of an argument without counting.
+/// keyspace_stat() of an argument without counting: for who needs no value.
+static inline bool commands_stat(struct call *call, uint32_t index, struct keyspace_value *value)
+{
+	const struct resp_arg *key = &call->argv[index];
+	return keyspace_stat(call->kvd->keyspace, key->data, key->bytes, value) == KEYSPACE_OK;
+}
+
+/// keyspace_get() of an argument without counting. False, too, if the value is in the store alone:
+/// then nothing of what the command does counts, and it is run again.
 static inline bool commands_peek(struct call *call, uint32_t index, struct keyspace_value *value)
 {
 	const struct resp_arg *key = &call->argv[index];
@@ -95,7 +104,7 @@ static inline void commands_event_new(struct call *call, uint32_t key_index)
 {
 	struct keyspace_value old;
 	if (__builtin_expect(call->kvd->events_wanted & EVENT_NEW, 0) &&
-	    !commands_peek(call, key_index, &old)) {
+	    !commands_stat(call, key_index, &old)) {
 		commands_event(call, key_index, EVENT_NEW, "new");
 	}
 }
@@ -115,7 +124,18 @@ static inline void commands_looked_up(struct call *call, uint32_t index, bool fo
 /// keyspace_get() of an argument on behalf of a reader.
 static inline bool commands_lookup(struct call *call, uint32_t index, struct keyspace_value *value)
 {
-	bool found = commands_peek(call, index, value);
+	const struct resp_arg *key = &call->argv[index];
+	int result = keyspace_get(call->kvd->keyspace, key->data, key->bytes, value);
+	if (__builtin_expect(result != KEYSPACE_COLD, 1)) { // else it counts when it is run again
+		commands_looked_up(call, index, result == KEYSPACE_OK);
+	}
+	return result == KEYSPACE_OK;
+}
+
+/// The same for who needs no value.
+static inline bool commands_look(struct call *call, uint32_t index, struct keyspace_value *value)
+{
+	bool found = commands_stat(call, index, value);
 	commands_looked_up(call, index, found);
 	return found;
 }
@@ -236,6 +256,11 @@ bool commands_may_administer(struct call *call, const char *what);
 /// Refuses a request before it ran: inside MULTI the transaction is spoilt.
 void commands_reject(struct call *call, const char *text);
 
+/// Nobody knows it; `container` is set when only its first word is known.
+void commands_reject_unknown(struct call *call, const struct command *container);
+/// A command found no room (or its batch none in the limit), or needs values from the store: it is
+/// to wait, or it is answered that waiting is useless or over.
+enum command_outcome commands_no_room(struct call *call, int result);
 /// A write would have let its user own more than its quota: answers that.
 void commands_reject_stored(struct call *call);
 /// There is no memory for it: which bound was reached or what holds the memory, and what to change.
@@ -247,6 +272,10 @@ void commands_reject_damaged(struct call *call);
 /// A command that was run, or a slice of it, met a key that cannot be read: that is its answer, and
 /// it is over.
 void commands_met_damage(struct call *call);
+/// The same of a value that is in the store alone: it is to be run again, or that is its answer.
+void commands_met_cold(struct call *call);
+/// Whatever it met that is no answer.
+void commands_met(struct call *call);
 
 /// Runs one command that passed all checks and counts it.
 void commands_run(struct call *call);

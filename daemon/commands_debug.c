@@ -9,6 +9,7 @@
 
 #include "daemon/commands_object.h"
 #include "daemon/glob.h"
+#include "daemon/keyspace_cold.h"
 #include "daemon/keyspace_recount.h"
 #include "daemon/log.h"
 #include "daemon/session_rest.h"
@@ -33,6 +34,59 @@ static void debug_log(struct call *call)
 	char text[COMMANDS_EXCERPT_BYTES];
 	log_notice("DEBUG LOG: %s", commands_excerpt(&call->argv[2], text));
 	reply_ok(call->session);
+}
+
+struct debug_spill {
+	struct call *call;
+	int64_t spilled;
+};
+
+static void debug_spill_visit(void *context, const void *key, size_t key_bytes,
+			      const struct keyspace_value *value)
+{
+	struct debug_spill *spill = context;
+	struct keyspace *keyspace = spill->call->kvd->keyspace;
+	(void)value;
+	spill->spilled += keyspace_spill(keyspace, key, key_bytes) == KEYSPACE_COLD_DONE;
+}
+
+/// Leaves stubs of all values that may leave memory, or of one: the count of those that did.
+static void debug_spill(struct call *call)
+{
+	static const char *const why[] = {
+		[KEYSPACE_COLD_OTHER] = "ERR no such key, no store, or it is spilled already",
+		[KEYSPACE_COLD_UNDURABLE] = "ERR it is not durable yet: KVD.SYNC waits for that",
+		[KEYSPACE_COLD_UNPLACED] = "ERR its place in the store is not known any more",
+		[KEYSPACE_COLD_SMALL] = "ERR it is so small that a stub would take as much",
+		[KEYSPACE_COLD_NO_ROOM] = "ERR there is no room for its stub",
+	};
+	const struct resp_arg *key = &call->argv[2];
+	struct keyspace *keyspace = call->kvd->keyspace;
+	if (call->argc == 3) {
+		bool is_key = key->bytes - 1 < KVS_KEY_BYTES_MAX;
+		enum keyspace_cold_result result =
+			is_key ? keyspace_spill(keyspace, key->data, key->bytes)
+			       : KEYSPACE_COLD_OTHER;
+		if (result == KEYSPACE_COLD_DONE) {
+			reply_integer(call->session, 1);
+		} else {
+			commands_error(call, why[result]);
+		}
+		return;
+	}
+	struct debug_spill spill = { .call = call };
+	struct commands_walk *walk = commands_walk(call);
+	if (!walk) {
+		return;
+	}
+	do {
+		spill.spilled = 0;
+		walk->at = keyspace_scan(keyspace, walk->at, debug_spill_visit, &spill);
+		walk->count += (uint64_t)spill.spilled;
+	} while (walk->at != 0 && !commands_cut(call));
+	if (!call->again) {
+		reply_integer(call->session, (int64_t)walk->count);
+	}
 }
 
 static void debug_set_active_expire(struct call *call)
@@ -174,6 +228,9 @@ static const struct debug_row {
 	  "SET-ACTIVE-EXPIRE <0|1>: are keys removed when their time comes, or when asked for?" },
 	{ "sleep", 3, debug_sleep,
 	  "SLEEP <seconds>: this connection, and no other, is answered so much later." },
+	{ "spill", 2, debug_spill,
+	  "SPILL: leaves the values of all durable keys in the store alone. Says how many." },
+	{ "spill", 3, debug_spill, "SPILL <key>: the same of one." },
 	{ "stringmatch-len", 4, debug_stringmatch,
 	  "STRINGMATCH-LEN <length> <pattern>: matches a pattern against so many letters a." },
 };

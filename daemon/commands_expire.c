@@ -82,7 +82,7 @@ static void expire_set(struct call *call, bool seconds, bool relative)
 	if (!expire_parse(call, &flags) || !expire_when(call, seconds, relative, &when_ms)) {
 		return;
 	}
-	if (!commands_peek(call, 1, &value) || !expire_applies(flags, value.expiry_ms, when_ms)) {
+	if (!commands_stat(call, 1, &value) || !expire_applies(flags, value.expiry_ms, when_ms)) {
 		reply_integer(call->session, 0);
 		return;
 	}
@@ -119,7 +119,7 @@ void commands_expire_persist(struct call *call)
 {
 	const struct resp_arg *key = &call->argv[1];
 	struct keyspace_value value;
-	if (!commands_peek(call, 1, &value) || !value.expiry_ms) {
+	if (!commands_stat(call, 1, &value) || !value.expiry_ms) {
 		reply_integer(call->session, 0);
 		return;
 	}
@@ -134,7 +134,7 @@ void commands_expire_persist(struct call *call)
 static void expire_reply(struct call *call, bool seconds, bool relative)
 {
 	struct keyspace_value value;
-	if (!commands_lookup(call, 1, &value)) {
+	if (!commands_look(call, 1, &value)) {
 		reply_integer(call->session, -2);
 	} else if (!value.expiry_ms) {
 		reply_integer(call->session, -1);

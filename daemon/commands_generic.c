@@ -136,7 +136,7 @@ void commands_generic_del(struct call *call)
 void commands_generic_type(struct call *call)
 {
 	struct keyspace_value value;
-	reply_status(call->session, commands_lookup(call, 1, &value) ? "string" : "none");
+	reply_status(call->session, commands_look(call, 1, &value) ? "string" : "none");
 }
 
 /// MSET and MSETNX need pairs; the table's arity cannot say that.
@@ -195,7 +195,7 @@ void commands_generic_msetnx(struct call *call)
 	for (uint32_t i = 1; i < call->argc; i += 2) {
 		struct keyspace_value value;
 		commands_look_ahead(call, i, 2);
-		if (commands_peek(call, i, &value)) {
+		if (commands_stat(call, i, &value)) {
 			reply_integer(call->session, 0);
 			return;
 		}

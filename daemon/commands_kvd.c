@@ -79,7 +79,7 @@ static void kvd_write(struct call *call, struct kvd_write *write, uint32_t first
 	struct keyspace_value old = { 0 };
 	bool found = false;
 	if (write->if_absent || write->if_present || write->if_version || write->keep_ttl) {
-		found = commands_peek(call, 1, &old);
+		found = commands_stat(call, 1, &old);
 	}
 	bool applies = !(write->if_absent && found) && !(write->if_present && !found) &&
 		       !(write->if_version && (found ? old.seq : 0) != (uint64_t)write->version);

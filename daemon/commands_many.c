@@ -118,6 +118,9 @@ static bool many_ready(struct call *call, struct many *many)
 		many_fail(call, COMMANDS_TEXT_OOM);
 		return false;
 	}
+	if (keyspace_moment_is_torn(many->moment)) {
+		return false;
+	}
 	return true;
 }
 
@@ -148,15 +151,20 @@ static void many_cut(struct call *call, bool values, const struct many *now)
 	}
 }
 
-static bool many_next(struct call *call, struct many *many, struct keyspace_value *value)
+static bool many_next(struct call *call, struct many *many, bool values,
+		      struct keyspace_value *value)
 {
 	uint32_t i = ++many->next;
 	if (!many->moment) {
 		commands_look_ahead(call, i, 1);
-		return commands_lookup(call, i, value);
+		return values ? commands_lookup(call, i, value) : commands_look(call, i, value);
 	}
 	bool changed;
-	bool found = keyspace_moment_next(many->moment, value, &changed) == KEYSPACE_OK;
+	int result = keyspace_moment_next(many->moment, value, &changed);
+	bool found = result == KEYSPACE_OK;
+	if (__builtin_expect(result == KEYSPACE_COLD, 0)) {
+		return false;
+	}
 	commands_looked_up(call, i, found);
 	if (__builtin_expect(!tracking_wants_reads(call->session), 1)) {
 		return found;
@@ -188,7 +196,7 @@ static void many_read(struct call *call, bool values)
 	size_t work = 0;
 	while (many->next < count && !call->session->dead) {
 		struct keyspace_value value;
-		bool found = many_next(call, many, &value);
+		bool found = many_next(call, many, values, &value);
 		work++;
 		if (found && values) {
 			reply_bulk(call->session, value.value, value.value_bytes);

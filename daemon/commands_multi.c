@@ -5,6 +5,7 @@
 // itself finds no room, nothing was applied and EXEC says so in place of all replies.
 #include "daemon/commands.h"
 #include "daemon/commands_watch.h"
+#include "daemon/keyspace_cold.h"
 
 void commands_multi_multi(struct call *call)
 {
@@ -45,13 +46,17 @@ static uint32_t multi_flags(const struct session_multi *multi, size_t *bytes, bo
 	return flags;
 }
 
-/// Runs the queue; false if one of its writes found no room (*refused says which kind).
+/// Runs the queue; false if one of its writes found no room, or a value is in the store alone
+/// (*refused says which kind). Then the others are asked, too, what they would have to wait for.
 static bool multi_run(struct call *call, int *refused)
 {
 	struct session *session = call->session;
 	reply_array(session, session->multi.count);
 	for (uint32_t i = 0; i < session->multi.count; i++) {
 		const struct session_queued *queued = &session->multi.queued[i];
+		if (*refused == KEYSPACE_COLD && queued->command->first_key == 0) {
+			continue;
+		}
 		struct call inner = {
 			.kvd = call->kvd,
 			.session = session,
@@ -65,10 +70,32 @@ static bool multi_run(struct call *call, int *refused)
 		commands_run(&inner);
 		if (inner.refused) {
 			*refused = inner.refused;
+		}
+		if (inner.refused && inner.refused != KEYSPACE_COLD) {
 			return false;
 		}
 	}
-	return true;
+	return *refused == KEYSPACE_OK;
+}
+
+/// What cannot be taken back, a message to others, must not be done twice: asks for the values that
+/// commands with keys may want before any is run. Returns OK or COLD.
+static int multi_fetch(struct call *call, const struct session_multi *multi)
+{
+	int result = KEYSPACE_OK;
+	for (uint32_t i = 0; i < multi->count; i++) {
+		const struct session_queued *queued = &multi->queued[i];
+		const struct command *command = queued->command;
+		int last = command->last_key < 0 ? (int)queued->argc - 1 : command->last_key;
+		for (int at = command->first_key; at != 0 && at <= last; at += command->key_step) {
+			const struct resp_arg *key = &queued->argv[at];
+			struct keyspace_value value;
+			int found =
+				keyspace_get(call->kvd->keyspace, key->data, key->bytes, &value);
+			result = found == KEYSPACE_COLD ? found : result;
+		}
+	}
+	return result;
 }
 
 void commands_multi_exec(struct call *call)
@@ -100,6 +127,10 @@ void commands_multi_exec(struct call *call)
 		}
 	}
 	int result = KEYSPACE_OK;
+	if ((flags & COMMAND_MAY_REPLICATE) && keyspace_count_stubs(keyspace) > 0 &&
+	    multi_fetch(call, &session->multi) != KEYSPACE_OK) {
+		return; // it met that itself
+	}
 	if (flags & COMMAND_WRITE) {
 		keyspace_batch_begin(keyspace);
 		if (multi_run(call, &result)) {
@@ -107,7 +138,7 @@ void commands_multi_exec(struct call *call)
 		} else {
 			keyspace_batch_abort(keyspace);
 		}
-	} else if (!multi_run(call, &result)) {
+	} else if (!multi_run(call, &result) && result != KEYSPACE_COLD) {
 		result = KEYSPACE_FULL; // no queued command writes: cannot happen
 	}
 	if (result != KEYSPACE_OK) {

@@ -85,7 +85,7 @@ void commands_memory_usage(struct call *call)
 			return;
 		}
 	}
-	if (!commands_peek(call, 2, &value)) {
+	if (!commands_stat(call, 2, &value)) {
 		reply_null(call->session);
 		return;
 	}

@@ -38,7 +38,7 @@ static bool rename_move(struct call *call)
 static bool rename_has_source(struct call *call)
 {
 	struct keyspace_value value;
-	if (commands_peek(call, 1, &value)) {
+	if (commands_stat(call, 1, &value)) {
 		return true;
 	}
 	commands_error(call, "ERR no such key");
@@ -58,7 +58,7 @@ void commands_rename_renamenx(struct call *call)
 	if (!rename_has_source(call)) {
 		return;
 	}
-	if (commands_peek(call, 2, &value)) { // itself, if both are the same
+	if (commands_stat(call, 2, &value)) { // itself, if both are the same
 		reply_integer(call->session, 0);
 	} else if (rename_move(call)) {
 		reply_integer(call->session, 1);
@@ -109,7 +109,7 @@ void commands_rename_copy(struct call *call)
 		commands_error(call, "ERR source and destination objects are the same");
 		return;
 	}
-	if (!commands_lookup(call, 1, &value) || (commands_peek(call, 2, &other) && !replace)) {
+	if (!commands_lookup(call, 1, &value) || (commands_stat(call, 2, &other) && !replace)) {
 		reply_integer(call->session, 0);
 		return;
 	}

@@ -117,8 +117,13 @@ void commands_set_set(struct call *call)
 	}
 	if (request.flags & (SET_NX | SET_XX | SET_IFEQ | SET_GET | SET_KEEPTTL)) {
 		struct keyspace_value old;
-		bool found = request.flags & SET_GET ? commands_lookup(call, 1, &old)
-						     : commands_peek(call, 1, &old);
+		bool found;
+		if (request.flags & SET_GET) {
+			found = commands_lookup(call, 1, &old);
+		} else {
+			found = request.flags & SET_IFEQ ? commands_peek(call, 1, &old)
+							 : commands_stat(call, 1, &old);
+		}
 		bool applies = set_applies(&request, found, &old);
 		if (found && request.flags & SET_KEEPTTL) {
 			expiry_ms = old.expiry_ms;
@@ -143,7 +148,7 @@ void commands_set_set(struct call *call)
 void commands_set_setnx(struct call *call)
 {
 	struct keyspace_value old;
-	if (commands_peek(call, 1, &old)) {
+	if (commands_stat(call, 1, &old)) {
 		reply_integer(call->session, 0);
 	} else if (commands_store(call, 1, 2, 0, NULL)) {
 		commands_event_set(call, 1, false);

@@ -60,5 +60,5 @@ void commands_string_strlen(struct call *call)
 {
 	struct keyspace_value value;
 	reply_integer(call->session,
-		      commands_lookup(call, 1, &value) ? (int64_t)value.value_bytes : 0);
+		      commands_look(call, 1, &value) ? (int64_t)value.value_bytes : 0);
 }

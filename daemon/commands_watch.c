@@ -31,7 +31,7 @@ void commands_watch_watch(struct call *call)
 	for (uint32_t i = 1; i < call->argc; i++) {
 		const struct resp_arg *key = &call->argv[i];
 		struct keyspace_value value;
-		uint64_t seq = commands_peek(call, i, &value) ? value.seq : 0;
+		uint64_t seq = commands_stat(call, i, &value) ? value.seq : 0;
 		uint64_t hash = kvs_hash(call->kvd->lookup_seed, key->data, key->bytes);
 		if (!session_watch_add(session, key->data, key->bytes, hash, seq)) {
 			watch_refused(call);
@@ -57,8 +57,8 @@ bool commands_watch_changed(const struct call *call)
 		const struct session_watched *watched = watch->places[i];
 		struct keyspace_value value;
 		if (watched) {
-			bool found = keyspace_get(call->kvd->keyspace, watched->key,
-						  watched->key_bytes, &value) == KEYSPACE_OK;
+			bool found = keyspace_stat(call->kvd->keyspace, watched->key,
+						   watched->key_bytes, &value) == KEYSPACE_OK;
 			if (watched->touched || (found ? value.seq : 0) != watched->seq) {
 				return true;
 			}

@@ -155,6 +155,8 @@ CONFIG_NUMBER(atomic_keys_max, "atomic-keys-max", 1048576, 0, KVS_COMMAND_ARGS_M
 	      "have. A DEL or UNLINK of more, or of more than 512 keys, is cut instead")
 CONFIG_DURATION_MS(write_wait_ms, "write-wait", 1000, 0, 600000, 1,
 		   "how long a write waits for memory before -OOM")
+CONFIG_DURATION_MS(read_wait_ms, "read-wait", 5000, 1, 600000, 1,
+		   "how long a command waits for a value that is in the store alone")
 CONFIG_DURATION_MS(revoke_ms, "revoke", 5000, 1, 3600000, 1,
 		   "a view older than this is taken back when memory is wanted")
 CONFIG_DURATION_MS(revoke_min_ms, "revoke-min", 50, 1, 3600000, 1,

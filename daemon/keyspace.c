@@ -98,11 +98,6 @@ void keyspace_tell_damage(struct keyspace *keyspace, struct keyspace_damage *dam
 	keyspace->damage = damage;
 }
 
-static bool is_expired(const struct keyspace *keyspace, uint64_t expiry_ms)
-{
-	return expiry_ms != 0 && expiry_ms <= keyspace->now_ms;
-}
-
 static struct keyspace_op make_op(enum keyspace_op_kind kind, enum keyspace_purpose purpose,
 				  uint64_t hash, const void *key, size_t key_bytes)
 {
@@ -145,15 +140,6 @@ static void value_from_op(const struct keyspace *keyspace, const struct keyspace
 	value->seq = keyspace->log.next_seq + (uint64_t)(op - keyspace->batch.ops);
 }
 
-static void value_from_hit(const struct kvs_hit *hit, struct keyspace_value *value)
-{
-	value->value = hit->value;
-	value->value_bytes = hit->view.value_bytes;
-	value->seq = hit->view.seq;
-	value->time_ms = kvs_record_time_ms(hit->view.record);
-	value->expiry_ms = hit->view.expiry_ms;
-}
-
 struct found {
 	uint64_t hash;
 	struct keyspace_value value;
@@ -174,7 +160,7 @@ static int lookup(struct keyspace *keyspace, const void *key, size_t key_bytes, 
 		op = keyspace_batch_find(keyspace, hash, key, key_bytes);
 	}
 	if (op != NULL) {
-		if (op->kind != KEYSPACE_OP_SET || is_expired(keyspace, op->expiry_ms)) {
+		if (op->kind != KEYSPACE_OP_SET || keyspace_is_expired(keyspace, op->expiry_ms)) {
 			return KEYSPACE_ABSENT;
 		}
 		value_from_op(keyspace, op, &found->value);
@@ -185,18 +171,18 @@ static int lookup(struct keyspace *keyspace, const void *key, size_t key_bytes, 
 	    hit->kind == KVS_ENTRY_TOMBSTONE) {
 		return KEYSPACE_ABSENT;
 	}
-	if (is_expired(keyspace, hit->view.expiry_ms)) {
+	if (keyspace_is_expired(keyspace, hit->view.expiry_ms)) {
 		(void)keyspace_expire_now(keyspace, hash, key, key_bytes);
 		return KEYSPACE_ABSENT;
 	}
 	found->from_table = true;
 	found->writer = kvs_record_writer(hit->view.record);
-	value_from_hit(hit, &found->value);
+	keyspace_value_from_hit(hit, &found->value);
 	return KEYSPACE_OK;
 }
 
-int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
-		 struct keyspace_value *value)
+int keyspace_stat(struct keyspace *keyspace, const void *key, size_t key_bytes,
+		  struct keyspace_value *value)
 {
 	struct found found;
 	int result = lookup(keyspace, key, key_bytes, &found);
@@ -206,24 +192,57 @@ int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
 	return result;
 }
 
-static __attribute__((noinline, cold)) bool replaces_damage(struct keyspace *keyspace,
-							    const struct keyspace_op *op)
+// As lookup(), with the value.
+static int lookup_value(struct keyspace *keyspace, const void *key, size_t key_bytes,
+			struct found *found)
+{
+	int result = lookup(keyspace, key, key_bytes, found);
+	if (__builtin_expect(result == KEYSPACE_OK && found->value.value == NULL, 0)) {
+		return keyspace_fetch_value(keyspace, &found->hit.view, &found->value);
+	}
+	return result;
+}
+
+int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
+		 struct keyspace_value *value)
+{
+	struct found found;
+	int result = lookup_value(keyspace, key, key_bytes, &found);
+	if (result == KEYSPACE_OK) {
+		*value = found.value;
+	}
+	return result;
+}
+
+static bool replaces_damage(struct keyspace *keyspace, const struct keyspace_op *op)
 {
 	struct keyspace_damage *damage = keyspace->damage;
 	struct kvs_hit hit;
 	if (damage == NULL || op->kind == KEYSPACE_OP_FLUSH) {
 		return false;
 	}
-	damage->met = false;
+	damage->met &= (uint8_t)~KEYSPACE_MET_DAMAGE;
 	(void)keyspace_find(keyspace, op->hash, op->key, op->key_bytes, &hit);
-	return damage->met;
+	return (damage->met & KEYSPACE_MET_DAMAGE) != 0;
+}
+
+static __attribute__((noinline, cold)) int submit_look(struct keyspace *keyspace,
+						       const struct keyspace_op *op)
+{
+	if ((keyspace->looks & KEYSPACE_MET_COLD) != 0) {
+		return KEYSPACE_COLD;
+	}
+	return replaces_damage(keyspace, op) ? KEYSPACE_DAMAGED : KEYSPACE_OK;
 }
 
 static int submit(struct keyspace *keyspace, struct keyspace_op *op, uint64_t *seq)
 {
-	if (__builtin_expect(keyspace->damage_seen, 0) && replaces_damage(keyspace, op)) {
-		keyspace_op_drop(keyspace, op);
-		return KEYSPACE_DAMAGED;
+	if (__builtin_expect(keyspace->looks != 0, 0)) {
+		int look = submit_look(keyspace, op);
+		if (look != KEYSPACE_OK) {
+			keyspace_op_drop(keyspace, op);
+			return look;
+		}
 	}
 	if (keyspace->batch.open) {
 		return keyspace_batch_add(keyspace, op, seq);
@@ -246,8 +265,8 @@ static int submit_value(struct keyspace *keyspace, struct keyspace_op *op, uint6
 		}
 	}
 	if (__builtin_expect(keyspace_is_large(keyspace, op->value_bytes), 0) &&
-	    keyspace->slice != NULL && !keyspace_intake_takes(keyspace, op) &&
-	    !keyspace->batch.open) {
+	    keyspace->slice != NULL && (keyspace->looks & KEYSPACE_MET_COLD) == 0 &&
+	    !keyspace_intake_takes(keyspace, op) && !keyspace->batch.open) {
 		int result = keyspace_stage_op(keyspace, op);
 		if (result != KEYSPACE_OK) {
 			return result;
@@ -336,8 +355,9 @@ int keyspace_expire(struct keyspace *keyspace, const void *key, size_t key_bytes
 		    uint64_t expiry_ms)
 {
 	struct found found;
-	if (lookup(keyspace, key, key_bytes, &found) != KEYSPACE_OK) {
-		return KEYSPACE_ABSENT;
+	int result = lookup_value(keyspace, key, key_bytes, &found);
+	if (result != KEYSPACE_OK) {
+		return result;
 	}
 	struct keyspace_op op =
 		make_op(KEYSPACE_OP_SET, KEYSPACE_FOR_EXPIRY, found.hash, key, key_bytes);
@@ -350,8 +370,9 @@ int keyspace_rename_copy(struct keyspace *keyspace, const void *from, size_t fro
 			 const void *to, size_t to_bytes)
 {
 	struct found found;
-	if (lookup(keyspace, from, from_bytes, &found) != KEYSPACE_OK) {
-		return KEYSPACE_ABSENT;
+	int result = lookup_value(keyspace, from, from_bytes, &found);
+	if (result != KEYSPACE_OK) {
+		return result;
 	}
 	// A longer name is growth.
 	enum keyspace_purpose purpose =
@@ -386,39 +407,6 @@ uint64_t keyspace_count(const struct keyspace *keyspace)
 uint64_t keyspace_count_with_expiry(const struct keyspace *keyspace)
 {
 	return keyspace->keys_with_expiry;
-}
-
-struct scan_context {
-	struct keyspace *keyspace;
-	void (*visit)(void *context, const void *key, size_t key_bytes,
-		      const struct keyspace_value *value);
-	void *context;
-};
-
-static void scan_visit(void *context, uint64_t entry)
-{
-	struct scan_context *scan = context;
-	struct kvs_hit hit;
-	if (kvs_table_load(&scan->keyspace->region->map, entry, &hit) != KVS_FIND_HIT) {
-		// Whose it is nobody knows; who counts what a walk should see can tell.
-		keyspace_counter_add(scan->keyspace, KVS_COUNTER_damage_met, 1);
-		return;
-	}
-	if (hit.kind == KVS_ENTRY_TOMBSTONE || is_expired(scan->keyspace, hit.view.expiry_ms)) {
-		return;
-	}
-	struct keyspace_value value;
-	value_from_hit(&hit, &value);
-	scan->visit(scan->context, hit.view.key, hit.view.key_bytes, &value);
-}
-
-uint64_t keyspace_scan(struct keyspace *keyspace, uint64_t cursor,
-		       void (*visit)(void *context, const void *key, size_t key_bytes,
-				     const struct keyspace_value *value),
-		       void *context)
-{
-	struct scan_context scan = { .keyspace = keyspace, .visit = visit, .context = context };
-	return kvs_table_scan(&keyspace->region->map, cursor, scan_visit, &scan);
 }
 
 void keyspace_prefetch(struct keyspace *keyspace, const void *key, size_t key_bytes, int pass)

@@ -30,6 +30,7 @@ enum keyspace_result {
 	KEYSPACE_CROWDED = 7,	// too many keys collide with this one
 	KEYSPACE_QUOTA = 8,	// its user would own more bytes than its quota
 	KEYSPACE_DAMAGED = 9,	// what the key has cannot be read: nothing takes its place
+	KEYSPACE_COLD = 10, // a value that this needs is in the store alone: ask again when it came
 };
 
 /// A value as the writer sees it. Pointers hold until the next call that writes, cleans or flushes.
@@ -37,15 +38,30 @@ struct keyspace_value {
 	const void *value;
 	size_t value_bytes;
 	uint64_t seq;
-	uint64_t time_ms; // when written
+	uint64_t time_ms;   // when written
 	uint64_t expiry_ms; // wall clock ms since 1970, 0 = never
 };
 
 /// Current value of a key; inside a batch, what the batch made of it. An expired key is absent: kvd
 /// decides with the precise clock and logs a tombstone, so it is never seen alive again.
-/// Returns KEYSPACE_OK or KEYSPACE_ABSENT.
+/// Returns KEYSPACE_OK or KEYSPACE_ABSENT; or KEYSPACE_COLD, and then every write answers the same
+/// until keyspace_cold_over(): what was read since is not true.
 int keyspace_get(struct keyspace *keyspace, const void *key, size_t key_bytes,
 		 struct keyspace_value *value);
+
+/// All of it but the value, which nobody fetches: value->value is NULL if it is in the store alone.
+/// Returns KEYSPACE_OK or KEYSPACE_ABSENT.
+int keyspace_stat(struct keyspace *keyspace, const void *key, size_t key_bytes,
+		  struct keyspace_value *value);
+
+/// Gives the value of a stub, for as long as `fetcher` does not let go of it; NULL: it was noted
+/// that he wants it. `fetcher` is that of the slice, NULL without one.
+typedef const void *keyspace_fetch(void *context, void *fetcher,
+				   const struct kvs_record_view *stub);
+/// NULL, as at first: nobody can fetch.
+void keyspace_set_fetch(struct keyspace *keyspace, keyspace_fetch *fetch, void *context);
+/// Whoever met KEYSPACE_COLD knows, and has taken back what it did: writes are writes again.
+void keyspace_cold_over(struct keyspace *keyspace);
 
 /// Lets bytes of a large value, which `at` points into, stay where they are, whatever becomes of
 /// their key; false if they stand elsewhere. keyspace_unpin() with *pin ends it, once.
@@ -67,6 +83,7 @@ struct keyspace_slice {
 	const void *scratch; // so do these, NULL = none
 	size_t scratch_bytes;
 	const struct keyspace_intake *intake; // of a value of its own, NULL = it has none ever
+	void *fetcher; // for keyspace_fetch
 };
 /// NULL = large values are copied in one go, as they are inside a batch.
 void keyspace_set_slice(struct keyspace *keyspace, const struct keyspace_slice *slice);
@@ -155,7 +172,7 @@ struct keyspace_eviction {
 	bool on; // the keys that are read least go; else writes are refused
 	bool spills; // their values do, and are in the store alone from then on
 	bool volatile_only; // only keys with a time to live go
-	const char *never; // prefixes of keys that never go, with spaces between them; copied
+	const char *never;  // prefixes of keys that never go, with spaces between them; copied
 };
 /// From now on. False if memory is short: then nothing is evicted.
 bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_eviction *how);
@@ -166,10 +183,16 @@ void keyspace_warm(struct keyspace *keyspace, const uint64_t *hashes, size_t cou
 /// The same for a read through the socket.
 void keyspace_warm_key(struct keyspace *keyspace, const void *key, size_t key_bytes);
 
+/// What a search may meet that is no answer.
+enum keyspace_met {
+	KEYSPACE_MET_DAMAGE = 1 << 0, // a key whose record cannot be read
+	KEYSPACE_MET_COLD = 1 << 1,   // a value that has to be fetched: KEYSPACE_COLD
+};
+
 /// A key whose record cannot be read: whoever asks for it is answered that, not that it is absent.
 /// Once one was met, each write looks first, and is refused where it would take such a one's place.
 struct keyspace_damage {
-	bool met; // set where a search meets damage, cleared by who looks
+	uint8_t met;	    // enum keyspace_met, set by what meets it, cleared by who looks
 	uint32_t key_bytes; // of the key that was searched for
 	unsigned char key[KVS_KEY_BYTES_MAX];
 };
@@ -186,7 +209,7 @@ void keyspace_prefetch(struct keyspace *keyspace, const void *key, size_t key_by
 /// A user that writes.
 struct keyspace_writer {
 	uint32_t uid;
-	uint16_t index; // keyspace_writer_index(), stamped into records; 0 = none yet
+	uint16_t index;	      // keyspace_writer_index(), stamped into records; 0 = none yet
 	uint64_t quota_bytes; // of records that it may own, 0 = no bound
 };
 /// Who is writing now; the caller's, until another is set. NULL = nobody in particular.

@@ -20,9 +20,9 @@ static __attribute__((noinline, cold)) void find_met_damage(struct keyspace *key
 	log_error("the table is damaged, the search for '%.*s' ended with %d: kvctl verify tells "
 		  "more; restart kvd to rebuild it from the store",
 		  (int)key_bytes, (const char *)key, result);
-	keyspace->damage_seen = true;
+	keyspace->looks |= KEYSPACE_MET_DAMAGE;
 	if (damage != NULL && key_bytes <= sizeof(damage->key)) {
-		damage->met = true;
+		damage->met |= KEYSPACE_MET_DAMAGE;
 		damage->key_bytes = (uint32_t)key_bytes;
 		memcpy(damage->key, key, key_bytes);
 	}

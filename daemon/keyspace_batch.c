@@ -440,7 +440,9 @@ int keyspace_batch_commit(struct keyspace *keyspace)
 		return KEYSPACE_OK;
 	}
 	int result = KEYSPACE_TOO_LARGE;
-	if (!batch->failed) {
+	if ((keyspace->looks & KEYSPACE_MET_COLD) != 0) {
+		result = KEYSPACE_COLD; // it is of what was not true
+	} else if (!batch->failed) {
 		result = batch_reserve(keyspace);
 	} else if (batch->bytes <= KVS_BATCH_BYTES_MAX) {
 		result = KEYSPACE_FULL;

@@ -38,6 +38,39 @@ uint64_t keyspace_count_stubs(const struct keyspace *keyspace)
 	return keyspace->stubs;
 }
 
+void keyspace_set_fetch(struct keyspace *keyspace, keyspace_fetch *fetch, void *context)
+{
+	keyspace->fetch = fetch;
+	keyspace->fetch_context = context;
+}
+
+int keyspace_met_cold(struct keyspace *keyspace)
+{
+	keyspace->looks |= KEYSPACE_MET_COLD;
+	if (keyspace->damage != NULL) {
+		keyspace->damage->met |= KEYSPACE_MET_COLD;
+	}
+	return KEYSPACE_COLD;
+}
+
+void keyspace_cold_over(struct keyspace *keyspace)
+{
+	keyspace->looks &= (uint8_t)~KEYSPACE_MET_COLD;
+	if (keyspace->damage != NULL) {
+		keyspace->damage->met &= (uint8_t)~KEYSPACE_MET_COLD;
+	}
+}
+
+int keyspace_fetch_value(struct keyspace *keyspace, const struct kvs_record_view *stub,
+			 struct keyspace_value *value)
+{
+	void *fetcher = keyspace->slice != NULL ? keyspace->slice->fetcher : NULL;
+	value->value = keyspace->fetch == NULL
+			       ? NULL
+			       : keyspace->fetch(keyspace->fetch_context, fetcher, stub);
+	return value->value != NULL ? KEYSPACE_OK : keyspace_met_cold(keyspace);
+}
+
 // The entry of a key that has a value, or a stub of one.
 static bool find(struct keyspace *keyspace, const void *key, size_t key_bytes, uint64_t *hash,
 		 struct kvs_hit *hit)
@@ -318,4 +351,16 @@ enum keyspace_cold_result keyspace_move(struct keyspace *keyspace, const void *k
 	// it before the version was durable, takes it for a hint.
 	kvs_store_relaxed((uint64_t *)(uintptr_t)&hit.view.record->place, place);
 	return KEYSPACE_COLD_DONE;
+}
+
+bool keyspace_stub_place(struct keyspace *keyspace, const void *key, size_t key_bytes, uint64_t seq,
+			 uint64_t *place)
+{
+	uint64_t hash;
+	struct kvs_hit hit;
+	if (!find_stub(keyspace, key, key_bytes, seq, &hash, &hit)) {
+		return false;
+	}
+	*place = kvs_load_relaxed(&hit.view.record->place); // this thread's
+	return true;
 }

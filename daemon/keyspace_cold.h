@@ -54,6 +54,10 @@ bool keyspace_follows_places(const struct keyspace *keyspace);
 bool keyspace_wants_places(struct keyspace *keyspace, bool known, uint64_t now_ns);
 /// The store has failed: nothing leaves memory, which has what will be written to another.
 void keyspace_halt_spill(struct keyspace *keyspace, bool halt);
+/// Where the record of this version stands in the store. False: the key has not got its stub.
+/// Thread must: be the writer. Orders: nothing, as above.
+bool keyspace_stub_place(struct keyspace *keyspace, const void *key, size_t key_bytes, uint64_t seq,
+			 uint64_t *place);
 
 /// Keys whose value is in the store alone.
 uint64_t keyspace_count_stubs(const struct keyspace *keyspace);

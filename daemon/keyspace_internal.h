@@ -127,8 +127,11 @@ struct keyspace {
 	uint64_t now_ms;
 	keyspace_ended *ended; // NULL = nobody listens
 	void *ended_context;
-	struct keyspace_damage *damage;	      // NULL = nobody looks
-	bool damage_seen;		      // in this life: writes look first
+	struct keyspace_damage *damage; // NULL = nobody looks
+	uint8_t looks; // enum keyspace_met: DAMAGE, once in this life, and COLD, until it is over:
+		// writes look first
+	keyspace_fetch *fetch; // NULL = nobody fetches values from the store
+	void *fetch_context;
 	const struct keyspace_writer *writer; // never NULL
 	struct keyspace_owned *owners;	      // by index
 	struct keyspace_written written;
@@ -215,6 +218,22 @@ static inline void keyspace_owner_sub(struct keyspace *keyspace, uint16_t writer
 	owner->keys--;
 }
 
+/// Has this time come?
+static inline bool keyspace_is_expired(const struct keyspace *keyspace, uint64_t expiry_ms)
+{
+	return expiry_ms != 0 && expiry_ms <= keyspace->now_ms;
+}
+
+/// What was found, without a value if it is a stub.
+static inline void keyspace_value_from_hit(const struct kvs_hit *hit, struct keyspace_value *value)
+{
+	value->value = hit->value;
+	value->value_bytes = hit->view.value_bytes;
+	value->seq = hit->view.seq;
+	value->time_ms = kvs_record_time_ms(hit->view.record);
+	value->expiry_ms = hit->view.expiry_ms;
+}
+
 /// Are so many versions left?
 static inline bool keyspace_has_versions(const struct keyspace *keyspace, uint64_t count)
 {
@@ -231,6 +250,11 @@ static inline bool keyspace_has_versions(const struct keyspace *keyspace, uint64
 /// logged.
 enum kvs_find_result keyspace_find(struct keyspace *keyspace, uint64_t hash, const void *key,
 				   size_t key_bytes, struct kvs_hit *hit);
+/// The value of what was found to be a stub, in *value. OK or COLD.
+int keyspace_fetch_value(struct keyspace *keyspace, const struct kvs_record_view *stub,
+			 struct keyspace_value *value);
+/// The same where it cannot be had any more: whoever asked begins anew. Always COLD.
+int keyspace_met_cold(struct keyspace *keyspace);
 /// Does a value of this size live in the large range?
 bool keyspace_is_large(const struct keyspace *keyspace, size_t value_bytes);
 /// Bytes that a version counts for, wherever its value is.

@@ -150,6 +150,11 @@ void keyspace_moment_skip(struct keyspace_moment *moment, uint32_t count)
 	moment->next = count;
 }
 
+bool keyspace_moment_is_torn(const struct keyspace_moment *moment)
+{
+	return moment->is_torn && keyspace_met_cold(moment->keyspace) == KEYSPACE_COLD;
+}
+
 bool keyspace_moment_is_lost(const struct keyspace_moment *moment)
 {
 	return moment->is_lost;
@@ -204,11 +209,14 @@ int keyspace_moment_next(struct keyspace_moment *moment, struct keyspace_value *
 		return KEYSPACE_ABSENT;
 	}
 	if (hit.view.expiry_ms != 0 && hit.view.expiry_ms <= moment->now_ms) {
-		(void)keyspace_get(keyspace, key->data, key->bytes, value); // logs its end
+		(void)keyspace_stat(keyspace, key->data, key->bytes, value); // logs its end
 		return KEYSPACE_ABSENT;
 	}
 	value->value = hit.value;
 	value->value_bytes = hit.view.value_bytes;
+	if (__builtin_expect(hit.kind == KVS_ENTRY_STUB && moment->values, 0)) {
+		return keyspace_fetch_value(keyspace, &hit.view, value);
+	}
 	return KEYSPACE_OK;
 }
 

@@ -48,9 +48,13 @@ void keyspace_moment_skip(struct keyspace_moment *moment, uint32_t count);
 /// Was memory short for a note? Then the moment is lost.
 bool keyspace_moment_is_lost(const struct keyspace_moment *moment);
 
+/// Was a value replaced that is in the store alone? It may be gone there: whoever reads begins anew
+/// with another moment, as if it had met KEYSPACE_COLD.
+bool keyspace_moment_is_torn(const struct keyspace_moment *moment);
+
 /// The next key's value; only `value` and `value_bytes` are set, good until the next write.
-/// *changed: it is no longer what it was. Returns KEYSPACE_OK or KEYSPACE_ABSENT.
-/// Call with: keys left; opened, settled and not lost.
+/// *changed: it is no longer what it was. Returns KEYSPACE_OK, KEYSPACE_ABSENT or KEYSPACE_COLD.
+/// Call with: keys left; opened, settled, not lost and not torn.
 int keyspace_moment_next(struct keyspace_moment *moment, struct keyspace_value *value,
 			 bool *changed);
 

@@ -43,7 +43,7 @@ static void moment_note(struct keyspace_moment *moment, uint32_t index, const un
 	}
 	note->value = moment->values ? value : moment_nothing;
 	note->bytes = moment->values ? bytes : 0;
-	if (!moment->values) {
+	if (!moment->values || value == moment_nothing) {
 		return;
 	}
 	if (run != 0) {
@@ -66,6 +66,11 @@ static void moment_note_old(struct keyspace_moment *moment, uint32_t index,
 	bool there = hit != NULL && hit->kind != KVS_ENTRY_TOMBSTONE &&
 		     (hit->view.expiry_ms == 0 || hit->view.expiry_ms > moment->now_ms);
 	if (moment_is_noted(&moment->notes[index]) || (!there && op->kind != KEYSPACE_OP_SET)) {
+		return;
+	}
+	if (there && hit->kind == KVS_ENTRY_STUB) {
+		moment->is_torn = moment->is_torn || moment->values;
+		moment_note(moment, index, moment_nothing, 0, 0);
 		return;
 	}
 	bool large = there && (hit->view.flags & KVS_RECORD_LARGE) != 0;

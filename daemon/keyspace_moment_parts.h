@@ -69,6 +69,7 @@ struct keyspace_moment {
 	bool is_final;	 // and no more is noted
 	bool is_anew;	 // the reader has yet to hear of it
 	bool is_lost;
+	bool is_torn; // a stub that is wanted was replaced
 };
 
 // Where a key has its place, or would have it.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The batch laid over the table; see keyspace_view.h. A batch is small beside the table and such
-// commands are rare inside one, so its ops are simply walked.
+// Walks over keys, and the batch laid over the table; see keyspace_view.h. A batch is small beside
+// the table and such commands are rare inside one, so its ops are simply walked.
 #include "daemon/keyspace_view.h"
 
 #include "daemon/keyspace_internal.h"
@@ -15,6 +15,40 @@ static bool view_is_newest(const struct keyspace_op *op)
 static bool view_is_plain(const struct keyspace *keyspace)
 {
 	return !keyspace->batch.open || keyspace->batch.count == 0;
+}
+
+struct scan_context {
+	struct keyspace *keyspace;
+	void (*visit)(void *context, const void *key, size_t key_bytes,
+		      const struct keyspace_value *value);
+	void *context;
+};
+
+static void scan_visit(void *context, uint64_t entry)
+{
+	struct scan_context *scan = context;
+	struct kvs_hit hit;
+	if (kvs_table_load(&scan->keyspace->region->map, entry, &hit) != KVS_FIND_HIT) {
+		// Whose it is nobody knows; who counts what a walk should see can tell.
+		keyspace_counter_add(scan->keyspace, KVS_COUNTER_damage_met, 1);
+		return;
+	}
+	if (hit.kind == KVS_ENTRY_TOMBSTONE ||
+	    keyspace_is_expired(scan->keyspace, hit.view.expiry_ms)) {
+		return;
+	}
+	struct keyspace_value value;
+	keyspace_value_from_hit(&hit, &value);
+	scan->visit(scan->context, hit.view.key, hit.view.key_bytes, &value);
+}
+
+uint64_t keyspace_scan(struct keyspace *keyspace, uint64_t cursor,
+		       void (*visit)(void *context, const void *key, size_t key_bytes,
+				     const struct keyspace_value *value),
+		       void *context)
+{
+	struct scan_context scan = { .keyspace = keyspace, .visit = visit, .context = context };
+	return kvs_table_scan(&keyspace->region->map, cursor, scan_visit, &scan);
 }
 
 uint64_t keyspace_view_count(struct keyspace *keyspace)
@@ -72,7 +106,7 @@ uint64_t keyspace_view_scan(struct keyspace *keyspace, uint64_t cursor,
 		const struct keyspace_op *op = &batch->ops[i];
 		struct keyspace_value value;
 		if (view_is_newest(op) &&
-		    keyspace_get(keyspace, op->key, op->key_bytes, &value) == KEYSPACE_OK) {
+		    keyspace_stat(keyspace, op->key, op->key_bytes, &value) == KEYSPACE_OK) {
 			visit(context, op->key, op->key_bytes, &value);
 		}
 	}

@@ -11,6 +11,7 @@
 #include <sysexits.h>
 
 #include "daemon/cleaner.h"
+#include "daemon/cold.h"
 #include "daemon/config_live.h"
 #include "daemon/config_names.h"
 #include "daemon/config_rewrite.h"
@@ -156,6 +157,9 @@ static void service_turn(void *context, uint64_t now_ns)
 	service->sample_next_ns = readers_sample(service->kvd.readers, now_ns);
 	cleaner_turn(keyspace, now_ns);
 	events_tell(&service->kvd, NULL); // of keys whose time came
+	if (service->kvd.cold != NULL) {
+		cold_turn(service->kvd.cold, now_ns);
+	}
 	stats_turn(&service->kvd);
 	generation_turn(&service->generation, keyspace_last_seq(keyspace), now_ns);
 	jobs_turn(service->kvd.jobs);
@@ -176,11 +180,14 @@ static void service_turn(void *context, uint64_t now_ns)
 static uint64_t service_next_ns(void *context)
 {
 	const struct service *service = context;
+	const struct cold *cold = service->kvd.cold;
 	if (service->moves_wait) {
 		return 0;
 	}
 	uint64_t cleaner_ns = cleaner_next_ns(service->kvd.keyspace);
-	return cleaner_ns < service->sample_next_ns ? cleaner_ns : service->sample_next_ns;
+	uint64_t cold_ns = cold != NULL ? cold_next_ns(cold) : UINT64_MAX;
+	uint64_t next_ns = cleaner_ns < cold_ns ? cleaner_ns : cold_ns;
+	return next_ns < service->sample_next_ns ? next_ns : service->sample_next_ns;
 }
 
 static int start_listener(struct service *service)
@@ -223,6 +230,8 @@ static void stop_listener(struct service *service)
 {
 	listener_close(service->kvd.listener);
 	service->kvd.listener = NULL;
+	cold_stop(service->kvd.cold); // nobody waits any more
+	service->kvd.cold = NULL;
 	config_rewriter_destroy(service->kvd.config_rewriter);
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "daemon/cold.h"
 #include "daemon/generation.h"
 #include "daemon/keyspace.h"
 #include "daemon/keyspace_cold.h"
@@ -23,6 +24,7 @@
 #include "daemon/remedy.h"
 #include "daemon/service_adopt.h"
 #include "daemon/service_recover.h"
+#include "daemon/session_fetch.h"
 #include "daemon/storage/store.h"
 #include "shm/log.h"
 #include "shm/region.h"
@@ -112,6 +114,14 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 			       strerror(-error), remedy_of_errno(-error));
 		return EX_OSERR;
 	}
+	error = cold_start(&kvd->cold, kvd, store, session_fetch_ready);
+	if (error != 0) {
+		(void)snprintf(why, why_bytes, "cannot start the threads that read values: %s; %s",
+			       strerror(-error), remedy_of_errno(-error));
+		(void)service_persist_stop(kvd, store);
+		return EX_OSERR;
+	}
+	keyspace_set_fetch(kvd->keyspace, session_fetch_value, kvd);
 	keyspace_set_judged(kvd->keyspace, persist_judged(kvd->persist));
 	// The interval that the policy leaves has passed in the life before.
 	persist_request(kvd->persist, keyspace_last_seq(kvd->keyspace));

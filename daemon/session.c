@@ -19,6 +19,7 @@
 #include "daemon/readers.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
+#include "daemon/session_fetch.h"
 #include "daemon/session_intake.h"
 #include "daemon/session_parts.h"
 #include "daemon/session_push.h"
@@ -43,6 +44,7 @@ struct session_shared *session_shared_create(struct kvd *kvd, struct listener *l
 	session_share_init(shared);
 	TAILQ_INIT(&shared->parked);
 	TAILQ_INIT(&shared->held);
+	TAILQ_INIT(&shared->fetched);
 	TAILQ_INIT(&shared->resting);
 	TAILQ_INIT(&shared->awaiting);
 	TAILQ_INIT(&shared->dead);
@@ -155,7 +157,8 @@ struct session *session_open(struct session_shared *shared, int fd)
 						  .until_ns = &session->until_ns,
 						  .memory = &session->input,
 						  .memory_bytes = &session->input_bytes,
-						  .intake = &session->intake };
+						  .intake = &session->intake,
+						  .fetcher = session };
 	session->kvd = kvd;
 	session->shared = shared;
 	session->listener = shared->listener;
@@ -225,6 +228,7 @@ static void session_close(struct session *session)
 		session_share_remove(session);
 	}
 	session_set_parked(session, false);
+	session_fetch_over(session);
 	session_rest_forget(session);
 	session_throttle_forget(session);
 	if (session->task) {
@@ -364,6 +368,7 @@ void session_shared_turn(struct session_shared *shared, uint64_t now_ns)
 	bool moved = session_settle_turns(shared);
 	session_rest_turn(shared, now_ns);
 	session_throttle_turn(shared, now_ns);
+	session_fetch_turn(shared, now_ns);
 	session_retry_parked(shared, now_ns, moved || keyspace_room_is_back(kvd->keyspace));
 	session_work_ready(shared);
 	session_close_halves(shared, now_ns);
@@ -402,6 +407,8 @@ uint64_t session_shared_next_ns(const struct session_shared *shared)
 		return 0; // what is awaited may be over since it was looked for
 	}
 	uint64_t next_ns = session_halves_next_ns(shared);
+	uint64_t fetch_ns = session_fetch_next_ns(shared);
+	next_ns = fetch_ns < next_ns ? fetch_ns : next_ns;
 	uint64_t push_ns = session_push_next_ns(shared);
 	next_ns = push_ns < next_ns ? push_ns : next_ns;
 	uint64_t rest_ns = session_rest_next_ns(shared);

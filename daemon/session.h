@@ -20,6 +20,7 @@
 #include "shm/limits.h"
 #include "shm/resp.h"
 
+struct cold_wait;
 struct command;
 struct kvd;
 struct listener;
@@ -48,11 +49,11 @@ struct session_multi {
 	struct session_queued *queued;
 	uint32_t count;
 	uint32_t capacity;
-	size_t bytes; // of all queued arguments; bounded as one request is
+	size_t bytes;  // of all queued arguments; bounded as one request is
 	uint64_t keys; // of all of them, a command without any counts as one
-	bool active;  // between MULTI and EXEC or DISCARD
-	bool dirty;   // a command was refused while queueing: EXEC answers EXECABORT
-	bool full;    // as large as one request may be
+	bool active;   // between MULTI and EXEC or DISCARD
+	bool dirty;    // a command was refused while queueing: EXEC answers EXECABORT
+	bool full;     // as large as one request may be
 };
 
 /// The reply of one write, still in the output buffer: what a failed commit replaces.
@@ -81,12 +82,12 @@ struct session {
 	struct listener *listener;
 	uint32_t uid; // of the process that connected, from the kernel
 	uint32_t gid;
-	int32_t pid;	       // 0 if it lives in a namespace that kvd cannot see
+	int32_t pid;		       // 0 if it lives in a namespace that kvd cannot see
 	struct keyspace_writer writer; // the same for the keyspace
-	uint32_t rights; // enum access_right, as of the last look
-	uint32_t guarded; // flags of commands that need a look, see session_guard.h
-	uint64_t connected_ns; // monotonic: age = loop_now_ns() - connected_ns
-	uint64_t active_ns;    // last input: idle = loop_now_ns() - active_ns
+	uint32_t rights;	       // enum access_right, as of the last look
+	uint32_t guarded;	       // flags of commands that need a look, see session_guard.h
+	uint64_t connected_ns;	       // monotonic: age = loop_now_ns() - connected_ns
+	uint64_t active_ns;	       // last input: idle = loop_now_ns() - active_ns
 
 	// What commands set.
 	uint8_t resp_version;			      // 2 or 3 (HELLO)
@@ -94,22 +95,22 @@ struct session {
 	char lib_name[KVS_CLIENT_NAME_BYTES_MAX + 1]; // CLIENT SETINFO
 	char lib_version[KVS_CLIENT_NAME_BYTES_MAX + 1];
 	const struct command *last_command; // dispatch sets it
-	uint64_t buffer_bytes; // input, output, queued commands and holds of this session
-	uint64_t commands_count;	    // dispatch counts
-	uint64_t errors_count;		    // error replies; reply_error() counts
+	uint64_t buffer_bytes;	 // input, output, queued commands and holds of this session
+	uint64_t commands_count; // dispatch counts
+	uint64_t errors_count;	 // error replies; reply_error() counts
 	struct session_multi multi;
 	struct session_watch watch;
-	bool no_evict; // CLIENT NO-EVICT, only shown
+	bool no_evict;		// CLIENT NO-EVICT, only shown
 	bool close_after_reply; // QUIT, protocol errors: nothing more is read or run
 	// set by the session for a command that was parked too long: answer -OOM, never PARK
 	bool no_wait;
 	enum persist_policy policy; // when writes are acknowledged; see session_set_policy()
 	uint64_t last_write_seq;    // newest version this connection wrote, 0 = none yet (KVD.SYNC)
 	struct reader_client
-		*reader_client; // KVD.ATTACH: owned by daemon/readers.c, NULL = not attached
-	struct pubsub_client *pubsub;	  // owned by daemon/pubsub.c, NULL = subscribed to nothing
+		*reader_client;	      // KVD.ATTACH: owned by daemon/readers.c, NULL = not attached
+	struct pubsub_client *pubsub; // owned by daemon/pubsub.c, NULL = subscribed to nothing
 	struct tracking_client *tracking; // owned by daemon/tracking.c, NULL = CLIENT TRACKING off
-	bool has_tracked; // something may be remembered for it
+	bool has_tracked;		  // something may be remembered for it
 
 	// Everything below is the session's own.
 	struct loop_source source; // the socket
@@ -118,26 +119,29 @@ struct session {
 	TAILQ_ENTRY(session) ready_link;  // of its owner, those with something to do
 	TAILQ_ENTRY(session) parked_link; // those whose next command waits for memory
 	TAILQ_ENTRY(session) held_link;	  // those with replies that wait for a commit
+	TAILQ_ENTRY(session) fetch_link;  // those whose values have come, see session_fetch.h
 	TAILQ_ENTRY(session) dead_link;
-	TAILQ_ENTRY(session) half_link; // those in the middle of a request
-	TAILQ_ENTRY(session) pushed_link; // those to whom something was pushed in this turn
-	TAILQ_ENTRY(session) rest_link; // those that rest for a while, see session_rest.h
-	TAILQ_ENTRY(session) await_link; // those that wait for the courier
-	TAILQ_ENTRY(session) soft_link; // subscribers with much unread, by since when
+	TAILQ_ENTRY(session) half_link;	    // those in the middle of a request
+	TAILQ_ENTRY(session) pushed_link;   // those to whom something was pushed in this turn
+	TAILQ_ENTRY(session) rest_link;	    // those that rest for a while, see session_rest.h
+	TAILQ_ENTRY(session) await_link;    // those that wait for the courier
+	TAILQ_ENTRY(session) soft_link;	    // subscribers with much unread, by since when
 	TAILQ_ENTRY(session) throttle_link; // of its owner, those that write too fast
 	struct lookup_link id_link;
 	TAILQ_ENTRY(session) pins_link; // those whose replies pin values, see session_pins.h
 	struct session_owner *owner;	// all sessions of its uid
 	bool is_ready, is_cut, is_parked, is_held, is_half, is_pushed, is_soft, is_leaving;
 	bool is_pinning;
-	bool is_resting; // nothing is read or run
-	bool may_read;	 // there may be something to read
-	bool shut;	 // the other side says nothing more: the end stands behind the input
+	bool is_fetching;  // nor before values have come from the store
+	bool is_fetched;   // they have
+	bool is_resting;   // nothing is read or run
+	bool may_read;	   // there may be something to read
+	bool shut;	   // the other side says nothing more: the end stands behind the input
 	bool is_throttled; // nor before its user may write again
 	bool may_pass;	   // it has waited for that and goes first
 	bool is_metered;   // what the running command writes counts against a quota
-	bool is_awaiting; // nor before what its last command tells was told to all
-	bool is_early;	 // what it is to be sent is sent all the same
+	bool is_awaiting;  // nor before what its last command tells was told to all
+	bool is_early;	   // what it is to be sent is sent all the same
 	bool reply_off, reply_skip, reply_skip_next; // CLIENT REPLY
 	bool reply_settles; // one of them is set: session_reply_settle() after the command
 	bool input_ended;   // EOF was read: answer what came before, then close
@@ -148,23 +152,25 @@ struct session {
 	bool closed;	    // nothing is left but its place in the list of all, for walks
 	uint32_t walks;	    // that stand here
 	uint64_t parked_since_ns;
-	uint64_t rest_until_ns; // nor sent until then; 0 = it waits for the end of a pause
+	uint64_t rest_until_ns;	     // nor sent until then; 0 = it waits for the end of a pause
 	struct keyspace_slice slice; // how the keyspace knows this session, and its share
-	struct session_task *task; // a command that goes on in the next turn, NULL = none
-	uint64_t until_ns;	   // when this session's share of the turn is used up
-	uint64_t served_turn;	   // the turn in which it was served last
-	uint64_t half_ns; // when bytes of the half frame last came
-	uint64_t soft_since_ns; // when a subscriber's unread output came over the soft bound
-	uint64_t frame_start; // stream position at which a frame begins that was pushed
-	uint64_t push_start;  // where the frame begins that is being pushed
-	uint64_t pushed_bytes; // pushed since nothing was left to send
-	uint64_t await_number; // of the errand that it waits for
+	struct cold_wait *fetch;     // what its command needs from the store, NULL = nothing
+	size_t fetch_bytes;	     // charged for it
+	struct session_task *task;   // a command that goes on in the next turn, NULL = none
+	uint64_t until_ns;	     // when this session's share of the turn is used up
+	uint64_t served_turn;	     // the turn in which it was served last
+	uint64_t half_ns;	     // when bytes of the half frame last came
+	uint64_t soft_since_ns;	     // when a subscriber's unread output came over the soft bound
+	uint64_t frame_start;	     // stream position at which a frame begins that was pushed
+	uint64_t push_start;	     // where the frame begins that is being pushed
+	uint64_t pushed_bytes;	     // pushed since nothing was left to send
+	uint64_t await_number;	     // of the errand that it waits for
 	uint64_t pins_since_ns; // when the first part of its replies that pins something came first
 
 	char *input; // [input_start, input_end) is not consumed yet
 	size_t input_start, input_end, input_bytes;
 	size_t input_reserved; // it can grow so far where it is
-	size_t input_wanted; // a parser's hint: bytes the half frame needs in all
+	size_t input_wanted;   // a parser's hint: bytes the half frame needs in all
 	struct resp_request_state parse;
 	struct resp_request partial; // arguments of the half frame at input_start
 	size_t partial_bytes;	     // charged for them
@@ -183,7 +189,7 @@ struct session {
 	uint64_t output_position; // stream position of output[0]
 
 	struct session_ref_queue refs;
-	uint64_t refs_bytes; // of all that are not sent
+	uint64_t refs_bytes;   // of all that are not sent
 	uint64_t shared_bytes; // of them, in parcels
 	size_t pins_count;     // parts that pin a value
 
@@ -199,7 +205,7 @@ struct session {
 	int fds[SESSION_FDS_MAX]; // to ride on the byte at fds_position
 	unsigned fds_count;
 	uint64_t fds_position;
-	uint64_t fds_end; // end of the reply that carries them
+	uint64_t fds_end;	       // end of the reply that carries them
 	struct session_flight *flight; // descriptors on their way, see session_flight.h
 };
 

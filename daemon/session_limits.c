@@ -14,6 +14,8 @@
 #include "daemon/session_parts.h"
 #include "shm/map.h"
 
+#define SESSION_TEXT_KEPT_BYTES_MAX 4096u
+
 bool session_set_limits(struct session_shared *shared)
 {
 	const struct config *config = &shared->kvd->config;
@@ -279,4 +281,32 @@ void session_close_halves(struct session_shared *shared, uint64_t now_ns)
 		session_turn_out(session, "-ERR timeout: nothing more of an unfinished request "
 					  "came (frame-timeout)\r\n");
 	}
+}
+
+void session_request_free(struct session_shared *shared, struct resp_request *request)
+{
+	reclaim_free_mapped(&shared->reclaim, request->argv,
+			    request->argv_capacity * sizeof(*request->argv));
+	request->argv = NULL;
+	request->argv_capacity = 0;
+	resp_request_free(request);
+}
+
+static void session_request_trim(struct session_shared *shared, struct resp_request *request)
+{
+	if (request->argv_capacity > SESSION_ARGS_KEPT_MAX ||
+	    request->text_capacity > SESSION_TEXT_KEPT_BYTES_MAX) {
+		session_request_free(shared, request);
+	}
+}
+
+void session_trim_requests(struct session *session)
+{
+	for (unsigned i = 0; i < SESSION_WINDOW; i++) {
+		session_request_trim(session->shared, &session->shared->window[i]);
+	}
+	if (session->parse.args_expected == 0) {
+		session_request_free(session->shared, &session->partial);
+	}
+	session_charge_partial(session);
 }

@@ -28,6 +28,7 @@
 // requests so many bytes before they are run: either takes a tenth of a millisecond.
 #define SESSION_PARSE_ARGS 4096u
 #define SESSION_PARSE_BYTES (32u << 10)
+#define SESSION_ARGS_KEPT_MAX 1024u // arguments of a request whose array is kept
 #define SESSION_PARK_RETRY_NS UINT64_C(1000000)
 // What epoll is asked for: told once, as it comes, or as long as it is so.
 #define SESSION_READS ((uint32_t)EPOLLIN | (uint32_t)EPOLLRDHUP)
@@ -53,7 +54,7 @@ struct session_owner {
 	uint64_t sessions_new_ns; // taken by those who came and went since a cut one went on
 	uint64_t paid_turn;	  // the turn in which it was passed over last
 	uint64_t rests_since_ns;
-	uint64_t kept_bytes; // of them, what no session is charged: it outlives them
+	uint64_t kept_bytes;		    // of them, what no session is charged: it outlives them
 	struct session_flight_list flights; // see session_flight.h
 	uint64_t flight_fds;
 	// What its replies keep, as of a look, see session_pins.h.
@@ -80,6 +81,7 @@ struct session_shared {
 	struct session_list all;
 	struct session_list parked;
 	struct session_list held;
+	struct session_list fetched; // to be run again, see session_fetch.h
 	struct session_list resting;
 	struct session_list awaiting; // by the number of the errand
 	struct session_list dead;
@@ -113,14 +115,14 @@ struct session_shared {
 	size_t spares_count;
 	uint64_t buffer_bytes; // of all sessions but the dead: input, output, queued commands
 	uint64_t buffer_bytes_max;
-	uint64_t owner_bytes_max;     // of the sessions of one uid
+	uint64_t owner_bytes_max;	    // of the sessions of one uid
 	struct session_flight_list flights; // descriptors on their way, see session_flight.h
 	uint64_t flight_fds;
 	uint64_t flight_max;
 	uint64_t flight_kept; // of it, for root and kvd's own user
 	uint64_t flight_due_ns;
-	bool pins_wanted;     // somebody was refused memory
-	uint64_t pins_due_ns; // not before, another is closed to make room
+	bool pins_wanted;	      // somebody was refused memory
+	uint64_t pins_due_ns;	      // not before, another is closed to make room
 	uint64_t noticed_seq;	      // what the persister was told of
 	uint64_t request_seq;	      // what somebody began to wait for in this turn
 	uint64_t settled_durable_seq; // watermarks for which held replies were last looked at
@@ -193,6 +195,10 @@ void session_uncharge(struct session *session, size_t bytes);
 bool session_has_room(const struct session *session, size_t bytes);
 /// A session is about to be marked dead: its uid and all sessions are no longer charged for it.
 void session_uncharge_dead(struct session *session);
+/// Frees a request's arguments, a large array bit by bit; it is empty afterwards.
+void session_request_free(struct session_shared *shared, struct resp_request *request);
+/// Argument arrays are kept for reuse, but not those of giant requests.
+void session_trim_requests(struct session *session);
 /// Charges what the half frame's argument array takes by now.
 void session_charge_partial(struct session *session);
 /// Notes whether a half frame waits for its next byte, from now on.
@@ -215,12 +221,11 @@ uint64_t session_idle_next_ns(const struct session_shared *shared);
 
 /// Reads, parses and runs until nothing is left or it is `until_ns`; then sends.
 void session_work(struct session *session, uint64_t until_ns);
-/// Tries a parked command again. True if it was answered, or the session is dead.
+/// Tries a command again that waited for memory or for values from the store. True if it was
+/// answered, waits for something else, or the session is dead.
 bool session_unpark(struct session *session, uint64_t now_ns);
 /// Gives up what a parked session keeps of its command.
 void session_parked_forget(struct session *session);
-/// Frees a request's arguments, a large array bit by bit; it is empty afterwards.
-void session_request_free(struct session_shared *shared, struct resp_request *request);
 /// May this session read and run more now?
 bool session_may_run(const struct session *session);
 

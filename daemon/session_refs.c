@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "daemon/keyspace.h"
+#include "daemon/session_fetch.h"
 #include "daemon/session_parts.h"
 
 /// Room for one more; false if memory is short.
@@ -51,6 +52,10 @@ static void session_refs_enter(struct session *session, const struct session_ref
 bool session_refs_add(struct session *session, const void *data, size_t bytes)
 {
 	uint64_t pin;
+	struct parcel *parcel = session->fetch != NULL ? session_fetch_parcel(session, data) : NULL;
+	if (parcel != NULL) {
+		return session_refs_add_parcel(session, parcel, data, bytes);
+	}
 	if (session->dead || session_pins_full(session, bytes) || !session_refs_room(session) ||
 	    !keyspace_pin(session->kvd->keyspace, data, &pin)) {
 		return false;

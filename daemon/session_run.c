@@ -9,17 +9,17 @@
 #include "daemon/refuse.h"
 #include "daemon/reply.h"
 #include "daemon/seam.h"
+#include "daemon/session_fetch.h"
 #include "daemon/session_intake.h"
 #include "daemon/session_parts.h"
 
-#define SESSION_ARGS_KEPT_MAX 1024u
-#define SESSION_TEXT_KEPT_BYTES_MAX 4096u
 #define SESSION_BIG_BYTES 16384u // a request or reply as large as that took time: look at the clock
 
 bool session_may_run(const struct session *session)
 {
 	return !session->dead && !session->is_parked && !session->is_resting &&
-	       !session->is_awaiting && !session->is_throttled && !session->close_after_reply &&
+	       !session->is_fetching && !session->is_awaiting && !session->is_throttled &&
+	       !session->close_after_reply &&
 	       session->spans_end - session->spans_first < SESSION_HOLD_SPANS_MAX;
 }
 
@@ -227,6 +227,8 @@ static bool session_run_window(struct session *session, unsigned n, uint64_t unt
 			}
 			if (outcome == COMMAND_PARK) {
 				session_park(session);
+			} else if (outcome == COMMAND_FETCH) {
+				session_fetch_wait(session);
 			} else if (outcome == COMMAND_POSTPONE) {
 				session_postpone(session);
 			} else if (outcome == COMMAND_THROTTLE) {
@@ -297,35 +299,6 @@ static enum resp_result session_step(struct session *session, uint64_t until_ns)
 	return ending;
 }
 
-void session_request_free(struct session_shared *shared, struct resp_request *request)
-{
-	reclaim_free_mapped(&shared->reclaim, request->argv,
-			    request->argv_capacity * sizeof(*request->argv));
-	request->argv = NULL;
-	request->argv_capacity = 0;
-	resp_request_free(request);
-}
-
-static void session_request_trim(struct session_shared *shared, struct resp_request *request)
-{
-	if (request->argv_capacity > SESSION_ARGS_KEPT_MAX ||
-	    request->text_capacity > SESSION_TEXT_KEPT_BYTES_MAX) {
-		session_request_free(shared, request);
-	}
-}
-
-/// Argument arrays are kept for reuse, but not those of giant requests.
-static void session_trim_requests(struct session *session)
-{
-	for (unsigned i = 0; i < SESSION_WINDOW; i++) {
-		session_request_trim(session->shared, &session->shared->window[i]);
-	}
-	if (session->parse.args_expected == 0) {
-		session_request_free(session->shared, &session->partial);
-	}
-	session_charge_partial(session);
-}
-
 /// End of what a session does in one turn: buffers, its hold, its replies.
 static void session_settle_turn(struct session *session)
 {
@@ -364,11 +337,13 @@ static bool session_go_on(struct session *session)
 	session_settle_command(session, outcome, seq_before);
 	if (outcome == COMMAND_PARK) {
 		session_park(session); // it begins anew when there is room
+	} else if (outcome == COMMAND_FETCH) {
+		session_fetch_wait(session); // or what it needs is there
 	} else if (outcome == COMMAND_DONE) {
 		session->input_start = input_end;
 	}
 	if (__builtin_expect(session->intake.run_offset != 0, 0) && outcome != COMMAND_AGAIN) {
-		if (outcome == COMMAND_PARK) {
+		if (outcome == COMMAND_PARK || outcome == COMMAND_FETCH) {
 			// What stores such a value does not copy it, so it takes no slices; if one
 			// did, its request could not be parsed anew.
 			session_kill(session, "its request is lost");
@@ -454,7 +429,7 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 		return session_intake_retry(session, now_ns);
 	}
 	uint64_t wait_ns = session->kvd->config.write_wait_ms * UINT64_C(1000000);
-	session->no_wait = now_ns - session->parked_since_ns >= wait_ns;
+	session->no_wait = session->is_parked && now_ns - session->parked_since_ns >= wait_ns;
 	struct resp_request *request = session_parked(session);
 	session->until_ns = session->kvd->seam->monotonic_ns() + SESSION_SLICE_NS;
 	keyspace_set_writer(session->kvd->keyspace, &session->writer);
@@ -465,19 +440,32 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 	}
 	keyspace_tick(session->kvd->keyspace);
 	enum command_outcome outcome = session_dispatch(session, request);
-	if (outcome == COMMAND_POSTPONE) {
+	if (outcome == COMMAND_POSTPONE && session->is_parked) {
 		return false; // it waits for the end of the pause, too
 	}
-	if (outcome == COMMAND_THROTTLE) {
+	if (outcome == COMMAND_FETCH) {
+		session->no_wait = false;
+		session_set_parked(session, false);
+		session_fetch_wait(session); // a long request is kept already
+		return true;
+	}
+	if (outcome == COMMAND_THROTTLE || outcome == COMMAND_POSTPONE) {
 		session->no_wait = false;
 		session_set_parked(session, false);
 		if (session->intake.run_offset == 0) {
 			session_parked_forget(session);
 		}
-		session_throttle(session); // its user has used up what it may write meanwhile
+		if (outcome == COMMAND_POSTPONE) {
+			session_postpone(session);
+		} else {
+			session_throttle(session); // its user has used up what it may write
+		}
 		return true;
 	}
 	if (outcome == COMMAND_PARK) {
+		if (!session->is_parked) {
+			session_park(session); // the values are there, memory is not
+		}
 		if (!session->no_wait) {
 			return false;
 		}

@@ -178,7 +178,7 @@ static void keyspace_contents(const struct script *s, struct world *copy,
 		struct kvs_hit hit;
 		size_t bytes = strlen(s->keys[i]);
 		found[i] = 0;
-		if (keyspace_get(copy->keyspace, s->keys[i], bytes, &value) == KEYSPACE_OK &&
+		if (keyspace_stat(copy->keyspace, s->keys[i], bytes, &value) == KEYSPACE_OK &&
 		    fixture_find(&copy->region.map, s->keys[i], bytes, &hit) == KVS_FIND_HIT) {
 			found[i] = hit_number(&hit);
 		}
@@ -200,7 +200,7 @@ static bool goes_on(const struct script *s, struct world *copy, const uint32_t b
 		alive += before[i] != 0;
 	}
 	struct keyspace_value value_of_bulk;
-	alive += keyspace_get(copy->keyspace, "bulk", 4, &value_of_bulk) == KEYSPACE_OK;
+	alive += keyspace_stat(copy->keyspace, "bulk", 4, &value_of_bulk) == KEYSPACE_OK;
 	return memcmp(before, found, sizeof(found)) == 0 && keyspace_count(copy->keyspace) == alive;
 }
 

@@ -223,7 +223,7 @@ static unsigned differences(struct model *model, const struct state *state)
 		struct keyspace_value value;
 		const struct entry *entry = &state->keys[number];
 		bool there =
-			keyspace_get(model->life.keyspace, key, key_bytes, &value) == KEYSPACE_OK;
+			keyspace_stat(model->life.keyspace, key, key_bytes, &value) == KEYSPACE_OK;
 		if (there != (entry->stamp != 0)) {
 			tap_diag("%s is %s", key, there ? "there but was removed" : "lost");
 			wrong++;
