@@ -31,7 +31,7 @@ struct config {
 enum config_when_full {
 	CONFIG_WHEN_FULL_REJECT,
 	CONFIG_WHEN_FULL_EVICT,
-	CONFIG_WHEN_FULL_SPILL, // no name of an option yet: sessions cannot wait for a value
+	CONFIG_WHEN_FULL_SPILL,
 };
 #define CONFIG_POLICY_ALLKEYS 4u // the first of them, behind the volatile ones
 #define CONFIG_POLICY_NONE 7u

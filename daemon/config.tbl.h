@@ -53,9 +53,10 @@ CONFIG_SIZE(maxmemory_bytes, "maxmemory", 0, 0, KVS_REGION_BYTES_MAX / 16, 1,
 CONFIG_DURATION_MS(memory_return_ms, "memory-return", 60000, 0, 86400000, 1,
 		   "pages of free segments that nothing needed for so long go back to the system; "
 		   "0 = never")
-CONFIG_CHOICE(when_full, "when-full", "reject|evict", 0, 1,
-	      "what is done when memory is full: writes are refused, or the keys that are read "
-	      "least are removed")
+CONFIG_CHOICE(when_full, "when-full", "reject|evict|spill", 0, 1,
+	      "what is done when memory is full: writes are refused; or the keys that are read "
+	      "least are removed; or their values leave memory and are read from the store when "
+	      "somebody asks for them (not with `persist memory`)")
 CONFIG_CHOICE(maxmemory_policy, "maxmemory-policy",
 	      "volatile-lru|volatile-lfu|volatile-random|volatile-ttl|allkeys-lru|allkeys-lfu|"
 	      "allkeys-random|noeviction",
@@ -63,7 +64,8 @@ CONFIG_CHOICE(maxmemory_policy, "maxmemory-policy",
 	      "the same by Redis's names: those that begin with allkeys stand for evict, those "
 	      "that begin with volatile for evict among the keys with a time to live")
 CONFIG_STRING(evict_never, "evict-never", "", 1,
-	      "prefixes of keys that are never evicted, with spaces between them")
+	      "prefixes of keys that are never evicted, and whose values stay in memory, with "
+	      "spaces between them")
 CONFIG_SIZE(value_bytes_max, "value-max", 0, 0, KVS_VALUE_BYTES_MAX, 0,
 	    "largest value; 0 = 64MiB or an eighth of the memory, whichever is less")
 CONFIG_SIZE(segment_bytes, "segment", 0, 0, KVS_SEGMENT_BYTES_MAX, 0,
