@@ -19,6 +19,12 @@ static const char *const memory_shortages[] = {
 	[KEYSPACE_SHORT_MEMORY] = "memory: nearly all of it is live",
 };
 
+static const char *const memory_pages_names[] = {
+	[CONFIG_PAGES_SMALL] = "small",
+	[CONFIG_PAGES_TRANSPARENT] = "transparent",
+	[CONFIG_PAGES_HUGETLB] = "hugetlb",
+};
+
 static void memory_segments(struct text *text, const struct keyspace_memory *memory)
 {
 	text_printf(text,
@@ -52,6 +58,12 @@ void commands_memory_kvd(struct call *call)
 		    "},\"large\":{\"bytes\":%" PRIu64 ",\"orphaned_bytes\":%" PRIu64 "},",
 		    memory.table_bytes, memory.overflow_bytes, memory.large_bytes,
 		    memory.orphaned_bytes);
+	text_printf(&text,
+		    "\"pages\":{\"kind\":\"%s\",\"bytes\":%" PRIu64
+		    ",\"prefault\":%s,\"locked\":%s},",
+		    memory_pages_names[kvd->config.huge_pages % 3], memory.page_bytes,
+		    config_prefaults(&kvd->config) ? "true" : "false",
+		    kvd->config.mlock == 1 ? "true" : "false");
 	text_printf(&text,
 		    "\"waiting\":{\"items\":%" PRIu64 ",\"bytes\":%" PRIu64
 		    ",\"unpersisted_bytes\":%" PRIu64 "},",

@@ -27,6 +27,9 @@ struct config {
 	bool value_max_given; // else it follows the memory
 };
 
+/// Values of huge-pages.
+enum config_huge_pages { CONFIG_PAGES_SMALL, CONFIG_PAGES_TRANSPARENT, CONFIG_PAGES_HUGETLB };
+
 /// Values of when-full, and of maxmemory-policy.
 enum config_when_full {
 	CONFIG_WHEN_FULL_REJECT,
@@ -88,6 +91,12 @@ static inline uint64_t config_memory_bytes(const struct config *config)
 {
 	return config->maxmemory_bytes >= config_memory_least(config) ? config->maxmemory_bytes
 								      : config->memory_bytes;
+}
+
+/// Is all memory taken at the start? Pages of the system's pool are of no use to anybody else.
+static inline bool config_prefaults(const struct config *config)
+{
+	return config->prefault == 1 || config->huge_pages == CONFIG_PAGES_HUGETLB;
 }
 
 /// Least bound on buffers with which one such request can be served: as it comes, its copy in a

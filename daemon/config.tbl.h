@@ -52,7 +52,15 @@ CONFIG_SIZE(maxmemory_bytes, "maxmemory", 0, 0, KVS_REGION_BYTES_MAX / 16, 1,
 	    "while more is in use")
 CONFIG_DURATION_MS(memory_return_ms, "memory-return", 60000, 0, 86400000, 1,
 		   "pages of free segments that nothing needed for so long go back to the system; "
-		   "0 = never")
+		   "0 = never, and so is it with prefault")
+CONFIG_CHOICE(huge_pages, "huge-pages", "off|transparent|hugetlb", 1, 0,
+	      "pages of the region: small ones; joined to huge ones of 2MiB where the kernel does "
+	      "that; or huge ones of the system's pool (vm.nr_hugepages), all taken at the start")
+CONFIG_CHOICE(prefault, "prefault", "no|yes", 0, 0,
+	      "take all of the memory from the system at the start and keep it, instead of as it "
+	      "is needed; a start for which there is too little fails")
+CONFIG_CHOICE(mlock, "mlock", "no|yes", 0, 0,
+	      "keep the region out of swap; needs LimitMEMLOCK=infinity, ulimit -l unlimited")
 CONFIG_CHOICE(when_full, "when-full", "reject|evict|spill", 0, 1,
 	      "what is done when memory is full: writes are refused; or the keys that are read "
 	      "least are removed; or their values leave memory and are read from the store when "

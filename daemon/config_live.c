@@ -13,6 +13,7 @@
 #include "daemon/config_set.h"
 #include "daemon/events.h"
 #include "daemon/files.h"
+#include "daemon/hugetlb.h"
 #include "daemon/keyspace.h"
 #include "daemon/kvd.h"
 #include "daemon/listener.h"
@@ -137,6 +138,24 @@ static void live_follow_policy(struct config_change *change)
 	}
 }
 
+/// So many bytes more: has the system's pool of huge pages as many?
+static bool live_check_pool(uint64_t more_bytes, char *error, size_t error_bytes)
+{
+	struct hugetlb_pool pool = hugetlb_pool_find("");
+	uint64_t wanted = hugetlb_pages_for(more_bytes); // they were to spare before
+	wanted -= HUGETLB_SPARE_PAGES;
+	if (wanted > pool.available) {
+		(void)snprintf(
+			error, error_bytes,
+			"%llu more huge pages of 2MiB are wanted, and %llu can be had: write "
+			"%llu to /proc/sys/vm/nr_hugepages first",
+			(unsigned long long)wanted, (unsigned long long)pool.available,
+			(unsigned long long)(pool.total + wanted - pool.available));
+		return false;
+	}
+	return true;
+}
+
 /// What the machine has not is never promised, and what is stored not taken away. The rest is
 /// settled as at the start.
 static bool live_check_memory(const struct kvd *kvd, const struct config_change *change,
@@ -144,7 +163,12 @@ static bool live_check_memory(const struct kvd *kvd, const struct config_change 
 {
 	uint64_t bytes = config_memory_bytes(&change->config);
 	uint64_t present_bytes = config_memory_bytes(&kvd->config);
-	if (bytes > present_bytes) {
+	bool has_pool = change->config.huge_pages == CONFIG_PAGES_HUGETLB;
+	if (bytes > present_bytes && has_pool) {
+		if (!live_check_pool(bytes - present_bytes, error, error_bytes)) {
+			return false;
+		}
+	} else if (bytes > present_bytes) {
 		struct memory_limit limit = memory_limit_find("");
 		bool is_group = limit.what[0] != '\0';
 		if (bytes > limit.bytes) {

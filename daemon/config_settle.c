@@ -205,9 +205,11 @@ static bool buffers_settle(struct settle *s)
 static bool segment_settle(struct settle *s)
 {
 	struct config *config = s->config;
+	bool has_pool = config->huge_pages == CONFIG_PAGES_HUGETLB;
+	uint64_t least_bytes = has_pool ? KVS_HUGE_PAGE_BYTES : KVS_SEGMENT_BYTES_MIN;
 	if (config->segment_bytes == 0) {
 		uint64_t bytes = KVS_SEGMENT_BYTES_DEFAULT;
-		while (bytes > KVS_SEGMENT_BYTES_MIN &&
+		while (bytes > least_bytes &&
 		       lower_bound(config) / bytes < CONFIG_SEGMENTS_DEFAULT_MIN) {
 			bytes /= 2;
 		}
@@ -220,6 +222,13 @@ static bool segment_settle(struct settle *s)
 		return refuse(s, "segment: %s is not a power of two from %uKiB to %uMiB",
 			      size_text(bytes, given), KVS_SEGMENT_BYTES_MIN >> 10,
 			      KVS_SEGMENT_BYTES_MAX >> 20);
+	}
+	if (bytes < least_bytes) {
+		return refuse(
+			s,
+			"segment: %s is less than a page of huge-pages = hugetlb (2MiB): raise "
+			"segment, or choose huge-pages = transparent",
+			size_text(bytes, given));
 	}
 	if (config->memory_bytes / bytes < CONFIG_SEGMENTS_MIN) {
 		return refuse(s,

@@ -32,6 +32,7 @@ struct keyspace *keyspace_new(const struct keyspace_options *options)
 	keyspace->lookup_seed = options->lookup_seed;
 	keyspace_set_reseed(keyspace, options->reseed_interval_ms);
 	keyspace->pages_wait_ns = KEYSPACE_PAGES_WAIT_NS;
+	keyspace->prefault = options->prefault;
 	keyspace_set_memory_return(keyspace, options->memory_return_ms);
 	keyspace->memory_bytes = options->region->memory_bytes;
 	keyspace->memory_wanted_bytes = keyspace->memory_bytes;

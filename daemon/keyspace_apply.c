@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/keyspace_pages.h"
 #include "daemon/log.h"
 #include "shm/crc32c.h"
 
@@ -72,12 +73,9 @@ int keyspace_op_take_run(struct keyspace *keyspace, struct keyspace_op *op)
 		return KEYSPACE_OK;
 	}
 	uint64_t offset;
-	if (kvs_large_take(&keyspace->large, op->value_bytes, &offset) != 0) {
+	if (!keyspace_take_run(keyspace, op->value_bytes, &offset)) {
 		return KEYSPACE_FULL;
 	}
-	// From those that are used last: the first are vouched for until this write is over.
-	keyspace->log.given_at = 0;
-	(void)kvs_log_trim(&keyspace->log, kvs_log_part(&keyspace->log));
 	unsigned char *at = keyspace->region->base + offset;
 	keyspace_op_copy_value(op, at);
 	op->run_offset = offset;
@@ -347,7 +345,7 @@ static uint64_t op_large_bytes(const struct keyspace *keyspace, const struct key
 {
 	bool takes_run = op->kind == KEYSPACE_OP_SET && op->run_offset == 0 &&
 			 keyspace_is_large(keyspace, op->value_bytes);
-	return takes_run ? kvs_large_bytes(op->value_bytes) : 0;
+	return takes_run ? kvs_large_bytes(keyspace->region, op->value_bytes) : 0;
 }
 
 bool keyspace_finds_place(struct keyspace *keyspace, const struct keyspace_op *op)

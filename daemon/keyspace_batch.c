@@ -409,7 +409,7 @@ static int batch_reserve(struct keyspace *keyspace)
 		largest = record_bytes > largest ? record_bytes : largest;
 		if (op->kind == KEYSPACE_OP_SET && op->run_offset == 0 &&
 		    keyspace_is_large(keyspace, op->value_bytes)) {
-			large_bytes += kvs_large_bytes(op->value_bytes);
+			large_bytes += kvs_large_bytes(keyspace->region, op->value_bytes);
 		}
 		if (op->kind != KEYSPACE_OP_FLUSH && !op->superseded &&
 		    !keyspace_finds_place(keyspace, op)) {

@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "daemon/keyspace_internal.h"
+#include "daemon/keyspace_pages.h"
 #include "shm/crc32c.h"
 
 // Of a segment: so much is to leave memory and has no place, then all of the store is looked
@@ -124,10 +125,11 @@ static void recount(struct keyspace *keyspace, const struct kvs_hit *hit, uint64
 }
 
 // What a value takes: its record, and its run.
-static uint64_t memory_bytes(const struct kvs_record_view *view)
+static uint64_t memory_bytes(const struct keyspace *keyspace, const struct kvs_record_view *view)
 {
 	bool large = (view->flags & KVS_RECORD_LARGE) != 0;
-	return view->record_bytes + (large ? kvs_large_bytes(view->value_bytes) : UINT64_C(0));
+	return view->record_bytes +
+	       (large ? kvs_large_bytes(keyspace->region, view->value_bytes) : UINT64_C(0));
 }
 
 static void free_run(struct keyspace *keyspace, const struct kvs_hit *hit)
@@ -170,7 +172,8 @@ static enum keyspace_cold_result leave_stub(struct keyspace *keyspace, const str
 	recount(keyspace, hit, to, bytes);
 	keyspace->stubs++;
 	keyspace_counter_add(keyspace, KVS_COUNTER_values_spilled, 1);
-	keyspace_counter_add(keyspace, KVS_COUNTER_spilled_bytes, memory_bytes(&hit->view) - bytes);
+	keyspace_counter_add(keyspace, KVS_COUNTER_spilled_bytes,
+			     memory_bytes(keyspace, &hit->view) - bytes);
 	free_run(keyspace, hit);
 	return KEYSPACE_COLD_DONE;
 }
@@ -199,7 +202,7 @@ enum evict_result evict_spill(struct keyspace *keyspace, const struct kvs_record
 	case KEYSPACE_COLD_DONE:
 		break;
 	case KEYSPACE_COLD_UNPLACED:
-		evict->unplaced_bytes += memory_bytes(view);
+		evict->unplaced_bytes += memory_bytes(keyspace, view);
 		return EVICT_NO_ROOM;
 	default:
 		return EVICT_NO_ROOM;
@@ -244,10 +247,9 @@ bool keyspace_wants_places(struct keyspace *keyspace, bool known, uint64_t now_n
 static bool take_run(struct keyspace *keyspace, const void *value, size_t value_bytes,
 		     struct kvs_run *run)
 {
-	if (kvs_large_take(&keyspace->large, value_bytes, &run->offset) != 0) {
+	if (!keyspace_take_run(keyspace, value_bytes, &run->offset)) {
 		return false;
 	}
-	(void)kvs_log_trim(&keyspace->log, kvs_log_part(&keyspace->log));
 	unsigned char *at = keyspace->region->base + run->offset;
 	memcpy(at, value, value_bytes);
 	run->crc = kvs_crc32c(0, at, value_bytes);
@@ -286,7 +288,7 @@ static enum keyspace_cold_result put_back(struct keyspace *keyspace, const struc
 		.flags = large ? KVS_RECORD_LARGE : 0,
 	};
 	uint64_t to;
-	uint64_t large_bytes = large ? kvs_large_bytes(view->value_bytes) : 0;
+	uint64_t large_bytes = large ? kvs_large_bytes(keyspace->region, view->value_bytes) : 0;
 	uint32_t bytes =
 		(uint32_t)kvs_record_bytes(spec.key_bytes, spec.payload_bytes, spec.expiry_ms != 0);
 	if (!has_room(keyspace, bytes, large_bytes)) {

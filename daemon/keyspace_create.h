@@ -29,6 +29,7 @@ struct keyspace_options {
 	uint64_t reseed_interval_ms; // between two rebuilds of the table under another hash key
 	uint64_t memory_return_ms;   // free pages go back after so long, 0 = never
 	uint64_t lookup_seed;	     // of kvd's own tables of keys, told to nobody
+	bool prefault;		     // all memory is taken from the system and kept
 	bool zero_freed;	     // what records leave behind is overwritten before it is free
 };
 
@@ -56,6 +57,14 @@ int keyspace_read_out(struct keyspace *to, struct keyspace *from, uint64_t *dama
 /// Where the log goes on that is not durable yet: as kvs_log.published, for the persister.
 uint64_t keyspace_unpersisted_position(const struct keyspace *keyspace);
 void keyspace_destroy(struct keyspace *keyspace);
+
+/// Takes all of the memory from the system, if that was asked for. Call after loading, before
+/// keyspace_start_prepare(). Returns 0, or -ENOMEM / -errno if there is not so much.
+int keyspace_prefault(struct keyspace *keyspace);
+
+/// Maps all pages that are in use, also those that a life before left: only what is mapped can be
+/// locked. Returns 0 or -errno. Call as keyspace_prefault().
+int keyspace_map_pages(struct keyspace *keyspace);
 
 /// Loading is over. Starts the helper thread that populates segments ahead; without it they are
 /// populated when needed. Returns 0 or -errno.

@@ -18,7 +18,8 @@ int keyspace_intake_begin(struct keyspace *keyspace, struct keyspace_intake *int
 	uint64_t record_bytes = kvs_record_bytes(KVS_KEY_BYTES_MAX, sizeof(struct kvs_run), true);
 	uint64_t offset;
 	int result = keyspace_make_room(keyspace, record_bytes, record_bytes,
-					kvs_large_bytes(value_bytes), KEYSPACE_FOR_WRITE);
+					kvs_large_bytes(keyspace->region, value_bytes),
+					KEYSPACE_FOR_WRITE);
 	if (result != KEYSPACE_OK) {
 		return result;
 	}

@@ -117,6 +117,7 @@ struct keyspace {
 	uint64_t pages_wait_ns;	  // for no longer: then whoever waits populates them himself
 	bool persisted; // false under the memory policy: everything applied counts as durable
 	bool block_on_stuck;
+	bool prefault;	  // all memory has pages and keeps them
 	bool zero_wanted; // freed segments are overwritten once keys have been loaded
 	bool zero_freed;
 	uint64_t revoke_ns;

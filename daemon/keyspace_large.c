@@ -4,6 +4,7 @@
 // connection is still being sent, which stay, by a hold on their run, when their key gets another
 // value or goes.
 #include "daemon/keyspace_internal.h"
+#include "daemon/keyspace_pages.h"
 
 #define LARGE_POPULATE_BYTES (2u << 20) // pages made at once: one huge page
 #define LARGE_SMALL_PAGES_BYTES (256u << 10)
@@ -25,8 +26,9 @@ bool keyspace_run_populate(struct keyspace *keyspace, uint64_t run_offset, uint6
 			   uint64_t *populated)
 {
 	uint64_t from = run_offset + *populated;
-	uint64_t left = kvs_large_bytes(value_bytes) - *populated;
+	uint64_t left = kvs_large_bytes(keyspace->region, value_bytes) - *populated;
 	uint64_t step = large_populate_bytes(keyspace, from, left);
+	keyspace_make_way(keyspace, step);
 	if (kvs_region_populate(keyspace->region, from, step) != 0) {
 		return false;
 	}

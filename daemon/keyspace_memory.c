@@ -59,6 +59,7 @@ void keyspace_memory(struct keyspace *keyspace, struct keyspace_memory *memory)
 		.bound_bytes = region->memory_bytes,
 		.used_bytes = keyspace_used_bytes(keyspace),
 		.segment_bytes = region->segment_bytes,
+		.page_bytes = region->page_bytes,
 		.allowed = kvs_log_segments_allowed(log),
 		.reserved = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE),
 		.free_populated = kvs_log_spare_count(log),

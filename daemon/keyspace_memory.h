@@ -21,6 +21,7 @@ struct keyspace_memory {
 	uint64_t bound_bytes;
 	uint64_t used_bytes;
 	uint64_t segment_bytes;
+	uint64_t page_bytes; // in which memory comes and goes
 	uint32_t allowed;  // segments that the bound leaves for records
 	uint32_t reserved; // of them never left to writes of values
 	uint32_t free_populated, free_unpopulated, preparing;

@@ -186,7 +186,7 @@ static void compare_run(struct look *look, const struct kvs_large_run *run,
 		found != NULL ? found->references : 0);
 	if (found != NULL) {
 		compare(look, "pages of a large value", run->offset, run->bytes,
-			kvs_large_bytes(found->value_bytes));
+			kvs_large_bytes(look->keyspace->region, found->value_bytes));
 	}
 	if (run->references == 0 && run->holds == 0 && !is_lost) {
 		compare(look, "large value that nothing names waits to be freed", run->offset, 1,

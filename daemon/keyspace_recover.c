@@ -78,8 +78,7 @@ static bool recover_is_whole(const struct recover_form *form)
 {
 	const struct kvs_record_view *view = form->view;
 	bool keeps_value = (view->flags & KVS_RECORD_LARGE) == 0 || form->large;
-	return form->as_it_was ||
-	       (kvs_record_crc_ok(view) &&
+	return form->as_it_was || (kvs_record_crc_ok(view) &&
 		(keeps_value || kvs_crc32c(0, form->value, view->value_bytes) ==
 					kvs_record_run(view).crc));
 }
@@ -89,7 +88,7 @@ static bool recover_take_run(struct keyspace *keyspace, struct recover_form *for
 {
 	const struct kvs_record_view *view = form->view;
 	uint64_t segment_bytes = keyspace->region->segment_bytes;
-	uint64_t bytes = kvs_large_bytes(view->value_bytes) + segment_bytes - 1;
+	uint64_t bytes = kvs_large_bytes(keyspace->region, view->value_bytes) + segment_bytes - 1;
 	uint32_t segments = (uint32_t)(bytes >> keyspace->region->segment_shift);
 	if (!keyspace_recover_room(keyspace, segments) ||
 	    kvs_large_take(&keyspace->large, view->value_bytes, &form->run.offset) != 0) {

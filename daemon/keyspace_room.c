@@ -62,7 +62,8 @@ static bool free_item(struct keyspace *keyspace, const struct kvs_limbo_item *it
 		break;
 	case KVS_LIMBO_RUN:
 		bytes = kvs_large_run_bytes(&keyspace->large, item->a);
-		gone = kvs_large_free_part(&keyspace->large, item->a, kvs_large_bytes(*budget));
+		gone = kvs_large_free_part(&keyspace->large, item->a,
+					   kvs_large_bytes(keyspace->region, *budget));
 		break;
 	case KVS_LIMBO_TAIL:
 		bytes = *budget;
@@ -427,7 +428,8 @@ int keyspace_admit(struct keyspace *keyspace, size_t bytes)
 		// received where it stands has it.
 		const struct keyspace_slice *slice = keyspace->slice;
 		uint64_t there = slice && slice->intake ? slice->intake->done : 0;
-		large_bytes = bytes > there ? kvs_large_bytes(bytes - there) : 0;
+		large_bytes =
+			bytes > there ? kvs_large_bytes(keyspace->region, bytes - there) : 0;
 		largest = record_max;
 		log_bytes = largest;
 	}

@@ -151,7 +151,7 @@ static bool stage_is_for(struct keyspace *keyspace, const struct keyspace_stage 
 static int stage_begin(struct keyspace *keyspace, struct keyspace_stage *stage,
 		       const struct keyspace_op *op)
 {
-	uint64_t bytes = kvs_large_bytes(op->value_bytes);
+	uint64_t bytes = kvs_large_bytes(keyspace->region, op->value_bytes);
 	uint64_t record_bytes =
 		kvs_record_bytes(op->key_bytes, sizeof(struct kvs_run), op->expiry_ms != 0);
 	stage->pieces_count = stage_pieces(op, stage->pieces);
@@ -186,7 +186,7 @@ static int stage_begin(struct keyspace *keyspace, struct keyspace_stage *stage,
 // Copies the next bytes, at most up to the end of a piece. False if the machine is full.
 static bool stage_step(struct keyspace *keyspace, struct keyspace_stage *stage)
 {
-	uint64_t all = kvs_large_bytes(stage->bytes);
+	uint64_t all = kvs_large_bytes(keyspace->region, stage->bytes);
 	if (stage->populated < all && stage->populated < stage->done + STAGE_CHUNK_BYTES) {
 		if (!keyspace_run_populate(keyspace, stage->run_offset, stage->bytes,
 					   &stage->populated)) {

@@ -13,12 +13,13 @@
 #include "shm/holes.h"
 
 #define RETURN_LOOK_NS UINT64_C(10000000000) // between two looks at the file, or memory-return
+#define RETURN_FILL_NS 10000000u // until the helper is given the next segment, where all have pages
 #define RETURN_SLICE_NS 200000u
 #define RETURN_STEPS 64u // of the walk, in a slice
 
 void keyspace_set_memory_return(struct keyspace *keyspace, uint64_t after_ms)
 {
-	keyspace->memory_return.after_ns = after_ms * UINT64_C(1000000);
+	keyspace->memory_return.after_ns = keyspace->prefault ? 0 : after_ms * UINT64_C(1000000);
 }
 
 static struct kvs_holes_parts holes_parts(struct keyspace *keyspace)
@@ -100,6 +101,14 @@ static uint64_t strays_turn(struct keyspace *keyspace, uint64_t now_ns)
 	return UINT64_MAX;
 }
 
+void memory_return_strays(struct keyspace *keyspace)
+{
+	struct kvs_holes_parts parts = holes_parts(keyspace);
+	for (uint64_t at = 0; at != UINT64_MAX;) {
+		(void)kvs_holes_step(&parts, &at);
+	}
+}
+
 uint64_t memory_return_turn(struct keyspace *keyspace, uint64_t now_ns)
 {
 	struct memory_return *state = &keyspace->memory_return;
@@ -109,6 +118,9 @@ uint64_t memory_return_turn(struct keyspace *keyspace, uint64_t now_ns)
 	// Large values and the table take what segments have populated.
 	uint64_t next_ns = kvs_log_trim(log, kvs_log_part(log)) > 0 ? now_ns : UINT64_MAX;
 	next_ns = earlier(next_ns, spare_turn(keyspace, now_ns));
+	if (keyspace->prefault && log->prepared_count < kvs_log_segments_allowed(log)) {
+		next_ns = earlier(next_ns, now_ns + RETURN_FILL_NS);
+	}
 	if (state->looked_ns == 0) {
 		state->looked_ns = now_ns;
 		state->holes_at = UINT64_MAX;

@@ -23,6 +23,9 @@ struct memory_return {
 /// sake.
 uint64_t memory_return_turn(struct keyspace *keyspace, uint64_t now_ns);
 
+/// Gives all stray pages back at once: for a start.
+void memory_return_strays(struct keyspace *keyspace);
+
 /// What the region's file should have in pages, and what it has.
 struct memory_pages {
 	uint64_t expected_bytes;

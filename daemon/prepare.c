@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "daemon/keyspace_internal.h"
+#include "daemon/keyspace_pages.h"
 
 enum prepare_state { PREPARE_IDLE, PREPARE_ASKED, PREPARE_DONE, PREPARE_STOP };
 
@@ -128,9 +129,11 @@ void prepare_turn(struct keyspace *keyspace)
 	if (prepare->state == PREPARE_IDLE) {
 		if (prepare_find(keyspace, &piece)) {
 			kvs_table_ahead_begin(&keyspace->table, &piece);
+			keyspace_make_way(keyspace, piece.bytes);
 			prepare_ask(prepare, KVS_SEGMENT_NONE, piece.offset, piece.bytes);
 		} else {
-			uint32_t segment = kvs_log_prepare_begin(&keyspace->log, PREPARE_AHEAD);
+			uint32_t segment = kvs_log_prepare_begin(
+				&keyspace->log, keyspace->prefault ? UINT32_MAX : PREPARE_AHEAD);
 			if (segment != KVS_SEGMENT_NONE) {
 				prepare_ask(prepare, segment,
 					    kvs_region_segment_offset(keyspace->region, segment),

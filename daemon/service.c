@@ -273,6 +273,7 @@ static const struct service_step service_steps[] = {
 	{ service_start_keyspace, service_stop_keyspace },
 	{ start_events, stop_events },
 	{ service_start_load, NULL },
+	{ service_start_memory, NULL },
 	{ start_presence, stop_presence },
 	{ start_readers, stop_readers },
 	{ start_listener, stop_listener },

@@ -50,7 +50,9 @@ static const char *refusal(int error)
 	case KVS_REGION_UNFILLED:
 		return "it was never filled: the life before ended while it started";
 	case KVS_REGION_UNLIKE:
-		return "it is made for another --segment or --hash, or a smaller --memory-max";
+		return "it is made for another --segment or --hash, a smaller --memory-max, or of "
+		       "other "
+		       "pages";
 	case KVS_REGION_UNFENCED:
 		return "its readers rely on membarrier, which is refused to this process";
 	default:
@@ -76,7 +78,7 @@ static int open_kept(const struct kvd *kvd, struct kvs_region *region, int fd,
 		.segment_bytes = (uint32_t)config->segment_bytes,
 		.hash_kind = (enum kvs_hash_kind)config->hash_kind,
 		.fenced = !kvs_epoch_membarrier_works(),
-		.huge_pages = true,
+		.pages = service_region_pages(config),
 		.poison = service_region_poisons(),
 	};
 	int result = kvs_region_adopt(region, fd, &options);

@@ -139,6 +139,7 @@ int service_start_keyspace(struct service *service)
 		.reseed_interval_ms = config->reseed_ms,
 		.memory_return_ms = config->memory_return_ms,
 		.lookup_seed = service->kvd.lookup_seed,
+		.prefault = config_prefaults(config),
 		.zero_freed = config->zero_freed == 1,
 	};
 	if (service->adoption.way == SERVICE_ADOPT_IN_PLACE) {

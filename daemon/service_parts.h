@@ -63,6 +63,7 @@ void service_stop_store(struct service *service);
 int service_start_keyspace(struct service *service);
 void service_stop_keyspace(struct service *service);
 int service_start_load(struct service *service);
+int service_start_memory(struct service *service);
 
 /// Makes the region the one that serves: for the keeper, and for readers of an older one, or of an
 /// earlier life. Call with: all loaded, a socket to queue at, the store's life begun. Returns 0, or

@@ -48,8 +48,9 @@ static void service_settle_files(struct config *config)
 	config->clients_max = shares.clients_max;
 }
 
-/// The region is filled long after the start, and then the kernel kills without a word.
-static void service_warn_memory(const struct config *config)
+/// The region is filled long after the start, and then the kernel kills without a word. If it is
+/// filled at the start that is refused. False, with `why`.
+static bool service_check_memory(const struct config *config, char *why, size_t why_bytes)
 {
 	struct memory_limit limit = memory_limit_find("");
 	char memory[32], buffers[32], most[32];
@@ -57,6 +58,17 @@ static void service_warn_memory(const struct config *config)
 	config_text_print_size(config->buffers_bytes_max, buffers, sizeof(buffers));
 	config_text_print_size(limit.bytes, most, sizeof(most));
 	bool is_group = limit.what[0] != '\0';
+	if (config->huge_pages == CONFIG_PAGES_HUGETLB) {
+		return true; // these limits are not for pages of the pool
+	}
+	if (config_memory_bytes(config) > limit.bytes && config->prefault == 1) {
+		(void)snprintf(
+			why, why_bytes, "prefault: memory is %s, but %s %s%s%s: lower memory%s",
+			memory, is_group ? "this process may use" : "the machine has", most,
+			is_group ? ", says " : "", limit.what,
+			is_group ? ", or raise that limit (MemoryMax=, docker run --memory)" : "");
+		return false;
+	}
 	if (config_memory_bytes(config) > limit.bytes) {
 		log_warning(
 			"memory is %s, but %s %s%s%s: when it fills the kernel will end kvd; lower "
@@ -72,6 +84,7 @@ static void service_warn_memory(const struct config *config)
 			"client-buffers-max, or raise that limit (MemoryMax=)",
 			memory, buffers, most, limit.what);
 	}
+	return true;
 }
 
 int service_process(struct config *config, char *why, size_t why_bytes)
@@ -88,7 +101,9 @@ int service_process(struct config *config, char *why, size_t why_bytes)
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	log_init((enum log_level)config->log_level);
 	service_settle_files(config);
-	service_warn_memory(config);
+	if (!service_check_memory(config, why, why_bytes)) {
+		return EX_CONFIG;
+	}
 	bool good = arm("KVD_CRASH_AT", false, why, why_bytes) &&
 		    arm("KVD_HALT_AT", true, why, why_bytes);
 	return good ? 0 : EX_USAGE;

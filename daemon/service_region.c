@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "daemon/config_text.h"
+#include "daemon/hugetlb.h"
 #include "daemon/kvd.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
@@ -65,6 +67,45 @@ bool service_region_poisons(void)
 	return service_is_set("KVD_POISON");
 }
 
+enum kvs_region_pages service_region_pages(const struct config *config)
+{
+	static const enum kvs_region_pages pages[] = {
+		[CONFIG_PAGES_SMALL] = KVS_PAGES_SMALL,
+		[CONFIG_PAGES_TRANSPARENT] = KVS_PAGES_TRANSPARENT,
+		[CONFIG_PAGES_HUGETLB] = KVS_PAGES_HUGETLB,
+	};
+	return pages[config->huge_pages % 3];
+}
+
+// Are there as many huge pages as the region will have? It would not fail to be made without.
+static bool region_has_pool(const struct config *config, char *why, size_t why_bytes)
+{
+	if (config->huge_pages != CONFIG_PAGES_HUGETLB) {
+		return true;
+	}
+	char memory[32];
+	struct hugetlb_pool pool = hugetlb_pool_find("");
+	uint64_t wanted = hugetlb_pages_for(config_memory_bytes(config));
+	config_text_print_size(config_memory_bytes(config), memory, sizeof(memory));
+	if (!pool.known) {
+		(void)snprintf(why, why_bytes,
+			       "huge-pages = hugetlb: this kernel shows no huge pages of 2MiB in "
+			       "/sys/kernel/mm/hugepages: choose huge-pages = transparent");
+	} else if (pool.available < wanted) {
+		(void)snprintf(
+			why, why_bytes,
+			"huge-pages = hugetlb: %llu huge pages of 2MiB are wanted, for %s of "
+			"memory "
+			"and %u to spare, and %llu can be had: write %llu to "
+			"/proc/sys/vm/nr_hugepages (sysctl vm.nr_hugepages), or choose huge-pages "
+			"= transparent",
+			(unsigned long long)wanted, memory, HUGETLB_SPARE_PAGES,
+			(unsigned long long)pool.available,
+			(unsigned long long)(pool.total + wanted - pool.available));
+	}
+	return pool.known && pool.available >= wanted;
+}
+
 int service_region_create(struct kvd *kvd, struct kvs_region *region, char *why, size_t why_bytes)
 {
 	const struct config *config = &kvd->config;
@@ -73,13 +114,16 @@ int service_region_create(struct kvd *kvd, struct kvs_region *region, char *why,
 		.memory_bytes_max = config->memory_max_bytes,
 		.segment_bytes = (uint32_t)config->segment_bytes,
 		.fenced = service_forces_fences() || !kvs_epoch_membarrier_works(),
-		.huge_pages = true,
+		.pages = service_region_pages(config),
 		.hash_kind = (enum kvs_hash_kind)config->hash_kind,
 		.poison = service_region_poisons(),
 	};
 	kvd->seam->random_bytes(&options.instance_id, sizeof(options.instance_id));
 	kvd->seam->random_bytes(options.hash_key, sizeof(options.hash_key));
 	kvd->instance_id = options.instance_id;
+	if (!region_has_pool(config, why, why_bytes)) {
+		return EX_OSERR;
+	}
 	int error = kvs_region_create(region, &options);
 	if (error != KVS_REGION_OK) {
 		region_failure(config, error, errno, why, why_bytes);

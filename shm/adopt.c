@@ -121,10 +121,15 @@ static void adopt_prepared(struct kvs_log *log)
 	uint64_t bytes =
 		kvs_extents_populated(&walk, region->header->segment_directory_offset,
 				      region->segments_count_max * sizeof(*region->directory));
-	region->directory_bytes = bytes / KVS_PAGE_BYTES * KVS_PAGE_BYTES;
+	// Of huge pages only those are seen that have something in them; what is in use has its.
+	bool has_huge = region->page_bytes != KVS_PAGE_BYTES;
+	uint64_t used_bytes = log->touched_count * sizeof(*region->directory);
+	bytes = has_huge ? used_bytes + region->page_bytes - 1 : bytes;
+	region->directory_bytes = bytes & ~(uint64_t)(region->page_bytes - 1);
 	for (uint32_t i = 0; i < log->touched_count; i++) {
 		uint64_t offset = kvs_region_segment_offset(region, i);
 		log->segments[i].prepared =
+			(has_huge && log->segments[i].state != KVS_SEGMENT_FREE) ||
 			kvs_extents_populated(&walk, offset, region->segment_bytes) ==
 			region->segment_bytes;
 		log->prepared_count += log->segments[i].prepared;

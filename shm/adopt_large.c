@@ -66,9 +66,9 @@ int kvs_adopt_plan_large(struct kvs_adopt *plan)
 	uint64_t behind = range->offset;
 	for (size_t i = 0; i < plan->runs_count; i++) {
 		const struct kvs_adopt_run *run = &plan->runs[i];
-		uint64_t bytes = kvs_large_bytes(run->value_bytes);
-		if (run->offset < behind || run->offset % KVS_PAGE_BYTES != 0 || bytes == 0 ||
-		    run->offset - range->offset > range->bytes_max ||
+		uint64_t bytes = kvs_large_bytes(plan->region, run->value_bytes);
+		if (run->offset < behind || run->offset % plan->region->page_bytes != 0 ||
+		    bytes == 0 || run->offset - range->offset > range->bytes_max ||
 		    bytes > range->bytes_max - (run->offset - range->offset)) {
 			(void)snprintf(plan->why, sizeof(plan->why),
 				       "large values overlap or lie outside at offset %llu",
@@ -95,6 +95,16 @@ static int adopt_strays(struct kvs_extents *walk, const struct kvs_adopt_parts *
 	return 0;
 }
 
+// Where pages of large values may end. All of the range is looked through only where the kernel
+// does that: behind what was ever published there is none that a reader may see.
+static uint64_t large_until(const struct kvs_region *region)
+{
+	const struct kvs_range_bounds *range = &region->map.ranges[KVS_RANGE_LARGE];
+	uint64_t published = kvs_load_acquire(&region->header->ready[KVS_RANGE_LARGE]);
+	bool all = region->page_bytes == KVS_PAGE_BYTES || published > range->bytes_max;
+	return range->offset + (all ? range->bytes_max : published);
+}
+
 int kvs_adopt_apply_large(const struct kvs_adopt *plan, const struct kvs_adopt_parts *parts,
 			  uint64_t stamp)
 {
@@ -108,14 +118,14 @@ int kvs_adopt_apply_large(const struct kvs_adopt *plan, const struct kvs_adopt_p
 		const struct kvs_adopt_run *run = &plan->runs[i];
 		result = adopt_strays(&walk, parts, stamp, at, run->offset);
 		if (result == 0) {
-			result =
-				kvs_large_adopt(large, run->offset,
-						kvs_large_bytes(run->value_bytes), run->references);
+			result = kvs_large_adopt(large, run->offset,
+						 kvs_large_bytes(plan->region, run->value_bytes),
+						 run->references);
 		}
-		at = run->offset + kvs_large_bytes(run->value_bytes);
+		at = run->offset + kvs_large_bytes(plan->region, run->value_bytes);
 	}
 	if (result == 0) {
-		result = adopt_strays(&walk, parts, stamp, at, range->offset + range->bytes_max);
+		result = adopt_strays(&walk, parts, stamp, at, large_until(plan->region));
 	}
 	return result;
 }

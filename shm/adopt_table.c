@@ -243,19 +243,40 @@ static int look_at_all(struct look *look)
 	return result;
 }
 
-int kvs_adopt_plan_table(struct kvs_adopt *plan)
+// Which of the table's ranges have pages, and how far.
+static void look_at_pages(struct kvs_adopt *plan, uint64_t root)
 {
 	const struct kvs_region *region = plan->region;
-	uint64_t root = kvs_load_acquire(&region->header->hot.table_root);
+	const struct kvs_region_header *header = region->header;
 	unsigned side = kvs_root_side(root);
+	bool has_huge = region->page_bytes != KVS_PAGE_BYTES;
 	struct kvs_extents walk;
 	kvs_extents_begin(&walk, region);
 	for (unsigned range = KVS_RANGE_TABLE_0; range <= KVS_RANGE_OVERFLOW_1; range++) {
 		const struct kvs_range_bounds *bounds = &region->map.ranges[range];
 		uint64_t chunk = kvs_table_chunk_bytes(region, range);
-		uint64_t bytes = kvs_extents_populated(&walk, bounds->offset, bounds->bytes_max);
-		plan->populated[range] = bytes / chunk * chunk;
+		uint64_t ready = kvs_load_acquire(&header->ready[range]);
+		uint64_t most = has_huge && ready < bounds->bytes_max ? ready : bounds->bytes_max;
+		uint64_t bytes = kvs_extents_reach(&walk, bounds->offset, most);
+		uint64_t used = 0; // is there, though a huge page that is all zero would not show
+		if (has_huge && range == KVS_RANGE_TABLE_0 + side) {
+			used = kvs_root_buckets(root);
+		} else if (has_huge && range == KVS_RANGE_OVERFLOW_0 + side) {
+			used = kvs_load_relaxed(&header->overflow_fresh[side]);
+		}
+		used = used <= most / sizeof(struct kvs_bucket)
+			       ? used * sizeof(struct kvs_bucket) + chunk - 1
+			       : 0;
+		plan->populated[range] = (bytes > used ? bytes : used) / chunk * chunk;
 	}
+}
+
+int kvs_adopt_plan_table(struct kvs_adopt *plan)
+{
+	const struct kvs_region *region = plan->region;
+	uint64_t root = kvs_load_acquire(&region->header->hot.table_root);
+	unsigned side = kvs_root_side(root);
+	look_at_pages(plan, root);
 	struct look look = {
 		.plan = plan,
 		.buckets = kvs_root_buckets(root),

@@ -3,14 +3,52 @@
 // A stretch is remembered until an offset behind it is asked for.
 #include "shm/extents.h"
 
+#include <string.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 #include "shm/region.h"
 
+#define EXTENTS_READ_BYTES (64u << 10)
+
 void kvs_extents_begin(struct kvs_extents *walk, const struct kvs_region *region)
 {
-	*walk = (struct kvs_extents){ .fd = region->fd };
+	*walk = (struct kvs_extents){ .fd = region->fd, .page_bytes = region->page_bytes };
+}
+
+static bool extents_asks_kernel(const struct kvs_extents *walk)
+{
+	return walk->page_bytes == KVS_PAGE_BYTES;
+}
+
+// Has a huge page something in it? Reading by a call populates none.
+static bool extents_page(const struct kvs_extents *walk, uint64_t offset)
+{
+	unsigned char part[EXTENTS_READ_BYTES];
+	static const unsigned char zeroes[EXTENTS_READ_BYTES];
+	for (uint64_t at = 0; at < walk->page_bytes; at += sizeof(part)) {
+		ssize_t read = pread(walk->fd, part, sizeof(part), (off_t)(offset + at));
+		if (read <= 0) {
+			return false;
+		}
+		if (memcmp(part, zeroes, (size_t)read) != 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+// As extents_find(), of huge pages, of which none lies on the limit.
+static void extents_find_huge(struct kvs_extents *walk, uint64_t offset, uint64_t limit)
+{
+	uint64_t at = offset;
+	while (at < limit && !extents_page(walk, at)) {
+		at += walk->page_bytes;
+	}
+	walk->offset = walk->end = at;
+	while (walk->end < limit && extents_page(walk, walk->end)) {
+		walk->end += walk->page_bytes;
+	}
 }
 
 // The first stretch that ends behind `offset`. One that begins at the limit or later is not looked
@@ -32,7 +70,9 @@ bool kvs_extents_next(struct kvs_extents *walk, uint64_t offset, uint64_t limit,
 		return false;
 	}
 	bool has_end = walk->end > walk->offset;
-	if (offset >= walk->end || (!has_end && walk->offset < limit)) {
+	if (!extents_asks_kernel(walk)) {
+		extents_find_huge(walk, offset, limit);
+	} else if (offset >= walk->end || (!has_end && walk->offset < limit)) {
 		extents_find(walk, offset, limit);
 	}
 	*start = offset > walk->offset ? offset : walk->offset;
@@ -45,4 +85,16 @@ uint64_t kvs_extents_populated(struct kvs_extents *walk, uint64_t offset, uint64
 	uint64_t start, end;
 	bool found = kvs_extents_next(walk, offset, offset + bytes_max, &start, &end);
 	return found && start == offset ? end - start : 0;
+}
+
+uint64_t kvs_extents_reach(struct kvs_extents *walk, uint64_t offset, uint64_t bytes_max)
+{
+	if (extents_asks_kernel(walk)) {
+		return kvs_extents_populated(walk, offset, bytes_max);
+	}
+	uint64_t bytes = bytes_max & ~(uint64_t)(walk->page_bytes - 1);
+	while (bytes > 0 && !extents_page(walk, offset + bytes - walk->page_bytes)) {
+		bytes -= walk->page_bytes;
+	}
+	return bytes;
 }

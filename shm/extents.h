@@ -3,6 +3,9 @@
 // Which bytes of a region's file have pages. The kernel finds the next hole by looking at every
 // page before it, so whoever asks it once for each segment has it look at most pages hundreds of
 // times. A walk asks for each stretch of pages once, whatever is wanted of it.
+//
+// Of huge pages of the system's pool the kernel does not tell where there are any. There a page
+// counts as one if a byte of it is not zero: what counts as none has nothing that could be lost.
 #pragma once
 
 #include <stdbool.h>
@@ -12,6 +15,7 @@ struct kvs_region;
 
 struct kvs_extents {
 	int fd;
+	uint32_t page_bytes; // huge pages of the system's pool: see below
 	uint64_t offset; // of the stretch found last
 	uint64_t end;	 // behind it
 };
@@ -29,3 +33,6 @@ bool kvs_extents_next(struct kvs_extents *walk, uint64_t offset, uint64_t limit,
 /// How many bytes of [offset, offset + bytes_max) have pages, from its start to the first hole. As
 /// kvs_extents_next() otherwise.
 uint64_t kvs_extents_populated(struct kvs_extents *walk, uint64_t offset, uint64_t bytes_max);
+
+/// The same of bytes that are populated from their start on, without a hole up to their end.
+uint64_t kvs_extents_reach(struct kvs_extents *walk, uint64_t offset, uint64_t bytes_max);

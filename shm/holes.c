@@ -12,13 +12,21 @@
 #include "shm/writers.h"
 
 #define HOLES_PART_BYTES (2u << 20)
+#define HOLES_HUGE_PART_BYTES (64u << 20) // of huge pages there are few to look at
+
+// The header and the table of users.
+static uint64_t holes_front_bytes(const struct kvs_region *region)
+{
+	uint64_t bytes = KVS_WRITERS_OFFSET + KVS_WRITERS_BYTES;
+	return bytes > region->page_bytes ? bytes : region->page_bytes;
+}
 
 uint64_t kvs_holes_expected_bytes(const struct kvs_holes_parts *parts)
 {
 	const struct kvs_region *region = parts->log->region;
 	uint64_t segments = (uint64_t)parts->log->prepared_count << region->segment_shift;
-	return KVS_WRITERS_OFFSET + KVS_WRITERS_BYTES + region->directory_bytes +
-	       region->table_bytes + region->large_bytes + segments;
+	return holes_front_bytes(region) + region->directory_bytes + region->table_bytes +
+	       region->large_bytes + segments;
 }
 
 uint64_t kvs_holes_file_bytes(const struct kvs_region *region)
@@ -68,7 +76,7 @@ static struct holes_stretch holes_stretch_at(const struct kvs_holes_parts *parts
 	const struct kvs_range_bounds *ranges = region->map.ranges;
 	uint64_t directory = region->header->segment_directory_offset;
 	if (offset < directory) {
-		return of_parts(offset, KVS_WRITERS_OFFSET + KVS_WRITERS_BYTES, directory);
+		return of_parts(offset, holes_front_bytes(region), directory);
 	}
 	if (offset < ranges[0].offset) {
 		return of_parts(offset, directory + region->directory_bytes, ranges[0].offset);
@@ -101,9 +109,35 @@ static uint64_t holes_resident_bytes(const struct kvs_region *region, uint64_t o
 	return pages * KVS_PAGE_BYTES;
 }
 
+// The same where the kernel tells of no page: all that should be a hole is made one.
+static uint64_t holes_step_huge(const struct kvs_holes_parts *parts, uint64_t *at)
+{
+	const struct kvs_region *region = parts->log->region;
+	if (*at >= region->bytes) {
+		*at = UINT64_MAX;
+		return 0;
+	}
+	uint64_t offset = *at;
+	struct holes_stretch stretch = holes_stretch_at(parts, offset);
+	*at = stretch.end;
+	if (stretch.used) {
+		return 0;
+	}
+	uint64_t bytes = stretch.end - offset;
+	bytes = bytes < HOLES_HUGE_PART_BYTES ? bytes : HOLES_HUGE_PART_BYTES;
+	*at = offset + bytes;
+	uint64_t before = kvs_holes_file_bytes(region);
+	bool punched = kvs_region_punch(region, offset, bytes) == 0;
+	uint64_t after = kvs_holes_file_bytes(region);
+	return punched && before > after ? before - after : 0;
+}
+
 uint64_t kvs_holes_step(const struct kvs_holes_parts *parts, uint64_t *at)
 {
 	const struct kvs_region *region = parts->log->region;
+	if (region->page_bytes != KVS_PAGE_BYTES) {
+		return holes_step_huge(parts, at);
+	}
 	off_t found = lseek(region->fd, (off_t)*at, SEEK_DATA);
 	if (found < 0 || (uint64_t)found >= region->bytes) {
 		*at = UINT64_MAX;

@@ -108,7 +108,8 @@ int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offs
 {
 	int result = kvs_large_reserve(large, value_bytes, offset);
 	if (result == 0) {
-		result = kvs_region_populate(large->region, *offset, kvs_large_bytes(value_bytes));
+		result = kvs_region_populate(large->region, *offset,
+					     kvs_large_bytes(large->region, value_bytes));
 		if (result != 0 && kvs_large_drop(large, *offset)) {
 			kvs_large_free(large, *offset);
 		}
@@ -145,7 +146,7 @@ static struct kvs_large_run *large_insert(struct kvs_large *large, struct kvs_la
 
 int kvs_large_reserve(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset)
 {
-	uint64_t bytes = kvs_large_bytes(value_bytes);
+	uint64_t bytes = kvs_large_bytes(large->region, value_bytes);
 	struct kvs_large_run *before = large_gap(large, bytes);
 	if (before == NULL) {
 		return -ENOSPC;

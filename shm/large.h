@@ -39,10 +39,12 @@ struct kvs_large {
 int kvs_large_init(struct kvs_large *large, struct kvs_region *region);
 void kvs_large_fini(struct kvs_large *large);
 
-/// Pages that a value of so many bytes takes.
-static inline uint64_t kvs_large_bytes(uint64_t value_bytes)
+/// Pages that a value of so many bytes takes. With huge pages of the system's pool a run has whole
+/// ones: a page that two values share would stay for as long as either of them does.
+static inline uint64_t kvs_large_bytes(const struct kvs_region *region, uint64_t value_bytes)
 {
-	return (value_bytes + KVS_PAGE_BYTES - 1) & ~(uint64_t)(KVS_PAGE_BYTES - 1);
+	uint64_t page_bytes = region->page_bytes;
+	return (value_bytes + page_bytes - 1) & ~(page_bytes - 1);
 }
 
 /// Takes a populated run for `value_bytes`, held once. *offset is from the start of the region.

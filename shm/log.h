@@ -137,6 +137,10 @@ uint32_t kvs_log_give_back(struct kvs_log *log, uint32_t count);
 /// memory), up to `count`.
 uint32_t kvs_log_trim(struct kvs_log *log, uint32_t count);
 
+/// Gives pages to all free segments that the bound allows. Returns 0, or -ENOMEM / -errno when the
+/// machine has no more: those that got theirs keep them. For a start: no helper may be at work.
+int kvs_log_prefault(struct kvs_log *log);
+
 /// Free segments that have pages.
 static inline uint32_t kvs_log_spare_count(const struct kvs_log *log)
 {

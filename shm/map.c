@@ -12,10 +12,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool map_range_fits(const struct kvs_range_bounds *range, uint64_t region_bytes)
+#include "shm/page_size.h"
+
+static bool map_range_fits(const struct kvs_range_bounds *range, uint64_t page_bytes,
+			   uint64_t region_bytes)
 {
-	return range->offset % KVS_PAGE_BYTES == 0 && range->bytes_max % KVS_PAGE_BYTES == 0 &&
-	       range->offset >= KVS_PAGE_BYTES && range->offset <= region_bytes &&
+	return range->offset % page_bytes == 0 && range->bytes_max % page_bytes == 0 &&
+	       range->offset >= page_bytes && range->offset <= region_bytes &&
 	       range->bytes_max <= region_bytes - range->offset;
 }
 
@@ -52,11 +55,12 @@ static int map_read_header(struct kvs_map *map, const struct kvs_region_header *
 	for (int i = 0; i < KVS_RANGES_COUNT; i++) {
 		map->ranges[i].offset = kvs_load_relaxed(&shared->ranges[i].offset);
 		map->ranges[i].bytes_max = kvs_load_relaxed(&shared->ranges[i].bytes_max);
-		if (!map_range_fits(&map->ranges[i], region_bytes)) {
+		if (!map_range_fits(&map->ranges[i], map->page_bytes, region_bytes)) {
 			return KVS_MAP_DAMAGED;
 		}
 	}
-	if (map->ranges[KVS_RANGE_LOG].offset % map->segment_bytes != 0 ||
+	if (map->segment_bytes % map->page_bytes != 0 ||
+	    map->ranges[KVS_RANGE_LOG].offset % map->segment_bytes != 0 ||
 	    map->ranges[KVS_RANGE_LOG].bytes_max % map->segment_bytes != 0) {
 		return KVS_MAP_DAMAGED;
 	}
@@ -70,7 +74,7 @@ static uint64_t map_published(const struct kvs_map *map, int range)
 	// Acquire: the pages are populated (partner: kvs_region_publish()).
 	uint64_t ready = kvs_load_acquire(&kvs_map_header(map)->ready[range]);
 	uint64_t most = map->ranges[range].bytes_max;
-	uint64_t unit = range == KVS_RANGE_LOG ? map->segment_bytes : KVS_PAGE_BYTES;
+	uint64_t unit = range == KVS_RANGE_LOG ? map->segment_bytes : map->page_bytes;
 	return (ready < most ? ready : most) & ~(unit - 1);
 }
 
@@ -81,6 +85,7 @@ int kvs_map_adopt(struct kvs_map *map, void *base, uint64_t region_bytes)
 		return KVS_MAP_DAMAGED;
 	}
 	map->base = base;
+	map->page_bytes = KVS_PAGE_BYTES;
 	int result = map_read_header(map, base, region_bytes);
 	if (result != KVS_MAP_OK) {
 		return result;
@@ -106,8 +111,9 @@ static int map_reserve(struct kvs_map *map, int fd, uint64_t region_bytes)
 	map->reservation = space;
 	map->reservation_bytes = bytes;
 	map->base = (unsigned char *)space + (aligned - (uintptr_t)space);
-	void *region = mmap(map->base, region_bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, fd, 0);
-	if (region == MAP_FAILED || mprotect(map->base, KVS_PAGE_BYTES, PROT_READ) != 0) {
+	void *region = mmap(map->base, region_bytes, PROT_NONE,
+			    MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, 0);
+	if (region == MAP_FAILED || mprotect(map->base, map->page_bytes, PROT_READ) != 0) {
 		int error = errno;
 		munmap(space, bytes);
 		errno = error;
@@ -127,6 +133,10 @@ int kvs_map_open(struct kvs_map *map, int fd)
 	if (status.st_size < (off_t)KVS_PAGE_BYTES || region_bytes > KVS_REGION_BYTES_MAX ||
 	    region_bytes % KVS_PAGE_BYTES != 0) {
 		return KVS_MAP_FOREIGN;
+	}
+	map->page_bytes = kvs_page_size(fd);
+	if (map->page_bytes > KVS_HUGE_PAGE_BYTES) {
+		return KVS_MAP_FOREIGN; // addresses would not fit
 	}
 	// Whoever could shrink the file could end every reader by SIGBUS.
 	int seals = fcntl(fd, F_GET_SEALS);

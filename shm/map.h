@@ -18,6 +18,7 @@ struct kvs_map {
 	uint64_t region_bytes;
 	uint64_t instance_id;
 	uint64_t segment_bytes; // power of two
+	uint64_t page_bytes;	// of the file: less cannot be opened up
 	struct kvs_range_bounds ranges[KVS_RANGES_COUNT];
 	uint64_t ready[KVS_RANGES_COUNT]; // bytes readable here; relaxed, only rise
 	void *reservation; // what to unmap

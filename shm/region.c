@@ -13,8 +13,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shm/page_size.h"
 #include "shm/region_internal.h"
 
+#ifndef MFD_HUGE_SHIFT
+#define MFD_HUGE_SHIFT 26
+#endif
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
@@ -70,11 +74,16 @@ uint64_t kvs_region_geometry(const struct kvs_region_options *options,
 	return region_round(at, KVS_HUGE_PAGE_BYTES);
 }
 
-static int region_memfd(uint64_t bytes)
+static int region_memfd(uint64_t bytes, enum kvs_region_pages pages)
 {
-	int fd = memfd_create("kvd-region", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	if (pages == KVS_PAGES_HUGETLB) {
+		flags |= MFD_HUGETLB | (unsigned)__builtin_ctz(KVS_HUGE_PAGE_BYTES)
+					       << MFD_HUGE_SHIFT;
+	}
+	int fd = memfd_create("kvd-region", flags | MFD_NOEXEC_SEAL);
 	if (fd < 0 && errno == EINVAL) {
-		fd = memfd_create("kvd-region", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		fd = memfd_create("kvd-region", flags);
 	}
 	if (fd < 0) {
 		return -1;
@@ -129,7 +138,8 @@ void kvs_region_advise(const struct kvs_region *region)
 {
 	const int ranges[] = { KVS_RANGE_TABLE_0, KVS_RANGE_TABLE_1, KVS_RANGE_OVERFLOW_0,
 			       KVS_RANGE_OVERFLOW_1, KVS_RANGE_LOG };
-	for (unsigned i = 0; region->huge_pages && i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+	bool advised = region->huge_pages && region->page_bytes == KVS_PAGE_BYTES;
+	for (unsigned i = 0; advised && i < sizeof(ranges) / sizeof(ranges[0]); i++) {
 		const struct kvs_range_bounds *range = &region->map.ranges[ranges[i]];
 		// Advice only: without it the region works with small pages.
 		(void)madvise(region->base + range->offset, range->bytes_max, MADV_HUGEPAGE);
@@ -172,6 +182,7 @@ void kvs_region_fill_map(struct kvs_region *region)
 	map->hash_kind = (enum kvs_hash_kind)header->hash_kind;
 	map->instance_id = header->instance_id;
 	map->segment_bytes = header->segment_bytes;
+	map->page_bytes = region->page_bytes;
 	map->readers_fence = (header->flags & KVS_HEADER_READERS_FENCE) != 0;
 	for (int i = 0; i < KVS_RANGES_COUNT; i++) {
 		map->ranges[i] = header->ranges[i];
@@ -192,14 +203,14 @@ int kvs_region_open_file(struct kvs_region *region, const struct kvs_region_opti
 	region->memory_bytes = options->memory_bytes;
 	region->segment_bytes = options->segment_bytes;
 	region->segment_shift = (uint32_t)__builtin_ctz(options->segment_bytes);
-	region->huge_pages = options->huge_pages;
+	region->page_bytes = kvs_page_size(region->fd);
+	region->huge_pages = options->pages != KVS_PAGES_SMALL;
 	region->poison = options->poison;
 	region->header = (struct kvs_region_header *)(void *)region->base;
 	return KVS_REGION_OK;
 }
 
-void kvs_region_place_directory(struct kvs_region *region,
-				const struct kvs_region_header *geometry)
+void kvs_region_place_directory(struct kvs_region *region, const struct kvs_region_header *geometry)
 {
 	region->segments_count_max = geometry->segments_count_max;
 	void *directory = region->base + geometry->segment_directory_offset;
@@ -213,14 +224,15 @@ int kvs_region_create(struct kvs_region *region, const struct kvs_region_options
 	region->fd = -1;
 	region->fd_readonly = -1;
 	if (options->memory_bytes / options->segment_bytes < REGION_SEGMENTS_MIN ||
-	    options->memory_bytes < KVS_MEMORY_BYTES_MIN) {
+	    options->memory_bytes < KVS_MEMORY_BYTES_MIN ||
+	    (options->pages == KVS_PAGES_HUGETLB && options->segment_bytes < KVS_HUGE_PAGE_BYTES)) {
 		return KVS_REGION_TOO_SMALL;
 	}
 	region->bytes = kvs_region_geometry(options, &geometry);
 	if (region->bytes > KVS_REGION_BYTES_MAX) {
 		return KVS_REGION_TOO_LARGE;
 	}
-	region->fd = region_memfd(region->bytes);
+	region->fd = region_memfd(region->bytes, options->pages);
 	if (region->fd < 0) {
 		return KVS_REGION_SYSTEM;
 	}
@@ -270,8 +282,8 @@ void kvs_region_close(struct kvs_region *region)
 static void region_collapse(const struct kvs_region *region, uint64_t offset, uint64_t bytes)
 {
 	uint64_t at = region_round(offset, KVS_HUGE_PAGE_BYTES);
-	for (; region->huge_pages && at + KVS_HUGE_PAGE_BYTES <= offset + bytes;
-	     at += KVS_HUGE_PAGE_BYTES) {
+	bool joined = region->huge_pages && region->page_bytes == KVS_PAGE_BYTES;
+	for (; joined && at + KVS_HUGE_PAGE_BYTES <= offset + bytes; at += KVS_HUGE_PAGE_BYTES) {
 		if (madvise(region->base + at, KVS_PAGE_BYTES, MADV_POPULATE_WRITE) != 0 ||
 		    madvise(region->base + at, KVS_HUGE_PAGE_BYTES, MADV_COLLAPSE) != 0) {
 			return;

@@ -14,6 +14,13 @@
 
 struct kvs_layout;
 
+/// What a region's memory is made of.
+enum kvs_region_pages {
+	KVS_PAGES_SMALL,
+	KVS_PAGES_TRANSPARENT, // small ones, joined to huge ones where the kernel does that
+	KVS_PAGES_HUGETLB,     // huge ones of the system's pool; segments must be as large at least
+};
+
 struct kvs_region_options {
 	uint64_t memory_bytes; // bound on what is in use; may change later up to memory_bytes_max
 	uint64_t memory_bytes_max; // sizes the offset ranges
@@ -22,7 +29,7 @@ struct kvs_region_options {
 	enum kvs_hash_kind hash_kind;
 	uint64_t hash_key[2]; // random; XXH3 takes the first word
 	bool fenced; // readers must fence
-	bool huge_pages; // ask for them
+	enum kvs_region_pages pages; // what the memory is made of
 	bool poison; // tests: overwrite what comes free
 };
 
@@ -41,7 +48,8 @@ struct kvs_region {
 	uint32_t segment_bytes;
 	uint32_t segment_shift;
 	uint32_t segments_count_max;
-	bool huge_pages;
+	uint32_t page_bytes; // in which memory comes and goes: KVS_PAGE_BYTES, or a huge page's
+	bool huge_pages;     // ask for them; with page_bytes of one there are no others
 	bool poison; // kvs_region_poison() does something
 };
 
@@ -59,7 +67,7 @@ enum kvs_region_error {
 	KVS_REGION_LAYOUT, // adopting: a region of another layout, or with flags of another build
 	KVS_REGION_DAMAGED, // adopting: its header contradicts itself or the file
 	KVS_REGION_UNFILLED, // adopting: its first writer never finished filling it
-	KVS_REGION_UNLIKE, // adopting: made for other segments, another hash or less memory
+	KVS_REGION_UNLIKE, // adopting: made for other segments, hash or pages, or less memory
 	KVS_REGION_UNFENCED, // adopting: its readers rely on membarrier, which is refused now
 };
 
@@ -71,7 +79,7 @@ void kvs_region_close(struct kvs_region *region);
 /// Maps the region behind `fd`, whose writer is gone, for a new one. Nothing but the header is
 /// looked at, and nothing is written: kvs_adopt_plan() is next. Of the options memory_bytes,
 /// memory_bytes_max, segment_bytes, hash_kind, fenced (only what cannot be helped: the header
-/// decides), huge_pages and poison count; it may be laid out for more than they ask for. Returns an
+/// decides), pages and poison count; it may be laid out for more than they ask for. Returns an
 /// enum kvs_region_error; on success `region` owns `fd`, otherwise the caller does.
 int kvs_region_adopt(struct kvs_region *region, int fd, const struct kvs_region_options *options);
 

@@ -13,6 +13,7 @@
 #include "shm/layouts.h"
 #include "shm/region_internal.h"
 
+#define REGION_COPY_BYTES (64u << 10)
 #define REGION_FLAGS_KNOWN (KVS_HEADER_READERS_FENCE | KVS_HEADER_STORELESS)
 
 // The geometry, of a header whose identity is checked, agrees with itself.
@@ -60,7 +61,8 @@ static int region_check_header(struct kvs_region *region)
 	}
 	region->segment_bytes = (uint32_t)map.segment_bytes;
 	region->segment_shift = (uint32_t)__builtin_ctzll(map.segment_bytes);
-	return region_check_geometry(header, &map);
+	return region->segment_bytes % region->page_bytes == 0 ? region_check_geometry(header, &map)
+							       : KVS_REGION_DAMAGED;
 }
 
 // Is it laid out so that it can serve with these options? What is larger than they need is fine.
@@ -70,8 +72,10 @@ static bool region_is_alike(const struct kvs_region *region,
 	const struct kvs_region_header *header = region->header;
 	struct kvs_region_header wanted = { 0 };
 	(void)kvs_region_geometry(options, &wanted);
+	bool has_huge = region->page_bytes != KVS_PAGE_BYTES;
 	// Of the log only what `memory` itself takes is wanted: nothing is loaded into it.
 	bool alike = region->segment_bytes == options->segment_bytes &&
+		     has_huge == (options->pages == KVS_PAGES_HUGETLB) &&
 		     header->hash_kind == (uint64_t)options->hash_kind &&
 		     options->memory_bytes <= header->ranges[KVS_RANGE_LOG].bytes_max &&
 		     options->memory_bytes / options->segment_bytes >= REGION_SEGMENTS_MIN;
@@ -150,6 +154,45 @@ static bool region_lift(struct kvs_region *region, const struct kvs_layout *layo
 	return true;
 }
 
+// Puts memory of its own in the place of [offset, offset + bytes), and into it what the file has in
+// the first `filled` of them. A private map of huge pages would take one of the pool's for each
+// that is written, and end kvd where the pool has none.
+static bool region_own(const struct kvs_region *region, uint64_t offset, uint64_t bytes,
+		       uint64_t filled)
+{
+	static unsigned char part[REGION_COPY_BYTES]; // kvd reads out one region, on one thread
+	static const unsigned char zeroes[REGION_COPY_BYTES];
+	if (mmap(region->base + offset, bytes, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED) {
+		return false;
+	}
+	for (uint64_t at = 0; at < filled && at < bytes; at += sizeof(part)) {
+		if (pread(region->fd, part, sizeof(part), (off_t)(offset + at)) !=
+		    (ssize_t)sizeof(part)) {
+			return false;
+		}
+		if (memcmp(part, zeroes, sizeof(part)) != 0) {
+			memcpy(region->base + offset + at, part, sizeof(part));
+		}
+	}
+	return true;
+}
+
+// All that a plan may change when it is applied: the directory and the table. Records and large
+// values are read alone.
+static bool region_own_all(const struct kvs_region *region)
+{
+	const struct kvs_region_header *header = region->header;
+	uint64_t directory = header->segment_directory_offset;
+	uint64_t directory_bytes = header->ranges[0].offset - directory;
+	bool good = region_own(region, directory, directory_bytes, directory_bytes);
+	for (int i = KVS_RANGE_TABLE_0; i <= KVS_RANGE_OVERFLOW_1 && good; i++) {
+		good = region_own(region, header->ranges[i].offset, header->ranges[i].bytes_max,
+				  kvs_load_acquire(&header->ready[i]));
+	}
+	return good;
+}
+
 int kvs_region_read_out(struct kvs_region *region, int fd, const struct kvs_layout *layouts)
 {
 	region_clear(region);
@@ -166,11 +209,18 @@ int kvs_region_read_out(struct kvs_region *region, int fd, const struct kvs_layo
 		.segment_bytes = KVS_SEGMENT_BYTES_MIN, // until the header tells
 	};
 	int result = kvs_region_open_file(region, &options, MAP_PRIVATE);
+	bool has_huge = result == KVS_REGION_OK && region->page_bytes != KVS_PAGE_BYTES;
+	if (has_huge && !region_own(region, 0, KVS_HUGE_PAGE_BYTES, KVS_HUGE_PAGE_BYTES)) {
+		result = KVS_REGION_SYSTEM;
+	}
 	if (result == KVS_REGION_OK) {
 		result = region_check_header(region);
 	}
 	if (result == KVS_REGION_LAYOUT && region_lift(region, layouts)) {
 		result = region_check_header(region);
+	}
+	if (result == KVS_REGION_OK && has_huge && !region_own_all(region)) {
+		result = KVS_REGION_SYSTEM;
 	}
 	if (result != KVS_REGION_OK) {
 		kvs_region_close(region);

@@ -9,10 +9,11 @@
 
 #include "shm/segments.h"
 
-// What takes memory and is no segment; one page is the header.
+// What takes memory and is no segment; the first page is the header.
 static uint64_t fixed_bytes(const struct kvs_region *region)
 {
-	return region->table_bytes + region->large_bytes + region->directory_bytes + KVS_PAGE_BYTES;
+	return region->table_bytes + region->large_bytes + region->directory_bytes +
+	       region->page_bytes;
 }
 
 uint32_t kvs_log_segments_allowed(const struct kvs_log *log)
@@ -79,7 +80,7 @@ static bool segments_prepared_to_top(struct kvs_log *log)
 static int segments_directory(struct kvs_region *region, uint32_t segment)
 {
 	uint64_t bytes = (segment + UINT64_C(1)) * sizeof(struct kvs_segment_entry);
-	uint64_t wanted = (bytes + KVS_PAGE_BYTES - 1) / KVS_PAGE_BYTES * KVS_PAGE_BYTES;
+	uint64_t wanted = (bytes + region->page_bytes - 1) & ~(uint64_t)(region->page_bytes - 1);
 	uint64_t have = region->directory_bytes;
 	if (wanted <= have) {
 		return 0;
@@ -147,6 +148,13 @@ uint32_t kvs_segments_take(struct kvs_log *log, enum kvs_segment_state state)
 	kvs_store_release(&entry->state, (uint64_t)state);
 	segments_touch(log, index);
 	return index;
+}
+
+int kvs_log_prefault(struct kvs_log *log)
+{
+	uint32_t count = kvs_log_segments_free(log);
+	return kvs_segments_prepare(log,
+				    count < log->free_list_count ? count : log->free_list_count);
 }
 
 int kvs_segments_prepare(struct kvs_log *log, uint32_t count)

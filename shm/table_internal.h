@@ -15,6 +15,7 @@ static inline uint64_t kvs_table_chunk_bytes(const struct kvs_region *region, un
 {
 	uint64_t most = range >= KVS_RANGE_OVERFLOW_0 ? KVS_TABLE_OVERFLOW_CHUNK_BYTES
 						      : KVS_HUGE_PAGE_BYTES;
+	most = most > region->page_bytes ? most : region->page_bytes;
 	return region->segment_bytes < most ? region->segment_bytes : most;
 }
 

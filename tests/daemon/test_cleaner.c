@@ -175,7 +175,8 @@ static void test_slices(void)
 			 cleaner_next_ns(f.keyspace) > fixture_monotonic_ns();
 		turns++;
 	}
-	ok_u64(f.region.large_bytes, kvs_large_bytes(300000) * 2, "all that is dead came free");
+	ok_u64(f.region.large_bytes, kvs_large_bytes(&f.region, 300000) * 2,
+	       "all that is dead came free");
 	ok(most <= 2u << 20, "D: %" PRIu64 " bytes in one turn at most, of %" PRIu64, most, held);
 	ok(turns >= 20, "in %u turns", turns);
 	ok_u64(wrong, 0, "that follow each other");

@@ -100,7 +100,7 @@ static void fill_large(struct fixture *f, uint64_t *first, uint64_t *last)
 static void test_is_run(struct fixture *f, uint64_t first, uint64_t last)
 {
 	uint64_t end;
-	uint64_t bytes = kvs_large_bytes(LARGE_BYTES);
+	uint64_t bytes = kvs_large_bytes(&f->region, LARGE_BYTES);
 	ok(kvs_large_is_run(&f->large, last, &end) && end == last + bytes, "in the last run");
 	ok(kvs_large_is_run(&f->large, first + bytes - 1, &end) && end == first + bytes,
 	   "in the first, asked for afterwards");

@@ -46,7 +46,7 @@ static void test_runs(struct fixture *f, uint64_t *random)
 			wrong += damaged(f, run);
 			wrong += !kvs_large_unref(&f->large, run->offset);
 			kvs_large_free(&f->large, run->offset);
-			taken -= kvs_large_bytes(run->bytes);
+			taken -= kvs_large_bytes(&f->region, run->bytes);
 			run->bytes = 0;
 			continue;
 		}
@@ -59,7 +59,7 @@ static void test_runs(struct fixture *f, uint64_t *random)
 		run->bytes = bytes;
 		run->fill = (unsigned char)tap_random(random);
 		memset(f->region.base + run->offset, run->fill, bytes);
-		taken += kvs_large_bytes(bytes);
+		taken += kvs_large_bytes(&f->region, bytes);
 		wrong += f->region.large_bytes != taken;
 	}
 	ok_u64(wrong, 0, "runs do not overlap, keep their bytes, and are counted");
@@ -85,8 +85,9 @@ static void test_references(struct fixture *f)
 	kvs_large_hold(&f->large, offset);
 	ok_u64(f->large.orphaned_bytes, 0, "what a record names is no orphan");
 	ok(!kvs_large_unref(&f->large, offset), "B: a write on its way keeps the run");
-	ok(f->large.orphaned_bytes == kvs_large_bytes(70000) &&
-		   kvs_large_orphaned_bytes(&f->large, offset) == kvs_large_bytes(70000),
+	ok(f->large.orphaned_bytes == kvs_large_bytes(&f->region, 70000) &&
+		   kvs_large_orphaned_bytes(&f->large, offset) ==
+			   kvs_large_bytes(&f->region, 70000),
 	   "G: and nothing else does, which is counted");
 	kvs_large_settle(&f->large, offset);
 	ok(f->large.orphaned_bytes == 0 && kvs_large_orphaned_bytes(&f->large, offset) == 0,
@@ -94,7 +95,7 @@ static void test_references(struct fixture *f)
 	kvs_large_hold(&f->large, offset);
 	kvs_large_hold(&f->large, offset);
 	ok(!kvs_large_unref(&f->large, offset) && !kvs_large_drop(&f->large, offset) &&
-		   f->large.orphaned_bytes == kvs_large_bytes(70000),
+		   f->large.orphaned_bytes == kvs_large_bytes(&f->region, 70000),
 	   "G: once for all holds");
 	kvs_large_settle(&f->large, offset);
 	kvs_large_hold(&f->large, offset);
@@ -107,13 +108,14 @@ static void test_references(struct fixture *f)
 	kvs_large_settle(&f->large, offset);
 	ok_u64(f->large.leaving_bytes, 0, "what is kept does not leave");
 	ok(kvs_large_unref(&f->large, offset), "the last one says so");
-	ok_u64(f->large.leaving_bytes, kvs_large_bytes(70000), "G: what nothing keeps does");
+	ok_u64(f->large.leaving_bytes, kvs_large_bytes(&f->region, 70000),
+	       "G: what nothing keeps does");
 	kvs_large_hold(&f->large, offset);
 	ok(f->large.leaving_bytes == 0 && kvs_large_drop(&f->large, offset) &&
-		   f->large.leaving_bytes == kvs_large_bytes(70000),
+		   f->large.leaving_bytes == kvs_large_bytes(&f->region, 70000),
 	   "G: unless somebody holds it meanwhile");
 	ok(!kvs_large_free_part(&f->large, offset, KVS_PAGE_BYTES) &&
-		   f->large.leaving_bytes == kvs_large_bytes(70000) - KVS_PAGE_BYTES,
+		   f->large.leaving_bytes == kvs_large_bytes(&f->region, 70000) - KVS_PAGE_BYTES,
 	   "G: as far as it has not gone");
 	kvs_large_free(&f->large, offset);
 	ok(f->large.runs_count == 0 && f->large.leaving_bytes == 0, "then it is free");
