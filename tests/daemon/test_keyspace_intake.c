@@ -94,6 +94,13 @@ static bool is_there(const char *key)
 	return kvs_record_run(&hit.view).crc == kvs_crc32c(0, hit.value, BIG_BYTES);
 }
 
+// Of the only run: the intake's own hold is left, whatever a write did with it.
+static bool is_held(void)
+{
+	const struct kvs_large *large = &f.keyspace->large;
+	return large->runs_count == 1 && large->sentinel.next->holds == 1;
+}
+
 static void test_set(bool persisted)
 {
 	start(persisted);
@@ -102,6 +109,7 @@ static void test_set(bool persisted)
 	ok(keyspace_intake_is_whole(&intake) && keyspace_count(f.keyspace) == 0,
 	   "A: nobody sees it before a write names it");
 	ok_int(keyspace_set(f.keyspace, KEY, value(), BIG_BYTES, 0, NULL), KEYSPACE_OK, "a write");
+	ok(is_held(), "A: which leaves it to the session to let go");
 	keyspace_intake_end(f.keyspace, &intake);
 	ok(is_there("key"), "E: it is there byte by byte, with its checksum");
 	ok_u64(copied(), 0, "G: and no byte of it was copied");
@@ -120,6 +128,7 @@ static void test_refused(void)
 		ok_int(keyspace_set(f.keyspace, KEY, value(), BIG_BYTES, 0, NULL), KEYSPACE_WAIT,
 		       "a write that must wait");
 	}
+	ok(is_held(), "A: keeps it");
 	f.keyspace->unpersisted_large_bytes = 0;
 	ok_int(keyspace_set(f.keyspace, KEY, value(), BIG_BYTES, 0, NULL), KEYSPACE_OK,
 	       "A: finds its value when it is tried again");
@@ -139,6 +148,7 @@ static void test_batch(void)
 		(void)keyspace_set(f.keyspace, "two", 3, "2", 1, 0, NULL);
 		if (commits == 0) {
 			keyspace_batch_abort(f.keyspace);
+			ok(is_held(), "I: one that is given up leaves it there");
 		} else {
 			ok_int(keyspace_batch_commit(f.keyspace), KEYSPACE_OK, "I: committed");
 		}
