@@ -51,8 +51,7 @@ static const char *refusal(int error)
 		return "it was never filled: the life before ended while it started";
 	case KVS_REGION_UNLIKE:
 		return "it is made for another --segment or --hash, a smaller --memory-max, or of "
-		       "other "
-		       "pages";
+		       "other pages";
 	case KVS_REGION_UNFENCED:
 		return "its readers rely on membarrier, which is refused to this process";
 	default:

@@ -288,13 +288,18 @@ static void move_untold(void)
 	}
 }
 
-static void test_untold(void)
+static void begin_untold(char *dir)
 {
-	char dir[FIXTURE_PATH_BYTES];
 	fixture_dir_fast(dir);
 	begin(dir);
 	life.persist->options.compact_floor_bytes = 1; // from now on
 	move_untold();
+}
+
+static void test_untold(void)
+{
+	char dir[FIXTURE_PATH_BYTES];
+	begin_untold(dir);
 	unsigned gone = count_stubs(STORE_READ_GONE);
 	ok(gone > KEYS / 4, "compaction moved %u stubs' values, and told nobody", gone);
 	ok_int(count_held(life.store), KEYS, "the store has every value");
@@ -308,10 +313,7 @@ static void test_untold(void)
 static void test_after_kill(void)
 {
 	char dir[FIXTURE_PATH_BYTES];
-	fixture_dir_fast(dir);
-	begin(dir);
-	life.persist->options.compact_floor_bytes = 1; // from now on
-	move_untold();
+	begin_untold(dir);
 	unsigned gone = count_stubs(STORE_READ_GONE);
 	struct persist_options options = life.persist->options;
 	options.start_position = life_published(&life);

@@ -7,38 +7,12 @@
 #include <sys/mman.h>
 
 #include "shm/writers.h"
-#include "tests/shm/fixture.h"
-#include "tests/tap/tap.h"
+#include "tests/shm/holes_fixture.h"
 
 #define MEMORY (4u << 20)
 #define SEGMENT KVS_SEGMENT_BYTES_MIN
 #define KEYS 3000u
 #define LARGE_BYTES 300000u
-
-static struct kvs_holes_parts parts_of(struct fixture *f)
-{
-	return (struct kvs_holes_parts){ .log = &f->log, .table = &f->table, .large = &f->large };
-}
-
-static void equal(struct fixture *f, const char *when)
-{
-	struct kvs_holes_parts parts = parts_of(f);
-	ok_u64(kvs_holes_file_bytes(&f->region), kvs_holes_expected_bytes(&parts),
-	       "G: the file has what is counted %s", when);
-}
-
-static unsigned wrong_keys(const struct fixture *f)
-{
-	unsigned wrong = 0;
-	for (unsigned i = 0; i < KEYS; i++) {
-		char key[16];
-		struct kvs_hit hit;
-		int n = snprintf(key, sizeof(key), "key:%u", i);
-		wrong += fixture_find(&f->region.map, key, (size_t)n, &hit) != KVS_FIND_HIT ||
-			 !kvs_record_crc_ok(&hit.view);
-	}
-	return wrong;
-}
 
 // Maps the file as whoever has its descriptor can, and reads each page of it.
 static unsigned read_everything(const struct fixture *f)
@@ -122,7 +96,7 @@ int main(void)
 	equal(&f, "with small and large values");
 	test_is_run(&f, first, last);
 	ok_u64(walk(&f, &most), 0, "nothing is to be given back");
-	ok_u64(wrong_keys(&f), 0, "A: every key is there");
+	ok_u64(keys_in(&f.region.map, KEYS), KEYS, "A: every key is there");
 
 	uint64_t before = kvs_holes_file_bytes(&f.region);
 	uint32_t preparing = kvs_log_prepare_begin(&f.log, 100);
@@ -138,7 +112,7 @@ int main(void)
 	   most);
 	kvs_log_prepare_end(&f.log, preparing, true);
 	equal(&f, "again, and the helper's segment kept its pages");
-	ok_u64(wrong_keys(&f), 0, "A: every key is there");
+	ok_u64(keys_in(&f.region.map, KEYS), KEYS, "A: every key is there");
 	ok(f.region.base[first + LARGE_BYTES - 1] == 1 && f.region.base[last] == 2,
 	   "A: and every large value");
 	uint32_t spare = kvs_log_spare_count(&f.log);

@@ -7,11 +7,9 @@
 #include <unistd.h>
 
 #include "shm/extents.h"
-#include "shm/holes.h"
 #include "shm/layouts.h"
 #include "shm/page_size.h"
-#include "tests/shm/fixture.h"
-#include "tests/tap/tap.h"
+#include "tests/shm/holes_fixture.h"
 
 #define MEMORY (64u << 20)
 #define SEGMENT KVS_HUGE_PAGE_BYTES
@@ -35,31 +33,6 @@ int __wrap_memfd_create(const char *name, unsigned flags)
 {
 	return __real_memfd_create(name,
 				   flags & ~(MFD_HUGETLB | 0xfc000000u)); // nor a size of them
-}
-
-static struct kvs_holes_parts parts_of(struct fixture *f)
-{
-	return (struct kvs_holes_parts){ .log = &f->log, .table = &f->table, .large = &f->large };
-}
-
-static void equal(struct fixture *f, const char *when)
-{
-	struct kvs_holes_parts parts = parts_of(f);
-	ok_u64(kvs_holes_file_bytes(&f->region), kvs_holes_expected_bytes(&parts),
-	       "G: the file has what is counted %s", when);
-}
-
-static unsigned keys_in(const struct kvs_map *map)
-{
-	unsigned found = 0;
-	for (unsigned i = 0; i < KEYS; i++) {
-		char key[16];
-		struct kvs_hit hit;
-		int n = snprintf(key, sizeof(key), "key:%u", i);
-		found += fixture_find(map, key, (size_t)n, &hit) == KVS_FIND_HIT &&
-			 kvs_record_crc_ok(&hit.view);
-	}
-	return found;
 }
 
 static void fill(struct fixture *f)
@@ -125,7 +98,7 @@ static void test_strays(void)
 	ok_u64(walk(&f), 2 * KVS_HUGE_PAGE_BYTES,
 	       "pages where none should be are found without asking");
 	equal(&f, "then");
-	ok_u64(keys_in(&f.region.map), KEYS, "and nothing else is gone");
+	ok_u64(keys_in(&f.region.map, KEYS), KEYS, "and nothing else is gone");
 	fixture_close(&f);
 }
 
@@ -159,7 +132,7 @@ static void test_taken_over(void)
 	   "buckets that are in use count");
 	ok_u64(next.region.directory_bytes, f.region.directory_bytes, "and so does the directory");
 	ok_u64(next.log.prepared_count, f.log.full_count, "free segments with nothing in them not");
-	ok_u64(keys_in(&next.region.map), KEYS, "F: every key is there");
+	ok_u64(keys_in(&next.region.map, KEYS), KEYS, "F: every key is there");
 	ok_int(kvs_log_prefault(&next.log), 0, "they get their pages");
 	(void)walk(&next); // of overflow buckets, none of them used
 	equal(&next, "again");
@@ -194,11 +167,11 @@ static void test_read_out(void)
 	ok_int(kvs_region_read_out(&region, f.region.fd, kvs_layouts_former()), KVS_REGION_OK,
 	       "huge ones are read out");
 	ok_int(kvs_adopt_plan(&plan, &region, 0), 0, "they verify");
-	ok_u64(keys_in(&region.map), KEYS, "F: with all keys");
+	ok_u64(keys_in(&region.map, KEYS), KEYS, "F: with all keys");
 	const struct kvs_range_bounds *table = &region.map.ranges[KVS_RANGE_TABLE_0];
 	memset(region.base, 0xee, KVS_PAGE_BYTES);
 	memset(region.base + table->offset, 0xee, KVS_HUGE_PAGE_BYTES);
-	ok_u64(keys_in(&f.region.map), KEYS, "B: whatever is done to the copy");
+	ok_u64(keys_in(&f.region.map, KEYS), KEYS, "B: whatever is done to the copy");
 	ok_u64(kvs_holes_file_bytes(&f.region), before, "G: and the file has no page more");
 	kvs_adopt_fini(&plan);
 	kvs_region_close(&region);
@@ -215,7 +188,7 @@ static void test_client(void)
 		   mprotect(map.base + KVS_HUGE_PAGE_BYTES - KVS_PAGE_BYTES, KVS_PAGE_BYTES,
 			    PROT_READ) == 0,
 	   "a page at a time");
-	ok_u64(keys_in(&map), KEYS, "A: and reads every key");
+	ok_u64(keys_in(&map, KEYS), KEYS, "A: and reads every key");
 	kvs_map_close(&map);
 	page_bytes = KVS_HUGE_PAGE_BYTES * 2;
 	ok_int(kvs_map_open(&map, f.region.fd_readonly), KVS_MAP_FOREIGN,
