@@ -7,6 +7,7 @@
 // single step is dear, above all in a virtual machine, which has to leave for it.
 #include "tests/shm/step.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -152,6 +153,57 @@ static bool step_before_call(pid_t child)
 	return ptrace(PTRACE_SETREGS, child, NULL, &regs) == 0;
 }
 
+static uint64_t step_at(pid_t child)
+{
+	struct user_regs_struct regs;
+	return ptrace(PTRACE_GETREGS, child, NULL, &regs) == 0 ? regs.rip : 0;
+}
+
+// Runs the child until it comes to this instruction, or to another trap.
+static enum step_state step_until(pid_t child, uint64_t at, bool *there)
+{
+	struct user_regs_struct regs;
+	void *place = (void *)(uintptr_t)at; // NOLINT(performance-no-int-to-ptr)
+	errno = 0;
+	long code = ptrace(PTRACE_PEEKTEXT, child, place, NULL);
+	if (errno != 0 || ptrace(PTRACE_POKETEXT, child, place, (code & ~0xffL) | 0xcc) != 0) {
+		return STEP_CRASHED;
+	}
+	enum step_state state = step_to_trap(child, PTRACE_CONT);
+	if (state != STEP_STOPPED) {
+		return state;
+	}
+	if (ptrace(PTRACE_POKETEXT, child, place, code) != 0 ||
+	    ptrace(PTRACE_GETREGS, child, NULL, &regs) != 0) {
+		return STEP_CRASHED;
+	}
+	*there = regs.rip == at + 1;
+	regs.rip = at;
+	return !*there || ptrace(PTRACE_SETREGS, child, NULL, &regs) == 0 ? STEP_STOPPED
+									  : STEP_CRASHED;
+}
+
+enum step_state step_to(pid_t child, const struct step_path *path, unsigned steps, bool *there)
+{
+	uint64_t at = path->at[steps];
+	enum step_state state = STEP_STOPPED;
+	unsigned times = 0; // that it comes past there
+	for (unsigned i = 1; i <= steps; i++) {
+		times += path->at[i] == at;
+	}
+	*there = true;
+	while (times > 0 && *there && state == STEP_STOPPED) {
+		if (step_at(child) == at) { // a string instruction stays where it is
+			state = step_one(child);
+			times -= step_at(child) == at;
+		} else {
+			state = step_until(child, at, there);
+			times -= *there;
+		}
+	}
+	return state;
+}
+
 enum step_state step_store(pid_t child, struct step_watch *watch)
 {
 	struct user_regs_struct regs;
@@ -182,12 +234,46 @@ enum step_state step_store(pid_t child, struct step_watch *watch)
 	return step_one(child); // faults again, and has crashed, if it is not the watched memory
 }
 #else
+static uint64_t step_at(pid_t child)
+{
+	(void)child;
+	return 0;
+}
+
+enum step_state step_to(pid_t child, const struct step_path *path, unsigned steps, bool *there)
+{
+	enum step_state state = STEP_STOPPED;
+	(void)path;
+	for (unsigned i = 0; i < steps && state == STEP_STOPPED; i++) {
+		state = step_one(child);
+	}
+	*there = true;
+	return state;
+}
+
 enum step_state step_store(pid_t child, struct step_watch *watch)
 {
 	(void)watch;
 	return step_one(child);
 }
 #endif
+
+enum step_state step_follow(pid_t child, struct step_path *path, bool (*goes_on)(void *context),
+			    void *context)
+{
+	enum step_state state = STEP_STOPPED;
+	path->steps = 0;
+	path->at[0] = step_at(child);
+	while (state == STEP_STOPPED && goes_on(context)) {
+		if (path->steps + 1 == STEP_PATH_MAX) {
+			printf("Bail out! the path is too long\n");
+			exit(99);
+		}
+		state = step_one(child);
+		path->at[++path->steps] = state == STEP_STOPPED ? step_at(child) : 0;
+	}
+	return state;
+}
 
 void step_kill(pid_t child)
 {

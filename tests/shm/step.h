@@ -35,6 +35,23 @@ enum step_state step_one(pid_t child);	    // one instruction
 enum step_state step_continue(pid_t child); // up to the next step_mark()
 void step_kill(pid_t child);
 
+#define STEP_PATH_MAX 4096u
+
+/// The instructions that a child came past, one after the other.
+struct step_path {
+	uint64_t at[STEP_PATH_MAX]; // where it was after so many steps
+	unsigned steps;
+};
+
+/// Steps the child while `goes_on` says so, and notes its path. Bails out if that is too long.
+enum step_state step_follow(pid_t child, struct step_path *path, bool (*goes_on)(void *context),
+			    void *context);
+
+/// Brings a child that is where the path began to where it was after `steps` of them, as step_one()
+/// would, without a stop at each, which is dear. If it takes another way this time it is stopped
+/// wherever that led it, and *there is false. On other machines than x86-64 it is stepped.
+enum step_state step_to(pid_t child, const struct step_path *path, unsigned steps, bool *there);
+
 /// Memory of the child, in whole pages, that its parent looks at. The child says where it is.
 struct step_watch {
 	void *at;

@@ -109,6 +109,56 @@ static void follow(struct script *s, enum step_state (*step)(pid_t, struct step_
 	free(shadow);
 }
 
+#define FOLLOWED 1500u
+
+struct followed {
+	struct script *script;
+	uint32_t states[FOLLOWED + 1];
+	unsigned count;
+};
+
+static uint32_t state_of(const struct script *s)
+{
+	return kvs_crc32c(0, s->watch.at, s->watch.bytes);
+}
+
+static bool note(void *context)
+{
+	struct followed *f = context;
+	f->states[f->count] = state_of(f->script);
+	return f->count++ < FOLLOWED;
+}
+
+// Brought to a place on its path at once a child has done what one has that was stepped there.
+static void test_path(struct script *s)
+{
+	static struct step_path path;
+	static struct followed f;
+	unsigned wrong = 0;
+	bool there;
+	f.script = s;
+	memset(s->watch.at, 0, s->watch.bytes);
+	pid_t pid = step_start(child, s);
+	enum step_state followed = step_follow(pid, &path, note, &f);
+	ok(followed == STEP_STOPPED && path.steps == FOLLOWED, "%u instructions are followed",
+	   path.steps);
+	step_kill(pid);
+	for (unsigned i = 0; i <= FOLLOWED;
+	     i += i < 600 ? 1 : 13) { // a string store among the first
+		memset(s->watch.at, 0, s->watch.bytes);
+		pid = step_start(child, s);
+		enum step_state state = step_to(pid, &path, i, &there);
+		wrong += state != STEP_STOPPED || !there || state_of(s) != f.states[i];
+		step_kill(pid);
+	}
+	ok_u64(wrong, 0, "a child is brought to each of them at once");
+	path.at[FOLLOWED] = (uintptr_t)test_path;
+	pid = step_start(child, s);
+	ok(step_to(pid, &path, FOLLOWED, &there) == STEP_STOPPED && !there,
+	   "one that takes another way stops at the next mark");
+	ok(step_one(pid) == STEP_STOPPED && step_continue(pid) == STEP_ENDED, "and goes on");
+}
+
 int main(void)
 {
 	const char *why;
@@ -136,6 +186,9 @@ int main(void)
 	ok(memcmp(all.states, stores.states, sizeof(all.states)) == 0, "in the same way");
 #if defined(__x86_64__)
 	ok(stores.stops < all.stops / 2, "in fewer stops");
+#endif
+#if defined(__x86_64__)
+	test_path(s);
 #endif
 	s->crash = true;
 	follow(s, step_store, &stores);
