@@ -5,6 +5,7 @@ every mutant, which leaves out one thing a protocol asks for, must be caught by 
 here. A mutant that passes means that the model has lost its teeth, so it fails the test. KVD_DEEP=1
 explores more."""
 
+import concurrent.futures
 import os
 import re
 import shutil
@@ -101,19 +102,27 @@ def verdict(output, claim):
     return None if re.search(claim, output) else "caught, but not by the claim expected"
 
 
+def explore(run):
+    """The verifier's output for a row of RUNS, and what is wrong with it."""
+    model, defines, claim, _ = run
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            output = pan(model, defines, folder)
+            return output, verdict(output, claim)
+        except subprocess.CalledProcessError as error:
+            return error.stdout, "cannot build the verifier"
+
+
 def main():
     if shutil.which("spin") is None:
         print("1..0 # SKIP spin is not installed (Debian package: spin)")
         return 0
     print("1..%d" % len(RUNS))
     failures = mutants = 0
-    for number, (model, defines, claim, name) in enumerate(RUNS, 1):
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                output = pan(model, defines, folder)
-                problem = verdict(output, claim)
-            except subprocess.CalledProcessError as error:
-                output, problem = error.stdout, "cannot build the verifier"
+    # The deep ones may need much memory: one at a time.
+    pool = concurrent.futures.ThreadPoolExecutor(1 if DEEP else len(os.sched_getaffinity(0)))
+    for number, (run, (output, problem)) in enumerate(zip(RUNS, pool.map(explore, RUNS)), 1):
+        model, defines, claim, name = run
         states = re.search(r"(\d+) states, stored", output)
         title = name if claim is None else "mutant caught: " + name
         print("%s %d - %s (%s states)" % ("ok" if problem is None else "not ok", number, title,
