@@ -81,7 +81,9 @@ def main():
     library = sys.argv[1]
     seed = int(os.environ.get('KVD_TEST_SEED', '1'), 0)
     print(f'# seed {seed} (replay with KVD_TEST_SEED={seed})', flush=True)
-    memory = '/dev/shm' if not os.environ.get('TMPDIR') and os.access('/dev/shm', os.W_OK) else None
+    memory = os.environ.get('KVD_TEST_MEMORY_DIR')
+    if not memory and not os.environ.get('TMPDIR') and os.access('/dev/shm', os.W_OK):
+        memory = '/dev/shm'
     base = tempfile.mkdtemp(prefix='kvd-faults-', dir=memory)
     try:
         faults_scenarios.prepare(base)

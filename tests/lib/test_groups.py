@@ -25,6 +25,11 @@ group_leaves() {
     until [ "$(cat /proc/$!/comm)" = sleep ]; do sleep 0.01; done
     disown
 }
+group_strews() {
+    results one strews works ok
+    say "memory: ${KVD_TEST_MEMORY_DIR:=$TMPDIR}"
+    touch "$KVD_TEST_MEMORY_DIR/strewn"
+}
 group_slow() { results one slow works ok; setsid sleep 1000 & say ready; sleep 1000; }
 groups_begin
 groups_patience=20
@@ -75,6 +80,9 @@ def run(tap, group, last, words):
         tap.ok(words in output, f'{group}: {words}')
         tap.equal(process.returncode, 0 if group == 'good' else 1, f'{group}: exit status')
         tap.equal((os.listdir(folder), marked(folder)), ([], []), f'{group}: nothing is left')
+        for line in output.split('\n'):
+            if line.startswith('memory: '):
+                tap.ok(not os.path.exists(line[8:]), f'{group}: nor is its folder in memory')
 
 
 def interrupted(tap, number):
@@ -132,6 +140,7 @@ def main():
     run(tap, 'silent', '1 passed, 1 failed', 'silent: 0 passed, 1 failed (')
     run(tap, 'broken', '2 passed, 1 failed', 'it ended with 1')
     run(tap, 'leaves', '2 passed, 1 failed', 'sleep 1000')
+    run(tap, 'strews', '2 passed, 1 failed', 'strewn')
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         interrupted(tap, number)
     deep(tap)
