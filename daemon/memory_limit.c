@@ -68,17 +68,19 @@ static void limit_of_machine(const char *root, struct memory_limit *limit)
 	}
 }
 
-static void limit_of_file(const char *root, const char *path, struct memory_limit *limit)
+/// The number in a file, UINT64_MAX for none.
+static uint64_t limit_of_file(const char *root, const char *path)
 {
 	char line[64];
-	uint64_t bytes;
+	uint64_t bytes = UINT64_MAX;
 	FILE *file = limit_open(root, path);
-	if (file && fgets(line, sizeof(line), file) && limit_number(line, &bytes)) {
-		limit_lower(limit, bytes, path);
+	if (!file || !fgets(line, sizeof(line), file) || !limit_number(line, &bytes)) {
+		bytes = UINT64_MAX;
 	}
 	if (file) {
 		(void)fclose(file);
 	}
+	return bytes;
 }
 
 /// Is `word` one of the words of a list with commas?
@@ -94,12 +96,17 @@ static bool limit_lists(const char *list, const char *word)
 	return false;
 }
 
-/// Our group in the hierarchy: of version 2 the line "0::PATH", else the one with "memory".
-static bool limit_group(const char *root, struct limit_tree *tree)
+/// The process's group in the hierarchy: of version 2 the line "0::PATH", else the one with
+/// "memory".
+static bool limit_group(const char *root, int pid, struct limit_tree *tree)
 {
 	char line[LIMIT_LINE_BYTES];
+	char path_of[32] = "/proc/self/cgroup";
 	bool found = false;
-	FILE *file = limit_open(root, "/proc/self/cgroup");
+	if (pid > 0) {
+		(void)snprintf(path_of, sizeof(path_of), "/proc/%d/cgroup", pid);
+	}
+	FILE *file = limit_open(root, path_of);
 	for (unsigned i = 0; file && !found && i < LIMIT_LINES_MAX; i++) {
 		if (!fgets(line, sizeof(line), file)) {
 			break;
@@ -139,11 +146,31 @@ static bool limit_mount(char *line, struct limit_tree *tree)
 	return strcmp(type, "cgroup2") == 0 || (tree->is_old && limit_lists(options, "memory"));
 }
 
-/// Our group and all above it, up to the one that is mounted.
-static void limit_of_tree(const char *root, struct limit_tree *tree, struct memory_limit *limit)
+/// One group.
+static void limit_of_folder(const char *root, bool is_old, const char *folder,
+			    struct memory_limit *limit)
 {
 	static const char *const names[2][2] = { { "memory.max", "memory.high" },
 						 { "memory.limit_in_bytes", NULL } };
+	static const char *const used[2] = { "memory.current", "memory.usage_in_bytes" };
+	char path[2 * LIMIT_LINE_BYTES + 32];
+	(void)snprintf(path, sizeof(path), "%s/%s", folder, used[is_old]);
+	uint64_t used_bytes = limit_of_file(root, path);
+	used_bytes = used_bytes < UINT64_MAX ? used_bytes : 0;
+	for (unsigned i = 0; i < 2 && names[is_old][i]; i++) {
+		(void)snprintf(path, sizeof(path), "%s/%s", folder, names[is_old][i]);
+		uint64_t bytes = limit_of_file(root, path);
+		uint64_t room = bytes > used_bytes ? bytes - used_bytes : 0;
+		limit_lower(limit, bytes, path);
+		if (bytes < LIMIT_NONE && room < limit->room_bytes) {
+			limit->room_bytes = room;
+		}
+	}
+}
+
+/// Our group and all above it, up to the one that is mounted.
+static void limit_of_tree(const char *root, struct limit_tree *tree, struct memory_limit *limit)
+{
 	size_t top_bytes = strcmp(tree->top, "/") == 0 ? 0 : strlen(tree->top);
 	const char *below = "";
 	if (strncmp(tree->group, tree->top, top_bytes) == 0 &&
@@ -151,15 +178,11 @@ static void limit_of_tree(const char *root, struct limit_tree *tree, struct memo
 		below = tree->group + top_bytes;
 	}
 	char folder[2 * LIMIT_LINE_BYTES];
-	char path[2 * LIMIT_LINE_BYTES + 32];
 	size_t mount_bytes = strlen(tree->mount);
 	(void)snprintf(folder, sizeof(folder), "%s%s", tree->mount,
 		       strcmp(below, "/") == 0 ? "" : below);
 	for (;;) {
-		for (unsigned i = 0; i < 2 && names[tree->is_old][i]; i++) {
-			(void)snprintf(path, sizeof(path), "%s/%s", folder, names[tree->is_old][i]);
-			limit_of_file(root, path, limit);
-		}
+		limit_of_folder(root, tree->is_old, folder, limit);
 		char *slash = strrchr(folder, '/');
 		if (!slash || (size_t)(slash - folder) < mount_bytes) {
 			break;
@@ -170,7 +193,12 @@ static void limit_of_tree(const char *root, struct limit_tree *tree, struct memo
 
 struct memory_limit memory_limit_find(const char *root)
 {
-	struct memory_limit limit = { .bytes = UINT64_MAX };
+	return memory_limit_find_of(root, 0);
+}
+
+struct memory_limit memory_limit_find_of(const char *root, int pid)
+{
+	struct memory_limit limit = { .bytes = UINT64_MAX, .room_bytes = UINT64_MAX };
 	limit_of_machine(root, &limit);
 	struct limit_tree *tree = malloc(sizeof(*tree));
 	char *line = malloc(LIMIT_LINE_BYTES);
@@ -179,7 +207,7 @@ struct memory_limit memory_limit_find(const char *root)
 		if (!fgets(line, LIMIT_LINE_BYTES, file)) {
 			break;
 		}
-		if (limit_mount(line, tree) && limit_group(root, tree)) {
+		if (limit_mount(line, tree) && limit_group(root, pid, tree)) {
 			limit_of_tree(root, tree, &limit);
 		}
 	}

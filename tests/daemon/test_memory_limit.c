@@ -94,6 +94,26 @@ static void test_unified(void)
 	end(64 * MIB, "/sys/fs/cgroup/memory.max", "a container with a name space of its own");
 }
 
+static void test_room(void)
+{
+	begin(UNIFIED, "0::/a/kvd\n");
+	put("/proc/12/cgroup", "0::/other\n");
+	put("/sys/fs/cgroup/a/kvd/memory.max", "100000000\n");
+	put("/sys/fs/cgroup/a/kvd/memory.current", "10000000\n");
+	put("/sys/fs/cgroup/a/memory.max", "200000000\n");
+	put("/sys/fs/cgroup/a/memory.current", "180000000\n");
+	put("/sys/fs/cgroup/other/memory.max", "max\n");
+	put("/sys/fs/cgroup/other/memory.high", "50000000\n");
+	put("/sys/fs/cgroup/other/memory.current", "60000000\n");
+	ok_u64(memory_limit_find(root).room_bytes, 20000000, "room is what the fullest group has");
+	struct memory_limit limit = memory_limit_find_of(root, 12);
+	ok(limit.bytes == 50000000 && limit.room_bytes == 0,
+	   "another process has the groups that it is in, and one that is beyond its limit none");
+	limit = memory_limit_find_of(root, 13);
+	ok(limit.bytes == 4096 * MIB && limit.room_bytes == UINT64_MAX, "one that is not there");
+	end(100000000, "/sys/fs/cgroup/a/kvd/memory.max", "this one's are as ever");
+}
+
 static void test_old(void)
 {
 	begin(OLD, "9:name=systemd:/\n4:cpu,memory:/a/b\n0::/\n");
@@ -146,6 +166,7 @@ int main(void)
 {
 	test_machine();
 	test_unified();
+	test_room();
 	test_old();
 	test_nonsense();
 	test_default();
