@@ -19,28 +19,11 @@ static const char *const cmd_readers_column[] = {
 
 #define CMD_READERS_COLUMNS (sizeof cmd_readers_column / sizeof cmd_readers_column[0])
 
-// The value of a name in a map, or in the array of pairs that a map is over RESP2; NULL if none.
-static const struct kvc_reply *cmd_readers_field(const struct kvc_reply *map, const char *name)
-{
-	size_t elements = map->type == KVC_REPLY_MAP ? 2 * map->count : map->count;
-	if (map->type != KVC_REPLY_MAP && map->type != KVC_REPLY_ARRAY) {
-		return NULL;
-	}
-	for (size_t i = 0; i + 1 < elements; i += 2) {
-		const struct kvc_reply *key = &map->element[i];
-		if (key->type == KVC_REPLY_STRING && key->text_bytes == strlen(name) &&
-		    memcmp(key->text, name, key->text_bytes) == 0) {
-			return &map->element[i + 1];
-		}
-	}
-	return NULL;
-}
-
 static void cmd_readers_json(const struct kvc_reply *row)
 {
 	const char *comma = "{";
 	for (size_t i = 0; i < CMD_READERS_COLUMNS; i++) {
-		const struct kvc_reply *field = cmd_readers_field(row, cmd_readers_column[i]);
+		const struct kvc_reply *field = kvctl_field(row, cmd_readers_column[i]);
 		if (!field) {
 			continue; // of a kvd that does not tell it
 		}
@@ -62,7 +45,7 @@ static bool cmd_readers_row(struct output_table *table, const struct kvc_reply *
 	char number[CMD_READERS_COLUMNS][CMD_READERS_NUMBER_BYTES];
 	const char *cell[CMD_READERS_COLUMNS];
 	for (size_t i = 0; i < CMD_READERS_COLUMNS; i++) {
-		const struct kvc_reply *field = cmd_readers_field(row, cmd_readers_column[i]);
+		const struct kvc_reply *field = kvctl_field(row, cmd_readers_column[i]);
 		if (field && field->type == KVC_REPLY_STRING) {
 			cell[i] = field->text;
 			continue;
@@ -82,7 +65,7 @@ static int cmd_readers_list(struct kvctl *kvctl)
 	if (code != KVCTL_OK) {
 		return code;
 	}
-	const struct kvc_reply *rows = cmd_readers_field(reply, "readers");
+	const struct kvc_reply *rows = kvctl_field(reply, "readers");
 	if (!rows || rows->type != KVC_REPLY_ARRAY) {
 		return kvctl_error(KVCTL_UNREACHABLE, "KVD.READERS: the reply is not one of kvd");
 	}

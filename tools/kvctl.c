@@ -177,6 +177,22 @@ int kvctl_connect(struct kvctl *kvctl)
 	return kvctl_open(kvctl, KVCTL_VIA_SOCKET);
 }
 
+int kvctl_connect_quietly(struct kvctl *kvctl)
+{
+	struct kvc_options options;
+	int code = kvctl_options(kvctl, &options);
+	if (code != KVCTL_OK) {
+		return code;
+	}
+	options.flags = KVC_OPEN_SOCKET_ONLY;
+	int status = kvc_open(&kvctl->client, &options);
+	if (status != KVC_OK && !kvctl->open_text[0]) {
+		(void)snprintf(kvctl->open_text, sizeof kvctl->open_text, "%s",
+			       kvc_strerror(status));
+	}
+	return kvctl_exit_code(status);
+}
+
 int kvctl_reader(struct kvctl *kvctl, enum kvctl_via *via)
 {
 	const char *text = kvctl->options.value[OPTION_via];
@@ -224,6 +240,22 @@ int kvctl_command(struct kvctl *kvctl, const struct kvc_reply **reply, int argc,
 				   (*reply)->text);
 	}
 	return KVCTL_OK;
+}
+
+const struct kvc_reply *kvctl_field(const struct kvc_reply *map, const char *name)
+{
+	size_t elements = map->type == KVC_REPLY_MAP ? 2 * map->count : map->count;
+	if (map->type != KVC_REPLY_MAP && map->type != KVC_REPLY_ARRAY) {
+		return NULL;
+	}
+	for (size_t i = 0; i + 1 < elements; i += 2) {
+		const struct kvc_reply *key = &map->element[i];
+		if (key->type == KVC_REPLY_STRING && key->text_bytes == strlen(name) &&
+		    memcmp(key->text, name, key->text_bytes) == 0) {
+			return &map->element[i + 1];
+		}
+	}
+	return NULL;
 }
 
 int kvctl_key(const char *key, size_t *key_bytes)

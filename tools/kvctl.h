@@ -55,11 +55,16 @@ const char *kvctl_show(const void *key, size_t key_bytes);
 
 /// Opens the client as the options say. Returns KVCTL_OK, or the exit code after saying the error.
 int kvctl_connect(struct kvctl *kvctl);
-/// The same with a reader; checks --via.
+/// The same without saying an error of the connection, which is in open_text then.
+int kvctl_connect_quietly(struct kvctl *kvctl);
+/// As kvctl_connect() with a reader; checks --via.
 int kvctl_reader(struct kvctl *kvctl, enum kvctl_via *via);
 /// Runs one command; *reply is good until the next call. Error replies are said and KVCTL_NO.
 int kvctl_command(struct kvctl *kvctl, const struct kvc_reply **reply, int argc,
 		  const char *const *argv);
+
+/// The value of a name in a map, or in the array of pairs that a map is over RESP2; NULL if none.
+const struct kvc_reply *kvctl_field(const struct kvc_reply *map, const char *name);
 
 /// Key argument with its length checked; USAGE after saying what is wrong.
 int kvctl_key(const char *key, size_t *key_bytes);
@@ -81,6 +86,7 @@ int cmd_server_memory(struct kvctl *kvctl);
 int cmd_server_ping(struct kvctl *kvctl);
 int cmd_server_flush(struct kvctl *kvctl);
 int cmd_health(struct kvctl *kvctl);
+int cmd_doctor(struct kvctl *kvctl);
 int cmd_load(struct kvctl *kvctl);
 int cmd_dump(struct kvctl *kvctl);
 int cmd_verify(struct kvctl *kvctl);

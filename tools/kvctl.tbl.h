@@ -32,6 +32,9 @@ VERB(memory, cmd_server_memory, 0, 0, 0, "",
 VERB(ping, cmd_server_ping, 0, 0, 0, "", "check that kvd answers, and how fast")
 VERB(health, cmd_health, 0, 0, 0, "",
      "tell whether the store can be trusted: status 0 ok, 1 degraded, 5 failed")
+VERB(doctor, cmd_doctor, 0, 1, OPTION_BIT(no_measure), "[DIR]",
+     "look at kvd, at what the machine grants it and at what that brings: each finding with its "
+     "remedy; status 1 if something should be done, 5 damage")
 VERB(flush, cmd_server_flush, 0, 0, OPTION_BIT(yes), "", "remove every key")
 VERB(load, cmd_load, 0, 1, OPTION_BIT(format) | OPTION_BIT(key) | OPTION_BIT(strict), "[FILE|-]",
      "store the records of a file: JSON lines, or Debian control format")
@@ -69,6 +72,8 @@ OPTION(if_version, "--if-version", 0, "N", false,
        "only if the key has this version (0: does not exist)")
 OPTION(count, "--count", 'c', NULL, false, "print only how many keys there are")
 OPTION(yes, "--yes", 'y', NULL, false, "do it without asking")
+OPTION(no_measure, "--no-measure", 0, NULL, false,
+       "do not measure what huge pages bring, which takes half a second and 128 MiB")
 OPTION(format, "--format", 0, "jsonl|deb822", false,
        "what FILE holds: JSON lines, or Debian control records")
 OPTION(key, "--key", 'k', "FIELD", false, "field that becomes the key (deb822)")

@@ -24,10 +24,10 @@ LIBC = re.compile(
     r'arm_neon|cpuid|sanitizer/.*|valgrind/.*)\.h')
 
 
-# What kvctl needs of the store's format to verify, back up and restore without a kvd: one reader of
-# the format, linked into both.
-STORE_HEADERS = {'daemon/storage/dirlock', 'daemon/storage/restored', 'daemon/storage/seal',
-                 'daemon/storage/verify'}
+# What kvctl needs of the store's format to verify, back up and restore without a kvd, and of the
+# system's limits to say what they mean for one: one reader of each, linked into both.
+SHARED_HEADERS = {'daemon/storage/dirlock', 'daemon/storage/restored', 'daemon/storage/seal',
+                  'daemon/storage/verify', 'daemon/hugetlb', 'daemon/memory_limit'}
 
 # Contract headers that happen to be used by writers only, as far as sources of shm go.
 READ_HEADERS = {'shm/limits', 'shm/layout', 'shm/atomics', 'shm/epoch', 'shm/hash'}
@@ -75,7 +75,7 @@ def project_error(path, name, writers):
     elif top == 'tools':
         if layer == 'libclient' and name != 'libclient/kvclient.h':
             return f'"{name}": tools use the public header libclient/kvclient.h only'
-        if layer not in ('tools', 'libclient', 'shm') and stem not in STORE_HEADERS:
+        if layer not in ('tools', 'libclient', 'shm') and stem not in SHARED_HEADERS:
             return f'"{name}": tools never use {layer}'
         if stem in writers:
             return f'"{name}": tools use the contract and the reading half of shm only'

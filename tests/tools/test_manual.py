@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 #
 # kvctl.1 against the tables: every verb with its arguments, every option with its argument at its
-# verb, and every statistic with its words stand in the manual, and nothing else does. Also the
-# formatter's own complaints, where mandoc is installed.
+# verb, every statistic and every check of the doctor with its words stand in the manual, and
+# nothing else does. Also the formatter's own complaints, where mandoc is installed.
 import json
 import os
 import re
@@ -49,6 +49,15 @@ def read_manual():
 def read_counters():
     with open(os.path.join(ROOT, 'shm', 'counters.tbl.h'), encoding='utf-8') as table:
         return dict(re.findall(r'^X\((\w+), \w+, "(.*?)"\)', table.read(), re.M))
+
+
+def check_doctor(tap):
+    with open(os.path.join(ROOT, 'tools', 'doctor.tbl.h'), encoding='utf-8') as table:
+        rows = re.findall(r'^X\(\w+, "([\w-]+)", "(.*?)"\)', table.read(), re.M)
+    with open(MANUAL, encoding='utf-8') as manual:
+        section = manual.read().split('.Sh DOCTOR\n')[1].split('.Sh ')[0]
+    told = re.findall(r'^\.It ([\w-]+)\n(.*)$', section, re.M)
+    tap.ok(rows and told == rows, 'every check of the doctor, in its order and with its words')
 
 
 def check_options(tap, table, options):
@@ -99,6 +108,7 @@ def main():
               'every verb with its arguments')
     check_options(tap, table, options)
     tap.equal(statistics, read_counters(), 'every statistic with its words')
+    check_doctor(tap)
     check_help(tap, table)
     check_lint(tap)
     tap.done()

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+//
+// What kvctl doctor looks at, in the order in which it is printed. From here come the judges, and
+// the list in kvctl.1 is checked against it. No guard: it is expanded several times.
+// X(function, "name", "what is looked at")
+X(kvd, "kvd", "whether kvd can be reached")
+X(store, "store", "whether the store can be trusted and keeps up")
+X(damage, "damage", "whether anything damaged was met, at the start, by a verification or since")
+X(disk, "disk", "the file system of the data folder, and what is free on it")
+X(former, "former", "stores that were put aside and still take room")
+X(memory, "memory", "whether the bound leaves room for writes, and what stands in their way")
+X(machine, "machine", "whether the machine has the memory that was promised and is not taken yet")
+X(group, "group", "whether kvd's control groups let it take that memory")
+X(fragmentation, "fragmentation", "how much of what segments hold is of no use")
+X(holes, "holes", "whether the region's file has the pages that are counted, and no others")
+X(readers, "readers", "whether a reader keeps memory from being used again")
+X(pages, "pages", "whether the region has huge pages")
+X(pool, "pool", "the system's pool of huge pages")
+X(gain, "gain", "what huge pages bring on this machine, measured now")
+X(swap, "swap", "whether the region can be swapped out under its readers")
+X(files, "files", "whether there are descriptors for as many clients as may come")
+X(file_size, "file-size", "whether a limit on the size of files keeps the store from growing")
+X(uid, "uid", "whether kvd has a user of its own: clients that share it could write the region")
+X(membarrier, "membarrier", "whether readers can do without a fence")
+X(kernel, "kernel", "what else of the kernel kvd uses where it is there")
+X(clock, "clock", "whether reading the clock takes a system call")
