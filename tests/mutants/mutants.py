@@ -177,7 +177,7 @@ MUTANTS = MEMORY + TABLE + COLD + EVICT + LARGE + [
              'keyspace_table_steps(keyspace, 2);',
              'keyspace_publish_applied(keyspace); keyspace_op_publish(keyspace, op); '
              'keyspace_table_steps(keyspace, 2);')],
-           ['tests/daemon/step_adoption 1']),
+           ['tests/daemon/step_adoption 2'], environment={'KVD_STEP_BOUNDARIES': '60000'}),
     Mutant('flush-untold', 'a FLUSHALL does not tell the persister which one it was',
            'daemon/keyspace_flush.c',
            [('kvs_store_release(&marks->flush_seq, flush->seq);', '')],
