@@ -13,10 +13,14 @@ CLONE_NEWNS = 0x20000
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount(*args):
-    """None, or why it is not possible."""
-    said = subprocess.run(['mount', *args], capture_output=True, text=True, check=False)
+def command(*args):
+    """None, or why it was not possible."""
+    said = subprocess.run([str(arg) for arg in args], capture_output=True, text=True, check=False)
     return None if said.returncode == 0 else said.stderr.strip().split('\n')[0]
+
+
+def mount(*args):
+    return command('mount', *args)
 
 
 def own_namespace():
@@ -52,3 +56,11 @@ def make_ext4(kvd, size, *options, quotas=False, features=(), folder=None):
         return None, why
     with open('/proc/self/mounts', encoding='ascii') as mounts:
         return next(line.split()[0] for line in mounts if line.split()[1] == kvd.dir), None
+
+
+def make_btrfs(kvd, size):
+    """Another kind, whose quotas are no part of the kernel's configuration. None, or why not."""
+    image = os.path.join(kvd.root, 'image')
+    with open(image, 'wb') as file:
+        file.truncate(size)
+    return command('mkfs.btrfs', '-q', image) or mount('-o', 'loop', image, kvd.dir)
