@@ -42,6 +42,9 @@ static bool move_record(struct keyspace *keyspace, const struct kvs_record_view 
 	expire_moved(keyspace, to, view->expiry_ms);
 	keyspace_counter_add(keyspace, KVS_COUNTER_cleaner_copied_bytes, view->record_bytes);
 	evict_moved(keyspace, offset, to, view->record_bytes);
+	if (kvs_entry_kind(entry) == KVS_ENTRY_LARGE) {
+		kvs_large_record_moved(&keyspace->large, kvs_record_run(view).offset, to);
+	}
 	return true;
 }
 
@@ -369,6 +372,7 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 	cleaner_pay(keyspace); // what was written without being asked to
 	next_ns = cleaner_is_urgent(keyspace) ? urgent_turn(keyspace, now_ns)
 					      : idle_turn(keyspace, now_ns);
+	next_ns = earlier(next_ns, mover_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, limbo_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, expire_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, table_turn(keyspace, now_ns));

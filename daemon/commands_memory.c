@@ -41,14 +41,23 @@ static void memory_segments(struct text *text, const struct keyspace_memory *mem
 		    keyspace_fragmentation(memory));
 }
 
+// All that was written, for each 100 bytes that clients wrote.
+static double memory_amplification_percent(const struct stats *stats)
+{
+	double by_clients = (double)stats_get(stats, KVS_COUNTER_log_appended_bytes) +
+			    (double)stats_get(stats, KVS_COUNTER_large_copied_bytes) +
+			    (double)stats_get(stats, KVS_COUNTER_large_received_bytes);
+	double again = (double)stats_get(stats, KVS_COUNTER_cleaner_copied_bytes) +
+		       (double)stats_get(stats, KVS_COUNTER_large_moved_bytes);
+	return by_clients > 0 ? 100.0 * (by_clients + again) / by_clients : 100.0;
+}
+
 void commands_memory_kvd(struct call *call)
 {
 	const struct kvd *kvd = call->kvd;
 	struct keyspace_memory memory;
 	struct text text;
 	keyspace_memory(kvd->keyspace, &memory);
-	uint64_t appended = stats_get(kvd->stats, KVS_COUNTER_log_appended_bytes);
-	uint64_t copied = stats_get(kvd->stats, KVS_COUNTER_cleaner_copied_bytes);
 	text_init(&text, MEMORY_BYTES_MAX);
 	text_printf(&text, "{\"bound_bytes\":%" PRIu64 ",\"used_bytes\":%" PRIu64 ",",
 		    memory.bound_bytes, memory.used_bytes);
@@ -74,9 +83,7 @@ void commands_memory_kvd(struct call *call)
 		    memory.file_bytes, memory.expected_bytes, memory.exact ? "true" : "false",
 		    stats_resident_bytes(kvd), stats_own_bytes(kvd));
 	text_printf(&text, "\"write_amplification_percent\":%.0f,\"in_the_way\":\"%s\"}",
-		    appended > 0 ? 100.0 * ((double)appended + (double)copied) / (double)appended
-				 : 100.0,
-		    memory_shortages[memory.shortage]);
+		    memory_amplification_percent(kvd->stats), memory_shortages[memory.shortage]);
 	reply_bulk(call->session, text.data ? text.data : "{}", text.data ? text.bytes : 2);
 	text_fini(&text);
 }

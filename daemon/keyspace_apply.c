@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "daemon/keyspace_hold.h"
 #include "daemon/keyspace_pages.h"
 #include "daemon/log.h"
 #include "shm/crc32c.h"
@@ -74,7 +75,7 @@ int keyspace_op_take_run(struct keyspace *keyspace, struct keyspace_op *op)
 	}
 	uint64_t offset;
 	if (!keyspace_take_run(keyspace, op->value_bytes, &offset)) {
-		return KEYSPACE_FULL;
+		return mover_asks(keyspace, op->value_bytes);
 	}
 	unsigned char *at = keyspace->region->base + offset;
 	keyspace_op_copy_value(op, at);
@@ -211,7 +212,8 @@ static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
 			      had ? kvs_entry_offset(hit->entry) : 0);
 	}
 	if (op->run_offset != 0) {
-		kvs_large_settle(&keyspace->large, op->run_offset); // the record names it now
+		// The record names it now.
+		kvs_large_settle(&keyspace->large, op->run_offset, op->offset);
 	}
 	if (found) {
 		kvs_table_replace(&keyspace->table, op->hash, hit->slot, entry);
@@ -294,7 +296,7 @@ void keyspace_op_settle(struct keyspace *keyspace, struct keyspace_op *op)
 	keyspace_counter_add(keyspace, KVS_COUNTER_writes_applied, 1);
 	keyspace_moments_see(keyspace, op, NULL);
 	if (op->run_offset != 0) {
-		kvs_large_settle(&keyspace->large, op->run_offset);
+		kvs_large_settle(&keyspace->large, op->run_offset, op->offset);
 	}
 	account_set(keyspace, op);
 }

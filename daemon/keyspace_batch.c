@@ -426,6 +426,9 @@ static int batch_reserve(struct keyspace *keyspace)
 		return secured;
 	}
 	int result = batch_make_room(keyspace, bytes, largest, large_bytes);
+	if (result == KEYSPACE_OK && large_bytes > 0) {
+		result = mover_clears(keyspace, large_bytes);
+	}
 	for (uint32_t i = 0; i < batch->count && result == KEYSPACE_OK; i++) {
 		result = keyspace_op_take_run(keyspace, &batch->ops[i]);
 	}

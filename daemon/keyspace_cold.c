@@ -311,7 +311,7 @@ static enum keyspace_cold_result put_back(struct keyspace *keyspace, const struc
 	struct kvs_record *record = at;
 	kvs_store_relaxed(&record->place, kvs_load_relaxed(&view->record->place));
 	if (large) {
-		kvs_large_settle(&keyspace->large, run.offset);
+		kvs_large_settle(&keyspace->large, run.offset, to);
 	}
 	kvs_table_replace(
 		&keyspace->table, hash, hit->slot,

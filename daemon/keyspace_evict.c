@@ -277,6 +277,14 @@ void evict_moved(struct keyspace *keyspace, uint64_t from, uint64_t to, uint32_t
 	heat_set(&evict->heat, to, count);
 }
 
+void evict_carried(struct keyspace *keyspace, uint64_t from, uint64_t to)
+{
+	struct heat *heat = &keyspace->evict.heat;
+	if (keyspace->evict.on) {
+		heat_set(heat, to, heat_of(heat, from));
+	}
+}
+
 void evict_stayed(struct keyspace *keyspace, uint64_t offset, uint32_t record_bytes)
 {
 	struct evict_state *evict = &keyspace->evict;

@@ -107,6 +107,9 @@ void evict_window_over(struct keyspace *keyspace);
 /// A live record was copied; its heat goes with it, less one if it was judged.
 void evict_moved(struct keyspace *keyspace, uint64_t from, uint64_t to, uint32_t record_bytes);
 
+/// A record was copied, but not by the cleaner: its heat goes with it.
+void evict_carried(struct keyspace *keyspace, uint64_t from, uint64_t to);
+
 /// A live record of a victim that is judged in place stays where it is, at `offset`.
 void evict_stayed(struct keyspace *keyspace, uint64_t offset, uint32_t record_bytes);
 

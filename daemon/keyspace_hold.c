@@ -2,10 +2,10 @@
 //
 // What a write copies from, while room is made for it: values that are current (EXPIRE, APPEND,
 // SETRANGE, COPY) may be moved by the cleaner then, or evicted.
+#include "daemon/keyspace_hold.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-#include "daemon/keyspace_internal.h"
 
 static bool is_inside(const struct kvs_region *region, const void *at)
 {

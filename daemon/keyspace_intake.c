@@ -23,8 +23,9 @@ int keyspace_intake_begin(struct keyspace *keyspace, struct keyspace_intake *int
 	if (result != KEYSPACE_OK) {
 		return result;
 	}
-	if (kvs_large_reserve(&keyspace->large, value_bytes, &offset) != 0) {
-		return KEYSPACE_FULL;
+	result = mover_reserve(keyspace, value_bytes, &offset);
+	if (result != KEYSPACE_OK) {
+		return result;
 	}
 	*intake = (struct keyspace_intake){ .run_offset = offset, .bytes = value_bytes };
 	keyspace->intake_bytes += value_bytes;

@@ -12,6 +12,7 @@
 #include "daemon/keyspace_evict.h"
 #include "daemon/keyspace_intake.h"
 #include "daemon/memory_return.h"
+#include "daemon/mover.h"
 #include "daemon/reclaim.h"
 #include "daemon/seam.h"
 #include "shm/counters.h"
@@ -112,6 +113,7 @@ struct keyspace {
 	struct evict_state evict;
 	struct reseed_state reseed;
 	struct memory_return memory_return;
+	struct mover mover;
 	struct prepare *prepare;  // helper thread, NULL = populate when needed
 	uint64_t pages_wanted_ns; // a write has waited for it since then, 0 = none does
 	uint64_t pages_wait_ns;	  // for no longer: then whoever waits populates them himself
@@ -304,21 +306,6 @@ static inline uint64_t keyspace_op_entry(const struct keyspace_op *op)
 	return kvs_entry_make(op->hash, kind, op->record_bytes, op->offset);
 }
 
-// ---- keyspace_hold.c: what a write copies from, while room is made for it ----
-
-struct keyspace_hold {
-	struct kvs_piece pieces[KEYSPACE_PIECES_MAX];
-	uint64_t pins[KEYSPACE_PIECES_MAX]; // of large values
-	uint32_t pins_count;		    // 0 at first
-	void *aside;			    // a copy of what stands in the log, NULL = none
-};
-/// Keeps the pieces of the op's value as they are: those in the log are copied aside, and the op is
-/// led there; large values are pinned. False if memory is short. keyspace_hold_over() follows, with
-/// the op written or not.
-bool keyspace_hold_still(struct keyspace *keyspace, struct keyspace_op *op,
-			 struct keyspace_hold *hold);
-void keyspace_hold_over(struct keyspace *keyspace, struct keyspace_hold *hold);
-
 // ---- keyspace_table.c ----
 
 /// If a labelled point is armed: those within the table's moves count, too.
@@ -448,6 +435,9 @@ int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 		       uint64_t large_bytes, enum keyspace_purpose purpose);
 /// Can a FLUSHALL be published in one short turn? WAIT while a grace period is in its way.
 int keyspace_flush_ready(struct keyspace *keyspace);
+
+/// What waits for readers is wanted back: who has been there for too long is revoked.
+void keyspace_push_limbo(struct keyspace *keyspace, uint64_t now_ns);
 
 /// The table's other side is wanted: whoever has been there for too long is revoked.
 void keyspace_want_side(struct keyspace *keyspace, uint64_t now_ns);

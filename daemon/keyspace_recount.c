@@ -184,6 +184,8 @@ static void compare_run(struct look *look, const struct kvs_large_run *run,
 	bool is_lost = look->keyspace->limbo.lost + look->keyspace->pending.lost > 0;
 	compare(look, "records that name a large value", run->offset, run->references,
 		found != NULL ? found->references : 0);
+	compare(look, "record that names a large value", run->offset,
+		run->references > 0 ? run->record : 0, found != NULL ? found->record : 0);
 	if (found != NULL) {
 		compare(look, "pages of a large value", run->offset, run->bytes,
 			kvs_large_bytes(look->keyspace->region, found->value_bytes));

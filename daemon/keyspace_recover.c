@@ -204,7 +204,7 @@ static void *recover_append(struct keyspace *keyspace, struct recover_form *form
 	}
 	recover_write(form, at);
 	if (form->large) {
-		kvs_large_settle(&keyspace->large, form->run.offset);
+		kvs_large_settle(&keyspace->large, form->run.offset, *offset);
 	}
 	return at;
 }

@@ -305,7 +305,7 @@ static uint64_t room_most(const struct keyspace *keyspace)
 {
 	const struct kvs_large *large = &keyspace->large;
 	uint64_t leaving = large->leaving_bytes + large->orphaned_bytes +
-			   keyspace_intakes_bytes(keyspace);
+			   keyspace_intakes_bytes(keyspace) + mover_bytes(keyspace);
 	return ((uint64_t)kvs_log_segments_allowed(&keyspace->log)
 		<< keyspace->region->segment_shift) +
 	       (evict_may_help(keyspace) ? keyspace->region->large_bytes : leaving);
@@ -322,7 +322,8 @@ static bool room_comes(struct keyspace *keyspace, const struct room_wanted *want
 		      keyspace->log.preparing_count > 0 || unpersisted_bytes(keyspace) > 0 ||
 		      keyspace->pending.count > 0 ||
 		      keyspace->large.orphaned_bytes > 0 || // who pins it does not for ever
-		      keyspace_intakes_bytes(keyspace) > 0 || cleaner_finds(keyspace, percent);
+		      keyspace_intakes_bytes(keyspace) > 0 || mover_bytes(keyspace) > 0 ||
+		      cleaner_finds(keyspace, percent);
 	return coming && wanted->bytes + wanted->large_bytes < room_most(keyspace);
 }
 
@@ -400,6 +401,11 @@ int keyspace_flush_ready(struct keyspace *keyspace)
 	uint64_t waited_ns = now_ns - keyspace->side_taken_ns;
 	bool enough = waited_ns >= ROOM_FLUSH_WAIT_NS + keyspace->revoke_min_ns;
 	return table->other_side_ready || enough ? KEYSPACE_OK : KEYSPACE_WAIT;
+}
+
+void keyspace_push_limbo(struct keyspace *keyspace, uint64_t now_ns)
+{
+	room_reclaim(keyspace, now_ns, keyspace->revoke_min_ns);
 }
 
 void keyspace_want_side(struct keyspace *keyspace, uint64_t now_ns)

@@ -172,9 +172,8 @@ static int stage_begin(struct keyspace *keyspace, struct keyspace_stage *stage,
 		}
 	}
 	int result = keyspace_make_room(keyspace, record_bytes, record_bytes, bytes, op->purpose);
-	if (result == KEYSPACE_OK &&
-	    kvs_large_reserve(&keyspace->large, op->value_bytes, &stage->run_offset) != 0) {
-		result = KEYSPACE_FULL;
+	if (result == KEYSPACE_OK) {
+		result = mover_reserve(keyspace, op->value_bytes, &stage->run_offset);
 	}
 	stage->bytes = op->value_bytes;
 	stage->done = 0;

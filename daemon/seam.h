@@ -52,6 +52,8 @@ extern const struct seam seam_system;
 	X(durable_published, "durable_seq is published, waiting replies not yet sent")            \
 	X(evicted, "an evicted key is gone, its segment not yet retired")                         \
 	X(cleaner_copied, "a survivor is published, its old segment not yet retired")             \
+	X(value_half_moved, "a part of a large value is copied to where it is moved")             \
+	X(value_moved, "its record names that place, the old one has not been given back")        \
 	X(stub_published, "a stub is in its value's place, which has not been given back")        \
 	X(value_promoted, "a value is back in its stub's place, its counts are not")              \
 	X(memory_given_back, "a free segment has no pages any more")                              \

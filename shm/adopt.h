@@ -31,6 +31,7 @@ struct kvs_adopt_run {
 	uint64_t value_bytes;
 	uint64_t seq;	     // of the newest record that names it
 	uint32_t references; // entries that name it
+	uint64_t record;     // of one of those, 0 = none
 };
 
 /// An entry word that must go: offset of the word, and what is known of it.

@@ -24,6 +24,9 @@ bool kvs_adopt_note_run(struct kvs_adopt *plan, const struct kvs_record_view *vi
 		.value_bytes = view->value_bytes,
 		.seq = view->seq,
 		.references = referenced,
+		.record = referenced ? (uint64_t)((const unsigned char *)view->record -
+						  plan->region->base)
+				     : 0,
 	};
 	return true;
 }
@@ -44,6 +47,7 @@ static void join_runs(struct kvs_adopt *plan)
 		struct kvs_adopt_run *last = kept > 0 ? &plan->runs[kept - 1] : NULL;
 		if (last != NULL && last->offset == run->offset) {
 			last->references += run->references;
+			last->record = run->references > 0 ? run->record : last->record;
 			last->seq = run->seq > last->seq ? run->seq : last->seq;
 			last->value_bytes = run->value_bytes > last->value_bytes
 						    ? run->value_bytes
@@ -86,7 +90,7 @@ static int adopt_strays(struct kvs_extents *walk, const struct kvs_adopt_parts *
 {
 	uint64_t start, end;
 	while (kvs_extents_next(walk, from, to, &start, &end)) {
-		if (kvs_large_adopt(parts->large, start, end - start, 0) != 0) {
+		if (kvs_large_adopt(parts->large, start, end - start, 0, 0) != 0) {
 			return -ENOMEM;
 		}
 		kvs_limbo_push(parts->limbo, stamp, KVS_LIMBO_RUN, start, end - start);
@@ -120,7 +124,7 @@ int kvs_adopt_apply_large(const struct kvs_adopt *plan, const struct kvs_adopt_p
 		if (result == 0) {
 			result = kvs_large_adopt(large, run->offset,
 						 kvs_large_bytes(plan->region, run->value_bytes),
-						 run->references);
+						 run->references, run->record);
 		}
 		at = run->offset + kvs_large_bytes(plan->region, run->value_bytes);
 	}

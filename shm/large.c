@@ -23,6 +23,7 @@ int kvs_large_init(struct kvs_large *large, struct kvs_region *region)
 	large->sentinel.previous = &large->sentinel;
 	large->cursor = &large->sentinel;
 	large->looked = &large->sentinel;
+	large->searched = &large->sentinel;
 	return large->buckets != NULL ? 0 : -ENOMEM;
 }
 
@@ -80,28 +81,69 @@ static void large_recount(struct kvs_large *large, struct kvs_large_run *run)
 	if (leaving != run->leaving) {
 		run->leaving = leaving;
 		large->leaving_bytes += leaving ? run->bytes : UINT64_C(0) - run->bytes;
+		large->changes++;
 	}
 }
 
-static uint64_t large_end(const struct kvs_large *large)
+// Do `bytes` fit behind the run? *offset is where. What is kept clear is passed over, unless it is
+// for who asks.
+static bool large_fits(const struct kvs_large *large, const struct kvs_large_run *run,
+		       uint64_t bytes, bool is_for_him, uint64_t *offset)
 {
-	const struct kvs_range_bounds *range = &large->region->map.ranges[KVS_RANGE_LARGE];
-	return range->offset + range->bytes_max;
+	uint64_t start = run->offset + run->bytes;
+	uint64_t end = run->next == &large->sentinel ? kvs_large_end(large) : run->next->offset;
+	bool passes = !is_for_him && start < large->clear_to && end > large->clear_from;
+	uint64_t until = passes && large->clear_from < end ? large->clear_from : end;
+	*offset = start;
+	if (until > start && until - start >= bytes) {
+		return true;
+	}
+	*offset = large->clear_to > start ? large->clear_to : start;
+	return passes && end > *offset && end - *offset >= bytes;
 }
 
-// The run behind which `bytes` fit, starting at the cursor and going round once; NULL if none.
-static struct kvs_large_run *large_gap(struct kvs_large *large, uint64_t bytes)
+// The run behind which `bytes` fit, from `first` on and round once; NULL if none.
+static struct kvs_large_run *large_gap(struct kvs_large *large, struct kvs_large_run *first,
+				       uint64_t bytes, bool is_for_him, uint64_t *offset)
 {
-	struct kvs_large_run *run = large->cursor;
+	struct kvs_large_run *run = first;
 	do {
-		uint64_t start = run->offset + run->bytes;
-		uint64_t end = run->next == &large->sentinel ? large_end(large) : run->next->offset;
-		if (end - start >= bytes) {
+		if (large_fits(large, run, bytes, is_for_him, offset)) {
 			return run;
 		}
 		run = run->next;
-	} while (run != large->cursor);
+	} while (run != first);
 	return NULL;
+}
+
+// The same for who takes a run: what is kept clear comes last, and only for as much as is wanted.
+static struct kvs_large_run *large_place(struct kvs_large *large, uint64_t bytes, uint64_t *offset)
+{
+	struct kvs_large_run *before = large_gap(large, large->cursor, bytes, false, offset);
+	if (before == NULL && large->clear_from != large->clear_to &&
+	    bytes >= large->wanted_bytes) {
+		before = large_gap(large, large->cursor, bytes, true, offset);
+	}
+	return before;
+}
+
+// Somebody has, or will have, this place: if it was kept clear, it was for him.
+static void large_use(struct kvs_large *large, uint64_t offset, uint64_t bytes)
+{
+	if (offset < large->clear_to && offset + bytes > large->clear_from) {
+		kvs_large_want_over(large);
+	}
+}
+
+bool kvs_large_has_place(struct kvs_large *large, uint64_t value_bytes)
+{
+	uint64_t offset;
+	uint64_t bytes = kvs_large_bytes(large->region, value_bytes);
+	bool has = large_place(large, bytes, &offset) != NULL;
+	if (has) {
+		large_use(large, offset, bytes);
+	}
+	return has;
 }
 
 int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset)
@@ -141,35 +183,60 @@ static struct kvs_large_run *large_insert(struct kvs_large *large, struct kvs_la
 		*bucket = run;
 	}
 	large->region->large_bytes += bytes;
+	large->changes++;
 	return run;
 }
 
-int kvs_large_reserve(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset)
+// Makes a run that is held there.
+static int large_take_at(struct kvs_large *large, struct kvs_large_run *before, uint64_t offset,
+			 uint64_t bytes)
 {
-	uint64_t bytes = kvs_large_bytes(large->region, value_bytes);
-	struct kvs_large_run *before = large_gap(large, bytes);
-	if (before == NULL) {
-		return -ENOSPC;
-	}
-	struct kvs_large_run *run =
-		large_insert(large, before, before->offset + before->bytes, bytes);
+	struct kvs_large_run *run = large_insert(large, before, offset, bytes);
 	if (run == NULL) {
 		return -ENOMEM;
 	}
 	run->holds = 1;
 	kvs_region_publish(large->region, KVS_RANGE_LARGE,
 			   run->offset + bytes - large->sentinel.offset);
-	*offset = run->offset;
 	return 0;
 }
 
-int kvs_large_adopt(struct kvs_large *large, uint64_t offset, uint64_t bytes, uint32_t references)
+int kvs_large_reserve(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset)
+{
+	uint64_t bytes = kvs_large_bytes(large->region, value_bytes);
+	struct kvs_large_run *before = large_place(large, bytes, offset);
+	if (before == NULL) {
+		return -ENOSPC;
+	}
+	int result = large_take_at(large, before, *offset, bytes);
+	if (result == 0) {
+		large_use(large, *offset, bytes);
+	}
+	return result;
+}
+
+int kvs_large_reserve_low(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset)
+{
+	uint64_t bytes = kvs_large_bytes(large->region, value_bytes);
+	struct kvs_large_run *cursor = large->cursor;
+	struct kvs_large_run *before = large_gap(large, &large->sentinel, bytes, false, offset);
+	if (before == NULL) {
+		return -ENOSPC;
+	}
+	int result = large_take_at(large, before, *offset, bytes);
+	large->cursor = cursor;
+	return result;
+}
+
+int kvs_large_adopt(struct kvs_large *large, uint64_t offset, uint64_t bytes, uint32_t references,
+		    uint64_t record)
 {
 	struct kvs_large_run *run = large_insert(large, large->sentinel.previous, offset, bytes);
 	if (run == NULL) {
 		return -ENOMEM;
 	}
 	run->references = references;
+	run->record = record;
 	large_recount(large, run);
 	return 0;
 }
@@ -207,13 +274,23 @@ static void large_orphan(struct kvs_large *large, struct kvs_large_run *run, boo
 	}
 }
 
-void kvs_large_settle(struct kvs_large *large, uint64_t offset)
+void kvs_large_settle(struct kvs_large *large, uint64_t offset, uint64_t record)
 {
 	struct kvs_large_run *run = large_find(large, offset);
 	if (run != NULL && run->holds > 0) {
 		run->holds--;
 		run->references++;
+		run->record = record;
+		large->changes++;
 		large_orphan(large, run, false);
+	}
+}
+
+void kvs_large_record_moved(struct kvs_large *large, uint64_t offset, uint64_t record)
+{
+	struct kvs_large_run *run = large_find(large, offset);
+	if (run != NULL) {
+		run->record = record;
 	}
 }
 
@@ -224,6 +301,7 @@ bool kvs_large_drop(struct kvs_large *large, uint64_t offset)
 		return false;
 	}
 	run->holds--;
+	large->changes++;
 	if (run->holds == 0) {
 		large_orphan(large, run, false);
 	}
@@ -248,6 +326,11 @@ uint64_t kvs_large_orphaned_bytes(struct kvs_large *large, uint64_t offset)
 	return run != NULL && run->orphaned ? run->bytes : 0;
 }
 
+struct kvs_large_run *kvs_large_run_at(struct kvs_large *large, uint64_t offset)
+{
+	return large_find(large, offset);
+}
+
 uint64_t kvs_large_run_bytes(struct kvs_large *large, uint64_t offset)
 {
 	const struct kvs_large_run *run = large_find(large, offset);
@@ -263,7 +346,7 @@ bool kvs_large_is_run(struct kvs_large *large, uint64_t offset, uint64_t *end)
 	}
 	large->looked = run;
 	bool inside = offset - run->offset < run->bytes;
-	uint64_t next = run->next == &large->sentinel ? large_end(large) : run->next->offset;
+	uint64_t next = run->next == &large->sentinel ? kvs_large_end(large) : run->next->offset;
 	*end = inside ? run->offset + run->bytes : next;
 	return inside;
 }
@@ -318,6 +401,10 @@ bool kvs_large_free_part(struct kvs_large *large, uint64_t offset, uint64_t byte
 	if (large->looked == run) {
 		large->looked = run->previous;
 	}
+	if (large->searched == run) {
+		large->searched = run->previous;
+	}
+	large->changes++;
 	large->runs_count--;
 	free(run);
 	return true;

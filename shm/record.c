@@ -92,6 +92,20 @@ uint32_t kvs_record_write_stub(void *at, const struct kvs_record_view *view, uin
 	return bytes;
 }
 
+uint32_t kvs_record_write_moved(void *at, const struct kvs_record_view *view, uint64_t run_offset)
+{
+	unsigned char *bytes = at;
+	const unsigned char *from = (const unsigned char *)view->record;
+	struct kvs_run run = kvs_record_run(view);
+	uint64_t end = (uint64_t)(view->payload + sizeof(run) - from);
+	run.offset = run_offset;
+	memcpy(bytes, from, view->record_bytes);
+	memcpy(bytes + (view->payload - from), &run, sizeof(run));
+	uint32_t crc = record_crc(bytes, end - sizeof(struct kvs_record));
+	memcpy(bytes, &crc, sizeof(crc));
+	return view->record_bytes;
+}
+
 int kvs_record_crc_ok(const struct kvs_record_view *view)
 {
 	const unsigned char *at = (const unsigned char *)view->record;

@@ -166,6 +166,12 @@ static inline int kvs_record_parse(const void *at, uint64_t limit, struct kvs_re
 /// Call with: a view of a version that is no removal. Thread, orders: as kvs_record_write().
 uint32_t kvs_record_write_stub(void *at, const struct kvs_record_view *view, uint64_t place);
 
+/// Copies a LARGE record, whose value has been copied to `run_offset`: the same version in every
+/// other respect, its place in the store included. `at` as for kvs_record_write(), and
+/// view->record_bytes long. Returns its length.
+/// Call with: a view of a LARGE record that is durable. Thread, orders: as kvs_record_write().
+uint32_t kvs_record_write_moved(void *at, const struct kvs_record_view *view, uint64_t run_offset);
+
 /// Bytes that a version counts for, whether its value is in memory or not: its record, with the
 /// value, large if it has more than `inline_bytes_max`. So much the store holds of it, its owner is
 /// charged, and is live.

@@ -36,9 +36,11 @@ static uint64_t fixture_monotonic_ns(void)
 }
 
 // The clock that work is measured by: a few microseconds from one look to the next.
+static uint64_t fixture_look_step_ns = 2000;
+
 static uint64_t fixture_look_ns(void)
 {
-	return fixture_now_ns += 2000;
+	return fixture_now_ns += fixture_look_step_ns;
 }
 
 static void fixture_random(void *out, size_t bytes)

@@ -55,7 +55,7 @@ static void test_runs(struct fixture *f, uint64_t *random)
 			refused++;
 			continue;
 		}
-		kvs_large_settle(&f->large, run->offset);
+		kvs_large_settle(&f->large, run->offset, 8);
 		run->bytes = bytes;
 		run->fill = (unsigned char)tap_random(random);
 		memset(f->region.base + run->offset, run->fill, bytes);
@@ -81,7 +81,7 @@ static void test_references(struct fixture *f)
 	ok(kvs_large_drop(&f->large, offset), "a write that is given up leaves nothing");
 	kvs_large_free(&f->large, offset);
 	ok_int(kvs_large_take(&f->large, 70000, &offset), 0, "take again");
-	kvs_large_settle(&f->large, offset);
+	kvs_large_settle(&f->large, offset, 8);
 	kvs_large_hold(&f->large, offset);
 	ok_u64(f->large.orphaned_bytes, 0, "what a record names is no orphan");
 	ok(!kvs_large_unref(&f->large, offset), "B: a write on its way keeps the run");
@@ -89,7 +89,7 @@ static void test_references(struct fixture *f)
 		   kvs_large_orphaned_bytes(&f->large, offset) ==
 			   kvs_large_bytes(&f->region, 70000),
 	   "G: and nothing else does, which is counted");
-	kvs_large_settle(&f->large, offset);
+	kvs_large_settle(&f->large, offset, 8);
 	ok(f->large.orphaned_bytes == 0 && kvs_large_orphaned_bytes(&f->large, offset) == 0,
 	   "until it is named again");
 	kvs_large_hold(&f->large, offset);
@@ -97,7 +97,7 @@ static void test_references(struct fixture *f)
 	ok(!kvs_large_unref(&f->large, offset) && !kvs_large_drop(&f->large, offset) &&
 		   f->large.orphaned_bytes == kvs_large_bytes(&f->region, 70000),
 	   "G: once for all holds");
-	kvs_large_settle(&f->large, offset);
+	kvs_large_settle(&f->large, offset, 8);
 	kvs_large_hold(&f->large, offset);
 	ok(!kvs_large_drop(&f->large, offset), "B: so does a current record");
 	kvs_large_free(&f->large, offset);
@@ -105,7 +105,7 @@ static void test_references(struct fixture *f)
 	kvs_large_hold(&f->large, offset);
 	ok(!kvs_large_unname(&f->large, f->large.sentinel.next) && f->large.orphaned_bytes > 0,
 	   "G: nor does it when all are forgotten at once");
-	kvs_large_settle(&f->large, offset);
+	kvs_large_settle(&f->large, offset, 8);
 	ok_u64(f->large.leaving_bytes, 0, "what is kept does not leave");
 	ok(kvs_large_unref(&f->large, offset), "the last one says so");
 	ok_u64(f->large.leaving_bytes, kvs_large_bytes(&f->region, 70000),
