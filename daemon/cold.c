@@ -208,7 +208,6 @@ const void *cold_wait_value(struct cold_wait *wait, const struct kvs_record_view
 	wait->asked_bytes = stub->value_bytes;
 	wait->asked_key_bytes = stub->key_bytes;
 	memcpy(wait->asked_key, stub->key, stub->key_bytes);
-	wait->failed = NULL;
 	if (want == NULL && wait->count == COLD_WANTS_MAX) {
 		wait->is_many = true;
 	} else if (want == NULL && wait->fresh < COLD_FRESH_MAX) {
@@ -227,7 +226,9 @@ const void *cold_wait_value(struct cold_wait *wait, const struct kvs_record_view
 		stats_add(cold->kvd->stats, KVS_COUNTER_cold_loads_shared, 1);
 		want_hold(want, load);
 	}
-	wait->failed = load->state == COLD_FAILED ? load : NULL;
+	if (load->state == COLD_FAILED) {
+		wait->failed = load; // whatever else is asked for, and is there
+	}
 	wait->given = load->state == COLD_LOADED ? load->value : NULL;
 	return wait->given != NULL ? wait->given->data : NULL;
 }
@@ -242,14 +243,16 @@ struct parcel *cold_wait_parcel(const struct cold_wait *wait, const void *at)
 bool cold_wait_failed(const struct cold_wait *wait, char *text, size_t bytes)
 {
 	const struct cold *cold = wait->cold;
-	int key_bytes = wait->asked_key_bytes < COLD_ERROR_KEY_BYTES ? (int)wait->asked_key_bytes
-								     : COLD_ERROR_KEY_BYTES;
-	const char *key = (const char *)wait->asked_key;
-	if (wait->failed != NULL) {
+	const struct cold_load *failed = wait->failed;
+	size_t key_bytes_all = failed != NULL ? failed->key_bytes : wait->asked_key_bytes;
+	int key_bytes =
+		key_bytes_all < COLD_ERROR_KEY_BYTES ? (int)key_bytes_all : COLD_ERROR_KEY_BYTES;
+	const char *key = (const char *)(failed != NULL ? failed->key : wait->asked_key);
+	if (failed != NULL) {
 		(void)snprintf(text, bytes,
 			       "DAMAGED the value of '%.*s' is in the store alone and cannot be "
 			       "read: %s; kvctl verify tells more, a backup may have it",
-			       key_bytes, key, wait->failed->why);
+			       key_bytes, key, failed->why);
 		return true;
 	}
 	if (wait->is_late) {
@@ -329,6 +332,7 @@ void cold_wait_begin(struct cold_wait *wait)
 	struct cold *cold = wait->cold;
 	struct cold_want *want;
 	wait->fresh = 0;
+	wait->failed = NULL; // what is run again asks again
 	wait->begun_ns = loop_now_ns(cold->kvd->loop);
 	TAILQ_INSERT_TAIL(&cold->waiting, wait, due_link);
 	if (TAILQ_EMPTY(&cold->line) && wait_fits(wait)) {

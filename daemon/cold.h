@@ -52,7 +52,8 @@ void cold_wait_drop(struct cold_wait *wait);
 const void *cold_wait_value(struct cold_wait *wait, const struct kvs_record_view *stub);
 /// What it gave last, if `at` points into that; else NULL.
 struct parcel *cold_wait_parcel(const struct cold_wait *wait, const void *at);
-/// Why what was asked for last cannot be had, as an error reply; false: it may come.
+/// Why something that was asked for since it last waited cannot be had, as an error reply; false:
+/// all of it may come.
 bool cold_wait_failed(const struct cold_wait *wait, char *text, size_t bytes);
 /// `ready` is to be called when all is there, which may be at once.
 void cold_wait_begin(struct cold_wait *wait);

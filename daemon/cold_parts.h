@@ -71,8 +71,8 @@ struct cold_wait {
 	bool is_late;			// read-wait is over
 	bool is_short;			// no memory to note what it wants
 	bool is_many;			// it wants more than COLD_WANTS_MAX
-	const struct cold_load *failed; // what it asked for last, if that failed
-	struct parcel *given;		// the same, if it was there
+	const struct cold_load *failed; // of what it asked for since it last waited
+	struct parcel *given;		// what it asked for last, if it was there
 	uint32_t asked_bytes;		// what it asked for last
 	uint32_t asked_key_bytes;
 	unsigned char asked_key[KVS_KEY_BYTES_MAX];

@@ -9,7 +9,6 @@
 
 #include "daemon/commands.h"
 #include "daemon/seam.h"
-#include "daemon/session_fetch.h"
 #include "daemon/session_pins.h"
 #include "daemon/session_rest.h"
 #include "daemon/session_task.h"
@@ -346,9 +345,6 @@ static inline __attribute__((always_inline)) enum command_outcome command_go(str
 		outcome = commands_no_room(call, call->refused);
 	} else {
 		session->commands_count++;
-	}
-	if (__builtin_expect(session->fetch != NULL, 0) && outcome == COMMAND_DONE) {
-		session_fetch_over(session);
 	}
 	if (__builtin_expect(call->kvd->events_pending, 0)) {
 		events_tell(call->kvd, session);

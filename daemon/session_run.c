@@ -49,6 +49,9 @@ session_settle_command(struct session *session, enum command_outcome outcome, ui
 	if (outcome != COMMAND_DONE) {
 		return;
 	}
+	if (__builtin_expect(session->fetch != NULL, 0)) {
+		session_fetch_over(session); // answered, if only by a refusal
+	}
 	if (__builtin_expect(session->reply_settles, 0)) {
 		session_reply_settle(session);
 	}
@@ -471,6 +474,7 @@ bool session_unpark(struct session *session, uint64_t now_ns)
 		}
 		reply_error(session, "OOM command not allowed when used memory > 'maxmemory'. It "
 				     "has waited for write-wait");
+		session_fetch_over(session);
 	}
 	session->no_wait = false;
 	size_t input_end = session->input_start + request->consumed;

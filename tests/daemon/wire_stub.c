@@ -283,6 +283,8 @@ enum command_outcome command_dispatch(struct kvd *kvd, struct session *session,
 		reply_bulk(session, argv[1].data, argv[1].bytes);
 	} else if ((stub_is(argv, "SET") && argc == 3) || (stub_is(argv, "MSET") && argc == 5)) {
 		return stub_set(session, argv, argc);
+	} else if (stub_is(argv, "COLD") || stub_is(argv, "WCOLD")) {
+		return stub_cold(session, argv, argc);
 	} else if (stub_is(argv, "BIG") && argc == 2) {
 		stub_big(session, &argv[1]);
 	} else if (stub_is(argv, "REF") && argc == 2) {
@@ -481,19 +483,4 @@ bool stub_ended(int fd)
 uint64_t stub_counter(int counter)
 {
 	return *kvs_counter_word(stub_region, (enum kvs_counter)counter);
-}
-
-size_t stub_publish(enum pubsub_kind kind, const char *channel, const char *message, size_t bytes)
-{
-	char *at[2];
-	struct parcel *parcel = pubsub_parcel(strlen(channel), bytes, &at[0], &at[1]);
-	if (!parcel) {
-		abort();
-	}
-	memcpy(at[0], channel, strlen(channel));
-	memcpy(at[1], message, bytes);
-	pubsub_begin(&stub.kvd, kind, parcel);
-	parcel_release(stub.sessions, parcel);
-	(void)pubsub_go(&stub.kvd, 0);
-	return pubsub_sent(&stub.kvd);
 }

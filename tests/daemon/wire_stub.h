@@ -6,7 +6,9 @@
 // and MSET k v k v (writes), SLOW (takes 100 µs), LONG (takes 20 ms), PARK (a write that needs
 // memory), SYNC, QUIT, FDS (sends three descriptors), REF n (a bulk of n bytes that can be pinned),
 // WREF n (the same by a write), CUT n (an array of n integers, each in a turn of its own), WCUT n
-// (the same by a write that needs memory), ATTACH [PAGE] (if kvd.readers is set).
+// (the same by a write that needs memory), ATTACH [PAGE] (if kvd.readers is set), COLD k k … (the
+// values of these keys, of which wire_stub_cold.c has none) and WCOLD (the same by a write that
+// needs memory then).
 #pragma once
 
 #include "daemon/command.h"
@@ -57,6 +59,8 @@ extern unsigned char stub_large[STUB_LARGE_BYTES];
 #define STUB_INTAKE_LEAST 50000u
 #define STUB_INTAKE_STEP 10000u
 extern unsigned char stub_arrived[STUB_LARGE_BYTES];
+/// COLD and WCOLD.
+enum command_outcome stub_cold(struct session *session, const struct resp_arg *argv, uint32_t argc);
 /// SET and MSET.
 enum command_outcome stub_set(struct session *session, const struct resp_arg *argv, uint32_t argc);
 

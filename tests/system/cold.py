@@ -262,6 +262,12 @@ def unreadable(tap):
                'kvctl verify' in str(said), f'G: {said}')
         said = client.command('APPEND', 'v', 'x')
         tap.ok(isinstance(said, ReplyError), 'G: nothing is written over what cannot be read')
+        client.command('SET', 'good', value('g', 4000))
+        spill(client, 'good')
+        said = client.command('MGET', 'good', 'v', 'good', 'warm')
+        tap.ok(isinstance(said, ReplyError) and "'v'" in str(said),
+               f'G: one of many is an error of the request, that names it: {said}')
+        tap.equal(client.command('GET', 'good'), value('g', 4000).encode(), 'the others are there')
         tap.equal(client.command('GET', 'warm'), b'w', 'others are answered')
         tap.equal(client.command('SET', 'v', 'new'), 'OK', 'a new value takes its place')
         tap.equal(client.command('GET', 'v'), b'new', 'and is there')
