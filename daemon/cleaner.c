@@ -74,8 +74,11 @@ static bool settle_record(struct keyspace *keyspace, const struct kvs_record_vie
 	if (keyspace->evict.in_place) {
 		return settle_in_place(keyspace, view, hash, offset, kind);
 	}
+	// Of a value that is in the store alone nothing goes, but where the key does.
+	bool spills = keyspace->evict.spills;
 	bool judged =
-		keyspace->evict.judging && (kind == KVS_ENTRY_VALUE || kind == KVS_ENTRY_LARGE);
+		keyspace->evict.judging && (kind == KVS_ENTRY_VALUE || kind == KVS_ENTRY_LARGE ||
+					    (kind == KVS_ENTRY_STUB && !spills));
 	if (judged && keyspace_judge(keyspace, view, offset) == KEYSPACE_EVICT) {
 		enum evict_result result = evict_record(keyspace, view, hash);
 		if (result != EVICT_NO_ROOM) {
@@ -83,7 +86,7 @@ static bool settle_record(struct keyspace *keyspace, const struct kvs_record_vie
 		}
 	}
 	if (move_record(keyspace, view, hash, offset, slot)) {
-		bool is_stub = keyspace->evict.judging && kind == KVS_ENTRY_STUB;
+		bool is_stub = keyspace->evict.judging && kind == KVS_ENTRY_STUB && spills;
 		keyspace->evict.stub_bytes += is_stub ? view->record_bytes : 0;
 		return true;
 	}

@@ -265,6 +265,7 @@ enum config_action config_parse(struct config *config, int argc, char **argv, ch
 		.memory = is_chosen(&p, offsetof(struct config, memory_bytes)),
 		.place = is_chosen(&p, offsetof(struct config, dir)) ||
 			 is_chosen(&p, offsetof(struct config, socket_path)),
+		.when_full = is_chosen(&p, offsetof(struct config, when_full)),
 	};
 	config->value_max_given = config->value_bytes_max != 0;
 	p.failed = !config_settle(config, &chosen, error, error_bytes, &p.no_memory);

@@ -61,6 +61,13 @@ void config_fini(struct config *config);
 /// new argc; argv[argc] is NULL.
 int config_arguments_without(int argc, char **argv, const char *name);
 
+/// What is done when memory is full where no key may go, unless `reject` was asked for.
+static inline unsigned config_when_full_kept(const struct config *config)
+{
+	bool has_store = config->persist_policy != 0;
+	return has_store ? CONFIG_WHEN_FULL_SPILL : CONFIG_WHEN_FULL_REJECT;
+}
+
 /// Longest request that is accepted, framing included, for values of up to `value_bytes_max`.
 static inline size_t config_request_bytes_max(size_t value_bytes_max, uint64_t memory_bytes)
 {

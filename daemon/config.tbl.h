@@ -61,10 +61,10 @@ CONFIG_CHOICE(prefault, "prefault", "no|yes", 0, 0,
 	      "is needed; a start for which there is too little fails")
 CONFIG_CHOICE(mlock, "mlock", "no|yes", 0, 0,
 	      "keep the region out of swap; needs LimitMEMLOCK=infinity, ulimit -l unlimited")
-CONFIG_CHOICE(when_full, "when-full", "reject|evict|spill", 0, 1,
+CONFIG_CHOICE(when_full, "when-full", "reject|evict|spill", 2, 1,
 	      "what is done when memory is full: writes are refused; or the keys that are read "
 	      "least are removed; or their values leave memory and are read from the store when "
-	      "somebody asks for them (not with `persist memory`)")
+	      "somebody asks for them (not with `persist memory`, where reject is the default)")
 CONFIG_CHOICE(maxmemory_policy, "maxmemory-policy",
 	      "volatile-lru|volatile-lfu|volatile-random|volatile-ttl|allkeys-lru|allkeys-lfu|"
 	      "allkeys-random|noeviction",

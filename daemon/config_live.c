@@ -121,13 +121,12 @@ static void live_follow_policy(struct config_change *change)
 	struct config *config = &change->config;
 	size_t index;
 	if (live_is_set(change, offsetof(struct config, maxmemory_policy), &index)) {
-		// Where values are spilled no key goes either, which is what it asks for.
-		unsigned none = config->when_full == CONFIG_WHEN_FULL_SPILL
-					? CONFIG_WHEN_FULL_SPILL
-					: CONFIG_WHEN_FULL_REJECT;
-		config->when_full = config->maxmemory_policy == CONFIG_POLICY_NONE
-					    ? none
-					    : CONFIG_WHEN_FULL_EVICT;
+		// Where values are spilled no key goes either, which is what `noeviction` asks for.
+		if (config->maxmemory_policy != CONFIG_POLICY_NONE) {
+			config->when_full = CONFIG_WHEN_FULL_EVICT;
+		} else if (config->when_full == CONFIG_WHEN_FULL_EVICT) {
+			config->when_full = config_when_full_kept(config);
+		}
 	} else if (live_is_set(change, offsetof(struct config, when_full), &index)) {
 		bool evicts = config->when_full == CONFIG_WHEN_FULL_EVICT;
 		if (!evicts) {
@@ -180,11 +179,12 @@ static bool live_check_memory(const struct kvd *kvd, const struct config_change 
 			return false;
 		}
 	}
-	// Where any key may go, or its value, they go for it.
-	bool stays = change->config.maxmemory_policy < CONFIG_POLICY_ALLKEYS ||
+	// Where any key may go they go for it; of values that are spilled something stays, too.
+	bool spills = change->config.when_full == CONFIG_WHEN_FULL_SPILL;
+	bool stays = change->config.maxmemory_policy < CONFIG_POLICY_ALLKEYS || spills ||
 		     change->config.when_full == CONFIG_WHEN_FULL_REJECT;
 	uint64_t least_bytes =
-		bytes < present_bytes && stays ? keyspace_memory_least(kvd->keyspace) : 0;
+		bytes < present_bytes && stays ? keyspace_memory_least(kvd->keyspace, spills) : 0;
 	if (bytes < least_bytes) {
 		(void)snprintf(error, error_bytes,
 			       "what is stored needs %llu bytes, and %llu would be too few: remove "

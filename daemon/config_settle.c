@@ -166,13 +166,27 @@ static bool maxmemory_settle(struct settle *s)
 	return true;
 }
 
-// Two names for one thing: a policy that evicts says so, and so does when-full.
-static bool policy_settle(struct settle *s)
+// Values are spilled to a store.
+static bool spill_settle(struct settle *s)
 {
-	struct config *config = s->config;
+	const struct config *config = s->config;
 	if (config->when_full == CONFIG_WHEN_FULL_SPILL && config->persist_policy == 0) {
 		return refuse(s, "when-full: spill needs a store, and persist is memory: choose "
 				 "reject or evict, or another policy");
+	}
+	return true;
+}
+
+// Two names for one thing: a policy that evicts says so, and so does when-full. Nobody is asked for
+// reject only because there is no store.
+static bool policy_settle(struct settle *s)
+{
+	struct config *config = s->config;
+	if (!s->chosen->when_full) {
+		config->when_full = config_when_full_kept(config);
+	}
+	if (!spill_settle(s)) {
+		return false;
 	}
 	if (config->maxmemory_policy != CONFIG_POLICY_NONE) {
 		config->when_full = CONFIG_WHEN_FULL_EVICT;
@@ -294,5 +308,5 @@ bool config_settle(struct config *config, const struct config_chosen *chosen, ch
 bool config_settle_running(struct config *config, char *error, size_t error_bytes)
 {
 	struct settle s = { .config = config, .error = error, .error_bytes = error_bytes };
-	return maxmemory_settle(&s) && buffers_settle(&s) && revoke_settle(&s);
+	return spill_settle(&s) && maxmemory_settle(&s) && buffers_settle(&s) && revoke_settle(&s);
 }

@@ -12,6 +12,7 @@
 struct config_chosen {
 	bool memory; // a value-max that does not fit it is then an error instead of being lowered
 	bool place;  // dir or socket: then kvd listens nowhere else by itself
+	bool when_full;
 };
 
 /// Derives what is still at "0 = choose" and checks the rest against it. False with one line in

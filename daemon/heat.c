@@ -108,6 +108,7 @@ static uint16_t ghost_print(uint64_t hash)
 void heat_ghost_add(struct heat *heat, uint64_t hash)
 {
 	uint16_t *set = ghost_set(heat, hash);
+	heat->has_ghosts = true;
 	memmove(set + 1, set, (HEAT_GHOST_WAYS - 1) * sizeof(*set));
 	set[0] = ghost_print(hash);
 }

@@ -21,6 +21,7 @@ struct heat {
 	size_t counts_bytes;
 	uint16_t *ghosts;    // sets of HEAT_GHOST_WAYS, the newest first; 0 = none
 	uint64_t ghost_sets; // power of two
+	bool has_ghosts;     // until then no write need look for one, which is a cache miss
 };
 
 /// All cold, no ghosts; memory is taken as it is used. `ghosts` are remembered at least. False if

@@ -262,8 +262,9 @@ void keyspace_set_write_wait(struct keyspace *keyspace, uint64_t wait_ms);
 /// Bounds what the region may use by so many bytes, at most memory-max: at once if that is more
 /// than now, else as fast as memory comes free; see keyspace_memory_least().
 void keyspace_set_memory(struct keyspace *keyspace, uint64_t bytes);
-/// The least bound that would leave room for what is stored now, packed as close as can be.
-uint64_t keyspace_memory_least(const struct keyspace *keyspace);
+/// The least bound that would leave room for what is stored now, packed as close as can be; or,
+/// where values go, for the keys, as if they were short.
+uint64_t keyspace_memory_least(const struct keyspace *keyspace, bool values_go);
 
 /// Highest version handed out; all of it is applied when no batch is open.
 uint64_t keyspace_last_seq(const struct keyspace *keyspace);

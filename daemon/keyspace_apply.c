@@ -206,10 +206,12 @@ static void publish_set(struct keyspace *keyspace, struct keyspace_op *op,
 			const struct kvs_hit *hit, bool found)
 {
 	uint64_t entry = keyspace_op_entry(op);
-	if (__builtin_expect(keyspace->evict.on, 0)) {
+	if (keyspace->evict.on) {
 		bool had = found && hit->kind != KVS_ENTRY_TOMBSTONE;
-		evict_written(keyspace, op->hash, op->offset,
-			      had ? kvs_entry_offset(hit->entry) : 0);
+		if (had || keyspace->evict.heat.has_ghosts) {
+			evict_written(keyspace, op->hash, op->offset,
+				      had ? kvs_entry_offset(hit->entry) : 0);
+		}
 	}
 	if (op->run_offset != 0) {
 		// The record names it now.

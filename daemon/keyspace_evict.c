@@ -37,6 +37,7 @@ bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_evic
 	}
 	char *never = strdup(spared);
 	evict->on = false;
+	evict->removes = false;
 	if (evict->in_place) {
 		keyspace->cleaner.victim = KVS_SEGMENT_NONE;
 	}
@@ -62,6 +63,7 @@ bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_evic
 		return false;
 	}
 	evict->on = true;
+	evict->removes = !evict->spills;
 	return true;
 }
 

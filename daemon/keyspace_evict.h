@@ -45,6 +45,7 @@ struct evict_oldest {
 struct evict_state {
 	bool on;	    // keys are evicted when memory is full
 	bool spills;	    // only their values go, which the store has
+	bool removes;	    // on, and not that
 	bool volatile_only; // only those with a time to live
 	struct heat heat;   // opened when it is switched on
 	char *never;	    // prefixes with spaces between them

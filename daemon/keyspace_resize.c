@@ -29,7 +29,7 @@ void keyspace_set_memory(struct keyspace *keyspace, uint64_t bytes)
 	keyspace->cleaner.next_ns = 0; // the next turn begins to lower it
 }
 
-uint64_t keyspace_memory_least(const struct keyspace *keyspace)
+uint64_t keyspace_memory_least(const struct keyspace *keyspace, bool values_go)
 {
 	const struct kvs_log *log = &keyspace->log;
 	uint64_t live_bytes = 0;
@@ -38,6 +38,10 @@ uint64_t keyspace_memory_least(const struct keyspace *keyspace)
 		uint64_t bytes = log->segments[i].live_bytes;
 		live_bytes +=
 			bytes < log->region->segment_bytes ? bytes : log->region->segment_bytes;
+	}
+	uint64_t stubs_bytes = keyspace->keys * kvs_record_stub_bytes(1, false);
+	if (values_go && stubs_bytes < live_bytes) {
+		live_bytes = stubs_bytes; // as if all keys had a byte
 	}
 	uint64_t packed_bytes = live_bytes * 100 / RESIZE_LIVE_PERCENT;
 	uint64_t segments = (packed_bytes >> log->region->segment_shift) + 1 +

@@ -192,7 +192,7 @@ static inline int room_now(struct keyspace *keyspace, const struct room_wanted *
 	if (purpose == KEYSPACE_FOR_WRITE && keyspace_is_over_bound(keyspace)) {
 		return KEYSPACE_FULL; // or each restart would let one more segment in
 	}
-	if (purpose == KEYSPACE_FOR_WRITE && __builtin_expect(keyspace->evict.on, 0) &&
+	if (purpose == KEYSPACE_FOR_WRITE && __builtin_expect(keyspace->evict.removes, 0) &&
 	    evict_comes_first(keyspace)) {
 		return KEYSPACE_FULL;
 	}

@@ -32,6 +32,7 @@
 #include "shm/table.h"
 
 #define ADOPT_COMMIT_BYTES (UINT64_C(8) << 20) // of records, in one transaction
+#define ADOPT_SPARE_SHARE 4u // of the memory, for reserves and for what packing leaves unused
 
 // Two, so that a region and the one that takes its place can be kept side by side: a kvd that is
 // killed between two steps leaves the next one whichever of them kvd.gen names.
@@ -397,6 +398,21 @@ static int look_at_stubs(const struct kvd *kvd, const struct kvs_adopt *plan, st
 	return 0;
 }
 
+// More than the new region holds: from the store, which has everything by now, comes what fits.
+static void leave_too_much(const struct kvd *kvd, const struct kvs_adopt *plan,
+			   struct service_adoption *adoption)
+{
+	uint64_t memory_bytes = config_memory_bytes(&kvd->config);
+	if (kvd->config.when_full != CONFIG_WHEN_FULL_REJECT &&
+	    plan->live_bytes > memory_bytes - memory_bytes / ADOPT_SPARE_SHARE) {
+		LOG_AT(LOG_LEVEL_NOTICE,
+		       "the region of the life before is not read out: %s, and its %llu bytes are "
+		       "more than memory has room for; the store is read instead",
+		       adoption->why, (unsigned long long)plan->live_bytes);
+		adoption->way = SERVICE_ADOPT_NOTHING;
+	}
+}
+
 int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store *store,
 		       struct service_adoption *adoption, struct kvs_adopt *plan, char *why,
 		       size_t why_bytes)
@@ -451,6 +467,7 @@ int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store 
 			(void)snprintf(why, why_bytes, "%s", store_why(store));
 			return EX_OSERR; // not one that a keeper takes for lasting: it has the data
 		}
+		leave_too_much(kvd, plan, adoption);
 	}
 	return 0;
 }

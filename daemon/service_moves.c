@@ -29,9 +29,7 @@ static void follow_values(const struct kvd *kvd, uint64_t now_ns)
 bool service_moves_turn(const struct kvd *kvd, uint64_t now_ns)
 {
 	struct persist_move move;
-	if (kvd->config.when_full == CONFIG_WHEN_FULL_SPILL) {
-		follow_values(kvd, now_ns);
-	}
+	follow_values(kvd, now_ns);
 	for (unsigned i = 0; i < MOVES_A_TURN; i++) {
 		if (!persist_next_move(kvd->persist, &move)) {
 			return false;

@@ -12,6 +12,7 @@
 #include <sysexits.h>
 
 #include "daemon/keyspace.h"
+#include "daemon/keyspace_cold.h"
 #include "daemon/keyspace_create.h"
 #include "daemon/kvd.h"
 #include "daemon/log.h"
@@ -161,7 +162,8 @@ static int recover_load(struct recovery *recovery, struct store *store, char *wh
 		uint64_t bytes = keyspace_live_bytes(keyspace) + left_bytes;
 		(void)snprintf(why, why_bytes,
 			       "the data in %s/store does not fit --memory %llu bytes: it is %llu "
-			       "bytes; start with --memory %lluMiB or more",
+			       "bytes; start with --memory %lluMiB or more, or with --when-full "
+			       "spill, which leaves in the store what finds no room",
 			       recovery->kvd->config.dir,
 			       (unsigned long long)config_memory_bytes(&recovery->kvd->config),
 			       (unsigned long long)bytes,
@@ -224,6 +226,21 @@ static void recover_writers(struct kvd *kvd, struct store *store)
 	keyspace_writers_load(kvd->keyspace, result == STORE_OK || is_empty ? uids : NULL, count);
 }
 
+static void say_stubs(const struct kvd *kvd)
+{
+	unsigned long long stubs = keyspace_count_stubs(kvd->keyspace);
+	if (stubs == 0) {
+		return;
+	}
+	bool spills = kvd->config.when_full == CONFIG_WHEN_FULL_SPILL;
+	log_notice("the data is more than the memory (%llu bytes) holds: %llu of %llu values are "
+		   "in the store alone, %s",
+		   (unsigned long long)config_memory_bytes(&kvd->config), stubs,
+		   (unsigned long long)keyspace_count(kvd->keyspace),
+		   spills ? "and come from there when somebody asks for them"
+			  : "until their keys are evicted or somebody asks for them");
+}
+
 int service_recover(struct kvd *kvd, struct store *store, bool had_lives, uint64_t noted_seq,
 		    bool heeds_stop, char *why, size_t why_bytes)
 {
@@ -232,7 +249,8 @@ int service_recover(struct kvd *kvd, struct store *store, bool had_lives, uint64
 	recover_writers(kvd, store);
 	struct store_facts facts;
 	store_facts(store, &facts);
-	if (kvd->config.when_full == CONFIG_WHEN_FULL_SPILL) {
+	if (kvd->config.when_full != CONFIG_WHEN_FULL_REJECT) {
+		// Where keys go they do as soon as kvd serves, and can log it.
 		keyspace_recover_spill(kvd->keyspace, facts.oldest_block);
 	}
 	int code = recover_load(&recovery, store, why, why_bytes);
@@ -258,5 +276,6 @@ int service_recover(struct kvd *kvd, struct store *store, bool had_lives, uint64
 		       (unsigned long long)keyspace_count(kvd->keyspace), kvd->config.dir,
 		       (unsigned long long)took_ms);
 	}
+	say_stubs(kvd);
 	return 0;
 }

@@ -4,6 +4,7 @@
 // others. G: a setting that does not fit is an error with its remedy, before anything is started.
 #include "daemon/config.h"
 
+#include <limits.h>
 #include <unistd.h>
 
 #include "daemon/config_text.h"
@@ -167,6 +168,49 @@ static void test_defaults(void)
 		}
 	}
 	ok(true, "any small memory has 32 segments, and no more than needed");
+}
+
+// What is done when memory is full follows from what is asked for, under either name, and from
+// whether there is a store.
+static void test_when_full(void)
+{
+	static const struct {
+		const char *persist, *when_full, *policy; // "" = not given
+		unsigned is;				  // REFUSED = it is refused
+	} cases[] = {
+		{ "lazy", "", "", CONFIG_WHEN_FULL_SPILL },
+		{ "memory", "", "", CONFIG_WHEN_FULL_REJECT },
+		{ "group", "reject", "", CONFIG_WHEN_FULL_REJECT },
+		{ "group", "reject", "noeviction", CONFIG_WHEN_FULL_REJECT },
+		{ "sync", "", "noeviction", CONFIG_WHEN_FULL_SPILL },
+		{ "memory", "", "noeviction", CONFIG_WHEN_FULL_REJECT },
+		{ "memory", "spill", "", UINT_MAX },
+		{ "lazy", "spill", "", CONFIG_WHEN_FULL_SPILL },
+		{ "lazy", "", "allkeys-lru", CONFIG_WHEN_FULL_EVICT },
+		{ "memory", "", "volatile-ttl", CONFIG_WHEN_FULL_EVICT },
+		{ "memory", "evict", "", CONFIG_WHEN_FULL_EVICT },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct config config;
+		const char *words[8] = { "kvd", "--persist", cases[i].persist };
+		size_t count = 3;
+		if (*cases[i].when_full) {
+			words[count++] = "--when-full";
+			words[count++] = cases[i].when_full;
+		}
+		if (*cases[i].policy) {
+			words[count++] = "--maxmemory-policy";
+			words[count++] = cases[i].policy;
+		}
+		bool runs = parse(&config, words) == CONFIG_RUN;
+		unsigned is = runs ? config.when_full : UINT_MAX;
+		bool evicts = is == CONFIG_WHEN_FULL_EVICT;
+		ok(is == cases[i].is &&
+			   (!runs || evicts == (config.maxmemory_policy != CONFIG_POLICY_NONE)),
+		   "--persist %s, when-full '%s', maxmemory-policy '%s': %u", cases[i].persist,
+		   cases[i].when_full, cases[i].policy, is);
+		config_fini(&config);
+	}
 }
 
 static void test_command_line(void)
@@ -372,6 +416,7 @@ int main(void)
 	test_units();
 	test_printing();
 	test_defaults();
+	test_when_full();
 	test_command_line();
 	test_flag();
 	test_without();

@@ -111,10 +111,13 @@ static void test_least(void)
 	unsigned random = 9;
 	memset(versions, 0, sizeof(versions));
 	fixture_open_sized(&f, false, 22, LARGE_BYTES, false);
-	uint64_t empty_bytes = keyspace_memory_least(f.keyspace);
+	uint64_t empty_bytes = keyspace_memory_least(f.keyspace, false);
 	use(&f, LARGE_BYTES / 4 * 3, &random);
-	uint64_t least_bytes = keyspace_memory_least(f.keyspace);
+	uint64_t least_bytes = keyspace_memory_least(f.keyspace, false);
 	uint64_t live_bytes = f.keyspace->live_bytes;
+	uint64_t keys_bytes = keyspace_memory_least(f.keyspace, true);
+	ok(keys_bytes < least_bytes && keys_bytes > empty_bytes,
+	   "where values go it is less, and not nothing: %llu", (unsigned long long)keys_bytes);
 	ok(least_bytes > empty_bytes + live_bytes - (2 * FIXTURE_SEGMENT_BYTES) &&
 		   least_bytes < empty_bytes + live_bytes / 8 * 9 + (4u * FIXTURE_SEGMENT_BYTES),
 	   "least is what lives, packed: %llu, alive %llu, of nothing %llu",

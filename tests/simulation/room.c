@@ -15,7 +15,7 @@ static void move_bound(struct keyspace *keyspace)
 {
 	uint64_t most = (uint64_t)sim.plan.memory_mib << 20;
 	uint64_t bytes = BOUND_LEAST_BYTES + sim_below(most - BOUND_LEAST_BYTES + 1);
-	if (bytes < keyspace_memory_least(keyspace)) {
+	if (bytes < keyspace_memory_least(keyspace, false)) {
 		return; // as CONFIG SET refuses it
 	}
 	sim_note("the bound is to be %llu", (unsigned long long)bytes);

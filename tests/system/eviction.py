@@ -37,13 +37,14 @@ def there(c, prefix, count):
     return len(left(c, prefix, count))
 
 
-def test_names(tap, c):
+def test_names(tap, c, has_store):
     def policy():
         return [c.command('CONFIG', 'GET', name)[1]
                 for name in ('maxmemory-policy', 'when-full')] + \
             [info(c, 'memory')[b'maxmemory_policy']]
 
-    tap.equal(policy(), [b'noeviction', b'reject', b'noeviction'], 'by default nothing is evicted')
+    first = [b'noeviction', has_store and b'spill' or b'reject', b'noeviction']
+    tap.equal(policy(), first, f'by default nothing is evicted, {first[1].decode()}')
     for name in ('allkeys-lru', 'allkeys-lfu', 'allkeys-random', 'volatile-lru', 'volatile-lfu',
                  'volatile-random', 'volatile-ttl'):
         c.command('CONFIG', 'SET', 'maxmemory-policy', name)
@@ -53,10 +54,17 @@ def test_names(tap, c):
     c.command('CONFIG', 'SET', 'when-full', 'evict')
     tap.equal(policy(), [b'allkeys-lru', b'evict', b'allkeys-lru'], 'evict is a policy, too')
     c.command('CONFIG', 'SET', 'maxmemory-policy', 'noeviction')
-    tap.equal(policy()[:2], [b'noeviction', b'reject'], 'noeviction is reject')
+    tap.equal(policy(), first, 'noeviction takes it back, too')
     said = str(c.command('CONFIG', 'SET', 'maxmemory-policy', 'allkeys-mru'))
     tap.ok('must be one of the following' in said, f'another name is refused: {said}')
-    tap.equal(policy()[:2], [b'noeviction', b'reject'], 'and changes nothing')
+    tap.equal(policy(), first, 'and changes nothing')
+    c.command('CONFIG', 'SET', 'when-full', 'reject')
+    c.command('CONFIG', 'SET', 'maxmemory-policy', 'noeviction')
+    tap.equal(policy()[:2], [b'noeviction', b'reject'], 'nor does noeviction where none goes')
+    said = c.command('CONFIG', 'SET', 'when-full', 'spill')
+    tap.ok(said == 'OK' if has_store else 'spill needs a store' in str(said),
+           f'spill needs a store: {said}')
+    tap.equal(policy(), first, 'that is told')
 
 
 def test_policy(tap, policy):
@@ -152,8 +160,11 @@ def test_restarts(tap, policy):
 
 def main():
     tap = Tap()
-    with Kvd('--memory', MEMORY) as kvd:
-        test_names(tap, kvd.connect())
+    for policy in ('memory', 'lazy'):
+        with Kvd('--memory', MEMORY, '--persist', policy) as kvd:
+            test_names(tap, kvd.connect(), policy != 'memory')
+    with Kvd('--memory', MEMORY, '--maxmemory-policy', 'noeviction') as kvd, kvd.connect() as c:
+        tap.equal(c.command('CONFIG', 'GET', 'when-full')[1], b'spill', 'noeviction at the start')
     for policy in ('allkeys-lru', 'allkeys-lfu', 'allkeys-random', 'volatile-lru', 'volatile-lfu',
                    'volatile-random', 'volatile-ttl'):
         test_policy(tap, policy)

@@ -107,7 +107,7 @@ def test_resize(tap):
 
 def restart(tap, bound):
     """With a bound below `memory`."""
-    with Kvd('--memory', MEMORY, '--maxmemory', bound) as kvd:
+    with Kvd('--memory', MEMORY, '--maxmemory', bound, '--when-full', 'reject') as kvd:
         with kvd.connect() as c:
             filled = fill(c, 0, 40000)
             tap.ok(filled * len(VALUE) < bound, f'at the start: {filled} values')

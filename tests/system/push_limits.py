@@ -25,7 +25,7 @@ def info(c, name):
 def order(tap, policy):
     """A client's own pushes come behind its own reply, also while that waits for its commit."""
     with Kvd('--persist', policy, '--notify-keyspace-events', 'AKE', '--memory', '16MiB',
-             '--write-wait', '0') as kvd, kvd.connect() as c:
+             '--when-full', 'reject', '--write-wait', '0') as kvd, kvd.connect() as c:
         c.command('HELLO', '3')
         c.command('SUBSCRIBE', 'news', '__keyevent@0__:set')
         c.reply()

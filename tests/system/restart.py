@@ -13,7 +13,9 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kvdtest import Kvd, KvdFailed, ReplyError, Tap, seed  # noqa: E402
 
-SMALL = ('--memory', '32MiB', '--segment', '256KiB', '--persist', 'lazy', '--lazy-interval', '50ms')
+# With all of it in memory: values that are spilled have spill.py.
+SMALL = ('--memory', '32MiB', '--segment', '256KiB', '--persist', 'lazy', '--lazy-interval', '50ms',
+         '--when-full', 'reject')
 
 
 def fill_to_oom(connection):
