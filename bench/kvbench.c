@@ -12,6 +12,7 @@ static const struct {
 	const char *help;
 } benchmarks[] = {
 	{ "get_vs_lmdb", get_vs_lmdb_main, "a hit through the mapping beside LMDB's" },
+	{ "pages", pages_main, "a hit by the pages of the region: small, joined, of the pool" },
 	{ "set_group", set_group_main, "durable SETs a second, and the size of the store" },
 	{ "set_vs_peers", set_vs_peers_main, "writes beside redis-server and memcached" },
 	{ "publish", publish_main, "a message to many subscribers, beside redis-server" },

@@ -15,4 +15,5 @@ int churn_main(int argc, char **argv);
 int grow_main(int argc, char **argv);
 int idle_cpu_main(int argc, char **argv);
 int restart_main(int argc, char **argv);
+int pages_main(int argc, char **argv);
 int hitratio_main(int argc, char **argv);

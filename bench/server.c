@@ -107,6 +107,13 @@ struct harness *bench_server_start_cache(uint64_t memory_bytes, unsigned segment
 			    (const char *const[3]){ "--when-full=evict", segment });
 }
 
+struct harness *bench_server_start_pages(uint64_t memory_bytes, const char *huge_pages)
+{
+	char option[48];
+	(void)snprintf(option, sizeof(option), "--huge-pages=%s", huge_pages);
+	return server_start("memory", memory_bytes, (const char *const[3]){ option });
+}
+
 uint64_t bench_memory_for(uint64_t keys)
 {
 	uint64_t bytes = keys * 160 + (UINT64_C(64) << 20);

@@ -23,6 +23,9 @@ struct harness *bench_server_start_supervised(const char *policy, uint64_t memor
 /// One under the memory policy that evicts, its memory in about so many segments or more.
 struct harness *bench_server_start_cache(uint64_t memory_bytes, unsigned segments);
 
+/// One under the memory policy whose region has pages of that kind: a choice of --huge-pages.
+struct harness *bench_server_start_pages(uint64_t memory_bytes, const char *huge_pages);
+
 /// Kills it and removes its folder; also done when the program exits. NULL is fine.
 void bench_server_free(struct harness *server);
 
