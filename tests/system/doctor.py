@@ -197,8 +197,8 @@ def something_else(tap, kvd):
 
 def main():
     tap = Tap()
-    with Kvd('--memory', MEMORY, '--value-max', '1MiB', '--socket-mode', '666',
-             '--lazy-interval', '20ms', '--write-wait', '50ms') as kvd:
+    with Kvd('--memory', MEMORY, '--value-max', '1MiB', '--when-full', 'reject',
+             '--socket-mode', '666', '--lazy-interval', '20ms', '--write-wait', '50ms') as kvd:
         serving(tap, kvd)
         terminal(tap, kvd)
         findings(tap, kvd)
