@@ -8,6 +8,7 @@ Nothing in the source or the build folder is changed. KVD_MUTANTS=all takes all 
 only those that are quick; KVD_MUTANTS=NAME,NAME some; KVD_MUTANTS_PART=I/N every Nth."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import selectors
@@ -23,6 +24,7 @@ import mutants
 SOURCE = os.environ['KVD_SOURCE']
 BUILD = os.environ['KVD_BUILD']
 WANTED = os.environ.get('KVD_MUTANTS', 'quick')
+MEMORY_DIR = os.environ.get('KVD_TEST_MEMORY_DIR')  # where tests have what they sync often
 TIME_LIMIT_S = float(os.environ.get('KVD_TEST_TIMEOUT_S', '120' if WANTED == 'quick' else '900'))
 
 
@@ -123,13 +125,15 @@ def first_failure(run, deadline):
             return None
 
 
-def notices(program, arguments, environment, folder):
+def notices(program, arguments, environment, folder, memory):
     """How the test failed, as it should; None if it passed. One failure is enough: what the test
-    would do after it is not waited for."""
+    would do after it is not waited for, so that it leaves its folders in ours."""
     temporary = os.path.join(folder, 'tmp')
     os.makedirs(temporary, exist_ok=True)
     env = dict(os.environ, TMPDIR=temporary)
     env.pop('KVD_TEST_SEED', None)  # with another seed it may take a test longer to notice
+    if memory is not None:
+        env['KVD_TEST_MEMORY_DIR'] = memory
     env.update(environment)
     deadline = time.monotonic() + TIME_LIMIT_S
     with subprocess.Popen([program, *arguments], cwd=BUILD, env=env, stdout=subprocess.PIPE,
@@ -150,7 +154,11 @@ def notices(program, arguments, environment, folder):
 
 def check(mutant, objects):
     """Says which test noticed the mutant, or None."""
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        memory = None
+        if MEMORY_DIR is not None:
+            memory = stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY_DIR))
         mutate(mutant, folder)
         sources = mutant.sources or [mutant.path]
         compiled = {}
@@ -162,7 +170,7 @@ def check(mutant, objects):
         for test in mutant.tests:
             program, *arguments = test.split()
             built = link(program, compiled, folder)
-            why = notices(built, arguments, mutant.environment, folder)
+            why = notices(built, arguments, mutant.environment, folder, memory)
             if why is not None:
                 return f'{program}: {why}'
     return None
