@@ -10,26 +10,33 @@
 #define OTHER_BYTES 300001u
 #define SMALL_BYTES 1000u
 #define MANY 200u
+#define MODEL_WORDS 400000u
 
 static unsigned char *value;
 static unsigned char *second;
 static unsigned char *others;
-static unsigned char *model;
+static uint64_t *model;
 static size_t model_bytes;
 
-/// The obvious: the next source into the result.
+/// The obvious, by words: the next source into the result.
 static void model_add(const char *op, const char *key, bool first)
 {
+	static uint64_t from[MODEL_WORDS];
 	struct keyspace_value got = { 0 };
 	(void)keyspace_get(slices.kvd.keyspace, key, strlen(key), &got);
-	const unsigned char *from = got.value;
-	for (size_t i = 0; i < model_bytes || i < got.value_bytes; i++) {
-		unsigned byte = i < got.value_bytes ? from[i] : 0;
-		unsigned old = i < model_bytes ? model[i] : 0;
-		unsigned both = *op == 'A' ? old & byte : *op == 'O' ? old | byte : old ^ byte;
-		model[i] = (unsigned char)(*op == 'N' ? ~byte : first ? byte : both);
+	size_t bytes = got.value_bytes > model_bytes ? got.value_bytes : model_bytes;
+	memset(from, 0, bytes + sizeof(*from));
+	memset((char *)model + model_bytes, 0, bytes + sizeof(*model) - model_bytes);
+	if (got.value_bytes > 0) {
+		memcpy(from, got.value, got.value_bytes);
 	}
-	model_bytes = got.value_bytes > model_bytes ? got.value_bytes : model_bytes;
+	for (size_t i = 0; i < bytes / sizeof(*model) + 1; i++) {
+		uint64_t both = *op == 'A'   ? model[i] & from[i]
+				: *op == 'O' ? model[i] | from[i]
+					     : model[i] ^ from[i];
+		model[i] = *op == 'N' ? ~from[i] : first ? from[i] : both;
+	}
+	model_bytes = bytes;
 }
 
 /// "BITOP op dest source source …" of what the keys are now.
@@ -278,7 +285,7 @@ int main(void)
 	value = malloc(LARGE_BYTES);
 	second = malloc(LARGE_BYTES);
 	others = malloc(3000000);
-	model = malloc(3000000);
+	model = malloc(MODEL_WORDS * sizeof(*model));
 	for (size_t i = 0; i < 3000000; i++) {
 		others[i] = (unsigned char)(i * 13 + (i >> 11));
 		value[i % LARGE_BYTES] = (unsigned char)(i * 7 + (i >> 9));
