@@ -13,7 +13,7 @@
 #include "tests/daemon/renew_shims.h"
 
 #define KEYS 1500u
-#define LARGE_KEYS 80u // of them: together more than one transaction takes
+#define LARGE_KEYS 45u // of them: together more than one transaction takes
 #define LARGE_BYTES 220000u
 
 // ---- a life, and what its keys are --------------------------------------------------------------
