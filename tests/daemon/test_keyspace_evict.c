@@ -7,7 +7,7 @@
 
 #define KEYS 300000u // ten times what the memory holds
 #define VALUE_BYTES 200u
-#define GETS 400000u
+#define GETS_USUAL 400000u
 
 static const struct keyspace_eviction allkeys = { .on = true };
 
@@ -24,16 +24,22 @@ static void hear(void *context, enum keyspace_end why, const void *key, size_t k
 		why == KEYSPACE_END_EVICTED && key_bytes > 4 && memcmp(key, "keep", 4) == 0;
 }
 
-static size_t name_of(char *name, size_t bytes, const char *prefix, unsigned key)
+// Millions of times: snprintf() would be half of it all.
+static size_t name_of(char name[32], const char *prefix, unsigned key)
 {
-	return (size_t)snprintf(name, bytes, "%s%08u", prefix, key);
+	size_t bytes = strlen(prefix);
+	memcpy(name, prefix, bytes);
+	for (unsigned i = 0; i < 8; i++) {
+		name[bytes++] = "0123456789abcdef"[key >> (28 - 4 * i) & 15];
+	}
+	return bytes;
 }
 
 static int set_named(struct fixture *f, const char *prefix, unsigned key, uint64_t expiry_ms)
 {
 	char name[32];
 	char value[VALUE_BYTES];
-	size_t bytes = name_of(name, sizeof(name), prefix, key);
+	size_t bytes = name_of(name, prefix, key);
 	memset(value, (int)(key & 127), sizeof(value));
 	return keyspace_set(f->keyspace, name, bytes, value, sizeof(value), expiry_ms, NULL);
 }
@@ -41,7 +47,7 @@ static int set_named(struct fixture *f, const char *prefix, unsigned key, uint64
 static bool has_named(struct fixture *f, const char *prefix, unsigned key)
 {
 	char name[32];
-	size_t bytes = name_of(name, sizeof(name), prefix, key);
+	size_t bytes = name_of(name, prefix, key);
 	struct keyspace_value value;
 	return keyspace_get(f->keyspace, name, bytes, &value) == KEYSPACE_OK &&
 	       value.value_bytes == VALUE_BYTES &&
@@ -52,7 +58,7 @@ static bool has_named(struct fixture *f, const char *prefix, unsigned key)
 static bool get_or_set(struct fixture *f, unsigned key, unsigned *refused)
 {
 	char name[32];
-	size_t bytes = name_of(name, sizeof(name), "key:", key);
+	size_t bytes = name_of(name, "key:", key);
 	if (has_named(f, "key:", key)) {
 		keyspace_warm_key(f->keyspace, name, bytes);
 		return true;
@@ -88,7 +94,7 @@ static void replay(enum model_trace kind, unsigned keys, unsigned points, bool p
 	struct fixture f;
 	struct told told = { 0 };
 	struct model_source source;
-	unsigned hits = 0, refused = 0;
+	unsigned hits = 0, refused = 0, gets = tap_rounds(GETS_USUAL, GETS_USUAL / 4);
 	fixture_open(&f, persisted, seed);
 	ok(keyspace_set_eviction(f.keyspace, &allkeys), "evict");
 	keyspace_listen(f.keyspace, hear, &told);
@@ -101,7 +107,7 @@ static void replay(enum model_trace kind, unsigned keys, unsigned points, bool p
 	model_s3_open(&s3, keys, holds);
 	model_lru_open(&lru, keys, holds);
 	model_source_open(&source, kind, keys, holds, seed);
-	for (unsigned i = 0; i < GETS; i++) {
+	for (unsigned i = 0; i < gets; i++) {
 		unsigned key = model_source_next(&source);
 		hits += get_or_set(&f, key, &refused);
 		model_s3_get(&s3, key);
@@ -111,12 +117,14 @@ static void replay(enum model_trace kind, unsigned keys, unsigned points, bool p
 		}
 	}
 	ok_u64(refused, 0, "G: no write is refused (%s)", model_trace_name(kind));
-	ok(hits + GETS / 100 * points >= s3.hits, "%s: %u hits of %u, S3-FIFO %u",
-	   model_trace_name(kind), hits, GETS, s3.hits);
-	ok(hits > lru.hits, "more than LRU's %u", lru.hits);
+	// In a slow run there are as few as show that nothing is touched that should not be.
+	bool judged = gets == GETS_USUAL;
+	ok(!judged || hits + gets / 100 * points >= s3.hits, "%s: %u hits of %u, S3-FIFO %u",
+	   model_trace_name(kind), hits, gets, s3.hits);
+	ok(!judged || hits > lru.hits, "more than LRU's %u", lru.hits);
 	ok(evicted_of(&f) > 0 && told.evicted == evicted_of(&f), "each eviction is told, %" PRIu64,
 	   told.evicted);
-	ok(!persisted || keyspace_last_seq(f.keyspace) == GETS - hits + evicted_of(&f),
+	ok(!persisted || keyspace_last_seq(f.keyspace) == gets - hits + evicted_of(&f),
 	   "each is in the log, if somebody follows it");
 	check_counts(&f);
 	model_source_close(&source);
@@ -195,7 +203,7 @@ static void test_batch(bool persisted)
 		keyspace_batch_begin(f.keyspace);
 		for (unsigned j = 0; j < 3; j++) {
 			char name[32];
-			size_t bytes = name_of(name, sizeof(name), "batch:", j);
+			size_t bytes = name_of(name, "batch:", j);
 			(void)keyspace_set(f.keyspace, name, bytes, value, sizeof(value), 0,
 					   &seq[j]);
 		}
