@@ -18,6 +18,7 @@
 #define MOVER_CHUNK_BYTES (128u << 10)	      // copied between two looks at the clock
 #define MOVER_PATIENCE_NS UINT64_C(100000000) // nobody asked for so long: nobody waits
 #define MOVER_AGAIN_NS UINT64_C(1000000)      // a reader or a commit is in the way
+#define MOVER_NONE_NS UINT64_C(10000000)      // so long nothing is looked for in vain again
 
 // Nothing is being copied any more.
 static void copy_over(struct keyspace *keyspace)
@@ -34,8 +35,6 @@ static void mover_stop(struct keyspace *keyspace)
 {
 	copy_over(keyspace);
 	kvs_large_want_over(&keyspace->large);
-	keyspace->mover.searching = false;
-	keyspace->mover.found_none = false;
 }
 
 // Bytes that large values may still take without harm to what writes need.
@@ -52,8 +51,6 @@ static void search_begin(struct keyspace *keyspace, uint64_t bytes)
 	uint64_t most = free_bytes(keyspace);
 	mover->search.run_bytes_max = most > bytes ? most : bytes;
 	kvs_large_want(&keyspace->large, bytes, &mover->search);
-	mover->searching = true;
-	mover->found_none = false;
 }
 
 uint64_t mover_bytes(const struct keyspace *keyspace)
@@ -62,25 +59,39 @@ uint64_t mover_bytes(const struct keyspace *keyspace)
 	return mover->from != 0 ? kvs_large_bytes(keyspace->region, mover->value_bytes) : 0;
 }
 
+// Was no stretch found for as much or less, and is that so still, as far as is known? Each run that
+// comes or goes may change it, but not each is worth a search.
+static bool is_hopeless(const struct keyspace *keyspace, uint64_t bytes, uint64_t now_ns)
+{
+	const struct mover *mover = &keyspace->mover;
+	return mover->none_bytes != 0 && bytes >= mover->none_bytes &&
+	       (mover->none_changes == keyspace->large.changes ||
+		now_ns < mover->none_ns + MOVER_NONE_NS);
+}
+
 int mover_asks(struct keyspace *keyspace, size_t value_bytes)
 {
 	struct kvs_large *large = &keyspace->large;
 	struct mover *mover = &keyspace->mover;
 	uint64_t bytes = kvs_large_bytes(keyspace->region, value_bytes);
+	uint64_t now_ns = keyspace->seam->monotonic_ns();
 	if (kvs_large_has_place(large, value_bytes)) {
 		return KEYSPACE_FULL; // it is the machine that has no memory
 	}
-	mover->asked_ns = keyspace->seam->monotonic_ns();
+	if (is_hopeless(keyspace, bytes, now_ns)) {
+		bool comes = mover->none_held || large->leaving_bytes > 0 ||
+			     mover->none_changes != large->changes;
+		return comes ? KEYSPACE_WAIT : KEYSPACE_FULL;
+	}
 	if (bytes > large->wanted_bytes) {
 		copy_over(keyspace);
 		search_begin(keyspace, bytes);
 	}
-	bool comes = mover->searched_held || large->leaving_bytes > 0;
-	if (!mover->found_none || mover->searched_changes != large->changes || comes) {
-		return KEYSPACE_WAIT;
+	// Who wants less comes when this one has his place, or asks no more.
+	if (bytes == large->wanted_bytes) {
+		mover->asked_ns = now_ns;
 	}
-	mover_stop(keyspace);
-	return KEYSPACE_FULL;
+	return KEYSPACE_WAIT;
 }
 
 int mover_reserve(struct keyspace *keyspace, size_t value_bytes, uint64_t *offset)
@@ -250,28 +261,23 @@ static enum move_result clear_step(struct keyspace *keyspace)
 	return result;
 }
 
-// A part of the search. False if there is nothing to be found before something changes.
-static bool search_step(struct keyspace *keyspace)
+// A part of the search.
+static void search_step(struct keyspace *keyspace)
 {
 	struct mover *mover = &keyspace->mover;
 	struct kvs_large *large = &keyspace->large;
-	if (!mover->searching && mover->searched_changes == large->changes) {
-		return false;
-	}
-	if (!mover->searching) {
-		search_begin(keyspace, large->wanted_bytes);
-	}
 	if (!kvs_large_search(large, &mover->search)) {
-		return true;
+		return;
 	}
-	mover->searching = false;
-	mover->searched_changes = large->changes;
-	mover->searched_held = mover->search.held;
-	mover->found_none = mover->search.cost == UINT64_MAX;
-	if (!mover->found_none) {
+	if (mover->search.cost != UINT64_MAX) {
 		kvs_large_keep_clear(large, mover->search.from);
+		return;
 	}
-	return !mover->found_none;
+	mover->none_bytes = large->wanted_bytes;
+	mover->none_held = mover->search.held;
+	mover->none_changes = large->changes;
+	mover->none_ns = keyspace->seam->monotonic_ns();
+	kvs_large_want_over(large); // who wants less may find some
 }
 
 // One step of whatever is to be done. False if something has to come first.
@@ -283,7 +289,8 @@ static bool mover_step(struct keyspace *keyspace)
 	if (mover->from != 0) {
 		result = copy_step(keyspace);
 	} else if (large->clear_from == large->clear_to) {
-		return search_step(keyspace);
+		search_step(keyspace);
+		return large->wanted_bytes != 0;
 	} else {
 		result = clear_step(keyspace);
 	}

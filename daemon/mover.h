@@ -16,13 +16,13 @@ struct keyspace;
 
 struct mover {
 	struct kvs_large_search search;
-	bool searching;
-	bool found_none; // the last search ended so
-	bool searched_held;
-	uint64_t searched_changes; // large.changes at its end
-	uint64_t asked_ns;	   // when somebody asked last
-	uint64_t from;		   // the run that is being copied, which is held; 0 = none
-	uint64_t to;		   // and where to; held as well
+	uint64_t none_bytes;   // the last search that found nothing was for so many; 0 = none was
+	uint64_t none_changes; // large.changes then
+	uint64_t none_ns;      // and when that was
+	bool none_held;	       // because of something that is only held for a while
+	uint64_t asked_ns;     // when somebody asked last for what is wanted
+	uint64_t from;	       // the run that is being copied, which is held; 0 = none
+	uint64_t to;	       // and where to; held as well
 	uint64_t value_bytes;
 	uint64_t done;	    // of them, so many are there
 	uint64_t populated; // of the run there

@@ -127,10 +127,10 @@ static struct kvs_large_run *large_place(struct kvs_large *large, uint64_t bytes
 	return before;
 }
 
-// Somebody has, or will have, this place: if it was kept clear, it was for him.
-static void large_use(struct kvs_large *large, uint64_t offset, uint64_t bytes)
+// Somebody has, or will have, so much in one place: if it was wanted, it was by him.
+static void large_use(struct kvs_large *large, uint64_t bytes)
 {
-	if (offset < large->clear_to && offset + bytes > large->clear_from) {
+	if (bytes >= large->wanted_bytes) {
 		kvs_large_want_over(large);
 	}
 }
@@ -141,7 +141,7 @@ bool kvs_large_has_place(struct kvs_large *large, uint64_t value_bytes)
 	uint64_t bytes = kvs_large_bytes(large->region, value_bytes);
 	bool has = large_place(large, bytes, &offset) != NULL;
 	if (has) {
-		large_use(large, offset, bytes);
+		large_use(large, bytes);
 	}
 	return has;
 }
@@ -210,7 +210,7 @@ int kvs_large_reserve(struct kvs_large *large, uint64_t value_bytes, uint64_t *o
 	}
 	int result = large_take_at(large, before, *offset, bytes);
 	if (result == 0) {
-		large_use(large, *offset, bytes);
+		large_use(large, bytes);
 	}
 	return result;
 }

@@ -71,14 +71,14 @@ static inline uint64_t kvs_large_bytes(const struct kvs_region *region, uint64_t
 int kvs_large_take(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset);
 
 /// The same without pages: the caller populates all of it before it is named by a record. What is
-/// kept clear is the last place that is taken, by who takes as much as is wanted: then nothing is
-/// any more.
+/// kept clear is the last place that is taken, by who takes as much as is wanted: with that nothing
+/// is wanted any more, wherever his place is.
 int kvs_large_reserve(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset);
 
 /// The same for a value that is moved: as low as possible, and never where it is kept clear.
 int kvs_large_reserve_low(struct kvs_large *large, uint64_t value_bytes, uint64_t *offset);
 
-/// Would kvs_large_reserve() find a place? If it is what is kept clear, that is over.
+/// Would kvs_large_reserve() find a place? Then it is as if it had been taken, for what is wanted.
 bool kvs_large_has_place(struct kvs_large *large, uint64_t value_bytes);
 
 /// Registers a run that is there already, behind all registered so far: `bytes` are whole pages,

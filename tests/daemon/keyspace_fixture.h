@@ -11,6 +11,9 @@
 
 #define FIXTURE_MEMORY_BYTES (8u << 20)
 #define FIXTURE_SEGMENT_BYTES (64u << 10)
+#ifndef FIXTURE_VALUE_BYTES_MAX
+#define FIXTURE_VALUE_BYTES_MAX (1u << 20)
+#endif
 
 struct fixture {
 	struct kvs_region region;
@@ -75,7 +78,7 @@ static inline void fixture_begin(struct fixture *f, bool persisted, uint64_t see
 					     .block_on_stuck = block_on_stuck,
 					     .revoke_ms = 5000,
 					     .revoke_min_ms = 50,
-					     .value_bytes_max = 1u << 20 };
+					     .value_bytes_max = FIXTURE_VALUE_BYTES_MAX };
 	f->keyspace = keyspace_create(&keyspace);
 	ok(f->keyspace != NULL, "keyspace");
 	f->persisted = persisted;

@@ -411,6 +411,42 @@ static void test_given_up(void)
 	end("given up");
 }
 
+// Who wanted more, and asks no more, is no obstacle for who wants less.
+static void test_less(void)
+{
+	scattered(false, false);
+	ok_int(try_set(900, LARGE_BYTES), KEYSPACE_WAIT, "one waits");
+	turns(3);
+	ok_int(set(903, LARGE_BYTES - 100000), KEYSPACE_OK, "G: another finds place instead");
+	end("less");
+}
+
+// Nothing can be moved: what is there is only held.
+static void test_refused(void)
+{
+	static uint64_t pins[KEYS];
+	unsigned pinned = 0;
+	scattered(false, false);
+	for (unsigned i = 0; i < KEYS; i++) {
+		if (stays[i] > 0 && keyspace_pin(f.keyspace, at_of(i), &pins[pinned])) {
+			pinned++;
+			drop(i);
+		}
+	}
+	for (unsigned i = 0; i < 100; i++) {
+		if (try_set(900, LARGE_BYTES) != KEYSPACE_WAIT) {
+			ok(false, "try %u was not told to wait", i);
+		}
+		turns(1);
+	}
+	ok(moved() == 0, "G: replies of values that are gone are waited for");
+	while (pinned > 0) {
+		keyspace_unpin(f.keyspace, pins[--pinned]);
+	}
+	ok_int(set(900, LARGE_BYTES), KEYSPACE_OK, "G: then there is place");
+	end("held");
+}
+
 int main(void)
 {
 	for (int persisted = 0; persisted < 2; persisted++) {
@@ -423,5 +459,7 @@ int main(void)
 	test_views();
 	test_undurable();
 	test_given_up();
+	test_less();
+	test_refused();
 	return tap_done();
 }
