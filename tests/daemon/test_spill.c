@@ -7,20 +7,30 @@
 #include "daemon/storage/store_read.h"
 #include "tests/daemon/persist_fixture.h"
 
-#define MEMORY_BYTES (8u << 20)
-#define KEYS 40000u
-#define VALUE_BYTES 2000u // 80 MB
-#define MANY_KEYS 300000u // of few bytes: more than their stubs have room
-#define TRIES 400u	  // of a write that waits for memory
-#define TURN_KEYS 32u	  // written between two commits
+#define MEMORY_BYTES (UINT32_C(8) << 20 >> shift)
+#define SEGMENT_BYTES (UINT32_C(256) << 10 >> shift)
+#define KEYS (40000u >> shift)
+#define VALUE_BYTES 2000u	   // 80 MB
+#define SOME_KEYS (1500u >> shift) // less than half of the memory
+#define MANY_KEYS_MAX 300000u
+#define MANY_KEYS (MANY_KEYS_MAX >> shift) // of few bytes: more than their stubs have room
+#define TRIES 400u			   // of a write that waits for memory
+#define TURN_KEYS (32u >> shift)	   // written between two commits
 
 static struct life life;
-static uint64_t stamps[MANY_KEYS];
-static uint32_t sizes[MANY_KEYS]; // 0 = never written
+static uint64_t stamps[MANY_KEYS_MAX];
+static uint32_t sizes[MANY_KEYS_MAX]; // 0 = never written
+static unsigned shift; // in a slow run everything is smaller: as many segments of fewer values
 
 static size_t make_key(char key[32], unsigned number)
 {
-	return (size_t)snprintf(key, 32, "%s%u", number % 1000 == 7 ? "keep:" : "k", number);
+	const char *prefix = number % 1000 == 7 ? "keep:" : "k";
+	size_t bytes = strlen(prefix);
+	memcpy(key, prefix, bytes);
+	for (unsigned i = 0; i < 6; i++) { // millions of times: snprintf() would be dear
+		key[bytes++] = "0123456789abcdef"[(number >> (20 - 4 * i)) & 15];
+	}
+	return bytes;
 }
 
 static void begin(const char *dir, const char *never)
@@ -28,10 +38,10 @@ static void begin(const char *dir, const char *never)
 	const struct life_options options = {
 		.dir = dir,
 		.memory_bytes = MEMORY_BYTES,
-		.segment_bytes = 256u << 10,
+		.segment_bytes = SEGMENT_BYTES,
 		.policy = PERSIST_GROUP,
 		.ratio_percent = 150,
-		.floor_bytes = 1u << 20,
+		.floor_bytes = MEMORY_BYTES / 8,
 		.collect_moves = true,
 		.spills = true,
 	};
@@ -202,7 +212,7 @@ static void test_next_life(const char *dir)
 	ok(counted.values > MEMORY_BYTES / 10 / VALUE_BYTES, "some of them in memory");
 	ok(life.region.memory_bytes <= MEMORY_BYTES, "and no more memory than it may");
 	unsigned refused = 0;
-	for (unsigned i = 0; i < 2000; i++) {
+	for (unsigned i = 0; i < KEYS / 20; i++) {
 		refused += !put(i, VALUE_BYTES);
 		if (i % TURN_KEYS == 0) {
 			turn();
@@ -233,31 +243,33 @@ static void test_unplaced(void)
 	fixture_dir_fast(dir);
 	memset(sizes, 0, sizeof(sizes));
 	begin(dir, "");
-	for (unsigned i = 0; i < 1500; i++) { // less than half of the memory
+	for (unsigned i = 0; i < SOME_KEYS; i++) {
 		refused += !put(i, VALUE_BYTES);
 	}
 	turn();
-	unsigned placed = still_placed(1500);
-	ok(placed > 1350, "what is committed is where it says: %u", placed);
+	unsigned placed = still_placed(SOME_KEYS);
+	ok(placed > SOME_KEYS / 10 * 9, "what is committed is where it says: %u", placed);
 	// All others are moved meanwhile, by the persister's thread: as long as it takes.
-	for (unsigned i = 0; i < 60000 && placed >= 150; i++) {
+	for (unsigned i = 0; i < 60000 && placed >= SOME_KEYS / 10; i++) {
 		refused += !put(0, VALUE_BYTES);
 		if (i % 8 == 0) {
 			turn();
 		}
-		placed = i % 500 == 499 ? still_placed(1500) : placed;
+		placed = i % 500 == 499 ? still_placed(SOME_KEYS) : placed;
 	}
-	ok(placed < 150, "compaction has passed nearly all: %u are where they say", placed);
+	ok(placed < SOME_KEYS / 10, "compaction has passed nearly all: %u are where they say",
+	   placed);
 	life.persist->options.compact_floor_bytes = UINT64_C(1) << 30; // nothing more is moved
-	for (unsigned i = 1500; i < 8000; i++) {
+	for (unsigned i = SOME_KEYS; i < KEYS / 5; i++) {
 		refused += !put(i, VALUE_BYTES);
 		if (i % TURN_KEYS == 0) {
 			turn();
 		}
 	}
-	struct counted counted = count(1500);
-	ok(counted.stubs > 1000, "they were looked for: %u have left memory", counted.stubs);
-	counted = count(8000);
+	struct counted counted = count(SOME_KEYS);
+	ok(counted.stubs > SOME_KEYS / 3 * 2, "they were looked for: %u have left memory",
+	   counted.stubs);
+	counted = count(KEYS / 5);
 	say(&counted);
 	ok_u64(refused, 0, "G: no write is refused");
 	ok(counted.absent == 0 && counted.wrong == 0, "E: every key has its value");
@@ -294,6 +306,7 @@ int main(int argc, char **argv)
 		return code;
 	}
 	char dir[FIXTURE_PATH_BYTES];
+	shift = tap_slowness() > 4 ? 2 : 0;
 	fixture_dir_fast(dir);
 	test_ten_times(dir);
 	test_next_life(dir);
