@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The simulation's front: a seed each in a process of its own, as many as asked for. One that fails
-// is run again with fewer commands until no shorter run fails, and printed with the command that
-// repeats it; some are run twice, and must leave the same trace.
+// The simulation's front: a seed each in a process of its own, one on each processor. One that
+// fails is run again with fewer commands until no shorter run fails, and printed with the command
+// that repeats it; some are run twice, and must leave the same trace.
 //
 // KVD_SIM_SEEDS is how many (500), KVD_TEST_SEED the first, KVD_SIM_ONE=SEED[:COMMANDS] runs one
 // and tells all that happens in it.
@@ -21,7 +21,8 @@
 #define SEEDS_DEFAULT 500u
 #define FAILURES_MAX 10u
 #define TWICE_EVERY 25u
-#define SECONDS_MAX 60u // of processor time, for one seed
+#define SECONDS_MAX 60u	  // of processor time, for one seed
+#define PROCESSORS_MAX 8u // seeds at a time
 
 /// What a seed's process tells at its end.
 struct outcome {
@@ -63,10 +64,17 @@ static void run_here(uint64_t seed, unsigned commands, bool verbose, int out)
 	_exit(done == (ssize_t)sizeof(outcome) ? 0 : 3);
 }
 
-// Runs a seed; what it prints is thrown away if `quiet`.
-static struct outcome run_seed(uint64_t seed, unsigned commands, bool verbose, bool quiet)
+/// A seed under way.
+struct run {
+	pid_t pid;
+	int end; // of a pipe, for its outcome
+	char dir[sizeof(sim.dir)];
+};
+
+// Begins a seed; what it prints is thrown away if `quiet`.
+static struct run begin_seed(uint64_t seed, unsigned commands, bool verbose, bool quiet)
 {
-	struct outcome outcome = { 0 };
+	struct run run;
 	int ends[2];
 	const char *tmp = getenv("TMPDIR");
 	const char *memory = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
@@ -77,8 +85,10 @@ static struct outcome run_seed(uint64_t seed, unsigned commands, bool verbose, b
 		abort();
 	}
 	(void)fflush(stdout);
-	pid_t child = fork();
-	if (child == 0) {
+	memcpy(run.dir, sim.dir, sizeof(run.dir));
+	run.end = ends[0];
+	run.pid = fork();
+	if (run.pid == 0) {
 		(void)close(ends[0]);
 		if (quiet && freopen("/dev/null", "w", stdout) == NULL) {
 			_exit(3);
@@ -86,17 +96,30 @@ static struct outcome run_seed(uint64_t seed, unsigned commands, bool verbose, b
 		run_here(seed, commands, verbose, ends[1]);
 	}
 	(void)close(ends[1]);
-	if (read(ends[0], &outcome, sizeof(outcome)) != (ssize_t)sizeof(outcome)) {
+	return run;
+}
+
+// Waits for its end.
+static struct outcome end_seed(const struct run *run, uint64_t seed, bool quiet)
+{
+	struct outcome outcome = { 0 };
+	int status = 0;
+	if (read(run->end, &outcome, sizeof(outcome)) != (ssize_t)sizeof(outcome)) {
 		outcome.is_good = 0;
 	}
-	(void)close(ends[0]);
-	int status = 0;
-	(void)waitpid(child, &status, 0);
+	(void)close(run->end);
+	(void)waitpid(run->pid, &status, 0);
 	if (WIFSIGNALED(status) && !quiet) {
 		tap_diag("seed %" PRIu64 ": killed by signal %d", seed, WTERMSIG(status));
 	}
-	(void)nftw(sim.dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	(void)nftw(run->dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 	return outcome;
+}
+
+static struct outcome run_seed(uint64_t seed, unsigned commands, bool verbose, bool quiet)
+{
+	struct run run = begin_seed(seed, commands, verbose, quiet);
+	return end_seed(&run, seed, quiet);
 }
 
 // The shortest run that still fails: halves, then quarters, and so on.
@@ -161,16 +184,23 @@ int main(int argc, char **argv)
 	uint64_t first = number_from("KVD_TEST_SEED", 1);
 	uint64_t seeds = number_from("KVD_SIM_SEEDS", SEEDS_DEFAULT);
 	struct outcome sum = { 0 };
+	struct run runs[PROCESSORS_MAX];
 	uint64_t shrunk_max = number_from("KVD_SIM_SHRINK", 3);
 	uint64_t failures_max = number_from("KVD_SIM_FAILURES", FAILURES_MAX);
 	unsigned failures = 0;
 	unsigned differ = 0;
 	unsigned twice = 0;
-	uint64_t done = 0;
+	uint64_t done = 0, begun = 0;
+	long online = sysconf(_SC_NPROCESSORS_ONLN);
+	uint64_t processors = online < 1 ? 1 : (uint64_t)online;
+	processors = processors < PROCESSORS_MAX ? processors : PROCESSORS_MAX;
 	tap_diag("KVD_TEST_SEED=%" PRIu64 ", %" PRIu64 " seeds", first, seeds);
 	for (; done < seeds && failures < failures_max; done++) {
 		uint64_t seed = first + done;
-		struct outcome outcome = run_seed(seed, 0, false, false);
+		for (; begun < seeds && begun < done + processors; begun++) {
+			runs[begun % PROCESSORS_MAX] = begin_seed(first + begun, 0, false, false);
+		}
+		struct outcome outcome = end_seed(&runs[done % PROCESSORS_MAX], seed, false);
 		add(&sum, &outcome);
 		if (!outcome.is_good) {
 			failures++;
@@ -185,6 +215,10 @@ int main(int argc, char **argv)
 				tap_diag("seed %" PRIu64 " ran differently the second time", seed);
 			}
 		}
+	}
+	while (begun > done && begun > 0) { // when there were failures enough
+		begun--;
+		(void)end_seed(&runs[begun % PROCESSORS_MAX], first + begun, true);
 	}
 	ok(failures == 0, "%" PRIu64 " seeds from %" PRIu64 ": what was promised is kept", done,
 	   first);
