@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""A full cache is taken over by the next kvd, wherever within its own work the last one was killed:
-while it cleans, evicts, ends keys, gives memory back, lowers its bound, compacts its store, and
-while the table grows and shrinks (A, E, F, G).
+"""A full memory is taken over by the next kvd, wherever within its own work the last was killed:
+while it cleans, evicts, spills, puts values back, ends keys, gives memory back, lowers its bound,
+compacts its store, and while the table grows and shrinks (A, E, F, G).
 
 Writes of every kind run until kvd dies at the labelled point. What was acknowledged must be there
 in the next life unless it has ended or may be evicted, nothing may be there whose time has come,
-and what the next kvd counts must be what a fresh look at the region finds.
+and what the next kvd counts must be what a fresh look at the region finds. Where values are spilled
+nothing may be missing, and what is read meanwhile must be what was written.
 """
 import os
 import signal
@@ -19,13 +20,15 @@ from kvdtest import KvdFailed, ReplyError, Tap, seed  # noqa: E402
 
 MIB = 1 << 20
 CACHE = ('--memory', '12MiB', '--memory-max', '12MiB', '--segment', '64KiB',
-         '--lazy-interval', '10ms', '--compact-floor', '1MiB', '--when-full', 'evict',
-         '--evict-never', 'keep:', '--memory-return', '20ms', '--write-wait', '60s')
+         '--lazy-interval', '10ms', '--compact-floor', '1MiB', '--evict-never', 'keep:',
+         '--memory-return', '20ms', '--write-wait', '60s')
 STORE = ('commit_before', 'commit_after', 'durable_published', 'block_compacted')
 POINTS = ('evicted', 'cleaner_copied', 'key_ended', 'memory_given_back', 'limbo_given_back',
           'bound_lowered', 'flush_published', 'split_filled', 'split_published', 'chain_filled',
           'chain_published', 'merge_filled', 'merge_published') + STORE
-PASSES_MAX = {'evicted': 2000, 'cleaner_copied': 2000, 'split_filled': 200, 'split_published': 200,
+SPILLING = ('stub_published', 'value_promoted', 'cleaner_copied', 'flush_published') + STORE
+PASSES_MAX = {'evicted': 2000, 'stub_published': 3000, 'value_promoted': 200,
+              'cleaner_copied': 2000, 'split_filled': 200, 'split_published': 200,
               'merge_filled': 30, 'merge_published': 30, 'key_ended': 100}
 REQUESTS_MAX = 20000  # of a life: no point is further away
 FILLERS = 9000
@@ -40,10 +43,12 @@ class Model:
     """What each key was last set to, as (value, when it ends or None), and what the requests that
     were not answered may have made of it."""
 
-    def __init__(self):
+    def __init__(self, spills):
         self.sure = {}
         self.maybe = {}
         self.refused = 0
+        self.spills = spills
+        self.misread = 0
 
     def run(self, connection, commands, changes):
         """`changes`: key to (value, ends) or None."""
@@ -60,6 +65,17 @@ class Model:
             self.refused += isinstance(reply, ReplyError)
         self.maybe.clear()
 
+    def look(self, connection, commands, keys):
+        if not keys:
+            return
+        for key, reply in zip(keys, connection.pipeline(commands)):
+            if isinstance(reply, ReplyError):
+                raise reply
+            expected = self.sure[key]
+            if reply is None and (not expected or expected[1]):
+                continue  # it may have ended
+            self.misread += reply != (expected and expected[0])
+
     def wrong(self, found, read_ms):
         """None, or the first key in words that is not as it must be."""
         for key in set(found) | set(self.sure) | set(self.maybe):
@@ -70,7 +86,7 @@ class Model:
                             for change in may if change and change[0] == found[key])
                 if found[key] not in values or ended:
                     return f'{key}: {found[key][:24]} was found, {len(values)} values may be'
-            elif key.startswith(b'keep:') and None not in may and \
+            elif (self.spills or key.startswith(b'keep:')) and None not in may and \
                     not any(change[1] and change[1] <= now_ms() for change in may):
                 return f'{key} is lost'
         return None
@@ -107,6 +123,11 @@ class Writer:
         ends = now_ms() + self.rng.choice((5, 50, 100000))
         return [('SET', key, value, 'PXAT', ends)], [(key, (value, ends))]
 
+    def read(self):
+        """Some of what was written, which must be as it was."""
+        keys = self.rng.sample(sorted(self.model.sure), min(20, len(self.model.sure)))
+        return [('GET', key) for key in keys], keys
+
     def fillers(self):
         """The table grows by some thousands of small keys and shrinks again."""
         if self.rng.random() < 0.02:
@@ -130,8 +151,13 @@ class Writer:
         chances = [(self.cached, 40), (self.large, 4), (self.kept, 15), (self.ending, 15),
                    (self.fillers, 24), (self.bound, 2),
                    (self.flush, 2 if point == 'flush_published' else 0.05)]
+        if self.model.spills:
+            chances.append((self.read, 30))
         make = self.rng.choices(*zip(*chances))[0]
-        self.model.run(connection, *make())
+        if make == self.read:
+            self.model.look(connection, *make())
+        else:
+            self.model.run(connection, *make())
 
 
 def contents(connection):
@@ -179,26 +205,28 @@ def one_life(tap, rng, kvd, writer, point, name):
     writer.model.maybe.clear()
 
 
-def policy(tap, rng, name):
-    with KeptKvd(*CACHE, '--persist', name, start=False) as kvd:
-        writer = Writer(rng, Model())
-        for point in POINTS:
+def policy(tap, rng, name, full):
+    spills = full == 'spill'
+    with KeptKvd(*CACHE, '--persist', name, '--when-full', full, start=False) as kvd:
+        writer = Writer(rng, Model(spills))
+        for point in SPILLING if spills else POINTS:
             if name == 'memory' and point in STORE:
                 continue
             if kvd.process is not None:
                 kvd.kill()
-            one_life(tap, rng, kvd, writer, point, f'{name}, {point}')
+            one_life(tap, rng, kvd, writer, point, f'{name}, {full}, {point}')
         log = kvd.log()
         tap.diag(f'counted daemon-kills {log.count("took over")}')
         tap.diag(f'{writer.model.refused} writes were refused, with memory full of large values')
-        tap.ok('is not taken over' not in log, f'F: {name}: every region was taken over')
+        tap.ok('is not taken over' not in log, f'F: {name}, {full}: every region was taken over')
+        tap.equal(writer.model.misread, 0, f'A: {name}, {full}: what was read was right')
 
 
 def main():
     tap = Tap()
     rng = seed()
-    for name in ('memory', 'lazy'):
-        policy(tap, rng, name)
+    for name, full in (('memory', 'evict'), ('lazy', 'evict'), ('lazy', 'spill')):
+        policy(tap, rng, name, full)
     tap.done()
 
 
