@@ -305,20 +305,25 @@ static void update_gauges(struct keyspace *keyspace)
 	keyspace_counter_set(keyspace, KVS_COUNTER_pending_lost, keyspace->pending.lost);
 }
 
-// Readers of an earlier life that were not seen to attach anew. Where memory is wanted they are
-// given up sooner (keyspace_room.c); here only so that what they may hold does not stay for ever.
+// Readers of an earlier life that were not seen to attach anew. Where somebody waits for memory
+// they are given up sooner (keyspace_room.c); here so that what they may hold does not stay for
+// ever, nor more memory than this life is bounded by longer than it must.
 static uint64_t hold_turn(struct keyspace *keyspace, uint64_t now_ns)
 {
 	uint64_t deadline_ns = keyspace->revoke_ns * CLEANER_HOLD_TIMES;
-	deadline_ns = deadline_ns > CLEANER_HOLD_NS ? deadline_ns : CLEANER_HOLD_NS;
+	uint64_t again_ns = CLEANER_HOLD_NS / CLEANER_HOLD_TIMES;
+	if (keyspace->region->memory_bytes > keyspace->memory_bytes) {
+		again_ns = deadline_ns = keyspace->revoke_ns;
+	} else if (deadline_ns < CLEANER_HOLD_NS) {
+		deadline_ns = CLEANER_HOLD_NS;
+	}
 	const struct kvs_epoch_deadlines deadlines = {
 		.stamp = kvs_limbo_newest_stamp(&keyspace->limbo),
 		.deadline_ns = deadline_ns,
 		.hold_only = true,
 	};
 	(void)kvs_epoch_pass(keyspace->epochs, now_ns, KEYSPACE_SCAN_PAGES, &deadlines);
-	return kvs_epoch_passing(keyspace->epochs) ? now_ns
-						   : now_ns + CLEANER_HOLD_NS / CLEANER_HOLD_TIMES;
+	return kvs_epoch_passing(keyspace->epochs) ? now_ns : now_ns + again_ns;
 }
 
 // Grace periods at a gentle pace: what waits in limbo is freed although nobody is short of memory.

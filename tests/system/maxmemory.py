@@ -5,6 +5,7 @@
 # with noeviction, while reads and removals go on. And a memory that the machine does not have.
 import os
 
+from kept import KeptKvd
 from kvdtest import Kvd, Refused, Tap, wait_until
 
 OOM = Refused("OOM command not allowed when used memory > 'maxmemory'. ")
@@ -121,6 +122,25 @@ def restart(tap, bound):
                        more * len(VALUE) < bound, f'the same after {name}: {more} values')
 
 
+def test_warm(tap):
+    """A life that takes over more than its bound allows comes down by itself."""
+    options = ('--memory', '32MiB', '--segment', '256KiB', '--revoke', '300ms')
+    for full in ('spill', 'evict'):
+        with KeptKvd(*options, '--when-full', full, start=False) as kvd:
+            kvd.start()
+            with kvd.connect() as c:
+                fill(c, 0, 1800)
+                c.command('KVD.SYNC')
+            kvd.kill()
+            kvd.start(*options, '--when-full', full, '--maxmemory', '8MiB')
+            with kvd.connect() as c:
+                wait_until(lambda c=c: counter(c, 'memory_used_bytes') <= 8 << 20,
+                           'the memory to come down')
+                tap.ok('took over 1800 keys' in kvd.log(),
+                       f'G: {full}: more than the bound was taken over, and goes unasked')
+                wait_until(lambda kvd=kvd: blocks(kvd) <= 10 << 20, 'its pages to go back')
+
+
 def test_refused(tap):
     machine = 2 * os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     with Kvd('--memory', MEMORY, '--value-max', '24MiB', '--memory-max', machine) as kvd, \
@@ -170,6 +190,7 @@ def main():
         tap.equal(kvd.connect().command('SET', 'a', '1'), OOM, 'it can be given at the start')
         test_remedies(tap, kvd, kvd.connect())
     test_resize(tap)
+    test_warm(tap)
     test_refused(tap)
     test_machine(tap)
     tap.done()
