@@ -21,6 +21,7 @@
 #include "daemon/job.h"
 #include "daemon/keyspace.h"
 #include "daemon/keyspace_create.h"
+#include "daemon/keyspace_sums.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
@@ -148,6 +149,24 @@ static int start_readers(struct service *service)
 	return 0;
 }
 
+// Large values of a region that was taken over are looked at once.
+static void sums_turn(struct service *service, uint64_t now_ns)
+{
+	struct persist *persist = service->kvd.persist;
+	bool wants_places;
+	if (service->sums == NULL) {
+		return;
+	}
+	service->sums_next_ns = keyspace_sums_turn(service->sums, now_ns, &wants_places);
+	if (wants_places && persist_places_known(persist)) {
+		persist_want_places(persist);
+	}
+	if (service->sums_next_ns == UINT64_MAX) {
+		keyspace_sums_end(service->sums);
+		service->sums = NULL;
+	}
+}
+
 // The writer's share of every turn.
 static void service_turn(void *context, uint64_t now_ns)
 {
@@ -164,6 +183,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	generation_turn(&service->generation, keyspace_last_seq(keyspace), now_ns);
 	jobs_turn(service->kvd.jobs);
 	service_folder_turn(service);
+	sums_turn(service, now_ns);
 	if (service->kvd.persist == NULL) {
 		return;
 	}
@@ -187,6 +207,8 @@ static uint64_t service_next_ns(void *context)
 	uint64_t cleaner_ns = cleaner_next_ns(service->kvd.keyspace);
 	uint64_t cold_ns = cold != NULL ? cold_next_ns(cold) : UINT64_MAX;
 	uint64_t next_ns = cleaner_ns < cold_ns ? cleaner_ns : cold_ns;
+	uint64_t sums_ns = service->sums != NULL ? service->sums_next_ns : UINT64_MAX;
+	next_ns = next_ns < sums_ns ? next_ns : sums_ns;
 	return next_ns < service->sample_next_ns ? next_ns : service->sample_next_ns;
 }
 

@@ -8,6 +8,7 @@
 
 #include "daemon/keyspace.h"
 #include "daemon/keyspace_create.h"
+#include "daemon/keyspace_sums.h"
 #include "daemon/log.h"
 #include "daemon/remedy.h"
 #include "daemon/seam.h"
@@ -163,6 +164,7 @@ int service_start_keyspace(struct service *service)
 
 void service_stop_keyspace(struct service *service)
 {
+	keyspace_sums_end(service->sums);
 	keyspace_destroy(service->kvd.keyspace);
 	kvs_adopt_fini(&service->plan);
 }
@@ -264,5 +266,6 @@ int service_begin(struct service *service)
 	}
 	SEAM_CRASH(adoption_begun);
 	service_adopt_kept(&service->kvd, &service->adoption);
+	service->sums = is_in_place ? keyspace_sums_begin(service->kvd.keyspace) : NULL;
 	return 0;
 }

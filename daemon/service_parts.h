@@ -20,6 +20,8 @@
 #include "shm/epoch_scan.h"
 #include "shm/region.h"
 
+struct keyspace_sums;
+
 struct service {
 	struct kvd kvd;
 	struct kvs_region region;
@@ -39,6 +41,8 @@ struct service {
 	struct watchdog watchdog;
 	struct clock_watch clock_watch;
 	bool moves_wait;	 // to be told, in the next turn
+	struct keyspace_sums *sums; // of a region that was taken over; NULL = none, or all are good
+	uint64_t sums_next_ns;
 	uint64_t sample_next_ns; // when readers_sample() wants to be called
 	uint64_t noticed_seq;	 // last seq the persister was told of
 	char why[1024];		 // of a step that failed

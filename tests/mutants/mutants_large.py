@@ -63,4 +63,13 @@ LARGE = [
            'shm/large.c',
            [('bool passes = !is_for_him && start', 'bool passes = is_for_him && start')],
            ['tests/daemon/test_keyspace_scatter'], quick=True),
+    Mutant('sums-believed', 'a large value of a kept region is good, whatever its sum is',
+           'daemon/keyspace_sums.c',
+           [('if (sums->sum == sums->expected) {', 'if (sums->sum != 0) {')],
+           ['tests/daemon/test_keyspace_sums'], quick=True),
+    Mutant('sums-other', 'a sum is gone on with in what a key has got meanwhile',
+           'daemon/keyspace_sums.c',
+           [('return expected == sums->expected && hit->view.value_bytes == sums->value_bytes;',
+             'return hit->view.value_bytes == sums->value_bytes;')],
+           ['tests/daemon/test_keyspace_sums'], quick=True),
 ]

@@ -14,7 +14,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kept import KeptKvd  # noqa: E402
-from kvdtest import ReplyError, Tap  # noqa: E402
+from kvdtest import ReplyError, Tap, wait_until  # noqa: E402
 
 BASE = ('--memory', '32MiB', '--segment', '256KiB')
 HEADER = 32  # bytes of a record before its key, if it has no time to live
@@ -194,8 +194,38 @@ def unsaved(tap):
         tap.equal(counter(kvd, 'recovered_lost'), 3, 'F: what is lost is counted')
 
 
+def large_value(tap, policy):
+    """A region is taken over without reading large values: they are read afterwards. What is
+    damaged is told, and is the store's again where there is one."""
+    good = b'y' * 100000
+    with KeptKvd(*BASE, '--persist', policy) as kvd:
+        fill(kvd)
+        with kvd.connect() as c:
+            c.pipeline([('SET', f'large:many:{i}', b'%06d' % i * 20000) for i in range(20)])
+            c.command('KVD.SYNC')
+        fd, = kvd.kept['kvd-region']
+        at = max(places(fd, b'y' * 4096))
+        kvd.kill()
+        os.pwrite(fd, b'z', at)
+        kvd.start()
+        wait_until(lambda: counter(kvd, 'large_damaged') == 1, 'the damage to be found')
+        tap.ok("value of 'large:2' in the memory that was taken over is damaged" in kvd.log(),
+               f'F: {policy}: a large value that is damaged is named')
+        with kvd.connect() as c:
+            if policy == 'memory':
+                tap.ok('no other value' in kvd.log(), 'F: and that there is no other')
+            else:
+                wait_until(lambda: c.command('GET', 'large:2') == good, 'the value of the store')
+                tap.ok('read from the store from now on' in kvd.log(), 'F: and the store serves')
+            same = [c.command('GET', f'large:many:{i}') == b'%06d' % i * 20000 for i in range(20)]
+            tap.ok(all(same) and c.command('DBSIZE') == KEYS + 23, 'F: all others are as they were')
+        tap.equal(counter(kvd, 'large_damaged'), 1, 'F: and none of them is called damaged')
+
+
 def main():
     tap = Tap()
+    large_value(tap, 'group')
+    large_value(tap, 'memory')
     while_it_serves(tap)
     newest(tap)
     unsaved(tap)
