@@ -18,7 +18,8 @@
 #define MOVER_CHUNK_BYTES (128u << 10)	      // copied between two looks at the clock
 #define MOVER_PATIENCE_NS UINT64_C(100000000) // nobody asked for so long: nobody waits
 #define MOVER_AGAIN_NS UINT64_C(1000000)      // a reader or a commit is in the way
-#define MOVER_NONE_NS UINT64_C(10000000)      // so long nothing is looked for in vain again
+#define MOVER_ROUNDS 64u		 // of searches for one wish in which all may be moved again
+#define MOVER_NONE_NS UINT64_C(10000000) // so long nothing is looked for in vain again
 
 // Nothing is being copied any more.
 static void copy_over(struct keyspace *keyspace)
@@ -85,6 +86,7 @@ int mover_asks(struct keyspace *keyspace, size_t value_bytes)
 	}
 	if (bytes > large->wanted_bytes) {
 		copy_over(keyspace);
+		mover->moved = mover->rounds = 0;
 		search_begin(keyspace, bytes);
 	}
 	// Who wants less comes when this one has his place, or asks no more.
@@ -219,6 +221,7 @@ static enum move_result publish(struct keyspace *keyspace, const struct kvs_larg
 		keyspace_limbo_run(keyspace, mover->from);
 	}
 	mover->from = mover->to = 0;
+	mover->moved++;
 	return MOVE_DONE;
 }
 
@@ -243,22 +246,28 @@ static enum move_result copy_step(struct keyspace *keyspace)
 	return result == MOVE_STAYS ? MOVE_DONE : result;
 }
 
-// A step of the next value in the way.
+// A step of the next value in the way. One that does not go is no reason to leave the others: what
+// they leave may be the place that it needs, by itself or in another stretch.
 static enum move_result clear_step(struct keyspace *keyspace)
 {
 	struct kvs_large *large = &keyspace->large;
 	struct kvs_large_run *run = kvs_large_in_the_way(large);
-	enum move_result result = MOVE_WAIT;
-	for (; run != NULL && result == MOVE_WAIT; run = kvs_large_next_in_the_way(large, run)) {
+	bool stays = false;
+	for (; run != NULL; run = kvs_large_next_in_the_way(large, run)) {
 		if (run->references == 0) {
 			continue; // it leaves; or it came as the place was not kept yet
 		}
-		result = copy_begin(keyspace, run);
+		enum move_result result =
+			run->stays == large->wish ? MOVE_STAYS : copy_begin(keyspace, run);
+		if (result == MOVE_DONE) {
+			return MOVE_DONE;
+		}
 		if (result == MOVE_STAYS) {
 			run->stays = large->wish;
+			stays = true;
 		}
 	}
-	return result;
+	return stays ? MOVE_STAYS : MOVE_WAIT;
 }
 
 // A part of the search.
@@ -271,6 +280,14 @@ static void search_step(struct keyspace *keyspace)
 	}
 	if (mover->search.cost != UINT64_MAX) {
 		kvs_large_keep_clear(large, mover->search.from);
+		return;
+	}
+	if (mover->moved > 0 && mover->rounds < MOVER_ROUNDS) {
+		// Others went: what had no place may have one now.
+		large->wish++;
+		mover->rounds++;
+		mover->moved = 0;
+		search_begin(keyspace, large->wanted_bytes);
 		return;
 	}
 	mover->none_bytes = large->wanted_bytes;

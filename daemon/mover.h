@@ -20,6 +20,8 @@ struct mover {
 	uint64_t none_changes; // large.changes then
 	uint64_t none_ns;      // and when that was
 	bool none_held;	       // because of something that is only held for a while
+	uint32_t moved;	       // since what had no place was told to stay
+	uint32_t rounds;       // how often that was forgotten for this wish
 	uint64_t asked_ns;     // when somebody asked last for what is wanted
 	uint64_t from;	       // the run that is being copied, which is held; 0 = none
 	uint64_t to;	       // and where to; held as well
