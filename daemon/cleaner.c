@@ -283,6 +283,7 @@ static void update_gauges(struct keyspace *keyspace)
 	keyspace_counter_set(keyspace, KVS_COUNTER_keys, keyspace->keys);
 	keyspace_counter_set(keyspace, KVS_COUNTER_keys_with_expiry, keyspace->keys_with_expiry);
 	keyspace_counter_set(keyspace, KVS_COUNTER_cold_values, keyspace->stubs);
+	keyspace_counter_set(keyspace, KVS_COUNTER_cold_bytes, keyspace->stubs_value_bytes);
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_limit_bytes, keyspace->memory_bytes);
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_table_bytes, region->table_bytes);
 	keyspace_counter_set(keyspace, KVS_COUNTER_memory_large_bytes, region->large_bytes);

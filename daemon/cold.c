@@ -105,6 +105,7 @@ static void wait_over(struct cold_wait *wait)
 	}
 	if (wait->begun_ns != 0) {
 		TAILQ_REMOVE(&cold->waiting, wait, due_link);
+		cold->waits--;
 		wait->begun_ns = 0;
 	}
 }
@@ -335,6 +336,7 @@ void cold_wait_begin(struct cold_wait *wait)
 	wait->failed = NULL; // what is run again asks again
 	wait->begun_ns = loop_now_ns(cold->kvd->loop);
 	TAILQ_INSERT_TAIL(&cold->waiting, wait, due_link);
+	cold->waits++;
 	if (TAILQ_EMPTY(&cold->line) && wait_fits(wait)) {
 		wait_admit(wait);
 		if (wait->missing == 0 || wait->is_short) {
@@ -396,6 +398,8 @@ void cold_turn(struct cold *cold, uint64_t now_ns)
 		wait->is_late = true;
 		wait_is_ready(wait);
 	}
+	stats_set(cold->kvd->stats, KVS_COUNTER_cold_waits, cold->waits);
+	stats_set(cold->kvd->stats, KVS_COUNTER_cold_loading_bytes, cold->bytes);
 }
 
 uint64_t cold_next_ns(const struct cold *cold)

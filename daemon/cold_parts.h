@@ -104,6 +104,7 @@ struct cold {
 	uint64_t awaited_ns;	       // when they are tried next
 	struct cold_wait_list line;    // for buffers
 	struct cold_wait_list waiting; // all that wait
+	uint64_t waits;		       // of them
 	bool is_behind;		       // more is done than was taken in this turn
 	struct cold_thread threads[COLD_THREADS];
 	pthread_mutex_t mutex; // guards what follows, and the loads in it

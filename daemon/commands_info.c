@@ -110,7 +110,8 @@ static void info_memory(const struct kvd *kvd, struct text *text)
 {
 	struct stats *stats = kvd->stats;
 	uint64_t used = info_counter(kvd, KVS_COUNTER_memory_used_bytes);
-	uint64_t live = info_counter(kvd, KVS_COUNTER_memory_live_bytes);
+	uint64_t cold = info_counter(kvd, KVS_COUNTER_cold_bytes);
+	uint64_t live = info_counter(kvd, KVS_COUNTER_memory_live_bytes) - cold;
 	uint64_t limit = kvd->config.maxmemory_bytes;
 	uint64_t resident = stats_resident_bytes(kvd);
 	uint64_t machine = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);

@@ -68,6 +68,12 @@ void commands_memory_kvd(struct call *call)
 		    memory.table_bytes, memory.overflow_bytes, memory.large_bytes,
 		    memory.orphaned_bytes);
 	text_printf(&text,
+		    "\"cold\":{\"values\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"waits\":%" PRIu64
+		    ",\"loading_bytes\":%" PRIu64 "},",
+		    memory.cold_values, memory.cold_bytes,
+		    stats_get(kvd->stats, KVS_COUNTER_cold_waits),
+		    stats_get(kvd->stats, KVS_COUNTER_cold_loading_bytes));
+	text_printf(&text,
 		    "\"pages\":{\"kind\":\"%s\",\"bytes\":%" PRIu64
 		    ",\"prefault\":%s,\"locked\":%s},",
 		    memory_pages_names[kvd->config.huge_pages % 3], memory.page_bytes,

@@ -126,7 +126,8 @@ void commands_memory_stats(struct call *call)
 {
 	struct session *session = call->session;
 	uint64_t used = memory_counter(call, KVS_COUNTER_memory_used_bytes);
-	uint64_t live = memory_counter(call, KVS_COUNTER_memory_live_bytes);
+	uint64_t live = memory_counter(call, KVS_COUNTER_memory_live_bytes) -
+			memory_counter(call, KVS_COUNTER_cold_bytes);
 	uint64_t keys = keyspace_count(call->kvd->keyspace);
 	uint64_t peak = call->kvd->stats->memory_peak_bytes;
 	peak = used > peak ? used : peak;

@@ -267,6 +267,7 @@ struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct k
 		expire_lose(keyspace);
 	}
 	keyspace->stubs = plan->stubs;
+	keyspace->stubs_value_bytes = plan->stubs_value_bytes;
 	keyspace->live_bytes = plan->live_bytes;
 	for (uint32_t i = 0; i < KVS_WRITERS_MAX; i++) {
 		keyspace->owners[i] =

@@ -145,6 +145,7 @@ uint64_t keyspace_version_gone(struct keyspace *keyspace, const struct kvs_hit *
 	}
 	if ((hit->view.flags & KVS_RECORD_STUB) != 0) {
 		keyspace->stubs--;
+		keyspace->stubs_value_bytes -= hit->view.value_bytes;
 		return 0;
 	}
 	uint64_t run = kvs_record_run(&hit->view).offset;

@@ -171,6 +171,7 @@ static enum keyspace_cold_result leave_stub(struct keyspace *keyspace, const str
 	}
 	recount(keyspace, hit, to, bytes);
 	keyspace->stubs++;
+	keyspace->stubs_value_bytes += hit->view.value_bytes;
 	keyspace_counter_add(keyspace, KVS_COUNTER_values_spilled, 1);
 	keyspace_counter_add(keyspace, KVS_COUNTER_spilled_bytes,
 			     memory_bytes(keyspace, &hit->view) - bytes);
@@ -337,6 +338,7 @@ enum keyspace_cold_result keyspace_promote(struct keyspace *keyspace, const void
 	enum keyspace_cold_result result = put_back(keyspace, &hit, hash, value);
 	if (result == KEYSPACE_COLD_DONE) {
 		keyspace->stubs--;
+		keyspace->stubs_value_bytes -= value_bytes;
 	}
 	return result;
 }

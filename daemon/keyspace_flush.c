@@ -94,6 +94,7 @@ static void forget_all(struct keyspace *keyspace, uint64_t seq)
 	keyspace->keys = 0;
 	keyspace->keys_with_expiry = 0;
 	keyspace->stubs = 0;
+	keyspace->stubs_value_bytes = 0;
 	expire_forget(keyspace);
 }
 

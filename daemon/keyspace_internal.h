@@ -141,6 +141,7 @@ struct keyspace {
 	uint64_t keys;
 	uint64_t keys_with_expiry;
 	uint64_t stubs;		// of the keys, those whose value is in the store alone
+	uint64_t stubs_value_bytes; // of them, which live_bytes counts
 	const uint64_t *judged; // the persister's word (keyspace_cold.h), NULL = none
 	uint64_t live_bytes; // of current records, large values included: what the store must hold
 	uint64_t changes;

@@ -70,6 +70,8 @@ void keyspace_memory(struct keyspace *keyspace, struct keyspace_memory *memory)
 		.directory_bytes = region->directory_bytes,
 		.large_bytes = region->large_bytes,
 		.orphaned_bytes = keyspace->large.orphaned_bytes,
+		.cold_values = keyspace->stubs,
+		.cold_bytes = keyspace->stubs_value_bytes,
 		.limbo_items = keyspace->limbo.count,
 		.limbo_bytes = kvs_limbo_held_bytes(&keyspace->limbo, 0),
 		.unpersisted_bytes =

@@ -34,6 +34,7 @@ struct keyspace_memory {
 	uint64_t tails_bytes; // at segments' ends, too short for the record that came
 	uint64_t table_bytes, overflow_bytes, directory_bytes;
 	uint64_t large_bytes, orphaned_bytes;
+	uint64_t cold_values, cold_bytes; // in the store alone
 	uint64_t limbo_items, limbo_bytes, unpersisted_bytes;
 	uint64_t file_bytes, expected_bytes;
 	bool exact; // nothing is being populated: the two must be the same

@@ -77,6 +77,8 @@ static void compare_table(struct look *look)
 	compare(look, "keys", 0, keyspace->keys, plan->keys);
 	compare(look, "keys that end", 0, keyspace->keys_with_expiry, plan->keys_with_expiry);
 	compare(look, "stubs", 0, keyspace->stubs, plan->stubs);
+	compare(look, "bytes of their values", 0, keyspace->stubs_value_bytes,
+		plan->stubs_value_bytes);
 	compare(look, "live bytes", 0, keyspace->live_bytes, plan->live_bytes);
 	for (unsigned i = KVS_RANGE_TABLE_0; i <= KVS_RANGE_OVERFLOW_1; i++) {
 		populated += table->populated[i];

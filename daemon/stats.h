@@ -87,6 +87,12 @@ static inline void stats_add(struct stats *stats, enum kvs_counter counter, uint
 	kvs_count(stats->counters + counter, by);
 }
 
+/// Sets a gauge, likewise.
+static inline void stats_set(struct stats *stats, enum kvs_counter counter, uint64_t value)
+{
+	kvs_store_relaxed(stats->counters + counter, value);
+}
+
 /// A counter's value; other threads of kvd may write it, hence relaxed (partner: their
 /// kvs_count()).
 static inline uint64_t stats_get(const struct stats *stats, enum kvs_counter counter)

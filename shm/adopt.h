@@ -82,6 +82,7 @@ struct kvs_adopt {
 	uint64_t keys;
 	uint64_t keys_with_expiry;
 	uint64_t stubs;			// keys whose value is in the store alone
+	uint64_t stubs_value_bytes;	// of those values
 	uint64_t stubs_first_block;	// the lowest that one of them names
 	uint64_t last_block;		// the highest that a record names, whatever became of it
 	uint64_t live_bytes;		// of current records, large values included

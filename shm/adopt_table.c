@@ -114,6 +114,7 @@ static void note_place(struct kvs_adopt *plan, const struct kvs_hit *hit)
 	if (hit->kind != KVS_ENTRY_STUB) {
 		return;
 	}
+	plan->stubs_value_bytes += hit->view.value_bytes;
 	if (plan->stubs++ == 0 || block < plan->stubs_first_block) {
 		plan->stubs_first_block = block;
 	}

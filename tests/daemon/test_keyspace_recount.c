@@ -172,6 +172,7 @@ static void test_counts(struct fixture *f)
 	test_count_64(f, "a key too many", &k->keys);
 	test_count_64(f, "a key that ends too many", &k->keys_with_expiry);
 	test_count_64(f, "a stub that is none", &k->stubs);
+	test_count_64(f, "a byte of one", &k->stubs_value_bytes);
 	test_count_64(f, "a byte of the store's", &k->live_bytes);
 	test_count_64(f, "a user's byte", &k->owners[0].bytes);
 	test_count_64(f, "a user's key", &k->owners[0].keys);

@@ -5,6 +5,7 @@
 What is asked for is read once for all who want it, by nobody's cost but theirs, and put back if the
 key has not changed meanwhile.
 """
+import json
 import os
 import socket
 import sys
@@ -99,12 +100,18 @@ def at_rest(tap):
                      'TOUCH v', 'RENAMENX v v', 'SCAN 0', 'KEYS *', 'DBSIZE', 'RANDOMKEY',
                      'WATCH v', 'UNWATCH', 'MEMORY USAGE v', 'GET none', 'DEL none'):
             client.command(*line.split())
-        tap.equal(counters(client, 'cold_gets', 'cold_values'), [0, 1], 'a look reads no value')
+        tap.equal(counters(client, 'cold_gets', 'cold_values', 'cold_bytes'), [0, 1, 300],
+                  'a look reads no value')
+        memory = json.loads(client.command('KVD.MEMORY'))
+        tap.equal(memory['cold'], {'values': 1, 'bytes': 300, 'waits': 0, 'loading_bytes': 0},
+                  'KVD.MEMORY tells of it')
+        tap.ok(memory['records']['live_bytes'] < 300, 'which is not in memory')
         tap.equal(client.command('SET', 'v', 'x'), 'OK', 'nor does a new value')
         client.command('SET', 'd', value('d'))
         spill(client, 'd')
         client.command('DEL', 'd')
-        tap.equal(counters(client, 'cold_gets', 'cold_values'), [0, 0], 'or a removal')
+        tap.equal(counters(client, 'cold_gets', 'cold_values', 'cold_bytes'), [0, 0, 0],
+                  'or a removal')
 
 
 def large(tap):

@@ -49,6 +49,11 @@ def much(tap):
             tap.equal(write(connection), 0, 'G: no write of seven times the memory is refused')
             tap.equal(connection.command('DBSIZE'), KEYS, 'all keys are there')
             tap.equal(wrong(connection), 0, 'E: each with its value')
+            said = connection.command('DEBUG', 'RECOUNT')
+            tap.ok(isinstance(said, int), f'G: all is counted: {said}')
+            used, dataset, cold = (counter(connection, name) for name in
+                                   ('used_memory', 'used_memory_dataset', 'cold_bytes'))
+            tap.ok(dataset < used < cold, f'INFO: {dataset} of {used}, {cold} are in the store')
         kvd.kill()
         kvd.start()
         with kvd.connect() as connection:
