@@ -34,6 +34,7 @@ struct keeper_entry {
 struct keeper {
 	const struct seam *seam;
 	int fd;
+	int voice; // which alone can send to it: the child's end
 	char address[sizeof(((struct sockaddr_un *)0)->sun_path) + 1]; // as in NOTIFY_SOCKET
 	pid_t child;
 	uint64_t strangers; // messages of others
@@ -55,20 +56,41 @@ struct keeper_message {
 	unsigned heard;
 };
 
-static int keeper_open(struct keeper *keeper)
+/// Gives a socket a name that the kernel finds: *address. 0 or a negative errno value.
+static int keeper_name(int fd, struct sockaddr_un *address, socklen_t *bytes)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	socklen_t bytes = sizeof(address.sun_family); // no name: the kernel finds one
-	int on = 1;
-	keeper->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (keeper->fd < 0 ||
-	    setsockopt(keeper->fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) != 0 ||
-	    bind(keeper->fd, (const struct sockaddr *)&address, bytes) != 0) {
+	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	if (bind(fd, (const struct sockaddr *)address, sizeof(address->sun_family)) != 0) {
 		return -errno;
 	}
-	bytes = sizeof(address);
-	if (getsockname(keeper->fd, (struct sockaddr *)&address, &bytes) != 0) {
+	*bytes = sizeof(*address);
+	return getsockname(fd, (struct sockaddr *)address, bytes) == 0 ? 0 : -errno;
+}
+
+/// Everybody can see the name. But a datagram socket that is connected takes messages from its peer
+/// alone: the kernel refuses others (EPERM), so nobody can fill the queue and keep the child from
+/// being heard. It is connected before it has a name.
+static int keeper_open(struct keeper *keeper)
+{
+	struct sockaddr_un address;
+	socklen_t bytes;
+	int on = 1;
+	keeper->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	keeper->voice = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (keeper->fd < 0 || keeper->voice < 0 ||
+	    setsockopt(keeper->fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) != 0) {
 		return -errno;
+	}
+	int error = keeper_name(keeper->voice, &address, &bytes);
+	if (error == 0 && connect(keeper->fd, (const struct sockaddr *)&address, bytes) != 0) {
+		error = -errno;
+	}
+	error = error == 0 ? keeper_name(keeper->fd, &address, &bytes) : error;
+	if (error == 0 && connect(keeper->voice, (const struct sockaddr *)&address, bytes) != 0) {
+		error = -errno;
+	}
+	if (error != 0) {
+		return error;
 	}
 	size_t name_bytes = bytes - offsetof(struct sockaddr_un, sun_path) - 1; // behind the 0
 	(void)snprintf(keeper->address, sizeof(keeper->address), "@%.*s", (int)name_bytes,
@@ -161,6 +183,9 @@ void keeper_destroy(struct keeper *keeper)
 	}
 	if (keeper->fd >= 0) {
 		(void)close(keeper->fd);
+	}
+	if (keeper->voice >= 0) {
+		(void)close(keeper->voice);
 	}
 	free(keeper);
 }
@@ -352,7 +377,8 @@ static bool keeper_announce_names(const struct keeper *keeper)
 static bool keeper_announce(const struct keeper *keeper)
 {
 	char number[32];
-	if (setenv("NOTIFY_SOCKET", keeper->address, 1) != 0) {
+	(void)snprintf(number, sizeof(number), "%zu", KEEPER_FIRST + keeper->count);
+	if (setenv("NOTIFY_SOCKET", keeper->address, 1) != 0 || setenv(NOTIFY_FD, number, 1) != 0) {
 		return false;
 	}
 	(void)snprintf(number, sizeof(number), "%u", KEEPER_DESCRIPTORS_MAX);
@@ -372,16 +398,17 @@ static bool keeper_announce(const struct keeper *keeper)
 
 int keeper_hand_over(const struct keeper *keeper)
 {
-	int copies[KEEPER_DESCRIPTORS_MAX];
+	int copies[KEEPER_DESCRIPTORS_MAX + 1]; // the last is the socket
+	int behind = KEEPER_FIRST + (int)keeper->count + 1;
 	// First out of the way, for they may stand where others belong.
-	for (size_t i = 0; i < keeper->count; i++) {
-		copies[i] = fcntl(keeper->entries[i].fd, F_DUPFD_CLOEXEC,
-				  KEEPER_FIRST + (int)keeper->count);
+	for (size_t i = 0; i <= keeper->count; i++) {
+		int fd = i < keeper->count ? keeper->entries[i].fd : keeper->voice;
+		copies[i] = fcntl(fd, F_DUPFD_CLOEXEC, behind);
 		if (copies[i] < 0) {
 			return -errno;
 		}
 	}
-	for (size_t i = 0; i < keeper->count; i++) {
+	for (size_t i = 0; i <= keeper->count; i++) {
 		if (dup2(copies[i], KEEPER_FIRST + (int)i) < 0) { // stays open at exec
 			return -errno;
 		}

@@ -42,6 +42,7 @@ enum keeper_heard { KEEPER_HEARD_READY = 1, KEEPER_HEARD_STOPPING = 2 };
 /// then, and afterwards its number means somebody else.
 unsigned keeper_hear(struct keeper *keeper);
 
-/// Between fork and exec, in the child: copies of all descriptors from 3 on, the variables that
-/// announce them, and the socket. 0 or a negative errno value.
+/// Between fork and exec, in the child: copies of all descriptors from 3 on and, behind them, of
+/// the one socket that can send to the keeper's (NOTIFY_FD), and the variables that announce them.
+/// 0 or a negative errno value.
 int keeper_hand_over(const struct keeper *keeper);

@@ -5,6 +5,8 @@
 #include "daemon/notify.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,14 +72,35 @@ static int notify_send_by(int sender, const struct seam *seam, const char *text,
 	return sent < 0 ? -errno : 0;
 }
 
+/// A copy of the socket that the keeper gave, if it is one that can send to $NOTIFY_SOCKET: to that
+/// of kvd --supervise no other can. Else a new one. Negative: errno.
+static int notify_sender(void)
+{
+	struct sockaddr_un address, peer;
+	socklen_t peer_bytes = sizeof(peer);
+	const char *text = getenv(NOTIFY_FD);
+	char *end = NULL;
+	long given = text != NULL ? strtol(text, &end, 10) : -1;
+	int bytes = notify_address(&address);
+	if (given > 2 && given <= INT_MAX && *end == '\0' && bytes > 0 &&
+	    getpeername((int)given, (struct sockaddr *)&peer, &peer_bytes) == 0 &&
+	    peer_bytes == (socklen_t)bytes && memcmp(&peer, &address, (size_t)bytes) == 0) {
+		(void)fcntl((int)given, F_SETFD, FD_CLOEXEC); // not for children of this process
+		int copy = fcntl((int)given, F_DUPFD_CLOEXEC, 3);
+		return copy < 0 ? -errno : copy;
+	}
+	int sender = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	return sender < 0 ? -errno : sender;
+}
+
 int notify_send(const struct seam *seam, const char *text, size_t bytes, int fd)
 {
 	if (!getenv("NOTIFY_SOCKET")) {
 		return 1;
 	}
-	int sender = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int sender = notify_sender();
 	if (sender < 0) {
-		return -errno;
+		return sender;
 	}
 	const struct timeval wait = { .tv_sec = NOTIFY_WAIT_S };
 	(void)setsockopt(sender, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)); // a bound, no need
@@ -109,11 +132,12 @@ int notify_open(void)
 	if (!getenv("NOTIFY_SOCKET")) {
 		return -1;
 	}
-	int sender = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int sender = notify_sender();
 	if (sender < 0) {
-		log_warning("cannot ping the service manager's watchdog, which will end kvd: %m");
+		log_warning("cannot ping the service manager's watchdog, which will end kvd: %s",
+			    strerror(-sender));
 	}
-	return sender;
+	return sender < 0 ? -1 : sender;
 }
 
 void notify_watchdog(int sender)

@@ -8,6 +8,9 @@
 
 struct seam;
 
+/// Where kvd --supervise tells its child the number of the one socket that can send to it.
+#define NOTIFY_FD "KVD_NOTIFY_FD"
+
 void notify_ready(void);    // READY=1: clients can connect
 void notify_stopping(void); // STOPPING=1
 void notify_status(const char *format, ...) __attribute__((format(printf, 1, 2))); // STATUS=…

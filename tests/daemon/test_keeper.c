@@ -7,6 +7,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "daemon/fdstore.h"
@@ -248,6 +250,36 @@ static int odd_life(struct fdstore *store)
 	return say(longest, sizeof(longest)) != 0 ? 4 : 0;
 }
 
+/// Others know the socket's name, but cannot send to it: not even fill its queue, which is short.
+static int flooded_life(struct fdstore *store)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const char *name = getenv("NOTIFY_SOCKET");
+	socklen_t bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name));
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	memcpy(address.sun_path + 1, name + 1, strlen(name) - 1);
+	for (unsigned i = 0; i < 50; i++) {
+		if (sendto(fd, "READY=1", 7, MSG_DONTWAIT, (struct sockaddr *)&address, bytes) >=
+			    0 ||
+		    errno != EPERM) {
+			return 1;
+		}
+	}
+	(void)close(fd);
+	return fdstore_keep(store, "region", notify_fixture_file("region")) ? 0 : 2;
+}
+
+static void flooded(void)
+{
+	struct keeper *keeper;
+	unsigned heard = 0;
+	ok_int(keeper_create(&keeper, &seam_system, NULL), 0, "a keeper whose name is known");
+	ok_int(live(keeper, flooded_life, &heard), 0, "H: others cannot send to it");
+	ok(heard == 0 && keeper_strangers(keeper) == 0, "nothing of theirs has come");
+	ok_u64(keeper_count(keeper), 1, "H: and the child is heard, though nobody listened");
+	keeper_destroy(keeper);
+}
+
 #define STRANGERS 50u // messages: more than the log has lines for
 
 static int stranger_life(struct fdstore *store)
@@ -364,6 +396,7 @@ int main(void)
 	lives();
 	many();
 	odd();
+	flooded();
 	outward();
 	inherited();
 	return tap_done();

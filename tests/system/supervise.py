@@ -111,7 +111,8 @@ def heritage(tap):
     """Nothing of the parent's but what is meant for the child."""
     with Supervised() as supervised:
         life = supervised.next()
-        tap.equal(life.facts['open'], ['1'] * 3 + ['0'] * 13, 'no descriptor of the parent\'s')
+        tap.equal(life.facts['open'], ['1'] * 4 + ['0'] * 12,
+                  'no descriptor of the parent\'s but the socket to tell it by')
         tap.equal((int(life.facts['SigBlk:'][0], 16), ignores_children(life)),
                   (blocked() | HELD, False),
                   'signals as they were, and those held that it takes when it can')
@@ -120,7 +121,7 @@ def heritage(tap):
         life.tell('keep', 'b', '2')
         life.end(1)
         life = supervised.next()
-        tap.equal(life.facts['open'], ['1'] * 5 + ['0'] * 11, 'what is kept stands from 3 on')
+        tap.equal(life.facts['open'], ['1'] * 6 + ['0'] * 10, 'what is kept stands from 3 on')
         zombies = [pid for pid in children(supervised.process.pid) if pid != life.pid]
         tap.equal(zombies, [], 'whoever died was waited for')
     with Supervised(prepare=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN)) as supervised:
@@ -130,7 +131,7 @@ def heritage(tap):
         tap.ok(supervised.next(), 'and the parent still learns of deaths')
     with Supervised(prepare=lambda: os.closerange(0, 3)) as supervised:
         life = supervised.next()
-        tap.equal(life.facts['open'], ['1'] * 3 + ['0'] * 13, 'the first three are always there')
+        tap.equal(life.facts['open'], ['1'] * 4 + ['0'] * 12, 'the first three are always there')
 
 
 def blocked():
