@@ -7,6 +7,7 @@
 // loaded is durable already, so it goes into survivor segments and the head stays empty. Where the
 // room for it comes from: keyspace_recover_room.c. Whether a value is large follows from the
 // segments of this life: the one that wrote it may have had others.
+#include <errno.h>
 #include <string.h>
 
 #include "daemon/expire.h"
@@ -79,8 +80,8 @@ static bool recover_is_whole(const struct recover_form *form)
 	const struct kvs_record_view *view = form->view;
 	bool keeps_value = (view->flags & KVS_RECORD_LARGE) == 0 || form->large;
 	return form->as_it_was || (kvs_record_crc_ok(view) &&
-		(keeps_value || kvs_crc32c(0, form->value, view->value_bytes) ==
-					kvs_record_run(view).crc));
+				   (keeps_value || kvs_crc32c(0, form->value, view->value_bytes) ==
+							   kvs_record_run(view).crc));
 }
 
 // A run with a large value. False if there is no room for it.
@@ -90,8 +91,14 @@ static bool recover_take_run(struct keyspace *keyspace, struct recover_form *for
 	uint64_t segment_bytes = keyspace->region->segment_bytes;
 	uint64_t bytes = kvs_large_bytes(keyspace->region, view->value_bytes) + segment_bytes - 1;
 	uint32_t segments = (uint32_t)(bytes >> keyspace->region->segment_shift);
-	if (!keyspace_recover_room(keyspace, segments) ||
-	    kvs_large_take(&keyspace->large, view->value_bytes, &form->run.offset) != 0) {
+	if (!keyspace_recover_room(keyspace, segments)) {
+		return false;
+	}
+	int taken = kvs_large_take(&keyspace->large, view->value_bytes, &form->run.offset);
+	if (taken == -ENOSPC && mover_makes_place(keyspace, view->value_bytes)) {
+		taken = kvs_large_take(&keyspace->large, view->value_bytes, &form->run.offset);
+	}
+	if (taken != 0) {
 		return false;
 	}
 	(void)kvs_log_trim(&keyspace->log, UINT32_MAX);
@@ -110,7 +117,7 @@ static void recover_write(const struct recover_form *form, void *at)
 		memcpy(at, view->record, view->record_bytes);
 		return;
 	}
-	uint16_t flags = view->flags & (uint16_t)~(KVS_RECORD_LARGE | KVS_RECORD_EXPIRY);
+	uint16_t flags = view->flags & (uint16_t) ~(KVS_RECORD_LARGE | KVS_RECORD_EXPIRY);
 	struct kvs_record_spec spec = {
 		.key = view->key,
 		.key_bytes = view->key_bytes,

@@ -43,6 +43,7 @@ static uint64_t free_bytes(const struct keyspace *keyspace)
 {
 	uint32_t free = kvs_log_segments_free(&keyspace->log);
 	uint32_t reserve = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
+	reserve = keyspace->mover.at_once ? 0 : reserve; // then all that is free is for this
 	return free > reserve ? (uint64_t)(free - reserve) << keyspace->region->segment_shift : 0;
 }
 
@@ -133,6 +134,12 @@ static bool find_record(struct keyspace *keyspace, const struct kvs_large_run *r
 	return *slot != NULL && kvs_entry_kind(kvs_load_relaxed(*slot)) == KVS_ENTRY_LARGE;
 }
 
+// Has the persister, or a backup, yet to come to this version?
+static bool is_followed(const struct keyspace *keyspace, uint64_t seq)
+{
+	return !keyspace->mover.at_once && seq > keyspace_passed_seq(keyspace);
+}
+
 enum move_result {
 	MOVE_DONE,
 	MOVE_WAIT,
@@ -148,7 +155,7 @@ static enum move_result copy_begin(struct keyspace *keyspace, struct kvs_large_r
 	if (!find_record(keyspace, run, &view, &hash, &slot)) {
 		return MOVE_STAYS;
 	}
-	if (view.seq > keyspace_passed_seq(keyspace)) {
+	if (is_followed(keyspace, view.seq)) {
 		return MOVE_WAIT;
 	}
 	if (free_bytes(keyspace) < run->bytes) {
@@ -197,7 +204,7 @@ static enum move_result publish(struct keyspace *keyspace, const struct kvs_larg
 	if (!find_record(keyspace, run, &view, &hash, &slot)) {
 		return MOVE_STAYS;
 	}
-	if (view.seq > keyspace_passed_seq(keyspace)) {
+	if (is_followed(keyspace, view.seq)) {
 		return MOVE_WAIT; // its time to live was changed
 	}
 	void *copy = kvs_log_append_survivor(&keyspace->log, view.record_bytes, view.seq, &at);
@@ -315,6 +322,25 @@ static bool mover_step(struct keyspace *keyspace)
 		search_begin(keyspace, large->wanted_bytes);
 	}
 	return result != MOVE_WAIT;
+}
+
+bool mover_makes_place(struct keyspace *keyspace, size_t value_bytes)
+{
+	struct mover *mover = &keyspace->mover;
+	mover->at_once = true;
+	mover->moved = mover->rounds = 0;
+	search_begin(keyspace, kvs_large_bytes(keyspace->region, value_bytes));
+	bool made = false, freed = true;
+	while (!made && freed && keyspace->large.wanted_bytes != 0) {
+		while (mover_step(keyspace)) {
+		}
+		freed = keyspace_recover_drain(keyspace);
+		made = kvs_large_has_place(&keyspace->large, value_bytes);
+	}
+	mover_stop(keyspace);
+	mover->at_once = false;
+	mover->none_bytes = 0;
+	return made;
 }
 
 uint64_t mover_turn(struct keyspace *keyspace, uint64_t now_ns)

@@ -22,6 +22,7 @@ struct mover {
 	bool none_held;	       // because of something that is only held for a while
 	uint32_t moved;	       // since what had no place was told to stay
 	uint32_t rounds;       // how often that was forgotten for this wish
+	bool at_once;	       // nobody reads, and nothing has to become durable
 	uint64_t asked_ns;     // when somebody asked last for what is wanted
 	uint64_t from;	       // the run that is being copied, which is held; 0 = none
 	uint64_t to;	       // and where to; held as well
@@ -40,6 +41,10 @@ int mover_reserve(struct keyspace *keyspace, size_t value_bytes, uint64_t *offse
 /// Before several values are written at once, of so many bytes: OK if all will find their place, or
 /// may, and moving would not help; else WAIT.
 int mover_clears(struct keyspace *keyspace, size_t bytes);
+
+/// The same where nobody reads, and the store has everything (recovery): makes the place at once.
+/// False if none can be made.
+bool mover_makes_place(struct keyspace *keyspace, size_t value_bytes);
 
 /// A slice of the work, if there is any. Returns when to come again.
 uint64_t mover_turn(struct keyspace *keyspace, uint64_t now_ns);

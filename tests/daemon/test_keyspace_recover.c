@@ -360,8 +360,51 @@ static void test_other_segments(uint32_t segment_bytes, const char *name)
 	fixture_close(&f);
 }
 
+// A large value, and its record, with their checksums.
+static bool is_whole(struct fixture *f, unsigned number, uint32_t value_bytes)
+{
+	char key[16];
+	struct kvs_hit hit;
+	(void)snprintf(key, sizeof(key), "%08u", number);
+	uint64_t hash = keyspace_hash(f->keyspace, key, 8);
+	return keyspace_find(f->keyspace, hash, key, 8, &hit) == KVS_FIND_HIT &&
+	       hit.view.value_bytes == value_bytes && kvs_record_crc_ok(&hit.view) &&
+	       kvs_record_run(&hit.view).crc == kvs_crc32c(0, hit.value, value_bytes);
+}
+
+// Values that came before and stay lie so that no gap of their range is as long as the last one.
+static void test_scattered(void)
+{
+	static struct script script;
+	struct fixture f;
+	const uint32_t small = 20000;
+	const unsigned each = 12; // so many small ones are longer than the last
+	unsigned runs = 2 * MEMORY / (5 * KVS_PAGE_BYTES), wrong = 0;
+	script.count = 0;
+	for (unsigned i = 0; i < runs + 40; i++) {
+		if (i < runs) {
+			add(&script, VALUE, i, small);
+		}
+		if (i >= 40 && (i - 40) % each != 0 && i - 39 != runs) {
+			add(&script, VALUE, i - 40, 10);
+		}
+	}
+	add(&script, VALUE, runs, VALUE_BYTES_MAX);
+	ok_u64(recover(&f, &script), 1, "E: where values lie scattered all are loaded");
+	fixture_serve(&f, script.count);
+	for (unsigned i = 0; i < runs; i += each) {
+		wrong += !is_whole(&f, i, small);
+	}
+	ok(is_whole(&f, runs, VALUE_BYTES_MAX), "E: the longest is there");
+	ok_u64(wrong, 0, "E: and so are those that were in its way");
+	ok(*kvs_counter_word(f.region.base, KVS_COUNTER_large_moved) > 0, "which were moved");
+	check_counts(&f, script.count);
+	fixture_close(&f);
+}
+
 int main(void)
 {
+	test_scattered();
 	test_other_segments(SEGMENT, "records of a life with the same segments");
 	test_other_segments(16 * SEGMENT, "records of a life with larger segments");
 	test_other_segments(SEGMENT / 4, "records of a life with smaller segments");
