@@ -38,6 +38,7 @@ struct kvd {
 	struct tracking *tracking;    // what clients cache; NULL in some tests
 	unsigned events_wanted;	      // enum event_class: what anybody listens to, 0 = nobody does
 	bool events_pending;	      // something is queued: events_tell() when the command is over
+	int pagemap_fd; // /proc/self/pagemap, opened while kvd might; 0 = none
 	uint64_t started_wall_ms;
 	uint64_t started_ns;
 	uint64_t instance_id;

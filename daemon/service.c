@@ -5,6 +5,7 @@
 #include "daemon/service.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,12 @@
 
 static int start_process(struct service *service)
 {
+	struct kvd *kvd = &service->kvd;
+	if (kvd->config.huge_pages == CONFIG_PAGES_HUGETLB) {
+		// Before other processes of this uid are kept out: then it is root's alone.
+		int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+		kvd->pagemap_fd = fd > 0 ? fd : 0;
+	}
 	return service_process(&service->kvd.config, service->why, sizeof(service->why));
 }
 

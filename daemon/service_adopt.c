@@ -79,6 +79,7 @@ static int open_kept(const struct kvd *kvd, struct kvs_region *region, int fd,
 		.hash_kind = (enum kvs_hash_kind)config->hash_kind,
 		.fenced = !kvs_epoch_membarrier_works(),
 		.pages = service_region_pages(config),
+		.pagemap_fd = kvd->pagemap_fd,
 		.poison = service_region_poisons(),
 	};
 	int result = kvs_region_adopt(region, fd, &options);

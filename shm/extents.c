@@ -7,13 +7,16 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "shm/page_there.h"
 #include "shm/region.h"
 
 #define EXTENTS_READ_BYTES (64u << 10)
 
 void kvs_extents_begin(struct kvs_extents *walk, const struct kvs_region *region)
 {
-	*walk = (struct kvs_extents){ .fd = region->fd, .page_bytes = region->page_bytes };
+	*walk = (struct kvs_extents){ .fd = region->fd,
+				      .pagemap_fd = region->pagemap_fd,
+				      .page_bytes = region->page_bytes };
 }
 
 static bool extents_asks_kernel(const struct kvs_extents *walk)
@@ -22,7 +25,7 @@ static bool extents_asks_kernel(const struct kvs_extents *walk)
 }
 
 // Has a huge page something in it? Reading by a call populates none.
-static bool extents_page(const struct kvs_extents *walk, uint64_t offset)
+static bool extents_has_content(const struct kvs_extents *walk, uint64_t offset)
 {
 	unsigned char part[EXTENTS_READ_BYTES];
 	static const unsigned char zeroes[EXTENTS_READ_BYTES];
@@ -36,6 +39,12 @@ static bool extents_page(const struct kvs_extents *walk, uint64_t offset)
 		}
 	}
 	return false;
+}
+
+static bool extents_page(const struct kvs_extents *walk, uint64_t offset)
+{
+	int there = kvs_page_is_there(walk->fd, walk->pagemap_fd, offset, walk->page_bytes);
+	return there >= 0 ? there > 0 : extents_has_content(walk, offset);
 }
 
 // As extents_find(), of huge pages, of which none lies on the limit.

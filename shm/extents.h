@@ -4,8 +4,9 @@
 // page before it, so whoever asks it once for each segment has it look at most pages hundreds of
 // times. A walk asks for each stretch of pages once, whatever is wanted of it.
 //
-// Of huge pages of the system's pool the kernel does not tell where there are any. There a page
-// counts as one if a byte of it is not zero: what counts as none has nothing that could be lost.
+// Of huge pages of the system's pool each is asked for by itself (shm/page_there.h). Where that
+// cannot be found out a page counts as one if a byte of it is not zero: what counts as none has
+// nothing that could be lost, but a reader of zeroes would see what is written there next.
 #pragma once
 
 #include <stdbool.h>
@@ -15,6 +16,7 @@ struct kvs_region;
 
 struct kvs_extents {
 	int fd;
+	int pagemap_fd;
 	uint32_t page_bytes; // huge pages of the system's pool: see below
 	uint64_t offset; // of the stretch found last
 	uint64_t end;	 // behind it

@@ -30,6 +30,7 @@ struct kvs_region_options {
 	uint64_t hash_key[2]; // random; XXH3 takes the first word
 	bool fenced; // readers must fence
 	enum kvs_region_pages pages; // what the memory is made of
+	int pagemap_fd; // /proc/self/pagemap, to find huge pages of the pool by; 0 = none
 	bool poison; // tests: overwrite what comes free
 };
 
@@ -49,6 +50,7 @@ struct kvs_region {
 	uint32_t segment_shift;
 	uint32_t segments_count_max;
 	uint32_t page_bytes; // in which memory comes and goes: KVS_PAGE_BYTES, or a huge page's
+	int pagemap_fd;	     // as in the options; the caller's
 	bool huge_pages;     // ask for them; with page_bytes of one there are no others
 	bool poison; // kvs_region_poison() does something
 };
@@ -79,8 +81,8 @@ void kvs_region_close(struct kvs_region *region);
 /// Maps the region behind `fd`, whose writer is gone, for a new one. Nothing but the header is
 /// looked at, and nothing is written: kvs_adopt_plan() is next. Of the options memory_bytes,
 /// memory_bytes_max, segment_bytes, hash_kind, fenced (only what cannot be helped: the header
-/// decides), pages and poison count; it may be laid out for more than they ask for. Returns an
-/// enum kvs_region_error; on success `region` owns `fd`, otherwise the caller does.
+/// decides), pages, pagemap_fd and poison count; it may be laid out for more than they ask for.
+/// Returns an enum kvs_region_error; on success `region` owns `fd`, otherwise the caller does.
 int kvs_region_adopt(struct kvs_region *region, int fd, const struct kvs_region_options *options);
 
 /// Maps it only to be read out, however it is laid out, if its layout is today's or one of

@@ -134,6 +134,7 @@ int kvs_region_adopt(struct kvs_region *region, int fd, const struct kvs_region_
 	kvs_region_place_directory(region, region->header);
 	kvs_region_fill_map(region);
 	kvs_region_advise(region);
+	region->pagemap_fd = options->pagemap_fd;
 	return KVS_REGION_OK;
 }
 

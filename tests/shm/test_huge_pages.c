@@ -2,7 +2,7 @@
 //
 // A region of huge pages of the system's pool, without a pool: the file has small pages and is said
 // to have huge ones. What it takes and gives back is whole huge pages, all of it is counted, and
-// who takes it over or reads it out finds by content what the kernel would not tell.
+// who takes it over finds them all, or, where it is not told, those that have something in them.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -18,8 +18,10 @@
 #define LARGE_PAGES_BYTES (4u << 20)
 
 static uint32_t page_bytes = KVS_HUGE_PAGE_BYTES;
+static bool told = true; // where the file has pages
 
 uint32_t __wrap_kvs_page_size(int fd);
+int __wrap_kvs_page_is_there(int fd, int pagemap_fd, uint64_t offset, uint32_t bytes);
 int __real_memfd_create(const char *name, unsigned flags);
 int __wrap_memfd_create(const char *name, unsigned flags);
 
@@ -27,6 +29,13 @@ uint32_t __wrap_kvs_page_size(int fd)
 {
 	(void)fd;
 	return page_bytes;
+}
+
+int __wrap_kvs_page_is_there(int fd, int pagemap_fd, uint64_t offset, uint32_t bytes)
+{
+	(void)pagemap_fd;
+	off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
+	return told ? data >= 0 && (uint64_t)data < offset + bytes : -1;
 }
 
 int __wrap_memfd_create(const char *name, unsigned flags)
@@ -102,48 +111,78 @@ static void test_strays(void)
 	fixture_close(&f);
 }
 
-// What another life counts of the same file.
-static void test_taken_over(void)
+// Another life on the same file.
+static void take_over(struct fixture *f, struct fixture *next, struct kvs_adopt *plan)
 {
-	struct fixture f;
-	struct fixture next = { 0 };
-	struct kvs_adopt plan;
-	fill(&f);
-	(void)kvs_log_prefault(&f.log); // free segments with pages, all zero
 	const struct kvs_region_options options = { .memory_bytes = MEMORY,
 						    .memory_bytes_max = MEMORY,
 						    .segment_bytes = SEGMENT,
 						    .pages = KVS_PAGES_HUGETLB,
-						    .fenced = f.region.map.readers_fence };
-	ok_int(kvs_region_adopt(&next.region, dup(f.region.fd), &options), KVS_REGION_OK,
+						    .fenced = f->region.map.readers_fence };
+	memset(next, 0, sizeof(*next));
+	ok_int(kvs_region_adopt(&next->region, dup(f->region.fd), &options), KVS_REGION_OK,
 	       "it can be taken over");
-	ok_int(kvs_adopt_plan(&plan, &next.region, 0), 0, "and verifies");
-	kvs_epoch_init(&next.epochs, &next.region.header->hot, options.fenced);
-	ok(kvs_limbo_init(&next.limbo), "limbo");
-	const struct kvs_adopt_parts parts = { .log = &next.log,
-					       .table = &next.table,
-					       .large = &next.large,
-					       .limbo = &next.limbo,
-					       .epochs = &next.epochs };
-	ok_int(kvs_adopt_apply(&plan, &parts), 0, "it is");
+	ok_int(kvs_adopt_plan(plan, &next->region, 0), 0, "and verifies");
+	kvs_epoch_init(&next->epochs, &next->region.header->hot, options.fenced);
+	ok(kvs_limbo_init(&next->limbo), "limbo");
+	const struct kvs_adopt_parts parts = { .log = &next->log,
+					       .table = &next->table,
+					       .large = &next->large,
+					       .limbo = &next->limbo,
+					       .epochs = &next->epochs };
+	ok_int(kvs_adopt_apply(plan, &parts), 0, "it is");
+}
+
+static void end_both(struct fixture *f, struct fixture *next, struct kvs_adopt *plan)
+{
+	kvs_adopt_fini(plan);
+	kvs_large_fini(&next->large);
+	kvs_log_fini(&next->log);
+	kvs_table_fini(&next->table);
+	kvs_limbo_fini(&next->limbo);
+	kvs_epoch_fini(&next->epochs);
+	kvs_region_close(&next->region);
+	fixture_close(f);
+}
+
+// What it counts.
+static void test_taken_over(void)
+{
+	struct fixture f, next;
+	struct kvs_adopt plan;
+	fill(&f);
+	(void)kvs_log_prefault(&f.log); // free segments with pages, all zero
+	take_over(&f, &next, &plan);
 	uint64_t populated = next.table.populated[KVS_RANGE_TABLE_0];
 	ok(populated >= next.table.buckets * sizeof(struct kvs_bucket) &&
 		   populated <= f.table.populated[KVS_RANGE_TABLE_0],
 	   "buckets that are in use count");
 	ok_u64(next.region.directory_bytes, f.region.directory_bytes, "and so does the directory");
-	ok_u64(next.log.prepared_count, f.log.full_count, "free segments with nothing in them not");
+	ok_u64(next.log.prepared_count, f.log.full_count, "free segments that were never used not");
 	ok_u64(keys_in(&next.region.map, KEYS), KEYS, "F: every key is there");
 	ok_int(kvs_log_prefault(&next.log), 0, "they get their pages");
 	(void)walk(&next); // of overflow buckets, none of them used
 	equal(&next, "again");
-	kvs_adopt_fini(&plan);
-	kvs_large_fini(&next.large);
-	kvs_log_fini(&next.log);
-	kvs_table_fini(&next.table);
-	kvs_limbo_fini(&next.limbo);
-	kvs_epoch_fini(&next.epochs);
-	kvs_region_close(&next.region);
-	fixture_close(&f);
+	end_both(&f, &next, &plan);
+}
+
+// A large value of zeroes had gone to limbo, and somebody is looking at it still.
+static void test_zeroes(void)
+{
+	struct fixture f, next;
+	struct kvs_adopt plan;
+	uint64_t zeroes = 0, later = 0;
+	fill(&f);
+	ok_int(kvs_large_take(&f.large, LARGE_BYTES, &zeroes), 0, "a large value of zeroes");
+	ok(kvs_large_drop(&f.large, zeroes), "which nothing names any more");
+	take_over(&f, &next, &plan);
+	ok_u64(kvs_large_run_bytes(&next.large, zeroes), LARGE_PAGES_BYTES,
+	       "B: its memory is in use all the same");
+	ok(kvs_limbo_held_bytes(&next.limbo, 0) >= LARGE_PAGES_BYTES, "and waits for its readers");
+	ok_int(kvs_large_take(&next.large, LARGE_BYTES, &later), 0, "another value");
+	ok(later >= zeroes + LARGE_PAGES_BYTES || later + LARGE_PAGES_BYTES <= zeroes,
+	   "B: does not come there");
+	end_both(&f, &next, &plan);
 }
 
 static void test_read_out(void)
@@ -217,6 +256,10 @@ int main(void)
 	test_counts();
 	test_strays();
 	test_taken_over();
+	test_zeroes();
+	told = false;
+	test_taken_over();
+	told = true;
 	test_read_out();
 	test_client();
 	test_refusals();

@@ -6,7 +6,9 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 
 import hugepool
 from kept import KeptKvd
@@ -18,6 +20,7 @@ WANTED = MEMORY // hugepool.PAGE + SPARE
 SMALL = ('--memory', MEMORY, '--memory-max', 8 * MEMORY, '--lazy-interval', '20ms')
 HUGE = SMALL + ('--huge-pages', 'hugetlb')
 KEYS = 400
+REVOKED = -1  # KVC_REVOKED
 
 
 def memory(kvd):
@@ -97,6 +100,7 @@ def test_serves(tap):
                    'pages that the former life left are found')
         tap.ok(True, 'G: and every page is counted')
         test_other_pages(tap, kvd)
+        kvd.drop_kept()
 
 
 def test_bound(tap, kvd):
@@ -125,6 +129,80 @@ def test_other_pages(tap, kvd):
     kvd.kill()
     kvd.start(*HUGE)
     tap.ok(is_filled(kvd, 2), 'F: and that one into huge pages again')
+
+
+class Reader:
+    """reader.c: a line each way."""
+
+    def __init__(self, kvd):
+        self.process = subprocess.Popen([sys.argv[1], kvd.socket], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, bufsize=0)
+        self.process.stdout.readline()
+
+    def tell(self, *words):
+        self.process.stdin.write(' '.join(words).encode() + b'\n')
+        return int(self.process.stdout.readline())
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def test_zeroes(tap):
+    """What a reader of the life before looks at is not seen by looking whether it is zero."""
+    with KeptKvd(*HUGE) as kvd:
+        with kvd.connect() as c:
+            c.command('SET', 'zeroes', bytes(6000000))
+            reader = Reader(kvd)
+            opened = [reader.tell('open', 'test'), reader.tell('begin'),
+                      reader.tell('view', 'zeroes'), reader.tell('count')]
+            c.pipeline([('SET', 'zeroes', 'replaced'), ('KVD.SYNC',)])
+        kvd.kill()
+        kvd.start()
+        with kvd.connect() as c:
+            replies = [c.command('SET', f'new:{i % 2}', b'x' * 6000000) for i in range(8)]
+        changed, ended = reader.tell('count'), reader.tell('end')
+        reader.end()
+        kvd.drop_kept()
+        tap.ok(opened == [0] * 4 and replies == ['OK'] * 8 and 'took over' in kvd.log() and
+               (changed == 0 or ended == REVOKED),
+               f'B: a view of zeroes is told when they change: {changed} bytes, {ended}')
+
+
+def test_killed(tap):
+    """Where pages come and go, in the middle of it."""
+    for point in ('bound_lowered', 'limbo_given_back', 'value_arriving'):
+        with KeptKvd(*HUGE, start=False) as kvd:
+            kvd.env['KVD_CRASH_AT'] = point + ':2'
+            kvd.start()
+            acknowledged, status = 0, None
+            with kvd.connect() as c:
+                try:
+                    while acknowledged < 400:
+                        size = (900, 3000000, 60000)[acknowledged % 3]
+                        if acknowledged % 20 == 19:
+                            c.command('CONFIG', 'SET', 'maxmemory', MEMORY - MEMORY // 8)
+                            c.command('CONFIG', 'SET', 'maxmemory', MEMORY)
+                        sure = c.command('SET', f'key:{acknowledged % 7}', b'k' * size) == 'OK'
+                        acknowledged += sure
+                except (EOFError, OSError):
+                    status = kvd.wait()
+            if not tap.equal(status, -signal.SIGKILL, f'killed at {point}'):
+                kvd.drop_kept()
+                continue
+            del kvd.env['KVD_CRASH_AT']
+            kvd.start()
+            with kvd.connect() as c:
+                last = [c.command('STRLEN', f'key:{i % 7}')
+                        for i in range(max(acknowledged - 7, 0), acknowledged)]
+                wanted = [(900, 3000000, 60000)[i % 3]
+                          for i in range(max(acknowledged - 7, 0), acknowledged)]
+                wait_until(lambda: isinstance(c.command('DEBUG', 'RECOUNT'), int),
+                           'all that is counted is what there is')
+            kvd.drop_kept()
+            tap.ok('took over' in kvd.log() and last[1:] == wanted[1:],
+                   f'F, G: after {acknowledged} writes, which are there')
 
 
 def test_prefault(tap):
@@ -182,6 +260,8 @@ def main():
             tap.skip('a region of huge pages of the pool serves', why)
         else:
             test_serves(tap)
+            test_zeroes(tap)
+            test_killed(tap)
     tap.done()
 
 

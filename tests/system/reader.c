@@ -51,10 +51,22 @@ static int get(kvc_reader *with, const char *key)
 	return status == KVC_TRUNCATED ? KVC_OK : status; // the value is not looked at
 }
 
+static struct kvc_view viewed;
+
 static int view(const char *key)
 {
-	struct kvc_view value;
-	return kvc_view(reader, key, strlen(key), &value);
+	return kvc_view(reader, key, strlen(key), &viewed);
+}
+
+/// How many bytes of the value that is viewed are not zero.
+static int64_t count_bytes(void)
+{
+	const unsigned char *bytes = viewed.value;
+	int64_t count = 0;
+	for (size_t i = 0; i < viewed.value_bytes; i++) {
+		count += bytes[i] != 0;
+	}
+	return count;
 }
 
 /// A child of a process with a view open: it ends that, reads by itself, and stays until "reap".
@@ -163,6 +175,8 @@ static void obey(const char *socket_path, const char *word, char *argument)
 		answer("", kvc_begin(reader));
 	} else if (strcmp(word, "view") == 0) {
 		answer("", view(argument));
+	} else if (strcmp(word, "count") == 0) {
+		answer("", count_bytes());
 	} else if (strcmp(word, "end") == 0) {
 		answer("", kvc_end(reader));
 	} else if (strcmp(word, "get") == 0) {
