@@ -362,7 +362,28 @@ bool keyspace_finds_place(struct keyspace *keyspace, const struct keyspace_op *o
 	       keyspace_find(keyspace, op->hash, op->key, op->key_bytes, &hit) == KVS_FIND_HIT;
 }
 
-static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op)
+// Room for the op's record and its value. Only where there is none now does anything move or go for
+// it: then what is copied from is kept still.
+static int write_op_room(struct keyspace *keyspace, struct keyspace_op *op,
+			 struct keyspace_hold *hold)
+{
+	uint64_t large_bytes = op_large_bytes(keyspace, op);
+	if (__builtin_expect(large_bytes == 0, 1)) {
+		int room = keyspace_room_now(keyspace, op->record_bytes, op->purpose);
+		if (__builtin_expect(room != KEYSPACE_FULL, 1)) {
+			return room;
+		}
+	}
+	if (!keyspace_hold_still(keyspace, op, hold)) {
+		return KEYSPACE_FULL;
+	}
+	int room = keyspace_make_room(keyspace, op->record_bytes, op->record_bytes, large_bytes,
+				      op->purpose);
+	return room == KEYSPACE_OK ? keyspace_op_take_run(keyspace, op) : room;
+}
+
+static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op,
+			    struct keyspace_hold *hold)
 {
 	if (!keyspace_has_versions(keyspace, 1)) {
 		return KEYSPACE_SPENT;
@@ -385,23 +406,15 @@ static int write_op_reserve(struct keyspace *keyspace, struct keyspace_op *op)
 	if (op->kind != KEYSPACE_OP_FLUSH && !keyspace_finds_place(keyspace, op)) {
 		return KEYSPACE_CROWDED;
 	}
-	int result = keyspace_make_room(keyspace, op->record_bytes, op->record_bytes,
-					op_large_bytes(keyspace, op), op->purpose);
-	return result == KEYSPACE_OK ? keyspace_op_take_run(keyspace, op) : result;
+	return write_op_room(keyspace, op, hold);
 }
 
 int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op)
 {
-	bool good = true;
 	struct keyspace_hold hold;
-	hold.pins_count = 0;
-	hold.aside = NULL;
+	hold.is_on = false;
 	keyspace_op_measure(keyspace, op);
-	if (op_large_bytes(keyspace, op) > 0 ||
-	    keyspace_room_now(keyspace, op->record_bytes, op->purpose) != KEYSPACE_OK) {
-		good = keyspace_hold_still(keyspace, op, &hold);
-	}
-	int result = good ? write_op_reserve(keyspace, op) : KEYSPACE_FULL;
+	int result = write_op_reserve(keyspace, op, &hold);
 	if (result == KEYSPACE_OK) {
 		keyspace_op_append(keyspace, op, false);
 		keyspace_op_publish(keyspace, op);
@@ -410,6 +423,8 @@ int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op)
 	} else {
 		keyspace_op_drop(keyspace, op);
 	}
-	keyspace_hold_over(keyspace, &hold);
+	if (__builtin_expect(hold.is_on, 0)) {
+		keyspace_hold_over(keyspace, &hold);
+	}
 	return result;
 }

@@ -168,16 +168,28 @@ static bool wins_lottery(struct evict_state *evict)
 	return (z ^ (z >> 27)) % EVICT_LOTTERY == 0;
 }
 
+static bool is_spared(const struct evict_state *evict, const struct kvs_record_view *view)
+{
+	const struct keyspace_op *op = evict->spared;
+	return op != NULL && op->key_bytes == view->key_bytes &&
+	       memcmp(op->key, view->key, view->key_bytes) == 0;
+}
+
 bool evict_is_allowed(const struct keyspace *keyspace, const struct kvs_record_view *view)
 {
 	const struct evict_state *evict = &keyspace->evict;
-	return (!evict->volatile_only || view->expiry_ms != 0) && !is_never_evicted(evict, view);
+	return (!evict->volatile_only || view->expiry_ms != 0) && !is_spared(evict, view) &&
+	       !is_never_evicted(evict, view);
 }
 
 enum keyspace_fate keyspace_judge(struct keyspace *keyspace, const struct kvs_record_view *view,
 				  uint64_t offset)
 {
 	struct evict_state *evict = &keyspace->evict;
+	if (is_spared(evict, view)) {
+		evict->met_spared = true; // it may go when its command is over
+		return KEYSPACE_KEEP;
+	}
 	if (!evict_is_allowed(keyspace, view)) {
 		return KEYSPACE_KEEP;
 	}
@@ -333,6 +345,9 @@ void evict_victim_done(struct keyspace *keyspace, uint32_t segment)
 		if (judged == 0) {
 			return;
 		}
+	}
+	if (evict->met_spared && evict->kept_bytes == judged) {
+		return; // who waits for room finds it may go, too
 	}
 	evict->barren = evict->kept_bytes == judged && judged > 0 ? evict->barren + 1 : 0;
 	evict->barren_seq = keyspace->log.next_seq;

@@ -11,6 +11,7 @@
 #include "daemon/heat.h"
 
 struct keyspace;
+struct keyspace_op;
 struct kvs_record_view;
 
 /// What becomes of a live record of a segment that is emptied for want of memory.
@@ -43,18 +44,20 @@ struct evict_oldest {
 
 /// Segments that the writer filled are on probation; what survived one is in the main part.
 struct evict_state {
-	bool on;	    // keys are evicted when memory is full
-	bool spills;	    // only their values go, which the store has
-	bool removes;	    // on, and not that
-	bool volatile_only; // only those with a time to live
-	struct heat heat;   // opened when it is switched on
-	char *never;	    // prefixes with spaces between them
+	bool on;			  // keys are evicted when memory is full
+	bool spills;			  // only their values go, which the store has
+	bool removes;			  // on, and not that
+	bool volatile_only;		  // only those with a time to live
+	struct heat heat;		  // opened when it is switched on
+	char *never;			  // prefixes with spaces between them
+	const struct keyspace_op *spared; // its key stays while room is made for it; NULL = none
 	uint64_t random;
 	// Of the victim under way:
 	bool judging; // else it is only cleaned
 	bool probation;
-	bool in_place; // it cannot be emptied: large values go from there, what is kept stays
-	bool run_went; // a large value did since this was last looked at
+	bool in_place;	 // it cannot be emptied: large values go from there, what is kept stays
+	bool run_went;	 // a large value did since this was last looked at
+	bool met_spared; // what it has was not all judged
 	uint64_t judged_bytes;
 	uint64_t kept_bytes;
 	uint64_t stub_bytes;  // of both: without a value as it was judged

@@ -167,6 +167,7 @@ uint32_t evict_choose(struct keyspace *keyspace, uint64_t durable_seq, uint32_t 
 	evict->probation = probation;
 	evict->in_place = in_place;
 	evict->run_went = false;
+	evict->met_spared = false;
 	evict->judged_bytes = 0;
 	evict->kept_bytes = 0;
 	evict->stub_bytes = 0;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // What a write copies from, while room is made for it: values that are current (EXPIRE, APPEND,
-// SETRANGE, COPY) may be moved by the cleaner then, or evicted.
+// SETRANGE, COPY) may be moved by the cleaner then, or evicted. The key that is written stays: its
+// command has answered by what it was, and nobody is to see it gone before it is there anew.
 #include "daemon/keyspace_hold.h"
 
 #include <stdlib.h>
@@ -45,6 +46,7 @@ void keyspace_hold_over(struct keyspace *keyspace, struct keyspace_hold *hold)
 		keyspace_unpin(keyspace, hold->pins[i]);
 	}
 	free(hold->aside);
+	keyspace->evict.spared = NULL;
 }
 
 bool keyspace_hold_still(struct keyspace *keyspace, struct keyspace_op *op,
@@ -54,6 +56,10 @@ bool keyspace_hold_still(struct keyspace *keyspace, struct keyspace_op *op,
 	struct kvs_piece whole = { op->value, op->value_bytes };
 	uint32_t count = op->pieces_count > 0 ? op->pieces_count : 1;
 	uint64_t bytes = 0;
+	hold->is_on = true;
+	hold->pins_count = 0;
+	hold->aside = NULL;
+	keyspace->evict.spared = op;
 	memcpy(pieces, op->pieces_count > 0 ? op->pieces : &whole, count * sizeof(*pieces));
 	for (uint32_t i = 0; i < count; i++) {
 		bytes += may_move(keyspace, pieces[i].data) ? pieces[i].bytes : 0u;

@@ -129,8 +129,8 @@ static void test_overshoot(bool in_place)
 	fixture_close(&f);
 }
 
-// The key whose value is copied goes while room is made for the copy: nobody reads it any more, and
-// all others are read.
+// The key whose value is copied to another goes while room is made for the copy: nobody reads it any
+// more, and all others are read.
 static void test_hold(void)
 {
 	struct fixture f;
@@ -151,12 +151,76 @@ static void test_hold(void)
 	memset(bytes_of, 6, 600u << 10);
 	struct kvs_piece pieces[2] = { { value.value, value.value_bytes },
 				       { bytes_of, 600u << 10 } };
-	int result = keyspace_set_pieces(f.keyspace, name, bytes, pieces, 2, 0, NULL);
-	ok_int(result, KEYSPACE_OK, "more is appended");
-	ok(evicted_of(&f) > 0, "keys went for it: %llu", (unsigned long long)evicted_of(&f));
-	ok(has_one(&f, "old:", 5, 630u << 10), "B: what is copied from is what it was");
+	int result = keyspace_set_pieces(f.keyspace, "new:000005", 10, pieces, 2, 0, NULL);
+	ok_int(result, KEYSPACE_OK, "it and more are copied");
+	ok(keyspace_get(f.keyspace, name, bytes, &value) == KEYSPACE_ABSENT,
+	   "it went for that: %llu", (unsigned long long)evicted_of(&f));
+	ok(has_one(&f, "new:", 5, 630u << 10), "B: what is copied from is what it was");
 	fixture_durable(&f);
 	ok_u64(f.keyspace->large.orphaned_bytes, 0, "and nothing keeps it then");
+	fixture_close(&f);
+}
+
+static const char *written; // the name of the key that is being set
+static unsigned written_went;
+
+static void on_end(void *context, enum keyspace_end why, const void *key, size_t key_bytes)
+{
+	(void)context;
+	written_went += why == KEYSPACE_END_EVICTED && strlen(written) == key_bytes &&
+			memcmp(written, key, key_bytes) == 0;
+}
+
+// The oldest key, whose turn it is to go, is set anew, and room has to be made for that: by others.
+// What its command has answered by (SET XX, INCR) would not be true else.
+static void test_own_key(size_t bytes)
+{
+	struct fixture f;
+	unsigned set = 0, refused = 0;
+	fixture_open(&f, false, 41);
+	ok(keyspace_set_eviction(f.keyspace, &allkeys), "evict");
+	written = "";
+	written_went = 0;
+	keyspace_listen(f.keyspace, on_end, NULL);
+	unsigned count = (16u << 20) / (unsigned)bytes;
+	for (unsigned i = 0; i < count; i++) {
+		refused += set_one(&f, "key:", i, bytes) != KEYSPACE_OK;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		char name[32];
+		size_t name_bytes = name_of(name, sizeof(name), "key:", i);
+		struct keyspace_value value;
+		int result = KEYSPACE_WAIT;
+		written = name;
+		while (keyspace_get(f.keyspace, name, name_bytes, &value) == KEYSPACE_OK &&
+		       result == KEYSPACE_WAIT) {
+			result = try_set(&f, "key:", i, bytes);
+			set += result == KEYSPACE_OK;
+			written = "";
+			if (result == KEYSPACE_WAIT) {
+				cleaner_turn(f.keyspace, fixture_monotonic_ns());
+			}
+			written = name;
+		}
+		written = "";
+	}
+	ok(refused == 0 && set > count / 8, "%u keys are set anew", set);
+	ok(evicted_of(&f) > count / 4, "for which others went");
+	ok_u64(written_went, 0, "A: none goes for its own value of %zu bytes", bytes);
+	fixture_close(&f);
+}
+
+// The only key that there is goes for its own value where that finds no room else.
+static void test_only_key(void)
+{
+	struct fixture f;
+	fixture_open_sized(&f, false, 42, 2u << 20, false);
+	ok(keyspace_set_eviction(f.keyspace, &allkeys), "evict");
+	unsigned refused = 0;
+	for (unsigned i = 0; i < 20; i++) {
+		refused += set_one(&f, "key:", 1, 900u << 10) != KEYSPACE_OK;
+	}
+	ok_u64(refused, 0, "G: what takes half of the memory is set anew");
 	fixture_close(&f);
 }
 
@@ -322,6 +386,9 @@ int main(void)
 	test_overshoot(false);
 	test_overshoot(true);
 	test_hold();
+	test_own_key(500);
+	test_own_key(LARGE_BYTES);
+	test_only_key();
 	test_many_segments(false);
 	test_many_segments(true);
 	test_barren_ends();
