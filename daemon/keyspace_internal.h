@@ -132,7 +132,7 @@ struct keyspace {
 	void *ended_context;
 	struct keyspace_damage *damage; // NULL = nobody looks
 	uint8_t looks; // enum keyspace_met: DAMAGE, once in this life, and COLD, until it is over:
-		       // writes look first
+		// writes look first
 	keyspace_fetch *fetch; // NULL = nobody fetches values from the store
 	void *fetch_context;
 	const struct keyspace_writer *writer; // never NULL
@@ -150,7 +150,7 @@ struct keyspace {
 	uint32_t oldest_head;	// the first that is not
 	uint64_t unpersisted_large_bytes;
 	uint64_t pending_tombstone_bytes; // of removals: dead with the commit they wait for
-	uint64_t intake_bytes;		  // of large values that are on their way in
+	uint64_t intake_bytes; // of large values that are on their way in
 	uint64_t flush_seq;
 	uint64_t side_taken_ns; // since when the table's other side waits for its grace period
 	uint64_t memory_bytes;	// the bound; the region's is higher if recovery needed more

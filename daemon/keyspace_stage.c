@@ -147,7 +147,29 @@ static bool stage_is_for(struct keyspace *keyspace, const struct keyspace_stage 
 	return same;
 }
 
-// Makes room, takes a run without pages, and remembers what is to be copied. OK, WAIT or FULL.
+// Does what is copied from stand where it stood before room was made? The cleaner may have moved it,
+// and its segment be free by now. What moves is of the op's own key.
+static bool stage_stands(struct keyspace *keyspace, const struct keyspace_stage *stage,
+			 const struct keyspace_op *op)
+{
+	struct kvs_hit hit;
+	if (!stage->moves) {
+		return true;
+	}
+	bool stands =
+		keyspace_find(keyspace, op->hash, op->key, op->key_bytes, &hit) == KVS_FIND_HIT &&
+		hit.value != NULL;
+	for (uint32_t i = 0; i < stage->pieces_count && stands; i++) {
+		uintptr_t at = (uintptr_t)stage->pieces[i].data;
+		bool moves = stage->pins[i] == 0 &&
+			     at - (uintptr_t)keyspace->region->base < keyspace->region->bytes;
+		stands = !moves || at - (uintptr_t)hit.value < hit.view.value_bytes;
+	}
+	return stands;
+}
+
+// Makes room, takes a run without pages, and remembers what is to be copied. OK, WAIT, FULL, or
+// AGAIN where that is elsewhere by now.
 static int stage_begin(struct keyspace *keyspace, struct keyspace_stage *stage,
 		       const struct keyspace_op *op)
 {
@@ -171,7 +193,12 @@ static int stage_begin(struct keyspace *keyspace, struct keyspace_stage *stage,
 				stage->moves || (!pinned && offset < keyspace->region->bytes);
 		}
 	}
+	keyspace->evict.spared = op;
 	int result = keyspace_make_room(keyspace, record_bytes, record_bytes, bytes, op->purpose);
+	keyspace->evict.spared = NULL;
+	if (result == KEYSPACE_OK && !stage_stands(keyspace, stage, op)) {
+		result = KEYSPACE_AGAIN;
+	}
 	if (result == KEYSPACE_OK) {
 		result = mover_reserve(keyspace, op->value_bytes, &stage->run_offset);
 	}

@@ -228,6 +228,51 @@ static void test_not_stable(void)
 	stop();
 }
 
+// Memory is filled until the append has to make room itself: the segment that it copies from is
+// cleaned for that, and free before a byte is copied. Poisoned, so that this would be seen.
+static void test_makes_room(void)
+{
+	static const uint64_t ever_ns = UINT64_MAX;
+	static const struct keyspace_slice whole = {
+		.owner = 1, .until_ns = &ever_ns, .memory = &memory, .memory_bytes = &memory_bytes
+	};
+	const size_t old_bytes = 15000;
+	const size_t more_bytes = 20000;
+	char *joined = malloc(old_bytes + more_bytes);
+	unsigned wrong = 0, moved = 0, trials = 0;
+	for (uint32_t left = 9; left > 2; left--) {
+		start(false);
+		f.region.poison = true;
+		keyspace_set_slice(f.keyspace, NULL);
+		memset(joined, 'o', old_bytes);
+		memcpy(joined + old_bytes, memory, more_bytes);
+		(void)keyspace_set(f.keyspace, KEY, joined, old_bytes, 0, NULL);
+		// Little of the first segments is live, all of the others.
+		for (int i = 0; i < 4000 && kvs_log_segments_free(&f.keyspace->log) > left; i++) {
+			char name[8];
+			(void)snprintf(name, sizeof(name), "%07d", i < 40 && i % 4 != 0 ? 0 : i);
+			(void)keyspace_set(f.keyspace, name, 7, memory, old_bytes, 0, NULL);
+		}
+		keyspace_set_slice(f.keyspace, &whole);
+		int result = KEYSPACE_WAIT;
+		for (int i = 0; i < 100 && result != KEYSPACE_OK; i++) {
+			result = append_slice(more_bytes);
+			moved += result == KEYSPACE_AGAIN;
+			if (result == KEYSPACE_WAIT) {
+				cleaner_turn(f.keyspace, fixture_monotonic_ns());
+			}
+		}
+		wrong += result == KEYSPACE_OK && !is_there("key", joined, old_bytes + more_bytes);
+		trials++;
+		(void)keyspace_flush(f.keyspace);
+		stop();
+	}
+	ok_u64(wrong, 0, "B: of %u appends that make room for themselves none copies what is freed",
+	       trials);
+	ok(moved > 0, "%u began anew, for what they copy had moved", moved);
+	free(joined);
+}
+
 static uint64_t file_bytes(void)
 {
 	struct stat status;
@@ -259,6 +304,7 @@ int main(void)
 	test_given_up();
 	test_append(500000, "a large value");
 	test_append(9000, "a value in the log");
+	test_makes_room();
 	test_expire();
 	test_not_stable();
 	return tap_done();
