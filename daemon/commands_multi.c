@@ -98,6 +98,12 @@ static int multi_fetch(struct call *call, const struct session_multi *multi)
 	return result;
 }
 
+static void multi_is_void(struct call *call)
+{
+	session_multi_reset(call->session);
+	reply_null_array(call->session);
+}
+
 void commands_multi_exec(struct call *call)
 {
 	struct session *session = call->session;
@@ -112,8 +118,7 @@ void commands_multi_exec(struct call *call)
 		return;
 	}
 	if (commands_watch_changed(call)) {
-		session_multi_reset(session);
-		reply_null_array(session);
+		multi_is_void(call);
 		return;
 	}
 	size_t bytes;
@@ -124,6 +129,10 @@ void commands_multi_exec(struct call *call)
 		call->refused = keyspace_admit(keyspace, bytes);
 		if (call->refused) {
 			return; // the queue stays for the next try
+		}
+		if (commands_watch_changed(call)) { // what is watched went for the room, too
+			multi_is_void(call);
+			return;
 		}
 	}
 	int result = KEYSPACE_OK;

@@ -149,6 +149,17 @@ struct found {
 	uint16_t writer; // index of the user that owns it
 };
 
+// Logs the end of a key that somebody has met, unless keys would have to go for it: they may be
+// those that the same command has just looked at.
+static void met_expired(struct keyspace *keyspace, uint64_t hash, const void *key, size_t key_bytes)
+{
+	uint64_t bytes = kvs_record_bytes(key_bytes, 0, false);
+	if (!keyspace->evict.on ||
+	    keyspace_room_now(keyspace, bytes, KEYSPACE_FOR_REMOVAL) == KEYSPACE_OK) {
+		(void)keyspace_expire_now(keyspace, hash, key, key_bytes);
+	}
+}
+
 // Current state of a key, batch included. OK or ABSENT; the hash is filled in either case.
 static int lookup(struct keyspace *keyspace, const void *key, size_t key_bytes, struct found *found)
 {
@@ -173,7 +184,7 @@ static int lookup(struct keyspace *keyspace, const void *key, size_t key_bytes, 
 		return KEYSPACE_ABSENT;
 	}
 	if (keyspace_is_expired(keyspace, hit->view.expiry_ms)) {
-		(void)keyspace_expire_now(keyspace, hash, key, key_bytes);
+		met_expired(keyspace, hash, key, key_bytes);
 		return KEYSPACE_ABSENT;
 	}
 	found->from_table = true;

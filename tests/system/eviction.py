@@ -138,6 +138,27 @@ def test_told(tap):
                f'who tracks a key is told: {told}')
 
 
+def test_watched(tap):
+    """A transaction makes room for itself: where what it watches goes for that it does not run."""
+    with Kvd('--memory', MEMORY, '--when-full', 'evict', '--persist', 'memory') as kvd:
+        c = kvd.connect()
+        fill(c, 'key:')
+        ran = void = wrong = 0
+        for i in range(100):
+            keys = [f'key:{k}' for k in range(i % 20, MANY, 20)]
+            sets = [('SET', f'other:{i}:{k}', VALUE * 50) for k in range(8 + i % 16)]
+            replies = c.pipeline([('WATCH', *keys), ('KEYS', 'key:*'), ('MULTI',),
+                                  ('KEYS', 'key:*'), *sets, ('EXEC',)])
+            before, result = set(replies[1]), replies[-1]
+            ran += result is not None
+            void += result is None
+            if result is not None:
+                watched = {key.encode() for key in keys}
+                wrong += len((before & watched) - set(result[0]))
+        tap.ok(ran > 10, f'{ran} transactions run, {void} do not, for a key went')
+        tap.equal(wrong, 0, 'I: in none of those that run is what it watches gone')
+
+
 def test_restarts(tap, policy):
     with Kvd('--memory', MEMORY, '--when-full', 'evict', '--persist', policy) as kvd:
         c = kvd.connect()
@@ -170,6 +191,7 @@ def main():
         test_policy(tap, policy)
     test_reads(tap)
     test_told(tap)
+    test_watched(tap)
     for policy in ('lazy', 'group'):
         test_restarts(tap, policy)
     tap.done()
