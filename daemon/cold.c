@@ -249,6 +249,10 @@ bool cold_wait_failed(const struct cold_wait *wait, char *text, size_t bytes)
 	int key_bytes =
 		key_bytes_all < COLD_ERROR_KEY_BYTES ? (int)key_bytes_all : COLD_ERROR_KEY_BYTES;
 	const char *key = (const char *)(failed != NULL ? failed->key : wait->asked_key);
+	if (wait->is_short || (failed != NULL && failed->result == STORE_NO_MEMORY)) {
+		(void)snprintf(text, bytes, "OOM no memory to read values from the store");
+		return true;
+	}
 	if (failed != NULL) {
 		(void)snprintf(text, bytes,
 			       "DAMAGED the value of '%.*s' is in the store alone and cannot be "
@@ -263,10 +267,6 @@ bool cold_wait_failed(const struct cold_wait *wait, char *text, size_t bytes)
 			"within read-wait: the disk is slow, or INFO persistence tells why "
 			"the store cannot be read",
 			key_bytes, key);
-		return true;
-	}
-	if (wait->is_short) {
-		(void)snprintf(text, bytes, "OOM no memory to read values from the store");
 		return true;
 	}
 	if (wait->is_many) {
