@@ -167,7 +167,8 @@ static void compare_waiting(struct look *look)
 		compare(look, "overflow buckets", 0, overflow->used_count,
 			look->plan.linked_count + buckets);
 		compare(look, "overflow buckets that were ever used", 0, overflow->fresh,
-			(uint64_t)overflow->used_count + overflow->freed_count);
+			(uint64_t)overflow->used_count + overflow->freed_count +
+				overflow->lost_count);
 	}
 	if (keyspace->pending.lost == 0) {
 		compare(look, "bytes of large values that are not durable", 0,

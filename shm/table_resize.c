@@ -324,6 +324,7 @@ bool kvs_table_free_side_part(struct kvs_table *table, unsigned side, uint64_t b
 	table->overflow[side].fresh = 0;
 	kvs_store_relaxed(&region->header->overflow_fresh[side], 0);
 	table->overflow[side].freed_count = 0;
+	table->overflow[side].lost_count = 0;
 	table->overflow[side].used_count = 0;
 	table->other_side_ready = true;
 	return true;

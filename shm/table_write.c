@@ -127,6 +127,7 @@ void kvs_table_free_overflow(struct kvs_table *table, unsigned side, uint64_t in
 		uint32_t capacity = overflow->freed_capacity ? overflow->freed_capacity * 2 : 256;
 		uint32_t *freed = realloc(overflow->freed, capacity * sizeof(*freed));
 		if (freed == NULL) {
+			overflow->lost_count++;
 			return; // leaked until the side is emptied
 		}
 		overflow->freed = freed;

@@ -31,6 +31,7 @@ struct kvs_overflow {
 	uint32_t *freed;
 	uint32_t freed_count;
 	uint32_t freed_capacity;
+	uint32_t lost_count; // free, and not in `freed`: there was no memory for it
 	uint32_t used_count;
 };
 
