@@ -98,7 +98,8 @@ static bool is_refusal(const char *head, size_t bytes)
 {
 	return head != NULL &&
 	       (text_is(head, bytes, "-OOM") || text_is(head, bytes, "-EXECABORT") ||
-		text_is(head, bytes, "-TRYAGAIN") || text_is(head, bytes, "-ERR batch"));
+		text_is(head, bytes, "-TRYAGAIN") || text_is(head, bytes, "-ERR batch") ||
+		text_is(head, bytes, "-ERR the values that this needs"));
 }
 
 static void queue(struct sim_client *client, unsigned number)

@@ -426,6 +426,28 @@ uint64_t sim_disk_next_block(void)
 	return disk.facts.next_block;
 }
 
+const void *sim_disk_value(const struct kvs_record_view *view)
+{
+	for (uint64_t number = disk.facts.next_block; number-- > disk.facts.oldest_block;) {
+		const struct block *from = &disk.blocks[number - disk.facts.oldest_block];
+		struct store_block block;
+		struct kvs_record_view found;
+		const void *value;
+		uint32_t offset = 0;
+		if (store_block_check(from->bytes, from->count, number, &block) !=
+		    STORE_BLOCK_GOOD) {
+			sim_fail("block %llu is damaged", (unsigned long long)number);
+		}
+		while (store_block_next(&block, &offset, &found, &value) == 1) {
+			if (found.seq == view->seq && found.key_bytes == view->key_bytes &&
+			    memcmp(found.key, view->key, view->key_bytes) == 0) {
+				return value != NULL ? value : found.payload;
+			}
+		}
+	}
+	return NULL;
+}
+
 static int walk_block(const struct store_walk *walk, const struct block *from, uint64_t number)
 {
 	struct store_block block;

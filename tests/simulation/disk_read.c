@@ -39,8 +39,9 @@ int store_reader_block(struct store_reader *reader, uint64_t number,
 {
 	const unsigned char *bytes;
 	uint32_t count;
-	if (sim_chance(8)) {
-		sim_give_way(SIM_RUNS, NULL, 0);
+	if (sim_chance(4)) {
+		bool slow = sim_chance(2);
+		sim_give_way(slow ? SIM_SLEEP : SIM_RUNS, NULL, sim.mono_ns + sim_below(2000000));
 	}
 	if (!sim_disk_block(number, &bytes, &count)) {
 		return STORE_READ_GONE;

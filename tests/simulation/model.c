@@ -38,6 +38,8 @@ static uint64_t changes;
 static uint64_t last_seq;
 static struct sight sights[64];
 static unsigned sights_count;
+static unsigned leaving;	     // index + 1 of the key that is being evicted, 0 = none
+static uint64_t commands_begun;	     // or tried again
 static struct sim_client cut_client; // as it was when its command began
 static struct {
 	struct sim_client *client; // NULL = none
@@ -149,13 +151,28 @@ void sim_model_resolve(void)
 	sim_model_commit(seq, seq);
 }
 
+/// The value behind what was found; where it is in the store alone, the store must have it.
+static const void *value_behind(unsigned index, const struct kvs_hit *hit)
+{
+	const void *value = hit->value;
+	if (hit->kind == KVS_ENTRY_STUB) {
+		value = sim_disk_value(&hit->view);
+	}
+	if (value == NULL) {
+		sim_fail("version %llu of %s is not in memory, nor on the disk",
+			 (unsigned long long)hit->view.seq, keys[index].name);
+	}
+	return value;
+}
+
 /// Why what kvd has of a key is not what `key` says; NULL if it is.
 static const char *key_differs(unsigned index, const struct sim_key *key)
 {
 	struct kvs_hit hit;
 	bool found = table_look(index, &hit);
 	if (!found) {
-		return key->value == NULL || time_has_come(key) ? NULL : "is lost";
+		bool may = key->value == NULL || time_has_come(key) || leaving == index + 1;
+		return may ? NULL : "is lost";
 	}
 	if (key->value == NULL) {
 		return "is back";
@@ -163,8 +180,8 @@ static const char *key_differs(unsigned index, const struct sim_key *key)
 	if (hit.view.expiry_ms != key->expire_ms) {
 		return "has another time to live";
 	}
-	if (hit.view.value_bytes != key->value->bytes || hit.value == NULL ||
-	    memcmp(hit.value, key->value->data, key->value->bytes) != 0) {
+	if (hit.view.value_bytes != key->value->bytes ||
+	    memcmp(value_behind(index, &hit), key->value->data, key->value->bytes) != 0) {
 		return "has another value";
 	}
 	return NULL;
@@ -208,9 +225,64 @@ void sim_model_believe(void)
 		if (found) {
 			value = sim_alloc(sizeof(*value) + hit.view.value_bytes + 1);
 			value->bytes = hit.view.value_bytes;
-			memcpy(value->data, hit.value, hit.view.value_bytes);
+			memcpy(value->data, value_behind(i, &hit), hit.view.value_bytes);
 		}
 		sim_model_change(i, value, found ? hit.view.expiry_ms : 0);
+	}
+}
+
+// ---- what goes by itself ----
+
+unsigned sim_model_evicting(const void *name, size_t bytes)
+{
+	unsigned index = sim_model_find(name, bytes);
+	if (keys[index].value == NULL) {
+		sim_fail("%s is evicted, and is not there", keys[index].name);
+	}
+	leaving = index + 1;
+	return index;
+}
+
+void sim_model_evicted(unsigned index, bool gone, uint64_t seq)
+{
+	leaving = 0;
+	if (gone) {
+		sim_note("%s is evicted", keys[index].name);
+		keys[index].evicted_in = pending.client != NULL ? commands_begun : 0;
+		keys[index].evicted = keys[index].value;
+		keys[index].evicted_expire_ms = keys[index].expire_ms;
+		sim_model_change(index, NULL, 0);
+		sim_model_commit(seq - 1, seq);
+	}
+}
+
+const struct sim_value *sim_model_went(unsigned index, uint64_t *expire_ms)
+{
+	const struct sim_key *key = &keys[index];
+	if (pending.client == NULL || key->evicted_in != commands_begun) {
+		return NULL;
+	}
+	*expire_ms = key->evicted_expire_ms;
+	return key->evicted;
+}
+
+// kvd died in the middle of it: the key may be there or not.
+static void left_or_not(uint64_t seq)
+{
+	struct kvs_hit hit;
+	if (leaving != 0 && keys[leaving - 1].value != NULL && !table_look(leaving - 1, &hit)) {
+		sim_model_change(leaving - 1, NULL, 0);
+		sim_model_commit(seq, seq);
+	}
+	leaving = 0;
+}
+
+void sim_model_promoted(const void *name, size_t bytes, const void *value, size_t value_bytes)
+{
+	const struct sim_key *key = &keys[sim_model_find(name, bytes)];
+	if (key->value == NULL || key->value->bytes != value_bytes ||
+	    memcmp(key->value->data, value, value_bytes) != 0) {
+		sim_fail("a value is put back that %s has not got", key->name);
 	}
 }
 
@@ -219,6 +291,7 @@ void sim_model_believe(void)
 void sim_model_pending(const struct sim_client *client, const struct sim_request *request,
 		       uint64_t now_ms)
 {
+	commands_begun++;
 	cut_client = *client;
 	cut_client.head = NULL;
 	pending.client = &cut_client;
@@ -265,7 +338,7 @@ void sim_model_saw(unsigned index, const void *value, size_t bytes, uint64_t seq
 		sim_fail("a reader saw version %llu of %s, the last is %llu",
 			 (unsigned long long)seq, key->name, (unsigned long long)last_seq);
 	}
-	if (value == NULL ? key->value == NULL || time_has_come(key)
+	if (value == NULL ? key->value == NULL || time_has_come(key) || leaving == index + 1
 			  : key->value != NULL && key->value->bytes == bytes &&
 				    memcmp(key->value->data, value, bytes) == 0) {
 		return;
@@ -282,6 +355,14 @@ void sim_model_saw(unsigned index, const void *value, size_t bytes, uint64_t seq
 	}
 	if (sights_count < sizeof(sights) / sizeof(sights[0])) {
 		sights[sights_count++] = (struct sight){ index, copy };
+	}
+}
+
+void sim_model_saw_stub(unsigned index, size_t bytes)
+{
+	const struct sim_key *key = &keys[index];
+	if (pending.client == NULL && (key->value == NULL || key->value->bytes != bytes)) {
+		sim_fail("a reader saw that %s has %zu bytes in the store", key->name, bytes);
 	}
 }
 
@@ -332,7 +413,7 @@ void sim_model_recovered(bool adopted, bool orderly)
 	bool memory = sim.plan.policy == PERSIST_MEMORY;
 	uint64_t durable_seq = sim_disk_durable();
 	sim.instance = sim.kvd->instance_id;
-	unsigned index;
+	unsigned index = 0;
 	bool seen = sights_count > 0;
 	if (seq < last_seq && !(memory && !adopted)) {
 		sim_fail("version %llu was handed out, kvd begins at %llu",
@@ -351,6 +432,7 @@ void sim_model_recovered(bool adopted, bool orderly)
 			pending.client = NULL;
 		}
 	}
+	left_or_not(adopted ? seq : durable_seq);
 	const char *why = seen && adopted ? "was seen" : state_differs(keys, &index);
 	if (why != NULL && !pending_explains()) {
 		sim_fail("after %s, with %llu durable: key %s %s", adopted ? "adoption" : "loading",

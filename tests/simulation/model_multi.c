@@ -105,6 +105,14 @@ static bool is_count(const struct sim_run_of *run, const struct sim_request *req
 	return count >= least && count <= most;
 }
 
+/// Memory was refused: to the command, or before to who read its value from the store.
+static bool is_refused(const struct sim_client *client, const char *reply)
+{
+	static const char text[] = "-OOM no memory to read values from the store";
+	return (client->unsure && reply[0] == '-') ||
+	       (sim.refused > 0 && strncmp(reply, text, sizeof(text) - 1) == 0);
+}
+
 void sim_run_exec(const struct sim_run_of *run)
 {
 	struct sim_client *client = run->client;
@@ -124,8 +132,8 @@ void sim_run_exec(const struct sim_run_of *run)
 		for (unsigned i = 0; i < count; i++) {
 			const struct sim_request *request = &client->requests[client->queued[i]];
 			const char *reply = next_reply(&at, &left);
-			if (client->unsure && reply != NULL && reply[0] == '-') {
-				sim_text_print(run->reply, "-ERR"); // refused memory
+			if (reply != NULL && is_refused(client, reply)) {
+				sim_text_print(run->reply, "-ERR");
 			} else if (is_count(run, request, reply)) {
 				sim_text_print(run->reply, ":%lld\r\n",
 					       strtoll(reply + 1, NULL, 10));

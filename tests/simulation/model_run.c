@@ -345,12 +345,18 @@ static void run_copy(const struct sim_run_of *run)
 	unsigned from = sim_run_key(run, 1);
 	unsigned to = sim_run_key(run, 2);
 	const struct sim_value *value = get(run, from);
+	uint64_t expire_ms = expiry(run, from);
+	const char *head = run->client->head;
 	if (from == to) {
 		sim_text_print(run->reply, "-ERR");
 		return;
 	}
+	if (value == NULL && head != NULL && memcmp(head, ":1", 2) == 0) {
+		// It may have gone for the copy's room: behind it, then.
+		value = sim_model_went(from, &expire_ms);
+	}
 	if (value != NULL) {
-		sim_model_change(to, value, expiry(run, from));
+		sim_model_change(to, value, expire_ms);
 	}
 	say_integer(run, value != NULL);
 }

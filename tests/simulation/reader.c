@@ -262,6 +262,10 @@ static void reader_get(struct reader *reader)
 		sim_model_saw(index, NULL, 0, 0);
 		return;
 	}
+	if (hit.kind == KVS_ENTRY_STUB) {
+		sim_model_saw_stub(index, hit.view.value_bytes);
+		return;
+	}
 	sim_model_saw(index, hit.value, hit.view.value_bytes, hit.view.seq);
 	if (reader->held_count < HELD_MAX) {
 		struct held *held = &reader->held[reader->held_count++];

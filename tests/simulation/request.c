@@ -124,15 +124,21 @@ static void make_set(struct sim_request *request)
 	}
 }
 
-static void make_keys(struct sim_request *request, const char *name, bool values)
+static void make_keys_upto(struct sim_request *request, const char *name, bool values,
+			   unsigned most)
 {
 	add_text(request, name);
-	for (uint64_t i = 1 + sim_below(4); i > 0; i--) {
+	for (uint64_t i = 1 + sim_below(most); i > 0; i--) {
 		add_key(request);
 		if (values) {
 			add_value(request);
 		}
 	}
+}
+
+static void make_keys(struct sim_request *request, const char *name, bool values)
+{
+	make_keys_upto(request, name, values, 4);
 }
 
 static void make_keyed(struct sim_request *request, const char *name)
@@ -178,11 +184,11 @@ static void make_change(struct sim_request *request)
 		break;
 	case 2:
 		make_keyed(request, "APPEND");
-		add_number(request, (long long)sim_below(100000));
+		add_value(request); // a small one may become large by it
 		break;
 	case 3:
 		make_keyed(request, "SETRANGE");
-		add_number(request, (long long)sim_below(50));
+		add_number(request, (long long)sim_below(sim_chance(3) ? LARGE_BYTES_MAX : 50));
 		add_text(request, "patch");
 		break;
 	case 4:
@@ -261,7 +267,8 @@ void sim_request_make(struct sim_client *client, struct sim_request *request)
 		*inside = 2 + (unsigned)sim_below(TRANSACTION_MAX);
 		add_text(request, "MULTI");
 	} else if (sim_chance(25)) {
-		make_keys(request, "WATCH", false);
+		// Where keys go so many that some do.
+		make_keys_upto(request, "WATCH", false, sim.plan.when_full == SIM_EVICTS ? 32 : 4);
 	} else if (sim_chance(100)) {
 		add_text(request, "UNWATCH");
 	} else if (sim_chance(60) && sim.plan.policy != 0) {

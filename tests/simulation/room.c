@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
-// The bound on memory moves; and between two turns of the cleaner, whatever was done in the turn,
-// all that kvd counts must be what a fresh look at its region finds.
+// Memory that is short. Keys that go are told to the model as they go, and values that leave memory
+// and come back are held against it; the bound on memory moves; the table gets another hash key;
+// and between two turns of the cleaner, whatever was done in the turn, all that kvd counts must be
+// what a fresh look at its region finds.
 #include "daemon/cleaner.h"
+#include "daemon/keyspace_cold.h"
 #include "daemon/keyspace_internal.h"
 #include "daemon/keyspace_recount.h"
 #include "tests/simulation/sim.h"
@@ -10,12 +13,71 @@
 #define RECOUNT_CHANCE 40u
 #define BOUND_CHANCE 60u
 #define BOUND_LEAST_BYTES (1u << 20)
+#define BOUND_TIGHT_BYTES (5u << 18) // so that keys have to go
+#define SPILL_CHANCE 4u		     // also where memory is not short
+#define RESEED_CHANCE 1000u
+
+// ---- what goes ----
+
+enum evict_result __real_evict_record(struct keyspace *keyspace, const struct kvs_record_view *view,
+				      uint64_t hash);
+enum evict_result __wrap_evict_record(struct keyspace *keyspace, const struct kvs_record_view *view,
+				      uint64_t hash);
+enum evict_result __wrap_evict_record(struct keyspace *keyspace, const struct kvs_record_view *view,
+				      uint64_t hash)
+{
+	if (sim.plan.when_full == SIM_REJECTS) {
+		sim_fail("a key is evicted by a kvd that refuses");
+	}
+	if (sim.plan.when_full == SIM_SPILLS) {
+		enum evict_result result = __real_evict_record(keyspace, view, hash);
+		sim.spilled += result == EVICT_DONE;
+		return result;
+	}
+	unsigned index = sim_model_evicting(view->key, view->key_bytes);
+	enum evict_result result = __real_evict_record(keyspace, view, hash);
+	sim_model_evicted(index, result == EVICT_DONE, keyspace_last_seq(keyspace));
+	sim.evicted += result == EVICT_DONE;
+	return result;
+}
+
+enum keyspace_cold_result __real_keyspace_promote(struct keyspace *keyspace, const void *key,
+						  size_t key_bytes, uint64_t seq, const void *value,
+						  size_t value_bytes);
+enum keyspace_cold_result __wrap_keyspace_promote(struct keyspace *keyspace, const void *key,
+						  size_t key_bytes, uint64_t seq, const void *value,
+						  size_t value_bytes);
+enum keyspace_cold_result __wrap_keyspace_promote(struct keyspace *keyspace, const void *key,
+						  size_t key_bytes, uint64_t seq, const void *value,
+						  size_t value_bytes)
+{
+	enum keyspace_cold_result result =
+		__real_keyspace_promote(keyspace, key, key_bytes, seq, value, value_bytes);
+	if (result == KEYSPACE_COLD_DONE) {
+		sim_note("a value of %zu bytes is back", value_bytes);
+		sim_model_promoted(key, key_bytes, value, value_bytes);
+		sim.promoted++;
+	}
+	return result;
+}
+
+static void spill_one(struct keyspace *keyspace)
+{
+	const struct sim_key *key = sim_model_key((unsigned)sim_below(sim.plan.keys));
+	if (keyspace_spill(keyspace, key->name, key->name_bytes) == KEYSPACE_COLD_DONE) {
+		sim_note("the value of %s is spilled", key->name);
+		sim.spilled++;
+	}
+}
+
+// ---- the rest of what a turn may meet ----
 
 static void move_bound(struct keyspace *keyspace)
 {
-	uint64_t most = (uint64_t)sim.plan.memory_mib << 20;
+	bool refuses = sim.plan.when_full == SIM_REJECTS;
+	uint64_t most = refuses ? (uint64_t)sim.plan.memory_mib << 20 : BOUND_TIGHT_BYTES;
 	uint64_t bytes = BOUND_LEAST_BYTES + sim_below(most - BOUND_LEAST_BYTES + 1);
-	if (bytes < keyspace_memory_least(keyspace, false)) {
+	if (refuses && bytes < keyspace_memory_least(keyspace, false)) {
 		return; // as CONFIG SET refuses it
 	}
 	sim_note("the bound is to be %llu", (unsigned long long)bytes);
@@ -40,10 +102,20 @@ void __real_cleaner_turn(struct keyspace *keyspace, uint64_t now_ns);
 void __wrap_cleaner_turn(struct keyspace *keyspace, uint64_t now_ns);
 void __wrap_cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 {
-	if (sim.serves && !sim.quiet && sim.plan.resizes && sim_chance(BOUND_CHANCE)) {
-		move_bound(keyspace);
+	if (sim.serves && !sim.quiet) {
+		if (sim.plan.resizes && sim_chance(BOUND_CHANCE)) {
+			move_bound(keyspace);
+		}
+		if (sim.plan.when_full == SIM_SPILLS && sim_chance(SPILL_CHANCE)) {
+			spill_one(keyspace);
+		}
+		if (sim.plan.reseeds && sim_chance(RESEED_CHANCE)) {
+			keyspace->table.crowded = true; // as by keys that were made to collide
+		}
 	}
+	uint64_t reseeds = keyspace->reseed.begun_ns;
 	__real_cleaner_turn(keyspace, now_ns);
+	sim.reseeds += keyspace->reseed.begun_ns != reseeds && keyspace->reseed.running;
 	if (sim.serves && sim_chance(RECOUNT_CHANCE)) {
 		recount(keyspace);
 	}

@@ -98,6 +98,21 @@ uint64_t sim_wall_ms(void)
 
 // ---- what a seed decides ----
 
+// Memory that is full in a third of the seeds, with enough to fill it.
+static void plan_full(struct sim_plan *plan)
+{
+	if (!sim_chance(3)) {
+		return;
+	}
+	plan->when_full = plan->policy != PERSIST_MEMORY && sim_chance(2) ? SIM_SPILLS : SIM_EVICTS;
+	plan->keys = SIM_KEYS_MAX;
+	plan->value_bytes = 12000;
+	plan->large_percent = 40 + (unsigned)sim_below(60);
+	plan->memory_mib = 2;
+	plan->resizes = true;
+	plan->commands += 300;
+}
+
 static void plan_make(struct sim_plan *plan)
 {
 	plan->policy = (unsigned)sim_below(4);
@@ -124,9 +139,13 @@ static void plan_make(struct sim_plan *plan)
 	plan->memory_chance = sim_chance(3) ? 5 + (unsigned)sim_below(300) : 0;
 	plan->resizes = sim_chance(3);
 	plan->tells_clock = sim_chance(2);
+	plan->reseeds = sim_chance(4);
+	plan_full(plan);
 }
 
 static const char *const policies[] = { "memory", "lazy", "group", "sync" };
+static const char *const full[] = { "--when-full=reject", "--when-full=evict",
+				    "--when-full=spill" };
 
 static void plan_config(struct config *config)
 {
@@ -154,6 +173,9 @@ static void plan_config(struct config *config)
 				      "--write-wait=300ms",
 				      "--compact-ratio=120",
 				      "--frame-timeout=0",
+				      "--memory-return=2s",
+				      "--reseed-interval=2s",
+				      full[plan->when_full],
 				      plan->siphash ? "--hash=siphash" : "--hash=xxh3",
 				      NULL };
 	char *argv[sizeof(words) / sizeof(words[0])];

@@ -17,6 +17,7 @@
 
 struct command;
 struct kvd;
+struct kvs_record_view;
 struct resp_arg;
 struct session;
 
@@ -28,6 +29,9 @@ struct session;
 #define SIM_NEVER UINT64_MAX
 
 // ---- what a seed decides ----
+
+/// What kvd does when memory is full.
+enum sim_when_full { SIM_REJECTS, SIM_EVICTS, SIM_SPILLS };
 
 struct sim_plan {
 	unsigned policy; // enum persist_policy
@@ -52,6 +56,8 @@ struct sim_plan {
 	unsigned memory_chance;	     // of so many pieces of memory one is refused; 0 = none
 	bool siphash;		     // how keys are hashed
 	bool resizes;		     // the bound on memory moves
+	bool reseeds;		     // the table is given another hash key now and then
+	enum sim_when_full when_full;
 };
 
 // ---- sim.c: the machine ----
@@ -82,7 +88,7 @@ struct sim {
 	unsigned lives;
 	// Counted for the report.
 	unsigned crashes, adoptions, loads, points, faults, refused, splits, gets, revoked, plans,
-		recounts, bounds;
+		recounts, bounds, evicted, spilled, promoted, reseeds;
 };
 extern struct sim sim;
 
@@ -157,6 +163,8 @@ uint64_t sim_disk_durable(void);
 /// A block of the store that serves; false if there is none of this number.
 bool sim_disk_block(uint64_t number, const unsigned char **bytes, uint32_t *count);
 uint64_t sim_disk_next_block(void);
+/// The value of a version of a key, NULL if the disk has not got it.
+const void *sim_disk_value(const struct kvs_record_view *view);
 
 // ---- model.c: what the keys must be ----
 
@@ -168,9 +176,12 @@ struct sim_value {
 struct sim_key {
 	char name[24];
 	size_t name_bytes;
-	const struct sim_value *value; // NULL = absent
-	uint64_t expire_ms;	       // 0 = never
-	uint64_t change;	       // of its last change
+	const struct sim_value *value;	 // NULL = absent
+	uint64_t expire_ms;		 // 0 = never
+	uint64_t change;		 // of its last change
+	uint64_t evicted_in;		 // the command in the middle of which it went, 0 = none
+	const struct sim_value *evicted; // what it had then
+	uint64_t evicted_expire_ms;
 };
 
 struct sim_arg {
@@ -206,6 +217,15 @@ void sim_model_commit(uint64_t before, uint64_t seq);
 /// A value that a mapped reader saw (NULL = absent): is it what must be there? In the middle of a
 /// command it may be what the command makes of it.
 void sim_model_saw(unsigned index, const void *value, size_t bytes, uint64_t seq);
+/// The same of one that is in the store alone, so that its length is all that was seen.
+void sim_model_saw_stub(unsigned index, size_t bytes);
+/// kvd is about to evict a key, whose index is returned; it did, as of version `seq`, or could not.
+unsigned sim_model_evicting(const void *name, size_t bytes);
+void sim_model_evicted(unsigned index, bool gone, uint64_t seq);
+/// What it had before it went in the middle of the command that runs; NULL: it did not.
+const struct sim_value *sim_model_went(unsigned index, uint64_t *expire_ms);
+/// A value was put back into memory.
+void sim_model_promoted(const void *name, size_t bytes, const void *value, size_t value_bytes);
 /// kvd is there again: compares what it has with what it may have.
 void sim_model_recovered(bool adopted, bool orderly);
 /// All keys now.

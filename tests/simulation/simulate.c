@@ -27,7 +27,7 @@
 /// What a seed's process tells at its end.
 struct outcome {
 	uint64_t trace, steps, lives, crashes, adoptions, loads, points, faults, refused, splits,
-		gets, revoked, plans, recounts, bounds;
+		gets, revoked, plans, recounts, bounds, evicted, spilled, promoted, reseeds;
 	uint64_t is_good;
 };
 
@@ -50,15 +50,17 @@ static void run_here(uint64_t seed, unsigned commands, bool verbose, int out)
 	if (setrlimit(RLIMIT_CPU, &limit) != 0) {
 		_exit(3);
 	}
+	(void)setenv("KVD_POISON", "1", 1);
 	(void)setenv("KVD_FENCED", "1", 1); // barriers of the kernel order nothing on one thread
 	sim.seed = seed;
 	sim.verbose = verbose;
 	sim.plan.commands = commands;
 	sim_run();
-	struct outcome outcome = { sim.trace,	  sim.step,	sim.lives,  sim.crashes,
-				   sim.adoptions, sim.loads,	sim.points, sim.faults,
-				   sim.refused,	  sim.splits,	sim.gets,   sim.revoked,
-				   sim.plans,	  sim.recounts, sim.bounds, 1 };
+	struct outcome outcome = { sim.trace,	  sim.step,	sim.lives,   sim.crashes,
+				   sim.adoptions, sim.loads,	sim.points,  sim.faults,
+				   sim.refused,	  sim.splits,	sim.gets,    sim.revoked,
+				   sim.plans,	  sim.recounts, sim.bounds,  sim.evicted,
+				   sim.spilled,	  sim.promoted, sim.reseeds, 1 };
 	ssize_t done = write(SIM_KEPT_FD - 1 + 200, &outcome, sizeof(outcome));
 	(void)fflush(stdout);
 	_exit(done == (ssize_t)sizeof(outcome) ? 0 : 3);
@@ -168,6 +170,10 @@ static void add(struct outcome *sum, const struct outcome *one)
 	sum->plans += one->plans;
 	sum->recounts += one->recounts;
 	sum->bounds += one->bounds;
+	sum->evicted += one->evicted;
+	sum->spilled += one->spilled;
+	sum->promoted += one->promoted;
+	sum->reseeds += one->reseeds;
 }
 
 int main(int argc, char **argv)
@@ -232,6 +238,9 @@ int main(int argc, char **argv)
 		 sum.faults, sum.refused, sum.splits, sum.gets, sum.revoked, sum.plans);
 	tap_diag("all counts held against a scan %" PRIu64 " times, the bound moved %" PRIu64,
 		 sum.recounts, sum.bounds);
+	tap_diag("%" PRIu64 " keys evicted, %" PRIu64 " values spilled, %" PRIu64
+		 " put back, %" PRIu64 " times another hash key",
+		 sum.evicted, sum.spilled, sum.promoted, sum.reseeds);
 	tap_diag("counted seeds-simulated %" PRIu64, done);
 	return tap_done();
 }
