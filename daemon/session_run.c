@@ -223,9 +223,6 @@ static bool session_run_window(struct session *session, unsigned n, uint64_t unt
 			if (outcome == COMMAND_AGAIN) {
 				session_task_keep(session, &window[i], ends[i]);
 			} else {
-				if (i > 0) {
-					session_intake_end(session); // it came with the first
-				}
 				session_keep(session, &window[i], ends[i]);
 			}
 			if (outcome == COMMAND_PARK) {
@@ -239,6 +236,10 @@ static bool session_run_window(struct session *session, unsigned n, uint64_t unt
 			}
 			session_unparse(session);
 			return false;
+		}
+		if (__builtin_expect(session->intake.run_offset != 0, 0)) {
+			// It came with this one, the first: a COPY behind it is to have its own.
+			session_intake_end(session);
 		}
 		size_t input_bytes = window[i].consumed;
 		session->input_start = ends[i];

@@ -88,6 +88,22 @@ def commands(tap, rng):
         tap.ok(True, 'G: and nothing of what was refused is left')
 
 
+def copied(tap, rng):
+    """What is sent together with a value that is received where it stands: a copy is a copy."""
+    with Kvd('--memory', '64MiB') as kvd:
+        client = kvd.connect()
+        big = value(rng, MIB)
+        replies = client.pipeline([('SET', 'one', big), ('COPY', 'one', 'two'),
+                                   ('GET', 'two'), ('DEL', 'one')])
+        tap.equal(replies, ['OK', 1, big, 1], 'a value and its copy, in one go')
+        tap.equal(client.command('GET', 'two'), big, 'the copy stays')
+        for name in ('three', 'four'):
+            client.pipeline([('SET', name, big), ('COPY', name, name + 's')])
+        wait_until(lambda: counters(client, 'memory_large_bytes') == [5 * MIB],
+                   'each has memory of its own')
+        tap.ok(client.command('DEBUG', 'RECOUNT') > 0, 'all that is counted is what there is')
+
+
 def stopped(tap):
     """Whoever dies midway, says nothing more, or only announces."""
     with Kvd(*OPTIONS) as kvd, kvd.connect() as client:
@@ -143,6 +159,7 @@ def main():
     rng = seed()
     one_copy(tap, rng)
     commands(tap, rng)
+    copied(tap, rng)
     killed(tap, stopped(tap))
     tap.done()
 
