@@ -75,9 +75,10 @@ static void spill_one(struct keyspace *keyspace)
 static void move_bound(struct keyspace *keyspace)
 {
 	bool refuses = sim.plan.when_full == SIM_REJECTS;
+	bool spills = sim.plan.when_full == SIM_SPILLS;
 	uint64_t most = refuses ? (uint64_t)sim.plan.memory_mib << 20 : BOUND_TIGHT_BYTES;
 	uint64_t bytes = BOUND_LEAST_BYTES + sim_below(most - BOUND_LEAST_BYTES + 1);
-	if (refuses && bytes < keyspace_memory_least(keyspace, false)) {
+	if ((refuses || spills) && bytes < keyspace_memory_least(keyspace, spills)) {
 		return; // as CONFIG SET refuses it
 	}
 	sim_note("the bound is to be %llu", (unsigned long long)bytes);
