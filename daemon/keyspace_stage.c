@@ -147,8 +147,8 @@ static bool stage_is_for(struct keyspace *keyspace, const struct keyspace_stage 
 	return same;
 }
 
-// Does what is copied from stand where it stood before room was made? The cleaner may have moved it,
-// and its segment be free by now. What moves is of the op's own key.
+// Does what is copied from stand where it stood before room was made? The cleaner may have moved
+// it, and its segment be free by now. What moves is of the op's own key.
 static bool stage_stands(struct keyspace *keyspace, const struct keyspace_stage *stage,
 			 const struct keyspace_op *op)
 {

@@ -129,8 +129,8 @@ static void test_overshoot(bool in_place)
 	fixture_close(&f);
 }
 
-// The key whose value is copied to another goes while room is made for the copy: nobody reads it any
-// more, and all others are read.
+// The key whose value is copied to another goes while room is made for the copy: nobody reads it
+// any more, and all others are read.
 static void test_hold(void)
 {
 	struct fixture f;

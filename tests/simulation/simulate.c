@@ -4,7 +4,7 @@
 // fails is run again with fewer commands until no shorter run fails, and printed with the command
 // that repeats it; some are run twice, and must leave the same trace.
 //
-// KVD_SIM_SEEDS is how many (500), KVD_TEST_SEED the first, KVD_SIM_ONE=SEED[:COMMANDS] runs one
+// KVD_SIM_SEEDS is how many (400), KVD_TEST_SEED the first, KVD_SIM_ONE=SEED[:COMMANDS] runs one
 // and tells all that happens in it.
 #include <ftw.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@
 #include "tests/simulation/sim.h"
 #include "tests/tap/tap.h"
 
-#define SEEDS_DEFAULT 500u
+#define SEEDS_DEFAULT 400u
 #define FAILURES_MAX 10u
 #define TWICE_EVERY 25u
 #define SECONDS_MAX 60u	  // of processor time, for one seed
