@@ -16,6 +16,7 @@ static const struct {
 	{ "set_group", set_group_main, "durable SETs a second, and the size of the store" },
 	{ "set_vs_peers", set_vs_peers_main, "writes beside redis-server and memcached" },
 	{ "publish", publish_main, "a message to many subscribers, beside redis-server" },
+	{ "cold", cold_main, "values that are in the store alone, of data larger than memory" },
 	{ "expire", expire_main, "very many keys whose time comes within one second" },
 	{ "overhead", overhead_main, "bytes of memory an entry beyond key and value" },
 	{ "density", density_main, "where the memory of an entry goes, beside redis-server" },

@@ -8,6 +8,7 @@ int get_vs_lmdb_main(int argc, char **argv);
 int set_group_main(int argc, char **argv);
 int set_vs_peers_main(int argc, char **argv);
 int publish_main(int argc, char **argv);
+int cold_main(int argc, char **argv);
 int expire_main(int argc, char **argv);
 int overhead_main(int argc, char **argv);
 int density_main(int argc, char **argv);
