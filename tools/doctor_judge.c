@@ -216,10 +216,21 @@ void judge_former(const struct doctor_facts *facts, struct doctor_finding *findi
 	}
 }
 
+// KVD.MEMORY may not have been answered, or not by a kvd that knows it.
+static bool memory_is_unknown(const struct doctor_facts *facts, struct doctor_finding *finding)
+{
+	bool unknown = doctor_is_down(facts, finding);
+	if (!unknown && facts->kvd.bound_bytes <= 0) {
+		doctor_say(finding, DOCTOR_SKIPPED, "kvd does not tell how its memory is used");
+		unknown = true;
+	}
+	return unknown;
+}
+
 void judge_memory(const struct doctor_facts *facts, struct doctor_finding *finding)
 {
 	const struct doctor_kvd *kvd = &facts->kvd;
-	if (doctor_is_down(facts, finding)) {
+	if (memory_is_unknown(facts, finding)) {
 		return;
 	}
 	// What is kept back for the cleaner and for removals is in use by nobody.
@@ -239,7 +250,7 @@ void judge_memory(const struct doctor_facts *facts, struct doctor_finding *findi
 void judge_fragmentation(const struct doctor_facts *facts, struct doctor_finding *finding)
 {
 	const struct doctor_kvd *kvd = &facts->kvd;
-	if (doctor_is_down(facts, finding)) {
+	if (memory_is_unknown(facts, finding)) {
 		return;
 	}
 	bool high = kvd->fragmentation_percent > DOCTOR_FRAGMENTED_PERCENT &&

@@ -120,7 +120,7 @@ void judge_pool(const struct doctor_facts *facts, struct doctor_finding *finding
 	int64_t idle_bytes = machine->pool_available * 2 * 1024 * 1024;
 	if (machine->pool_pages < 0) {
 		doctor_say(finding, DOCTOR_SKIPPED, "the kernel has no huge pages of 2 MiB");
-	} else if (kvd->reached && !is_hugetlb(facts) && idle_bytes >= kvd->bound_bytes) {
+	} else if (kvd->bound_bytes > 0 && !is_hugetlb(facts) && idle_bytes >= kvd->bound_bytes) {
 		doctor_say(finding, DOCTOR_NOTE,
 			   "%" PRId64 " huge pages can be had, and kvd, for whose %s they would do,"
 			   " uses none",

@@ -20,6 +20,9 @@ X("full but for the reserves", TEXT(KVD.in_the_way, "memory: x"), "memory", WARN
   "maxmemory")
 X("full, and it evicts", (KVD.used_bytes = 4 * GIB, KVD.evicts = true), "memory", OK,
   "4.29 GB of", NULL)
+X("memory is not told", KVD.bound_bytes = KVD.used_bytes = 0, "memory", SKIPPED, "not tell", NULL)
+X("memory is not told", (KVD.bound_bytes = 0, MACHINE.pool_available = 9), "pool", OK, "can be",
+  NULL)
 X("something is in the way", TEXT(KVD.in_the_way, "readers: x"), "memory", OK, "readers: x",
   NULL)
 X("the machine is short", MACHINE.available_bytes = 2 * GIB, "machine", WARNING, "2.15 GB left",
