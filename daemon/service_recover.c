@@ -187,6 +187,12 @@ int service_store_open(struct kvd *kvd, struct store **store, bool is_known, boo
 {
 	const char *dir = kvd->config.dir;
 	int error = store_renew_complete(dir);
+	if (error == EEXIST) {
+		(void)snprintf(why, why_bytes,
+			       "%s/store.ready is not a store that kvd has written: move it away",
+			       dir);
+		return EX_CANTCREAT;
+	}
 	if (error != 0) {
 		(void)snprintf(why, why_bytes,
 			       "%s/store.ready cannot take the place of %s/store: %s; %s", dir, dir,

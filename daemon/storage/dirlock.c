@@ -157,6 +157,21 @@ static int refuse_lock(int fd, char *why, size_t why_bytes, const char *dir, con
 	return -1;
 }
 
+// No link: it is written, and may lead to a file that only kvd may write. Nor is a pipe waited for.
+static int open_file(const char *path, int flags)
+{
+	struct stat facts;
+	int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	if (fd >= 0 && fstat(fd, &facts) == 0 && S_ISREG(facts.st_mode)) {
+		return fd;
+	}
+	if (fd >= 0) {
+		(void)close(fd);
+		errno = EEXIST;
+	}
+	return -1;
+}
+
 int dirlock_look(const char *dir, char *why, size_t why_bytes)
 {
 	char path[4096];
@@ -164,7 +179,7 @@ int dirlock_look(const char *dir, char *why, size_t why_bytes)
 		errno = ENAMETOOLONG;
 		return refuse(why, why_bytes, dir);
 	}
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int fd = open_file(path, O_RDONLY);
 	if (fd < 0 && errno == ENOENT) {
 		fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	}
@@ -230,8 +245,7 @@ int dirlock_take(const char *dir, const struct dirlock_patience *patience, char 
 		errno = ENAMETOOLONG;
 		return refuse(why, why_bytes, dir);
 	}
-	// No link: it is written, and may lead to a file that only kvd may write.
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int fd = open_file(path, O_RDWR | O_CREAT);
 	if (fd < 0) {
 		return refuse(why, why_bytes, errno == ENOTDIR ? dir : path);
 	}

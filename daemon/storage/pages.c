@@ -365,6 +365,13 @@ static bool meta_unborn(const unsigned char *at, uint64_t bytes)
 	       meta.trees[1].root == PAGE_NONE;
 }
 
+bool store_pages_known(int fd)
+{
+	struct meta_page meta;
+	return pread(fd, &meta, sizeof(meta), 0) == (ssize_t)sizeof(meta) &&
+	       meta.magic == META_MAGIC && meta.version == META_VERSION;
+}
+
 bool store_pages_unborn(int fd, uint64_t file_bytes)
 {
 	uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);

@@ -19,6 +19,9 @@ int store_pages_check_image(const void *file, uint64_t file_bytes, bool trees_on
 /// The same for the file behind `fd`.
 int store_pages_check(int fd, uint64_t file_bytes, bool trees_only, char *why, size_t why_bytes);
 
+/// Does the file begin as LMDB's do?
+bool store_pages_known(int fd);
+
 /// Is this what a crash may leave of a file that LMDB was creating: no more than the two meta
 /// pages, each of them as LMDB makes it, or nothing but zeroes? Nothing was ever committed to it
 /// then.

@@ -160,6 +160,7 @@ int store_replaced_again(struct store *store);
 /// Gives it up: the old one is the store again. Nothing if none was begun, or it is finished.
 void store_renew_abandon(struct store *store);
 
-/// Completes what a crash inside store_renew_finish() left half done. 0 or errno.
+/// Completes what a crash inside store_renew_finish() left half done. 0 or errno; EEXIST: what is
+/// called store.ready is not what that left, and nothing has changed.
 /// Call with: the data folder locked, before anything else looks into it.
 int store_renew_complete(const char *dir);

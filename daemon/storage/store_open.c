@@ -27,17 +27,22 @@ static const uint64_t map_bytes_choices[] = {
 #define LOCK_FILE_BYTES 8192 // LMDB's, for its default number of readers
 
 // LMDB maps its lock file and writes into it: on a full disk a hole there would be a SIGBUS instead
-// of an error. So the file gets its blocks first. What cannot be opened, LMDB will say better.
+// of an error. So the file gets its blocks first. What cannot be opened, LMDB will say better; but
+// it would follow a symbolic link and write into whatever that names.
 static int lock_file_reserve(const struct store *store)
 {
 	char path[4096];
 	struct stat facts;
 	(void)snprintf(path, sizeof(path), "%s/lock.mdb", store->path);
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	if (fd < 0) {
-		return 0;
+		return errno == ELOOP ? ELOOP : 0;
 	}
 	int rc = 0;
+	if (fstat(fd, &facts) == 0 && !S_ISREG(facts.st_mode)) {
+		(void)close(fd);
+		return EEXIST;
+	}
 	if (fstat(fd, &facts) == 0) {
 		off_t bytes = facts.st_size > LOCK_FILE_BYTES ? facts.st_size : LOCK_FILE_BYTES;
 		rc = posix_fallocate(fd, 0, bytes);
@@ -60,13 +65,15 @@ static int data_file_settle(const struct store *store, bool *is_new)
 	if (store->read_only || length < 0 || (size_t)length >= sizeof(path)) {
 		return 0;
 	}
-	int fd = open(path, O_RDWR | O_CLOEXEC);
+	int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0) {
 		*is_new = errno == ENOENT;
 		return 0; // LMDB will say it better
 	}
 	int rc = 0;
-	if (fstat(fd, &facts) == 0) {
+	if (fstat(fd, &facts) == 0 && !S_ISREG(facts.st_mode)) {
+		rc = EEXIST;
+	} else if (fstat(fd, &facts) == 0) {
 		uint64_t bytes = (uint64_t)facts.st_size;
 		*is_new = bytes == 0 || store_pages_unborn(fd, bytes);
 		if (*is_new && ftruncate(fd, 0) != 0) {
@@ -210,12 +217,13 @@ int store_attach(struct store *store)
 	}
 	int rc = store->alone ? 0 : lock_file_reserve(store);
 	if (rc != 0) {
-		return store_fail(store, "creating its lock file", rc);
+		return store_fail(store, "creating its lock file, lock.mdb", rc);
 	}
 	bool is_new;
 	rc = data_file_settle(store, &is_new);
 	if (rc != 0) {
-		return store_fail(store, "making it anew", rc);
+		return store_fail(
+			store, rc == EEXIST ? "opening its file, data.mdb" : "making it anew", rc);
 	}
 	rc = open_env(store);
 	if (rc == 0 && is_new) {

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "daemon/storage/datadir.h"
+#include "daemon/storage/pages.h"
 #include "daemon/storage/recover.h"
 #include "daemon/storage/seal.h"
 #include "daemon/storage/store_internal.h"
@@ -313,20 +314,45 @@ void store_keep_failed(struct store *store)
 	store->keep_failed = true;
 }
 
+// Is this what store_renew_finish() left: a folder of its own with a store in it?
+static int look_at_ready(const char *ready)
+{
+	char data[RENEW_PATH_BYTES + 16];
+	struct stat facts;
+	if (lstat(ready, &facts) != 0) {
+		return errno == ENOENT || errno == ENOTDIR ? ENOENT : errno;
+	}
+	(void)snprintf(data, sizeof(data), "%s/data.mdb", ready);
+	if (!S_ISDIR(facts.st_mode) || lstat(data, &facts) != 0 || !S_ISREG(facts.st_mode)) {
+		return EEXIST;
+	}
+	int fd = open(data, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0) {
+		return errno;
+	}
+	char why[256];
+	errno = 0;
+	bool good = store_pages_known(fd) &&
+		    store_pages_check(fd, (uint64_t)facts.st_size, true, why, sizeof(why)) == 0;
+	int error = errno == EIO ? EIO : EEXIST; // what cannot be read may be good
+	(void)close(fd);
+	return good ? 0 : error;
+}
+
 int store_renew_complete(const char *dir)
 {
 	char store[RENEW_PATH_BYTES];
 	char ready[RENEW_PATH_BYTES];
 	char aside[RENEW_PATH_BYTES];
-	struct stat facts;
 	int length = snprintf(store, sizeof(store), "%s/store", dir);
 	int ready_length = snprintf(ready, sizeof(ready), "%s/store.ready", dir);
 	if (length < 0 || (size_t)length >= sizeof(store) || ready_length < 0 ||
 	    (size_t)ready_length >= sizeof(ready)) {
 		return ENAMETOOLONG;
 	}
-	if (stat(ready, &facts) != 0) {
-		return errno == ENOENT || errno == ENOTDIR ? 0 : errno;
+	int looked = look_at_ready(ready);
+	if (looked != 0) {
+		return looked == ENOENT ? 0 : looked;
 	}
 	// Where both are there the old one had not gone aside yet. It failed, the new one was
 	// verified, and nothing was committed to the old one since.

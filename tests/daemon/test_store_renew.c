@@ -213,6 +213,25 @@ static void test_replaced(void)
 	fixture_remove(dir);
 }
 
+// What is called store.ready and is no store must not take the place of one.
+static void test_not_ready(const char *ready)
+{
+	char data[FIXTURE_PATH_BYTES + 80];
+	(void)snprintf(data, sizeof(data), "%s/data.mdb", ready);
+	ok(mkfifo(ready, 0600) == 0 && store_renew_complete(dir) == EEXIST, "a pipe is refused");
+	ok(unlink(ready) == 0 && symlink(dir, ready) == 0 && store_renew_complete(dir) == EEXIST,
+	   "so is a link");
+	ok(unlink(ready) == 0 && mkdir(ready, 0700) == 0 && store_renew_complete(dir) == EEXIST,
+	   "an empty folder");
+	ok(mkfifo(data, 0600) == 0 && store_renew_complete(dir) == EEXIST, "one with a pipe in it");
+	int fd = unlink(data) == 0 ? shim_open(data, O_CREAT | O_WRONLY | O_CLOEXEC, 0600) : -1;
+	ok(fd >= 0 && ftruncate(fd, 65536) == 0 && close(fd) == 0 &&
+		   store_renew_complete(dir) == EEXIST,
+	   "one whose file is none of LMDB's");
+	ok(is_there("store") && is_there("store.ready"), "and everything is where it was");
+	ok(unlink(data) == 0 && rmdir(ready) == 0, "moved away");
+}
+
 static void test_complete(void)
 {
 	char from[FIXTURE_PATH_BYTES + 64];
@@ -238,6 +257,8 @@ static void test_complete(void)
 	}
 	fail_at = 0;
 	ok(starts(&records) && records == RECORDS, "then it does not");
+	test_not_ready(to);
+	ok(starts(&records) && records == RECORDS, "nothing is lost by any of them");
 	memset(long_name, 'x', sizeof(long_name) - 1);
 	long_name[sizeof(long_name) - 1] = '\0';
 	ok_int(store_renew_complete(long_name), ENAMETOOLONG, "a path too long");

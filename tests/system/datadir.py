@@ -203,8 +203,49 @@ def another_file_system(tap):
         kvd.kill()
 
 
+def odd_files(tap):
+    """Where a file of kvd's should be stands a pipe, or a link to somebody's file: the start is
+    refused, which names it, and when it has gone all is there."""
+    with Kvd('--persist', 'group') as kvd:
+        with kvd.connect() as c:
+            fill(c)
+        kvd.stop()
+        victim = os.path.join(kvd.root, 'victim')
+        with open(victim, 'wb') as file:
+            file.write(b'not kvd\'s')
+        for name, kind in (('store/lock.mdb', 'link'), ('store/lock.mdb', 'pipe'),
+                           ('store/data.mdb', 'pipe'), ('kvd.lock', 'pipe'), ('kvd.gen', 'pipe'),
+                           ('store.ready', 'pipe'), ('store.ready', 'link')):
+            path = os.path.join(kvd.dir, name)
+            is_there = os.path.lexists(path)
+            if is_there:
+                os.rename(path, path + '.away')
+            if kind == 'pipe':
+                os.mkfifo(path)
+            else:
+                os.symlink(victim, path)
+            said = len(kvd.log())
+            try:
+                kvd.start()
+                text = 'it started'
+                kvd.kill()
+            except KvdFailed:
+                text = kvd.log()[said:]
+            tap.ok(os.path.basename(name) in text and 'move' in text and 'away' in text,
+                   f'H: {name} is a {kind}: {text.strip()[-200:]}')
+            os.unlink(path)
+            if is_there:
+                os.rename(path + '.away', path)
+        with open(victim, 'rb') as file:
+            tap.equal(file.read(), b'not kvd\'s', 'H: what a link names is not touched')
+        kvd.start()
+        with kvd.connect() as c:
+            tap.ok(holds(c), 'E: and nothing is lost')
+
+
 def main():
     tap = Tap()
+    odd_files(tap)
     removed(tap)
     for policy in ('memory', 'lazy'):
         unwritten(tap, policy)
