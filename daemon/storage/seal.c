@@ -99,6 +99,8 @@ static int refuse(char *why, size_t why_bytes, const char *what)
 
 int seal_read(int fd, struct seal_facts *facts, char *why, size_t why_bytes)
 {
+	static const unsigned char zeroes[SEAL_BYTES];
+	unsigned char page[SEAL_BYTES];
 	struct stat file;
 	struct seal seal;
 	if (fstat(fd, &file) != 0) {
@@ -110,11 +112,12 @@ int seal_read(int fd, struct seal_facts *facts, char *why, size_t why_bytes)
 	uint64_t at = (uint64_t)file.st_size - SEAL_BYTES;
 	ssize_t got;
 	do {
-		got = pread(fd, &seal, sizeof(seal), (off_t)at);
+		got = pread(fd, page, sizeof(page), (off_t)at);
 	} while (got < 0 && errno == EINTR);
-	if (got != (ssize_t)sizeof(seal)) {
+	if (got != (ssize_t)sizeof(page)) {
 		return refuse(why, why_bytes, got < 0 ? strerror(errno) : "it was cut short");
 	}
+	memcpy(&seal, page, sizeof(seal));
 	if (memcmp(seal.marker, SEAL_MARKER, 7) != 0) {
 		return refuse(why, why_bytes,
 			      "it is no backup of kvd, or was cut short: no seal at its end");
@@ -122,7 +125,9 @@ int seal_read(int fd, struct seal_facts *facts, char *why, size_t why_bytes)
 	if (memcmp(seal.marker, SEAL_MARKER, 8) != 0) {
 		return refuse(why, why_bytes, "it is a backup of another version of kvd");
 	}
-	if (seal.crc != crc_of(&seal) || seal.data_bytes != at) {
+	// The rest of the page means nothing; but what has changed there may have changed elsewhere.
+	if (seal.crc != crc_of(&seal) || seal.data_bytes != at ||
+	    memcmp(page + sizeof(seal), zeroes, sizeof(page) - sizeof(seal)) != 0) {
 		return refuse(why, why_bytes, "its seal is damaged, or does not belong to it");
 	}
 	*facts = (struct seal_facts){

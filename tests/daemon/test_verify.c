@@ -209,6 +209,16 @@ static void test_seal(const char *dir)
 		turn(path, 100000 + bit / 8, bit % 8);
 	}
 	ok_int((int)refused, 88 * 8, "each bit of the seal counts");
+	unsigned tried = 0;
+	refused = 0;
+	for (unsigned byte = 88; byte < SEAL_BYTES; byte += tap_step(1, 20)) {
+		turn(path, 100000 + byte, byte % 8);
+		refused += seal_read(fd, &found, why, sizeof(why)) != 0;
+		turn(path, 100000 + byte, byte % 8);
+		tried++;
+	}
+	ok_u64(refused, tried, "and each byte of the rest of its page");
+	ok(seal_read(fd, &found, why, sizeof(why)) == 0, "it is as it was");
 	ok(ftruncate(fd, 100000 + 4095) == 0 && seal_read(fd, &found, why, sizeof(why)) != 0,
 	   "a file that is cut short: %s", why);
 	ok(ftruncate(fd, 10) == 0 && seal_read(fd, &found, why, sizeof(why)) != 0,
