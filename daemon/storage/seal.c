@@ -125,10 +125,12 @@ int seal_read(int fd, struct seal_facts *facts, char *why, size_t why_bytes)
 	if (memcmp(seal.marker, SEAL_MARKER, 8) != 0) {
 		return refuse(why, why_bytes, "it is a backup of another version of kvd");
 	}
-	// The rest of the page means nothing; but what has changed there may have changed elsewhere.
-	if (seal.crc != crc_of(&seal) || seal.data_bytes != at ||
-	    memcmp(page + sizeof(seal), zeroes, sizeof(page) - sizeof(seal)) != 0) {
+	if (seal.crc != crc_of(&seal) || seal.data_bytes != at) {
 		return refuse(why, why_bytes, "its seal is damaged, or does not belong to it");
+	}
+	// This means nothing; but a file that has changed here may have changed elsewhere.
+	if (memcmp(page + sizeof(seal), zeroes, sizeof(page) - sizeof(seal)) != 0) {
+		return refuse(why, why_bytes, "the page of its seal is damaged");
 	}
 	*facts = (struct seal_facts){
 		.data_bytes = seal.data_bytes,
