@@ -22,6 +22,7 @@ int kvs_large_init(struct kvs_large *large, struct kvs_region *region)
 	large->sentinel.next = &large->sentinel;
 	large->sentinel.previous = &large->sentinel;
 	large->cursor = &large->sentinel;
+	large->none_bytes = UINT64_MAX;
 	large->looked = &large->sentinel;
 	large->searched = &large->sentinel;
 	return large->buckets != NULL ? 0 : -ENOMEM;
@@ -85,14 +86,13 @@ static void large_recount(struct kvs_large *large, struct kvs_large_run *run)
 	}
 }
 
-// Do `bytes` fit behind the run? *offset is where. What is kept clear is passed over, unless it is
-// for who asks.
+// Do `bytes` fit behind the run? *offset is where. What is kept clear is passed over.
 static bool large_fits(const struct kvs_large *large, const struct kvs_large_run *run,
-		       uint64_t bytes, bool is_for_him, uint64_t *offset)
+		       uint64_t bytes, uint64_t *offset)
 {
 	uint64_t start = run->offset + run->bytes;
 	uint64_t end = run->next == &large->sentinel ? kvs_large_end(large) : run->next->offset;
-	bool passes = !is_for_him && start < large->clear_to && end > large->clear_from;
+	bool passes = start < large->clear_to && end > large->clear_from;
 	uint64_t until = passes && large->clear_from < end ? large->clear_from : end;
 	*offset = start;
 	if (until > start && until - start >= bytes) {
@@ -104,11 +104,11 @@ static bool large_fits(const struct kvs_large *large, const struct kvs_large_run
 
 // The run behind which `bytes` fit, from `first` on and round once; NULL if none.
 static struct kvs_large_run *large_gap(struct kvs_large *large, struct kvs_large_run *first,
-				       uint64_t bytes, bool is_for_him, uint64_t *offset)
+				       uint64_t bytes, uint64_t *offset)
 {
 	struct kvs_large_run *run = first;
 	do {
-		if (large_fits(large, run, bytes, is_for_him, offset)) {
+		if (large_fits(large, run, bytes, offset)) {
 			return run;
 		}
 		run = run->next;
@@ -117,12 +117,23 @@ static struct kvs_large_run *large_gap(struct kvs_large *large, struct kvs_large
 }
 
 // The same for who takes a run: what is kept clear comes last, and only for as much as is wanted.
+// Who waits asks again and again: nothing is looked through for that which was, and is as it was.
 static struct kvs_large_run *large_place(struct kvs_large *large, uint64_t bytes, uint64_t *offset)
 {
-	struct kvs_large_run *before = large_gap(large, large->cursor, bytes, false, offset);
-	if (before == NULL && large->clear_from != large->clear_to &&
-	    bytes >= large->wanted_bytes) {
-		before = large_gap(large, large->cursor, bytes, true, offset);
+	struct kvs_large_run *before = NULL;
+	if (large->none_opened != large->opened) {
+		large->none_opened = large->opened;
+		large->none_bytes = UINT64_MAX;
+	}
+	if (bytes < large->none_bytes) {
+		before = large_gap(large, large->cursor, bytes, offset);
+		large->none_bytes = before == NULL ? bytes : large->none_bytes;
+	}
+	bool is_for_him = large->clear_from != large->clear_to && bytes >= large->wanted_bytes &&
+			  bytes <= large->clear_to - large->clear_from;
+	if (before == NULL && is_for_him && kvs_large_in_the_way(large) == NULL) {
+		*offset = large->clear_from;
+		before = large->searched; // the last run before that
 	}
 	return before;
 }
@@ -219,7 +230,7 @@ int kvs_large_reserve_low(struct kvs_large *large, uint64_t value_bytes, uint64_
 {
 	uint64_t bytes = kvs_large_bytes(large->region, value_bytes);
 	struct kvs_large_run *cursor = large->cursor;
-	struct kvs_large_run *before = large_gap(large, &large->sentinel, bytes, false, offset);
+	struct kvs_large_run *before = large_gap(large, &large->sentinel, bytes, offset);
 	if (before == NULL) {
 		return -ENOSPC;
 	}
@@ -376,6 +387,7 @@ static void large_shorten(struct kvs_large *large, struct kvs_large_run *run, ui
 	large->region->large_bytes -= bytes;
 	large->leaving_bytes -= run->leaving ? bytes : 0;
 	run->bytes -= bytes;
+	large->opened++;
 }
 
 bool kvs_large_free_part(struct kvs_large *large, uint64_t offset, uint64_t bytes_max)

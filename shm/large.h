@@ -41,6 +41,9 @@ struct kvs_large {
 	uint64_t wanted_bytes;	 // there is no place for so many, and somebody waits; 0 = nobody
 	uint32_t wish;		 // counts those who began to
 	uint64_t changes;	 // of what kvs_large_search() looks at
+	uint64_t opened; // counts what may make gaps longer
+	uint64_t none_bytes; // no gap is as long, if `opened` is still none_opened
+	uint64_t none_opened;
 	uint64_t clear_from;	 // kept clear for him, up to clear_to; equal = nothing is
 	uint64_t clear_to;
 	struct kvs_large_run *searched; // where kvs_large_search() is; then, what is before that

@@ -17,6 +17,7 @@ void kvs_large_want(struct kvs_large *large, uint64_t bytes, struct kvs_large_se
 	}
 	large->wanted_bytes = bytes;
 	large->clear_from = large->clear_to = 0;
+	large->opened++;
 	large->searched = &large->sentinel;
 	*search = (struct kvs_large_search){ .run_bytes_max = search->run_bytes_max,
 					     .cost = UINT64_MAX };
@@ -26,6 +27,7 @@ void kvs_large_want_over(struct kvs_large *large)
 {
 	large->wanted_bytes = 0;
 	large->clear_from = large->clear_to = 0;
+	large->opened++;
 }
 
 // What it costs that the run goes; UINT64_MAX: it cannot.

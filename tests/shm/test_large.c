@@ -13,6 +13,7 @@
 #define MEMORY (64u << 20)
 #define SEGMENT KVS_SEGMENT_BYTES_MIN
 #define RUNS 300u
+#define FULL_BYTES (2u << 20) // of runs without pages that fill the range
 
 struct run {
 	uint64_t offset;
@@ -125,6 +126,61 @@ static void test_references(struct fixture *f)
 	       "G: more than the range is refused");
 }
 
+static void forget(struct fixture *f, uint64_t offset)
+{
+	ok(kvs_large_unref(&f->large, offset), "one goes");
+	kvs_large_free(&f->large, offset);
+}
+
+static void test_clear(struct fixture *f)
+{
+	const struct kvs_range_bounds *range = &f->region.map.ranges[KVS_RANGE_LARGE];
+	struct kvs_large_search search = { .run_bytes_max = FULL_BYTES };
+	uint64_t offset;
+	unsigned runs = 0;
+	for (; kvs_large_reserve(&f->large, FULL_BYTES, &offset) == 0; runs++) {
+		kvs_large_settle(&f->large, offset, 8);
+	}
+	ok_u64(runs, range->bytes_max / FULL_BYTES, "the range is full");
+	ok(!kvs_large_has_place(&f->large, FULL_BYTES), "there is no place");
+	uint64_t gone = range->offset + 5 * (uint64_t)FULL_BYTES;
+	forget(f, gone);
+	ok(kvs_large_has_place(&f->large, FULL_BYTES) &&
+		   !kvs_large_has_place(&f->large, 2 * FULL_BYTES),
+	   "then there is one as long");
+	uint64_t held = gone - FULL_BYTES;
+	kvs_large_hold(&f->large, held);
+	kvs_large_want(&f->large, 2 * FULL_BYTES, &search);
+	while (!kvs_large_search(&f->large, &search)) {
+	}
+	ok(search.cost == FULL_BYTES && search.from == gone && !search.held,
+	   "the stretch that is cheapest has one that nobody holds");
+	kvs_large_keep_clear(&f->large, search.from);
+	ok_int(kvs_large_reserve(&f->large, FULL_BYTES, &offset), -ENOSPC,
+	       "nobody else finds place there");
+	ok_int(kvs_large_reserve_low(&f->large, FULL_BYTES, &offset), -ENOSPC,
+	       "nor what is to be moved");
+	struct kvs_large_run *run = kvs_large_in_the_way(&f->large);
+	ok(run != NULL && run->offset == gone + FULL_BYTES &&
+		   kvs_large_next_in_the_way(&f->large, run) == NULL,
+	   "one is in the way");
+	ok(!kvs_large_has_place(&f->large, 2 * FULL_BYTES), "as long as it is there");
+	forget(f, gone + FULL_BYTES);
+	ok(kvs_large_in_the_way(&f->large) == NULL &&
+		   kvs_large_reserve(&f->large, 2 * FULL_BYTES, &offset) == 0 && offset == gone,
+	   "G: then it is his who wants as much");
+	ok(f->large.wanted_bytes == 0 && !kvs_large_has_place(&f->large, FULL_BYTES),
+	   "and nothing is wanted any more");
+	(void)kvs_large_drop(&f->large, held);
+	(void)kvs_large_drop(&f->large, offset);
+	kvs_large_free(&f->large, offset);
+	while (f->large.runs_count > 0) {
+		uint64_t at = f->large.sentinel.next->offset;
+		(void)kvs_large_unref(&f->large, at);
+		kvs_large_free(&f->large, at);
+	}
+}
+
 int main(void)
 {
 	uint64_t random = tap_seed(15);
@@ -132,6 +188,7 @@ int main(void)
 	fixture_open(&f, MEMORY, SEGMENT);
 	test_runs(&f, &random);
 	test_references(&f);
+	test_clear(&f);
 	fixture_close(&f);
 	return tap_done();
 }
