@@ -99,6 +99,11 @@ MEMORY = [
              'bool punched = kvs_region_punch(region, offset > 0 ? offset - '
              'KVS_HUGE_PAGE_BYTES : 0, bytes) == 0; uint64_t after')],
            ['tests/shm/test_huge_pages'], quick=True),
+    Mutant('prefault-no-way', 'a large value gets its pages before others give theirs back',
+           'daemon/keyspace_pages.c',
+           [('(void)kvs_log_trim(log, (uint32_t)(bytes >> keyspace->region->segment_shift) + 1);',
+             '(void)bytes;')],
+           ['tests/daemon/test_keyspace_pages'], quick=True),
     Mutant('huge-mistaken', 'a region of small pages is taken over as one of huge ones',
            'shm/region_adopt.c', [('has_huge == (options->pages == KVS_PAGES_HUGETLB) &&', '')],
            ['tests/shm/test_huge_pages'], quick=True),
