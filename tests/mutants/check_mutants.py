@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Does a test notice when kvd is wrong? Each mutant of mutants.py is one known mistake: the file
 is compiled with it, put in front of the library it came from, the tests named are linked anew with
-it and have to fail. A mutant that every test survives, or that no longer applies, fails this test.
+it and have to fail, and not without the mistake. A mutant that every test survives, or that no
+longer applies, fails this test.
 
 Nothing in the source or the build folder is changed. KVD_MUTANTS=all takes all of them and not
 only those that are quick; KVD_MUTANTS=NAME,NAME some; KVD_MUTANTS_PART=I/N every Nth."""
@@ -11,12 +12,14 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import re
 import selectors
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import mutants
@@ -25,6 +28,8 @@ SOURCE = os.environ['KVD_SOURCE']
 BUILD = os.environ['KVD_BUILD']
 WANTED = os.environ.get('KVD_MUTANTS', 'quick')
 MEMORY_DIR = os.environ.get('KVD_TEST_MEMORY_DIR')  # where tests have what they sync often
+CONTROLLED = set()  # test programs
+CONTROLLED_LOCK = threading.Lock()
 TIME_LIMIT_S = float(os.environ.get('KVD_TEST_TIMEOUT_S', '120' if WANTED == 'quick' else '900'))
 
 
@@ -107,8 +112,10 @@ def link(program, compiled, folder):
     return output
 
 
-def first_failure(run, deadline):
-    """The first result of a running test that is not ok, or None at its end."""
+def first_failure(run, deadline, last):
+    """The first result of a running test that is not ok, or None at its end, or when it has come
+    to the result `last`."""
+    passed = b'ok %d ' % last if last else b'ok, all of them'
     selector = selectors.DefaultSelector()
     selector.register(run.stdout, selectors.EVENT_READ)
     text = b''
@@ -120,14 +127,17 @@ def first_failure(run, deadline):
         for line in text.splitlines(keepends=True):
             if line.startswith(b'not ok') and (line.endswith(b'\n') or not more):
                 return line.decode(errors='replace').strip()
+            if line.startswith(passed):
+                return None
         if not more:
             run.wait(max(0, deadline - time.monotonic()))
             return None
 
 
-def notices(program, arguments, environment, folder, memory):
-    """How the test failed, as it should; None if it passed. One failure is enough: what the test
-    would do after it is not waited for, so that it leaves its folders in ours."""
+def notices(program, arguments, environment, folder, memory, last=None):
+    """How the test failed, as it should; None if it passed, up to the result `last`. One failure is
+    enough: what the test would do after it is not waited for, so that it leaves its folders in
+    ours."""
     temporary = os.path.join(folder, 'tmp')
     os.makedirs(temporary, exist_ok=True)
     env = dict(os.environ, TMPDIR=temporary)
@@ -139,7 +149,8 @@ def notices(program, arguments, environment, folder, memory):
     with subprocess.Popen([program, *arguments], cwd=BUILD, env=env, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, start_new_session=True) as run:
         try:
-            bad = first_failure(run, deadline)
+            bad = first_failure(run, deadline, last)
+            ended = run.poll()
         except subprocess.TimeoutExpired:
             raise Broken(f'{os.path.basename(program)} ran out of time') from None
         finally:
@@ -147,31 +158,60 @@ def notices(program, arguments, environment, folder, memory):
                 os.killpg(run.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass # all of them are gone
-    if bad is None and run.returncode != 0:
-        return f'exit status {run.returncode}'
+    if bad is None and ended:
+        return f'exit status {ended}'
     return bad
 
 
-def check(mutant, objects):
-    """Says which test noticed the mutant, or None."""
+@contextlib.contextmanager
+def folders():
+    """One for what is compiled, and one in memory, if tests have such."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         memory = None
         if MEMORY_DIR is not None:
             memory = stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY_DIR))
+        yield folder, memory
+
+
+def compile_all(mutant, objects, folder):
+    compiled = {}
+    for source in mutant.sources or [mutant.path]:
+        if source not in objects:
+            raise Broken(f'{source} is not compiled')
+        original = objects[source][0]
+        compiled[original] = compile_object(source, original, folder)
+    return compiled
+
+
+def control(mutant, test, objects, why):
+    """The same without the mistake has to pass where the mutant failed, or it would be the way in
+    which it was made that is noticed. Once for each test: the first that somebody asks for."""
+    program, *arguments = test.split()
+    with CONTROLLED_LOCK:
+        if program in CONTROLLED:
+            return
+        CONTROLLED.add(program)
+    number = re.match(r'not ok (\d+)', why)
+    with folders() as (folder, memory):
+        built = link(program, compile_all(mutant, objects, folder), folder)
+        bad = notices(built, arguments, mutant.environment, folder, memory,
+                      int(number.group(1)) if number else None)
+    if bad is not None:
+        raise Broken(f'{program} fails without the mistake, too: {bad}')
+
+
+def check(mutant, objects):
+    """Says which test noticed the mutant, or None."""
+    with folders() as (folder, memory):
         mutate(mutant, folder)
-        sources = mutant.sources or [mutant.path]
-        compiled = {}
-        for source in sources:
-            if source not in objects:
-                raise Broken(f'{source} is not compiled')
-            original = objects[source][0]
-            compiled[original] = compile_object(source, original, folder)
+        compiled = compile_all(mutant, objects, folder)
         for test in mutant.tests:
             program, *arguments = test.split()
             built = link(program, compiled, folder)
             why = notices(built, arguments, mutant.environment, folder, memory)
             if why is not None:
+                control(mutant, test, objects, why)
                 return f'{program}: {why}'
     return None
 
