@@ -5,7 +5,9 @@ an order that explains all of it (A, E, F, I).
 
 Mapped readers, socket readers, writers with SET, DEL, INCR, compare-and-set, batches and SYNC, and
 an asynchronous one. In turn: nothing happens; kvd is killed and its region kept; it is killed
-and only the store is kept; clients are killed. Each under every policy. KVD_TEST_HISTORIES (30) of
+and only the store is kept; clients are killed. Each under every policy, and by turns while other
+keys (pressure.py) make memory be cleaned, the table grow and shrink, keys end, others be evicted,
+values leave memory and come back, or the bound move. KVD_TEST_HISTORIES (30) of
 them, beginning with KVD_TEST_HISTORY_FIRST (0); KVD_TEST_HISTORY_MS (150) is how long each runs.
 """
 import os
@@ -17,6 +19,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kept import KeptKvd  # noqa: E402
 from kvdtest import BUILD_ROOT, TIMEOUT_S, Tap, seed, wait_until  # noqa: E402
+from pressure import Pressure  # noqa: E402
 
 FOLDER = os.path.join(BUILD_ROOT, 'tests', 'history')
 CLIENTS = os.path.join(FOLDER, 'history_clients')
@@ -26,6 +29,9 @@ WAYS = ('calm', 'kept', 'lost', 'clients')
 KILLS = 3
 EVENTS_MIN = 300  # between kills
 EVENTS_FULL = 20000  # enough in all
+COUNTED = ('cleaner_segments', 'table_splits', 'table_merges', 'expired_keys', 'evicted_keys',
+           'values_spilled', 'cold_promotions')
+counted = dict.fromkeys(COUNTED, 0)
 
 
 class Clients:
@@ -71,24 +77,38 @@ def run(kvd, clients, way, rng, length_ms):
     return good
 
 
+def count_up(kvd):
+    """What memory did by itself in the last life, for the report."""
+    with kvd.connect() as client:
+        rows = dict(row.split(b':', 1) for row in client.command('INFO').split(b'\r\n')
+                    if b':' in row)
+    for name in COUNTED:
+        counted[name] += int(rows[name.encode()])
+
+
 def one(rng, number, length_ms):
     """(None or what was wrong, operations)"""
     policy = POLICIES[number % 4]
     way = WAYS[number // 4 % 4]
     fenced = '1' if rng.random() < 0.25 else '0'
-    with KeptKvd('--memory', '24MiB', '--segment', '64KiB', '--persist', policy,
-                 '--lazy-interval', '20ms', '--revoke-min', '20ms', '--compact-floor', '2MiB',
+    kind = Pressure.kind_of(number, policy)
+    with KeptKvd('--segment', '64KiB', '--persist', policy,
+                 '--lazy-interval', '20ms', '--revoke-min', '20ms', *Pressure.options(kind),
                  env={'KVD_POISON': '1', 'KVD_FENCED': fenced}) as kvd:
         path = os.path.join(kvd.root, 'history')
         clients = Clients(kvd, path, rng.randrange(1 << 48), policy, way)
-        good = run(kvd, clients, way, rng, length_ms)
-        ended = clients.end()
+        with Pressure(kvd, kind, rng.randrange(1 << 48)) as pressure:
+            good = run(kvd, clients, way, rng, length_ms)
+            pressure.wait()
+            ended = clients.end()
+        count_up(kvd)
         found = subprocess.run([CHECK, path], capture_output=True, text=True, check=False)
         kvd.stop()
         words = found.stdout.split()
         wrong = None
         if not good or ended != 0 or found.returncode != 0:
-            wrong = f'{policy}, {way}: clients {good}, {ended}; {found.stdout}{found.stderr}'
+            wrong = (f'{policy}, {way}, {kind}: clients {good}, {ended}; '
+                     f'{found.stdout}{found.stderr}')
             keep = os.environ.get('KVD_TEST_KEEP')
             if keep:
                 os.replace(path, f'{kvd.root}.history')
@@ -109,6 +129,7 @@ def main():
         if wrong or done <= 100:
             tap.ok(False, f'history {number}: {wrong or "nothing happened"}')
     tap.diag(f'{operations} operations')
+    tap.diag('meanwhile ' + ', '.join(f'{name} {count}' for name, count in counted.items()))
     tap.diag(f'counted histories {checked}')
     tap.equal(checked, count, 'A, E, F, I: every history has an order that explains it')
     tap.done()
