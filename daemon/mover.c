@@ -363,6 +363,8 @@ uint64_t mover_turn(struct keyspace *keyspace, uint64_t now_ns)
 			return now_ns;
 		}
 	}
-	keyspace_push_limbo(keyspace, now_ns);
+	if (large->leaving_bytes > 0 && kvs_large_in_the_way(large) != NULL) {
+		keyspace_push_limbo(keyspace, now_ns); // a place waits for its readers
+	}
 	return now_ns + MOVER_AGAIN_NS;
 }
