@@ -6,9 +6,14 @@
 // on while there is none, whatever was done to the file.
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "libclient/internal.h"
@@ -249,6 +254,87 @@ static void test_leaving(struct fake *fake)
 	restore(fake);
 }
 
+// ---- without a wait ----
+
+// What a read may ask of the kernel while its kvd is gone and the file names the region: where the
+// descriptor is, its status, a word of it. The file is in the page cache, so none of these waits.
+static bool refuse_all_else(void)
+{
+#define ALLOW(number)                                                  \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(number), 0, 1), \
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		ALLOW(SYS_lseek),
+		ALLOW(SYS_fstat),
+		ALLOW(SYS_newfstatat),
+		ALLOW(SYS_pread64),
+		ALLOW(SYS_exit),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+	};
+	struct sock_fprog program = { sizeof(filter) / sizeof(filter[0]), filter };
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+// Tells `end` that it has attached, and goes on when that says that kvd is gone.
+static int read_through_outage(struct fake *fake, int end)
+{
+	kvc_reader *reader;
+	unsigned bad = 0;
+	char byte = 'a';
+	if (!fake_client(fake, &reader, 0) || reads(reader, '1') != KVC_OK ||
+	    write(end, &byte, 1) != 1 || read(end, &byte, 1) != 1) {
+		return 3;
+	}
+	if (!refuse_all_else()) {
+		return 4;
+	}
+	for (unsigned i = 0; i < 10000; i++) {
+		bad += reads(reader, '1') != KVC_OK;
+	}
+	return bad != 0;
+}
+
+static void test_no_wait(struct fake *fake)
+{
+	const char *preload = getenv("LD_PRELOAD");
+#ifdef KVS_SANITIZED
+	bool own_calls = true;
+#else
+	bool own_calls = preload != NULL && strstr(preload, "vgpreload") != NULL;
+#endif
+	if (own_calls) {
+		tap_skip("C: what reads ask while kvd is gone (a sanitizer or valgrind asks more)");
+		return;
+	}
+	fake_put_text(fake, "a", "1");
+	int ends[2];
+	int status = 0;
+	char byte = 0;
+	ok_int(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0, "a reader");
+	pid_t child = fork();
+	if (child == 0) {
+		close(ends[0]); // or it would wait for itself
+		syscall(SYS_exit, read_through_outage(fake, ends[1]));
+	}
+	close(ends[1]);
+	ok(read(ends[0], &byte, 1) == 1, "attaches");
+	// As the kernel does it when kvd is killed.
+	kvs_store_release_32(&fake->fixture.region.header->hot.writer, KVS_WRITER_DIED);
+	ok(write(ends[0], &byte, 1) == 1, "and kvd is killed");
+	close(ends[0]);
+	(void)waitpid(child, &status, 0);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 4) {
+		tap_skip("C: what reads ask while kvd is gone (no seccomp here)");
+	} else {
+		ok(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+		   "C: 20 000 reads while kvd is gone make no call that could wait");
+	}
+	fake_kill(fake);
+	fake_revive(fake, true);
+}
+
 // ---- nobody listens ----
 
 static void bind_at(const struct fake *fake)
@@ -313,6 +399,7 @@ int main(void)
 	test_no_word(&fake, KVC_OPEN_FENCED);
 	test_adopted(&fake);
 	test_leaving(&fake);
+	test_no_wait(&fake);
 	test_nobody(&fake);
 	close(pipes[0]);
 	close(pipes[1]);
