@@ -5,166 +5,8 @@
 // and neither who reads them nor who changes them meanwhile notices.
 #include <stdlib.h>
 
-#include "daemon/keyspace_recount.h"
 #include "shm/epoch.h"
-#include "tests/daemon/keyspace_fixture.h"
-
-#define LARGE_BYTES 1000000u
-#define SMALL_BYTES 20000u
-#define KEYS 1000u
-#define ROUNDS 2000u
-
-static struct fixture f;
-static unsigned char bytes_of[LARGE_BYTES];
-static size_t stays[KEYS]; // bytes of the value, 0 = there is none
-
-static size_t name_of(char name[16], unsigned number)
-{
-	return (size_t)snprintf(name, 16, "%06u", number);
-}
-
-static const void *filled(unsigned number, size_t bytes)
-{
-	memset(bytes_of, (int)(number * 7 + 1), bytes);
-	memcpy(bytes_of, &number, sizeof(number));
-	return bytes_of;
-}
-
-static int try_set(unsigned number, size_t bytes)
-{
-	char name[16];
-	return keyspace_set(f.keyspace, name, name_of(name, number), filled(number, bytes), bytes,
-			    0, NULL);
-}
-
-// As a session does: waits for turns, in which commits succeed, and asks again.
-static int set(unsigned number, size_t bytes)
-{
-	int result = try_set(number, bytes);
-	for (unsigned i = 0; i < ROUNDS && result == KEYSPACE_WAIT; i++) {
-		fixture_durable(&f);
-		result = try_set(number, bytes);
-	}
-	stays[number % KEYS] = result == KEYSPACE_OK ? bytes : 0;
-	return result;
-}
-
-static void drop(unsigned number)
-{
-	char name[16];
-	(void)keyspace_delete(f.keyspace, name, name_of(name, number));
-	stays[number % KEYS] = 0;
-}
-
-static const unsigned char *at_of(unsigned number)
-{
-	char name[16];
-	struct keyspace_value value;
-	return keyspace_get(f.keyspace, name, name_of(name, number), &value) == KEYSPACE_OK
-		       ? value.value
-		       : NULL;
-}
-
-static bool is_at(const unsigned char *at, unsigned number, size_t bytes)
-{
-	return at != NULL && memcmp(at, filled(number, bytes), bytes) == 0;
-}
-
-static uint64_t moved(void)
-{
-	return kvs_load_relaxed(kvs_counter_word(f.region.base, KVS_COUNTER_large_moved));
-}
-
-static void turns(unsigned count)
-{
-	while (count-- > 0) {
-		fixture_durable(&f);
-	}
-}
-
-// Everything that stays is whole, and all counts are what a fresh look finds.
-static void all_well(const char *what)
-{
-	unsigned wrong = 0;
-	struct keyspace_recount recount;
-	for (unsigned i = 0; i < KEYS; i++) {
-		wrong += stays[i] > 0 && !is_at(at_of(i), i, stays[i]);
-	}
-	ok_u64(wrong, 0, "%s: every other value is what it was", what);
-	ok_int(keyspace_recount(f.keyspace, &recount), 0, "%s: recounted", what);
-	ok(recount.differences == 0, "G: %s: nothing is miscounted (%s)", what, recount.first);
-}
-
-// Places in a row, of sizes that come round; of each cycle those in the mask stay.
-struct pattern {
-	const char *what;
-	size_t sizes[6];
-	unsigned sizes_count;
-	unsigned cycle;
-	uint64_t stay;
-};
-
-static const struct pattern few = { "few small ones", { SMALL_BYTES }, 1, 40, 1 };
-
-static void scatter(const struct pattern *pattern)
-{
-	const struct kvs_range_bounds *range = &f.region.map.ranges[KVS_RANGE_LARGE];
-	uint64_t bytes = 0, most = 0;
-	unsigned i = 0, dropped = 0;
-	for (;; i++) {
-		size_t size = pattern->sizes[i % pattern->sizes_count];
-		if (bytes + kvs_large_bytes(&f.region, size) > range->bytes_max) {
-			break;
-		}
-		if (set(i, size) != KEYSPACE_OK) {
-			tap_diag("number %u has no place", i);
-		}
-		bytes += kvs_large_bytes(&f.region, size);
-		most = size > most ? size : most;
-		// So many are there at a time: places are not used again at once.
-		while ((i - dropped) * most > f.region.memory_bytes / 4) {
-			if ((pattern->stay >> dropped % pattern->cycle & 1) == 0) {
-				drop(dropped);
-			}
-			dropped++;
-		}
-	}
-	for (; dropped + 1 < i; dropped++) { // the last one stays: behind it there is no place
-		if ((pattern->stay >> dropped % pattern->cycle & 1) == 0) {
-			drop(dropped);
-		}
-	}
-	turns(50);
-	ok(!kvs_large_has_place(&f.keyspace->large, LARGE_BYTES),
-	   "values lie so that a larger one has no place: %" PRIu64 " of %" PRIu64 " bytes live",
-	   f.keyspace->live_bytes, f.keyspace->memory_bytes);
-}
-
-static void begin(bool persisted, bool block)
-{
-	memset(stays, 0, sizeof(stays));
-	fixture_look_step_ns = 2000;
-	fixture_open_sized(&f, persisted, 1, FIXTURE_MEMORY_BYTES, block);
-}
-
-static void scattered(bool persisted, bool block)
-{
-	begin(persisted, block);
-	scatter(&few);
-}
-
-static void end(const char *what)
-{
-	all_well(what);
-	fixture_look_step_ns = 2000;
-	for (unsigned i = 0; i < KEYS; i++) {
-		drop(i);
-	}
-	turns(50);
-	ok(f.region.large_bytes == 0 && f.keyspace->large.runs_count == 0,
-	   "G: %s: no large memory is left over", what);
-	fixture_close(&f);
-}
+#include "tests/daemon/scatter_fixture.h"
 
 static bool has_memory(size_t bytes)
 {
@@ -190,6 +32,7 @@ static void test_patterns(bool persisted)
 	for (unsigned i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++) {
 		begin(persisted, false);
 		scatter(&patterns[i]);
+		no_place();
 		ok_int(set(900, LARGE_BYTES), KEYSPACE_OK, "G: %s do not keep it out",
 		       patterns[i].what);
 		if (has_memory(LARGE_BYTES)) {
@@ -320,6 +163,48 @@ static void test_views(void)
 	ok_int(set(900, LARGE_BYTES), KEYSPACE_OK, "G: then there is place");
 	kvs_epoch_remove(&f.epochs, entry);
 	end("views");
+}
+
+// One that stays for too long is told that its view is over.
+static void test_revoked(void)
+{
+	static struct kvs_reader_page page __attribute__((aligned(4096)));
+	static int owner;
+	scattered(false, false);
+	struct kvs_epoch_page *entry = kvs_epoch_add(&f.epochs, &page, &owner);
+	(void)kvs_epoch_enter(&page.slot[0], &f.region.header->hot, true);
+	ok_int(set(900, LARGE_BYTES), KEYSPACE_OK, "D: nobody waits for a reader for ever");
+	ok(!kvs_epoch_leave(&page.slot[0], &f.region.header->hot), "B: who is told");
+	kvs_epoch_remove(&f.epochs, entry);
+	end("revoked");
+}
+
+// Whatever lies there, in whatever order.
+static void test_random(unsigned rounds)
+{
+	uint64_t random = tap_seed(31);
+	unsigned refused = 0, asked = 0;
+	for (unsigned round = 0; round < rounds; round++) {
+		struct pattern pattern = { .what = "random" };
+		pattern.sizes_count = 1 + (unsigned)(tap_random(&random) % 6);
+		pattern.cycle = pattern.sizes_count * (1 + (unsigned)(tap_random(&random) % 3));
+		pattern.stay = tap_random(&random) & tap_random(&random);
+		for (unsigned i = 0; i < pattern.sizes_count; i++) {
+			uint64_t most = tap_random(&random) % 2 == 0 ? 60000 : 500000;
+			pattern.sizes[i] = 16500 + tap_random(&random) % most;
+		}
+		begin(round % 2 != 0, false);
+		scatter(&pattern);
+		for (unsigned number = 900; number < 906; number++) {
+			size_t bytes = LARGE_BYTES - tap_random(&random) % 600000;
+			if (has_memory(bytes)) {
+				refused += set(number, bytes) != KEYSPACE_OK;
+				asked++;
+			}
+		}
+		end(pattern.what);
+	}
+	ok_u64(refused, 0, "G: none of %u is refused for which there is memory", asked);
 }
 
 // Replies that are under way are sent from where their values stood.
@@ -491,6 +376,8 @@ int main(void)
 		test_intake(persisted != 0);
 	}
 	test_views();
+	test_revoked();
+	test_random(tap_rounds(16, 2));
 	test_undurable();
 	test_given_up();
 	test_less();
