@@ -195,6 +195,34 @@ static void test_bound_while_still(struct fixture *f)
 	ok(keyspace_flush(f->keyspace) == KEYSPACE_OK, "FLUSHALL");
 }
 
+// Wall time is set back by half a second, which is borne with, in the middle of a slot's keys: what
+// is left of them was due, and is not any more.
+static void test_due_no_more(struct fixture *f)
+{
+	enum { MANY = 5000 };
+	unsigned wrong = 0;
+	for (unsigned i = 0; i < MANY; i++) {
+		wrong += !set_one(f, i, fixture_wall_ms + 2000);
+	}
+	pass(2100 * MS_NS);
+	for (unsigned i = 0; i < TURNS_MAX && f->keyspace->keys == MANY; i++) {
+		(void)expire_turn(f->keyspace, now_ns);
+		pass(100000);
+	}
+	uint64_t left = f->keyspace->keys;
+	ok(wrong == 0 && left > MANY / 2 && left < MANY, "some of %u keys have gone", MANY);
+	fixture_wall_ms -= 500;
+	for (unsigned i = 0; i < 200; i++) {
+		pass(MS_NS);
+		(void)expire_turn(f->keyspace, now_ns);
+	}
+	ok_u64(f->keyspace->keys, left, "G: no other goes before its time has come once more");
+	ok(is_whole(f), "and each is known");
+	pass(600 * MS_NS);
+	(void)turns(f);
+	ok_int(f->keyspace->keys, 0, "then they do");
+}
+
 static struct fixture *crowded;
 static unsigned crowded_next; // the key that goes next
 
@@ -321,6 +349,7 @@ int main(void)
 		test_bound(&f);
 		test_bound_while_still(&f);
 		test_moves(&f);
+		test_due_no_more(&f);
 		fixture_close(&f);
 		if (persisted) {
 			open_fixture(&f, true, 5);

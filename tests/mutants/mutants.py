@@ -257,6 +257,10 @@ MUTANTS = MEMORY + TABLE + COLD + EVICT + LARGE + [
     Mutant('expiry-moved', 'the expiry index is not told that a record moved', 'daemon/expire.h',
            [('if (expiry_ms != 0) {', 'if (expiry_ms == 1) {')],
            ['tests/daemon/test_expire'], sources=['daemon/cleaner.c'], quick=True),
+    Mutant('expiry-early', 'what was due when it was looked at is, whatever time it is now',
+           'daemon/expire.c', [('if (look[i].view.expiry_ms > keyspace->now_ms) {',
+                                'if (look[i].view.expiry_ms == 1) {')],
+           ['tests/daemon/test_expire'], quick=True),
     Mutant('wheel-forgets', 'what waits to be worked off is lost when more is detached',
            'daemon/wheel.c',
            [('if (to->first == 0) { to->first = from->first; } else { '
