@@ -330,11 +330,10 @@ int main(int argc, char **argv)
 	tap_diag("%" PRIu64 " stores and system calls, %" PRIu64 " changed the region, %" PRIu64
 		 " plans carried out; last script: %u sets, %u large, %u removals, %u batches, %u "
 		 "of them with repeated keys, %u splits and merges, %u commits, %u flushes, %u "
-		 "values "
-		 "that left",
+		 "values that left, %u ends, %u evictions, %u times another bound",
 		 w.stops, w.changes, w.carried_out, s->counts[0], s->counts[1], s->counts[2],
-		 s->counts[3], s->counts[7], s->counts[4], s->counts[5], s->counts[6],
-		 s->counts[8]);
+		 s->counts[3], s->counts[7], s->counts[4], s->counts[5], s->counts[6], s->counts[8],
+		 s->counts[9], s->counts[10], s->counts[11]);
 	tap_diag("counted step-boundaries %" PRIu64, w.changes);
 	ok_u64(w.refused, 0, "F1: the region can be taken over at every instruction");
 	ok_u64(w.wrong, 0, "F, I: with all that was acknowledged, and whole batches");

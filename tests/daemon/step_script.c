@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // The scripts: sets, removals, batches, large values, splits and merges, commits with cleaning,
-// FLUSHALL, and values that leave memory and come back, on keys that share a bucket.
+// FLUSHALL, evictions, keys whose time has come, a bound that moves, and values that leave memory
+// and come back, on keys that share a bucket.
 #include "tests/daemon/step_script.h"
 
 #include <stdio.h>
@@ -10,6 +11,7 @@
 
 #include "daemon/cleaner.h"
 #include "daemon/keyspace_cold.h"
+#include "daemon/log.h"
 #include "tests/tap/tap.h"
 
 #define LARGE_BYTES (SCRIPT_SEGMENT / 4 + 5000)
@@ -137,6 +139,41 @@ static void child_cold(struct script *s, struct world *w, unsigned i)
 	s->counts[8] += keyspace_spill(w->keyspace, key, bytes) == KEYSPACE_COLD_DONE;
 }
 
+// A key goes by itself: it is evicted, or its time has come.
+static void child_end(struct script *s, struct world *w, unsigned i, bool evicted)
+{
+	const char *key = s->keys[i];
+	size_t bytes = strlen(key);
+	uint64_t hash = keyspace_hash(w->keyspace, key, bytes);
+	struct kvs_hit hit;
+	if (keyspace_find(w->keyspace, hash, key, bytes, &hit) != KVS_FIND_HIT ||
+	    hit.kind == KVS_ENTRY_TOMBSTONE || (evicted && hit.kind == KVS_ENTRY_STUB)) {
+		return;
+	}
+	s->maybe[i] = 0;
+	s->pending = true;
+	bool gone;
+	if (evicted) {
+		gone = evict_record(w->keyspace, &hit.view, hash) == EVICT_DONE;
+		evict_window_over(w->keyspace);
+	} else {
+		gone = keyspace_expire_now(w->keyspace, hash, key, bytes);
+	}
+	s->maybe[i] = gone ? 0 : s->sure[i];
+	s->counts[9 + evicted] += gone;
+}
+
+// The bound falls by what is free, or rises at once.
+static void child_bound(struct script *s, struct world *w)
+{
+	uint64_t bytes = SCRIPT_MEMORY - tap_random(&s->random) % (SCRIPT_MEMORY / 3);
+	if (bytes >= keyspace_memory_least(w->keyspace, false)) {
+		keyspace_set_memory(w->keyspace, bytes);
+		s->counts[11]++;
+	}
+	(void)keyspace_resize_turn(w->keyspace, script_monotonic_ns());
+}
+
 static void child_resize(struct kvs_table *table)
 {
 	if (table->buckets > table->buckets_min) {
@@ -176,7 +213,7 @@ static void child_mutant(struct script *s, struct world *w)
 
 static void child_operation(struct script *s, struct world *w)
 {
-	unsigned kind = (unsigned)(tap_random(&s->random) % 20);
+	unsigned kind = (unsigned)(tap_random(&s->random) % 24);
 	unsigned i = (unsigned)(tap_random(&s->random) % SCRIPT_KEYS);
 	memcpy(s->maybe, s->sure, sizeof(s->maybe));
 	if (s->mutant) {
@@ -196,6 +233,10 @@ static void child_operation(struct script *s, struct world *w)
 	} else if (kind < 13) {
 		s->counts[4]++;
 		child_resize(&w->keyspace->table);
+	} else if (kind >= 23) {
+		child_bound(s, w);
+	} else if (kind >= 20) {
+		child_end(s, w, i, kind > 20);
 	} else if (kind >= 16) {
 		child_cold(s, w, i);
 	} else if (kind < 15 || tap_random(&s->random) % 4 != 0) {
@@ -225,6 +266,7 @@ void script_run(void *context)
 	struct script *s = context;
 	struct world w;
 	static const uint64_t judged = 0;
+	log_set_least(LOG_LEVEL_WARNING); // not each bound
 	world_open(&w);
 	keyspace_set_judged(w.keyspace, &judged);
 	step_colliding_keys(&w.keyspace->table, s->keys);

@@ -28,7 +28,7 @@ struct script {
 	uint32_t maybe[SCRIPT_KEYS]; // once what is under way is applied
 	bool pending;
 	uint32_t next;
-	unsigned counts[9];
+	unsigned counts[12];
 };
 
 struct world {
