@@ -173,7 +173,7 @@ static bool in_order(enum persist_policy policy, size_t at, unsigned value_turns
 			stub.durable_seq = stub.last_seq;
 		}
 		used += take(fd, got + used, sizeof(got) - 1 - used);
-		if (strncmp(got, REPLIES, used) != 0) {
+		if (strncmp(got, REPLIES, used) != 0 || used == sizeof(REPLIES) - 1) {
 			break;
 		}
 	}
@@ -364,7 +364,7 @@ static void test_parks(void)
 	stub.memory_short = true;
 	stub.room_is_back = false;
 	arrived = false;
-	stub_send_text(fd, "WCOLD b\r\nPING\r\n");
+	stub_send_text(fd, "WCOLD b\r\n");
 	stub_turns();
 	values_come();
 	stub_turns();
@@ -372,9 +372,10 @@ static void test_parks(void)
 	stub_turns();
 	char got[256] = "";
 	(void)take(fd, got, sizeof(got) - 1);
-	ok(strncmp(got, "-OOM", 4) == 0 && strstr(got, "+PONG\r\n") != NULL,
-	   "or refused, when that takes too long");
+	ok(strncmp(got, "-OOM", 4) == 0, "or refused, when that takes too long");
 	ok(TAILQ_EMPTY(&waits) && session->fetch_bytes == 0, "G: and lets go of the value");
+	stub_send_text(fd, "PING\r\n");
+	ok(stub_expect(fd, "+PONG\r\n"), "and goes on");
 	close(fd);
 	stub_stop();
 }
