@@ -249,7 +249,7 @@ static void test_makes_room(void)
 		(void)keyspace_set(f.keyspace, KEY, joined, old_bytes, 0, NULL);
 		// Little of the first segments is live, all of the others.
 		for (int i = 0; i < 4000 && kvs_log_segments_free(&f.keyspace->log) > left; i++) {
-			char name[8];
+			char name[16];
 			(void)snprintf(name, sizeof(name), "%07d", i < 40 && i % 4 != 0 ? 0 : i);
 			(void)keyspace_set(f.keyspace, name, 7, memory, old_bytes, 0, NULL);
 		}
