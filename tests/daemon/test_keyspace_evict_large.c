@@ -177,12 +177,12 @@ static void test_own_key(size_t bytes)
 {
 	struct fixture f;
 	unsigned set = 0, refused = 0;
-	fixture_open(&f, false, 41);
+	fixture_open_sized(&f, false, 41, 3u << 20, false);
 	ok(keyspace_set_eviction(f.keyspace, &allkeys), "evict");
 	written = "";
 	written_went = 0;
 	keyspace_listen(f.keyspace, on_end, NULL);
-	unsigned count = (16u << 20) / (unsigned)bytes;
+	unsigned count = (6u << 20) / (unsigned)bytes;
 	for (unsigned i = 0; i < count; i++) {
 		refused += set_one(&f, "key:", i, bytes) != KEYSPACE_OK;
 	}
