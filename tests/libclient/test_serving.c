@@ -298,10 +298,10 @@ static int read_through_outage(struct fake *fake, int end)
 
 static void test_no_wait(struct fake *fake)
 {
-	const char *preload = getenv("LD_PRELOAD");
 #ifdef KVS_SANITIZED
 	bool own_calls = true;
 #else
+	const char *preload = getenv("LD_PRELOAD");
 	bool own_calls = preload != NULL && strstr(preload, "vgpreload") != NULL;
 #endif
 	if (own_calls) {
