@@ -26,7 +26,9 @@ static void readers_info_page(struct readers_info *info, const struct kvs_epoch_
 		if (epoch == 0) {
 			continue;
 		}
-		uint64_t age_ns = now_ns - page->seen_since_ns[i];
+		// Seen first behind the time of whoever asks: it is young.
+		uint64_t since_ns = page->seen_since_ns[i];
+		uint64_t age_ns = now_ns > since_ns ? now_ns - since_ns : 0;
 		bool older = info->oldest_epoch == 0 || epoch < info->oldest_epoch ||
 			     (epoch == info->oldest_epoch && age_ns > info->age_ns);
 		info->open++;

@@ -178,6 +178,7 @@ void kvs_epoch_adopt(struct kvs_epoch_domain *domain, uint64_t now_ns)
 	uint64_t epoch = domain->epoch + 1;
 	domain->own_epoch = epoch;
 	domain->own_since_ns = now_ns;
+	domain->now_ns = now_ns;
 	kvs_store_relaxed(&adoptions->epoch[incarnation % KVS_ADOPTIONS_KEPT], epoch);
 	// An earlier life's hold that is not over goes on: lives may be shorter than deadlines.
 	if (kvs_load_relaxed(&adoptions->hold_epoch) <= kvs_load_relaxed(&hot->oldest_valid) ||
@@ -313,6 +314,10 @@ static bool epoch_pass_pages(struct kvs_epoch_domain *domain, uint64_t now_ns, s
 bool kvs_epoch_pass(struct kvs_epoch_domain *domain, uint64_t now_ns, size_t pages_max,
 		    const struct kvs_epoch_deadlines *deadlines)
 {
+	// Some look with the time at which their turn began, behind others who took it anew: by
+	// that a section first seen in between would be as old as can be, and revoked.
+	now_ns = now_ns > domain->now_ns ? now_ns : domain->now_ns;
+	domain->now_ns = now_ns;
 	if (deadlines != NULL) {
 		domain->deadlines = *deadlines;
 		if (domain->pass_revokes == KVS_EPOCH_REVOKES_NOT) {

@@ -59,6 +59,7 @@ struct kvs_epoch_domain {
 	size_t pass_revoked;
 	enum kvs_epoch_revokes pass_revokes;
 	struct kvs_epoch_deadlines deadlines;
+	uint64_t now_ns; // the latest time that a pass or an adoption was told
 	uint64_t scans;
 	uint64_t revocations;
 	// The hold of an adopted region, until oldest_valid has reached own_epoch; NULL = none.
@@ -118,7 +119,8 @@ bool kvs_epoch_scan(struct kvs_epoch_domain *domain, uint64_t now_ns);
 /// begins one (then 0 pages only do that). True when it is over: `domain->oldest` is updated. With
 /// `deadlines` it revokes, all of a pass and not only of this call; sections of an earlier life
 /// are revoked by oldest_valid. If any were, another pass follows that lets go of what they held.
-/// False, and kvs_epoch_passing() is, too, if the barrier failed: the next call begins anew.
+/// False, and kvs_epoch_passing() is, too, if the barrier failed: the next call begins anew. A
+/// `now_ns` earlier than one of before counts as that one.
 /// Call with, thread: as kvs_epoch_scan(). Orders: the same, and revoked_upto is store-released
 /// before the membarrier of the pass that follows, reuse comes after that (partner: acquire fence
 /// and load in kvs_epoch_leave()).

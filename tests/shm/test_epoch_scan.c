@@ -136,6 +136,25 @@ static void test_revocation(struct kvs_slot *slot, struct kvs_slot *other)
 }
 
 // A reader that loaded the epoch long ago stores it only now.
+// Who looks may have taken the time before somebody else who looked earlier.
+static void test_time_behind(struct kvs_slot *slot)
+{
+	stuck_count = 0;
+	domain.stuck_ns = 100000;
+	domain.stuck = count_stuck;
+	enter(slot);
+	uint64_t stamp = kvs_epoch_stamp(&domain);
+	now_ns += 1000;
+	ok(scan(), "a section is seen");
+	ok_u64(revoke_all(&domain, stamp, now_ns - 500, 1000000, 1000000), 0,
+	       "D: by an earlier time it is not past its deadline");
+	ok_u64(stuck_count, 0, "D: nor told of");
+	now_ns += 1000000;
+	ok_u64(revoke_all(&domain, stamp, now_ns, 1000000, 1000000), 1, "D: but when it is");
+	ok(!leave(slot), "B: and told");
+	domain.stuck = NULL;
+}
+
 static void test_late_store(struct kvs_slot *slot)
 {
 	uint64_t stale = hot.epoch_word;
@@ -407,6 +426,7 @@ int main(void)
 	test_stuck(&pages[0].slot[1]);
 	test_nesting(&pages[0].slot[KVS_READERS_PER_PAGE - 1]);
 	test_revocation(&pages[0].slot[0], &pages[1].slot[3]);
+	test_time_behind(&pages[0].slot[2]);
 	test_late_store(&pages[0].slot[1]);
 	test_second_revocation();
 	test_expel();
