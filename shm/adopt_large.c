@@ -31,14 +31,18 @@ bool kvs_adopt_note_run(struct kvs_adopt *plan, const struct kvs_record_view *vi
 	return true;
 }
 
-static int by_offset(const void *a, const void *b)
+static int by_offset_oldest(const void *a, const void *b)
 {
 	const struct kvs_adopt_run *run_a = a;
 	const struct kvs_adopt_run *run_b = b;
-	return (run_a->offset > run_b->offset) - (run_a->offset < run_b->offset);
+	if (run_a->offset != run_b->offset) {
+		return run_a->offset > run_b->offset ? 1 : -1;
+	}
+	return (run_a->seq > run_b->seq) - (run_a->seq < run_b->seq);
 }
 
-// Several records may name one run: EXPIRE and RENAME copy no value.
+// Several records may name one run: EXPIRE and RENAME copy no value. Of two that are current the
+// newest stays: a RENAME was cut, and the key that it takes away goes when that is done.
 static void join_runs(struct kvs_adopt *plan)
 {
 	size_t kept = 0;
@@ -65,7 +69,7 @@ int kvs_adopt_plan_large(struct kvs_adopt *plan)
 	if (plan->runs_count == 0) {
 		return 0;
 	}
-	qsort(plan->runs, plan->runs_count, sizeof(*plan->runs), by_offset);
+	qsort(plan->runs, plan->runs_count, sizeof(*plan->runs), by_offset_oldest);
 	join_runs(plan);
 	uint64_t behind = range->offset;
 	for (size_t i = 0; i < plan->runs_count; i++) {

@@ -389,6 +389,42 @@ static void test_false_record(void)
 	fixture_close(&f);
 }
 
+// What a RENAME leaves that was cut between its two keys: both name the run, in either order.
+static void test_renamed_run(void)
+{
+	struct fixture f;
+	struct kvs_record_view view[2];
+	uint64_t offset[2];
+	fixture_open(&f, MEMORY, SEGMENT);
+	struct kvs_run run = { .offset = f.region.map.ranges[KVS_RANGE_LARGE].offset };
+	for (unsigned i = 0; i < 2; i++) {
+		struct kvs_record_spec spec = { .key = i == 0 ? "from" : "to",
+						.key_bytes = i == 0 ? 4 : 2,
+						.payload = &run,
+						.payload_bytes = sizeof(run),
+						.value_bytes = SEGMENT,
+						.seq = i + 1,
+						.flags = KVS_RECORD_LARGE };
+		uint32_t bytes = (uint32_t)kvs_record_bytes(spec.key_bytes, sizeof(run), 0);
+		ok_int(kvs_log_secure(&f.log, bytes, bytes, 0), 0, "room");
+		void *at = kvs_log_append(&f.log, bytes, &offset[i]);
+		(void)kvs_record_write(at, &spec);
+		ok_int(kvs_record_parse(at, bytes, &view[i]), 0, "a record of a large value");
+	}
+	for (unsigned first = 0; first < 2; first++) {
+		struct kvs_adopt plan = { .region = &f.region };
+		ok(kvs_adopt_note_run(&plan, &view[first], true) &&
+			   kvs_adopt_note_run(&plan, &view[1 - first], true) &&
+			   kvs_adopt_plan_large(&plan) == 0 && plan.runs_count == 1,
+		   "one value");
+		ok_u64(plan.runs[0].references, 2, "with two keys");
+		ok_u64(plan.runs[0].record, offset[1],
+		       "H: the newer one is where it is looked for");
+		free(plan.runs);
+	}
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	passed_over(KEYS - 20, 1, SPOIL_VALUE, "a value that is not what was written");
@@ -398,6 +434,7 @@ int main(void)
 	passed_over(KEYS - 1, 1, SPOIL_ALL, "the last one");
 	test_bad_tail();
 	test_false_record();
+	test_renamed_run();
 	test_whole();
 	test_batches();
 	test_leftovers();
