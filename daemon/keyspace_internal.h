@@ -155,6 +155,8 @@ struct keyspace {
 	uint64_t side_taken_ns; // since when the table's other side waits for its grace period
 	uint64_t memory_bytes;	// the bound; the region's is higher if recovery needed more
 	uint64_t memory_wanted_bytes;	    // what it comes down to
+	uint64_t resize_look_ns;	    // when the next is found out anew
+	uint32_t resize_spare; // free segments beyond those that must be, when it is down
 	uint64_t recover_swept_seq;	    // FLUSHALL whose victims recovery has removed
 	uint64_t recover_left_bytes;	    // current, but more than this memory can have accepted
 	const struct keyspace_slice *slice; // of who writes now, NULL = not sliced

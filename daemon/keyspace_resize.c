@@ -3,7 +3,8 @@
 // The bound on memory, changed while kvd serves. Nobody maps anything anew: offsets are laid out
 // for memory-max, and the bound is arithmetic. It rises at once. It falls as memory comes free:
 // what is free beyond what writers need is taken off it, some segments a turn, and the cleaner
-// empties others meanwhile. So whoever writes never waits for a bound that falls.
+// empties others meanwhile. So whoever writes never waits for a bound that falls: it leaves them
+// more than the reserves, but no more than they will have when it is down.
 #include "daemon/keyspace_internal.h"
 
 #include "daemon/log.h"
@@ -13,6 +14,13 @@
 #define RESIZE_SEGMENTS_LEFT 2u	     // that writers keep beyond the reserves, and a share of all
 #define RESIZE_SEGMENTS_SHARE 16u
 #define RESIZE_LIVE_PERCENT 95u // as full as segments can be packed
+#define RESIZE_SEGMENTS_OPEN 2u // the head and the survivor segment, which are not packed
+
+// With fewer free segments a write may find none.
+static uint32_t resize_lowest(const struct keyspace *keyspace)
+{
+	return keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + 1;
+}
 
 void keyspace_set_memory(struct keyspace *keyspace, uint64_t bytes)
 {
@@ -26,6 +34,7 @@ void keyspace_set_memory(struct keyspace *keyspace, uint64_t bytes)
 		keyspace->memory_bytes = bytes;
 		region->memory_bytes = bytes > region->memory_bytes ? bytes : region->memory_bytes;
 	}
+	keyspace->resize_look_ns = 0;
 	keyspace->cleaner.next_ns = 0; // the next turn begins to lower it
 }
 
@@ -44,8 +53,8 @@ uint64_t keyspace_memory_least(const struct keyspace *keyspace, bool values_go)
 		live_bytes = stubs_bytes; // as if all keys had a byte
 	}
 	uint64_t packed_bytes = live_bytes * 100 / RESIZE_LIVE_PERCENT;
-	uint64_t segments = (packed_bytes >> log->region->segment_shift) + 1 +
-			    keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE);
+	uint64_t segments = (packed_bytes >> log->region->segment_shift) + RESIZE_SEGMENTS_OPEN +
+			    resize_lowest(keyspace);
 	uint64_t taken = (uint64_t)log->full_count + log->retired_count;
 	return kvs_log_memory_for(log, 0) - (taken << log->region->segment_shift) +
 	       (segments << log->region->segment_shift);
@@ -54,8 +63,24 @@ uint64_t keyspace_memory_least(const struct keyspace *keyspace, bool values_go)
 // Free segments that a bound which falls leaves to writers.
 static uint32_t resize_low(const struct keyspace *keyspace)
 {
-	return keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + RESIZE_SEGMENTS_LEFT +
-	       kvs_log_segments_allowed(&keyspace->log) / RESIZE_SEGMENTS_SHARE;
+	uint32_t low = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + RESIZE_SEGMENTS_LEFT +
+		       kvs_log_segments_allowed(&keyspace->log) / RESIZE_SEGMENTS_SHARE;
+	uint32_t most = resize_lowest(keyspace);
+	most = keyspace->resize_spare < UINT32_MAX - most ? most + keyspace->resize_spare : low;
+	return low < most ? low : most;
+}
+
+// How much more is free than must be when the bound is down and all is packed: to insist on more
+// before would keep it from coming down. Where what is stored has to go first that is not known.
+static void resize_look(struct keyspace *keyspace, uint64_t now_ns)
+{
+	uint64_t least_bytes = keyspace_memory_least(keyspace, false);
+	uint64_t wanted_bytes = keyspace->memory_wanted_bytes;
+	uint64_t spare = wanted_bytes < least_bytes
+				 ? UINT32_MAX
+				 : (wanted_bytes - least_bytes) >> keyspace->region->segment_shift;
+	keyspace->resize_spare = spare < UINT32_MAX ? (uint32_t)spare : UINT32_MAX;
+	keyspace->resize_look_ns = now_ns + RESIZE_POLL_NS; // all segments are looked at for it
 }
 
 uint32_t keyspace_resize_wants(const struct keyspace *keyspace)
@@ -84,9 +109,10 @@ static bool resize_lower(struct keyspace *keyspace)
 		(void)keyspace_is_over_bound(keyspace);
 		return true;
 	}
-	uint32_t free = kvs_log_segments_free(&keyspace->log);
-	uint32_t low = resize_low(keyspace);
-	uint64_t step_bytes = free > low ? (uint64_t)(free - low) << region->segment_shift : 0;
+	// What is less than a segment, too: nobody can use it.
+	uint64_t needed_bytes = kvs_log_memory_for(&keyspace->log, resize_low(keyspace));
+	uint64_t step_bytes =
+		region->memory_bytes > needed_bytes ? region->memory_bytes - needed_bytes : 0;
 	uint64_t most_bytes = region->segment_bytes > RESIZE_STEP_BYTES ? region->segment_bytes
 									: RESIZE_STEP_BYTES;
 	step_bytes = step_bytes < most_bytes ? step_bytes : most_bytes;
@@ -102,6 +128,9 @@ uint64_t keyspace_resize_turn(struct keyspace *keyspace, uint64_t now_ns)
 {
 	if (__builtin_expect(keyspace->memory_bytes <= keyspace->memory_wanted_bytes, 1)) {
 		return UINT64_MAX;
+	}
+	if (now_ns >= keyspace->resize_look_ns) {
+		resize_look(keyspace, now_ns);
 	}
 	bool lowered = resize_lower(keyspace);
 	if (keyspace->memory_bytes <= keyspace->memory_wanted_bytes) {

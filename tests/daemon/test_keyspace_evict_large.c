@@ -344,11 +344,11 @@ static void test_bound_waits(void)
 	uint64_t keys = keyspace_count(f.keyspace);
 	ok(keyspace_set_eviction(f.keyspace, &allkeys), "evict");
 	(void)kvs_epoch_enter(&page.slot[0], &f.region.header->hot, true);
-	keyspace_set_memory(f.keyspace, FIXTURE_MEMORY_BYTES / 8 * 7);
+	keyspace_set_memory(f.keyspace, FIXTURE_MEMORY_BYTES / 4 * 3);
 	for (unsigned i = 0; i < 3000; i++) {
 		cleaner_turn(f.keyspace, fixture_monotonic_ns());
 	}
-	ok(evicted_of(&f) > 0 && evicted_of(&f) < keys / 2, "G: %llu of %llu keys go for an eighth",
+	ok(evicted_of(&f) > 0 && evicted_of(&f) < keys / 2, "G: %llu of %llu keys go for a quarter",
 	   (unsigned long long)evicted_of(&f), (unsigned long long)keys);
 	fixture_close(&f);
 }

@@ -134,6 +134,45 @@ static void test_least(void)
 	fixture_close(&f);
 }
 
+// What is left of a full memory lies in all segments, and just what it needs is set.
+static void test_accepted(bool persisted, uint64_t memory_bytes)
+{
+	struct fixture f;
+	const char *policy = persisted ? "persisted" : "memory";
+	unsigned random = 11;
+	memset(versions, 0, sizeof(versions));
+	fixture_open_sized(&f, persisted, 24, memory_bytes, false);
+	for (unsigned i = 0; i < KEYS && keyspace_used_bytes(f.keyspace) < memory_bytes / 8 * 7;
+	     i++) {
+		(void)set_one(&f, i);
+		fixture_durable(&f);
+	}
+	for (unsigned i = 0; i < KEYS; i++) {
+		char key[24];
+		size_t key_bytes = (size_t)snprintf(key, sizeof(key), "key-%u", i);
+		if (i % 8 != 0 && versions[i] > 0) {
+			int result = keyspace_delete(f.keyspace, key, key_bytes);
+			versions[i] = result == KEYSPACE_OK ? 0 : versions[i];
+		}
+	}
+	uint64_t bytes = keyspace_memory_least(f.keyspace, false);
+	keyspace_set_memory(f.keyspace, bytes);
+	(void)settle(&f, bytes, &random, false);
+	ok_u64(f.region.memory_bytes, bytes, "%s: G: the least that is accepted is reached",
+	       policy);
+	unsigned refused = 0;
+	for (unsigned i = 0; i < 4 * KEYS; i += 8) {
+		unsigned tries = 0;
+		while (set_one(&f, i % KEYS) != KEYSPACE_OK && tries++ < 100) {
+			fixture_durable(&f);
+		}
+		refused += tries > 100;
+	}
+	ok_u64(refused, 0, "%s: and what is there can be written anew", policy);
+	ok_u64(wrong_keys(&f), 0, "%s: every key is as it was", policy);
+	fixture_close(&f);
+}
+
 static void test_value_limit(void)
 {
 	struct fixture f;
@@ -151,6 +190,10 @@ int main(void)
 	test_down_and_up(false);
 	test_down_and_up(true);
 	test_least();
+	for (uint64_t bytes = 2u << 20; bytes <= 5u << 19; bytes += 1u << 18) {
+		test_accepted(false, bytes);
+		test_accepted(true, bytes);
+	}
 	test_value_limit();
 	return tap_done();
 }
