@@ -10,6 +10,8 @@ only those that are quick; KVD_MUTANTS=NAME,NAME some; KVD_MUTANTS_PART=I/N ever
 
 import concurrent.futures
 import contextlib
+import ctypes
+import functools
 import json
 import os
 import re
@@ -30,7 +32,15 @@ WANTED = os.environ.get('KVD_MUTANTS', 'quick')
 MEMORY_DIR = os.environ.get('KVD_TEST_MEMORY_DIR')  # where tests have what they sync often
 CONTROLLED = set()  # test programs
 CONTROLLED_LOCK = threading.Lock()
-TIME_LIMIT_S = float(os.environ.get('KVD_TEST_TIMEOUT_S', '120' if WANTED == 'quick' else '900'))
+# A mutated test that is not over by then may take some times what it takes without the mistake.
+LEAST_S = 60
+TIMES = 4
+TIME_LIMIT_S = 900  # without the mistake
+RUNNING = set()  # process groups
+RUNNING_LOCK = threading.Lock()
+STOPPED = threading.Event()
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Broken(Exception):
@@ -112,7 +122,72 @@ def link(program, compiled, folder):
     return output
 
 
-def first_failure(run, deadline, last):
+def die_with_thread():
+    """In a test: it ends with the thread that began it, however that ends."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def running(command, env):
+    """A test, of which nothing is left at the end, or once everything is stopped."""
+    with RUNNING_LOCK:
+        if STOPPED.is_set():
+            raise Broken('stopped')
+        run = subprocess.Popen(command, cwd=BUILD, env=env, stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, start_new_session=True,
+                               preexec_fn=die_with_thread)
+        RUNNING.add(run.pid)
+    try:
+        with run:
+            try:
+                yield run
+            finally:
+                end_group(run.pid)
+    finally:
+        with RUNNING_LOCK:
+            RUNNING.discard(run.pid)
+    if STOPPED.is_set():
+        raise Broken('stopped')
+
+
+def end_group(pid):
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass # all of them are gone
+
+
+def stop(*_):
+    """Tests that loop for ever end with their checker."""
+    STOPPED.set()
+    raise SystemExit(1)
+
+
+def end_all():
+    STOPPED.set()
+    with RUNNING_LOCK:
+        for pid in RUNNING:
+            end_group(pid)
+
+
+class Patience:
+    """How long is waited for a test: `least_s`, and then what `measure` says is enough."""
+
+    def __init__(self, least_s, measure=None):
+        self.began = time.monotonic()
+        self.seconds = least_s
+        self.measure = measure
+
+    def left(self):
+        left = self.began + self.seconds - time.monotonic()
+        if left <= 0 and self.measure is not None:
+            self.seconds = max(self.seconds, self.measure())
+            self.measure = None
+            left = self.began + self.seconds - time.monotonic()
+        return max(0, left)
+
+
+def first_failure(run, patience, last):
     """The first result of a running test that is not ok, or None at its end, or when it has come
     to the result `last`."""
     passed = b'ok %d ' % last if last else b'ok, all of them'
@@ -120,8 +195,11 @@ def first_failure(run, deadline, last):
     selector.register(run.stdout, selectors.EVENT_READ)
     text = b''
     while True:
-        if not selector.select(max(0, deadline - time.monotonic())):
-            raise subprocess.TimeoutExpired(run.args, TIME_LIMIT_S)
+        left = patience.left()  # 0 is over, though it may write for ever
+        if left == 0:
+            raise subprocess.TimeoutExpired(run.args, patience.seconds)
+        if not selector.select(left):
+            continue
         more = os.read(run.stdout.fileno(), 65536)
         text = text[text.rfind(b'\n') + 1:] + more
         for line in text.splitlines(keepends=True):
@@ -130,11 +208,11 @@ def first_failure(run, deadline, last):
             if line.startswith(passed):
                 return None
         if not more:
-            run.wait(max(0, deadline - time.monotonic()))
+            run.wait(patience.left())
             return None
 
 
-def notices(program, arguments, environment, folder, memory, last=None):
+def notices(program, arguments, environment, folder, memory, patience, last=None):
     """How the test failed, as it should; None if it passed, up to the result `last`. One failure is
     enough: what the test would do after it is not waited for, so that it leaves its folders in
     ours."""
@@ -145,19 +223,13 @@ def notices(program, arguments, environment, folder, memory, last=None):
     if memory is not None:
         env['KVD_TEST_MEMORY_DIR'] = memory
     env.update(environment)
-    deadline = time.monotonic() + TIME_LIMIT_S
-    with subprocess.Popen([program, *arguments], cwd=BUILD, env=env, stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL, start_new_session=True) as run:
+    with running([program, *arguments], env) as run:
         try:
-            bad = first_failure(run, deadline, last)
+            bad = first_failure(run, patience, last)
             ended = run.poll()
         except subprocess.TimeoutExpired:
-            raise Broken(f'{os.path.basename(program)} ran out of time') from None
-        finally:
-            try:
-                os.killpg(run.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass # all of them are gone
+            raise Broken(f'{os.path.basename(program)} ran out of time: '
+                         f'{patience.seconds:.0f} s') from None
     if bad is None and ended:
         return f'exit status {ended}'
     return bad
@@ -196,9 +268,21 @@ def control(mutant, test, objects, why):
     with folders() as (folder, memory):
         built = link(program, compile_all(mutant, objects, folder), folder)
         bad = notices(built, arguments, mutant.environment, folder, memory,
-                      int(number.group(1)) if number else None)
+                      Patience(TIME_LIMIT_S), int(number.group(1)) if number else None)
     if bad is not None:
         raise Broken(f'{program} fails without the mistake, too: {bad}')
+
+
+def enough_s(mutant, test, objects):
+    """For the test with the mistake, by how long it takes without."""
+    program, *arguments = test.split()
+    with folders() as (folder, memory):
+        built = link(program, compile_all(mutant, objects, folder), folder)
+        began = time.monotonic()
+        bad = notices(built, arguments, mutant.environment, folder, memory, Patience(TIME_LIMIT_S))
+    if bad is not None:
+        raise Broken(f'{program} fails without the mistake, too: {bad}')
+    return TIMES * (time.monotonic() - began)
 
 
 def check(mutant, objects):
@@ -209,7 +293,8 @@ def check(mutant, objects):
         for test in mutant.tests:
             program, *arguments = test.split()
             built = link(program, compiled, folder)
-            why = notices(built, arguments, mutant.environment, folder, memory)
+            patience = Patience(LEAST_S, functools.partial(enough_s, mutant, test, objects))
+            why = notices(built, arguments, mutant.environment, folder, memory, patience)
             if why is not None:
                 control(mutant, test, objects, why)
                 return f'{program}: {why}'
@@ -227,6 +312,8 @@ def chosen():
 
 def verdict(mutant, objects):
     """What noticed the mutant, and what is wrong; one of them is None."""
+    if STOPPED.is_set():
+        return None, 'stopped'
     try:
         seen = check(mutant, objects)
     except Broken as error:
@@ -235,11 +322,15 @@ def verdict(mutant, objects):
 
 
 def main():
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
     some = chosen()
     objects = ninja_objects()
     failed = 0
     print(f'1..{len(some)}')
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, \
+            contextlib.ExitStack() as stack:
+        stack.callback(end_all)
         verdicts = pool.map(lambda mutant: verdict(mutant, objects), some)
         for number, (mutant, (seen, problem)) in enumerate(zip(some, verdicts), 1):
             failed += problem is not None
