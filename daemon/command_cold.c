@@ -2,7 +2,10 @@
 //
 // Values that are in the store alone. A command that meets one is not answered: what it did is
 // taken back, which is its reply and what it told, for writes were refused from then on, and it is
-// run again when the values are there. Of an EXEC that is all of it.
+// run again when the values are there. Of an EXEC that is all of it. Where a value cannot be had,
+// for want of memory too, the command that met it is answered with the error; inside an EXEC it
+// alone, as with any that fails while it runs: the others go on, as in Redis, and as beside a
+// damaged key.
 #include "daemon/commands.h"
 #include "daemon/session_fetch.h"
 
