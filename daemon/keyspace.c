@@ -114,12 +114,13 @@ static struct keyspace_op make_op(enum keyspace_op_kind kind, enum keyspace_purp
 bool keyspace_expire_now(struct keyspace *keyspace, uint64_t hash, const void *key,
 			 size_t key_bytes)
 {
-	if (keyspace->batch.open) {
-		return false; // versions inside a batch are fixed; the key is simply absent in it
-	}
 	struct keyspace_op op =
 		make_op(KEYSPACE_OP_DELETE, KEYSPACE_FOR_REMOVAL, hash, key, key_bytes);
 	op.record_flags = KVS_RECORD_EXPIRED;
+	if (keyspace->batch.open) { // it ends with the batch, which tells of it
+		(void)keyspace_batch_add(keyspace, &op, NULL);
+		return false;
+	}
 	if (keyspace_write_op(keyspace, &op) != KEYSPACE_OK) {
 		return false;
 	}
@@ -150,11 +151,11 @@ struct found {
 };
 
 // Logs the end of a key that somebody has met, unless keys would have to go for it: they may be
-// those that the same command has just looked at.
+// those that the same command has just looked at. No batch is refused for what it has read.
 static void met_expired(struct keyspace *keyspace, uint64_t hash, const void *key, size_t key_bytes)
 {
 	uint64_t bytes = kvs_record_bytes(key_bytes, 0, false);
-	if (!keyspace->evict.on ||
+	if ((!keyspace->evict.on && !keyspace->batch.open) ||
 	    keyspace_room_now(keyspace, bytes, KEYSPACE_FOR_REMOVAL) == KEYSPACE_OK) {
 		(void)keyspace_expire_now(keyspace, hash, key, key_bytes);
 	}

@@ -298,7 +298,7 @@ bool keyspace_finds_place(struct keyspace *keyspace, const struct keyspace_op *o
 /// Writes one op on its own: room, append, publish. OK, WAIT, FULL or CROWDED.
 int keyspace_write_op(struct keyspace *keyspace, struct keyspace_op *op);
 /// Logs that the time of a key has come, which is current. False if there is no room for that, or a
-/// batch is open: then the key is only treated as absent, and the next touch logs it.
+/// batch is open: then its end is one of the batch's removals, and is told when that is applied.
 bool keyspace_expire_now(struct keyspace *keyspace, uint64_t hash, const void *key,
 			 size_t key_bytes);
 

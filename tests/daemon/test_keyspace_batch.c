@@ -444,6 +444,15 @@ static void test_expired(void)
 	do_flush(&rig);
 	ok_int(commit(&rig), KEYSPACE_OK, "a batch with such a key and FLUSHALLs");
 	ok_u64(rig.ended, 3, "its end is told once, not that of one which comes behind the first");
+	do_set_until(&rig, 2, 10, fixture_wall_ms + 5);
+	fixture_wall_ms += 10;
+	keyspace_tick(rig.keyspace);
+	begin(&rig);
+	(void)values_agree(&rig); // reads it
+	ok(!values_agree(&rig), "it is read twice in a batch");
+	do_flush(&rig);
+	ok_int(commit(&rig), KEYSPACE_OK, "and flushed");
+	ok_u64(rig.ended, 4, "its end is told once");
 	rig_close(&rig);
 }
 

@@ -176,8 +176,8 @@ def refused(tap, kvd):
         tap.equal(heard, [(0, [])], f'{command[0].decode()} that failed: no event')
 
 
-def ended_in_exec(tap, kvd, redis):
-    """A key whose time has come is written and flushed by the same EXEC."""
+def ended_in_exec(tap, kvd, redis, met, how):
+    """A key whose time has come is met by a command and flushed by the same EXEC."""
     told = []
     for program in (kvd, redis):
         side = Side(program.socket)
@@ -191,11 +191,11 @@ def ended_in_exec(tap, kvd, redis):
         until = second * 1000000 + micros + 3000
         while second * 1000000 + micros < until:
             second, micros = map(int, speaker.command('TIME'))
-        commands = [[b'MULTI'], [b'SET', b'brief', b'2'], [b'FLUSHALL'], [b'EXEC']]
+        commands = [[b'MULTI'], met, [b'FLUSHALL'], [b'EXEC']]
         side.tell(commands)
         told.append(split(side.heard(commands)))
         speaker.command('DEBUG', 'SET-ACTIVE-EXPIRE', '1')
-    tap.equal(told[0][1], told[1][1], 'an EXEC that writes an ended key and flushes: "expired"')
+    tap.equal(told[0][1], told[1][1], f'an EXEC that {how} an ended key and flushes: "expired"')
     tap.ok(len(told[0][1]) > 0, f'is told: {told[0][1]}')
 
 
@@ -208,7 +208,8 @@ def main():
             compare(tap, kvd, redis, classes, rng)
         with Connection(kvd.socket) as c:
             c.command('CONFIG', 'SET', 'notify-keyspace-events', CLASSES[0])
-        ended_in_exec(tap, kvd, redis)
+        ended_in_exec(tap, kvd, redis, [b'SET', b'brief', b'2'], 'writes')
+        ended_in_exec(tap, kvd, redis, [b'GET', b'brief'], 'reads')
         own(tap, kvd)
         refused(tap, kvd)
     tap.done()
