@@ -6,19 +6,15 @@ another hash key, refuses what collides again too soon, for that chain alone, an
 notices: not who writes other keys, not who reads through the mapping, not a walk.
 """
 import os
-import struct
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from collide import colliding, region_seed, region_word  # noqa: E402
 from kept import KeptKvd  # noqa: E402
 from kvdtest import Kvd, ReplyError, Tap, wait_until  # noqa: E402
 
 PROGRAM = sys.argv[1]
-MASK = (1 << 64) - 1
-PRIME = 0x165667919e3779f9
-PRIME_INVERSE = pow(PRIME, -1, 1 << 64)
-SECRET_LOW, SECRET_HIGH = 0x6782737bea4239b9, 0xaf56bc3b0996523a
 BUCKETS = 32 + 4 + 1  # of a chain, at most: as many more as buckets have entries on average
 STEADY = 4000
 
@@ -39,28 +35,11 @@ class Region:
         self.fd = next(os.open(f'{folder}/{fd}', os.O_RDONLY) for fd in os.listdir(folder)
                        if 'kvd-region' in target(f'{folder}/{fd}'))
 
-    def word(self, offset):
-        return struct.unpack('=Q', os.pread(self.fd, 8, offset))[0]
-
     def seed(self):
-        side = self.word(88) >> 34 & 1
-        return self.word(512 + 32 * side)
+        return region_seed(self.fd)
 
     def close(self):
         os.close(self.fd)
-
-
-def colliding(seed, first, count):
-    """Keys whose hashes have 24 low and 16 high bits in common: one bucket, one tag."""
-    for i in range(first, first + count):
-        hashed = 0xabcd << 48 | i << 24 | 0x123457
-        word = hashed ^ hashed >> 32
-        word = word * PRIME_INVERSE & MASK
-        word ^= word >> 37
-        # The first 8 bytes are such that XXH3's product is 0: what is left of it is a sum.
-        low = (SECRET_LOW + seed) & MASK
-        high = (word - 16) & MASK ^ (SECRET_HIGH - seed) & MASK
-        yield struct.pack('<QQ', low, high)
 
 
 def info(client):
@@ -249,7 +228,7 @@ def test_siphash(tap):
     """The other hash: clients read it through the mapping as well."""
     with Kvd('--hash', 'siphash') as kvd:
         client, region, mapped = kvd.connect(), Region(kvd), Mapped(kvd)
-        tap.equal((region.word(48), client.command('CONFIG', 'GET', 'hash')),
+        tap.equal((region_word(region.fd, 48), client.command('CONFIG', 'GET', 'hash')),
                   (1, [b'hash', b'siphash']), 'a region with SipHash')
         write(client, [steady(i) for i in range(STEADY)])
         tap.equal((mapped.tell('mapped'), mapped.misses()), (1, 0), 'A: is read by clients')

@@ -1,12 +1,15 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """Everything at once, for long: a cache that is full under readers and writers, with times to live,
-large values, evictions and a table that grows and shrinks; the bound on memory is moved, readers
-and kvd are killed, kvd is restarted, backups are made and everything is verified.
+large values, evictions and a table that grows and shrinks; by turns values leave memory instead of
+keys, and are read back, through the mapping's library and by the socket; the bound on memory is
+moved, keys collide until the table has another hash key, readers and kvd are killed, kvd is
+restarted, backups are made and everything is verified.
 
   A  no read finds a value older than what was acknowledged, one never written, or one that ended
   B  every value read is whole
-  E, F  nothing acknowledged is lost by kills and restarts, with the region kept or without it
+  E, F  nothing acknowledged is lost by kills and restarts, with the region kept or without it, and
+     while values leave memory instead of keys no key goes
   G  what kvd counts is what a fresh look at its region finds, the region's file has the pages that
      are counted and no others, and kvd's own memory does not grow
 
@@ -22,13 +25,17 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
+from collide import colliding, region_seed  # noqa: E402
 from kvdtest import BUILD_ROOT, TIMEOUT_S, Kvd, Tap, seed, wait_until  # noqa: E402
 
 CLIENTS = os.path.join(BUILD_ROOT, 'tests', 'torture', 'soak_clients')
 MIB = 1 << 20
-LEAST, MEMORY, MOST = 16 * MIB, 24 * MIB, 48 * MIB
+NEVER = {'evict': 'keep:', 'spill': ''}  # what is never evicted does not leave memory, either
+LEAST, MEMORY, MOST = {'evict': 16 * MIB, 'spill': 24 * MIB}, 24 * MIB, 48 * MIB
 SEEN = ('keys_evicted', 'keys_expired', 'cleaner_segments', 'table_splits', 'table_merges',
-        'compaction_blocks')
+        'compaction_blocks', 'values_spilled', 'cold_promotions', 'table_reseeds')
+COLLIDING = 120  # keys: fewer than a chain takes, more than it has before the table is rebuilt
+LARGER = 2  # values
 KEYS_GROWN = 36000  # three times as many as are never removed by the hundred
 BAD = ('missed', 'broken', 'old', 'unsent', 'dead', 'failed', 'writes_refused')
 # Of kvd's own memory what may still come: reads counted in places that were not used before (two
@@ -39,11 +46,12 @@ COMMIT_BYTES = 16 * MIB
 MALLOC_BYTES = 4 * MIB
 
 
-def options(memory):
+def options(memory, full):
     return ('--supervise', '--memory', memory, '--memory-max', MOST, '--segment', '256KiB',
-            '--persist', 'group', '--when-full', 'evict', '--evict-never', 'keep:',
+            '--persist', 'group', '--when-full', full,
             '--revoke-min', '20ms', '--write-wait', '60s', '--compact-floor', '4MiB',
-            '--memory-return', '1s', '--lazy-interval', '50ms')
+            '--memory-return', '1s', '--lazy-interval', '50ms', '--reseed-interval', '100ms',
+            *(('--evict-never', NEVER[full]) if NEVER[full] else ()))
 
 
 class Clients:
@@ -111,8 +119,11 @@ class Soak:
     def __init__(self, tap, rng, kvd, clients):
         self.tap, self.rng, self.kvd, self.clients = tap, rng, kvd, clients
         self.child = child_of(kvd)
-        self.started = self.bound = MEMORY
-        self.counted = dict.fromkeys(('kills', 'restarts', 'scans', 'resizes', 'backups'), 0)
+        self.started, self.bound = ('evict', MEMORY), MEMORY  # the first by each life anew
+        self.full, self.phase = 'evict', 0
+        self.larger = {}  # values by their keys, and the phase in which they were written
+        self.counted = dict.fromkeys(('kills', 'restarts', 'scans', 'resizes', 'backups',
+                                      'turns'), 0)
         self.wrong = []
         self.seen = dict.fromkeys(SEEN, 0)  # of the lives before
 
@@ -127,6 +138,12 @@ class Soak:
         if not condition:
             self.wrong.append(text)
             self.tap.diag(f'wrong: {text}')
+
+    def begin_phase(self, full):
+        """Told before keys may go, and when none may any more."""
+        self.phase += 1 if (self.phase % 2 == 1) != (full == 'spill') else 2
+        self.clients.tell(f'phase {self.phase}')
+        self.full = full
 
     def until(self, name, least):
         """This life has counted so much of the kind."""
@@ -143,6 +160,9 @@ class Soak:
     def kill_kvd(self):
         """The region is kept."""
         self.life_over()
+        full, memory = self.started
+        if full == 'evict':
+            self.begin_phase(full)
         os.kill(self.child, signal.SIGKILL)
         self.counted['kills'] += 1
         before, self.child = self.child, None
@@ -154,7 +174,9 @@ class Soak:
                 return False
             return self.child != before
         wait_until(serves, 'kvd to be started again', TIMEOUT_S * 2)
-        self.bound = self.started
+        self.bound = memory
+        if full != self.full:
+            self.begin_phase(full)
 
     def kill_all(self):
         """The region is lost: the store has everything."""
@@ -180,10 +202,71 @@ class Soak:
         def gone():
             return not os.path.exists(f'/proc/{self.child}')
         wait_until(gone, 'the former kvd to be gone')
+        full = self.other()
+        if full == 'evict':
+            self.begin_phase(full)
         # What was accepted with a higher bound is loaded with no lower one.
-        self.kvd.start(*options(MOST))
+        self.kvd.start(*options(MOST, full))
         self.child = child_of(self.kvd)
-        self.started = self.bound = MOST
+        self.started, self.bound = (full, MOST), MOST
+        if full != self.full:
+            self.begin_phase(full)
+
+    def other(self):
+        return 'spill' if self.full == 'evict' else 'evict'
+
+    def take_turns(self):
+        """What goes is another: values, or keys."""
+        full = self.other()
+        if self.bound < LEAST[full]:
+            self.resize(LEAST[full])  # stubs stay
+        if full == 'evict':
+            self.begin_phase(full)
+        settings = [('evict-never', NEVER[full]), ('when-full', full)]
+        if full == 'spill':
+            settings.reverse()  # what is spared is, for as long as keys may go
+        with self.kvd.connect() as connection:
+            for name, value in settings:
+                said = connection.command('CONFIG', 'SET', name, value)
+                self.note(said == 'OK', f'{name} {value}: {said}')
+        if full != self.full:
+            self.begin_phase(full)
+        self.counted['turns'] += 1
+
+    def write_larger(self):
+        """So large that much has to go for it."""
+        key = f'cache:larger{self.rng.randrange(LARGER)}'
+        value = self.rng.randbytes(1000) * (self.bound // self.rng.randrange(9, 16) // 1000)
+        with self.kvd.connect() as connection:
+            said = connection.command('SET', key, value)
+        self.note(said == 'OK', f'{key} of {len(value)} bytes: {said}')
+        self.larger[key] = value, self.phase
+        self.read_larger()
+
+    def read_larger(self):
+        with self.kvd.connect() as connection:
+            for key, (value, phase) in self.larger.items():
+                found = connection.command('GET', key)
+                gone = found is None and (phase % 2 == 0 or phase != self.phase)
+                self.note(found == value or gone, f'{key} is not what it was')
+
+    def collide(self):
+        """Whoever is let in can make keys collide; the table then has another hash key, if there
+        is memory for two of it: not while it is full."""
+        with self.kvd.connect() as connection:
+            region = attached_file(connection)
+            before = numbers(connection, 'everything')['table_reseeds']
+
+            def rebuilt():
+                keys = list(colliding(region_seed(region), 0, COLLIDING))
+                said = connection.pipeline([('SET', key, 'c') for key in keys])
+                found = connection.command('MGET', *keys)
+                self.note(said == ['OK'] * len(keys), f'keys that collide: {set(map(str, said))}')
+                self.note(set(found) == {b'c'} or self.full == 'evict', 'they are not there')
+                connection.command('DEL', *keys)
+                return numbers(connection, 'everything')['table_reseeds'] > before
+            wait_until(rebuilt, 'another hash key', TIMEOUT_S * 2)
+            os.close(region)
 
     def kill_reader(self):
         self.clients.tell('kill')
@@ -191,14 +274,22 @@ class Soak:
     def change_mode(self):
         self.clients.tell('mode ' + self.rng.choice(('churn', 'churn', 'grow', 'shrink')))
 
-    def resize(self):
-        bound = self.rng.randrange(LEAST, MOST) // MIB * MIB
+    def resize(self, bound=None):
+        bound = bound or self.rng.randrange(LEAST[self.full], MOST) // MIB * MIB
         with self.kvd.connect() as connection:
             said = connection.command('CONFIG', 'SET', 'maxmemory', bound)
-        self.note(said == 'OK', f'maxmemory {bound}: {said}')
+        much = 'what is stored needs' in str(said)
+        self.note(said == 'OK' or much, f'maxmemory {bound}: {said}')
         if said == 'OK':
             self.bound = bound
             self.counted['resizes'] += 1
+        return said == 'OK'
+
+    def squeeze(self):
+        """As little memory as what is stored lets it be: it is full soon."""
+        for bound in range(LEAST[self.full], self.bound, 2 * MIB):
+            if self.resize(bound):
+                break
 
     def backup(self):
         name = f'soak{self.counted["backups"]}'
@@ -220,6 +311,7 @@ class Soak:
             self.settle(connection)
             said = connection.command('DEBUG', 'RECOUNT')
             self.note(isinstance(said, int), f'a fresh scan: {said}')
+        self.read_larger()
         before = self.clients.status()
         self.clients.tell('sweep')
         after = self.clients.status()
@@ -251,12 +343,13 @@ class Soak:
         """kvd's own memory without what it counts itself."""
         self.fresh_scan()
         with self.kvd.connect() as connection:
-            counted = numbers(connection, 'everything')['memory_expiry_bytes']
-        return own_bytes(self.child) - counted
+            rows = numbers(connection, 'everything')
+        return own_bytes(self.child) - rows['memory_expiry_bytes'] - rows['cold_loading_bytes']
 
     def act(self, may_end):
         chances = [(self.pause, 6), (self.kill_reader, 3), (self.change_mode, 3),
-                   (self.resize, 4), (self.fresh_scan, 2), (self.verify, 1), (self.backup, 1)]
+                   (self.resize, 4), (self.fresh_scan, 2), (self.verify, 1), (self.backup, 1),
+                   (self.take_turns, 2), (self.write_larger, 3)]
         if may_end:
             chances += [(self.kill_kvd, 4), (self.kill_all, 1), (self.restart, 1)]
         actions, weights = zip(*chances)
@@ -268,19 +361,25 @@ class Soak:
 
 def run(soak, actions, seconds):
     """Two thirds with kills of kvd; then one life, whose own memory is looked at."""
-    for action in (soak.kill_kvd, soak.resize, soak.fresh_scan, soak.kill_all, soak.fresh_scan):
+    for action in (soak.collide, soak.write_larger, soak.kill_kvd, soak.resize, soak.take_turns,
+                   soak.fresh_scan, soak.kill_all, soak.fresh_scan):
         action()  # in any case
     began = time.monotonic()
     done = 0
     while done < actions * 2 / 3 or time.monotonic() - began < seconds * 2 / 3:
         soak.act(True)
         done += 1
+    if soak.full != 'spill':
+        soak.take_turns()
+    soak.squeeze()
+    soak.until('values_spilled', 1)
+    soak.until('cold_promotions', 1)
     soak.restart()
     for mode, name, least in (('churn', 'keys_evicted', 1), ('grow', 'keys', KEYS_GROWN),
                               ('shrink', 'table_merges', 1), ('churn', 'keys_expired', 1)):
         soak.clients.tell('mode ' + mode)
         soak.until(name, least)
-    for action in (soak.backup, soak.verify, soak.resize, soak.pause):
+    for action in (soak.backup, soak.verify, soak.resize, soak.take_turns):
         action()
     while done < actions * 5 / 6 or time.monotonic() - began < seconds * 5 / 6:
         soak.act(False)
@@ -297,7 +396,7 @@ def main():
     rng = seed()
     actions = int(os.environ.get('KVD_TEST_ACTIONS', '30'))
     seconds = int(os.environ.get('KVD_TEST_SOAK_SECONDS', '0'))
-    with Kvd(*options(MEMORY)) as kvd:
+    with Kvd(*options(MEMORY, 'evict')) as kvd:
         clients = Clients(kvd, rng.randrange(1 << 48))
         soak = Soak(tap, rng, kvd, clients)
         warm, last, took = run(soak, actions, seconds)

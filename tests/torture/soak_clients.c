@@ -3,7 +3,8 @@
 // Readers and writers for soak.py, which kills kvd, and readers, under them.
 //
 // Arguments: socket, seed. Lines on standard input, each answered by one: "status", "mode churn",
-// "mode grow", "mode shrink", "kill" (a reader, another takes its place), "park" (everybody is
+// "mode grow", "mode shrink", "phase N" (odd: from now on no key is evicted; even: it may be; said
+// before kvd may), "kill" (a reader, another takes its place), "park" (everybody is
 // answered and waits), "sweep" (while parked: all keys are looked at; how many there are),
 // "resume". Ends when its input does.
 #include <errno.h>
@@ -176,6 +177,9 @@ static void obey(const char *line, uint64_t *random)
 		printf("%s\n", park() ? "ok" : "stuck");
 	} else if (strcmp(line, "sweep\n") == 0) {
 		printf("%llu\n", (unsigned long long)sweep());
+	} else if (strncmp(line, "phase ", 6) == 0) {
+		store(&soak->phase, strtoull(line + 6, NULL, 10));
+		printf("ok\n");
 	} else if (strcmp(line, "resume\n") == 0) {
 		store(&soak->gate, 0);
 		printf("ok\n");

@@ -33,6 +33,7 @@ struct key_state { // written by the key's writer alone
 	uint64_t removed;      // number of the last removal that was sent
 	uint64_t ends_ms;      // the earliest end of all that the key may hold now, 0 = never
 	uint64_t last_ends_ms; // of what was sent last
+	uint64_t phase;	       // in which that was; a copy has 0 for one that is over or evicts
 };
 
 struct soak { // shared by all processes
@@ -42,6 +43,7 @@ struct soak { // shared by all processes
 	uint64_t writes, writes_open, writes_refused;
 	uint64_t last_error;
 	uint64_t mode, stop;
+	uint64_t phase; // of how memory is kept: a new number each time, odd = no key is evicted
 	uint64_t gate; // 0 = open, else a number of its own for each time that it was closed
 	uint64_t parked[ACTORS]; // the number of the gate that each waits at
 	char refusal[120];

@@ -32,6 +32,10 @@ static struct key_state state_of(uint64_t key)
 	copy.acked = load(&state->acked);
 	copy.removed = load(&state->removed);
 	copy.ends_ms = load(&state->ends_ms);
+	copy.phase = load(&state->phase);
+	if (copy.phase % 2 == 0 || copy.phase != load(&soak->phase)) {
+		copy.phase = 0;
+	}
 	return copy;
 }
 
@@ -64,13 +68,19 @@ static void saw(struct reading *r, int status, uint64_t key, const struct key_st
 	r->sights[r->count++] = sight;
 }
 
+// Nothing was evicted between the write that was acknowledged last and the look behind the read.
+static bool stays(const struct key_state *before, const struct key_state *after)
+{
+	return before->phase != 0 && before->phase == after->phase && before->acked == before->sent;
+}
+
 static bool may_be_absent(const struct sight *sight, const struct key_state *after)
 {
 	uint64_t now_ms = wall_ms();
 	const struct key_state *before = &sight->before;
 	uint64_t ends_ms = after->ends_ms < before->ends_ms ? after->ends_ms : before->ends_ms;
-	return is_cached(sight->key) || before->acked == 0 || before->removed >= before->acked ||
-	       (ends_ms != 0 && ends_ms <= now_ms);
+	return (is_cached(sight->key) && !stays(before, after)) || before->acked == 0 ||
+	       before->removed >= before->acked || (ends_ms != 0 && ends_ms <= now_ms);
 }
 
 // Call with: the section over, and not revoked.

@@ -94,6 +94,7 @@ static void write_value(struct writing *w, uint64_t key, size_t bytes, uint64_t 
 	}
 	state->last_ends_ms = ends_ms;
 	store(&state->sent, count);
+	store(&state->phase, load(&soak->phase)); // acknowledged later: who sees that sees this
 	send_write(w, key, ends_ms != 0 ? 5 : 3, argv, argv_bytes);
 }
 
