@@ -371,6 +371,7 @@ def run(soak, actions, seconds):
         done += 1
     if soak.full != 'spill':
         soak.take_turns()
+    soak.clients.tell('mode churn')
     soak.squeeze()
     soak.until('values_spilled', 1)
     soak.until('cold_promotions', 1)
