@@ -91,7 +91,7 @@ def policies(tap):
                        f'{policy}: a kvd verifies itself: {said.stderr}')
                 pairs = Pairs(kvd)
                 pairs.start()
-                wait_until(lambda: pairs.done > 20, 'writes')
+                wait_until(lambda: pairs.done > 25, 'writes, and as many removals as there are')
                 before = pairs.done
                 said = ask(kvd, 'backup', backup)
                 after = pairs.done + 1
