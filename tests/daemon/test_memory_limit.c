@@ -4,52 +4,19 @@
 // those above ours, containers that see a part of the tree, and files that say nothing good.
 #include "daemon/memory_limit.h"
 
-#include <ftw.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "tests/lib/kernel_files.h"
 #include "tests/tap/tap.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define UNIFIED "30 23 0:26 / /sys/fs/cgroup rw,relatime shared:4 - cgroup2 cgroup2 rw\n"
 #define OLD "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
 
-static char root[64];
-
-static int forget(const char *path, const struct stat *found, int type, struct FTW *place)
-{
-	(void)found;
-	(void)type;
-	(void)place;
-	return remove(path);
-}
-
-static void put(const char *path, const char *text)
-{
-	char full[256];
-	(void)snprintf(full, sizeof(full), "%s%s", root, path);
-	for (char *slash = strchr(full + strlen(root) + 1, '/'); slash;
-	     slash = strchr(slash + 1, '/')) {
-		*slash = '\0';
-		(void)mkdir(full, 0700);
-		*slash = '/';
-	}
-	FILE *file = fopen(full, "we");
-	if (!file || fputs(text, file) < 0 || fclose(file) != 0) {
-		abort();
-	}
-}
-
 /// A new tree of a machine with 4 GiB.
 static void begin(const char *mounts, const char *groups)
 {
-	(void)snprintf(root, sizeof(root), "/tmp/kvd-test-limit-XXXXXX");
-	if (!mkdtemp(root)) {
-		abort();
-	}
+	kernel_files_begin();
 	put("/proc/meminfo", "MemTotal:        4194304 kB\nMemFree:          100 kB\n");
 	put("/proc/self/mountinfo", mounts);
 	put("/proc/self/cgroup", groups);
@@ -60,7 +27,7 @@ static void end(uint64_t bytes, const char *what, const char *name)
 	struct memory_limit limit = memory_limit_find(root);
 	ok(limit.bytes == bytes && strcmp(limit.what, what) == 0, "%s: %llu by '%s'", name,
 	   (unsigned long long)limit.bytes, limit.what);
-	(void)nftw(root, forget, 8, FTW_DEPTH | FTW_PHYS);
+	kernel_files_end();
 }
 
 static void test_machine(void)

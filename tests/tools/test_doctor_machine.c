@@ -3,7 +3,6 @@
 // Facts for kvctl doctor out of files of the kernel that were made up, and out of none.
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,55 +11,16 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "tests/lib/kernel_files.h"
 #include "tests/tap/tap.h"
 #include "tools/doctor.h"
 
 #define MIB (INT64_C(1) << 20)
 
-static char root[64];
-
-static int forget(const char *path, const struct stat *found, int type, struct FTW *place)
-{
-	(void)found;
-	(void)type;
-	(void)place;
-	return remove(path);
-}
-
-static void put(const char *path, const char *text)
-{
-	char full[512];
-	(void)snprintf(full, sizeof(full), "%s%s", root, path);
-	for (char *slash = strchr(full + strlen(root) + 1, '/'); slash;
-	     slash = strchr(slash + 1, '/')) {
-		*slash = '\0';
-		(void)mkdir(full, 0700);
-		*slash = '/';
-	}
-	FILE *file = fopen(full, "we");
-	if (!file || fputs(text, file) < 0 || fclose(file) != 0) {
-		abort();
-	}
-}
-
-static void begin(void)
-{
-	const char *base = getenv("TMPDIR");
-	(void)snprintf(root, sizeof(root), "%.40s/kvd-test-XXXXXX", base ? base : "/tmp");
-	if (!mkdtemp(root)) {
-		abort();
-	}
-}
-
-static void end(void)
-{
-	(void)nftw(root, forget, 8, FTW_DEPTH | FTW_PHYS);
-}
-
 static void test_machine(void)
 {
 	struct doctor_machine machine;
-	begin();
+	kernel_files_begin();
 	doctor_machine_find(root, &machine);
 	ok(!machine.thp[0] && !machine.thp_shmem[0] && !machine.clock[0] &&
 		   machine.pool_pages == DOCTOR_UNKNOWN && machine.available_bytes < 0 &&
@@ -91,13 +51,13 @@ static void test_machine(void)
 	doctor_machine_find(root, &machine);
 	ok(machine.memory_bytes < 0 && machine.available_bytes < 0 && machine.swap_bytes < 0,
 	   "nonsense is nothing that is known");
-	end();
+	kernel_files_end();
 }
 
 static void test_process(void)
 {
 	struct doctor_process process = { .pid = 0 };
-	begin();
+	kernel_files_begin();
 	doctor_process_find(root, &process);
 	ok(process.files_limit < 0 && process.group_limit_bytes < 0, "no process");
 	process.pid = 12;
@@ -123,13 +83,13 @@ static void test_process(void)
 	doctor_process_find(root, &process);
 	ok(process.group_limit_bytes == 2 * MIB, "its group's, and not that of who asks");
 	ok_str(process.group, "/sys/fs/cgroup/kvd/memory.high", "with the file that says so");
-	end();
+	kernel_files_end();
 }
 
 static void test_pages(void)
 {
 	struct doctor_process process = { .pid = 12 };
-	begin();
+	kernel_files_begin();
 	doctor_process_pages(root, &process);
 	ok(process.region_bytes == 0 && strstr(process.region_why, "No such file"),
 	   "pages that are not told: %s", process.region_why);
@@ -145,15 +105,15 @@ static void test_pages(void)
 	ok(process.region_bytes == 3 * MIB && process.region_huge_bytes == 2 * MIB + 512 * 1024,
 	   "those of the region alone, joined and of the pool: %" PRId64 " of %" PRId64,
 	   process.region_huge_bytes, process.region_bytes);
-	end();
+	kernel_files_end();
 }
 
 static void test_folder(void)
 {
 	struct doctor_folder folder = { 0 };
-	char path[256], locks[256];
+	char path[512], locks[256];
 	struct stat facts;
-	begin();
+	kernel_files_begin();
 	doctor_folder_find(root, &folder);
 	ok(!folder.present && !folder.why[0], "no folder");
 	(void)snprintf(folder.path, sizeof(folder.path), "%s/data", root);
@@ -186,7 +146,7 @@ static void test_folder(void)
 	folder.former = 0;
 	doctor_folder_find(root, &folder);
 	ok(folder.locked_by == 12, "of whoever has its lock, and not of who waits for it");
-	end();
+	kernel_files_end();
 }
 
 int main(void)
