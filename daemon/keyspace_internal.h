@@ -469,7 +469,7 @@ void keyspace_recover_settle(struct keyspace *keyspace);
 /// The same for a region that was taken over: readers may be there, so nothing is freed.
 void keyspace_adopt_settle(struct keyspace *keyspace);
 
-// ---- keyspace.c, for keyspace_adopt.c ----
+// ---- keyspace_create.c, for keyspace_adopt.c ----
 
 /// An object with its options and empty limbos, but neither table nor log; NULL if memory is short.
 struct keyspace *keyspace_new(const struct keyspace_options *options);
