@@ -34,7 +34,8 @@ static bool pay_is_due(const struct keyspace *keyspace, uint32_t *missing, uint3
 	// Of what is judged half goes, so that less has to be there beforehand.
 	uint32_t share = keyspace->evict.on ? PAY_SEGMENTS_SHARE_JUDGED : PAY_SEGMENTS_SHARE;
 	*span = PAY_SEGMENTS_AHEAD + kvs_log_segments_allowed(&keyspace->log) / share;
-	uint32_t low = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + *span;
+	uint32_t low =
+		keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + *span + reseed_wants(keyspace);
 	uint32_t coming = cleaner_segments_coming(keyspace);
 	*missing = low - coming;
 	return coming < low;

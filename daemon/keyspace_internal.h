@@ -11,6 +11,7 @@
 #include "daemon/keyspace.h"
 #include "daemon/keyspace_evict.h"
 #include "daemon/keyspace_intake.h"
+#include "daemon/keyspace_reseed.h"
 #include "daemon/memory_return.h"
 #include "daemon/mover.h"
 #include "daemon/reclaim.h"
@@ -89,13 +90,6 @@ struct keyspace_batch {
 	uint32_t flushed; // index + 1 of the newest FLUSHALL, 0 = none: older keys are gone
 	bool removes;	  // it, or a removal
 	enum keyspace_purpose purpose; // the most demanding of its ops
-};
-
-/// When the table is rebuilt under another hash key; see keyspace_reseed.c.
-struct reseed_state {
-	uint64_t interval_ns;
-	uint64_t begun_ns; // the last one, 0 = none in this life
-	bool running;	   // as this file knows it: the table may have given it up meanwhile
 };
 
 struct keyspace {
@@ -485,8 +479,3 @@ const struct keyspace_op *keyspace_batch_find(const struct keyspace *keyspace, u
 void keyspace_batch_fini(struct keyspace *keyspace);
 /// As keyspace_prefetch(), of what the open batch has for a key.
 void keyspace_batch_prefetch(const struct keyspace *keyspace, uint64_t hash, int pass);
-
-// ---- keyspace_reseed.c ----
-
-/// A slice of a rebuild of the table, if one is under way or due. Returns when to come again.
-uint64_t reseed_turn(struct keyspace *keyspace, uint64_t now_ns);

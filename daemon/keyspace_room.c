@@ -280,11 +280,17 @@ static uint64_t room_deadline_ns(const struct keyspace *keyspace, uint64_t large
 	return short_of_memory ? keyspace->revoke_min_ns : keyspace->revoke_ns;
 }
 
+// How full the segments may be that are emptied for it.
+static uint64_t clean_percent(enum keyspace_purpose purpose)
+{
+	return purpose == KEYSPACE_FOR_WRITE ? KEYSPACE_CLEAN_PERCENT
+					     : KEYSPACE_CLEAN_PERCENT_RESERVE;
+}
+
 // One go of cleaning for a caller that found no room, ended early when there is.
 static int room_clean(struct keyspace *keyspace, const struct room_wanted *wanted, uint64_t now_ns)
 {
-	uint64_t percent = wanted->purpose == KEYSPACE_FOR_WRITE ? KEYSPACE_CLEAN_PERCENT
-								 : KEYSPACE_CLEAN_PERCENT_RESERVE;
+	uint64_t percent = clean_percent(wanted->purpose);
 	uint64_t deadline_ns = room_deadline_ns(keyspace, wanted->large_bytes);
 	uint64_t until_ns = now_ns + CLEANER_SLICE_NS;
 	uint64_t bytes = UINT64_MAX;
@@ -314,8 +320,7 @@ static uint64_t room_most(const struct keyspace *keyspace)
 // Does cleaning, a reader, or a commit bring more?
 static bool room_comes(struct keyspace *keyspace, const struct room_wanted *wanted)
 {
-	uint64_t percent = wanted->purpose == KEYSPACE_FOR_WRITE ? KEYSPACE_CLEAN_PERCENT
-								 : KEYSPACE_CLEAN_PERCENT_RESERVE;
+	uint64_t percent = clean_percent(wanted->purpose);
 	// A batch waits for turns in which keys may go.
 	bool later = keyspace->batch.open && keyspace->keys > 0 && evict_may_help(keyspace);
 	bool coming = later || keyspace->evict.looking || keyspace->limbo.count > 0 ||
@@ -356,9 +361,13 @@ int keyspace_make_room(struct keyspace *keyspace, uint64_t bytes, uint64_t large
 		(uint32_t)((bytes + large_bytes) >> keyspace->region->segment_shift) + 1;
 	keyspace->cleaner.wanted_segments = segments > before ? segments : before;
 	room = room_find(keyspace, &wanted);
+	if (room == KEYSPACE_FULL && reseed_gives_way(keyspace, clean_percent(purpose))) {
+		room = room_find(keyspace, &wanted);
+	}
 	if (room == KEYSPACE_FULL && room_comes(keyspace, &wanted)) {
 		return KEYSPACE_WAIT; // the loop goes on cleaning meanwhile
 	}
+	keyspace->reseed.refused_ns = 0;
 	keyspace->cleaner.wanted_segments = before;
 	return room;
 }
@@ -372,6 +381,7 @@ bool keyspace_room_is_back(struct keyspace *keyspace)
 		return false;
 	}
 	state->wanted_segments = 0;
+	keyspace->reseed.refused_ns = 0;
 	return true;
 }
 

@@ -11,6 +11,7 @@
 void keyspace_set_write_wait(struct keyspace *keyspace, uint64_t wait_ms)
 {
 	uint64_t wait_ns = wait_ms * UINT64_C(1000000) / 2;
+	keyspace->reseed.patience_ns = wait_ns;
 	keyspace->pages_wait_ns =
 		wait_ns < KEYSPACE_PAGES_WAIT_NS ? wait_ns : KEYSPACE_PAGES_WAIT_NS;
 }

@@ -63,6 +63,20 @@ int kvs_table_await_side(struct kvs_table *table)
 	return primary != 0 ? primary : overflow;
 }
 
+uint64_t kvs_table_reseed_next_bytes(const struct kvs_table *table)
+{
+	unsigned range = KVS_RANGE_OVERFLOW_0 + (table->side ^ 1u);
+	if (!table->reseed.active) {
+		return 0;
+	}
+	uint64_t chunk = kvs_table_chunk_bytes(table->region, range);
+	uint64_t have = table->populated[range];
+	uint64_t fresh = table->overflow[table->side ^ 1u].fresh + AHEAD_OVERFLOW_BUCKETS;
+	bool more = fresh * sizeof(struct kvs_bucket) > have &&
+		    have + chunk <= table->region->map.ranges[range].bytes_max;
+	return kvs_table_reseed_bytes(table) + (more ? chunk : 0);
+}
+
 int kvs_table_await_reseed(struct kvs_table *table)
 {
 	unsigned other = table->side ^ 1u;

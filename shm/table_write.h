@@ -174,7 +174,7 @@ bool kvs_table_reseed_begin(struct kvs_table *table, const uint64_t hash_key[2])
 /// abandoned and nothing has changed.
 int kvs_table_reseed_step(struct kvs_table *table, unsigned buckets);
 
-/// Bytes that the next step will populate, for the memory bound.
+/// Bytes of primary buckets that the next step will populate.
 uint64_t kvs_table_reseed_bytes(const struct kvs_table *table);
 
 /// Makes the other side the one that serves, by one store; the former waits in limbo.
@@ -200,6 +200,8 @@ int kvs_table_await_growth(struct kvs_table *table);
 int kvs_table_await_side(struct kvs_table *table);
 /// and of what the next slice of a rebuild needs.
 int kvs_table_await_reseed(struct kvs_table *table);
+/// Bytes that this one will have populated, of both ranges; 0 if all is there.
+uint64_t kvs_table_reseed_next_bytes(const struct kvs_table *table);
 
 /// What to populate next: false if nothing is wanted, or a piece is on its way. Those whose place
 /// is a bit of `passed` are passed over: there is no memory for them.

@@ -17,6 +17,7 @@ from kvdtest import Kvd, ReplyError, Tap, wait_until  # noqa: E402
 PROGRAM = sys.argv[1]
 BUCKETS = 32 + 4 + 1  # of a chain, at most: as many more as buckets have entries on average
 STEADY = 4000
+FULL_GONE = 3000  # keys or values: memory is full
 
 
 def target(path):
@@ -51,14 +52,14 @@ def number(client, name):
     return int(info(client)[name.encode()])
 
 
-def write(client, keys):
+def write(client, keys, value=b'c'):
     """How many were accepted, and the refusals."""
     refusals = []
     accepted = []
     keys = list(keys)
     for start in range(0, len(keys), 200):
         part = keys[start:start + 200]
-        replies = client.pipeline([('SET', key, b'c') for key in part])
+        replies = client.pipeline([('SET', key, value) for key in part])
         accepted += [key for key, reply in zip(part, replies) if reply == 'OK']
         refusals += [reply for reply in replies if isinstance(reply, ReplyError)]
     return accepted, refusals
@@ -224,6 +225,56 @@ def test_killed(tap, point):
             region.close()
 
 
+def test_full(tap, when_full):
+    """Where memory is full others' keys, or values, go for the second table, as for a write."""
+    with Kvd('--memory', '8MiB', '--segment', '256KiB', '--reseed-interval', '1h', '--when-full',
+             when_full, '--persist', 'lazy', '--lazy-interval', '20ms') as kvd:
+        client, region = kvd.connect(), Region(kvd)
+        gone = 'keys_evicted' if when_full == 'evict' else 'values_spilled'
+        last, refused = 0, []
+        while number(client, gone) < FULL_GONE:
+            _, more = write(client, [steady(i) for i in range(last, last + 1000)], b's' * 300)
+            last, refused = last + 1000, refused + more
+        tap.equal(refused, [], f'{when_full}: G: memory is full of {last} keys')
+        before = number(client, gone)
+        keys, refused = write(client, colliding(region.seed(), 0, 200))
+        tap.equal(refused, [], f'{when_full}: H: before a chain was full')
+        wait_until(lambda: number(client, 'table_reseeds') == 1, 'the table is rebuilt')
+        _, refused = write(client, [steady(i) for i in range(last)], b's' * 300)
+        tap.equal(refused, [], f'{when_full}: G: others write on')
+        went = number(client, gone) - before
+        tap.ok(went > 0, f'{when_full}: {went} went')
+        if when_full == 'spill':
+            tap.equal(client.command('DBSIZE'), last + len(set(keys)), 'A: all keys are there')
+            tap.equal(wrong_values(client, keys, b'c'), 0, 'A: with what they had')
+        tap.equal((number(client, 'table_reseeds_abandoned'), number(client, 'writes_refused')),
+                  (0, 0), f'{when_full}: G: for nothing that was given up')
+        said = client.command('DEBUG', 'RECOUNT')
+        tap.ok(isinstance(said, int), f'{when_full}: G: all is counted: {said}')
+        region.close()
+
+
+def test_rejects(tap):
+    """Where nothing goes the log says what would help."""
+    with Kvd('--memory', '8MiB', '--segment', '256KiB', '--reseed-interval', '1h', '--when-full',
+             'reject', '--write-wait', '100ms') as kvd:
+        client, region = kvd.connect(), Region(kvd)
+        last, refused = 0, []
+        while not refused:
+            _, refused = write(client, [steady(i) for i in range(last, last + 1000)])
+            last += 1000
+        client.command('DEL', *[steady(i) for i in range(400)])
+        write(client, colliding(region.seed(), 0, 200))
+        wait_until(lambda: 'raise maxmemory to' in kvd.log(), 'the log')
+        tap.equal(number(client, 'table_reseeds'), 0, 'reject: there is no second table')
+        client.command('CONFIG', 'SET', 'reseed-interval', '1ms')
+        client.command('DEL', *[steady(i) for i in range(last)])
+        write(client, colliding(region.seed(), 0, 200))
+        wait_until(lambda: number(client, 'table_reseeds') > 0, 'the table is rebuilt')
+        tap.ok(True, 'reject: there is when keys are removed')
+        region.close()
+
+
 def test_siphash(tap):
     """The other hash: clients read it through the mapping as well."""
     with Kvd('--hash', 'siphash') as kvd:
@@ -244,6 +295,9 @@ def main():
     test_attack(tap)
     test_killed(tap, 'reseed_step:7')
     test_killed(tap, 'reseed_published')
+    test_full(tap, 'evict')
+    test_full(tap, 'spill')
+    test_rejects(tap)
     test_siphash(tap)
     tap.done()
 
