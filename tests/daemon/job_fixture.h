@@ -4,10 +4,12 @@
 // store for them, which is the test program itself and may do anything.
 #pragma once
 
+#include <dirent.h>
 #include <signal.h>
 #include <sys/resource.h>
 
 #include "daemon/job_internal.h"
+#include "daemon/storage/seal.h"
 #include "daemon/storage/verify.h"
 #include "shm/hash.h"
 #include "tests/daemon/job_shims.h"
@@ -65,6 +67,16 @@ static int misbehave(const char *how, char **argv)
 	return store_verify_child(argv[2], argv[3]);
 }
 
+static bool fixture_is_child(int argc, char **argv, int *code)
+{
+	if (argc != 4 || strcmp(argv[1], VERIFY_OPTION) != 0) {
+		return false;
+	}
+	const char *how = getenv(CHILD_DOES);
+	*code = how != NULL ? misbehave(how, argv) : store_verify_child(argv[2], argv[3]);
+	return true;
+}
+
 // ---- a job --------------------------------------------------------------------------------------
 
 static void put(unsigned number, size_t value_bytes)
@@ -80,18 +92,8 @@ static void put(unsigned number, size_t value_bytes)
 	}
 }
 
-// What the writer does in the middle of a job: at each of the first syncs.
+// So often the writer does something in the middle of a job.
 static unsigned meanwhile_left;
-
-static void write_meanwhile(void)
-{
-	if (meanwhile_left > 0) {
-		meanwhile_left--;
-		for (unsigned number = 0; number < 40; number++) {
-			put(number, number == 7 ? LARGE_BYTES : 500);
-		}
-	}
-}
 
 static void begin_life(void)
 {
@@ -155,16 +157,86 @@ static void begin_job(struct job *job, enum job_kind kind)
 	}
 	cancel_word = &job->cancelled;
 	meanwhile_left = 3;
-	calls = 0;
+	calls = syncs = cancelled_at = 0;
 }
 
 static void end_job(struct job *job)
 {
 	fail_at = cancel_at = 0;
+	cancels = NULL;
 	if (job->kind == JOB_BACKUP) {
 		keyspace_unfollow(life.keyspace);
 	}
 	text_fini(&job->result);
 	free(job->made);
 	free(job->dir);
+}
+
+// ---- what became of it ------------------------------------------------------------------------
+
+// How many names are in DIR/backup; all are removed. *whole: the last of them has its seal.
+static unsigned take_backups(bool *whole)
+{
+	char at[FIXTURE_PATH_BYTES + 16];
+	char path[FIXTURE_PATH_BYTES + 300];
+	struct seal_facts facts;
+	char why[256];
+	unsigned count = 0;
+	(void)snprintf(at, sizeof(at), "%s/backup", dir);
+	DIR *folder = opendir(at);
+	const struct dirent *entry;
+	while (folder != NULL && (entry = readdir(folder)) != NULL) {
+		if (entry->d_name[0] == '.') {
+			continue;
+		}
+		(void)snprintf(path, sizeof(path), "%s/%s", at, entry->d_name);
+		int fd = shim_open(path, O_RDONLY | O_CLOEXEC);
+		*whole = seal_read(fd, &facts, why, sizeof(why)) == 0 && facts.keys == KEYS;
+		(void)close(fd);
+		fixture_remove(path);
+		count++;
+	}
+	if (folder != NULL) {
+		(void)closedir(folder);
+	}
+	return count;
+}
+
+// Is it as it should be? *refused: it was not made.
+static bool backup_is_sound(struct job *job, bool *refused)
+{
+	bool whole = false;
+	bool good = job_backup(job);
+	*refused = !good;
+	fail_at = 0;
+	unsigned count = take_backups(&whole);
+	bool sound = good ? count == 1 && whole && job->made != NULL
+			  : count == 0 && job->error[0] != '\0';
+	// Relaxed: this thread's own. It holds back nothing of the log any more.
+	sound = sound && kvs_load_relaxed(&job->follower.passed_seq) == UINT64_MAX;
+	if (!sound) {
+		tap_diag("%u backups, %s: %s", count, good ? "good" : "refused", job->error);
+	}
+	return sound;
+}
+
+static bool verify_is_sound(struct job *job, bool *refused)
+{
+	bool good = job_verify(job);
+	*refused = !good;
+	bool sound =
+		good ? strstr(job->result.data, "\"damaged\":0,") != NULL : job->error[0] != '\0';
+	if (!sound) {
+		tap_diag("%s: %s", job->error, good ? job->result.data : "");
+	}
+	return sound;
+}
+
+static void refuses(struct job *job, const char *words, const char *name)
+{
+	bool refused;
+	bool sound = job->kind == JOB_BACKUP ? backup_is_sound(job, &refused)
+					     : verify_is_sound(job, &refused);
+	ok(sound && refused && strstr(job->error, words) != NULL, "%s: %s", name, job->error);
+	end_job(job);
 }

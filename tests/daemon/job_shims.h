@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What stands in front of the system in test_job.c: the calls that a job makes are counted, and at
+// What stands in front of the system in tests of jobs: the calls that one makes are counted, and at
 // one of them an error is answered, or the job is cancelled.
 #pragma once
 
@@ -14,19 +14,30 @@
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 static unsigned calls;		// counted
 static unsigned fail_at;	// this one answers EIO; 0 = none
 static unsigned cancel_at;	// at this one *cancel_word is set
+static bool (*cancels)(void);	// asked at each: at this one, too? NULL = no
+static unsigned cancelled_at;	// so it was done at this one; 0 = not yet
+static unsigned syncs;		// of data, counted
 static uint64_t *cancel_word;	// of the job
 static void (*meanwhile)(void); // at each sync; NULL = nothing
+static void (*at_wait)(void);	// instead of each sleep; NULL = it sleeps
+
+static void cancel_now(void)
+{
+	cancelled_at = calls;
+	__atomic_store_n(cancel_word, UINT64_C(1), __ATOMIC_RELAXED);
+}
 
 static bool fails_now(void)
 {
 	calls++;
-	if (calls == cancel_at) {
-		__atomic_store_n(cancel_word, UINT64_C(1), __ATOMIC_RELAXED);
+	if (calls == cancel_at || (cancels != NULL && cancelled_at == 0 && cancels())) {
+		cancel_now();
 	}
 	if (calls == fail_at) {
 		errno = EIO;
@@ -73,7 +84,17 @@ int fdatasync(int fd)
 	if (meanwhile != NULL) {
 		meanwhile();
 	}
+	syncs++;
 	return fails_now() ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
+
+int nanosleep(const struct timespec *wait, struct timespec *left)
+{
+	if (at_wait != NULL) {
+		at_wait();
+		return 0;
+	}
+	return (int)syscall(SYS_nanosleep, wait, left);
 }
 
 int mkdir(const char *path, mode_t mode)

@@ -5,68 +5,21 @@
 // whole; and no verification finds damage where there is none (E).
 #include "daemon/job.h"
 
-#include <dirent.h>
 #include <signal.h>
 
-#include "daemon/storage/seal.h"
 #include "tests/daemon/job_fixture.h"
 
 // ---- backups ------------------------------------------------------------------------------------
 
-// How many names are in DIR/backup; all are removed. *whole: the last of them has its seal.
-static unsigned take_backups(bool *whole)
+// At each of the first syncs.
+static void write_meanwhile(void)
 {
-	char at[FIXTURE_PATH_BYTES + 16];
-	char path[FIXTURE_PATH_BYTES + 300];
-	struct seal_facts facts;
-	char why[256];
-	unsigned count = 0;
-	(void)snprintf(at, sizeof(at), "%s/backup", dir);
-	DIR *folder = opendir(at);
-	const struct dirent *entry;
-	while (folder != NULL && (entry = readdir(folder)) != NULL) {
-		if (entry->d_name[0] == '.') {
-			continue;
+	if (meanwhile_left > 0) {
+		meanwhile_left--;
+		for (unsigned number = 0; number < 40; number++) {
+			put(number, number == 7 ? LARGE_BYTES : 500);
 		}
-		(void)snprintf(path, sizeof(path), "%s/%s", at, entry->d_name);
-		int fd = shim_open(path, O_RDONLY | O_CLOEXEC);
-		*whole = seal_read(fd, &facts, why, sizeof(why)) == 0 && facts.keys == KEYS;
-		(void)close(fd);
-		fixture_remove(path);
-		count++;
 	}
-	if (folder != NULL) {
-		(void)closedir(folder);
-	}
-	return count;
-}
-
-// Is it as it should be? *refused: it was not made.
-static bool backup_is_sound(struct job *job, bool *refused)
-{
-	bool whole = false;
-	bool good = job_backup(job);
-	*refused = !good;
-	fail_at = 0;
-	unsigned count = take_backups(&whole);
-	bool sound = good ? count == 1 && whole && job->made != NULL
-			  : count == 0 && job->error[0] != '\0';
-	if (!sound) {
-		tap_diag("%u backups, %s: %s", count, good ? "good" : "refused", job->error);
-	}
-	return sound;
-}
-
-static bool verify_is_sound(struct job *job, bool *refused)
-{
-	bool good = job_verify(job);
-	*refused = !good;
-	bool sound =
-		good ? strstr(job->result.data, "\"damaged\":0,") != NULL : job->error[0] != '\0';
-	if (!sound) {
-		tap_diag("%s: %s", job->error, good ? job->result.data : "");
-	}
-	return sound;
 }
 
 static void test_each(const char *name, enum job_kind kind, bool (*is_sound)(struct job *, bool *),
@@ -90,15 +43,6 @@ static void test_each(const char *name, enum job_kind kind, bool (*is_sound)(str
 	}
 	ok(bad == 0, "E: %s: at each of %u calls it is whole or refused", name, all);
 	ok(refusals > 1, "%u were refused", refusals);
-}
-
-static void refuses(struct job *job, const char *words, const char *name)
-{
-	bool refused;
-	bool sound = job->kind == JOB_BACKUP ? backup_is_sound(job, &refused)
-					     : verify_is_sound(job, &refused);
-	ok(sound && refused && strstr(job->error, words) != NULL, "%s: %s", name, job->error);
-	end_job(job);
 }
 
 static void test_backup_names(void)
@@ -207,20 +151,6 @@ static void test_tidy(void)
 	char path[FIXTURE_PATH_BYTES + 64];
 	(void)snprintf(path, sizeof(path), "%s/backup/.fetch", dir);
 	(void)unlink(path);
-}
-
-static void test_told_to_stop(enum job_kind kind, const char *name)
-{
-	struct job job;
-	begin_job(&job, kind);
-	job.cancelled = 1;
-	refuses(&job, "cancelled", name);
-	begin_job(&job, kind);
-	job.follower.give_up = 1;
-	refuses(&job, "writes come faster", name);
-	begin_job(&job, kind);
-	job.asked_ns = 0;
-	refuses(&job, "nobody asks", name);
 }
 
 // ---- what the child does ------------------------------------------------------------------------
@@ -382,9 +312,9 @@ static void test_flush(void)
 
 int main(int argc, char **argv)
 {
-	if (argc == 4 && strcmp(argv[1], VERIFY_OPTION) == 0) {
-		const char *how = getenv(CHILD_DOES);
-		return how != NULL ? misbehave(how, argv) : store_verify_child(argv[2], argv[3]);
+	int code;
+	if (fixture_is_child(argc, argv, &code)) {
+		return code;
 	}
 	(void)sigaction(SIGPIPE, &(struct sigaction){ .sa_handler = SIG_IGN }, NULL);
 	begin_life();
@@ -398,8 +328,6 @@ int main(int argc, char **argv)
 	test_backup_clock();
 	test_tidy();
 	test_backup_names();
-	test_told_to_stop(JOB_BACKUP, "a backup");
-	test_told_to_stop(JOB_VERIFY, "a verification");
 	test_child();
 	test_missing();
 	test_damaged_memory();
