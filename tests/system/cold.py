@@ -294,8 +294,25 @@ def restart(tap):
             tap.equal(again.command('GET', 'v'), value('v').encode(), 'E: and survives a kill')
 
 
+def backed_up(tap):
+    """A backup has the values that are in the store alone, and asks for none of them."""
+    with Kvd(*OPTIONS) as kvd, kvd.connect() as client:
+        client.command('SET', 'v', value('v'))
+        client.command('SET', 'large', value('l', LARGE))
+        spill(client, 'v', 'large')
+        backup, fresh = (os.path.join(kvd.root, name) for name in ('backup', 'fresh'))
+        said = kvd.kvctl('backup', backup)
+        tap.equal(said.returncode, 0, f'a backup: {said.stderr.decode()}')
+        tap.equal(counters(client, 'cold_values', 'cold_gets'), [2, 0], 'nothing came back for it')
+        said = kvd.kvctl('restore', backup, fresh)
+        tap.equal(said.returncode, 0, f'is restored: {said.stderr.decode()}')
+        with Kvd(*OPTIONS, directory=fresh) as again, again.connect() as other:
+            tap.ok(other.command('MGET', 'v', 'large') ==
+                   [value(b'v'), value(b'l', LARGE)], 'E: with the values')
+
+
 PARTS = (every_command, numbers, at_rest, large, transactions, order, many_keys, one_reading,
-         changes, unreadable, restart)
+         changes, unreadable, restart, backed_up)
 tap = Tap()
 for part in PARTS:
     if len(sys.argv) == 1 or part.__name__ in sys.argv[1:]:
