@@ -34,6 +34,15 @@ static int write_page(int fd, const struct kvs_generation *record)
 	return done == (ssize_t)sizeof(page) ? 0 : -ENOSPC;
 }
 
+static void say_short(const char *path, off_t bytes)
+{
+	log_warning("%s is too short to say anything (%lld bytes): a region that is kept is taken "
+		    "for the last that served from this folder, and without one, under the memory "
+		    "policy, versions begin anew; if another folder's data is served now, stop kvd "
+		    "and what keeps the region, and start it again",
+		    path, (long long)bytes);
+}
+
 // Takes what an earlier kvd left. What cannot be is as good as nothing.
 static int take(struct generation *generation, const char *path)
 {
@@ -41,7 +50,7 @@ static int take(struct generation *generation, const char *path)
 	*now = (struct kvs_generation){ .generation = 0 };
 	if (!kvs_generation_read(generation->fd, now)) {
 		*now = (struct kvs_generation){ .generation = 0 };
-		return -errno; // or it is new, or was cut short
+		return -errno; // or it is too short
 	}
 	if (now->version > KVS_SEQ_MAX) {
 		log_warning("%s names a version that cannot be: versions begin anew", path);
@@ -53,12 +62,20 @@ static int take(struct generation *generation, const char *path)
 static int open_file(struct generation *generation, const char *path)
 {
 	struct stat facts;
-	generation->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+	generation->fd = open(path, flags);
+	bool is_new = generation->fd < 0 && errno == ENOENT;
+	if (is_new) {
+		generation->fd = open(path, flags | O_CREAT, 0600);
+	}
 	if (generation->fd < 0 || fstat(generation->fd, &facts) != 0) {
 		return -errno;
 	}
 	if (!S_ISREG(facts.st_mode)) {
 		return -EEXIST;
+	}
+	if (!is_new && facts.st_size < (off_t)sizeof(generation->now)) {
+		say_short(path, facts.st_size);
 	}
 	int error = take(generation, path);
 	// The room is taken now, so that a disk that is full later is in nobody's way.

@@ -101,8 +101,9 @@ static bool is_latest(const struct kvs_region *region, const struct kvs_generati
 {
 	if (said->generation == 0 && region->header->generation != 0) {
 		LOG_AT(LOG_LEVEL_NOTICE,
-		       "the region of the life before served from another folder, and nothing has "
-		       "served from this one: its data is served on from here");
+		       "kvd.gen does not tell that anything has served from this folder (it is "
+		       "new, was removed or cut short): the data of the region that is kept is "
+		       "served on from here");
 		return true;
 	}
 	const struct kvs_region_header *header = region->header;

@@ -221,8 +221,29 @@ def restored_alike(tap):
         tap.ok('kvd.gen names another one' in kvd.log(), 'E: and the log says why')
 
 
+def told_nothing(tap, harm):
+    """kvd.gen is emptied, or goes, while kvd is down: what is kept serves on, and the log tells no
+    story of another folder."""
+    with KeptKvd(*SMALL, '--persist', 'memory') as kvd:
+        with kvd.connect() as connection:
+            connection.command('SET', 'key', 'mine')
+        kvd.kill()
+        before = len(kvd.log())
+        harm(kvd)
+        kvd.start()
+        with kvd.connect() as connection:
+            tap.equal(connection.command('GET', 'key'), b'mine', f'F: {harm.__name__}: served on')
+        said = kvd.log()[before:]
+        tap.ok('does not tell that anything has served' in said and 'another folder, ' not in said,
+               f'{harm.__name__}: the log says no more than is known')
+        tap.equal(f'{path(kvd)} is too short' in said and 'stop kvd and what keeps' in said,
+                  harm is cut, f'{harm.__name__}: a file of no bytes is named, and what to do')
+
+
 def main():
     tap = Tap()
+    for harm in (cut, remove):
+        told_nothing(tap, harm)
     for policy in ('memory', 'group'):
         for harm in (cut, garbage, remove):
             harmed(tap, harm, policy)
