@@ -49,6 +49,7 @@ def files(tap, stage):
             ('the manual of the library', r'.*/man3/kvclient\.3'),
             ('the manual of kvctl', r'.*/man1/kvctl\.1'),
             ('the manual of kvd', r'.*/man8/kvd\.8'),
+            ("the schema of the doctor's JSON", r'.*/share/kvd/doctor\.schema\.json'),
             ('the unit', r'.*/systemd/system/kvd\.service'),
             ('the user', r'.*/sysusers\.d/kvd\.conf'),
             ('the folders', r'.*/tmpfiles\.d/kvd\.conf')):
