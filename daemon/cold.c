@@ -38,6 +38,7 @@ int cold_start(struct cold **out, struct kvd *kvd, struct store *store, cold_rea
 	cold->ready = ready;
 	kvd->seam->random_bytes(&cold->seed, sizeof(cold->seed));
 	TAILQ_INIT(&cold->awaited);
+	TAILQ_INIT(&cold->returning);
 	TAILQ_INIT(&cold->line);
 	TAILQ_INIT(&cold->waiting);
 	TAILQ_INIT(&cold->todo);
@@ -56,6 +57,7 @@ void cold_stop(struct cold *cold)
 		return;
 	}
 	cold_threads_stop(cold);
+	cold_loads_stop(cold);
 	struct cold_load *load;
 	while ((load = TAILQ_FIRST(&cold->todo)) != NULL) {
 		TAILQ_REMOVE(&cold->todo, load, queue);
@@ -406,7 +408,8 @@ uint64_t cold_next_ns(const struct cold *cold)
 {
 	const struct cold_wait *first = TAILQ_FIRST(&cold->waiting);
 	const struct cold_wait *in_line = TAILQ_FIRST(&cold->line);
-	if (cold->is_behind || (in_line != NULL && wait_fits(in_line))) {
+	if (cold->is_behind || !TAILQ_EMPTY(&cold->returning) ||
+	    (in_line != NULL && wait_fits(in_line))) {
 		return 0;
 	}
 	uint64_t next_ns = first != NULL ? wait_due_ns(first) : UINT64_MAX;

@@ -3,13 +3,13 @@
 // What becomes of a reading. Where compaction has taken the record elsewhere its stub is told so,
 // and then it is read there. Where the store cannot be read, or the move was not told yet, it is
 // tried again until read-wait is over. What was read is put back by the writer if the key still has
-// this stub and there is room; whoever waits for it has it either way.
+// this stub and there is room; whoever waits for it has it either way, and at once: of a large
+// value a slice a turn is put back, and its buffer stays until then.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/cold_parts.h"
-#include "daemon/keyspace_cold.h"
 #include "daemon/kvd.h"
 #include "daemon/log.h"
 #include "daemon/parcel.h"
@@ -71,8 +71,9 @@ static void load_free(struct cold *cold, struct cold_load *load)
 
 void cold_load_unwanted(struct cold *cold, struct cold_load *load)
 {
-	if (load->state == COLD_LOADING && !cold_threads_take_back(cold, load)) {
-		return; // it is being read: whoever wants it meanwhile may have it
+	if (load->is_returning ||
+	    (load->state == COLD_LOADING && !cold_threads_take_back(cold, load))) {
+		return; // it is not over: whoever wants it meanwhile may have it
 	}
 	if (load->state == COLD_AWAITED) {
 		TAILQ_REMOVE(&cold->awaited, load, queue);
@@ -93,17 +94,28 @@ static void load_failed(struct cold *cold, struct cold_load *load)
 	cold_load_over(cold, load);
 }
 
-static void load_put_back(struct cold *cold, struct cold_load *load)
+// A slice of putting it back. False: there is more of it.
+static bool load_put_back(struct cold *cold, struct cold_load *load, uint64_t until_ns)
 {
-	enum keyspace_cold_result result =
-		keyspace_promote(cold->kvd->keyspace, load->key, load->key_bytes, load->seq,
-				 load->value->data, load->value_bytes);
-	if (result == KEYSPACE_COLD_DONE) {
+	const struct keyspace_loaded loaded = {
+		.key = load->key,
+		.key_bytes = load->key_bytes,
+		.seq = load->seq,
+		.value = load->value->data,
+		.value_bytes = load->value_bytes,
+	};
+	switch (keyspace_promote(cold->kvd->keyspace, &loaded, &load->promotion, until_ns)) {
+	case KEYSPACE_COLD_MORE:
+		return false;
+	case KEYSPACE_COLD_DONE:
 		stats_add(cold->kvd->stats, KVS_COUNTER_cold_promotions, 1);
-	} else if (result == KEYSPACE_COLD_NO_ROOM) {
+		return true;
+	case KEYSPACE_COLD_NO_ROOM:
 		stats_add(cold->kvd->stats, KVS_COUNTER_cold_promotions_declined, 1);
-	} else {
+		return true;
+	default:
 		stats_add(cold->kvd->stats, KVS_COUNTER_cold_promotions_void, 1);
+		return true;
 	}
 }
 
@@ -128,7 +140,7 @@ static void load_again(struct cold *cold, struct cold_load *load, bool now)
 	}
 }
 
-static void load_done(struct cold *cold, struct cold_load *load)
+static void load_done(struct cold *cold, struct cold_load *load, uint64_t until_ns)
 {
 	if (LIST_EMPTY(&load->wants)) {
 		load_free(cold, load);
@@ -140,8 +152,39 @@ static void load_done(struct cold *cold, struct cold_load *load)
 		load_failed(cold, load);
 	} else {
 		load->state = COLD_LOADED;
-		load_put_back(cold, load);
+		if (!load_put_back(cold, load, until_ns)) {
+			load->is_returning = true;
+			TAILQ_INSERT_TAIL(&cold->returning, load, queue);
+		}
 		cold_load_over(cold, load);
+	}
+}
+
+// Puts large values back, one after the other.
+static void return_loads(struct cold *cold, uint64_t until_ns)
+{
+	struct cold_load *load;
+	while ((load = TAILQ_FIRST(&cold->returning)) != NULL &&
+	       load_put_back(cold, load, until_ns)) {
+		TAILQ_REMOVE(&cold->returning, load, queue);
+		load->is_returning = false;
+		if (LIST_EMPTY(&load->wants)) {
+			cold_load_unwanted(cold, load);
+		}
+		if (cold->kvd->seam->monotonic_ns() >= until_ns) {
+			return;
+		}
+	}
+}
+
+void cold_loads_stop(struct cold *cold)
+{
+	struct cold_load *load;
+	while ((load = TAILQ_FIRST(&cold->returning)) != NULL) {
+		TAILQ_REMOVE(&cold->returning, load, queue);
+		keyspace_promote_drop(cold->kvd->keyspace, &load->promotion);
+		free(load->value); // all who had it are gone
+		free(load);
 	}
 }
 
@@ -151,12 +194,13 @@ void cold_loads_turn(struct cold *cold, uint64_t now_ns)
 	struct cold_load *load;
 	cold->is_behind = false;
 	while ((load = cold_threads_next(cold)) != NULL) {
-		load_done(cold, load);
+		load_done(cold, load, until_ns);
 		if (cold->kvd->seam->monotonic_ns() >= until_ns) {
 			cold->is_behind = true;
 			break;
 		}
 	}
+	return_loads(cold, until_ns); // a part, however late it is
 	if (!TAILQ_EMPTY(&cold->awaited) && now_ns >= cold->awaited_ns) {
 		struct cold_load_list awaited = TAILQ_HEAD_INITIALIZER(awaited);
 		TAILQ_CONCAT(&awaited, &cold->awaited, queue);

@@ -9,6 +9,7 @@
 #include <sys/queue.h>
 
 #include "daemon/cold.h"
+#include "daemon/keyspace_promote.h"
 #include "daemon/lookup.h"
 #include "daemon/storage/store_read.h"
 
@@ -25,17 +26,19 @@ enum cold_state {
 /// One version that is read, for all who want it.
 struct cold_load {
 	struct lookup_link link;      // by key and version
-	TAILQ_ENTRY(cold_load) queue; // todo or done under the mutex, or awaited
+	TAILQ_ENTRY(cold_load) queue; // todo or done under the mutex, awaited, or returning
 	LIST_HEAD(, cold_want) wants;
 	enum cold_state state;
 	bool in_line;	   // no thread has begun it; under the mutex
+	bool is_returning; // a part of it is put back
 	uint64_t asked_ns; // when it was wanted first
 	uint64_t place;
 	uint64_t seq;
 	uint32_t value_bytes;
 	uint32_t key_bytes;
 	struct parcel *value; // the thread's, until it is done
-	int result;	      // as of store_reader_read()
+	struct keyspace_promotion promotion;
+	int result; // as of store_reader_read()
 	char why[COLD_WHY_BYTES];
 	unsigned char key[];
 };
@@ -101,11 +104,12 @@ struct cold {
 	uint64_t bytes_max;
 	uint64_t said_ns; // when the log was last told of a value that cannot be read, 0 = never
 	struct cold_load_list awaited;
-	uint64_t awaited_ns;	       // when they are tried next
-	struct cold_wait_list line;    // for buffers
-	struct cold_wait_list waiting; // all that wait
-	uint64_t waits;		       // of them
-	bool is_behind;		       // more is done than was taken in this turn
+	uint64_t awaited_ns;		 // when they are tried next
+	struct cold_load_list returning; // loaded, and large: put back one after the other
+	struct cold_wait_list line;	 // for buffers
+	struct cold_wait_list waiting;	 // all that wait
+	uint64_t waits;			 // of them
+	bool is_behind;			 // more is done than was taken in this turn
 	struct cold_thread threads[COLD_THREADS];
 	pthread_mutex_t mutex; // guards what follows, and the loads in it
 	pthread_cond_t wake;
@@ -125,8 +129,11 @@ struct cold_load *cold_load_find(const struct cold *cold, uint64_t hash, const v
 struct cold_load *cold_load_begin(struct cold *cold, uint64_t hash, const struct cold_want *want);
 /// Nobody holds it any more: it is freed, or will be.
 void cold_load_unwanted(struct cold *cold, struct cold_load *load);
-/// Takes what the threads have done, and what is due again. For a fraction of a millisecond.
+/// Takes what the threads have done, and what is due again, and puts values back. For a fraction of
+/// a millisecond.
 void cold_loads_turn(struct cold *cold, uint64_t now_ns);
+/// Nothing is put back any more. Call with: no wait left.
+void cold_loads_stop(struct cold *cold);
 
 // ---- cold.c ----
 

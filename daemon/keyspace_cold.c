@@ -21,8 +21,7 @@
 #include <string.h>
 
 #include "daemon/keyspace_internal.h"
-#include "daemon/keyspace_pages.h"
-#include "shm/crc32c.h"
+#include "daemon/keyspace_promote.h"
 
 // Of a segment: so much is to leave memory and has no place, then all of the store is looked
 // through; not more often than this.
@@ -81,8 +80,8 @@ static bool find(struct keyspace *keyspace, const void *key, size_t key_bytes, u
 	       hit->kind != KVS_ENTRY_TOMBSTONE;
 }
 
-static bool find_stub(struct keyspace *keyspace, const void *key, size_t key_bytes, uint64_t seq,
-		      uint64_t *hash, struct kvs_hit *hit)
+bool keyspace_find_stub(struct keyspace *keyspace, const void *key, size_t key_bytes, uint64_t seq,
+			uint64_t *hash, struct kvs_hit *hit)
 {
 	return find(keyspace, key, key_bytes, hash, hit) && hit->kind == KVS_ENTRY_STUB &&
 	       hit->view.seq == seq;
@@ -115,9 +114,8 @@ static enum keyspace_cold_result may_spill(const struct keyspace *keyspace,
 	return place_holds(keyspace, place) ? KEYSPACE_COLD_DONE : KEYSPACE_COLD_UNPLACED;
 }
 
-// The other copy of the record counts now.
-static void recount(struct keyspace *keyspace, const struct kvs_hit *hit, uint64_t offset,
-		    uint32_t record_bytes)
+void keyspace_count_copy(struct keyspace *keyspace, const struct kvs_hit *hit, uint64_t offset,
+			 uint32_t record_bytes)
 {
 	kvs_log_live_sub(&keyspace->log, kvs_entry_offset(hit->entry), hit->view.record_bytes);
 	kvs_log_live_add(&keyspace->log, offset, record_bytes);
@@ -169,7 +167,7 @@ static enum keyspace_cold_result leave_stub(struct keyspace *keyspace, const str
 		kvs_table_replace(&keyspace->table, hash, hit->slot, hit->entry);
 		return KEYSPACE_COLD_UNPLACED;
 	}
-	recount(keyspace, hit, to, bytes);
+	keyspace_count_copy(keyspace, hit, to, bytes);
 	keyspace->stubs++;
 	keyspace->stubs_value_bytes += hit->view.value_bytes;
 	keyspace_counter_add(keyspace, KVS_COUNTER_values_spilled, 1);
@@ -244,105 +242,6 @@ bool keyspace_wants_places(struct keyspace *keyspace, bool known, uint64_t now_n
 	return true;
 }
 
-// A run with the value in it, for a stub of a large one.
-static bool take_run(struct keyspace *keyspace, const void *value, size_t value_bytes,
-		     struct kvs_run *run)
-{
-	if (!keyspace_take_run(keyspace, value_bytes, &run->offset)) {
-		return false;
-	}
-	unsigned char *at = keyspace->region->base + run->offset;
-	memcpy(at, value, value_bytes);
-	run->crc = kvs_crc32c(0, at, value_bytes);
-	return true;
-}
-
-// Is there so much more than writes need, without anything being freed for it?
-static bool has_room(struct keyspace *keyspace, uint64_t record_bytes, uint64_t large_bytes)
-{
-	const struct kvs_log *log = &keyspace->log;
-	uint64_t segment_bytes = keyspace->region->segment_bytes;
-	uint64_t segments = (large_bytes + segment_bytes - 1) / segment_bytes;
-	bool fits = log->survivor.segment != KVS_SEGMENT_NONE &&
-		    log->survivor.offset + record_bytes <= segment_bytes;
-	segments += fits ? 0 : 1;
-	return segments == 0 || kvs_log_segments_free(log) >=
-					keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + segments;
-}
-
-static enum keyspace_cold_result put_back(struct keyspace *keyspace, const struct kvs_hit *hit,
-					  uint64_t hash, const void *value)
-{
-	const struct kvs_record_view *view = &hit->view;
-	bool large = keyspace_is_large(keyspace, view->value_bytes);
-	struct kvs_run run = { 0 };
-	struct kvs_record_spec spec = {
-		.key = view->key,
-		.key_bytes = view->key_bytes,
-		.payload = large ? (const void *)&run : value,
-		.payload_bytes = large ? (uint32_t)sizeof(run) : view->value_bytes,
-		.value_bytes = view->value_bytes,
-		.seq = view->seq,
-		.time_ms = kvs_record_time_ms(view->record),
-		.expiry_ms = view->expiry_ms,
-		.writer = kvs_record_writer(view->record),
-		.flags = large ? KVS_RECORD_LARGE : 0,
-	};
-	uint64_t to;
-	uint64_t large_bytes = large ? kvs_large_bytes(keyspace->region, view->value_bytes) : 0;
-	uint32_t bytes =
-		(uint32_t)kvs_record_bytes(spec.key_bytes, spec.payload_bytes, spec.expiry_ms != 0);
-	if (!has_room(keyspace, bytes, large_bytes)) {
-		// What is read makes room for itself, if others may go.
-		bool wants = keyspace->evict.spills && keyspace->cleaner.wanted_segments == 0;
-		keyspace->cleaner.wanted_segments += wants;
-		return KEYSPACE_COLD_NO_ROOM;
-	}
-	if ((large && !take_run(keyspace, value, view->value_bytes, &run))) {
-		return KEYSPACE_COLD_NO_ROOM;
-	}
-	void *at = kvs_log_append_survivor(&keyspace->log, bytes, view->seq, &to);
-	if (at == NULL) {
-		if (large && kvs_large_drop(&keyspace->large, run.offset)) {
-			kvs_large_free(&keyspace->large, run.offset); // nobody has seen it
-		}
-		return KEYSPACE_COLD_NO_ROOM;
-	}
-	(void)kvs_record_write(at, &spec);
-	struct kvs_record *record = at;
-	kvs_store_relaxed(&record->place, kvs_load_relaxed(&view->record->place));
-	if (large) {
-		kvs_large_settle(&keyspace->large, run.offset, to);
-	}
-	kvs_table_replace(
-		&keyspace->table, hash, hit->slot,
-		kvs_entry_make(hash, large ? KVS_ENTRY_LARGE : KVS_ENTRY_VALUE, bytes, to));
-	SEAM_CRASH(value_promoted);
-	if (keyspace->evict.on) {
-		evict_written(keyspace, hash, to, kvs_entry_offset(hit->entry)); // read just now
-	}
-	recount(keyspace, hit, to, bytes);
-	return KEYSPACE_COLD_DONE;
-}
-
-enum keyspace_cold_result keyspace_promote(struct keyspace *keyspace, const void *key,
-					   size_t key_bytes, uint64_t seq, const void *value,
-					   size_t value_bytes)
-{
-	uint64_t hash;
-	struct kvs_hit hit;
-	if (!find_stub(keyspace, key, key_bytes, seq, &hash, &hit) ||
-	    hit.view.value_bytes != value_bytes) {
-		return KEYSPACE_COLD_OTHER;
-	}
-	enum keyspace_cold_result result = put_back(keyspace, &hit, hash, value);
-	if (result == KEYSPACE_COLD_DONE) {
-		keyspace->stubs--;
-		keyspace->stubs_value_bytes -= value_bytes;
-	}
-	return result;
-}
-
 enum keyspace_cold_result keyspace_move(struct keyspace *keyspace, const void *key,
 					size_t key_bytes, uint64_t seq, uint64_t place)
 {
@@ -362,7 +261,7 @@ bool keyspace_stub_place(struct keyspace *keyspace, const void *key, size_t key_
 {
 	uint64_t hash;
 	struct kvs_hit hit;
-	if (!find_stub(keyspace, key, key_bytes, seq, &hash, &hit)) {
+	if (!keyspace_find_stub(keyspace, key, key_bytes, seq, &hash, &hit)) {
 		return false;
 	}
 	*place = kvs_load_relaxed(&hit.view.record->place); // this thread's

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Values that leave memory and come back: a stub in a value's place, the value in the stub's, and
-// the stub's place in the store when compaction has moved the record. None of it is a write: the
-// key keeps its version, so nothing is logged, told or counted as a change, and whoever compares
-// versions sees none.
+// Values that leave memory: a stub in a value's place, and the stub's place in the store when
+// compaction has moved the record. None of it is a write: the key keeps its version, so nothing is
+// logged, told or counted as a change, and whoever compares versions sees none. How they come back:
+// keyspace_promote.h.
 #pragma once
 
 #include <stdbool.h>
@@ -19,6 +19,7 @@ enum keyspace_cold_result {
 	KEYSPACE_COLD_UNPLACED,	 // where it stands there is not known any more
 	KEYSPACE_COLD_SMALL,	 // a stub would take as much
 	KEYSPACE_COLD_NO_ROOM,	 // for the copy
+	KEYSPACE_COLD_MORE,	 // a part of the copy is made
 };
 
 /// Where the persister says up to which block of the store places mean nothing for sure, because
@@ -32,13 +33,6 @@ void keyspace_set_judged(struct keyspace *keyspace, const uint64_t *judged);
 /// a full fence; partner the persister's between its word and its search.
 enum keyspace_cold_result keyspace_spill(struct keyspace *keyspace, const void *key,
 					 size_t key_bytes);
-
-/// Puts a value back where its stub is, if the key still has the stub of this version: `value` is
-/// what the store has of it. Takes no room that writes are waiting for.
-/// Call with: no batch open. Thread must: be the writer. Orders: as a write's entry.
-enum keyspace_cold_result keyspace_promote(struct keyspace *keyspace, const void *key,
-					   size_t key_bytes, uint64_t seq, const void *value,
-					   size_t value_bytes);
 
 /// The record of this version stands at `place` now: if it is current, whoever has to find it there
 /// is told. OTHER: it is not.

@@ -55,6 +55,7 @@ extern const struct seam seam_system;
 	X(value_half_moved, "a part of a large value is copied to where it is moved")             \
 	X(value_moved, "its record names that place, the old one has not been given back")        \
 	X(stub_published, "a stub is in its value's place, which has not been given back")        \
+	X(value_half_promoted, "a part of a large value is copied back, its stub still stands")   \
 	X(value_promoted, "a value is back in its stub's place, its counts are not")              \
 	X(memory_given_back, "a free segment has no pages any more")                              \
 	X(limbo_given_back, "a part of what came out of limbo is free")                           \

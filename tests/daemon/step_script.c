@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "daemon/cleaner.h"
-#include "daemon/keyspace_cold.h"
+#include "daemon/keyspace_promote.h"
 #include "daemon/log.h"
 #include "tests/tap/tap.h"
 
@@ -129,8 +129,12 @@ static void child_cold(struct script *s, struct world *w, unsigned i)
 	if (hit.kind == KVS_ENTRY_STUB) {
 		uint32_t number = script_stub_number(&hit);
 		memcpy(value, &number, sizeof(number));
-		(void)keyspace_promote(w->keyspace, key, bytes, hit.view.seq, value,
-				       hit.view.value_bytes);
+		const struct keyspace_loaded loaded = { key, bytes, hit.view.seq, value,
+							hit.view.value_bytes };
+		struct keyspace_promotion promotion = { 0 };
+		while (keyspace_promote(w->keyspace, &loaded, &promotion, 0) ==
+		       KEYSPACE_COLD_MORE) {
+		}
 		return;
 	}
 	kvs_store_relaxed((uint64_t *)(uintptr_t)&hit.view.record->place,

@@ -2,7 +2,7 @@
 //
 // Values that leave memory and come back: nothing that is known of a key changes by it, nothing
 // that must not leave does, and what comes back late takes no newer version's place.
-#include "daemon/keyspace_cold.h"
+#include "daemon/keyspace_promote.h"
 
 #include <unistd.h>
 
@@ -115,10 +115,18 @@ static enum keyspace_cold_result spill_one(struct fixture *f, unsigned i)
 	return keyspace_spill(f->keyspace, key, key_of(key, i));
 }
 
+static enum keyspace_cold_result promote(const struct fixture *f, const char *key, size_t key_bytes,
+					 uint64_t seq, const void *value, size_t value_bytes)
+{
+	const struct keyspace_loaded loaded = { key, key_bytes, seq, value, value_bytes };
+	struct keyspace_promotion promotion = { 0 };
+	return keyspace_promote(f->keyspace, &loaded, &promotion, UINT64_MAX);
+}
+
 static enum keyspace_cold_result promote_one(struct fixture *f, unsigned i, uint64_t seq)
 {
 	char key[16];
-	return keyspace_promote(f->keyspace, key, key_of(key, i), seq, value_of(i), bytes_of(i));
+	return promote(f, key, key_of(key, i), seq, value_of(i), bytes_of(i));
 }
 
 static bool is_value(const struct fixture *f, unsigned i)
@@ -268,8 +276,7 @@ static void test_late(void)
 	make_durable(&f);
 	(void)spill_all(&f);
 	ok(promote_one(&f, 1, 3) == KEYSPACE_COLD_OTHER, "another version does not come back");
-	ok(keyspace_promote(f.keyspace, key, key_of(key, 1), 2, value_of(1), bytes_of(1) - 1) ==
-		   KEYSPACE_COLD_OTHER,
+	ok(promote(&f, key, key_of(key, 1), 2, value_of(1), bytes_of(1) - 1) == KEYSPACE_COLD_OTHER,
 	   "nor another length");
 	(void)keyspace_set(f.keyspace, key, key_of(key, 1), "newer", 5, 0, NULL);
 	ok(promote_one(&f, 1, 2) == KEYSPACE_COLD_OTHER, "nor one over a newer");

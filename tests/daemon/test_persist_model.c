@@ -6,7 +6,7 @@
 // random points, commits or not. What the next life recovers must be exactly the model as of the
 // last commit, life after life. Meanwhile values leave memory and come back, and what is in the
 // store alone must be there at all times.
-#include "daemon/keyspace_cold.h"
+#include "daemon/keyspace_promote.h"
 #include "daemon/storage/store_read.h"
 #include "tests/daemon/persist_fixture.h"
 
@@ -168,9 +168,11 @@ static void promote_one(struct model *model, unsigned number)
 		model->wrong++;
 		return;
 	}
+	const struct keyspace_loaded loaded = { key, make_key(key, number), hit.view.seq,
+						record.value, record.view.value_bytes };
+	struct keyspace_promotion promotion = { 0 };
 	enum keyspace_cold_result result =
-		keyspace_promote(model->life.keyspace, key, make_key(key, number), hit.view.seq,
-				 record.value, record.view.value_bytes);
+		keyspace_promote(model->life.keyspace, &loaded, &promotion, UINT64_MAX);
 	model->promoted += result == KEYSPACE_COLD_DONE;
 	model->wrong += result != KEYSPACE_COLD_DONE && result != KEYSPACE_COLD_NO_ROOM;
 	free(record.bytes);

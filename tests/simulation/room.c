@@ -5,8 +5,8 @@
 // and between two turns of the cleaner, whatever was done in the turn, all that kvd counts must be
 // what a fresh look at its region finds.
 #include "daemon/cleaner.h"
-#include "daemon/keyspace_cold.h"
 #include "daemon/keyspace_internal.h"
+#include "daemon/keyspace_promote.h"
 #include "daemon/keyspace_recount.h"
 #include "tests/simulation/sim.h"
 
@@ -41,21 +41,25 @@ enum evict_result __wrap_evict_record(struct keyspace *keyspace, const struct kv
 	return result;
 }
 
-enum keyspace_cold_result __real_keyspace_promote(struct keyspace *keyspace, const void *key,
-						  size_t key_bytes, uint64_t seq, const void *value,
-						  size_t value_bytes);
-enum keyspace_cold_result __wrap_keyspace_promote(struct keyspace *keyspace, const void *key,
-						  size_t key_bytes, uint64_t seq, const void *value,
-						  size_t value_bytes);
-enum keyspace_cold_result __wrap_keyspace_promote(struct keyspace *keyspace, const void *key,
-						  size_t key_bytes, uint64_t seq, const void *value,
-						  size_t value_bytes)
+enum keyspace_cold_result __real_keyspace_promote(struct keyspace *keyspace,
+						  const struct keyspace_loaded *loaded,
+						  struct keyspace_promotion *promotion,
+						  uint64_t until_ns);
+enum keyspace_cold_result __wrap_keyspace_promote(struct keyspace *keyspace,
+						  const struct keyspace_loaded *loaded,
+						  struct keyspace_promotion *promotion,
+						  uint64_t until_ns);
+enum keyspace_cold_result __wrap_keyspace_promote(struct keyspace *keyspace,
+						  const struct keyspace_loaded *loaded,
+						  struct keyspace_promotion *promotion,
+						  uint64_t until_ns)
 {
 	enum keyspace_cold_result result =
-		__real_keyspace_promote(keyspace, key, key_bytes, seq, value, value_bytes);
+		__real_keyspace_promote(keyspace, loaded, promotion, until_ns);
 	if (result == KEYSPACE_COLD_DONE) {
-		sim_note("a value of %zu bytes is back", value_bytes);
-		sim_model_promoted(key, key_bytes, value, value_bytes);
+		sim_note("a value of %zu bytes is back", loaded->value_bytes);
+		sim_model_promoted(loaded->key, loaded->key_bytes, loaded->value,
+				   loaded->value_bytes);
 		sim.promoted++;
 	}
 	return result;

@@ -7,11 +7,12 @@ key has not changed meanwhile.
 """
 import json
 import os
-import socket
+import signal
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from kvdtest import Kvd, ReplyError, Tap, wait_until  # noqa: E402
+from kept import KeptKvd  # noqa: E402
+from kvdtest import Kvd, ReplyError, Tap, seed, wait_until  # noqa: E402
 
 OPTIONS = ('--persist', 'lazy', '--memory', '64MiB', '--memory-max', '64MiB')
 LARGE = 3 << 20
@@ -311,8 +312,33 @@ def backed_up(tap):
                    [value(b'v'), value(b'l', LARGE)], 'E: with the values')
 
 
+def killed(tap):
+    """kvd dies while values are on their way back: the next has all of them."""
+    rng = seed()
+    values = {f'key{i}': value(chr(97 + i), LARGE if i % 2 else 300) for i in range(8)}
+    for point, passes in (('value_half_promoted', 60), ('value_promoted', 8)):
+        with KeptKvd(*OPTIONS, start=False) as kvd:
+            kvd.env['KVD_CRASH_AT'] = f'{point}:{rng.randrange(1, passes + 1)}'
+            kvd.start()
+            with kvd.connect() as client:
+                for key, expected in values.items():
+                    client.command('SET', key, expected)
+                spill(client, *values)
+                client.send(b''.join(client.encode('GETRANGE', key, 0, 0) for key in values))
+                tap.equal(kvd.wait(), -signal.SIGKILL, f'{point}: kvd dies there')
+            del kvd.env['KVD_CRASH_AT']
+            kvd.start()
+            with kvd.connect() as client:
+                tap.ok('took over' in kvd.log(), f'F: {point}: its region is taken over')
+                said = client.command('DEBUG', 'RECOUNT')
+                tap.ok(isinstance(said, int), f'G: {point}: it is counted: {said}')
+                wrong = [key for key, expected in values.items()
+                         if client.command('GET', key) != expected.encode()]
+                tap.equal(wrong, [], f'E: {point}: every key has its value')
+
+
 PARTS = (every_command, numbers, at_rest, large, transactions, order, many_keys, one_reading,
-         changes, unreadable, restart, backed_up)
+         changes, unreadable, restart, backed_up, killed)
 tap = Tap()
 for part in PARTS:
     if len(sys.argv) == 1 or part.__name__ in sys.argv[1:]:
