@@ -177,7 +177,7 @@ struct keyspace_eviction {
 /// From now on. False if memory is short: then nothing is evicted.
 bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_eviction *how);
 /// Is memory so full that it matters which keys are read?
-bool keyspace_wants_heat(const struct keyspace *keyspace);
+bool keyspace_wants_heat(struct keyspace *keyspace);
 /// Keys with these hashes, by the table's present hash key, were read. They may be anything.
 void keyspace_warm(struct keyspace *keyspace, const uint64_t *hashes, size_t count);
 /// The same for a read through the socket.

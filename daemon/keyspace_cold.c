@@ -24,9 +24,10 @@
 #include "daemon/keyspace_promote.h"
 
 // Of a segment: so much is to leave memory and has no place, then all of the store is looked
-// through; not more often than this.
+// through; and not again for some times as long as that took.
 #define UNPLACED_SHARE 4u
-#define UNPLACED_INTERVAL_NS UINT64_C(1000000000)
+#define UNPLACED_PAUSE_TIMES 3u
+#define UNPLACED_PAUSE_NS UINT64_C(1000000000) // at most
 
 void keyspace_set_judged(struct keyspace *keyspace, const uint64_t *judged)
 {
@@ -214,7 +215,7 @@ enum evict_result evict_spill(struct keyspace *keyspace, const struct kvs_record
 	return EVICT_DONE;
 }
 
-bool keyspace_follows_places(const struct keyspace *keyspace)
+bool keyspace_follows_places(struct keyspace *keyspace)
 {
 	return keyspace->evict.spills && keyspace_wants_heat(keyspace);
 }
@@ -224,21 +225,37 @@ void keyspace_halt_spill(struct keyspace *keyspace, bool halt)
 	keyspace->evict.halted = halt;
 }
 
+// Are so many bytes without a place that one look at the whole store is worth it?
+static bool much_is_unplaced(const struct keyspace *keyspace)
+{
+	return keyspace->evict.spills &&
+	       keyspace->evict.unplaced_bytes >= keyspace->region->segment_bytes / UNPLACED_SHARE;
+}
+
+bool evict_awaits_places(const struct keyspace *keyspace)
+{
+	const struct evict_state *evict = &keyspace->evict;
+	// All was judged and nothing went: without places to judge more is to copy it round.
+	return evict->looking || (much_is_unplaced(keyspace) && !evict->halted &&
+				  evict->barren > keyspace->log.full_count);
+}
+
 bool keyspace_wants_places(struct keyspace *keyspace, bool known, uint64_t now_ns)
 {
 	struct evict_state *evict = &keyspace->evict;
 	if (evict->looking && known) {
+		uint64_t pause_ns = (now_ns - evict->looked_ns) * UNPLACED_PAUSE_TIMES;
 		evict->looking = false;
 		evict->unplaced_bytes = 0; // those met before are placed
 		evict->barren = 0;
-		evict->looked_ns = now_ns;
+		evict->look_ns =
+			now_ns + (pause_ns < UNPLACED_PAUSE_NS ? pause_ns : UNPLACED_PAUSE_NS);
 	}
-	if (evict->looking || !known || !evict->spills ||
-	    evict->unplaced_bytes < keyspace->region->segment_bytes / UNPLACED_SHARE ||
-	    (evict->looked_ns != 0 && now_ns - evict->looked_ns < UNPLACED_INTERVAL_NS)) {
+	if (evict->looking || !known || !much_is_unplaced(keyspace) || now_ns < evict->look_ns) {
 		return false;
 	}
 	evict->looking = true;
+	evict->looked_ns = now_ns;
 	return true;
 }
 

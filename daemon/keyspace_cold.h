@@ -42,7 +42,7 @@ enum keyspace_cold_result keyspace_move(struct keyspace *keyspace, const void *k
 
 /// Are values to leave memory, so that their places in the store have to be known, too
 /// (persist_follow_values())?
-bool keyspace_follows_places(const struct keyspace *keyspace);
+bool keyspace_follows_places(struct keyspace *keyspace);
 /// Is the store to be looked through for places (persist_want_places())? `known`: that is not under
 /// way, and all that it found was told. Nothing leaves memory meanwhile.
 bool keyspace_wants_places(struct keyspace *keyspace, bool known, uint64_t now_ns);

@@ -79,12 +79,16 @@ static bool evict_is_over(const struct keyspace *keyspace)
 	return keyspace_resize_wants(keyspace) > 0;
 }
 
-bool keyspace_wants_heat(const struct keyspace *keyspace)
+bool keyspace_wants_heat(struct keyspace *keyspace)
 {
 	const struct kvs_log *log = &keyspace->log;
-	return keyspace->evict.on &&
-	       (kvs_log_segments_free(log) < kvs_log_segments_allowed(log) / 4 ||
-		evict_is_over(keyspace));
+	struct evict_state *evict = &keyspace->evict;
+	uint64_t free = kvs_log_segments_free(log);
+	// Where large values come and go much is free just before each of them.
+	evict->pressed = evict->pressed &&
+			 free < keyspace->memory_bytes >> (keyspace->region->segment_shift + 1);
+	return evict->on && (evict->pressed || free < kvs_log_segments_allowed(log) / 4 ||
+			     evict_is_over(keyspace));
 }
 
 void keyspace_warm(struct keyspace *keyspace, const uint64_t *hashes, size_t count)
@@ -138,7 +142,7 @@ bool evict_may_help(const struct keyspace *keyspace)
 
 bool evict_is_possible(const struct keyspace *keyspace)
 {
-	return evict_may_help(keyspace) && !keyspace->batch.open && !keyspace->evict.looking;
+	return evict_may_help(keyspace) && !keyspace->batch.open && !evict_awaits_places(keyspace);
 }
 
 bool evict_is_wanted(const struct keyspace *keyspace)

@@ -58,6 +58,7 @@ struct evict_state {
 	bool in_place;	 // it cannot be emptied: large values go from there, what is kept stays
 	bool run_went;	 // a large value did since this was last looked at
 	bool met_spared; // what it has was not all judged
+	bool pressed;	 // something was judged since half of the memory was free
 	uint64_t judged_bytes;
 	uint64_t kept_bytes;
 	uint64_t stub_bytes;  // of both: without a value as it was judged
@@ -74,7 +75,8 @@ struct evict_state {
 	uint64_t barren_ns;  // and when that was
 	// Values that were to go, and whose places in the store are not known:
 	uint64_t unplaced_bytes; // since it was looked for them last
-	uint64_t looked_ns;	 // when that was
+	uint64_t looked_ns;	 // when that began
+	uint64_t look_ns;	 // not again before
 	bool looking;		 // nothing is judged meanwhile
 	bool halted;		 // values stay: the store is to be written anew from memory
 	// By part, main and probation:
@@ -105,6 +107,9 @@ enum evict_result evict_record(struct keyspace *keyspace, const struct kvs_recor
 /// The same where values are spilled: leaves the key its stub. EVICT_NO_ROOM: it is kept.
 enum evict_result evict_spill(struct keyspace *keyspace, const struct kvs_record_view *view,
 			      uint64_t hash);
+
+/// Do values that are to go wait until it is known where they are in the store?
+bool evict_awaits_places(const struct keyspace *keyspace);
 
 void evict_window_over(struct keyspace *keyspace);
 

@@ -164,6 +164,7 @@ uint32_t evict_choose(struct keyspace *keyspace, uint64_t durable_seq, uint32_t 
 		evict->open_after = segment->first_seq;
 	}
 	evict->judging = victim != KVS_SEGMENT_NONE;
+	evict->pressed = evict->pressed || evict->judging;
 	evict->probation = probation;
 	evict->in_place = in_place;
 	evict->run_went = false;

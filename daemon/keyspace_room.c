@@ -323,7 +323,7 @@ static bool room_comes(struct keyspace *keyspace, const struct room_wanted *want
 	uint64_t percent = clean_percent(wanted->purpose);
 	// A batch waits for turns in which keys may go.
 	bool later = keyspace->batch.open && keyspace->keys > 0 && evict_may_help(keyspace);
-	bool coming = later || keyspace->evict.looking || keyspace->limbo.count > 0 ||
+	bool coming = later || evict_awaits_places(keyspace) || keyspace->limbo.count > 0 ||
 		      keyspace->log.preparing_count > 0 || unpersisted_bytes(keyspace) > 0 ||
 		      keyspace->pending.count > 0 ||
 		      keyspace->large.orphaned_bytes > 0 || // who pins it does not for ever

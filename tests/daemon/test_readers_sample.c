@@ -22,7 +22,7 @@ static uint64_t taken_sum;
 static uint64_t counters[KVS_PAGE_BYTES / 8];
 static struct kvs_map map = { .base = (unsigned char *)counters };
 
-bool keyspace_wants_heat(const struct keyspace *keyspace)
+bool keyspace_wants_heat(struct keyspace *keyspace)
 {
 	(void)keyspace;
 	return wanted;

@@ -4,6 +4,18 @@
 from mutant import Mutant
 
 COLD = [
+    Mutant('unplaced-refused', 'a write is refused just after the store was looked through',
+           'daemon/keyspace_cold.c',
+           [('return evict->looking || (much_is_unplaced(keyspace)',
+             'return evict->looking || (false && much_is_unplaced(keyspace)')],
+           ['tests/daemon/test_keyspace_unplaced'], quick=True),
+    Mutant('unplaced-for-ever', 'who finds no room waits for a store that has failed',
+           'daemon/keyspace_cold.c', [('&& !evict->halted &&', '&&')],
+           ['tests/daemon/test_keyspace_unplaced'], quick=True),
+    Mutant('places-unfollowed', 'places are not followed while much is free for a moment',
+           'daemon/keyspace_evict_choice.c',
+           [('evict->pressed = evict->pressed || evict->judging;', '')],
+           ['tests/daemon/test_keyspace_unplaced'], quick=True),
     Mutant('read-any-version', 'whatever version of a key stands at a place is taken for its value',
            'daemon/storage/store_read.c',
            [('view->seq == wanted->seq && view->value_bytes == wanted->value_bytes',
@@ -29,7 +41,7 @@ COLD = [
            ['tests/daemon/test_spill']),
     Mutant('places-unsought', 'values that compaction has moved never leave memory',
            'daemon/keyspace_cold.c',
-           [('evict->looking = true; return true;', 'return false;')],
+           [('evict->looking = true; evict->looked_ns = now_ns; return true;', 'return false;')],
            ['tests/daemon/test_spill']),
     Mutant('places-forgotten', 'nobody looks for places after the store was written anew',
            'daemon/persist_renew.c',
