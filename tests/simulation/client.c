@@ -98,7 +98,7 @@ static bool is_refusal(const char *head, size_t bytes)
 {
 	return head != NULL &&
 	       (text_is(head, bytes, "-OOM") || text_is(head, bytes, "-EXECABORT") ||
-		text_is(head, bytes, "-TRYAGAIN") || text_is(head, bytes, "-ERR batch") ||
+		text_is(head, bytes, "-ERR batch") ||
 		text_is(head, bytes, "-ERR the values that this needs"));
 }
 
@@ -165,7 +165,8 @@ static void dispatched(struct sim_client *client, struct session *session, uint6
 	} else if (client->multi && !request_is(request, "EXEC") &&
 		   !request_is(request, "DISCARD")) {
 		queue(client, number);
-	} else if (is_refusal(head, bytes) || is_refused_memory(client, head)) {
+	} else if (is_refusal(head, bytes) || is_refused_memory(client, head) ||
+		   sim_model_is_unread(head, bytes)) {
 		if (request_is(request, "EXEC")) {
 			sim_model_leave_multi(client);
 		}

@@ -11,6 +11,7 @@
 
 struct store_reader {
 	struct store_block block;
+	unsigned index;
 	const char *why;
 };
 
@@ -21,6 +22,7 @@ int store_reader_open(struct store_reader **out, struct store *store, unsigned i
 	}
 	*out = sim_alloc(sizeof(**out));
 	(*out)->why = "";
+	(*out)->index = index;
 	return STORE_OK;
 }
 
@@ -39,9 +41,9 @@ int store_reader_block(struct store_reader *reader, uint64_t number,
 {
 	const unsigned char *bytes;
 	uint32_t count;
-	if (sim_chance(4)) {
+	if (sim_chance(2)) {
 		bool slow = sim_chance(2);
-		sim_give_way(slow ? SIM_SLEEP : SIM_RUNS, NULL, sim.mono_ns + sim_below(2000000));
+		sim_give_way(slow ? SIM_SLEEP : SIM_RUNS, NULL, sim.mono_ns + sim_below(20000000));
 	}
 	if (!sim_disk_block(number, &bytes, &count)) {
 		return STORE_READ_GONE;
@@ -63,6 +65,46 @@ static bool is_wanted(const struct store_wanted *wanted, const struct kvs_record
 	       memcmp(view->key, wanted->key, wanted->key_bytes) == 0;
 }
 
+bool sim_disk_stands_at(const struct kvs_record_view *stub, uint64_t place)
+{
+	const struct store_wanted wanted = { .seq = stub->seq,
+					     .key = stub->key,
+					     .key_bytes = stub->key_bytes,
+					     .value_bytes = stub->value_bytes };
+	const unsigned char *bytes;
+	uint32_t count;
+	struct store_block block;
+	struct kvs_record_view view;
+	const void *value;
+	uint64_t packed_bytes;
+	uint32_t offset = kvs_place_offset(place) - sizeof(struct store_block_header);
+	uint64_t number = kvs_place_block(place);
+	return sim_disk_block(number, &bytes, &count) &&
+	       store_block_check(bytes, count, number, &block) == STORE_BLOCK_GOOD &&
+	       offset < block.payload_bytes &&
+	       store_packed_parse(block.payload + offset, block.payload_bytes - offset, &view,
+				  &value, &packed_bytes) == 0 &&
+	       is_wanted(&wanted, &view);
+}
+
+// Of values that somebody waits for, one is not had now and then: what stands at its place is told
+// too late, nothing can be read at all, or not this.
+static int read_fails(struct store_reader *reader, const struct store_wanted *wanted)
+{
+	static const int results[] = { STORE_READ_GONE, STORE_READ_SHUT, STORE_IO,
+				       STORE_NO_MEMORY };
+	static const char *const whys[] = { "", "", "the simulated sector is lost", "no memory" };
+	if (reader->index < STORE_READER_LOADS || !sim_fault(sim.plan.read_chance)) {
+		return STORE_OK;
+	}
+	unsigned how = (unsigned)sim_below(sizeof(results) / sizeof(results[0]));
+	reader->why = whys[how];
+	sim_note("version %llu cannot be read: %d", (unsigned long long)wanted->seq, results[how]);
+	sim.unread++;
+	sim_model_unread(wanted->key, wanted->key_bytes);
+	return results[how];
+}
+
 int store_reader_read(struct store_reader *reader, const struct store_wanted *wanted,
 		      struct store_record *record)
 {
@@ -71,7 +113,10 @@ int store_reader_read(struct store_reader *reader, const struct store_wanted *wa
 	uint32_t offset = kvs_place_offset(wanted->place) - sizeof(struct store_block_header);
 	uint64_t packed_bytes;
 	record->bytes = NULL;
-	int result = store_reader_block(reader, number, &block);
+	int result = read_fails(reader, wanted);
+	if (result == STORE_OK) {
+		result = store_reader_block(reader, number, &block);
+	}
 	if (result != STORE_OK) {
 		return result;
 	}

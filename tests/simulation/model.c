@@ -213,6 +213,18 @@ void sim_model_compare(const char *when)
 	}
 }
 
+const char *sim_model_misplaced(void)
+{
+	struct kvs_hit hit;
+	for (unsigned i = 0; i < sim.plan.keys; i++) {
+		if (table_look(i, &hit) && hit.kind == KVS_ENTRY_STUB &&
+		    !sim_disk_stands_at(&hit.view, kvs_load_relaxed(&hit.view.record->place))) {
+			return keys[i].name;
+		}
+	}
+	return NULL;
+}
+
 void sim_model_believe(void)
 {
 	struct kvs_hit hit;
@@ -284,6 +296,32 @@ void sim_model_promoted(const void *name, size_t bytes, const void *value, size_
 	    memcmp(key->value->data, value, value_bytes) != 0) {
 		sim_fail("a value is put back that %s has not got", key->name);
 	}
+}
+
+void sim_model_unread(const void *name, size_t bytes)
+{
+	keys[sim_model_find(name, bytes)].unread = true;
+}
+
+bool sim_model_is_unread(const char *reply, size_t bytes)
+{
+	static const char damaged[] = "-DAMAGED the value of '";
+	static const char late[] = "-TRYAGAIN the value of '";
+	static const char no_memory[] = "-OOM no memory to read values from the store";
+	if (reply == NULL || sim.faults == 0) {
+		return false;
+	}
+	if (bytes > sizeof(damaged) && memcmp(reply, damaged, sizeof(damaged) - 1) == 0) {
+		const char *name = reply + sizeof(damaged) - 1;
+		const char *end = memchr(name, '\'', bytes - sizeof(damaged));
+		if (end == NULL || !keys[sim_model_find(name, (size_t)(end - name))].unread) {
+			sim_fail("a value cannot be read that was never tried: %.*s", (int)bytes,
+				 reply);
+		}
+		return true;
+	}
+	return (bytes > sizeof(late) && memcmp(reply, late, sizeof(late) - 1) == 0) ||
+	       (bytes > sizeof(no_memory) && memcmp(reply, no_memory, sizeof(no_memory) - 1) == 0);
 }
 
 // ---- commands under way ----

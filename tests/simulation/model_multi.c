@@ -132,7 +132,8 @@ void sim_run_exec(const struct sim_run_of *run)
 		for (unsigned i = 0; i < count; i++) {
 			const struct sim_request *request = &client->requests[client->queued[i]];
 			const char *reply = next_reply(&at, &left);
-			if (reply != NULL && is_refused(client, reply)) {
+			if (reply != NULL && (is_refused(client, reply) ||
+					      sim_model_is_unread(reply, (size_t)(at - reply)))) {
 				sim_text_print(run->reply, "-ERR");
 			} else if (is_count(run, request, reply)) {
 				sim_text_print(run->reply, ":%lld\r\n",

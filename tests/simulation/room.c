@@ -2,6 +2,7 @@
 //
 // Memory that is short. Keys that go are told to the model as they go, and values that leave memory
 // and come back are held against it; the bound on memory moves; the table gets another hash key;
+// large values are moved, as if others had no place;
 // and between two turns of the cleaner, whatever was done in the turn, all that kvd counts must be
 // what a fresh look at its region finds.
 #include "daemon/cleaner.h"
@@ -16,6 +17,8 @@
 #define BOUND_TIGHT_BYTES (5u << 18) // so that keys have to go
 #define SPILL_CHANCE 4u		     // also where memory is not short
 #define RESEED_CHANCE 1000u
+#define WANT_CHANCE 20u
+#define WANT_RUNS 3u // that are in the way, about
 
 // ---- what goes ----
 
@@ -90,6 +93,33 @@ static void move_bound(struct keyspace *keyspace)
 	keyspace_set_memory(keyspace, bytes);
 }
 
+// Somebody finds no place but where a large value stands: as if the gaps were short.
+static void want_place(struct keyspace *keyspace)
+{
+	struct kvs_large *large = &keyspace->large;
+	struct mover *mover = &keyspace->mover;
+	if (large->wanted_bytes != 0 || mover->from != 0 || large->runs_count == 0) {
+		return;
+	}
+	const struct kvs_large_run *run = large->sentinel.next;
+	for (uint64_t n = sim_below(large->runs_count); n > 0; n--) {
+		run = run->next;
+	}
+	uint64_t bytes = run->bytes * (1 + sim_below(WANT_RUNS));
+	if (bytes <= kvs_large_end(large) - run->offset) {
+		mover->search.run_bytes_max = bytes;
+		kvs_large_want(large, bytes, &mover->search);
+		kvs_large_keep_clear(large, run->offset);
+		mover->moved = mover->rounds = 0;
+		mover->asked_ns = keyspace->seam->monotonic_ns();
+	}
+}
+
+static uint64_t counted(const struct keyspace *keyspace, enum kvs_counter counter)
+{
+	return kvs_load_relaxed(kvs_counter_word(keyspace->region->base, counter));
+}
+
 static void recount(struct keyspace *keyspace)
 {
 	struct keyspace_recount found;
@@ -117,9 +147,16 @@ void __wrap_cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 		if (sim.plan.reseeds && sim_chance(RESEED_CHANCE)) {
 			keyspace->table.crowded = true; // as by keys that were made to collide
 		}
+		if (sim.plan.moves && sim_chance(WANT_CHANCE)) {
+			want_place(keyspace);
+		}
 	}
 	uint64_t reseeds = keyspace->reseed.begun_ns;
+	uint64_t moved = counted(keyspace, KVS_COUNTER_large_moved);
+	uint64_t returned = counted(keyspace, KVS_COUNTER_memory_returned_bytes);
 	__real_cleaner_turn(keyspace, now_ns);
+	sim.moved += (unsigned)(counted(keyspace, KVS_COUNTER_large_moved) - moved);
+	sim.returned += counted(keyspace, KVS_COUNTER_memory_returned_bytes) != returned;
 	sim.reseeds += keyspace->reseed.begun_ns != reseeds && keyspace->reseed.running;
 	if (sim.serves && sim_chance(RECOUNT_CHANCE)) {
 		recount(keyspace);

@@ -16,6 +16,7 @@
 #include "daemon/storage/store.h"
 
 struct command;
+struct config;
 struct kvd;
 struct kvs_record_view;
 struct resp_arg;
@@ -57,8 +58,18 @@ struct sim_plan {
 	bool siphash;		     // how keys are hashed
 	bool resizes;		     // the bound on memory moves
 	bool reseeds;		     // the table is given another hash key now and then
+	bool moves;		     // large values are in the way of others
+	bool prefault;		     // all memory is taken at the start
+	unsigned read_chance; // of so many values read from the store one is not had; 0 = none
 	enum sim_when_full when_full;
 };
+
+// ---- plan.c ----
+
+void sim_plan_make(struct sim_plan *plan);
+/// The configuration of each life.
+void sim_plan_config(struct config *config);
+const char *sim_plan_policy(void);
 
 // ---- sim.c: the machine ----
 
@@ -88,7 +99,7 @@ struct sim {
 	unsigned lives;
 	// Counted for the report.
 	unsigned crashes, adoptions, loads, points, faults, refused, splits, gets, revoked, plans,
-		recounts, bounds, evicted, spilled, promoted, reseeds;
+		recounts, bounds, evicted, spilled, promoted, reseeds, moved, returned, unread;
 };
 extern struct sim sim;
 
@@ -163,6 +174,8 @@ uint64_t sim_disk_durable(void);
 /// A block of the store that serves; false if there is none of this number.
 bool sim_disk_block(uint64_t number, const unsigned char **bytes, uint32_t *count);
 uint64_t sim_disk_next_block(void);
+/// Does the record of this stub stand there?
+bool sim_disk_stands_at(const struct kvs_record_view *stub, uint64_t place);
 /// The value of a version of a key, NULL if the disk has not got it.
 const void *sim_disk_value(const struct kvs_record_view *view);
 
@@ -182,6 +195,7 @@ struct sim_key {
 	uint64_t evicted_in;		 // the command in the middle of which it went, 0 = none
 	const struct sim_value *evicted; // what it had then
 	uint64_t evicted_expire_ms;
+	bool unread; // the store could not be read where its value is
 };
 
 struct sim_arg {
@@ -224,12 +238,18 @@ unsigned sim_model_evicting(const void *name, size_t bytes);
 void sim_model_evicted(unsigned index, bool gone, uint64_t seq);
 /// What it had before it went in the middle of the command that runs; NULL: it did not.
 const struct sim_value *sim_model_went(unsigned index, uint64_t *expire_ms);
+/// The store could not be read where the value of a key is.
+void sim_model_unread(const void *name, size_t bytes);
+/// Is it the error for that, of a command or of one of a transaction?
+bool sim_model_is_unread(const char *reply, size_t bytes);
 /// A value was put back into memory.
 void sim_model_promoted(const void *name, size_t bytes, const void *value, size_t value_bytes);
 /// kvd is there again: compares what it has with what it may have.
 void sim_model_recovered(bool adopted, bool orderly);
 /// All keys now.
 void sim_model_compare(const char *when);
+/// The first key whose stub does not say where its value is in the store, NULL: there is none.
+const char *sim_model_misplaced(void);
 /// Nobody was told what the command did: the keys are what kvd has of them.
 void sim_model_believe(void);
 /// How many FLUSHALLs there were.

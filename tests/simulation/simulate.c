@@ -21,13 +21,15 @@
 #define SEEDS_DEFAULT 400u
 #define FAILURES_MAX 10u
 #define TWICE_EVERY 25u
-#define SECONDS_MAX 60u	  // of processor time, for one seed
-#define PROCESSORS_MAX 8u // seeds at a time
+#define SEEDS_FOR_ALL 100u // in which everything happens that may
+#define SECONDS_MAX 60u	   // of processor time, for one seed
+#define PROCESSORS_MAX 8u  // seeds at a time
 
 /// What a seed's process tells at its end.
 struct outcome {
 	uint64_t trace, steps, lives, crashes, adoptions, loads, points, faults, refused, splits,
-		gets, revoked, plans, recounts, bounds, evicted, spilled, promoted, reseeds;
+		gets, revoked, plans, recounts, bounds, evicted, spilled, promoted, reseeds, moved,
+		returned, unread;
 	uint64_t is_good;
 };
 
@@ -56,11 +58,29 @@ static void run_here(uint64_t seed, unsigned commands, bool verbose, int out)
 	sim.verbose = verbose;
 	sim.plan.commands = commands;
 	sim_run();
-	struct outcome outcome = { sim.trace,	  sim.step,	sim.lives,   sim.crashes,
-				   sim.adoptions, sim.loads,	sim.points,  sim.faults,
-				   sim.refused,	  sim.splits,	sim.gets,    sim.revoked,
-				   sim.plans,	  sim.recounts, sim.bounds,  sim.evicted,
-				   sim.spilled,	  sim.promoted, sim.reseeds, 1 };
+	struct outcome outcome = { sim.trace,
+				   sim.step,
+				   sim.lives,
+				   sim.crashes,
+				   sim.adoptions,
+				   sim.loads,
+				   sim.points,
+				   sim.faults,
+				   sim.refused,
+				   sim.splits,
+				   sim.gets,
+				   sim.revoked,
+				   sim.plans,
+				   sim.recounts,
+				   sim.bounds,
+				   sim.evicted,
+				   sim.spilled,
+				   sim.promoted,
+				   sim.reseeds,
+				   sim.moved,
+				   sim.returned,
+				   sim.unread,
+				   1 };
 	ssize_t done = write(SIM_KEPT_FD - 1 + 200, &outcome, sizeof(outcome));
 	(void)fflush(stdout);
 	_exit(done == (ssize_t)sizeof(outcome) ? 0 : 3);
@@ -174,6 +194,60 @@ static void add(struct outcome *sum, const struct outcome *one)
 	sum->spilled += one->spilled;
 	sum->promoted += one->promoted;
 	sum->reseeds += one->reseeds;
+	sum->moved += one->moved;
+	sum->returned += one->returned;
+	sum->unread += one->unread;
+}
+
+static void report(const struct outcome *sum)
+{
+	tap_diag("%" PRIu64 " steps, %" PRIu64 " lives, %" PRIu64 " crashes, %" PRIu64
+		 " regions adopted, %" PRIu64 " stores loaded, %" PRIu64 " crash points passed",
+		 sum->steps, sum->lives, sum->crashes, sum->adoptions, sum->loads, sum->points);
+	tap_diag("%" PRIu64 " faults, %" PRIu64 " of them refused memory, %" PRIu64
+		 " splits of a bucket, %" PRIu64 " gets of mapped readers, %" PRIu64
+		 " sections revoked, %" PRIu64 " looks at the whole region",
+		 sum->faults, sum->refused, sum->splits, sum->gets, sum->revoked, sum->plans);
+	tap_diag("all counts held against a scan %" PRIu64 " times, the bound moved %" PRIu64,
+		 sum->recounts, sum->bounds);
+	tap_diag("%" PRIu64 " keys evicted, %" PRIu64 " values spilled, %" PRIu64
+		 " put back, %" PRIu64 " could not be read",
+		 sum->evicted, sum->spilled, sum->promoted, sum->unread);
+	tap_diag("%" PRIu64 " times another hash key, %" PRIu64 " large values moved, %" PRIu64
+		 " times memory given back",
+		 sum->reseeds, sum->moved, sum->returned);
+}
+
+// A proof of nothing where nothing happened.
+static void all_happened(const struct outcome *sum)
+{
+	const struct {
+		const char *what;
+		uint64_t count;
+	} wanted[] = {
+		{ "regions adopted", sum->adoptions },
+		{ "stores loaded", sum->loads },
+		{ "memory refused", sum->refused },
+		{ "splits", sum->splits },
+		{ "sections revoked", sum->revoked },
+		{ "counts held against a scan", sum->recounts },
+		{ "the bound moved", sum->bounds },
+		{ "keys evicted", sum->evicted },
+		{ "values spilled", sum->spilled },
+		{ "values put back", sum->promoted },
+		{ "values not read", sum->unread },
+		{ "another hash key", sum->reseeds },
+		{ "large values moved", sum->moved },
+		{ "memory given back", sum->returned },
+	};
+	unsigned missing = 0;
+	for (unsigned i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+		if (wanted[i].count == 0) {
+			tap_diag("never: %s", wanted[i].what);
+			missing++;
+		}
+	}
+	ok(missing == 0, "all of it happened: what was to be tried was");
 }
 
 int main(int argc, char **argv)
@@ -229,18 +303,10 @@ int main(int argc, char **argv)
 	ok(failures == 0, "%" PRIu64 " seeds from %" PRIu64 ": what was promised is kept", done,
 	   first);
 	ok(differ == 0, "%u of them twice: the same to the last step", twice);
-	tap_diag("%" PRIu64 " steps, %" PRIu64 " lives, %" PRIu64 " crashes, %" PRIu64
-		 " regions adopted, %" PRIu64 " stores loaded, %" PRIu64 " crash points passed",
-		 sum.steps, sum.lives, sum.crashes, sum.adoptions, sum.loads, sum.points);
-	tap_diag("%" PRIu64 " faults, %" PRIu64 " of them refused memory, %" PRIu64
-		 " splits of a bucket, %" PRIu64 " gets of mapped readers, %" PRIu64
-		 " sections revoked, %" PRIu64 " looks at the whole region",
-		 sum.faults, sum.refused, sum.splits, sum.gets, sum.revoked, sum.plans);
-	tap_diag("all counts held against a scan %" PRIu64 " times, the bound moved %" PRIu64,
-		 sum.recounts, sum.bounds);
-	tap_diag("%" PRIu64 " keys evicted, %" PRIu64 " values spilled, %" PRIu64
-		 " put back, %" PRIu64 " times another hash key",
-		 sum.evicted, sum.spilled, sum.promoted, sum.reseeds);
+	report(&sum);
+	if (done >= SEEDS_FOR_ALL) {
+		all_happened(&sum);
+	}
 	tap_diag("counted seeds-simulated %" PRIu64, done);
 	return tap_done();
 }
