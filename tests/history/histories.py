@@ -6,9 +6,10 @@ an order that explains all of it (A, E, F, I).
 Mapped readers, socket readers, writers with SET, DEL, INCR, compare-and-set, batches and SYNC, and
 an asynchronous one. In turn: nothing happens; kvd is killed and its region kept; it is killed
 and only the store is kept; clients are killed. Each under every policy, and by turns while other
-keys (pressure.py) make memory be cleaned, the table grow and shrink, keys end, others be evicted,
-values leave memory and come back, or the bound move. KVD_TEST_HISTORIES (30) of
-them, beginning with KVD_TEST_HISTORY_FIRST (0); KVD_TEST_HISTORY_MS (150) is how long each runs.
+keys (pressure.py) make memory be cleaned, moved and given back, the table grow, shrink and have
+another hash key, keys end, others be evicted, values leave memory and come back while the store is
+compacted, or the bound move. KVD_TEST_HISTORIES (30) of them, beginning with
+KVD_TEST_HISTORY_FIRST (0); KVD_TEST_HISTORY_MS (150) is how long each runs.
 """
 import os
 import random
@@ -19,7 +20,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kept import KeptKvd  # noqa: E402
 from kvdtest import BUILD_ROOT, TIMEOUT_S, Tap, seed, wait_until  # noqa: E402
-from pressure import Pressure  # noqa: E402
+from pressure import KINDS, Pressure, everything  # noqa: E402
 
 FOLDER = os.path.join(BUILD_ROOT, 'tests', 'history')
 CLIENTS = os.path.join(FOLDER, 'history_clients')
@@ -29,9 +30,7 @@ WAYS = ('calm', 'kept', 'lost', 'clients')
 KILLS = 3
 EVENTS_MIN = 300  # between kills
 EVENTS_FULL = 20000  # enough in all
-COUNTED = ('cleaner_segments', 'table_splits', 'table_merges', 'expired_keys', 'evicted_keys',
-           'values_spilled', 'cold_promotions')
-counted = dict.fromkeys(COUNTED, 0)
+counted = dict.fromkeys(sorted({name for names in KINDS.values() for name in names}), 0)
 
 
 class Clients:
@@ -80,9 +79,8 @@ def run(kvd, clients, way, rng, length_ms):
 def count_up(kvd):
     """What memory did by itself in the last life, for the report."""
     with kvd.connect() as client:
-        rows = dict(row.split(b':', 1) for row in client.command('INFO').split(b'\r\n')
-                    if b':' in row)
-    for name in COUNTED:
+        rows = everything(client)
+    for name in counted:
         counted[name] += int(rows[name.encode()])
 
 
@@ -132,6 +130,9 @@ def main():
     tap.diag('meanwhile ' + ', '.join(f'{name} {count}' for name, count in counted.items()))
     tap.diag(f'counted histories {checked}')
     tap.equal(checked, count, 'A, E, F, I: every history has an order that explains it')
+    if count >= 2 * len(KINDS):
+        tap.equal([name for name, times in counted.items() if not times], [],
+                  'all of it happened meanwhile')
     tap.done()
 
 

@@ -15,17 +15,15 @@ restarted, backups are made and everything is verified.
 
 KVD_TEST_ACTIONS (30) is how much is done at least, KVD_TEST_SOAK_SECONDS (0) how long it goes on.
 """
-import array
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
-from collide import colliding, region_seed  # noqa: E402
+from collide import attached_file, colliding, region_seed  # noqa: E402
 from kvdtest import BUILD_ROOT, TIMEOUT_S, Kvd, Tap, seed, wait_until  # noqa: E402
 
 CLIENTS = os.path.join(BUILD_ROOT, 'tests', 'torture', 'soak_clients')
@@ -94,25 +92,6 @@ def own_bytes(pid):
             if line.startswith('RssAnon:'):
                 return int(line.split()[1]) * 1024
     return 0
-
-
-def attached_file(connection):
-    """The descriptor of the region, as any reader gets it."""
-    connection.append('KVD.ATTACH')
-    data, control, _, _ = connection.sock.recvmsg(1 << 16, socket.CMSG_SPACE(16 * 4))
-    connection.buffer, connection.at = data, 0
-    connection.reply()
-    fds = array.array('i')
-    for level, kind, payload in control:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(payload[:len(payload) - len(payload) % fds.itemsize])
-    region = None
-    for fd in fds:
-        if region is None and 'kvd-region' in os.readlink(f'/proc/self/fd/{fd}'):
-            region = fd
-        else:
-            os.close(fd)
-    return region
 
 
 class Soak:
