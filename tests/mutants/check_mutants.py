@@ -40,6 +40,7 @@ RUNNING = set()  # process groups
 RUNNING_LOCK = threading.Lock()
 STOPPED = threading.Event()
 PR_SET_PDEATHSIG = 1
+FIRST_FAILURE = {'KVD_SIM_FAILURES': '1', 'KVD_SIM_SHRINK': '0'}  # is enough for the simulation
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -222,8 +223,13 @@ def notices(program, arguments, environment, folder, memory, patience, last=None
     env.pop('KVD_TEST_SEED', None)  # with another seed it may take a test longer to notice
     if memory is not None:
         env['KVD_TEST_MEMORY_DIR'] = memory
+    env.update(FIRST_FAILURE)
     env.update(environment)
-    with running([program, *arguments], env) as run:
+    command = [program, *arguments]
+    if arguments and arguments[0].endswith('.py'):
+        env['KVD_PROGRAM'] = program
+        command = [sys.executable, os.path.join(SOURCE, arguments[0]), *arguments[1:]]
+    with running(command, env) as run:
         try:
             bad = first_failure(run, patience, last)
             ended = run.poll()
@@ -285,20 +291,32 @@ def enough_s(mutant, test, objects):
     return TIMES * (time.monotonic() - began)
 
 
+def check_test(mutant, test, objects, compiled, folder, memory):
+    """How this test noticed the mutant, or None."""
+    program, *arguments = test.split()
+    built = link(program, compiled, folder)
+    patience = Patience(LEAST_S, functools.partial(enough_s, mutant, test, objects))
+    why = notices(built, arguments, mutant.environment, folder, memory, patience)
+    if why is None:
+        return None
+    control(mutant, test, objects, why)
+    return f'{test}: {why}'
+
+
 def check(mutant, objects):
-    """Says which test noticed the mutant, or None."""
+    """Says which tests noticed the mutant, or None."""
     with folders() as (folder, memory):
         mutate(mutant, folder)
         compiled = compile_all(mutant, objects, folder)
+        seen = None
         for test in mutant.tests:
-            program, *arguments = test.split()
-            built = link(program, compiled, folder)
-            patience = Patience(LEAST_S, functools.partial(enough_s, mutant, test, objects))
-            why = notices(built, arguments, mutant.environment, folder, memory, patience)
-            if why is not None:
-                control(mutant, test, objects, why)
-                return f'{program}: {why}'
-    return None
+            seen = seen or check_test(mutant, test, objects, compiled, folder, memory)
+        for test in mutant.wholes if seen and WANTED != 'quick' else ():
+            more = check_test(mutant, test, objects, compiled, folder, memory)
+            if more is None:
+                raise Broken(f'{test} passed')
+            seen += f'\n{more}'
+    return seen
 
 
 def chosen():

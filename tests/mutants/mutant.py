@@ -6,6 +6,10 @@ import os
 import re
 
 
+SIMULATION = 'tests/simulation/simulate'
+HISTORIES = 'daemon/kvd tests/history/histories.py'
+
+
 class Lost(Exception):
     """The source has moved on, and the mistake cannot be made."""
 
@@ -13,10 +17,12 @@ class Lost(Exception):
 class Mutant:
     """`changes` are pairs of texts, the first of which stands once in the file at `path`, whatever
     white space there is in it; `sources` are recompiled, if that is a header; `tests` are programs
-    with arguments, in the build folder."""
+    with arguments, in the build folder, one of which has to notice. A script among the arguments
+    runs with the program as its kvd. `wholes` are others, that look at a whole kvd: when all
+    mutants are tried each of them has to notice, too."""
 
     def __init__(self, name, what, path, changes, tests, *, sources=None, quick=False,
-                 environment=None):
+                 environment=None, wholes=()):
         self.name = name
         self.what = what
         self.path = path
@@ -25,6 +31,7 @@ class Mutant:
         self.sources = sources
         self.quick = quick
         self.environment = environment or {}
+        self.wholes = wholes
 
     def mistaken(self, root):
         """The text of the file, in the tree at `root`, with the mistake in it."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 # Known mistakes with values that are in the store alone.
-from mutant import Mutant
+from mutant import SIMULATION, Mutant
 
 COLD = [
     Mutant('unplaced-refused', 'a write is refused just after the store was looked through',
@@ -30,7 +30,7 @@ COLD = [
            'daemon/keyspace_cold.c',
            [('if (view->seq > keyspace->durable_seen && !keyspace->recover_spills) {',
              'if (view->seq == 0) {')],
-           ['tests/daemon/test_keyspace_cold'], quick=True),
+           ['tests/daemon/test_keyspace_cold'], quick=True, wholes=[SIMULATION]),
     Mutant('spill-place', 'a stub keeps whatever place its value had', 'daemon/keyspace_cold.c',
            [('return kvs_place_block(place) > kvs_load_acquire(keyspace->judged);',
              'return kvs_load_acquire(keyspace->judged) < place;')],
@@ -38,7 +38,7 @@ COLD = [
     Mutant('spill-full', 'what is spilled leaves its memory taken', 'daemon/keyspace_cold.c',
            [('kvs_log_live_sub(&keyspace->log, kvs_entry_offset(hit->entry), '
              'hit->view.record_bytes);', '')],
-           ['tests/daemon/test_spill']),
+           ['tests/daemon/test_spill'], wholes=[SIMULATION]),
     Mutant('places-unsought', 'values that compaction has moved never leave memory',
            'daemon/keyspace_cold.c',
            [('evict->looking = true; evict->looked_ns = now_ns; return true;', 'return false;')],
@@ -46,14 +46,14 @@ COLD = [
     Mutant('places-forgotten', 'nobody looks for places after the store was written anew',
            'daemon/persist_renew.c',
            [('persist_places_look(persist);', '')],
-           ['tests/daemon/test_renew_cold'], quick=True),
+           ['tests/daemon/test_renew_cold'], quick=True, wholes=[SIMULATION]),
     Mutant('renew-stubs', 'a store that is written anew lacks large values of the old one',
            'daemon/region_walk.c',
            [('copy->result = store_append(copy->store, &record.view, large ? record.value : NULL, '
              '&place);',
              'copy->result = large ? STORE_OK : '
              'store_append(copy->store, &record.view, NULL, &place);')],
-           ['tests/daemon/test_renew_cold'], quick=True),
+           ['tests/daemon/test_renew_cold'], quick=True, wholes=[SIMULATION]),
     Mutant('renew-shut', 'the old store is closed as another one is begun',
            'daemon/storage/store_replaced.c',
            [('if (store->readers == 0 || store->env == NULL || !still_reads(store)) {',
@@ -67,7 +67,7 @@ COLD = [
            'daemon/keyspace_cold.c',
            [('hit->kind == KVS_ENTRY_STUB && hit->view.seq == seq;',
              '(hit->kind == KVS_ENTRY_STUB || seq > 0);')],
-           ['tests/daemon/test_keyspace_cold'], quick=True),
+           ['tests/daemon/test_keyspace_cold'], quick=True, wholes=[SIMULATION]),
     Mutant('promote-whole', 'a large value is put back in one turn', 'daemon/keyspace_promote.c',
            [('keyspace->seam->monotonic_ns() >= until_ns) {', 'until_ns == 1) {')],
            ['tests/daemon/test_keyspace_promote'], quick=True),
@@ -87,7 +87,7 @@ COLD = [
     Mutant('spill-untimed', 'the index of times to live is not told where a stub stands',
            'daemon/keyspace_cold.c',
            [('expire_moved(keyspace, offset, hit->view.expiry_ms);', '')],
-           ['tests/daemon/test_keyspace_cold'], quick=True),
+           ['tests/daemon/test_keyspace_cold'], quick=True, wholes=[SIMULATION]),
     Mutant('stub-late', 'an entry names a stub that is not written yet',
            'daemon/keyspace_cold.c',
            [('(void)kvs_record_write_stub(at, &hit->view, place); kvs_table_replace(',
@@ -113,15 +113,15 @@ COLD = [
     Mutant('move-untold', 'compaction leaves the place of a stub behind',
            'daemon/persist_compact.c',
            [('persist_moves_add(persist, &candidate->view, place);', '')],
-           ['tests/daemon/test_persist_model']),
+           ['tests/daemon/test_persist_model'], wholes=[SIMULATION]),
     Mutant('judged-late', 'compaction does not say which block it looks at',
            'daemon/persist_compact.c',
            [('kvs_store_release(&persist->judged, number);', '')],
-           ['tests/daemon/test_persist_cold']),
+           ['tests/daemon/test_persist_cold'], wholes=[SIMULATION]),
     Mutant('compact-stub', 'compaction drops what is in the store alone',
            'daemon/persist_compact.c',
            [('return candidate->current_seq > seq && candidate->current_seq <= target_seq;',
              'return (candidate->is_stub || candidate->current_seq > seq) && '
              'candidate->current_seq <= target_seq;')],
-           ['tests/daemon/test_persist_model']),
+           ['tests/daemon/test_persist_model'], wholes=[SIMULATION]),
 ]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 # Mistakes about large values: whose bytes they are, and who has them.
-from mutant import Mutant
+from mutant import SIMULATION, Mutant
 
 LARGE = [
     Mutant('intake-unheld', 'a write that takes a received value does not hold its run',
@@ -36,19 +36,19 @@ LARGE = [
            'daemon/mover.c',
            [('return !keyspace->mover.at_once && seq > keyspace_passed_seq(keyspace);',
              'return false && seq > keyspace_passed_seq(keyspace);')],
-           ['tests/daemon/test_keyspace_scatter'], quick=True),
+           ['tests/daemon/test_keyspace_scatter'], quick=True, wholes=[SIMULATION]),
     Mutant('mover-readers', 'the place a value was moved from is used at once',
            'daemon/mover.c',
            [('keyspace_limbo_run(keyspace, mover->from);',
              'kvs_large_free(&keyspace->large, mover->from);')],
-           ['tests/daemon/test_keyspace_scatter'], quick=True),
+           ['tests/daemon/test_keyspace_scatter'], quick=True, wholes=[SIMULATION]),
     Mutant('mover-half', 'a value is published where a part of it is', 'daemon/mover.c',
            [('if (named && mover->done < mover->value_bytes) {',
              'if (named && mover->done == 0) {')],
            ['tests/daemon/test_keyspace_scatter'], quick=True),
     Mutant('mover-unheld', 'what is copied is not held meanwhile', 'daemon/mover.c',
            [('kvs_large_hold(&keyspace->large, run->offset);', '')],
-           ['tests/daemon/test_keyspace_scatter'], quick=True),
+           ['tests/daemon/test_keyspace_scatter'], quick=True, wholes=[SIMULATION]),
     Mutant('mover-less', 'a place is kept for who asks no more, while others ask',
            'daemon/mover.c',
            [('if (bytes == large->wanted_bytes) {', 'if (bytes <= large->wanted_bytes) {')],
@@ -66,7 +66,7 @@ LARGE = [
     Mutant('mover-old-record', 'a record that the cleaner copied is forgotten by its value',
            'daemon/cleaner.c',
            [('kvs_large_record_moved(&keyspace->large, kvs_record_run(view).offset, to);', '')],
-           ['tests/daemon/test_keyspace_scatter'], quick=True),
+           ['tests/daemon/test_keyspace_scatter'], quick=True, wholes=[SIMULATION]),
     Mutant('mover-for-anybody', 'the place that is made is given to whoever comes first',
            'shm/large.c',
            [('bool passes = start', 'bool passes = false && start')],
