@@ -10,6 +10,8 @@
 #include "daemon/keyspace_create.h"
 #include "daemon/keyspace_internal.h"
 
+#define ENDED_BYTES_MAX (32u << 10) // of the ends of keys that a batch has read
+
 void keyspace_listen(struct keyspace *keyspace, keyspace_ended *ended, void *context)
 {
 	keyspace->ended = ended;
@@ -72,12 +74,27 @@ struct found {
 	uint16_t writer; // index of the user that owns it
 };
 
+// May the batch log this, too? It neither waits nor is refused for what it has only read, so there
+// is a bound on that, beside its own; the rest ends later.
+static bool batch_takes_end(const struct keyspace *keyspace, uint64_t record_bytes)
+{
+	const struct keyspace_batch *batch = &keyspace->batch;
+	uint64_t bytes = batch->ended_bytes + record_bytes;
+	return bytes <= ENDED_BYTES_MAX && keyspace_has_versions(keyspace, batch->count + 1) &&
+	       !keyspace_queue_is_full(keyspace, batch->bytes + bytes);
+}
+
 // Logs the end of a key that somebody has met, unless keys would have to go for it: they may be
-// those that the same command has just looked at. No batch is refused for what it has read.
+// those that the same command has just looked at.
 static void met_expired(struct keyspace *keyspace, uint64_t hash, const void *key, size_t key_bytes)
 {
 	uint64_t bytes = kvs_record_bytes(key_bytes, 0, false);
-	if ((!keyspace->evict.on && !keyspace->batch.open) ||
+	bool in_batch = keyspace->batch.open;
+	if (in_batch && !batch_takes_end(keyspace, bytes)) {
+		return;
+	}
+	bytes += in_batch ? keyspace->batch.ended_bytes : 0;
+	if ((!keyspace->evict.on && !in_batch) ||
 	    keyspace_room_now(keyspace, bytes, KEYSPACE_FOR_REMOVAL) == KEYSPACE_OK) {
 		(void)keyspace_expire_now(keyspace, hash, key, key_bytes);
 	}

@@ -79,7 +79,7 @@ static void batch_reset(struct keyspace *keyspace)
 		memset(batch->overlay, 0, batch->overlay_size * sizeof(*batch->overlay));
 	}
 	batch->count = 0;
-	batch->bytes = 0;
+	batch->bytes = batch->ended_bytes = 0;
 	batch->open = false;
 	batch->failed = false;
 	batch->flushed = 0;
@@ -231,7 +231,8 @@ int keyspace_batch_add(struct keyspace *keyspace, const struct keyspace_op *sour
 		*seq = keyspace->log.next_seq + batch->count;
 	}
 	keyspace_op_measure(keyspace, &op);
-	batch->bytes += op.record_bytes;
+	bool is_end = (op.record_flags & KVS_RECORD_EXPIRED) != 0;
+	*(is_end ? &batch->ended_bytes : &batch->bytes) += op.record_bytes;
 	if (op.kind == KEYSPACE_OP_SET && keyspace_is_large(keyspace, op.value_bytes)) {
 		batch->bytes += op.value_bytes; // in the store each record stands with its value
 	}
@@ -240,7 +241,7 @@ int keyspace_batch_add(struct keyspace *keyspace, const struct keyspace_op *sour
 		    (batch->count * 2 < batch->overlay_size || overlay_grow(batch)) &&
 		    batch_copy(keyspace, &op);
 	if (!good) {
-		batch->failed = true;
+		batch->failed |= !is_end; // what was only read may end later
 		keyspace_op_drop(keyspace, &op);
 		return KEYSPACE_OK;
 	}
@@ -351,8 +352,8 @@ static bool batch_spreads(const struct keyspace *keyspace)
 	struct batch_place *places = calloc(count, sizeof(*places));
 	bool spreads = places != NULL;
 	for (uint32_t i = 0; i < batch->count && spreads; i++) {
-		if (batch->ops[i].superseded) {
-			continue;
+		if (batch->ops[i].superseded || batch->ops[i].kind != KEYSPACE_OP_SET) {
+			continue; // removals need no place
 		}
 		uint64_t hash = batch->ops[i].hash;
 		uint64_t index = kvs_bucket_index(hash, buckets);
@@ -385,6 +386,7 @@ static int batch_reserve(struct keyspace *keyspace)
 	uint64_t bytes = 0;
 	uint64_t largest = 0;
 	uint64_t large_bytes = 0;
+	uint32_t sets = 0;
 	if (!keyspace_has_versions(keyspace, batch->count)) {
 		return KEYSPACE_SPENT;
 	}
@@ -392,7 +394,7 @@ static int batch_reserve(struct keyspace *keyspace)
 	    keyspace_owner_admit_batch(keyspace) != KEYSPACE_OK) {
 		return KEYSPACE_QUOTA;
 	}
-	if (keyspace_queue_is_full(keyspace, batch->bytes)) {
+	if (batch->bytes > 0 && keyspace_queue_is_full(keyspace, batch->bytes)) {
 		return KEYSPACE_WAIT;
 	}
 	if (batch->flushed != 0 && keyspace_flush_ready(keyspace) != KEYSPACE_OK) {
@@ -406,6 +408,7 @@ static int batch_reserve(struct keyspace *keyspace)
 						  batch->ops[i + BATCH_AHEAD].hash);
 		}
 		bytes += record_bytes;
+		sets += op->kind == KEYSPACE_OP_SET;
 		largest = record_bytes > largest ? record_bytes : largest;
 		if (op->kind == KEYSPACE_OP_SET && op->run_offset == 0 &&
 		    keyspace_is_large(keyspace, op->value_bytes)) {
@@ -421,7 +424,7 @@ static int batch_reserve(struct keyspace *keyspace)
 		keyspace->table.crowded = true;
 		return KEYSPACE_CROWDED;
 	}
-	int secured = keyspace_table_secure(keyspace, batch->count);
+	int secured = keyspace_table_secure(keyspace, sets);
 	if (secured != KEYSPACE_OK) {
 		return secured;
 	}

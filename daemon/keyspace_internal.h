@@ -85,6 +85,7 @@ struct keyspace_batch {
 	uint32_t overlay_size;	      // power of two
 	struct keyspace_block *arena; // memory of keys and values
 	uint64_t bytes;		      // of all records and large values
+	uint64_t ended_bytes;	      // beside them, of the ends of keys that it has only read
 	bool open;
 	bool failed;	  // out of memory or too large: commit will say so
 	uint32_t flushed; // index + 1 of the newest FLUSHALL, 0 = none: older keys are gone

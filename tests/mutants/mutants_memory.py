@@ -4,6 +4,15 @@
 from mutant import Mutant
 
 MEMORY = [
+    Mutant('batch-waits-for-ends', 'a batch waits, or is refused, for what it has only read',
+           'daemon/keyspace.c',
+           [('if (in_batch && !batch_takes_end(keyspace, bytes)) {',
+             'if (in_batch && !batch_takes_end(keyspace, bytes) && hash == 0) {')],
+           ['tests/daemon/test_keyspace_batch_ends'], quick=True),
+    Mutant('batch-counts-ends', 'what a batch has only read makes it too large',
+           'daemon/keyspace_batch.c',
+           [('(is_end ? &batch->ended_bytes : &batch->bytes)', '&batch->bytes')],
+           ['tests/daemon/test_keyspace_batch_ends'], quick=True),
     Mutant('clean-undurable', 'a segment is cleaned before it is durable', 'shm/segments.c',
            [('log->segments[segment->next].first_seq <= durable_seq;', 'durable_seq + 1 > 0;')],
            ['tests/shm/test_segments', 'tests/daemon/test_cleaner'], quick=True),
