@@ -124,7 +124,6 @@ COLD = [
              'return (candidate->is_stub || candidate->current_seq > seq) && '
              'candidate->current_seq <= target_seq;')],
            ['tests/daemon/test_persist_model'], wholes=[SIMULATION]),
-           ['tests/daemon/test_persist_model']),
     Mutant('load-twice', 'each who wants a value from the store has it read', 'daemon/cold.c',
            [('struct cold_load *load = cold_load_find(cold, hash, want->key, want->key_bytes, '
              'want->seq);',
