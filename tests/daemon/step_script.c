@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // The scripts: sets, removals, batches, large values, splits and merges, commits with cleaning,
-// FLUSHALL, evictions, keys whose time has come, a bound that moves, and values that leave memory
-// and come back, on keys that share a bucket.
+// FLUSHALL, evictions, keys whose time has come, a bound that moves, values that leave memory, are
+// moved in the store and come back, large values that are moved out of the way, memory that goes
+// back, and a table that is given another hash key, on keys that share a bucket at first.
 #include "tests/daemon/step_script.h"
 
 #include <stdio.h>
@@ -16,6 +17,11 @@
 
 #define LARGE_BYTES (SCRIPT_SEGMENT / 4 + 5000)
 #define OPERATIONS_A_SCRIPT 60u
+#define KINDS 30u // of operations
+#define KIND_MOVE 24u
+#define KIND_RETURN 25u
+#define FREE_BULKS 120u // a segment each ten of them
+#define RESEED_SLICES 100u
 
 static uint64_t step_wall(void)
 {
@@ -28,7 +34,18 @@ uint64_t script_monotonic_ns(void)
 	return ns += 2000000; // every look is two milliseconds later: scans are always due
 }
 
-static const struct seam step_seam = { .monotonic_ns = script_monotonic_ns, .wall_ms = step_wall };
+static void step_random(void *out, size_t bytes)
+{
+	static unsigned char next;
+	unsigned char *at = out;
+	for (size_t i = 0; i < bytes; i++) {
+		at[i] = (unsigned char)(next += 47);
+	}
+}
+
+static const struct seam step_seam = { .monotonic_ns = script_monotonic_ns,
+				       .wall_ms = step_wall,
+				       .random_bytes = step_random };
 
 struct keyspace_options script_options(struct world *w)
 {
@@ -47,7 +64,7 @@ void script_bail(const char *what)
 	exit(99);
 }
 
-static void world_open(struct world *w)
+static void world_open(struct world *w, bool prefault)
 {
 	struct kvs_region_options options = { .memory_bytes = SCRIPT_MEMORY,
 					      .memory_bytes_max = SCRIPT_MEMORY,
@@ -61,22 +78,23 @@ static void world_open(struct world *w)
 	}
 	kvs_epoch_init(&w->epochs, &w->region.header->hot, true);
 	struct keyspace_options keyspace = script_options(w);
+	keyspace.prefault = prefault;
 	w->keyspace = keyspace_create(&keyspace);
-	if (w->keyspace == NULL) {
+	if (w->keyspace == NULL || keyspace_prefault(w->keyspace) != 0) {
 		script_bail("no keyspace");
 	}
 	(void)keyspace_recover_finish(w->keyspace, 0, false);
 	kvs_region_go_alive(&w->region);
 }
 
-static void child_set(struct script *s, struct world *w, unsigned i, size_t bytes)
+static int child_set(struct script *s, struct world *w, unsigned i, size_t bytes)
 {
 	static unsigned char value[LARGE_BYTES];
 	uint32_t number = ++s->next;
 	memcpy(value, &number, sizeof(number));
 	s->maybe[i] = number;
 	s->pending = true;
-	(void)keyspace_set(w->keyspace, s->keys[i], strlen(s->keys[i]), value, bytes, 0, NULL);
+	return keyspace_set(w->keyspace, s->keys[i], strlen(s->keys[i]), value, bytes, 0, NULL);
 }
 
 static void child_delete(struct script *s, struct world *w, unsigned i)
@@ -106,7 +124,8 @@ static void child_batch(struct script *s, struct world *w)
 			child_delete(s, w, i);
 		} else {
 			bool large = repeats && tap_random(&s->random) % 32 == 0;
-			child_set(s, w, i, large ? LARGE_BYTES : 4 + tap_random(&s->random) % 100);
+			(void)child_set(s, w, i,
+					large ? LARGE_BYTES : 4 + tap_random(&s->random) % 100);
 		}
 	}
 	if (keyspace_batch_commit(w->keyspace) != KEYSPACE_OK) {
@@ -167,6 +186,85 @@ static void child_end(struct script *s, struct world *w, unsigned i, bool evicte
 	s->counts[9 + evicted] += gone;
 }
 
+// Compaction has taken the record of a value elsewhere in the store.
+static void child_place(struct script *s, struct world *w, unsigned i)
+{
+	const char *key = s->keys[i];
+	size_t bytes = strlen(key);
+	uint64_t hash = keyspace_hash(w->keyspace, key, bytes);
+	uint64_t place = kvs_place_make(s->sure[i], 48 + 8 * (tap_random(&s->random) % 1000));
+	struct kvs_hit hit;
+	if (keyspace_find(w->keyspace, hash, key, bytes, &hit) == KVS_FIND_HIT) {
+		s->counts[SCRIPT_PLACES] += keyspace_move(w->keyspace, key, bytes, hit.view.seq,
+							  place) == KEYSPACE_COLD_DONE;
+	}
+}
+
+static uint64_t counted(const struct world *w, enum kvs_counter counter)
+{
+	return kvs_load_relaxed(kvs_counter_word(w->region.base, counter));
+}
+
+// Not stepped: a large value that is in the way of another, which nobody has set, is copied to
+// where it is moved. What follows is one step.
+static void child_scatter(struct script *s, struct world *w, unsigned i)
+{
+	struct kvs_large *large = &w->keyspace->large;
+	struct mover *mover = &w->keyspace->mover;
+	struct kvs_hit hit;
+	int result = child_set(s, w, i, LARGE_BYTES);
+	s->sure[i] = result == KEYSPACE_OK ? s->maybe[i] : s->sure[i];
+	s->pending = false;
+	script_durable(w);
+	if (result != KEYSPACE_OK ||
+	    fixture_find(&w->region.map, s->keys[i], strlen(s->keys[i]), &hit) != KVS_FIND_HIT ||
+	    hit.kind != KVS_ENTRY_LARGE) {
+		return;
+	}
+	uint64_t run = kvs_record_run(&hit.view).offset;
+	mover->search.run_bytes_max = kvs_large_run_bytes(large, run);
+	kvs_large_want(large, mover->search.run_bytes_max, &mover->search);
+	kvs_large_keep_clear(large, run);
+	mover->asked_ns = script_monotonic_ns();
+	for (unsigned n = 0; n < 8 && (mover->from == 0 || mover->done < mover->value_bytes); n++) {
+		(void)mover_turn(w->keyspace, mover->asked_ns);
+	}
+}
+
+static void child_move(struct script *s, struct world *w)
+{
+	uint64_t before = counted(w, KVS_COUNTER_large_moved);
+	uint64_t now_ns = w->keyspace->mover.asked_ns;
+	for (unsigned n = 0; n < 4 && w->keyspace->mover.from != 0; n++) {
+		(void)mover_turn(w->keyspace, now_ns);
+	}
+	s->counts[SCRIPT_MOVES] += counted(w, KVS_COUNTER_large_moved) - before;
+	(void)mover_turn(w->keyspace, UINT64_MAX); // nobody waits any more
+}
+
+// What is free, and was for a while, loses its pages.
+static void child_return(struct script *s, struct world *w)
+{
+	uint64_t before = counted(w, KVS_COUNTER_memory_returned_bytes);
+	keyspace_set_memory_return(w->keyspace, 1);
+	for (unsigned n = 0; n < 6; n++) {
+		(void)memory_return_turn(w->keyspace, script_monotonic_ns());
+	}
+	keyspace_set_memory_return(w->keyspace, 0);
+	s->counts[SCRIPT_RETURNS] += counted(w, KVS_COUNTER_memory_returned_bytes) > before;
+}
+
+// Slices of a rebuild of the table, which may end with them; what else happens goes on between.
+static void child_reseed(struct script *s, struct world *w)
+{
+	uint64_t before = counted(w, KVS_COUNTER_table_reseeds);
+	w->keyspace->table.crowded = !w->keyspace->reseed.running;
+	for (uint64_t n = 1 + tap_random(&s->random) % RESEED_SLICES; n > 0; n--) {
+		(void)reseed_turn(w->keyspace, script_monotonic_ns());
+	}
+	s->counts[SCRIPT_RESEEDS] += counted(w, KVS_COUNTER_table_reseeds) - before;
+}
+
 // The bound falls by what is free, or rises at once.
 static void child_bound(struct script *s, struct world *w)
 {
@@ -215,19 +313,31 @@ static void child_mutant(struct script *s, struct world *w)
 	}
 }
 
-static void child_operation(struct script *s, struct world *w)
+// What memory does by itself.
+static void child_memory(struct script *s, struct world *w, unsigned kind, unsigned i)
 {
-	unsigned kind = (unsigned)(tap_random(&s->random) % 24);
-	unsigned i = (unsigned)(tap_random(&s->random) % SCRIPT_KEYS);
+	if (kind == KIND_MOVE) {
+		child_move(s, w);
+	} else if (kind == KIND_RETURN) {
+		child_return(s, w);
+	} else if (kind == KIND_MOVE + 2) {
+		child_place(s, w, i);
+	} else {
+		child_reseed(s, w);
+	}
+}
+
+static void child_operation(struct script *s, struct world *w, unsigned kind, unsigned i)
+{
 	memcpy(s->maybe, s->sure, sizeof(s->maybe));
 	if (s->mutant) {
 		child_mutant(s, w);
 	} else if (kind < 5) {
 		s->counts[0]++;
-		child_set(s, w, i, 4 + tap_random(&s->random) % 60);
+		(void)child_set(s, w, i, 4 + tap_random(&s->random) % 60);
 	} else if (kind < 6 && tap_random(&s->random) % 8 == 0) {
 		s->counts[1]++;
-		child_set(s, w, i, LARGE_BYTES);
+		(void)child_set(s, w, i, LARGE_BYTES);
 	} else if (kind < 8) {
 		s->counts[2]++;
 		child_delete(s, w, i);
@@ -237,6 +347,8 @@ static void child_operation(struct script *s, struct world *w)
 	} else if (kind < 13) {
 		s->counts[4]++;
 		child_resize(&w->keyspace->table);
+	} else if (kind >= KIND_MOVE) {
+		child_memory(s, w, kind, i);
 	} else if (kind >= 23) {
 		child_bound(s, w);
 	} else if (kind >= 20) {
@@ -257,11 +369,25 @@ static void child_operation(struct script *s, struct world *w)
 }
 
 // Not stepped: what makes heads roll and segments worth cleaning.
-static void child_bulk(struct script *s, struct world *w)
+static void child_bulk(struct world *w, uint64_t count)
 {
 	static const unsigned char bulk[6000];
-	for (uint64_t n = tap_random(&s->random) % 8; n > 0; n--) {
+	for (; count > 0; count--) {
 		(void)keyspace_set(w->keyspace, "bulk", 4, bulk, sizeof(bulk), 0, NULL);
+	}
+}
+
+// Nor is this: what has to be there for the operation.
+static void child_prepare(struct script *s, struct world *w, unsigned kind, unsigned i)
+{
+	child_bulk(w, tap_random(&s->random) % 8);
+	if (kind == KIND_MOVE && !s->mutant) {
+		child_scatter(s, w, i);
+	} else if (kind == KIND_RETURN) {
+		child_bulk(w, FREE_BULKS);
+		for (unsigned n = 0; n < FREE_BULKS / 8; n++) {
+			script_durable(w);
+		}
 	}
 }
 
@@ -271,7 +397,9 @@ void script_run(void *context)
 	struct world w;
 	static const uint64_t judged = 0;
 	log_set_least(LOG_LEVEL_WARNING); // not each bound
-	world_open(&w);
+	bool prefault = tap_random(&s->random) % 2 == 0;
+	world_open(&w, prefault);
+	s->counts[SCRIPT_PREFAULTS] = prefault;
 	keyspace_set_judged(w.keyspace, &judged);
 	step_colliding_keys(&w.keyspace->table, s->keys);
 	memset(s->sure, 0, sizeof(s->sure));
@@ -279,10 +407,12 @@ void script_run(void *context)
 	s->region = (struct step_watch){ .at = w.region.base, .bytes = w.region.bytes };
 	step_mark(); // the parent maps the region
 	for (unsigned n = 0; n < OPERATIONS_A_SCRIPT; n++) {
-		child_bulk(s, &w);
+		unsigned kind = (unsigned)(tap_random(&s->random) % KINDS);
+		unsigned i = (unsigned)(tap_random(&s->random) % SCRIPT_KEYS);
+		child_prepare(s, &w, kind, i);
 		s->stepping = true;
 		step_mark();
-		child_operation(s, &w);
+		child_operation(s, &w, kind, i);
 		s->stepping = false;
 		step_mark();
 	}

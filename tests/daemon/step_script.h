@@ -15,6 +15,16 @@
 #define SCRIPT_SEGMENT KVS_SEGMENT_BYTES_MIN
 #define SCRIPT_KEYS STEP_KEYS
 
+/// What is counted by name; the others by number (step_adoption.c prints them).
+enum script_count {
+	SCRIPT_MOVES = 12,
+	SCRIPT_RETURNS,
+	SCRIPT_PLACES,
+	SCRIPT_RESEEDS,
+	SCRIPT_PREFAULTS,
+	SCRIPT_COUNTS,
+};
+
 /// What child and parent share: the child acts, and says here what it has promised. A key's value
 /// begins with its number, 0 = absent.
 struct script {
@@ -28,7 +38,7 @@ struct script {
 	uint32_t maybe[SCRIPT_KEYS]; // once what is under way is applied
 	bool pending;
 	uint32_t next;
-	unsigned counts[12];
+	unsigned counts[SCRIPT_COUNTS];
 };
 
 struct world {

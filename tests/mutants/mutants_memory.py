@@ -71,6 +71,12 @@ MEMORY = [
              'bool inside = offset - run->offset < run->bytes && '
              'run->next != &large->sentinel;')],
            ['tests/shm/test_holes'], quick=True),
+    Mutant('return-in-use', 'it is a segment in use that loses its pages', 'shm/segments.c',
+           [('uint64_t offset = kvs_region_segment_offset(log->region, index); if '
+             '(kvs_region_punch(log->region, offset, log->region->segment_bytes) != 0) { break;',
+             'uint64_t offset = kvs_region_segment_offset(log->region, log->head.segment); if '
+             '(kvs_region_punch(log->region, offset, log->region->segment_bytes) != 0) { break;')],
+           ['tests/daemon/step_adoption 1']),
     Mutant('return-needed', 'memory is given back though it was needed a moment ago',
            'daemon/memory_return.c',
            [('state->least = spare < state->least ? spare : state->least;',
