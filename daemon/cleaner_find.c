@@ -4,7 +4,9 @@
 // a segment with enough dead in it, or, where keys may go, one that is judged.
 #include "daemon/keyspace_internal.h"
 
-#define CLEANER_SPARING_LIVE_PERCENT 50u // of segments that are only cleaned where keys may go
+// Of segments that are only cleaned where keys may go, or values.
+#define CLEANER_EVICTING_LIVE_PERCENT 50u
+#define CLEANER_SPILLING_LIVE_PERCENT 80u
 
 static uint64_t passed_seq(const struct keyspace *keyspace)
 {
@@ -78,10 +80,12 @@ bool cleaner_finds(struct keyspace *keyspace, uint64_t live_share_max_percent)
 		return true;
 	}
 	// Where keys may go little is copied for the sake of dead bytes: it would promote what
-	// nobody reads.
+	// nobody reads. But a value that leaves memory has to come back from the store.
 	uint64_t percent = live_share_max_percent;
-	if (evict_is_possible(keyspace) && percent > CLEANER_SPARING_LIVE_PERCENT) {
-		percent = CLEANER_SPARING_LIVE_PERCENT;
+	uint64_t most =
+		evict->spills ? CLEANER_SPILLING_LIVE_PERCENT : CLEANER_EVICTING_LIVE_PERCENT;
+	if (evict_is_possible(keyspace) && percent > most) {
+		percent = most;
 	}
 	uint32_t offset;
 	uint32_t victim = find_victim(keyspace, percent, wanted, &offset);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Values that are to leave memory and whose places in the store nobody knows any more: who finds no
-// room waits until they were looked for and is not refused (G), they are not copied round
-// meanwhile, and where values come and go by the megabyte places are followed all the time.
+// When values leave memory: not while as much is dead as is wanted. And those whose places in the
+// store nobody knows any more: who finds no room waits until they were looked for and is not
+// refused (G), they are not copied round meanwhile, and where values come and go by the megabyte
+// places are followed all the time.
 #include "daemon/keyspace_cold.h"
 #include "tests/daemon/keyspace_fixture.h"
 
@@ -70,6 +71,28 @@ static unsigned fill(struct fixture *f, unsigned from, unsigned until, int *resu
 		}
 	}
 	return i;
+}
+
+// Three quarters of the memory are live, and are overwritten at random, all alike.
+static void test_fits(void)
+{
+	struct fixture f;
+	uint64_t random = tap_seed(9);
+	unsigned wrong = 0;
+	judged = 0;
+	open_spilling(&f, 40);
+	unsigned keys = FIXTURE_MEMORY_BYTES / 4 * 3 /
+			(unsigned)kvs_record_bytes(sizeof("key:1234"), VALUE_BYTES, false);
+	for (unsigned i = 0; i < 5 * keys; i++) {
+		wrong += put(&f, i < keys ? i : (unsigned)(tap_random(&random) % keys)) !=
+			 KEYSPACE_OK;
+		if (i % 16 == 0) {
+			fixture_durable(&f);
+		}
+	}
+	ok_u64(wrong, 0, "G: no write of %u keys waits", keys);
+	ok_u64(counted(&f, KVS_COUNTER_values_spilled), 0, "and no value leaves memory");
+	fixture_close(&f);
 }
 
 static void test_waits(void)
@@ -174,6 +197,7 @@ static void test_follows(void)
 
 int main(void)
 {
+	test_fits();
 	test_waits();
 	test_halted();
 	test_follows();
