@@ -363,7 +363,8 @@ void evict_written(struct keyspace *keyspace, uint64_t hash, uint64_t offset, ui
 	struct heat *heat = &keyspace->evict.heat;
 	if (before != 0) {
 		heat_set(heat, offset, heat_of(heat, before) + 1); // who writes it uses it
-	} else if (heat_ghost_has(heat, hash, keyspace->keys)) {
+	} else if (heat_ghost_has(heat, hash, keyspace->keys - keyspace->stubs)) {
+		// Within as many as have their values in memory.
 		heat_set(heat, offset, 1);
 	}
 }

@@ -131,7 +131,7 @@ static enum keyspace_cold_result put_back(struct keyspace *keyspace, const struc
 		kvs_entry_make(hash, large ? KVS_ENTRY_LARGE : KVS_ENTRY_VALUE, bytes, to));
 	SEAM_CRASH(value_promoted);
 	if (keyspace->evict.on) {
-		evict_written(keyspace, hash, to, kvs_entry_offset(hit->entry)); // read just now
+		evict_written(keyspace, hash, to, 0); // on trial, as what is new
 	}
 	keyspace_count_copy(keyspace, hit, to, bytes);
 	keyspace->stubs--;

@@ -306,8 +306,51 @@ static void test_killed(void)
 	fixture_close(&f);
 }
 
+static unsigned heat_now(const struct fixture *f, const struct keyspace_loaded *loaded)
+{
+	struct keyspace_promotion promotion = { 0 };
+	(void)keyspace_promote(f->keyspace, loaded, &promotion, UINT64_MAX);
+	unsigned heat =
+		heat_of(&f->keyspace->evict.heat, kvs_entry_offset(hit_of(f, "large").entry));
+	ok(hit_of(f, "large").value != NULL, "it is back");
+	(void)spill(f, "large");
+	return heat;
+}
+
+// Who walks through everything once must not take the place of what is read all the time.
+static void test_heat(void)
+{
+	static const unsigned char value[200];
+	const struct keyspace_eviction how = { .on = true, .spills = true };
+	struct fixture f;
+	struct keyspace_loaded loaded = open_cold(&f);
+	struct heat *heat = &f.keyspace->evict.heat;
+	uint64_t hash = keyspace_hash(f.keyspace, "large", 5);
+	char key[16];
+	unsigned stubs = 0;
+	ok(keyspace_set_eviction(f.keyspace, &how), "values are spilled when memory is full");
+	(void)keyspace_set(f.keyspace, "other", 5, value, sizeof(value), 0, NULL);
+	ok_u64(heat_now(&f, &loaded), 0, "what comes back is on trial");
+	heat_ghost_add(heat, hash);
+	ok_u64(heat_now(&f, &loaded), 1, "unless it left lately");
+	for (unsigned i = 0; i < heat->ghost_sets + 1; i++) {
+		(void)snprintf(key, sizeof(key), "s%u", i);
+		(void)keyspace_set(f.keyspace, key, strlen(key), value, sizeof(value), 0, NULL);
+	}
+	fixture_durable(&f);
+	heat_ghost_add(heat, hash ^ UINT64_C(1) << 60); // as if as many had left since
+	ok_u64(heat_now(&f, &loaded), 1, "that is as many as have values in memory");
+	for (unsigned i = 0; i < heat->ghost_sets + 1; i++) {
+		(void)snprintf(key, sizeof(key), "s%u", i);
+		stubs += spill(&f, key);
+	}
+	ok_u64(heat_now(&f, &loaded), 0, "of which %u are less", stubs);
+	fixture_close(&f);
+}
+
 int main(void)
 {
+	test_heat();
 	test_slices();
 	test_until();
 	test_fates();
