@@ -133,6 +133,16 @@ static void recount(struct keyspace *keyspace)
 	}
 }
 
+// A rebuild of the table that was published, though there was no memory for it at first.
+static void count_squeezed(const struct keyspace *keyspace, uint64_t published)
+{
+	const struct reseed_state *reseed = &keyspace->reseed;
+	if (counted(keyspace, KVS_COUNTER_table_reseeds) != published) {
+		sim.squeezed += sim.squeezes;
+	}
+	sim.squeezes = reseed->running && (sim.squeezes || reseed->short_ns != 0);
+}
+
 void __real_cleaner_turn(struct keyspace *keyspace, uint64_t now_ns);
 void __wrap_cleaner_turn(struct keyspace *keyspace, uint64_t now_ns);
 void __wrap_cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
@@ -154,7 +164,9 @@ void __wrap_cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 	uint64_t reseeds = keyspace->reseed.begun_ns;
 	uint64_t moved = counted(keyspace, KVS_COUNTER_large_moved);
 	uint64_t returned = counted(keyspace, KVS_COUNTER_memory_returned_bytes);
+	uint64_t published = counted(keyspace, KVS_COUNTER_table_reseeds);
 	__real_cleaner_turn(keyspace, now_ns);
+	count_squeezed(keyspace, published);
 	sim.moved += (unsigned)(counted(keyspace, KVS_COUNTER_large_moved) - moved);
 	sim.returned += counted(keyspace, KVS_COUNTER_memory_returned_bytes) != returned;
 	sim.reseeds += keyspace->reseed.begun_ns != reseeds && keyspace->reseed.running;

@@ -92,6 +92,7 @@ struct sim {
 	bool up;		// a process is there
 	bool crash;		// it dies as soon as the fiber that runs gives way
 	bool over;		// its main function returned
+	bool squeezes;		// a rebuild of the table is under way that waited for memory
 	bool orderly;		// and all was kept
 	bool stop;		// SIGTERM is pending
 	bool quiet;		// no more faults: all must come to an end
@@ -99,7 +100,8 @@ struct sim {
 	unsigned lives;
 	// Counted for the report.
 	unsigned crashes, adoptions, loads, points, faults, refused, splits, gets, revoked, plans,
-		recounts, bounds, evicted, spilled, promoted, reseeds, moved, returned, unread;
+		recounts, bounds, evicted, spilled, promoted, reseeds, moved, returned, unread,
+		squeezed;
 };
 extern struct sim sim;
 

@@ -29,7 +29,7 @@
 struct outcome {
 	uint64_t trace, steps, lives, crashes, adoptions, loads, points, faults, refused, splits,
 		gets, revoked, plans, recounts, bounds, evicted, spilled, promoted, reseeds, moved,
-		returned, unread;
+		returned, unread, squeezed;
 	uint64_t is_good;
 };
 
@@ -80,6 +80,7 @@ static void run_here(uint64_t seed, unsigned commands, bool verbose, int out)
 				   sim.moved,
 				   sim.returned,
 				   sim.unread,
+				   sim.squeezed,
 				   1 };
 	ssize_t done = write(SIM_KEPT_FD - 1 + 200, &outcome, sizeof(outcome));
 	(void)fflush(stdout);
@@ -196,6 +197,7 @@ static void add(struct outcome *sum, const struct outcome *one)
 	sum->reseeds += one->reseeds;
 	sum->moved += one->moved;
 	sum->returned += one->returned;
+	sum->squeezed += one->squeezed;
 	sum->unread += one->unread;
 }
 
@@ -213,9 +215,9 @@ static void report(const struct outcome *sum)
 	tap_diag("%" PRIu64 " keys evicted, %" PRIu64 " values spilled, %" PRIu64
 		 " put back, %" PRIu64 " could not be read",
 		 sum->evicted, sum->spilled, sum->promoted, sum->unread);
-	tap_diag("%" PRIu64 " times another hash key, %" PRIu64 " large values moved, %" PRIu64
-		 " times memory given back",
-		 sum->reseeds, sum->moved, sum->returned);
+	tap_diag("%" PRIu64 " times another hash key, room was made for %" PRIu64 " of them, %" PRIu64
+		 " large values moved, %" PRIu64 " times memory given back",
+		 sum->reseeds, sum->squeezed, sum->moved, sum->returned);
 }
 
 // A proof of nothing where nothing happened.
@@ -239,6 +241,7 @@ static void all_happened(const struct outcome *sum)
 		{ "another hash key", sum->reseeds },
 		{ "large values moved", sum->moved },
 		{ "memory given back", sum->returned },
+		{ "room made for another hash key", sum->squeezed },
 	};
 	unsigned missing = 0;
 	for (unsigned i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
