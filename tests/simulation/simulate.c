@@ -215,8 +215,8 @@ static void report(const struct outcome *sum)
 	tap_diag("%" PRIu64 " keys evicted, %" PRIu64 " values spilled, %" PRIu64
 		 " put back, %" PRIu64 " could not be read",
 		 sum->evicted, sum->spilled, sum->promoted, sum->unread);
-	tap_diag("%" PRIu64 " times another hash key, room was made for %" PRIu64 " of them, %" PRIu64
-		 " large values moved, %" PRIu64 " times memory given back",
+	tap_diag("%" PRIu64 " times another hash key, room was made for %" PRIu64
+		 " of them, %" PRIu64 " large values moved, %" PRIu64 " times memory given back",
 		 sum->reseeds, sum->squeezed, sum->moved, sum->returned);
 }
 
