@@ -334,8 +334,14 @@ int persist_commit(struct persist *persist, bool idle)
 		result = attempt(persist, idle);
 	}
 	if (result != STORE_OK) {
+		persist->places_untold =
+			persist->places_untold || store_may_have_arrived(persist->options.store);
 		persist_compact_reset(persist);
 		return result;
+	}
+	if (persist->places_untold) {
+		persist->places_untold = false;
+		persist_places_look(persist);
 	}
 	persist->position = persist->txn.position;
 	persist->durable_seq = persist->txn.target_seq;

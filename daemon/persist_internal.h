@@ -162,6 +162,7 @@ struct persist {
 	uint64_t places_next;	  // blocks below it are still to be looked at; 0 = none is
 	bool places_values;	  // for values, too
 	bool places_before;	  // the last thing that was due
+	bool places_untold;	  // a commit that failed may have arrived: its moves were not told
 	uint64_t places_retry_ns;
 	struct store_reader *cold; // of the store, beside its transactions; NULL = no moves
 	struct persist_txn txn;

@@ -16,8 +16,9 @@ const char *remedy_of_errno(int error)
 	case EROFS:
 		return "mount its file system for writing";
 	case ENOSPC:
-	case EDQUOT:
 		return "make room on that disk";
+	case EDQUOT:
+		return "raise that quota, or make room within it";
 	case EFBIG:
 		return "raise the limit on file sizes (ulimit -f, LimitFSIZE=)";
 	case EMFILE:

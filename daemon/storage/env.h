@@ -59,6 +59,8 @@ int env_read_beside(struct env *env, unsigned reader, uint64_t number, struct en
 
 /// Did a page of it turn out not to be there?
 bool env_is_lost(const struct env *env);
+/// Was that one of its lock file, which is stored to: for want of room, perhaps?
+bool env_is_lost_by_lock(const struct env *env);
 
 /// How many the process has lost.
 unsigned env_lost_count(void);

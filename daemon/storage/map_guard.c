@@ -20,6 +20,7 @@
 #include "shm/atomics.h"
 
 static _Thread_local struct map_guard_section *current_section; // NULL = in none
+static _Thread_local unsigned fault_file;
 static pthread_once_t install_once = PTHREAD_ONCE_INIT;
 static int install_error;
 static struct sigaction action_before;
@@ -30,10 +31,12 @@ static bool is_guarded(const struct map_guard *guard, const siginfo_t *info)
 {
 	uintptr_t at = (uintptr_t)info->si_addr;
 	bool is_known = false;
+	fault_file = MAP_GUARD_FILES;
 	for (unsigned i = 0; i < MAP_GUARD_FILES; i++) {
 		const struct map_guard_file *file = &guard->files[i];
 		is_known = is_known || file->start != file->end;
 		if (at >= file->start && at < file->end) {
+			fault_file = i;
 			return true;
 		}
 	}
@@ -138,6 +141,11 @@ void map_guard_leave(void)
 {
 	kvs_fence_full(); // as in map_guard_enter()
 	current_section = NULL;
+}
+
+unsigned map_guard_fault(void)
+{
+	return fault_file;
 }
 
 // As much as can be read, the rest zeroes. The copy is mapped over the file, in one step.

@@ -56,6 +56,9 @@ void map_guard_learn(struct map_guard *guard, unsigned index, const char *path, 
 sigjmp_buf *map_guard_enter(struct map_guard_section *section, const struct map_guard *guard);
 /// Ends it; a section that was left by a fault has ended.
 void map_guard_leave(void);
+/// The page that was not there is of files[] of this index; MAP_GUARD_FILES: nobody knows.
+/// Call with: a section left by a fault. Thread must: be the one that left it. Orders: nothing.
+unsigned map_guard_fault(void);
 
 /// Nobody will touch these maps again. What is not kept is unmapped, what is kept becomes private
 /// memory with the same content, for a mutex in it may be in the thread's list of robust ones; the

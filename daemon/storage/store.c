@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "daemon/storage/room.h"
 #include "daemon/storage/store_internal.h"
 
 void store_facts(const struct store *store, struct store_facts *facts)
@@ -58,7 +59,18 @@ static int store_reattach(struct store *store)
 {
 	struct store_facts before = store->committed;
 	store_detach(store);
+	int error = store->is_cramped ? room_refused(store->dir) : 0;
+	if (error != 0) {
+		store_read_cramped(store);
+		return store_fail(store, "waiting for room to open it again", error);
+	}
+	if (store->replaced_path == NULL) {
+		store_replaced_drop(store); // a file must not be open twice when it is lost
+	}
 	int result = store_attach(store);
+	if (result != STORE_OK && store->is_cramped) {
+		store_read_cramped(store);
+	}
 	if (result == STORE_OK && store->committed.durable_seq < before.durable_seq) {
 		store_detach(store); // made anew by opening it, or an older one put in its place
 		store->committed = before;
@@ -338,7 +350,13 @@ static int commit(struct store *store, uint64_t durable_seq, bool ends)
 		return result;
 	}
 	store->committed = store->now;
+	store->room_error = 0;
 	return STORE_OK;
+}
+
+bool store_may_have_arrived(const struct store *store)
+{
+	return store->is_cramped;
 }
 
 int store_commit(struct store *store, uint64_t durable_seq)

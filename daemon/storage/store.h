@@ -125,6 +125,10 @@ int store_commit(struct store *store, uint64_t durable_seq);
 /// The same for the last commit of a life that ends in order: facts say so until the next commit.
 int store_commit_last(struct store *store, uint64_t durable_seq);
 
+/// After a failure for want of room: may the commit have arrived all the same? It is known when the
+/// next one succeeds.
+bool store_may_have_arrived(const struct store *store);
+
 /// Forgets the open transaction, if any.
 void store_abort(struct store *store);
 

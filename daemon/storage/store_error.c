@@ -11,6 +11,7 @@
 #include <sys/statvfs.h>
 
 #include "daemon/remedy.h"
+#include "daemon/storage/room.h"
 #include "daemon/storage/store_internal.h"
 
 // Below this a short write means a full disk, whatever the error code says.
@@ -38,16 +39,28 @@ static bool file_is_at_limit(const char *store_path)
 	       stat(path, &facts) == 0 && (rlim_t)facts.st_size >= limit.rlim_cur;
 }
 
-// What LMDB tells of a short write is EIO, whatever made it short.
-static int code_of_short_write(const struct store *store, int rc)
+// A quota is known to the kernel alone.
+static int want_of_room(const struct store *store)
 {
-	if (rc != EIO) {
+	return disk_is_full(store->path) ? ENOSPC : room_refused(store->dir);
+}
+
+// What LMDB tells of a short write is EIO, whatever made it short; and once it could not write its
+// meta page, nothing but that it refuses every call. A page of its lock file that could not be
+// stored to is EIO for us.
+static int code_of_cause(const struct store *store, int rc, bool is_lost, bool is_lock)
+{
+	if (rc == MDB_PANIC && store->room_error != 0) {
+		return store->room_error;
+	}
+	if (rc != EIO || (is_lost && !is_lock)) {
 		return rc;
 	}
-	if (file_is_at_limit(store->path)) {
+	if (!is_lost && file_is_at_limit(store->path)) {
 		return EFBIG;
 	}
-	return disk_is_full(store->path) ? ENOSPC : EIO;
+	int error = want_of_room(store);
+	return error != 0 ? error : rc;
 }
 
 int store_error_of(int rc)
@@ -118,13 +131,20 @@ int store_fail(struct store *store, const char *what, int rc)
 {
 	bool is_lost =
 		rc == EIO && (store->is_lost || (store->env != NULL && env_is_lost(store->env)));
-	rc = is_lost ? rc : code_of_short_write(store, rc);
+	bool is_lock = is_lost && store->env != NULL && env_is_lost_by_lock(store->env);
+	bool is_panic = rc == MDB_PANIC;
+	rc = code_of_cause(store, rc, is_lost, is_lock);
 	int error = store_error_of(rc);
 	const char *kind = error == STORE_DAMAGED ? "the store is damaged: " : "";
-	kind = is_lost ? "a page of its files is not there: " : kind;
+	kind = is_lost && error == STORE_IO ? "a page of its files is not there: " : kind;
+	kind = is_lost && error == STORE_NO_SPACE ? "no room for a page of its lock file: " : kind;
+	store->is_cramped = store->is_cramped || (is_lock && error == STORE_NO_SPACE);
+	if (error == STORE_NO_SPACE || error == STORE_IO) {
+		store->room_error = error == STORE_NO_SPACE ? rc : 0;
+	}
 	(void)snprintf(store->why, sizeof(store->why), "%s: %s%s: %s; %s", store->path, kind, what,
 		       mdb_strerror(rc), remedy_of(store, error, rc));
-	if (error == STORE_IO || error == STORE_DAMAGED) {
+	if (error == STORE_IO || error == STORE_DAMAGED || is_lock || is_panic) {
 		store->reopen = true;
 	}
 	return error;

@@ -38,7 +38,9 @@ static_assert(sizeof(struct store_meta) == 64, "fixed");
 
 struct store {
 	struct env *env;
-	bool is_lost; // path: a page of it was not there, and its locks may be held for ever
+	bool is_lost;	 // path: a page of it was not there, and its locks may be held for ever
+	bool is_cramped; // that page was one of its lock file, for which there was no room
+	int room_error;	 // of the last failure for want of room: what LMDB says after it; 0 = none
 	bool read_only;
 	bool alone;  // no lock file
 	bool single; // path is the file itself
@@ -115,6 +117,8 @@ void store_hide(struct store *store);
 void store_replaced_keep(struct store *store);
 /// That is over: what was kept is closed.
 void store_replaced_drop(struct store *store);
+/// While the store is cramped: it is opened for those who read it, if it is not.
+void store_read_cramped(struct store *store);
 
 /// Reads and checks the meta record, in the open transaction. Returns an enum store_error; 1 if
 /// there is none.

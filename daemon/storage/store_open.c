@@ -26,6 +26,23 @@ static const uint64_t map_bytes_choices[] = {
 
 #define LOCK_FILE_BYTES 8192 // LMDB's, for its default number of readers
 
+// Is no other process in it? A mutex that was lost with an environment is made anew by LMDB then.
+static bool lock_file_is_free(int fd)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1 };
+	return fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
+}
+
+// Stores what stands at its start once more, by a call: what copies a page on each write (btrfs)
+// has room for it from then on, or says that it has not.
+static int lock_file_touch(int fd)
+{
+	uint32_t word = 0;
+	return pread(fd, &word, sizeof(word), 0) < 0 || pwrite(fd, &word, sizeof(word), 0) < 0
+		       ? errno
+		       : 0;
+}
+
 // LMDB maps its lock file and writes into it: on a full disk a hole there would be a SIGBUS instead
 // of an error. So the file gets its blocks first. What cannot be opened, LMDB will say better; but
 // it would follow a symbolic link and write into whatever that names.
@@ -47,8 +64,14 @@ static int lock_file_reserve(const struct store *store)
 		off_t bytes = facts.st_size > LOCK_FILE_BYTES ? facts.st_size : LOCK_FILE_BYTES;
 		rc = posix_fallocate(fd, 0, bytes);
 	}
+	// Who only reads is not alone with it.
+	int touched = store->read_only ? 0 : lock_file_touch(fd);
+	rc = touched != 0 ? touched : rc;
+	if (store->is_lost && !lock_file_is_free(fd)) {
+		rc = EIO; // somebody looks at it still
+	}
 	(void)close(fd);
-	return rc == ENOSPC || rc == EDQUOT || rc == EFBIG ? rc : 0;
+	return rc == ENOSPC || rc == EDQUOT || rc == EFBIG || store->is_lost ? rc : 0;
 }
 
 // A crash while LMDB creates its file may leave it empty, or one of the two pages that it begins
@@ -212,7 +235,8 @@ static off_t file_bytes(const struct store *store)
 
 int store_attach(struct store *store)
 {
-	if (store->is_lost) { // waiting for a lock that is held for ever would be worse
+	if (store->is_lost && !store->is_cramped) {
+		// Waiting for a lock that is held for ever would be worse.
 		return store_fail(store, "opening it once more", EIO);
 	}
 	int rc = store->alone ? 0 : lock_file_reserve(store);
@@ -252,7 +276,7 @@ int store_attach(struct store *store)
 	}
 	store->now = store->committed;
 	store->file_bytes = file_bytes(store);
-	store->reopen = false;
+	store->reopen = store->is_lost = store->is_cramped = false;
 	if (store->replaced_path == NULL) {
 		store_show(store); // else when it takes the other one's place
 	}
@@ -433,6 +457,7 @@ void store_close(struct store *store)
 	store_renew_abandon(store);
 	store_abort(store);
 	store_detach(store);
+	store_replaced_drop(store);
 	(void)pthread_rwlock_destroy(&store->read_lock); // nobody holds it
 	free(store->builder.bytes);
 	free(store->path);

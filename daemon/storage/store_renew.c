@@ -140,7 +140,7 @@ int store_renew_begin(struct store *store)
 	}
 	store->replaced_path = store->path;
 	store->replaced_is_lost = store->is_lost;
-	store->is_lost = false;
+	store->is_lost = store->is_cramped = false;
 	store->replaced = store->committed;
 	store->path = beside;
 	// Block numbers go on, so that a place in the old store never means one in the new.
@@ -173,6 +173,7 @@ void store_renew_abandon(struct store *store)
 	store->path = store->replaced_path;
 	store->replaced_path = NULL;
 	store->is_lost = store->replaced_is_lost;
+	store->is_cramped = false;
 	store->committed = store->replaced;
 	store->now = store->replaced;
 	store->reopen = true;

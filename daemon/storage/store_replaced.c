@@ -48,10 +48,10 @@ void store_replaced_drop(struct store *store)
 	}
 }
 
-static int open_alone(struct store *store, struct env **env)
+static int open_alone(struct store *store, const char *folder, struct env **env)
 {
 	struct env_options options = {
-		.path = store->replaced_path,
+		.path = folder,
 		.read_only = true,
 		.alone = true,
 	};
@@ -85,7 +85,7 @@ int store_replaced_again(struct store *store)
 	if (result != STORE_OK) {
 		return result;
 	}
-	int rc = open_alone(store, &env);
+	int rc = open_alone(store, store->replaced_path, &env);
 	if (rc != 0) {
 		(void)env_close(env); // whether it was lost: it has no locks
 		return store_fail(store, "opening the old one", rc);
@@ -94,4 +94,19 @@ int store_replaced_again(struct store *store)
 	store->replaced_alone = true;
 	store_show_replaced(store);
 	return STORE_OK;
+}
+
+void store_read_cramped(struct store *store)
+{
+	struct env *env = NULL;
+	if (store->readers == 0 || store->replaced_env != NULL || store->replaced_path != NULL) {
+		return;
+	}
+	if (open_alone(store, store->path, &env) != 0) {
+		(void)env_close(env); // as above; whoever reads is told that nothing can be read
+		return;
+	}
+	store->replaced_env = env;
+	store->replaced_alone = true;
+	store_show_replaced(store);
 }

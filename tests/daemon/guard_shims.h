@@ -13,13 +13,22 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "daemon/storage/room.h"
+
 static _Atomic unsigned strikes;   // places, counted
 static _Atomic unsigned strike_at; // at this one; 0 = never
 static bool strike_lock;	   // the lock file's page, stored to, and not one of the data
 static const char *_Atomic strike_dir;
 static _Atomic unsigned struck;
-static unsigned depth;	   // inside LMDB
-static volatile char sink; // a load whose value nobody has need not be made
+static _Atomic int no_room; // what the disk answers to who asks for some
+static unsigned depth;	    // inside LMDB
+static volatile char sink;  // a load whose value nobody has need not be made
+
+int room_refused(const char *folder)
+{
+	(void)folder;
+	return no_room;
+}
 
 // Where the file of the environment that is called is mapped; NULL = not now. There may be two: one
 // that is written anew, and the one before it. Its path gets `path`.

@@ -116,6 +116,19 @@ static bool holds(struct store *store, uint64_t last_seq)
 	       seen.seqs == (UINT64_C(2) << last_seq) - 2;
 }
 
+// As commit(). Is what is told the want of room, if that is what there was? LMDB refuses every call
+// once it could not write its meta page.
+static bool try(struct store *store, uint64_t seq, int error, bool *failed)
+{
+	int result = commit(store, seq);
+	*failed = result != STORE_OK;
+	bool told = !*failed || error != ENOSPC || result == STORE_NO_SPACE;
+	if (!told) {
+		tap_diag("%d: %s", result, store_why(store));
+	}
+	return told;
+}
+
 // Commits 1 to 3, then 4 with the failure, repeated until it succeeds, then 5. With `reborn` the
 // store is left behind at the failure, as by a kvd that was killed, and must hold 3, or 4, whole.
 static bool survives(unsigned from, unsigned upto, int error, bool reborn, bool *failed)
@@ -129,7 +142,7 @@ static bool survives(unsigned from, unsigned upto, int error, bool reborn, bool 
 	fail_from = from;
 	fail_upto = upto;
 	fail_error = error;
-	*failed = commit(store, 4) != STORE_OK;
+	good = try(store, 4, error, failed) && good;
 	if (*failed && strstr(store_why(store), dir) == NULL) {
 		tap_diag("no folder in: %s", store_why(store));
 		good = false;
@@ -145,8 +158,8 @@ static bool survives(unsigned from, unsigned upto, int error, bool reborn, bool 
 		       (facts.durable_seq == 4 || (*failed && facts.durable_seq == 3));
 	}
 	unsigned tries = 0;
-	while (tries < 50 && (*failed || reborn) && commit(store, 4) != STORE_OK) {
-		tries++;
+	for (bool again = *failed || reborn; again && tries < 50; tries += again) {
+		good = try(store, 4, error, &again) && good;
 	}
 	fail_from = 0;
 	good = good && tries < 50 && commit(store, 5) == STORE_OK && holds(store, 5);

@@ -2,8 +2,9 @@
 //
 // The store, behind the interface of daemon/storage: a list of blocks that a commit makes longer or
 // shorter at once. What is not committed when kvd dies is lost; a commit under way may have arrived
-// or not. It fails as disks do: no room (nothing happened), or an error of the device, after which
-// nobody knows whether the commit arrived and kvd writes another store beside it.
+// or not. It fails as disks do: no room (nothing happened, or nobody knows whether the commit
+// arrived, and it is opened anew), or an error of the device (nobody knows, and kvd writes another
+// store).
 //
 // Blocks are built and checked by kvd's own code. Records that need more than one block do not
 // occur here: the seeds' largest values are smaller.
@@ -14,7 +15,6 @@
 
 #include "daemon/storage/block.h"
 #include "daemon/storage/probe.h"
-#include "daemon/storage/recover.h"
 #include "tests/simulation/sim.h"
 
 struct block {
@@ -43,7 +43,8 @@ struct store {
 	struct store_facts now;	      // with the open transaction
 	bool is_open;		      // a transaction
 	bool renews;		      // what is committed stands beside
-	bool failed;		      // the device did
+	bool failed;		      // the device did, or its commit may have arrived
+	bool cramped;		      // that is so for want of room
 	struct block *added;	      // by the open transaction
 	size_t added_count, added_room;
 	struct store_builder builder;
@@ -326,14 +327,20 @@ static int disk_commit(struct store *store, uint64_t durable_seq, bool last)
 	flush_block(store);
 	disk_wait();
 	bool fails = sim_fault(sim.plan.disk_chance);
-	if (fails && sim_chance(2)) {
+	bool full = fails && sim_chance(2);
+	// With no room for a page of LMDB's lock file it is known as little as after an error.
+	bool cramped = full && sim_chance(2);
+	if (!fails || ((!full || cramped) && sim_chance(2))) {
+		disk_apply(store, last, durable_seq);
+		disk_wait();
+	}
+	if (full) {
+		sim_note("the disk is full in a commit%s", cramped ? ", at its end" : "");
+		store->failed = store->failed || cramped;
+		store->cramped = cramped;
 		store_abort(store);
 		store->why = "the simulated disk is full";
 		return STORE_NO_SPACE;
-	}
-	if (!fails || sim_chance(2)) {
-		disk_apply(store, last, durable_seq);
-		disk_wait();
 	}
 	if (fails) {
 		sim_note("the device fails in a commit");
@@ -343,8 +350,14 @@ static int disk_commit(struct store *store, uint64_t durable_seq, bool last)
 		return STORE_IO;
 	}
 	store->committed = store->now;
+	store->cramped = false;
 	store_abort(store);
 	return STORE_OK;
+}
+
+bool store_may_have_arrived(const struct store *store)
+{
+	return store->cramped;
 }
 
 int store_commit(struct store *store, uint64_t durable_seq)
@@ -369,6 +382,7 @@ int store_renew_begin(struct store *store)
 	beside.facts.log_bytes = 0;
 	beside.facts.durable_seq = 0;
 	store->renews = true;
+	store->cramped = false;
 	store->committed = store->now = beside.facts;
 	return STORE_OK;
 }
@@ -426,68 +440,7 @@ uint64_t sim_disk_next_block(void)
 	return disk.facts.next_block;
 }
 
-const void *sim_disk_value(const struct kvs_record_view *view)
+uint64_t sim_disk_oldest_block(void)
 {
-	for (uint64_t number = disk.facts.next_block; number-- > disk.facts.oldest_block;) {
-		const struct block *from = &disk.blocks[number - disk.facts.oldest_block];
-		struct store_block block;
-		struct kvs_record_view found;
-		const void *value;
-		uint32_t offset = 0;
-		if (store_block_check(from->bytes, from->count, number, &block) !=
-		    STORE_BLOCK_GOOD) {
-			sim_fail("block %llu is damaged", (unsigned long long)number);
-		}
-		while (store_block_next(&block, &offset, &found, &value) == 1) {
-			if (found.seq == view->seq && found.key_bytes == view->key_bytes &&
-			    memcmp(found.key, view->key, view->key_bytes) == 0) {
-				return value != NULL ? value : found.payload;
-			}
-		}
-	}
-	return NULL;
-}
-
-static int walk_block(const struct store_walk *walk, const struct block *from, uint64_t number)
-{
-	struct store_block block;
-	int fault = store_block_check(from->bytes, from->count, number, &block);
-	if (fault != STORE_BLOCK_GOOD) {
-		sim_fail("block %llu: %s", (unsigned long long)number,
-			 store_block_fault_text(fault));
-	}
-	uint32_t offset = 0;
-	uint32_t at = 0;
-	struct kvs_record_view view;
-	const void *value;
-	int found;
-	while ((found = store_block_next(&block, &offset, &view, &value)) == 1) {
-		int result =
-			walk->record(walk->context, &view, value, store_block_place(number, at));
-		if (result != 0) {
-			return result;
-		}
-		at = offset;
-	}
-	if (found < 0) {
-		sim_fail("a record in block %llu is damaged", (unsigned long long)number);
-	}
-	return 0;
-}
-
-int store_recover(struct store *store, const struct store_walk *walk)
-{
-	(void)store;
-	uint64_t count = disk.facts.next_block - disk.facts.oldest_block;
-	for (uint64_t i = 0; i < count; i++) {
-		int result = walk_block(walk, &disk.blocks[i], disk.facts.oldest_block + i);
-		if (result != 0) {
-			return result;
-		}
-		if (walk->progress != NULL) {
-			walk->progress(walk->context, i + 1, count);
-		}
-		sim_give_way(SIM_RUNS, NULL, 0);
-	}
-	return STORE_OK;
+	return disk.facts.oldest_block;
 }

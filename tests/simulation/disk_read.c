@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
-// The simulated store for those who read beside its owner.
+// The simulated store for those who read beside its owner, and for who loads all of it.
 #include <stdlib.h>
 #include <string.h>
 
 #include "daemon/storage/block.h"
+#include "daemon/storage/recover.h"
 #include "daemon/storage/store.h"
 #include "daemon/storage/store_read.h"
 #include "tests/simulation/sim.h"
@@ -171,4 +172,75 @@ int store_replaced_again(struct store *store)
 {
 	(void)store;
 	return STORE_OK; // what failed was a transaction
+}
+
+// ---- all of it ----
+
+static void block_of(uint64_t number, struct store_block *block)
+{
+	const unsigned char *bytes;
+	uint32_t count;
+	if (!sim_disk_block(number, &bytes, &count) ||
+	    store_block_check(bytes, count, number, block) != STORE_BLOCK_GOOD) {
+		sim_fail("block %llu is damaged, or not there", (unsigned long long)number);
+	}
+}
+
+const void *sim_disk_value(const struct kvs_record_view *view)
+{
+	for (uint64_t number = sim_disk_next_block(); number-- > sim_disk_oldest_block();) {
+		struct store_block block;
+		struct kvs_record_view found;
+		const void *value;
+		uint32_t offset = 0;
+		block_of(number, &block);
+		while (store_block_next(&block, &offset, &found, &value) == 1) {
+			if (found.seq == view->seq && found.key_bytes == view->key_bytes &&
+			    memcmp(found.key, view->key, view->key_bytes) == 0) {
+				return value != NULL ? value : found.payload;
+			}
+		}
+	}
+	return NULL;
+}
+
+static int walk_block(const struct store_walk *walk, uint64_t number)
+{
+	struct store_block block;
+	block_of(number, &block);
+	uint32_t offset = 0;
+	uint32_t at = 0;
+	struct kvs_record_view view;
+	const void *value;
+	int found;
+	while ((found = store_block_next(&block, &offset, &view, &value)) == 1) {
+		int result =
+			walk->record(walk->context, &view, value, store_block_place(number, at));
+		if (result != 0) {
+			return result;
+		}
+		at = offset;
+	}
+	if (found < 0) {
+		sim_fail("a record in block %llu is damaged", (unsigned long long)number);
+	}
+	return 0;
+}
+
+int store_recover(struct store *store, const struct store_walk *walk)
+{
+	(void)store;
+	uint64_t first = sim_disk_oldest_block();
+	uint64_t count = sim_disk_next_block() - first;
+	for (uint64_t i = 0; i < count; i++) {
+		int result = walk_block(walk, first + i);
+		if (result != 0) {
+			return result;
+		}
+		if (walk->progress != NULL) {
+			walk->progress(walk->context, i + 1, count);
+		}
+		sim_give_way(SIM_RUNS, NULL, 0);
+	}
+	return STORE_OK;
 }

@@ -176,6 +176,7 @@ uint64_t sim_disk_durable(void);
 /// A block of the store that serves; false if there is none of this number.
 bool sim_disk_block(uint64_t number, const unsigned char **bytes, uint32_t *count);
 uint64_t sim_disk_next_block(void);
+uint64_t sim_disk_oldest_block(void);
 /// Does the record of this stub stand there?
 bool sim_disk_stands_at(const struct kvs_record_view *stub, uint64_t place);
 /// The value of a version of a key, NULL if the disk has not got it.
