@@ -25,14 +25,8 @@
 #include "daemon/reply.h"
 #include "daemon/session.h"
 #include "daemon/session_flight.h"
+#include "shm/newer_linux.h"
 #include "shm/region.h"
-
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77 // Linux 6.5; the headers of Debian 12 do not know it
-#endif
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U // Linux 6.3
-#endif
 
 #define READERS_PROTOCOL 1
 

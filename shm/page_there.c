@@ -12,10 +12,7 @@
 #include <unistd.h>
 
 #include "shm/limits.h"
-
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#endif
+#include "shm/newer_linux.h"
 
 // Bits of an entry of pagemap.
 #define PAGE_IS_PRESENT (UINT64_C(1) << 63)

@@ -13,21 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shm/newer_linux.h"
 #include "shm/page_size.h"
 #include "shm/region_internal.h"
-
-#ifndef MFD_HUGE_SHIFT
-#define MFD_HUGE_SHIFT 26
-#endif
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
 
 #define REGION_LARGE_FACTOR 2u // offsets for large values per byte of memory-max
 #define REGION_LOG_FACTOR 2u   // offsets for records per byte of memory, memory-max apart

@@ -22,23 +22,11 @@
 
 #include "daemon/hugetlb.h"
 #include "daemon/memory_limit.h"
+#include "shm/newer_linux.h"
 #include "tools/doctor.h"
 
 #define MACHINE_LINE_BYTES 1024
 #define MACHINE_LINES_MAX 1000000 // of one file
-
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77
-#endif
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008U
-#endif
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
 
 static FILE *machine_open(const char *root, const char *path)
 {

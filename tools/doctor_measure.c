@@ -14,6 +14,7 @@
 
 #include "daemon/memory_limit.h"
 #include "shm/limits.h"
+#include "shm/newer_linux.h"
 #include "tools/doctor.h"
 #include "tools/kvctl.h"
 
@@ -27,16 +28,6 @@
 #define MEASURE_TURNS 31u    // of either file
 #define MEASURE_READS 16384u // of one turn
 #define MEASURE_LINE_BYTES 64u
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#ifndef MFD_HUGE_2MB
-#define MFD_HUGE_2MB (21u << 26)
-#endif
 
 struct measure_clock {
 	double cpu_until, wall_until;

@@ -16,11 +16,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "shm/newer_linux.h"
 #include "tests/simulation/net.h"
-
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77
-#endif
 
 int __wrap_accept4(int fd, struct sockaddr *address, socklen_t *length, int flags);
 int __wrap_accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)

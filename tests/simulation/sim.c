@@ -20,6 +20,7 @@
 #include "daemon/persist.h"
 #include "daemon/seam.h"
 #include "daemon/service.h"
+#include "shm/newer_linux.h"
 #include "tests/simulation/sim.h"
 
 #define STEPS_MAX 2000000u
@@ -27,10 +28,6 @@
 #define START_NS UINT64_C(5000000000000)
 #define START_WALL_US UINT64_C(1800000000000000)
 #define FIRST_FD 3u
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25 // Linux 6.1
-#endif
 
 struct sim sim;
 

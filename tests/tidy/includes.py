@@ -30,7 +30,8 @@ SHARED_HEADERS = {'daemon/storage/dirlock', 'daemon/storage/restored', 'daemon/s
                   'daemon/storage/verify', 'daemon/hugetlb', 'daemon/memory_limit'}
 
 # Contract headers that happen to be used by writers only, as far as sources of shm go.
-READ_HEADERS = {'shm/limits', 'shm/layout', 'shm/atomics', 'shm/epoch', 'shm/hash'}
+READ_HEADERS = {'shm/limits', 'shm/layout', 'shm/atomics', 'shm/epoch', 'shm/hash',
+                'shm/newer_linux'}
 
 
 def write_half(tree):
