@@ -17,12 +17,15 @@
 #include "daemon/config_text.h"
 #include "daemon/remedy.h"
 
+#define CONFIG_WHY_BYTES 256
+
 enum source { SOURCE_DEFAULT, SOURCE_FILE, SOURCE_COMMAND_LINE };
 
 /// One run of config_parse: where each value came from, and the first thing that was wrong.
 struct parser {
 	struct config *config;
 	enum source sources[CONFIG_OPTIONS_MAX];
+	int lines[CONFIG_OPTIONS_MAX]; // of the file
 	char *error;
 	size_t error_bytes;
 	FILE *file;
@@ -67,6 +70,7 @@ static bool option_set(struct parser *p, size_t index, const char *text, enum so
 		return true;
 	}
 	p->sources[index] = source;
+	p->lines[index] = p->line;
 	if (option->kind == CONFIG_KIND_STRING) {
 		return *text ? string_put(p, option, text)
 			     : fail(p, "%s needs a value", option->name);
@@ -217,12 +221,29 @@ static bool file_parse(struct parser *p)
 
 static bool is_chosen(const struct parser *p, size_t offset)
 {
-	for (size_t i = 0; i < config_count(); i++) {
-		if (config_option(i)->offset == offset) {
-			return p->sources[i] != SOURCE_DEFAULT;
-		}
+	return p->sources[config_option_at(offset)] != SOURCE_DEFAULT;
+}
+
+/// Which of the two names for what is done when memory is full counts: the command line's if they
+/// contradict each other. Within one source that is a mistake, for nobody can tell which was meant.
+static bool policy_choose(struct parser *p, struct config_chosen *chosen)
+{
+	char why[CONFIG_WHY_BYTES];
+	size_t full = config_option_at(offsetof(struct config, when_full));
+	size_t policy = config_option_at(offsetof(struct config, maxmemory_policy));
+	chosen->when_full = p->sources[full] != SOURCE_DEFAULT;
+	chosen->policy = p->sources[policy] != SOURCE_DEFAULT;
+	if (!chosen->when_full || !chosen->policy ||
+	    config_policy_agrees(p->config, why, sizeof(why))) {
+		return true;
 	}
-	return false;
+	if (p->sources[full] != p->sources[policy]) {
+		// What it is otherwise is known from when-full even where the policy counts.
+		chosen->policy = p->sources[policy] > p->sources[full];
+		return true;
+	}
+	p->line = p->lines[full] > p->lines[policy] ? p->lines[full] : p->lines[policy];
+	return fail(p, "%s", why);
 }
 
 static bool defaults_put(struct parser *p)
@@ -265,8 +286,10 @@ enum config_action config_parse(struct config *config, int argc, char **argv, ch
 		.memory = is_chosen(&p, offsetof(struct config, memory_bytes)),
 		.place = is_chosen(&p, offsetof(struct config, dir)) ||
 			 is_chosen(&p, offsetof(struct config, socket_path)),
-		.when_full = is_chosen(&p, offsetof(struct config, when_full)),
 	};
+	if (!policy_choose(&p, &chosen)) {
+		return refused(&p);
+	}
 	config->value_max_given = config->value_bytes_max != 0;
 	p.failed = !config_settle(config, &chosen, error, error_bytes, &p.no_memory);
 	return p.failed ? refused(&p) : CONFIG_RUN;

@@ -24,7 +24,8 @@ struct config {
 #define CONFIG_FLAG(field, name, help) unsigned field;
 #define CONFIG_MODE(field, name, dflt, dynamic, help) uint64_t field;
 #include "daemon/config.tbl.h"
-	bool value_max_given; // else it follows the memory
+	bool value_max_given;	 // else it follows the memory
+	unsigned when_full_kept; // what when-full was last where no key may go
 };
 
 /// Values of huge-pages.
@@ -62,7 +63,7 @@ void config_fini(struct config *config);
 int config_arguments_without(int argc, char **argv, const char *name);
 
 /// What is done when memory is full where no key may go, unless `reject` was asked for.
-static inline unsigned config_when_full_kept(const struct config *config)
+static inline unsigned config_when_full_default(const struct config *config)
 {
 	bool has_store = config->persist_policy != 0;
 	return has_store ? CONFIG_WHEN_FULL_SPILL : CONFIG_WHEN_FULL_REJECT;

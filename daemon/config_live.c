@@ -11,6 +11,7 @@
 
 #include "daemon/access.h"
 #include "daemon/config_set.h"
+#include "daemon/config_settle.h"
 #include "daemon/events.h"
 #include "daemon/files.h"
 #include "daemon/hugetlb.h"
@@ -26,13 +27,8 @@
 /// The option behind a field, if it was set.
 static bool live_is_set(const struct config_change *change, size_t offset, size_t *index)
 {
-	for (size_t i = 0; i < config_count(); i++) {
-		if (config_option(i)->offset == offset) {
-			*index = i;
-			return change->set[i];
-		}
-	}
-	return false;
+	*index = config_option_at(offset);
+	return change->set[*index];
 }
 
 static bool live_check_events(struct config_change *change, size_t index, char *error,
@@ -115,26 +111,42 @@ static bool live_check_clients(const struct config_change *change, char *error, 
 	return true;
 }
 
-/// One of the two names for what is done when memory is full was set: the other follows.
-static void live_follow_policy(struct config_change *change)
+/// One of the two names for what is done when memory is full was set: the other follows, in the
+/// file too, where each of them would have the next start do what it says.
+static bool live_follow_policy(struct config_change *change, size_t *index, char *error,
+			       size_t error_bytes)
 {
 	struct config *config = &change->config;
-	size_t index;
-	if (live_is_set(change, offsetof(struct config, maxmemory_policy), &index)) {
-		// Where values are spilled no key goes either, which is what `noeviction` asks for.
-		if (config->maxmemory_policy != CONFIG_POLICY_NONE) {
-			config->when_full = CONFIG_WHEN_FULL_EVICT;
-		} else if (config->when_full == CONFIG_WHEN_FULL_EVICT) {
-			config->when_full = config_when_full_kept(config);
-		}
-	} else if (live_is_set(change, offsetof(struct config, when_full), &index)) {
-		bool evicts = config->when_full == CONFIG_WHEN_FULL_EVICT;
-		if (!evicts) {
-			config->maxmemory_policy = CONFIG_POLICY_NONE;
-		} else if (config->maxmemory_policy == CONFIG_POLICY_NONE) {
-			config->maxmemory_policy = CONFIG_POLICY_ALLKEYS;
-		}
+	size_t full, policy;
+	bool by_full = live_is_set(change, offsetof(struct config, when_full), &full);
+	bool by_policy = live_is_set(change, offsetof(struct config, maxmemory_policy), &policy);
+	bool evicts = config->maxmemory_policy != CONFIG_POLICY_NONE;
+	if (!by_full && !by_policy) {
+		return true;
 	}
+	if (by_full && by_policy) {
+		*index = policy;
+		if (!config_policy_agrees(config, error, error_bytes)) {
+			return false;
+		}
+	} else if (by_policy && evicts) {
+		config->when_full = CONFIG_WHEN_FULL_EVICT;
+	} else if (by_policy && config->when_full == CONFIG_WHEN_FULL_EVICT) {
+		// Where values are spilled no key goes either, which is what `noeviction` asks for.
+		bool rejects = config->when_full_kept == CONFIG_WHEN_FULL_REJECT;
+		config->when_full =
+			rejects ? CONFIG_WHEN_FULL_REJECT : config_when_full_default(config);
+	} else if (by_full && config->when_full != CONFIG_WHEN_FULL_EVICT) {
+		config->maxmemory_policy = CONFIG_POLICY_NONE;
+	} else if (by_full && !evicts) {
+		config->maxmemory_policy = CONFIG_POLICY_ALLKEYS;
+	}
+	if (config->when_full != CONFIG_WHEN_FULL_EVICT) {
+		config->when_full_kept = config->when_full;
+	}
+	change->set[full] = true;
+	change->set[policy] = true;
+	return true;
 }
 
 /// So many bytes more: has the system's pool of huge pages as many?
@@ -198,7 +210,9 @@ static bool live_check_memory(const struct kvd *kvd, const struct config_change 
 bool config_live_check(const struct kvd *kvd, struct config_change *change, size_t *index,
 		       char *error, size_t error_bytes)
 {
-	live_follow_policy(change);
+	if (!live_follow_policy(change, index, error, error_bytes)) {
+		return false;
+	}
 	if (live_is_set(change, offsetof(struct config, notify_events), index) &&
 	    !live_check_events(change, *index, error, error_bytes)) {
 		return false;

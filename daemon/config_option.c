@@ -51,6 +51,16 @@ const struct config_option *config_option(size_t index)
 	return &config_options[index];
 }
 
+size_t config_option_at(size_t offset)
+{
+	size_t i = 0;
+	while (i < CONFIG_OPTIONS && config_options[i].offset != offset) {
+		i++;
+	}
+	assert(i < CONFIG_OPTIONS);
+	return i;
+}
+
 const char *config_name(size_t index)
 {
 	return index < CONFIG_OPTIONS ? config_options[index].name : NULL;

@@ -34,6 +34,9 @@ struct config_option {
 /// The row of an option, 0..config_count()-1.
 const struct config_option *config_option(size_t index);
 
+/// Index of the row whose field stands at `offset` of struct config, which is one of them.
+size_t config_option_at(size_t offset);
+
 /// The value of an option that is no string, and back.
 uint64_t config_option_get(const struct config *config, const struct config_option *option);
 void config_option_put(struct config *config, const struct config_option *option, uint64_t number);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "daemon/access.h"
+#include "daemon/config_option.h"
 #include "daemon/config_text.h"
 #include "daemon/memory_limit.h"
 #include "daemon/remedy.h"
@@ -177,23 +178,43 @@ static bool spill_settle(struct settle *s)
 	return true;
 }
 
+bool config_policy_agrees(const struct config *config, char *error, size_t error_bytes)
+{
+	bool evicts = config->maxmemory_policy != CONFIG_POLICY_NONE;
+	if (evicts == (config->when_full == CONFIG_WHEN_FULL_EVICT)) {
+		return true;
+	}
+	char when_full[CONFIG_VALUE_BYTES_MAX], policy[CONFIG_VALUE_BYTES_MAX];
+	config_value(config, config_option_at(offsetof(struct config, when_full)), when_full,
+		     sizeof(when_full));
+	config_value(config, config_option_at(offsetof(struct config, maxmemory_policy)), policy,
+		     sizeof(policy));
+	(void)snprintf(error, error_bytes,
+		       "when-full %s and maxmemory-policy %s contradict each other, two names for "
+		       "one thing: give one of them, or %s",
+		       when_full, policy,
+		       evicts ? "when-full evict" : "a maxmemory-policy that evicts");
+	return false;
+}
+
 // Two names for one thing: a policy that evicts says so, and so does when-full. Nobody is asked for
 // reject only because there is no store.
 static bool policy_settle(struct settle *s)
 {
 	struct config *config = s->config;
 	if (!s->chosen->when_full) {
-		config->when_full = config_when_full_kept(config);
+		config->when_full = config_when_full_default(config);
 	}
-	if (!spill_settle(s)) {
-		return false;
-	}
-	if (config->maxmemory_policy != CONFIG_POLICY_NONE) {
+	bool evicts = config->when_full == CONFIG_WHEN_FULL_EVICT;
+	config->when_full_kept = evicts ? config_when_full_default(config) : config->when_full;
+	if (!s->chosen->policy) {
+		config->maxmemory_policy = evicts ? CONFIG_POLICY_ALLKEYS : CONFIG_POLICY_NONE;
+	} else if (config->maxmemory_policy != CONFIG_POLICY_NONE) {
 		config->when_full = CONFIG_WHEN_FULL_EVICT;
-	} else if (config->when_full == CONFIG_WHEN_FULL_EVICT) {
-		config->maxmemory_policy = CONFIG_POLICY_ALLKEYS;
+	} else {
+		config->when_full = config->when_full_kept;
 	}
-	return true;
+	return spill_settle(s);
 }
 
 static bool buffers_settle(struct settle *s)

@@ -12,8 +12,13 @@
 struct config_chosen {
 	bool memory; // a value-max that does not fit it is then an error instead of being lowered
 	bool place;  // dir or socket: then kvd listens nowhere else by itself
+	// Of two names for one thing, where both are given: one that another overrules was not.
 	bool when_full;
+	bool policy;
 };
+
+/// Do when-full and maxmemory-policy mean the same? False: `error` names both and the remedy.
+bool config_policy_agrees(const struct config *config, char *error, size_t error_bytes);
 
 /// Derives what is still at "0 = choose" and checks the rest against it. False with one line in
 /// `error`, and *no_memory set if it is this process that was short of memory.

@@ -189,6 +189,10 @@ static void test_when_full(void)
 		{ "lazy", "", "allkeys-lru", CONFIG_WHEN_FULL_EVICT },
 		{ "memory", "", "volatile-ttl", CONFIG_WHEN_FULL_EVICT },
 		{ "memory", "evict", "", CONFIG_WHEN_FULL_EVICT },
+		{ "lazy", "evict", "volatile-lru", CONFIG_WHEN_FULL_EVICT },
+		{ "lazy", "evict", "noeviction", UINT_MAX },
+		{ "lazy", "reject", "allkeys-lru", UINT_MAX },
+		{ "lazy", "spill", "volatile-ttl", UINT_MAX },
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct config config;
@@ -327,6 +331,15 @@ static void test_file(void)
 	file_refused(path, "value-max = 200m\nmemory = 256m\n",
 		     "value-max: 200MiB exceeds half of memory (256MiB)");
 	file_refused(path, "dir =\n", ":1: dir needs a value");
+	file_refused(path, "when-full = reject\n\nmaxmemory-policy = volatile-lru\n",
+		     ":3: when-full reject and maxmemory-policy volatile-lru contradict");
+	file_refused(path, "maxmemory-policy = noeviction\nwhen-full = evict\n",
+		     ":2: when-full evict and maxmemory-policy noeviction contradict");
+	ok(parse(&config, ARGS("--config", path, "--when-full", "spill")) == CONFIG_RUN &&
+		   config.when_full == CONFIG_WHEN_FULL_SPILL &&
+		   config.maxmemory_policy == CONFIG_POLICY_NONE,
+	   "of two that contradict each other the command line's counts");
+	config_fini(&config);
 	memset(text, 'x', sizeof(text) - 1);
 	text[sizeof(text) - 1] = '\0';
 	file_refused(path, text, ":1: line is longer than");
