@@ -268,6 +268,8 @@ struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct k
 	}
 	keyspace->stubs = plan->stubs;
 	keyspace->stubs_value_bytes = plan->stubs_value_bytes;
+	keyspace->stubs_astray = plan->stubs_astray;
+	keyspace->first_block = plan->first_block;
 	keyspace->live_bytes = plan->live_bytes;
 	for (uint32_t i = 0; i < KVS_WRITERS_MAX; i++) {
 		keyspace->owners[i] =

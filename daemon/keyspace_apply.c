@@ -4,6 +4,7 @@
 // complete in the log, then one release store makes it the key's entry, then applied_seq moves;
 // what the old version leaves behind (live bytes, a large run, a tombstone's entry) is accounted
 // here too.
+#include "daemon/keyspace_cold.h"
 #include "daemon/keyspace_internal.h"
 
 #include <stdlib.h>
@@ -146,6 +147,7 @@ uint64_t keyspace_version_gone(struct keyspace *keyspace, const struct kvs_hit *
 	if ((hit->view.flags & KVS_RECORD_STUB) != 0) {
 		keyspace->stubs--;
 		keyspace->stubs_value_bytes -= hit->view.value_bytes;
+		keyspace_stub_leaves(keyspace, &hit->view);
 		return 0;
 	}
 	uint64_t run = kvs_record_run(&hit->view).offset;

@@ -39,6 +39,19 @@ uint64_t keyspace_count_stubs(const struct keyspace *keyspace)
 	return keyspace->stubs;
 }
 
+uint64_t keyspace_stubs_astray(const struct keyspace *keyspace)
+{
+	return keyspace->stubs_astray;
+}
+
+void keyspace_stub_leaves(struct keyspace *keyspace, const struct kvs_record_view *view)
+{
+	// Relaxed: this thread's.
+	keyspace->stubs_astray -=
+		keyspace->stubs_astray > 0 &&
+		kvs_place_block(kvs_load_relaxed(&view->record->place)) < keyspace->first_block;
+}
+
 void keyspace_set_fetch(struct keyspace *keyspace, keyspace_fetch *fetch, void *context)
 {
 	keyspace->fetch = fetch;
@@ -266,6 +279,9 @@ enum keyspace_cold_result keyspace_move(struct keyspace *keyspace, const void *k
 	struct kvs_hit hit;
 	if (!find(keyspace, key, key_bytes, &hash, &hit) || hit.view.seq != seq) {
 		return KEYSPACE_COLD_OTHER;
+	}
+	if (hit.kind == KVS_ENTRY_STUB && kvs_place_block(place) >= keyspace->first_block) {
+		keyspace_stub_leaves(keyspace, &hit.view);
 	}
 	// Outside the record's crc. Relaxed: it counts for this thread; the persister, which wrote
 	// it before the version was durable, takes it for a hint.

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 struct keyspace;
+struct kvs_record_view;
 
 enum keyspace_cold_result {
 	KEYSPACE_COLD_DONE = 0,
@@ -55,3 +56,8 @@ bool keyspace_stub_place(struct keyspace *keyspace, const void *key, size_t key_
 
 /// Keys whose value is in the store alone.
 uint64_t keyspace_count_stubs(const struct keyspace *keyspace);
+/// Those of them that do not know where: the life before was killed before it heard that compaction
+/// had moved what they stand for.
+uint64_t keyspace_stubs_astray(const struct keyspace *keyspace);
+/// A stub is no longer current, or about to be told its place.
+void keyspace_stub_leaves(struct keyspace *keyspace, const struct kvs_record_view *view);

@@ -95,6 +95,7 @@ static void forget_all(struct keyspace *keyspace, uint64_t seq)
 	keyspace->keys_with_expiry = 0;
 	keyspace->stubs = 0;
 	keyspace->stubs_value_bytes = 0;
+	keyspace->stubs_astray = 0;
 	expire_forget(keyspace);
 }
 

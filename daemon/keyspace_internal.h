@@ -137,6 +137,8 @@ struct keyspace {
 	uint64_t keys_with_expiry;
 	uint64_t stubs;		// of the keys, those whose value is in the store alone
 	uint64_t stubs_value_bytes; // of them, which live_bytes counts
+	uint64_t stubs_astray;	    // of them, those that name a block before first_block
+	uint64_t first_block;	    // of the store, as this life found it
 	const uint64_t *judged; // the persister's word (keyspace_cold.h), NULL = none
 	uint64_t live_bytes; // of current records, large values included: what the store must hold
 	uint64_t changes;

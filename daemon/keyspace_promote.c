@@ -136,6 +136,7 @@ static enum keyspace_cold_result put_back(struct keyspace *keyspace, const struc
 	keyspace_count_copy(keyspace, hit, to, bytes);
 	keyspace->stubs--;
 	keyspace->stubs_value_bytes -= view->value_bytes;
+	keyspace_stub_leaves(keyspace, view);
 	return KEYSPACE_COLD_DONE;
 }
 

@@ -79,6 +79,8 @@ static void compare_table(struct look *look)
 	compare(look, "stubs", 0, keyspace->stubs, plan->stubs);
 	compare(look, "bytes of their values", 0, keyspace->stubs_value_bytes,
 		plan->stubs_value_bytes);
+	compare(look, "stubs that do not know their place", 0, keyspace->stubs_astray,
+		plan->stubs_astray);
 	compare(look, "live bytes", 0, keyspace->live_bytes, plan->live_bytes);
 	for (unsigned i = KVS_RANGE_TABLE_0; i <= KVS_RANGE_OVERFLOW_1; i++) {
 		populated += table->populated[i];
@@ -297,7 +299,8 @@ int keyspace_recount(struct keyspace *keyspace, struct keyspace_recount *recount
 		return -EBUSY;
 	}
 	uint64_t durable_seq = keyspace->persisted ? keyspace_durable_seq(keyspace) : UINT64_MAX;
-	int result = kvs_adopt_plan(&look.plan, keyspace->region, durable_seq);
+	int result = kvs_adopt_plan_beside(&look.plan, keyspace->region, durable_seq,
+					   keyspace->first_block);
 	if (result == 0 && !look_begin(&look)) {
 		result = -ENOMEM;
 	}

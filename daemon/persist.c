@@ -451,6 +451,7 @@ struct persist *persist_new(const struct persist_options *options)
 	persist->places_known = 1;
 	if (options->find_places) {
 		persist_places_look(persist);
+		persist->places_counted = true;
 	}
 	if (options->renew_why != NULL) {
 		persist->untrusted = true;

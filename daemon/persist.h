@@ -122,6 +122,9 @@ bool persist_places_known(struct persist *persist);
 /// Have the store looked through for the places of values, too: they are told as moves.
 /// Thread must: be the loop's. Orders: release, partner persist_places_take_wish().
 void persist_want_places(struct persist *persist);
+/// All stubs of the life before know their places: what options.find_places began need not go on.
+/// Thread must: be the loop's. Orders: nothing, a hint.
+void persist_places_enough(struct persist *persist);
 /// Are the moves of values to be told from now on, as those of stubs are?
 /// Thread must: be the loop's. Orders: nothing, a hint.
 void persist_follow_values(struct persist *persist, bool follow);

@@ -130,6 +130,7 @@ struct persist {
 	uint64_t judged;	 // persist_judged(); written by the persister
 	uint64_t places_known;	 // of stubs; written by the persister, release
 	uint64_t places_wanted; // of values, too; by the loop, release, taken back by the persister
+	uint64_t places_enough; // for find_places; by the loop, relaxed
 	uint64_t follow_values; // moves of values are told; by the loop, relaxed
 
 	pthread_mutex_t mutex; // guards the next four
@@ -161,6 +162,7 @@ struct persist {
 	unsigned skipped_percent; // of the last lazy commit's bytes
 	uint64_t places_next;	  // blocks below it are still to be looked at; 0 = none is
 	bool places_values;	  // for values, too
+	bool places_counted;	  // for find_places: the loop knows when that is enough
 	bool places_before;	  // the last thing that was due
 	bool places_untold;	  // a commit that failed may have arrived: its moves were not told
 	uint64_t places_retry_ns;

@@ -4,7 +4,9 @@
 // kill kept from being told; of all of them, when the store was written anew; and of values that
 // are to leave memory, for compaction tells their moves only while memory is short. Blocks are read
 // through once, newest first, since what was not told was moved last. A current record whose key
-// names a place that compaction has passed is told the one that it has, as a move.
+// names a place that compaction has passed is told the one that it has, as a move. How many stubs
+// do not know their place after a kill was counted as the region was taken over: when all are told
+// the rest of the store is left.
 //
 // It misses nothing: a block that compaction takes away in the meantime has its moves told as they
 // are made, and those come behind what was found here. What compaction has judged of the block that
@@ -22,6 +24,7 @@ void persist_places_look(struct persist *persist)
 	}
 	store_facts(persist->options.store, &facts);
 	persist->places_next = facts.next_block;
+	persist->places_counted = false;	      // for more than that
 	kvs_store_relaxed(&persist->places_known, 0); // partner: persist_places_known()
 }
 
@@ -129,7 +132,9 @@ void persist_places_step(struct persist *persist)
 		}
 		persist->places_next--;
 	}
-	bool over = persist->places_next <= facts.oldest_block;
+	// Relaxed: what it says does not become untrue (partner: persist_places_enough()).
+	bool enough = persist->places_counted && kvs_load_relaxed(&persist->places_enough) != 0;
+	bool over = enough || persist->places_next <= facts.oldest_block;
 	persist_moves_publish(persist);
 	if (over) {
 		persist->places_next = 0;
@@ -145,6 +150,11 @@ void persist_want_places(struct persist *persist)
 {
 	kvs_store_release(&persist->places_wanted, 1); // partner: persist_places_take_wish()
 	persist_bring(persist, PERSIST_SLEEP_LAZY);
+}
+
+void persist_places_enough(struct persist *persist)
+{
+	kvs_store_relaxed(&persist->places_enough, 1); // partner: persist_places_step()
 }
 
 void persist_follow_values(struct persist *persist, bool follow)

@@ -420,6 +420,7 @@ int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store 
 		       size_t why_bytes)
 {
 	uint64_t durable_seq = UINT64_MAX;
+	uint64_t first_block = 0;
 	const char *refused = store != NULL ? compare_store(region, store, adoption) : NULL;
 	bool is_damaged = adoption->store_is_damaged;
 	bool has_store = store != NULL && !adoption->fill_store && !is_damaged;
@@ -433,10 +434,11 @@ int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store 
 		struct store_facts facts;
 		store_facts(store, &facts);
 		durable_seq = facts.durable_seq;
+		first_block = facts.oldest_block;
 	} else if (is_damaged && !adoption->fill_store) {
 		durable_seq = kvs_load_acquire(&region->header->marks.durable_seq);
 	}
-	int result = kvs_adopt_plan(plan, region, durable_seq);
+	int result = kvs_adopt_plan_beside(plan, region, durable_seq, first_block);
 	if (result == -ENOMEM) {
 		(void)snprintf(why, why_bytes,
 			       "out of memory while looking at the region of the life before; %s; "
@@ -452,8 +454,6 @@ int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store 
 		return 0;
 	}
 	adoption->lost += plan->damaged_count;
-	adoption->stubs = plan->stubs;
-	adoption->stubs_first_block = plan->stubs_first_block;
 	if (plan->stubs > 0) {
 		int code = look_at_stubs(kvd, plan, store, adoption, why, why_bytes);
 		if (code != 0 || adoption->way == SERVICE_ADOPT_NOTHING) {

@@ -26,11 +26,9 @@ struct service_adoption {
 	bool store_is_damaged; // what is in it is not known, and it is written anew
 	bool fill_store;       // the store is empty, or of before: all that is served goes into it
 	bool leave_store;      // what stood in it was never in the region: it is put aside
-	uint64_t stubs;	       // keys whose value is in the store alone
-	uint64_t stubs_first_block; // of the store, that one of them names
-	uint64_t lost;		    // keys and versions that could not be read
-	const char *name;	    // what the keeper calls it; NULL = it has none that is of use
-	const char *why;	    // it is read out and not taken over
+	uint64_t lost;	       // keys and versions that could not be read
+	const char *name;      // what the keeper calls it; NULL = it has none that is of use
+	const char *why;       // it is read out and not taken over
 };
 
 /// Takes a kept region, if the keeper has one that can be used: of a layout that this kvd knows,

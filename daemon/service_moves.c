@@ -21,7 +21,11 @@ static void follow_values(const struct kvd *kvd, uint64_t now_ns)
 		      persist_uncompacted(persist);
 	keyspace_halt_spill(kvd->keyspace, failed);
 	persist_follow_values(persist, keyspace_follows_places(kvd->keyspace));
-	if (keyspace_wants_places(kvd->keyspace, persist_places_known(persist), now_ns)) {
+	bool known = persist_places_known(persist);
+	if (!known && keyspace_stubs_astray(kvd->keyspace) == 0) {
+		persist_places_enough(persist);
+	}
+	if (keyspace_wants_places(kvd->keyspace, known, now_ns)) {
 		persist_want_places(persist);
 	}
 }

@@ -85,8 +85,6 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 		store_keep_failed(store);
 	}
 	const struct kvs_log *log = keyspace_log(kvd->keyspace);
-	struct store_facts facts;
-	store_facts(store, &facts);
 	struct persist_options options = {
 		.policy = (enum persist_policy)config->persist_policy,
 		.lazy_ms = config->lazy_ms,
@@ -103,8 +101,7 @@ int service_persist_start(struct kvd *kvd, struct store *store, struct kvs_regio
 		.start_position = keyspace_unpersisted_position(kvd->keyspace),
 		.wake_fd = loop_wake_fd(kvd->loop),
 		.collect_moves = true,
-		.find_places = goes_on && adoption->stubs > 0 &&
-			       adoption->stubs_first_block < facts.oldest_block,
+		.find_places = keyspace_stubs_astray(kvd->keyspace) > 0,
 		.begin_why = begun != STORE_OK ? store_why(store) : NULL,
 		.renew_why = renew ? store_why(store) : NULL,
 	};

@@ -52,8 +52,15 @@ static int plan_hot(struct kvs_adopt *plan)
 
 int kvs_adopt_plan(struct kvs_adopt *plan, struct kvs_region *region, uint64_t durable_seq)
 {
+	return kvs_adopt_plan_beside(plan, region, durable_seq, 0);
+}
+
+int kvs_adopt_plan_beside(struct kvs_adopt *plan, struct kvs_region *region, uint64_t durable_seq,
+			  uint64_t first_block)
+{
 	memset(plan, 0, sizeof(*plan));
 	plan->region = region;
+	plan->first_block = first_block;
 	plan->durable_seq = durable_seq;
 	plan->applied_seq = kvs_load_acquire(&region->header->marks.applied_seq);
 	int result = plan_hot(plan);
@@ -131,7 +138,7 @@ static void adopt_prepared(struct kvs_log *log)
 		log->segments[i].prepared =
 			(has_huge && log->segments[i].state != KVS_SEGMENT_FREE) ||
 			kvs_extents_populated(&walk, offset, region->segment_bytes) ==
-			region->segment_bytes;
+				region->segment_bytes;
 		log->prepared_count += log->segments[i].prepared;
 	}
 }

@@ -83,7 +83,8 @@ struct kvs_adopt {
 	uint64_t keys_with_expiry;
 	uint64_t stubs;			// keys whose value is in the store alone
 	uint64_t stubs_value_bytes;	// of those values
-	uint64_t stubs_first_block;	// the lowest that one of them names
+	uint64_t stubs_astray;		// of them, those that name a block before first_block
+	uint64_t first_block;		// of the store, as given; 0 = not known
 	uint64_t last_block;		// the highest that a record names, whatever became of it
 	uint64_t live_bytes;		// of current records, large values included
 	struct kvs_adopt_owner *owners; // KVS_WRITERS_MAX, by the writer index of records
@@ -105,6 +106,10 @@ struct kvs_adopt {
 /// kvs_adopt_fini() frees.
 /// Call with: no writer alive. Thread must: be the new writer. Orders: nothing; nothing is written.
 int kvs_adopt_plan(struct kvs_adopt *plan, struct kvs_region *region, uint64_t durable_seq);
+/// The same where the first block of the store is known: counts stubs whose values stand elsewhere
+/// by now.
+int kvs_adopt_plan_beside(struct kvs_adopt *plan, struct kvs_region *region, uint64_t durable_seq,
+			  uint64_t first_block);
 void kvs_adopt_fini(struct kvs_adopt *plan);
 
 /// What the plan is applied to: uninitialised but for `limbo`.

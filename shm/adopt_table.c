@@ -115,9 +115,8 @@ static void note_place(struct kvs_adopt *plan, const struct kvs_hit *hit)
 		return;
 	}
 	plan->stubs_value_bytes += hit->view.value_bytes;
-	if (plan->stubs++ == 0 || block < plan->stubs_first_block) {
-		plan->stubs_first_block = block;
-	}
+	plan->stubs++;
+	plan->stubs_astray += block < plan->first_block;
 }
 
 static bool count_entry(struct look *look)

@@ -390,6 +390,10 @@ static void test_adopted(void)
 	ok_u64(plan.live_bytes, keyspace_live_bytes(f.keyspace), "its live bytes");
 	ok_u64(plan.owners[1].bytes, keyspace_owned(f.keyspace, 1).bytes, "and its users'");
 	ok_u64(plan.damaged_count, 0, "nothing is damaged");
+	ok_u64(plan.stubs_astray, 0, "all of which know their places, as far as is known");
+	kvs_adopt_fini(&plan);
+	ok(kvs_adopt_plan_beside(&plan, &region, KEYS, BLOCK + 10) == 0 && plan.stubs_astray == 5,
+	   "those before the store's first block do not");
 	kvs_adopt_fini(&plan);
 	struct kvs_hit hit = hit_of(&f, 8);
 	kvs_store_relaxed((uint64_t *)(uintptr_t)&hit.view.record->place, 0);

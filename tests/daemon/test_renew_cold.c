@@ -340,6 +340,74 @@ static void test_after_kill(void)
 	end(dir);
 }
 
+// Looks until the places are known; how many steps that took.
+static unsigned look_through(bool counts)
+{
+	unsigned steps = 0;
+	while (!persist_places_known(life.persist) && steps < STUBS_ROUNDS) {
+		struct persist_move move;
+		persist_places_step(life.persist);
+		while (persist_next_move(life.persist, &move)) {
+			(void)keyspace_move(life.keyspace, move.key, move.key_bytes, move.seq,
+					    move.place);
+		}
+		if (counts && keyspace_stubs_astray(life.keyspace) == 0) {
+			persist_places_enough(life.persist);
+		}
+		steps++;
+	}
+	return steps;
+}
+
+// One stub, whose value was appended last, does not know where.
+static void begin_astray(void)
+{
+	struct persist_options options = life.persist->options;
+	struct store_facts facts;
+	char key[32];
+	uint64_t place;
+	size_t key_bytes = make_key(key, KEYS - 2);
+	uint64_t seq = life_lookup(&life, key, key_bytes, &place);
+	store_facts(life.store, &facts);
+	life.keyspace->first_block = facts.oldest_block;
+	(void)keyspace_move(life.keyspace, key, key_bytes, seq, kvs_place_make(0, 48));
+	life.keyspace->stubs_astray = 1;
+	options.start_position = life_published(&life);
+	options.find_places = true;
+	keyspace_set_judged(life.keyspace, NULL);
+	persist_free(life.persist);
+	life.persist = persist_new(&options);
+	keyspace_set_judged(life.keyspace, persist_judged(life.persist));
+}
+
+// Where it is known how many are looked for the rest of the store is left.
+static void test_enough(void)
+{
+	char dir[FIXTURE_PATH_BYTES], key[32];
+	struct store_facts facts;
+	uint64_t place, found = 0;
+	fixture_dir_fast(dir);
+	begin(dir);
+	(void)life_lookup(&life, key, make_key(key, KEYS - 2), &place);
+	store_facts(life.store, &facts);
+	uint64_t blocks = facts.next_block - facts.oldest_block;
+	begin_astray();
+	unsigned all = look_through(false);
+	ok(all > 5, "all %" PRIu64 " blocks are looked through in %u steps", blocks, all);
+	begin_astray();
+	unsigned steps = look_through(true);
+	(void)life_lookup(&life, key, make_key(key, KEYS - 2), &found);
+	ok(steps < all / 2 && found == place, "G: one stub is found in %u", steps);
+	ok_u64(keyspace_stubs_astray(life.keyspace), 0, "none is left");
+	ok_int(count_stubs(STORE_OK), KEYS / 2, "E: all know their places");
+	persist_places_look(life.persist);
+	ok_u64(look_through(true), all, "who looks for more is not stopped by that");
+	begin_astray();
+	put(KEYS - 2, 10);
+	ok_u64(keyspace_stubs_astray(life.keyspace), 0, "one that is replaced need not be found");
+	end(dir);
+}
+
 // How many values that nobody changes say where they are.
 static unsigned still_placed(void)
 {
@@ -401,6 +469,7 @@ int main(int argc, char **argv)
 	test_lost();
 	test_untold();
 	test_after_kill();
+	test_enough();
 	test_values();
 	return tap_done();
 }

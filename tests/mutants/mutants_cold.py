@@ -181,4 +181,12 @@ COLD = [
            [('heat_ghost_has(heat, hash, keyspace->keys - keyspace->stubs)',
              'heat_ghost_has(heat, hash, keyspace->keys)')],
            ['tests/daemon/test_keyspace_promote'], quick=True),
+    Mutant('places-uncounted', 'what a kill left untold is looked for in all of the store',
+           'daemon/persist_places.c',
+           [('bool enough = persist->places_counted &&', 'bool enough = false &&')],
+           ['tests/daemon/test_renew_cold'], quick=True),
+    Mutant('places-enough', 'a store that was written anew is looked through in part',
+           'daemon/persist_places.c',
+           [('persist->places_counted = false;', '')],
+           ['tests/daemon/test_renew_cold'], quick=True),
 ]
