@@ -188,8 +188,9 @@ bool kvs_log_cleanable(const struct kvs_log *log, uint32_t index, uint64_t durab
 	if (segment->state == KVS_SEGMENT_SURVIVOR) {
 		return index != log->survivor.segment;
 	}
+	// Not by the first of the next one: that may have been emptied, and be another by now.
 	return segment->state == KVS_SEGMENT_HEAD && segment->next != KVS_SEGMENT_NONE &&
-	       log->segments[segment->next].first_seq <= durable_seq;
+	       segment->last_seq < durable_seq;
 }
 
 void kvs_log_retire(struct kvs_log *log, uint32_t index, struct kvs_limbo *limbo, uint64_t stamp)

@@ -32,7 +32,7 @@ static struct kvs_log make_log(uint32_t count, uint64_t *random)
 			.used_bytes = used,
 			.live_bytes = tap_random(random) % (used + 1),
 			.first_seq = tap_random(random) % 900000,
-			.last_seq = 900000 + tap_random(random) % 100000,
+			.last_seq = 100000 + tap_random(random) % 900000,
 			.next = (uint32_t)(tap_random(random) % count),
 		};
 	}
@@ -49,7 +49,7 @@ static double naive_best(const struct kvs_log *log, uint64_t durable_seq, uint64
 		const struct kvs_segment *segment = &log->segments[i];
 		bool left = segment->state == KVS_SEGMENT_SURVIVOR ||
 			    (segment->state == KVS_SEGMENT_HEAD &&
-			     log->segments[segment->next].first_seq <= durable_seq);
+			     segment->last_seq + 1 <= durable_seq);
 		double live = (double)segment->live_bytes;
 		double gain = (SEGMENT - live) / (live + 1);
 		gain = gain * gain * (double)(log->next_seq - segment->last_seq);

@@ -4,6 +4,11 @@
 from mutant import Mutant
 
 MEMORY = [
+    Mutant('followed-by-another', 'a segment is followed by whatever its successor has become',
+           'shm/segments.c',
+           [('segment->last_seq < durable_seq;',
+             'log->segments[segment->next].first_seq <= durable_seq;')],
+           ['tests/shm/test_segments'], quick=True),
     Mutant('batch-waits-for-ends', 'a batch waits, or is refused, for what it has only read',
            'daemon/keyspace.c',
            [('if (in_batch && !batch_takes_end(keyspace, bytes)) {',
@@ -14,7 +19,7 @@ MEMORY = [
            [('(is_end ? &batch->ended_bytes : &batch->bytes)', '&batch->bytes')],
            ['tests/daemon/test_keyspace_batch_ends'], quick=True),
     Mutant('clean-undurable', 'a segment is cleaned before it is durable', 'shm/segments.c',
-           [('log->segments[segment->next].first_seq <= durable_seq;', 'durable_seq + 1 > 0;')],
+           [('segment->last_seq < durable_seq;', 'durable_seq + 1 > 0;')],
            ['tests/shm/test_segments', 'tests/daemon/test_cleaner'], quick=True),
     Mutant('limbo-early', 'memory of the oldest epoch in use is free', 'shm/limbo.c',
            [('->stamp >= oldest) {', '->stamp > oldest) {')],

@@ -94,6 +94,26 @@ static void test_overwriting(struct fixture *f, uint64_t *random)
 	ok_u64(live, records, "live bytes are counted exactly");
 }
 
+// A full segment may be emptied when what came behind it is durable, whatever has become since of
+// the segment that it came in.
+static void test_followed(const struct fixture *f)
+{
+	unsigned heads = 0, reused = 0, wrong = 0;
+	for (uint32_t i = 0; i < f->log.touched_count; i++) {
+		const struct kvs_segment *segment = &f->log.segments[i];
+		if (segment->state != KVS_SEGMENT_HEAD || i == f->log.head.segment) {
+			continue;
+		}
+		heads++;
+		reused += f->log.segments[segment->next].first_seq != segment->last_seq + 1;
+		wrong += kvs_log_cleanable(&f->log, i, segment->last_seq) ||
+			 !kvs_log_cleanable(&f->log, i, segment->last_seq + 1);
+	}
+	ok(heads > 0 && reused > 0, "the next one of %u of %u segments is another by now", reused,
+	   heads);
+	ok_u64(wrong, 0, "they may be emptied when all of them is durable, and something behind");
+}
+
 static void test_grace(struct fixture *f)
 {
 	struct kvs_slot *slot = &f->page->slot[0];
@@ -189,6 +209,7 @@ int main(void)
 	fixture_open(&f, MEMORY, SEGMENT);
 	f.step_after_write = true;
 	test_overwriting(&f, &random);
+	test_followed(&f);
 	test_grace(&f);
 	test_bound(&f);
 	fixture_close(&f);
