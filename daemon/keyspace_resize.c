@@ -13,8 +13,10 @@
 #define RESIZE_POLL_NS 10000000u     // nothing is to be emptied: until readers leave, keys go
 #define RESIZE_SEGMENTS_LEFT 2u	     // that writers keep beyond the reserves, and a share of all
 #define RESIZE_SEGMENTS_SHARE 16u
-#define RESIZE_LIVE_PERCENT 95u // as full as segments can be packed
-#define RESIZE_SEGMENTS_OPEN 2u // the head and the survivor segment, which are not packed
+#define RESIZE_LIVE_PERCENT 95u	     // as full as segments can be packed
+#define RESIZE_STUBS_LOOKED_AT 4096u // for what they have on average,
+#define RESIZE_STUBS_PERCENT 103u    // and somewhat more
+#define RESIZE_SEGMENTS_OPEN 2u	     // the head and the survivor segment, which are not packed
 
 // With fewer free segments a write may find none.
 static uint32_t resize_lowest(const struct keyspace *keyspace)
@@ -38,23 +40,92 @@ void keyspace_set_memory(struct keyspace *keyspace, uint64_t bytes)
 	keyspace->cleaner.next_ns = 0; // the next turn begins to lower it
 }
 
+// What lives in segments, and what those that are full have left at their ends.
+struct resize_live {
+	uint64_t bytes;
+	uint64_t tails_bytes;
+	uint64_t closed;
+};
+
+static struct resize_live resize_live(const struct kvs_log *log)
+{
+	struct resize_live live = { 0 };
+	uint64_t segment_bytes = log->region->segment_bytes;
+	for (uint32_t i = 0; i < log->touched_count; i++) {
+		const struct kvs_segment *segment = &log->segments[i];
+		// One that was put out of the way counts more than it can hold.
+		live.bytes +=
+			segment->live_bytes < segment_bytes ? segment->live_bytes : segment_bytes;
+		if ((segment->state == KVS_SEGMENT_HEAD ||
+		     segment->state == KVS_SEGMENT_SURVIVOR) &&
+		    i != log->head.segment && i != log->survivor.segment) {
+			live.tails_bytes += segment_bytes - segment->used_bytes;
+			live.closed++;
+		}
+	}
+	return live;
+}
+
+// Of a segment that is packed so much holds records: its end is too short for the next. As it was
+// where they stand, unless the short ones that filled it are gone: then by what they have on
+// average.
+static uint64_t resize_usable(const struct keyspace *keyspace, const struct resize_live *live)
+{
+	uint64_t segment_bytes = keyspace->region->segment_bytes;
+	uint64_t tail = live->closed > 0 ? live->tails_bytes / live->closed : 0;
+	uint64_t record = keyspace->keys > 0 ? live->bytes / keyspace->keys : 0;
+	tail = record > tail ? record : tail;
+	return segment_bytes - (tail < segment_bytes / 2 ? tail : segment_bytes / 2);
+}
+
+struct resize_stubs {
+	uint64_t bytes;
+	uint64_t count;
+	const struct kvs_map *map;
+};
+
+static void stubs_visit(void *context, uint64_t entry)
+{
+	struct resize_stubs *stubs = context;
+	struct kvs_hit hit;
+	if (kvs_table_load(stubs->map, entry, &hit) != KVS_FIND_HIT) {
+		return;
+	}
+	const struct kvs_record_view *view = &hit.view;
+	uint32_t stub = kvs_record_stub_bytes(view->key_bytes, view->expiry_ms != 0);
+	bool goes = stub < view->record_bytes || hit.kind == KVS_ENTRY_LARGE;
+	stubs->bytes += goes ? stub : view->record_bytes;
+	stubs->count++;
+}
+
+// What stays of all records where values go, by some of them: keys stand in the order of their
+// hashes, so the first are as good as any.
+static uint64_t resize_stubs_bytes(const struct keyspace *keyspace)
+{
+	struct resize_stubs stubs = { .map = &keyspace->region->map };
+	uint64_t cursor = 0;
+	do {
+		cursor = kvs_table_scan(stubs.map, cursor, stubs_visit, &stubs);
+	} while (cursor != 0 && stubs.count < RESIZE_STUBS_LOOKED_AT);
+	if (cursor == 0 || stubs.count == 0) {
+		return stubs.bytes;
+	}
+	double mean = (double)stubs.bytes / (double)stubs.count;
+	return (uint64_t)(mean * (double)keyspace->table.entries) / 100 * RESIZE_STUBS_PERCENT;
+}
+
 uint64_t keyspace_memory_least(const struct keyspace *keyspace, bool values_go)
 {
 	const struct kvs_log *log = &keyspace->log;
-	uint64_t live_bytes = 0;
-	for (uint32_t i = 0; i < log->touched_count; i++) {
-		// A segment that was put out of the way counts more than it can hold.
-		uint64_t bytes = log->segments[i].live_bytes;
-		live_bytes +=
-			bytes < log->region->segment_bytes ? bytes : log->region->segment_bytes;
+	struct resize_live live = resize_live(log);
+	if (values_go) {
+		uint64_t bytes = resize_stubs_bytes(keyspace);
+		live.bytes = bytes < live.bytes ? bytes : live.bytes;
+		live.tails_bytes = 0; // those are the values'
 	}
-	uint64_t stubs_bytes = keyspace->keys * kvs_record_stub_bytes(1, false);
-	if (values_go && stubs_bytes < live_bytes) {
-		live_bytes = stubs_bytes; // as if all keys had a byte
-	}
-	uint64_t packed_bytes = live_bytes * 100 / RESIZE_LIVE_PERCENT;
-	uint64_t segments = (packed_bytes >> log->region->segment_shift) + RESIZE_SEGMENTS_OPEN +
-			    resize_lowest(keyspace);
+	uint64_t packed_bytes = resize_usable(keyspace, &live) * RESIZE_LIVE_PERCENT / 100;
+	uint64_t segments =
+		live.bytes / packed_bytes + RESIZE_SEGMENTS_OPEN + resize_lowest(keyspace);
 	uint64_t taken = (uint64_t)log->full_count + log->retired_count;
 	return kvs_log_memory_for(log, 0) - (taken << log->region->segment_shift) +
 	       (segments << log->region->segment_shift);

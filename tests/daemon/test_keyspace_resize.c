@@ -10,19 +10,44 @@
 
 #define LARGE_BYTES (24u << 20)
 #define SMALL_BYTES (8u << 20)
-#define VALUE_BYTES 700u
 #define KEYS 3000u
 #define TURNS_MAX 20000u
 
+// How long values are. Four of the long ones fill a segment, but for a seventh of it.
+enum shape { ALIKE, LONG, MIXED, SHORT_GO, SHAPES };
+
+static const char *const shape_names[SHAPES] = {
+	[ALIKE] = "all alike",
+	[LONG] = "long",
+	[MIXED] = "of any length",
+	[SHORT_GO] = "long, the short ones are removed",
+};
+
+static enum shape shape;
 static uint32_t versions[KEYS]; // what each key was set to last, 0 = never
+
+static size_t bytes_of(unsigned index)
+{
+	switch (shape) {
+	case LONG:
+		return 14000;
+	case MIXED:
+		return 1 + index * UINT32_C(2654435761) % 16000;
+	case SHORT_GO:
+		return index % 8 == 0 ? 14000 : 300;
+	default:
+		return 700;
+	}
+}
 
 static int set_one(struct fixture *f, unsigned index)
 {
-	unsigned char value[VALUE_BYTES];
+	unsigned char value[16000];
 	char key[24];
+	size_t bytes = bytes_of(index);
 	size_t key_bytes = (size_t)snprintf(key, sizeof(key), "key-%u", index);
-	memset(value, (int)(versions[index] + 1), sizeof(value));
-	int result = keyspace_set(f->keyspace, key, key_bytes, value, sizeof(value), 0, NULL);
+	memset(value, (int)(versions[index] + 1), bytes);
+	int result = keyspace_set(f->keyspace, key, key_bytes, value, bytes, 0, NULL);
 	versions[index] += result == KEYSPACE_OK;
 	return result;
 }
@@ -36,7 +61,7 @@ static unsigned wrong_keys(struct fixture *f)
 		size_t key_bytes = (size_t)snprintf(key, sizeof(key), "key-%u", i);
 		bool found = keyspace_get(f->keyspace, key, key_bytes, &value) == KEYSPACE_OK;
 		wrong += found != (versions[i] > 0) ||
-			 (found && ((const unsigned char *)value.value)[VALUE_BYTES - 1] !=
+			 (found && ((const unsigned char *)value.value)[bytes_of(i) - 1] !=
 					   (unsigned char)versions[i]);
 	}
 	return wrong;
@@ -134,6 +159,36 @@ static void test_least(void)
 	fixture_close(&f);
 }
 
+// Where values go their keys stay, as long as they are, and values that are no longer than a stub.
+static void test_least_of_keys(void)
+{
+	struct fixture f;
+	uint64_t stubs_bytes = 0;
+	unsigned wrong = 0;
+	fixture_open_sized(&f, false, 25, LARGE_BYTES, false);
+	uint64_t empty_bytes = keyspace_memory_least(f.keyspace, true);
+	for (unsigned i = 0; i < 20000; i++) {
+		char key[128];
+		static const char value[600];
+		int key_bytes = snprintf(key, sizeof(key), "%0*u", 20 + (int)(i % 80), i);
+		size_t value_bytes = i % 5 == 0 ? 4 : sizeof(value);
+		wrong += keyspace_set(f.keyspace, key, (size_t)key_bytes, value, value_bytes, 0,
+				      NULL) != KEYSPACE_OK;
+		stubs_bytes += i % 5 == 0 ? kvs_record_bytes((size_t)key_bytes, value_bytes, false)
+					  : kvs_record_stub_bytes((size_t)key_bytes, false);
+	}
+	ok_u64(wrong, 0, "keys of 20 to 99 bytes");
+	uint64_t table_bytes = f.region.table_bytes;
+	uint64_t least_bytes = keyspace_memory_least(f.keyspace, true);
+	ok(least_bytes > empty_bytes + stubs_bytes &&
+		   least_bytes < empty_bytes + table_bytes + stubs_bytes / 8 * 9 +
+					 (4u * FIXTURE_SEGMENT_BYTES),
+	   "where values go it is what their keys take: %llu for %llu, of nothing %llu",
+	   (unsigned long long)least_bytes, (unsigned long long)stubs_bytes,
+	   (unsigned long long)empty_bytes);
+	fixture_close(&f);
+}
+
 // What is left of a full memory lies in all segments, and just what it needs is set.
 static void test_accepted(bool persisted, uint64_t memory_bytes)
 {
@@ -158,12 +213,13 @@ static void test_accepted(bool persisted, uint64_t memory_bytes)
 	uint64_t bytes = keyspace_memory_least(f.keyspace, false);
 	keyspace_set_memory(f.keyspace, bytes);
 	(void)settle(&f, bytes, &random, false);
-	ok_u64(f.region.memory_bytes, bytes, "%s: G: the least that is accepted is reached",
-	       policy);
+	ok_u64(f.region.memory_bytes, bytes, "%s: G: the least that is accepted is reached: %s",
+	       policy, shape_names[shape]);
 	unsigned refused = 0;
 	for (unsigned i = 0; i < 4 * KEYS; i += 8) {
 		unsigned tries = 0;
-		while (set_one(&f, i % KEYS) != KEYSPACE_OK && tries++ < 100) {
+		while (versions[i % KEYS] > 0 && set_one(&f, i % KEYS) != KEYSPACE_OK &&
+		       tries++ < 100) {
 			fixture_durable(&f);
 		}
 		refused += tries > 100;
@@ -190,10 +246,16 @@ int main(void)
 	test_down_and_up(false);
 	test_down_and_up(true);
 	test_least();
+	test_least_of_keys();
 	for (uint64_t bytes = 2u << 20; bytes <= 5u << 19; bytes += 1u << 18) {
 		test_accepted(false, bytes);
 		test_accepted(true, bytes);
 	}
+	for (shape = LONG; shape < SHAPES; shape++) {
+		test_accepted(false, 16u << 20);
+		test_accepted(true, 17u << 20);
+	}
+	shape = ALIKE;
 	test_value_limit();
 	return tap_done();
 }
