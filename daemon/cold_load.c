@@ -11,11 +11,13 @@
 
 #include "daemon/cold_parts.h"
 #include "daemon/kvd.h"
+#include "daemon/latency.h"
 #include "daemon/log.h"
 #include "daemon/parcel.h"
 #include "daemon/seam.h"
 #include "daemon/stats.h"
 
+#define NS_PER_MS UINT64_C(1000000)
 #define COLD_TURN_NS UINT64_C(100000)	 // of one turn
 #define COLD_SAY_NS UINT64_C(1000000000) // between two lines of the log
 
@@ -81,9 +83,21 @@ void cold_load_unwanted(struct cold *cold, struct cold_load *load)
 	load_free(cold, load);
 }
 
+// Whatever came of it, somebody waited so long.
+static void note_time(const struct cold *cold, const struct cold_load *load)
+{
+	const struct kvd *kvd = cold->kvd;
+	uint64_t ms = (kvd->seam->monotonic_ns() - load->asked_ns) / NS_PER_MS;
+	if (kvd->config.latency_ms > 0 && ms >= kvd->config.latency_ms) {
+		latency_add(&kvd->stats->latency, LATENCY_COLD_LOAD, ms,
+			    kvd->seam->wall_ms() / 1000);
+	}
+}
+
 static void load_failed(struct cold *cold, struct cold_load *load)
 {
 	load->state = COLD_FAILED;
+	note_time(cold, load);
 	stats_add(cold->kvd->stats, KVS_COUNTER_cold_load_errors, 1);
 	uint64_t now_ns = cold->kvd->seam->monotonic_ns();
 	if (cold->said_ns == 0 || now_ns - cold->said_ns >= COLD_SAY_NS) {
@@ -152,6 +166,7 @@ static void load_done(struct cold *cold, struct cold_load *load, uint64_t until_
 		load_failed(cold, load);
 	} else {
 		load->state = COLD_LOADED;
+		note_time(cold, load);
 		if (!load_put_back(cold, load, until_ns)) {
 			load->is_returning = true;
 			TAILQ_INSERT_TAIL(&cold->returning, load, queue);

@@ -163,6 +163,16 @@ void commands_latency_graph(struct call *call)
 	latency_reply_text(call, &text);
 }
 
+static const char *latency_remedy(enum latency_event event)
+{
+	if (event == LATENCY_COLD_LOAD) {
+		return "The disk is slow, or many values are wanted at once: more memory keeps "
+		       "more of them there, kvctl memory tells how many are not.";
+	}
+	return "Look at SLOWLOG GET for the commands, and at kvctl stats for the longest turn of "
+	       "kvd's loop.";
+}
+
 void commands_latency_doctor(struct call *call)
 {
 	const struct latency *latency = &call->kvd->stats->latency;
@@ -174,19 +184,16 @@ void commands_latency_doctor(struct call *call)
 		if (series) {
 			struct latency_sample last = latency_sample(series, LATENCY_SAMPLES - 1);
 			any = true;
-			text_printf(&text,
-				    "%s: worst %" PRIu64 " ms, last %" PRIu64 " ms. Look at "
-				    "SLOWLOG GET for the commands, and at kvctl stats for the "
-				    "longest turn of kvd's loop.\n",
+			text_printf(&text, "%s: worst %" PRIu64 " ms, last %" PRIu64 " ms. %s\n",
 				    latency_event_name((enum latency_event)event), series->max_ms,
-				    last.ms);
+				    last.ms, latency_remedy((enum latency_event)event));
 		}
 	}
 	if (!any && call->kvd->config.latency_ms == 0) {
 		text_printf(&text, "Nothing is watched: set latency-monitor-threshold to the "
 				   "milliseconds that are too long.\n");
 	} else if (!any) {
-		text_printf(&text, "No command took %" PRIu64 " ms or more.\n",
+		text_printf(&text, "Nothing took %" PRIu64 " ms or more.\n",
 			    call->kvd->config.latency_ms);
 	}
 	latency_reply_text(call, &text);

@@ -181,7 +181,7 @@ CONFIG_INTEGER(slowlog_us, "slowlog-log-slower-than", 10000, -1, INT64_MAX, 1,
 CONFIG_NUMBER(slowlog_entries, "slowlog-max-len", 128, 0, 65536, 1,
 	      "the newest so many of them are kept")
 CONFIG_NUMBER(latency_ms, "latency-monitor-threshold", 0, 0, INT64_MAX, 1,
-	      "commands that take as many milliseconds are kept for LATENCY; 0 = none")
+	      "commands and loads that take as many milliseconds are kept for LATENCY; 0 = none")
 CONFIG_CHOICE(latency_tracking, "latency-tracking", "no|yes", 1, 1,
 	      "keep a histogram of each command's times")
 CONFIG_STRING(latency_percentiles, "latency-tracking-info-percentiles", "50 99 99.9", 1,

@@ -11,6 +11,7 @@ const char *latency_event_name(enum latency_event event)
 	static const char *const names[LATENCY_EVENTS] = {
 		[LATENCY_COMMAND] = "command",
 		[LATENCY_FAST_COMMAND] = "fast-command",
+		[LATENCY_COLD_LOAD] = "cold-load",
 	};
 	return names[event];
 }

@@ -14,6 +14,7 @@
 enum latency_event {
 	LATENCY_COMMAND,
 	LATENCY_FAST_COMMAND,
+	LATENCY_COLD_LOAD, // from when a value was wanted first until it had come from the store
 	LATENCY_EVENTS,
 };
 
@@ -32,7 +33,7 @@ struct latency {
 	struct latency_series *series[LATENCY_EVENTS]; // NULL = nothing happened
 };
 
-/// As Redis calls it.
+/// As Redis calls it, if that has it.
 const char *latency_event_name(enum latency_event event);
 
 /// Notes a spike; of those in one second the longest counts. Without memory nothing is noted.

@@ -189,4 +189,7 @@ COLD = [
            'daemon/persist_places.c',
            [('persist->places_counted = false;', '')],
            ['tests/daemon/test_renew_cold'], quick=True),
+    Mutant('load-untimed', 'nobody hears that values come slowly', 'daemon/cold_load.c',
+           [('load->state = COLD_LOADED; note_time(cold, load);', 'load->state = COLD_LOADED;')],
+           ['tests/daemon/test_cold'], quick=True),
 ]
