@@ -308,7 +308,13 @@ bool sim_model_is_unread(const char *reply, size_t bytes)
 	static const char damaged[] = "-DAMAGED the value of '";
 	static const char late[] = "-TRYAGAIN the value of '";
 	static const char no_memory[] = "-OOM no memory to read values from the store";
-	if (reply == NULL || sim.faults == 0) {
+	if (reply == NULL) {
+		return false;
+	}
+	if (bytes > sizeof(late) && memcmp(reply, late, sizeof(late) - 1) == 0) {
+		return sim.faults > 0 || sim.stalled; // some of that makes a read-wait
+	}
+	if (sim.faults == 0) {
 		return false;
 	}
 	if (bytes > sizeof(damaged) && memcmp(reply, damaged, sizeof(damaged) - 1) == 0) {
@@ -320,8 +326,7 @@ bool sim_model_is_unread(const char *reply, size_t bytes)
 		}
 		return true;
 	}
-	return (bytes > sizeof(late) && memcmp(reply, late, sizeof(late) - 1) == 0) ||
-	       (bytes > sizeof(no_memory) && memcmp(reply, no_memory, sizeof(no_memory) - 1) == 0);
+	return bytes > sizeof(no_memory) && memcmp(reply, no_memory, sizeof(no_memory) - 1) == 0;
 }
 
 // ---- commands under way ----

@@ -254,6 +254,7 @@ static void time_pass(void)
 	}
 	if (sim_chance(2000)) {
 		step_ns += sim_below(UINT64_C(8000000000));
+		sim.stalled = true;
 	}
 	sim.mono_ns += step_ns;
 	if (sim.plan.jumps && !sim.quiet && sim_chance(300)) {

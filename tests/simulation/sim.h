@@ -96,6 +96,7 @@ struct sim {
 	bool orderly;		// and all was kept
 	bool stop;		// SIGTERM is pending
 	bool quiet;		// no more faults: all must come to an end
+	bool stalled;		// seconds went by once while nobody ran
 	int exit_code;
 	unsigned lives;
 	// Counted for the report.
