@@ -68,7 +68,8 @@ static bool reseed_may_fit(const struct keyspace *keyspace, uint64_t bytes, uint
 {
 	const struct evict_state *evict = &keyspace->evict;
 	*bound_bytes = keyspace_memory_least(keyspace, evict->spills) + bytes;
-	bool keys_go = evict->on && !evict->spills;
+	bool keys_go = evict->on && !evict->spills &&
+		       (!evict->volatile_only || keyspace->keys_with_expiry > 0);
 	return keys_go || *bound_bytes <= keyspace->memory_bytes ||
 	       reseed_has_memory(keyspace, bytes);
 }

@@ -230,8 +230,8 @@ class Soak:
                 self.note(found == value or gone, f'{key} is not what it was')
 
     def collide(self):
-        """Whoever is let in can make keys collide; the table then has another hash key, if there
-        is memory for two of it: not while it is full."""
+        """Whoever is let in can make keys collide; the table then has another hash key, for which
+        others' keys or values go where memory is full."""
         with self.kvd.connect() as connection:
             region = attached_file(connection)
             before = numbers(connection, 'everything')['table_reseeds']
@@ -328,7 +328,7 @@ class Soak:
     def act(self, may_end):
         chances = [(self.pause, 6), (self.kill_reader, 3), (self.change_mode, 3),
                    (self.resize, 4), (self.fresh_scan, 2), (self.verify, 1), (self.backup, 1),
-                   (self.take_turns, 2), (self.write_larger, 3)]
+                   (self.take_turns, 2), (self.write_larger, 3), (self.collide, 2)]
         if may_end:
             chances += [(self.kill_kvd, 4), (self.kill_all, 1), (self.restart, 1)]
         actions, weights = zip(*chances)
