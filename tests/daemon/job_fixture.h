@@ -30,6 +30,10 @@ static int misbehave(const char *how, char **argv)
 	if (strcmp(how, "ends at once") == 0) {
 		return VERIFY_GOOD;
 	}
+	if (strcmp(how, "hangs") == 0) {
+		(void)sleep(60); // who waits for it waits so long
+		return VERIFY_GOOD;
+	}
 	while (strcmp(argv[3], "compare") == 0 && strcmp(how, "talks nonsense") != 0 &&
 	       fread(unused, 1, sizeof(unused), stdin) > 0) {
 	}
@@ -46,6 +50,9 @@ static int misbehave(const char *how, char **argv)
 		return VERIFY_GOOD;
 	} else if (strcmp(how, "finds another value") == 0) {
 		puts("extra 6e6f 1\ndamaged 0\ndone 1 1 1 1 1");
+		return VERIFY_GOOD;
+	} else if (strcmp(how, "finds a newer value") == 0) {
+		puts("extra 6b3939 9999999999\ndamaged 0\ndone 1 1 1 1 1"); // of k99
 		return VERIFY_GOOD;
 	} else if (strcmp(how, "finds damage") == 0) {
 		puts("damage 7 9 6b31 as it says\ndamage 7 9 - and so on\ndamaged 2\n"

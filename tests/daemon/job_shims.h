@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -26,6 +27,8 @@ static unsigned syncs;		// of data, counted
 static uint64_t *cancel_word;	// of the job
 static void (*meanwhile)(void); // at each sync; NULL = nothing
 static void (*at_wait)(void);	// instead of each sleep; NULL = it sleeps
+
+#define WAITS_AFTER_MAX 30u // of a job that is cancelled: it does not heed that
 
 static void cancel_now(void)
 {
@@ -116,6 +119,12 @@ int poll(struct pollfd *fds, nfds_t count, int timeout_ms)
 {
 	struct timespec wait = { .tv_sec = timeout_ms / 1000,
 				 .tv_nsec = timeout_ms % 1000 * 1000000L };
+	static unsigned waits_after;
+	waits_after = cancelled_at != 0 ? waits_after + 1 : 0;
+	if (waits_after > WAITS_AFTER_MAX) {
+		printf("Bail out! a job waits that was cancelled\n");
+		exit(1);
+	}
 	return fails_now() ? -1
 			   : (int)syscall(SYS_ppoll, fds, count, timeout_ms < 0 ? NULL : &wait,
 					  NULL, (size_t)8);

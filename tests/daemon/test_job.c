@@ -190,6 +190,7 @@ static void test_child(void)
 		{ "crashes", "reading it ended with signal" },
 		{ "finds damage", "as it says" },
 		{ "finds another value", "the store has a value that memory has not" },
+		{ "finds a newer value", "the store has a value that memory has not" },
 	};
 	for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
 		child_does(answers[i][0]);
@@ -212,14 +213,27 @@ static void test_child(void)
 }
 
 // A value of memory that is not what was written.
+static unsigned char *value_of(const char *key)
+{
+	struct kvs_hit hit = { 0 };
+	uint64_t hash = keyspace_hash(life.keyspace, key, strlen(key));
+	ok(keyspace_find(life.keyspace, hash, key, strlen(key), &hit) == KVS_FIND_HIT, "a record");
+	return (unsigned char *)(uintptr_t)hit.value;
+}
+
 static void test_damaged_memory(void)
 {
 	struct job job;
 	bool answered;
-	struct kvs_hit hit;
-	uint64_t hash = keyspace_hash(life.keyspace, "k99", 3);
-	ok(keyspace_find(life.keyspace, hash, "k99", 3, &hit) == KVS_FIND_HIT, "a record");
-	unsigned char *byte = (unsigned char *)(uintptr_t)hit.view.payload + 100;
+	unsigned char *byte = value_of("k7") + LARGE_BYTES - 1;
+	*byte ^= 1;
+	begin_job(&job, JOB_VERIFY);
+	answered = job_verify(&job);
+	ok(answered && job.memory_damaged == 1 && job.store_damaged == 0, "a large value: %s",
+	   job.result.data);
+	end_job(&job);
+	*byte ^= 1;
+	byte = value_of("k99") + 100;
 	*byte ^= 1;
 	begin_job(&job, JOB_VERIFY);
 	answered = job_verify(&job);
@@ -264,6 +278,22 @@ static void test_missing(void)
 		end_job(&job);
 	}
 	child_does(NULL);
+}
+
+// What is newer than the store need not be in it; what is called durable must.
+static void test_undurable(void)
+{
+	for (int durable = 0; durable < 2; durable++) {
+		struct job job;
+		begin_job(&job, JOB_VERIFY);
+		put(5, 500);
+		job.durable_seq = durable != 0 ? keyspace_last_seq(life.keyspace) : job.durable_seq;
+		bool answered = job_verify(&job);
+		ok(answered && job.memory_damaged == 0 && job.store_damaged == (unsigned)durable,
+		   "a value that was not committed, %s: %s",
+		   durable != 0 ? "and is called durable" : "nor called durable", job.result.data);
+		end_job(&job);
+	}
 }
 
 static void test_verify_stores(void)
@@ -330,6 +360,7 @@ int main(int argc, char **argv)
 	test_backup_names();
 	test_child();
 	test_missing();
+	test_undurable();
 	test_damaged_memory();
 	test_verify_stores();
 	test_flush();

@@ -4,6 +4,8 @@
 // work, says why, and leaves nothing (G). What holds back the log says how far it has come.
 #include "daemon/job.h"
 
+#include <sys/wait.h>
+
 #include "tests/daemon/job_fixture.h"
 
 static void test_told_to_stop(enum job_kind kind, const char *name)
@@ -108,6 +110,49 @@ static void test_stops_soon(bool in_log)
 	end_job(&job);
 }
 
+// ---- a child that hangs ----
+
+static enum job_phase cancel_phase;
+static unsigned cancel_calls; // in that phase, before it is cancelled
+
+static bool is_in_phase(void)
+{
+	bool is_there = kvs_load_relaxed(&watched->phase) == cancel_phase; // our own
+	return is_there && cancel_calls-- == 0;
+}
+
+// Whoever is not there any more was waited for, and need not have been for long: it was killed.
+static bool has_no_child(void)
+{
+	return waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD;
+}
+
+static void test_child_hangs(enum job_kind kind, enum job_phase phase, unsigned waits,
+			     const char *name)
+{
+	struct job job;
+	(void)setenv(CHILD_DOES, "hangs", 1);
+	begin_job(&job, kind);
+	watched = &job;
+	cancel_phase = phase;
+	cancel_calls = waits;
+	cancels = is_in_phase;
+	refuses(&job, "cancelled", name);
+	ok(has_no_child(), "its child is gone");
+	(void)unsetenv(CHILD_DOES);
+}
+
+static void test_children_hang(void)
+{
+	test_child_hangs(JOB_BACKUP, JOB_READING_BACK, 3, "what reads a backup hangs");
+	test_child_hangs(JOB_VERIFY, JOB_READING_STORE, 3, "what reads the store hangs");
+	// More than a pipe takes.
+	for (unsigned number = 0; number < 30000; number++) {
+		put(number + 100000, 8);
+	}
+	test_child_hangs(JOB_VERIFY, JOB_READING_MEMORY, 10, "what is sent to it is not read");
+}
+
 // ---- a backup that waits ------------------------------------------------------------------------
 
 // What becomes of it at the third wait.
@@ -192,6 +237,7 @@ int main(int argc, char **argv)
 	test_told_to_stop(JOB_VERIFY, "a verification");
 	test_waits();
 	test_damaged_log();
+	test_children_hang();
 	put_much();
 	for (int in_log = 0; in_log < 2; in_log++) {
 		test_stops_soon(in_log != 0);
