@@ -119,6 +119,8 @@ def deep(tap):
                'deep: how long it takes')
         tap.ok('one-2: 1 passed, 0 failed' in text and 'one-1: 1 passed' not in text,
                'deep: what has passed is not done again')
+        tap.ok('FAILED in summary: the long runs of one commit reach every goal' in text,
+               'deep: a goal that is missed is a failure')
         tap.ok('| one | 2 of 2 | 2 | 0 |' in text and '| two | 1 of 1 | 0 | 1 |' in text,
                'deep: each part is recorded by itself')
         text = say('deep_run two ""; deep_run two ""; ')

@@ -144,9 +144,9 @@ def test_counted(tap):
 GOOD = json.dumps({'passed': 2, 'failed': 0, 'skipped': 0, 'counted': {'kills': 5}})
 
 
-def show(path, commit, goal):
+def show(path, commit, goal, **others):
     out = io.StringIO()
-    with unittest.mock.patch.dict(goals.DEEP, {'kills': goal}, clear=True):
+    with unittest.mock.patch.dict(goals.DEEP, {'kills': goal, **others}, clear=True):
         with contextlib.redirect_stdout(out):
             status = summary.show(path, commit, ['kills'])
     return status, out.getvalue()
@@ -169,6 +169,9 @@ def test_summary(tap):
         tap.ok(status == 0 and 'All goals are reached.' in text, 'all of it')
         status, text = show(path, 'aa', 16)
         tap.ok(status == 1 and 'short of the goal: kills' in text, 'too few of them')
+        status, text = show(path, 'aa', 15, stops=1)
+        tap.ok(status == 1 and 'short of the goal: stops' in text and '| stops | 0 | 1 |' in text,
+               'what nobody counted is none')
         tap.ok(show(path, 'cc', 0)[0] == 1, 'a run without any record')
         summary.record(path, 'kills', '1/3', '7', 'aa', '60', '')
         tap.equal(show(path, 'aa', 5)[0], 1, 'a part that was interrupted has failed')
@@ -186,13 +189,19 @@ def test_summary_of(tap):
                'of two divisions the whole one counts, alone')
         summary.record(path, 'kills', '1/1', '7', 'aa', '60', GOOD)
         tap.ok('| kills | 1 of 1 | 2 |' in show(path, 'aa', 0)[1], 'of two whole ones the later')
+        summary.record(path, 'kills', '2/2', '7', 'aa', '60', GOOD)
+        tap.ok('| kills | 2 of 2 | 4 |' in show(path, 'aa', 0)[1], 'or the one done again since')
         status, text = show(path, 'aa+changes', 5)
         tap.ok(status == 1 and 'not that of a commit' in text, 'a tree with changes proves nothing')
+        summary.record(path, 'kills', '1/1', '7', 'unknown', '60', GOOD)
+        status, text = show(path, 'unknown', 5)
+        tap.ok(status == 1 and 'not that of a commit' in text, 'nor one that is of no commit')
         tap.ok(summary.passed(path, 'kills', '2/2', 'aa'), 'a part that has passed')
         summary.record(path, 'kills', '2/2', '7', 'aa', '60', '')
         for what, *part in (('failed since', '2/2', 'aa'), ('was of another commit', '1/2', 'bb'),
                             ('of another division', '1/4', 'aa'),
-                            ('of a tree with changes', '1/1', 'aa+changes')):
+                            ('of a tree with changes', '1/1', 'aa+changes'),
+                            ('of no commit', '1/1', 'unknown')):
             tap.ok(not summary.passed(path, 'kills', *part), f'not one that {what}')
 
 
