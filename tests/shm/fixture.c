@@ -147,6 +147,19 @@ static void free_item(struct fixture *f, const struct kvs_limbo_item *item)
 	}
 }
 
+unsigned fixture_keys(const struct kvs_map *map, unsigned keys)
+{
+	unsigned found = 0;
+	for (unsigned i = 0; i < keys; i++) {
+		char key[16];
+		struct kvs_hit hit;
+		int n = snprintf(key, sizeof(key), "key:%u", i);
+		found += fixture_find(map, key, (size_t)n, &hit) == KVS_FIND_HIT &&
+			 kvs_record_crc_ok(&hit.view);
+	}
+	return found;
+}
+
 size_t fixture_reclaim(struct fixture *f)
 {
 	size_t count = 0;

@@ -49,6 +49,9 @@ bool fixture_remove(struct fixture *f, const void *key, size_t key_bytes);
 enum kvs_find_result fixture_find(const struct kvs_map *map, const void *key, size_t key_bytes,
 				  struct kvs_hit *hit);
 
+/// How many of the keys `key:0` and on are there, whole.
+unsigned fixture_keys(const struct kvs_map *map, unsigned keys);
+
 /// One epoch scan, and whatever it lets out of limbo goes back to its allocator. Returns how many
 /// items.
 size_t fixture_reclaim(struct fixture *f);

@@ -96,7 +96,7 @@ int main(void)
 	equal(&f, "with small and large values");
 	test_is_run(&f, first, last);
 	ok_u64(walk(&f, &most), 0, "nothing is to be given back");
-	ok_u64(keys_in(&f.region.map, KEYS), KEYS, "A: every key is there");
+	ok_u64(fixture_keys(&f.region.map, KEYS), KEYS, "A: every key is there");
 
 	uint64_t before = kvs_holes_file_bytes(&f.region);
 	uint32_t preparing = kvs_log_prepare_begin(&f.log, 100);
@@ -112,7 +112,7 @@ int main(void)
 	   most);
 	kvs_log_prepare_end(&f.log, preparing, true);
 	equal(&f, "again, and the helper's segment kept its pages");
-	ok_u64(keys_in(&f.region.map, KEYS), KEYS, "A: every key is there");
+	ok_u64(fixture_keys(&f.region.map, KEYS), KEYS, "A: every key is there");
 	ok(f.region.base[first + LARGE_BYTES - 1] == 1 && f.region.base[last] == 2,
 	   "A: and every large value");
 	uint32_t spare = kvs_log_spare_count(&f.log);

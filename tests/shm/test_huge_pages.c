@@ -107,7 +107,7 @@ static void test_strays(void)
 	ok_u64(walk(&f), 2 * KVS_HUGE_PAGE_BYTES,
 	       "pages where none should be are found without asking");
 	equal(&f, "then");
-	ok_u64(keys_in(&f.region.map, KEYS), KEYS, "and nothing else is gone");
+	ok_u64(fixture_keys(&f.region.map, KEYS), KEYS, "and nothing else is gone");
 	fixture_close(&f);
 }
 
@@ -159,7 +159,7 @@ static void test_taken_over(void)
 	   "buckets that are in use count");
 	ok_u64(next.region.directory_bytes, f.region.directory_bytes, "and so does the directory");
 	ok_u64(next.log.prepared_count, f.log.full_count, "free segments that were never used not");
-	ok_u64(keys_in(&next.region.map, KEYS), KEYS, "F: every key is there");
+	ok_u64(fixture_keys(&next.region.map, KEYS), KEYS, "F: every key is there");
 	ok_int(kvs_log_prefault(&next.log), 0, "they get their pages");
 	(void)walk(&next); // of overflow buckets, none of them used
 	equal(&next, "again");
@@ -206,11 +206,11 @@ static void test_read_out(void)
 	ok_int(kvs_region_read_out(&region, f.region.fd, kvs_layouts_former()), KVS_REGION_OK,
 	       "huge ones are read out");
 	ok_int(kvs_adopt_plan(&plan, &region, 0), 0, "they verify");
-	ok_u64(keys_in(&region.map, KEYS), KEYS, "F: with all keys");
+	ok_u64(fixture_keys(&region.map, KEYS), KEYS, "F: with all keys");
 	const struct kvs_range_bounds *table = &region.map.ranges[KVS_RANGE_TABLE_0];
 	memset(region.base, 0xee, KVS_PAGE_BYTES);
 	memset(region.base + table->offset, 0xee, KVS_HUGE_PAGE_BYTES);
-	ok_u64(keys_in(&f.region.map, KEYS), KEYS, "B: whatever is done to the copy");
+	ok_u64(fixture_keys(&f.region.map, KEYS), KEYS, "B: whatever is done to the copy");
 	ok_u64(kvs_holes_file_bytes(&f.region), before, "G: and the file has no page more");
 	kvs_adopt_fini(&plan);
 	kvs_region_close(&region);
@@ -227,7 +227,7 @@ static void test_client(void)
 		   mprotect(map.base + KVS_HUGE_PAGE_BYTES - KVS_PAGE_BYTES, KVS_PAGE_BYTES,
 			    PROT_READ) == 0,
 	   "a page at a time");
-	ok_u64(keys_in(&map, KEYS), KEYS, "A: and reads every key");
+	ok_u64(fixture_keys(&map, KEYS), KEYS, "A: and reads every key");
 	kvs_map_close(&map);
 	page_bytes = KVS_HUGE_PAGE_BYTES * 2;
 	ok_int(kvs_map_open(&map, f.region.fd_readonly), KVS_MAP_FOREIGN,

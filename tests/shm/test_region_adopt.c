@@ -73,19 +73,6 @@ static void test_geometry(void)
 	fixture_close(&f);
 }
 
-static unsigned find_all(const struct kvs_map *map)
-{
-	unsigned found = 0;
-	for (unsigned i = 0; i < KEYS; i++) {
-		char key[16];
-		struct kvs_hit hit;
-		int bytes = snprintf(key, sizeof(key), "key:%u", i);
-		found += fixture_find(map, key, (size_t)bytes, &hit) == KVS_FIND_HIT &&
-			 hit.view.value_bytes == 5 && memcmp(hit.value, "value", 5) == 0;
-	}
-	return found;
-}
-
 // Reads it out with these layouts; all of it is to be there and nothing of it to change.
 static void read_out(struct fixture *f, const struct kvs_layout *layouts, const char *name)
 {
@@ -96,7 +83,7 @@ static void read_out(struct fixture *f, const struct kvs_layout *layouts, const 
 	       "%s can be mapped", name);
 	ok_int(kvs_adopt_plan(&plan, &region, 0), 0, "%s: it verifies", name);
 	ok_u64(plan.keys, KEYS, "F: %s: with all its keys", name);
-	ok_u64(find_all(&region.map), KEYS, "F: %s: and their values", name);
+	ok_u64(fixture_keys(&region.map, KEYS), KEYS, "F: %s: and their values", name);
 	memset(region.base, 0xee, sizeof(before));
 	memset(region.base + kvs_region_segment_offset(&region, 0), 0xee, KVS_PAGE_BYTES);
 	ok(kvs_region_punch(&region, kvs_region_segment_offset(&region, 0), KVS_PAGE_BYTES) != 0,
@@ -112,7 +99,7 @@ static void test_today(void)
 	struct fixture f;
 	fill(&f);
 	read_out(&f, kvs_layouts_former(), "today's layout");
-	ok_u64(find_all(&f.region.map), KEYS, "B: its readers read on");
+	ok_u64(fixture_keys(&f.region.map, KEYS), KEYS, "B: its readers read on");
 	fixture_close(&f);
 }
 

@@ -5,13 +5,13 @@
 # a kvd that is down, starts, or is something else. Its judges have a test of their own.
 import json
 import os
-import pty
 import shutil
 import socket
 import subprocess
 import threading
 
 from kvdtest import KVCTL_PROGRAM, SOURCE_ROOT, Kvd, Tap, wait_until
+from terminal import on_terminal, terminal_refused
 
 try:
     import jsonschema
@@ -80,26 +80,15 @@ def serving(tap, kvd):
 
 
 def terminal(tap, kvd):
-    try:
-        ours, theirs = pty.openpty()
-    except OSError as error:
-        tap.skip('on a terminal: columns', f'no terminal can be made here: {error}')
+    why = terminal_refused()
+    if why:
+        tap.skip('on a terminal: columns', why)
         return
-    child = subprocess.Popen([KVCTL_PROGRAM, '--socket', kvd.socket, 'doctor', QUICK],
-                             stdout=theirs, stdin=subprocess.DEVNULL)
-    os.close(theirs)
-    output = b''
-    try:
-        while data := os.read(ours, 65536):
-            output += data
-    except OSError:
-        pass
-    os.close(ours)
-    child.wait()
-    lines = output.decode().replace('\r\n', '\n').split('\n')
+    said = on_terminal(KVCTL_PROGRAM, '--socket', kvd.socket, 'doctor', QUICK)[0].decode()
+    lines = said.split('\n')
     column = lines[0].index('finding')
     below = [line for line in lines if line.strip().startswith('-> ')]
-    tap.ok('\t' not in output.decode() and 'remedy' not in lines[0] and
+    tap.ok('\t' not in said and 'remedy' not in lines[0] and
            all(line.index('-> ') == column for line in below),
            'on a terminal: columns, and the remedy below what it is for')
 

@@ -4,12 +4,12 @@
 # says when something is wrong.
 import json
 import os
-import pty
 import socket
 import subprocess
 
 from bridge import Bridge
 from kvdtest import KVCTL_PROGRAM, Kvd, Tap
+from terminal import on_terminal, terminal_refused
 
 RESERVED = 8  # KVS_CLIENTS_RESERVED of shm/limits.h: this user is kvd's own, and has them
 BINARY = bytes(range(256)) * 3
@@ -155,41 +155,25 @@ def server(tap, kvd):
     tap.equal(kvd.kvctl('scan', '--count').stdout, b'0\n', 'nothing is left')
 
 
-def on_terminal(kvd, *args, answer=b''):
-    """Output and exit status of kvctl on a terminal of its own."""
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.execv(KVCTL_PROGRAM, [KVCTL_PROGRAM, '--socket', kvd.socket, *args])
-    if answer:
-        os.write(fd, answer)
-    output = b''
-    try:
-        while data := os.read(fd, 65536):
-            output += data
-    except OSError:
-        pass
-    os.close(fd)
-    return output.replace(b'\r\n', b'\n'), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def terminal(tap, kvd):
-    try:
-        for fd in os.openpty():
-            os.close(fd)
-    except OSError as error:
-        tap.skip('kvctl on a terminal', f'no terminal can be made here: {error}')
+    why = terminal_refused()
+    if why:
+        tap.skip('kvctl on a terminal', why)
         return
+
+    def run(*args, **options):
+        return on_terminal(KVCTL_PROGRAM, '--socket', kvd.socket, *args, **options)
     kvd.kvctl('set', 'a', 'one')
-    tap.equal(on_terminal(kvd, 'get', 'a'), (b'one\n', 0), 'get on a terminal ends the line')
+    tap.equal(run('get', 'a'), (b'one\n', 0), 'get on a terminal ends the line')
     kvd.kvctl('set', 'line', 'one\n')
-    tap.equal(on_terminal(kvd, 'get', 'line'), (b'one\n', 0), 'a value that ends it is left alone')
-    tap.equal(on_terminal(kvd, 'ttl', 'a'), (b'no expiry\n', 0), 'ttl in words')
-    stats, _ = on_terminal(kvd, 'stats')
+    tap.equal(run('get', 'line'), (b'one\n', 0), 'a value that ends it is left alone')
+    tap.equal(run('ttl', 'a'), (b'no expiry\n', 0), 'ttl in words')
+    stats, _ = run('stats')
     tap.ok(b'\t' not in stats and b'keys that exist' in stats, 'stats in columns, explained')
-    output, status = on_terminal(kvd, 'flush', answer=b'n\n')
+    output, status = run('flush', answer=b'n\n')
     tap.ok(status == 1 and b'Remove all 2 keys' in output, 'flush asks, no is no')
     tap.equal(kvd.kvctl('scan', '-c').stdout, b'2\n', 'and nothing was removed')
-    tap.equal(on_terminal(kvd, 'flush', answer=b'y\n')[1], 0, 'yes is yes')
+    tap.equal(run('flush', answer=b'y\n')[1], 0, 'yes is yes')
     tap.equal(kvd.kvctl('scan', '-c').stdout, b'0\n', 'and all is gone')
 
 
