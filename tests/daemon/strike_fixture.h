@@ -61,6 +61,24 @@ static bool write_durably(struct life *life, unsigned number)
 	return life_wait(life, seq);
 }
 
+/// A life with a persister's thread, which is struck at the n-th place from here on.
+static void strike_life(struct life *life, const char *dir, unsigned n, bool lock)
+{
+	struct life_options options = {
+		.dir = dir,
+		.memory_bytes = 32u << 20,
+		.segment_bytes = 1u << 20,
+		.policy = PERSIST_GROUP,
+		.ratio_percent = 150,
+		.floor_bytes = 1,
+		.threaded = true,
+	};
+	life_begin(life, &options);
+	strike_lock = lock;
+	strike_at = n;
+	strike_dir = dir;
+}
+
 static int in_child(int (*what)(const char *, unsigned, bool), unsigned n, bool lock)
 {
 	char dir[FIXTURE_PATH_BYTES];

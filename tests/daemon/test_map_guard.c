@@ -246,22 +246,10 @@ static int strike_store(const char *dir, unsigned n, bool lock)
 static int strike_persister(const char *dir, unsigned n, bool lock)
 {
 	static struct life life;
-	struct life_options options = {
-		.dir = dir,
-		.memory_bytes = 32u << 20,
-		.segment_bytes = 1u << 20,
-		.policy = PERSIST_GROUP,
-		.ratio_percent = 150,
-		.floor_bytes = 1,
-		.threaded = true,
-	};
 	const char *why = "";
 	bool is_struck = false;
 	bool good = false;
-	life_begin(&life, &options);
-	strike_lock = lock;
-	strike_at = n;
-	strike_dir = dir;
+	strike_life(&life, dir, n, lock);
 	for (unsigned i = 0; !is_struck && i < 400; i++) {
 		(void)write_durably(&life, i);
 		is_struck = struck > 0;

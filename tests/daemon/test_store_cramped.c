@@ -165,22 +165,10 @@ static int strike_shared(const char *dir, unsigned n, bool lock)
 static int strike_persister(const char *dir, unsigned n, bool lock)
 {
 	static struct life life;
-	struct life_options options = {
-		.dir = dir,
-		.memory_bytes = 32u << 20,
-		.segment_bytes = 1u << 20,
-		.policy = PERSIST_GROUP,
-		.ratio_percent = 150,
-		.floor_bytes = 1,
-		.threaded = true,
-	};
 	const char *why = "";
 	bool good = true;
-	life_begin(&life, &options);
-	strike_lock = lock;
-	strike_at = n;
-	strike_dir = dir;
 	no_room = EDQUOT;
+	strike_life(&life, dir, n, lock);
 	for (unsigned i = 0; struck == 0 && i < 400; i++) {
 		(void)write_durably(&life, i);
 	}
