@@ -201,6 +201,14 @@ static void test_child(void)
 		   "%s: that is the answer: %s", answers[i][0], job.result.data);
 		end_job(&job);
 	}
+	char once[FIXTURE_PATH_BYTES + 32];
+	(void)snprintf(once, sizeof(once), "finds once %s/once", dir);
+	child_does(once);
+	begin_job(&job, JOB_VERIFY);
+	answered = job_verify(&job);
+	ok(answered && job.store_damaged == 0 && unlink(once + 11) == 0,
+	   "what a second look does not find was removed meanwhile: %s", job.result.data);
+	end_job(&job);
 	child_does("ends at once");
 	begin_job(&job, JOB_VERIFY);
 	refuses(&job, "", "one that ends at once");
