@@ -95,17 +95,18 @@ def one(rng, number, length_ms):
                  env={'KVD_POISON': '1', 'KVD_FENCED': fenced}) as kvd:
         path = os.path.join(kvd.root, 'history')
         clients = Clients(kvd, path, rng.randrange(1 << 48), policy, way)
-        with Pressure(kvd, kind, rng.randrange(1 << 48)) as pressure:
+        with Pressure(kvd, kind, rng.randrange(1 << 48), way != 'lost') as pressure:
             good = run(kvd, clients, way, rng, length_ms)
             pressure.wait()
             ended = clients.end()
+        pressure.check()
         count_up(kvd)
         found = subprocess.run([CHECK, path], capture_output=True, text=True, check=False)
         kvd.stop()
         words = found.stdout.split()
         wrong = None
-        if not good or ended != 0 or found.returncode != 0:
-            wrong = (f'{policy}, {way}, {kind}: clients {good}, {ended}; '
+        if not good or ended != 0 or found.returncode != 0 or pressure.wrong:
+            wrong = (f'{policy}, {way}, {kind}: clients {good}, {ended}; {pressure.wrong}; '
                      f'{found.stdout}{found.stderr}')
             keep = os.environ.get('KVD_TEST_KEEP')
             if keep:

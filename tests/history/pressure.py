@@ -2,7 +2,8 @@
 """What memory does by itself while a history is written: a client with keys of its own, of which
 the history knows nothing, makes it happen again and again, across kills. The history's keys have no
 end and are never evicted, so whatever becomes of the others no answer of theirs may differ; their
-values leave memory, which nobody may notice.
+values leave memory, which nobody may notice. Of its own keys it knows what they are, for nobody
+else writes them, and looks at them again and again.
 """
 import os
 import random
@@ -10,7 +11,7 @@ import threading
 import time
 
 from collide import attached_file, colliding, region_seed
-from kvdtest import wait_until
+from kvdtest import ReplyError, wait_until
 
 MINE = 'pressure:'
 THEIRS = 'torture:'  # as torture/value.h names the history's keys
@@ -32,8 +33,9 @@ KINDS = {
 SMALL = '6MiB'  # full after a few rounds
 LARGE = '24MiB'
 COLLIDING = 120  # keys: fewer than a chain takes, more than it has before the table is rebuilt
-# Runs of pages of which one in so many stays; no gap is as long as the largest value then.
-RUN_BYTES, RUNS, EACH, AT_ONCE, LARGEST = 20000, 600, 10, 60, 700000
+# Runs of pages once round their range. One in so many stays, which takes more than one turn to copy;
+# no gap between these is as long as the largest value.
+RUN_BYTES, LONG_BYTES, RUNS, EACH, AT_ONCE, LARGEST = 20000, 150000, 500, 30, 25, 700000
 
 
 def everything(client):
@@ -42,12 +44,21 @@ def everything(client):
     return dict(row.split(b':', 1) for row in rows if b':' in row)
 
 
-class Pressure(threading.Thread):
-    """Begins and ends with its block."""
+def named(key):
+    return f'{MINE}{key}'.encode()
 
-    def __init__(self, kvd, kind, number):
+
+class Pressure(threading.Thread):
+    """Begins and ends with its block. `wrong` is the first of its own answers that was."""
+
+    def __init__(self, kvd, kind, number, kept):
         super().__init__(daemon=True)
         self.kvd = kvd
+        self.kept = kept  # is what was acknowledged there whenever kvd is?
+        self.known = {}
+        self.flying = ()
+        self.stamp = 0
+        self.wrong = None
         self.wanted = KINDS[kind]
         self.round = getattr(self, kind)
         self.rng = random.Random(number)
@@ -83,6 +94,8 @@ class Pressure(threading.Thread):
     def wait(self):
         """Until it has happened."""
         def has_happened():
+            if self.wrong is not None:
+                return True
             with self.kvd.connect() as client:
                 rows = everything(client)
             return all(int(rows[name.encode()]) > 0 for name in self.wanted)
@@ -95,11 +108,60 @@ class Pressure(threading.Thread):
                     while not self.over.is_set():
                         self.round(client)
             except (OSError, EOFError):  # it was killed
+                self.forget(self.flying if self.kept else list(self.known))
                 self.over.wait(0.002)
 
+    def forget(self, names):
+        for name in names:
+            self.known.pop(name, None)
+
+    def check(self):
+        """In the end: all that it knows."""
+        with self.kvd.connect() as client:
+            self.look(client, list(self.known))
+
+    def look(self, client, names):
+        """Are they as they were set? What that is may not be known, but whose value it is."""
+        for first in range(0, len(names), AT_ONCE):
+            if self.wrong is not None:
+                return  # what cannot be had may take as long as read-wait
+            some = names[first:first + AT_ONCE]
+            values = client.command('MGET', *some)
+            if isinstance(values, ReplyError):
+                self.wrong = str(values)[:300]
+                return
+            for name, found in zip(some, values):
+                known = self.known.get(name)
+                own = found is None or found[:len(name) + 1] == name + b':'
+                if found != known and (known is not None or not own):
+                    self.wrong = f'{name} is {str(found)[:60]} and was {str(known)[:60]}'
+
+    def value(self, name, size):
+        self.stamp += 1
+        head = b'%b:%d:' % (name, self.stamp)
+        return (head * (size // len(head) + 1))[:max(size, len(head))]
+
+    def set(self, client, pairs, *options):
+        """`pairs` of a key and its size. With options what becomes of them is not known."""
+        changes = [(name, self.value(name, size)) for name, size in pairs]
+        self.flying = [name for name, _ in changes]
+        said = client.pipeline([('SET', *change, *options) for change in changes])
+        self.flying = ()
+        for (name, value), reply in zip(changes, said):
+            if reply == 'OK' and not options:
+                self.known[name] = value
+            elif reply != 'OK' and not str(reply).startswith('OOM'):
+                self.wrong = self.wrong or f'SET {name}: {reply}'
+
+    def delete(self, client, names):
+        self.flying = names
+        if names:
+            client.command('DEL', *names)
+        self.flying = ()
+        self.forget(names)
+
     def sets(self, client, keys, most_bytes, *options):
-        client.pipeline([('SET', f'{MINE}{key}', b'p' * self.rng.randrange(most_bytes), *options)
-                         for key in keys])
+        self.set(client, [(named(key), self.rng.randrange(most_bytes)) for key in keys], *options)
 
     def none(self, client):
         """Nothing."""
@@ -121,15 +183,17 @@ class Pressure(threading.Thread):
         self.sets(client, range(300), 200, 'PX', 1 + self.rng.randrange(40))
 
     def eviction(self, client):
-        """More and more keys."""
+        """More and more keys, of which any may go."""
         self.sets(client, [self.rng.randrange(100000) for _ in range(100)], 8000)
+        self.known.clear()
 
     def cold(self, client):
         """More than memory holds, again and again; the values of all others leave memory, too, some
         come back, and the store is compacted meanwhile."""
         self.sets(client, [self.rng.randrange(2000) for _ in range(100)], 8000)
-        client.command('DEBUG', 'SPILL')
-        client.pipeline([('GET', f'{MINE}{self.rng.randrange(2000)}') for _ in range(20)])
+        for _ in range(5):
+            client.command('DEBUG', 'SPILL')
+            self.look(client, [named(self.rng.randrange(2000)) for _ in range(20)])
 
     def bound(self, client):
         """Now it is lower, now higher."""
@@ -142,24 +206,35 @@ class Pressure(threading.Thread):
             region = attached_file(reader)
         keys = list(colliding(region_seed(region), 0, COLLIDING))
         os.close(region)
-        client.pipeline([('SET', key, 'c') for key in keys])
-        client.command('DEL', *keys)
+        self.set(client, [(key, 1) for key in keys])
+        self.look(client, keys)
+        self.delete(client, keys)
 
     def moving(self, client):
-        """Large values left here and there, and one that is larger than each gap between them."""
-        for first in range(0, RUNS, AT_ONCE // 2):
-            here = range(first, first + AT_ONCE // 2)
-            client.pipeline([('SET', f'{MINE}{key}', b'm' * RUN_BYTES) for key in here])
-            client.command('DEL', *[f'{MINE}{(key - AT_ONCE) % RUNS}' for key in here
-                                    if (key - AT_ONCE) % RUNS % EACH])
-        client.command('SET', f'{MINE}largest', b'm' * LARGEST)
-        client.command('DEL', f'{MINE}largest')
+        """Large values left here and there, and one that is larger than each gap between them. How
+        many go once round their range depends on who else is there, so it is tried."""
+        runs = self.rng.randrange(RUNS - 40, RUNS + 10)
+
+        def passing(first):
+            keys = range(first - AT_ONCE, min(first, runs))
+            return [named(key) for key in keys if key >= 0 and key % EACH]
+
+        for first in range(0, runs, AT_ONCE):
+            self.set(client, [(named(key), RUN_BYTES if key % EACH else LONG_BYTES)
+                              for key in range(first, min(first + AT_ONCE, runs))])
+            self.delete(client, passing(first))
+        self.delete(client, [named(key) for key in range(runs - 2 * AT_ONCE, runs) if key % EACH])
+        stay = [named(key) for key in range(0, runs, EACH)]
+        self.set(client, [(named('largest'), LARGEST)])
+        self.look(client, stay)
+        self.delete(client, stay + [named('largest')])
 
     def returning(self, client):
         """Much comes and goes, and then nothing does for longer than memory-return."""
         self.sets(client, range(1000), 8000)
-        client.command('DEL', *[f'{MINE}{key}' for key in range(1000)])
+        self.delete(client, [named(key) for key in range(1, 1000)])
         time.sleep(0.05)  # how long nothing comes; awaits nothing
+        self.look(client, [named(0)])
 
     def taken(self, client):
         """As cleaning, where all of the memory is taken at the start and kept."""

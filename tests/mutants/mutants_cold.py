@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 # Known mistakes with values that are in the store alone.
-from mutant import SIMULATION, Mutant
+from mutant import HISTORIES, SIMULATION, Mutant
 
 COLD = [
     Mutant('spill-early', 'values leave memory though a quarter of it is dead',
@@ -128,7 +128,7 @@ COLD = [
            [('return candidate->current_seq > seq && candidate->current_seq <= target_seq;',
              'return (candidate->is_stub || candidate->current_seq > seq) && '
              'candidate->current_seq <= target_seq;')],
-           ['tests/daemon/test_persist_model'], wholes=[SIMULATION]),
+           ['tests/daemon/test_persist_model'], wholes=[SIMULATION, HISTORIES]),
     Mutant('load-twice', 'each who wants a value from the store has it read', 'daemon/cold.c',
            [('struct cold_load *load = cold_load_find(cold, hash, want->key, want->key_bytes, '
              'want->seq);',

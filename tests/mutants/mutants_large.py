@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 # Mistakes about large values: whose bytes they are, and who has them.
-from mutant import SIMULATION, Mutant
+from mutant import HISTORIES, SIMULATION, Mutant
 
 LARGE = [
     Mutant('intake-unheld', 'a write that takes a received value does not hold its run',
@@ -45,7 +45,7 @@ LARGE = [
     Mutant('mover-half', 'a value is published where a part of it is', 'daemon/mover.c',
            [('if (named && mover->done < mover->value_bytes) {',
              'if (named && mover->done == 0) {')],
-           ['tests/daemon/test_keyspace_scatter'], quick=True),
+           ['tests/daemon/test_keyspace_scatter'], quick=True, wholes=[HISTORIES]),
     Mutant('mover-late', 'an entry names the record of a moved value before it is written',
            'daemon/mover.c',
            [('(void)kvs_record_write_moved(copy, &view, mover->to); uint64_t entry =',
