@@ -33,7 +33,7 @@ KINDS = {
 SMALL = '6MiB'  # full after a few rounds
 LARGE = '24MiB'
 COLLIDING = 120  # keys: fewer than a chain takes, more than it has before the table is rebuilt
-# Runs of pages once round their range. One in so many stays, which takes more than one turn to copy;
+# Runs of pages once round their range. One in so many stays, which takes more than a turn to copy;
 # no gap between these is as long as the largest value.
 RUN_BYTES, LONG_BYTES, RUNS, EACH, AT_ONCE, LARGEST = 20000, 150000, 500, 30, 25, 700000
 
