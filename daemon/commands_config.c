@@ -12,6 +12,7 @@
 #include "daemon/config_rewrite.h"
 #include "daemon/config_set.h"
 #include "daemon/glob.h"
+#include "daemon/keyspace_stays.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
 #include "daemon/session_rest.h"
@@ -229,6 +230,26 @@ static void config_set_commit(struct call *call, const size_t *found, struct con
 	config_live_apply(call->kvd);
 }
 
+/// config_live_check(), cut where it has to look at all keys.
+static enum config_live config_set_check(struct call *call, struct config_change *change,
+					 size_t *blamed, char error[CONFIG_ERROR_BYTES])
+{
+	const struct kvd *kvd = call->kvd;
+	enum config_live fits =
+		config_live_check(kvd, change, NULL, blamed, error, CONFIG_ERROR_BYTES);
+	if (fits != CONFIG_LIVE_COUNTING) {
+		return fits;
+	}
+	struct keyspace_stays *stays = commands_state(call, sizeof(*stays), NULL);
+	while (stays && fits == CONFIG_LIVE_COUNTING) {
+		fits = config_live_check(kvd, change, stays, blamed, error, CONFIG_ERROR_BYTES);
+		if (fits == CONFIG_LIVE_COUNTING && commands_cut(call)) {
+			break;
+		}
+	}
+	return fits;
+}
+
 void commands_config_set(struct call *call)
 {
 	struct config_change change;
@@ -252,8 +273,14 @@ void commands_config_set(struct call *call)
 		good = config_set_one(call, &change, index, &call->argv[i + 1], error,
 				      sizeof(error));
 	}
-	size_t blamed;
-	if (good && !config_live_check(call->kvd, &change, &blamed, error, sizeof(error))) {
+	size_t blamed = config_count();
+	enum config_live fits =
+		good ? config_set_check(call, &change, &blamed, error) : CONFIG_LIVE_REFUSED;
+	if (fits == CONFIG_LIVE_COUNTING) {
+		config_change_abort(&change);
+		return; // cut, or answered
+	}
+	if (good && fits == CONFIG_LIVE_REFUSED) {
 		good = false;
 		if (blamed < config_count()) {
 			(void)snprintf(name, sizeof(name), "%s", config_name(blamed));

@@ -16,6 +16,7 @@
 #include "daemon/files.h"
 #include "daemon/hugetlb.h"
 #include "daemon/keyspace.h"
+#include "daemon/keyspace_stays.h"
 #include "daemon/kvd.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
@@ -167,10 +168,9 @@ static bool live_check_pool(uint64_t more_bytes, char *error, size_t error_bytes
 	return true;
 }
 
-/// What the machine has not is never promised, and what is stored not taken away. The rest is
-/// settled as at the start.
-static bool live_check_memory(const struct kvd *kvd, const struct config_change *change,
-			      char *error, size_t error_bytes)
+/// What the machine has not is never promised.
+static bool live_check_more(const struct kvd *kvd, const struct config_change *change, char *error,
+			    size_t error_bytes)
 {
 	uint64_t bytes = config_memory_bytes(&change->config);
 	uint64_t present_bytes = config_memory_bytes(&kvd->config);
@@ -191,28 +191,70 @@ static bool live_check_memory(const struct kvd *kvd, const struct config_change 
 			return false;
 		}
 	}
-	// Where any key may go they go for it; of values that are spilled something stays, too.
-	bool spills = change->config.when_full == CONFIG_WHEN_FULL_SPILL;
-	bool stays = change->config.maxmemory_policy < CONFIG_POLICY_ALLKEYS || spills ||
-		     change->config.when_full == CONFIG_WHEN_FULL_REJECT;
-	uint64_t least_bytes =
-		bytes < present_bytes && stays ? keyspace_memory_least(kvd->keyspace, spills) : 0;
-	if (bytes < least_bytes) {
-		(void)snprintf(error, error_bytes,
-			       "what is stored needs %llu bytes, and %llu would be too few: remove "
-			       "keys first, or let them expire",
-			       (unsigned long long)least_bytes, (unsigned long long)bytes);
-		return false;
-	}
 	return true;
 }
 
-bool config_live_check(const struct kvd *kvd, struct config_change *change, size_t *index,
-		       char *error, size_t error_bytes)
+static struct keyspace_eviction live_eviction(const struct config *config)
 {
-	if (!live_follow_policy(change, index, error, error_bytes)) {
-		return false;
+	return (struct keyspace_eviction){
+		.on = config->when_full != CONFIG_WHEN_FULL_REJECT,
+		.spills = config->when_full == CONFIG_WHEN_FULL_SPILL,
+		.volatile_only = config->maxmemory_policy < CONFIG_POLICY_ALLKEYS,
+		.never = config->evict_never,
+	};
+}
+
+static enum config_live live_too_few(uint64_t least_bytes, uint64_t bytes, const char *what,
+				     const char *remedy, char *error, size_t error_bytes)
+{
+	(void)snprintf(error, error_bytes, "%s needs %llu bytes, and %llu would be too few: %s",
+		       what, (unsigned long long)least_bytes, (unsigned long long)bytes, remedy);
+	return CONFIG_LIVE_REFUSED;
+}
+
+/// What has to stay is not taken away, nor anything else for a bound that would not be reached.
+static enum config_live live_check_less(const struct kvd *kvd, const struct config_change *change,
+					struct keyspace_stays *stays, char *error,
+					size_t error_bytes)
+{
+	uint64_t bytes = config_memory_bytes(&change->config);
+	const struct keyspace_eviction how = live_eviction(&change->config);
+	bool looks = keyspace_stays_any(&how);
+	if (bytes >= config_memory_bytes(&kvd->config)) {
+		return CONFIG_LIVE_FITS;
 	}
+	if (looks && stays && keyspace_stays_step(kvd->keyspace, &how, stays)) {
+		return CONFIG_LIVE_COUNTING;
+	}
+	uint64_t all_bytes = keyspace_memory_least(kvd->keyspace, false);
+	if (bytes >= all_bytes) {
+		return CONFIG_LIVE_FITS; // nothing has to go
+	}
+	if (!how.on) {
+		return live_too_few(all_bytes, bytes, "what is stored",
+				    "remove keys first, or let them expire", error, error_bytes);
+	}
+	if (looks && !stays) {
+		return CONFIG_LIVE_COUNTING;
+	}
+	const struct keyspace_stays nothing = { .over = true };
+	uint64_t least_bytes = keyspace_stays_least(kvd->keyspace, &how, looks ? stays : &nothing);
+	least_bytes = least_bytes < all_bytes ? least_bytes : all_bytes;
+	if (bytes >= least_bytes) {
+		return CONFIG_LIVE_FITS;
+	}
+	return how.spills
+		       ? live_too_few(least_bytes, bytes, "what stays of keys and values",
+				      "remove keys first, or let them expire", error, error_bytes)
+		       : live_too_few(least_bytes, bytes, "what may not be evicted",
+				      "let more be (evict-never, maxmemory-policy), or remove "
+				      "keys first",
+				      error, error_bytes);
+}
+
+static bool live_check_others(struct config_change *change, size_t *index, char *error,
+			      size_t error_bytes)
+{
 	if (live_is_set(change, offsetof(struct config, notify_events), index) &&
 	    !live_check_events(change, *index, error, error_bytes)) {
 		return false;
@@ -225,26 +267,37 @@ bool config_live_check(const struct kvd *kvd, struct config_change *change, size
 	    !live_check_clients(change, error, error_bytes)) {
 		return false;
 	}
-	if (live_is_set(change, offsetof(struct config, maxmemory_bytes), index) &&
-	    !live_check_memory(kvd, change, error, error_bytes)) {
-		return false;
-	}
-	if (!live_check_access(change, index, error, error_bytes)) {
-		return false;
+	return live_check_access(change, index, error, error_bytes);
+}
+
+enum config_live config_live_check(const struct kvd *kvd, struct config_change *change,
+				   struct keyspace_stays *stays, size_t *index, char *error,
+				   size_t error_bytes)
+{
+	if (!live_follow_policy(change, index, error, error_bytes)) {
+		return CONFIG_LIVE_REFUSED;
 	}
 	*index = config_count(); // several together, or one of them
-	return config_change_check(change, error, error_bytes);
+	if (!config_change_check(change, error, error_bytes)) {
+		return CONFIG_LIVE_REFUSED;
+	}
+	if (live_is_set(change, offsetof(struct config, maxmemory_bytes), index)) {
+		if (!live_check_more(kvd, change, error, error_bytes)) {
+			return CONFIG_LIVE_REFUSED;
+		}
+		enum config_live fits = live_check_less(kvd, change, stays, error, error_bytes);
+		if (fits != CONFIG_LIVE_FITS) {
+			return fits;
+		}
+	}
+	return live_check_others(change, index, error, error_bytes) ? CONFIG_LIVE_FITS
+								    : CONFIG_LIVE_REFUSED;
 }
 
 void config_live_eviction(struct kvd *kvd)
 {
 	const struct config *config = &kvd->config;
-	const struct keyspace_eviction how = {
-		.on = config->when_full != CONFIG_WHEN_FULL_REJECT,
-		.spills = config->when_full == CONFIG_WHEN_FULL_SPILL,
-		.volatile_only = config->maxmemory_policy < CONFIG_POLICY_ALLKEYS,
-		.never = config->evict_never,
-	};
+	const struct keyspace_eviction how = live_eviction(config);
 	if (!keyspace_set_eviction(kvd->keyspace, &how)) {
 		log_warning("no memory for counting what is read: nothing is evicted until "
 			    "when-full is set once more");

@@ -263,7 +263,7 @@ void keyspace_set_write_wait(struct keyspace *keyspace, uint64_t wait_ms);
 /// than now, else as fast as memory comes free; see keyspace_memory_least().
 void keyspace_set_memory(struct keyspace *keyspace, uint64_t bytes);
 /// The least bound that would leave room for what is stored now, packed as close as can be; or,
-/// where values go, for the keys, as if they were short.
+/// where values go, for the keys, as long as some of them are. See keyspace_stays.h.
 uint64_t keyspace_memory_least(const struct keyspace *keyspace, bool values_go);
 
 /// Highest version handed out; all of it is applied when no batch is open.

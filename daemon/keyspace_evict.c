@@ -152,9 +152,9 @@ bool evict_is_wanted(const struct keyspace *keyspace)
 	       (evict_is_over(keyspace) || cleaner_is_short(keyspace));
 }
 
-static bool is_never_evicted(const struct evict_state *evict, const struct kvs_record_view *view)
+static bool is_never_evicted(const char *never, const struct kvs_record_view *view)
 {
-	for (const char *at = evict->never; *at != 0; at += strspn(at, " ")) {
+	for (const char *at = never; *at != 0; at += strspn(at, " ")) {
 		size_t bytes = strcspn(at, " ");
 		if (bytes > 0 && bytes <= view->key_bytes && memcmp(at, view->key, bytes) == 0) {
 			return true;
@@ -162,6 +162,11 @@ static bool is_never_evicted(const struct evict_state *evict, const struct kvs_r
 		at += bytes;
 	}
 	return false;
+}
+
+bool evict_may_go(bool volatile_only, const char *never, const struct kvs_record_view *view)
+{
+	return (!volatile_only || view->expiry_ms != 0) && !is_never_evicted(never, view);
 }
 
 // splitmix64: no two segments in step with a loop.
@@ -182,8 +187,7 @@ static bool is_spared(const struct evict_state *evict, const struct kvs_record_v
 bool evict_is_allowed(const struct keyspace *keyspace, const struct kvs_record_view *view)
 {
 	const struct evict_state *evict = &keyspace->evict;
-	return (!evict->volatile_only || view->expiry_ms != 0) && !is_spared(evict, view) &&
-	       !is_never_evicted(evict, view);
+	return evict_may_go(evict->volatile_only, evict->never, view) && !is_spared(evict, view);
 }
 
 enum keyspace_fate keyspace_judge(struct keyspace *keyspace, const struct kvs_record_view *view,

@@ -95,6 +95,8 @@ bool evict_is_wanted(const struct keyspace *keyspace);
 enum keyspace_fate keyspace_judge(struct keyspace *keyspace, const struct kvs_record_view *view,
 				  uint64_t offset);
 
+/// May it go where keys go by these (keyspace_eviction)?
+bool evict_may_go(bool volatile_only, const char *never, const struct kvs_record_view *view);
 /// May it go at all?
 bool evict_is_allowed(const struct keyspace *keyspace, const struct kvs_record_view *view);
 

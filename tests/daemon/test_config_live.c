@@ -17,7 +17,7 @@ static bool check(const struct config *config, const char *option, const char *t
 	size_t wanted = config_find(option, strlen(option));
 	config_change_begin(change, config);
 	bool good = config_change_set(change, wanted, text, error, 512) &&
-		    config_live_check(NULL, change, index, error, 512);
+		    config_live_check(NULL, change, NULL, index, error, 512) == CONFIG_LIVE_FITS;
 	config_change_abort(change);
 	return good;
 }

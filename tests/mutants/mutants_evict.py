@@ -8,7 +8,7 @@ EVICT = [
            [('heat_of(&evict->heat, offset) >= least ||', 'false ||')],
            ['tests/daemon/test_keyspace_evict'], quick=True),
     Mutant('evict-kept', 'prefixes that stay are evicted', 'daemon/keyspace_evict.c',
-           [('&& !is_never_evicted(evict, view);', '&& (true || !is_never_evicted(evict, view));')],
+           [('&& !is_never_evicted(never, view);', '&& (true || !is_never_evicted(never, view));')],
            ['tests/daemon/test_keyspace_evict'], quick=True),
     Mutant('evict-unlogged', 'evictions that the store has to learn of are not in the log',
            'daemon/keyspace_evict.c',

@@ -4,6 +4,7 @@
 # map nothing anew. Less than any region can have is a bound that writes meet at once, as in Redis
 # with noeviction, while reads and removals go on. And a memory that the machine does not have.
 import os
+import re
 
 from kept import KeptKvd
 from kvdtest import Kvd, Refused, Tap, wait_until
@@ -157,6 +158,66 @@ def test_refused(tap):
                   'fewer than 16 segments bound commands, not the region')
 
 
+def sets(c, name, numbers, value, *more):
+    for at in range(0, len(numbers), 500):
+        said = c.pipeline([('SET', name % n, value, *more) for n in numbers[at:at + 500]])
+        assert said == ['OK'] * len(said), said
+
+
+def refused_with(tap, c, bound, what):
+    """Sets a bound that cannot be had; the least that could."""
+    before = counter(c, 'memory_limit_bytes')
+    said = str(c.command('CONFIG', 'SET', 'maxmemory', bound))
+    found = re.search(f'{what} needs ([0-9]+) bytes, and {bound} would be too few', said)
+    tap.ok(found and c.command('CONFIG', 'GET', 'maxmemory')[1] == b'%d' % before and
+           counter(c, 'memory_limit_bytes') == before, f'G: {bound} is refused: {said}')
+    return int(found.group(1)) if found else before
+
+
+def reached(tap, c, bound, what):
+    tap.equal(c.command('CONFIG', 'SET', 'maxmemory', bound), 'OK', f'{what}: {bound} is accepted')
+    wait_until(lambda: counter(c, 'memory_limit_bytes') == bound, 'the bound to come down')
+
+
+def test_stays(tap):
+    """What must stay is reckoned before anything else goes for a bound that it does not allow."""
+    options = ('--memory', '32MiB', '--segment', '64KiB')
+    persons = range(8000)
+    with Kvd(*options, '--persist', 'memory', '--when-full', 'evict', '--evict-never',
+             'lock: keep:') as kvd, kvd.connect() as c:
+        sets(c, 'keep:%d', persons, 'v' * 1500)
+        sets(c, 'other:%d', persons, 'v' * 1000)
+        least = refused_with(tap, c, 8 << 20, 'what may not be evicted')
+        tap.equal((counter(c, 'keys_evicted'), c.command('DBSIZE')), (0, 16000),
+                  'G: and nothing goes for it')
+        tap.ok(8000 * 1500 < least < 8000 * 1500 * 4 // 3, f'the least is what may not go: {least}')
+        reached(tap, c, least, 'evict-never')
+        kept = sum(c.pipeline([('EXISTS', f'keep:{n}') for n in persons]))
+        tap.ok(kept == 8000 and counter(c, 'keys_evicted') > 0, 'G: by keys that may go')
+        said = c.pipeline([('SET', f'more:{n}', 'v' * 1000) for n in range(2000)])
+        tap.equal(said, ['OK'] * 2000, 'and writes go on')
+        tap.equal(c.command('CONFIG', 'SET', 'maxmemory', 4 << 20, 'evict-never', 'lock:'), 'OK',
+                  'with what is set together it is reckoned')
+    with Kvd(*options, '--persist', 'memory', '--maxmemory-policy', 'volatile-lru') as kvd, \
+            kvd.connect() as c:
+        sets(c, 'ends:%d', persons, 'v' * 1500, 'EX', '10000')
+        reached(tap, c, 6 << 20, 'all keys have a time to live')
+        c.command('CONFIG', 'SET', 'maxmemory', 0)
+        sets(c, 'stays:%d', persons, 'v' * 1500)
+        least = refused_with(tap, c, 6 << 20, 'what may not be evicted')
+        reached(tap, c, least, 'some have none')
+        tap.equal(sum(c.pipeline([('EXISTS', f'stays:{n}') for n in persons])), 8000,
+                  'G: those stay')
+    with Kvd(*options, '--when-full', 'spill') as kvd, kvd.connect() as c:
+        sets(c, 'k' * 400 + '%d', persons, 'v' * 600)
+        c.command('SET', 'large', 'v' * 1000000)
+        c.command('KVD.SYNC')
+        least = refused_with(tap, c, 3 << 20, 'what stays of keys and values')
+        tap.ok(8000 * 400 < least < 8000 * 700, f'keys count with all their bytes: {least}')
+        reached(tap, c, least, 'values leave memory')
+        tap.equal(c.command('GET', 'k' * 400 + '7'), b'v' * 600, 'and are read')
+
+
 def test_remedies(tap, kvd, c):
     said = str(c.command('SET', 'b', '2'))
     tap.ok('maxmemory is 1: raise it (CONFIG SET maxmemory)' in said,
@@ -192,6 +253,7 @@ def main():
     test_resize(tap)
     test_warm(tap)
     test_refused(tap)
+    test_stays(tap)
     test_machine(tap)
     tap.done()
 
