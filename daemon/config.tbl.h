@@ -49,7 +49,7 @@ CONFIG_SIZE(memory_max_bytes, "memory-max", 0, 0, KVS_REGION_BYTES_MAX / 16, 0,
 CONFIG_SIZE(maxmemory_bytes, "maxmemory", 0, 0, KVS_REGION_BYTES_MAX / 16, 1,
 	    "the bound on the region that holds, up to memory-max; 0 = `memory`. If it is less "
 	    "than 16 segments nothing is freed for it: commands that need memory are refused "
-	    "while more is in use")
+	    "while more is in use; where keys could go it is an error")
 CONFIG_DURATION_MS(memory_return_ms, "memory-return", 60000, 0, 86400000, 1,
 		   "pages of free segments that nothing needed for so long go back to the system; "
 		   "0 = never, and so is it with prefault")

@@ -142,6 +142,29 @@ static bool memory_settle(struct settle *s)
 	return true;
 }
 
+// Less than any memory can be is a bound that writes meet at once, which is what Redis does with
+// it. But where keys or values could go for it nothing would ever be enough.
+static bool maxmemory_serves(struct settle *s)
+{
+	const struct config *config = s->config;
+	bool evicts = config->when_full == CONFIG_WHEN_FULL_EVICT;
+	bool spills = config->when_full == CONFIG_WHEN_FULL_SPILL;
+	if (!config_is_bounded(config) ||
+	    (!evicts && !(spills && config->maxmemory_bytes >= KVS_MEMORY_BYTES_MIN))) {
+		return true;
+	}
+	char given[CONFIG_SIZE_TEXT_BYTES];
+	char least[CONFIG_SIZE_TEXT_BYTES];
+	char segment[CONFIG_SIZE_TEXT_BYTES];
+	return refuse(s,
+		      "maxmemory: %s is less than %u segments of %s, without which %s for it: give "
+		      "at least %s, or start kvd with a smaller segment",
+		      size_text(config->maxmemory_bytes, given), CONFIG_SEGMENTS_MIN,
+		      size_text(config->segment_bytes, segment),
+		      evicts ? "no key can go" : "no value can leave memory",
+		      size_text(config_memory_least(config), least));
+}
+
 static bool maxmemory_settle(struct settle *s)
 {
 	struct config *config = s->config;
@@ -164,7 +187,7 @@ static bool maxmemory_settle(struct settle *s)
 			      "start kvd with a lower value-max",
 			      size_text(config->value_bytes_max, other), given);
 	}
-	return true;
+	return maxmemory_serves(s);
 }
 
 // Values are spilled to a store.

@@ -7,7 +7,7 @@ import os
 import re
 
 from kept import KeptKvd
-from kvdtest import Kvd, Refused, Tap, wait_until
+from kvdtest import Kvd, KvdFailed, Refused, Tap, wait_until
 
 OOM = Refused("OOM command not allowed when used memory > 'maxmemory'. ")
 MEMORY = 64 << 20
@@ -151,7 +151,8 @@ def test_refused(tap):
             said = str(c.command('CONFIG', 'SET', 'maxmemory', bound))
             tap.ok(text in said, f'G: {bound} is refused: {said}')
         tap.equal(c.command('CONFIG', 'GET', 'maxmemory')[1], b'%d' % MEMORY, 'the old bound holds')
-    with Kvd('--memory', MEMORY, '--segment', '2MiB') as kvd, kvd.connect() as c:
+    with Kvd('--memory', MEMORY, '--segment', '2MiB', '--when-full', 'reject') as kvd, \
+            kvd.connect() as c:
         c.command('SET', 'a', '1')
         tap.equal([c.command('CONFIG', 'SET', 'maxmemory', '31mb'), c.command('SET', 'b', '1'),
                    counter(c, 'memory_limit_bytes')], ['OK', 'OK', MEMORY],
@@ -218,6 +219,25 @@ def test_stays(tap):
         tap.equal(c.command('GET', 'k' * 400 + '7'), b'v' * 600, 'and are read')
 
 
+def test_segments(tap):
+    """What the segments cannot serve is refused where something could go for it."""
+    for options, what in ((('--when-full', 'evict'), 'no key can go'),
+                          (('--when-full', 'spill'), 'no value can leave memory')):
+        with Kvd('--memory', MEMORY, '--segment', '2MiB', *options) as kvd, kvd.connect() as c:
+            said = str(c.command('CONFIG', 'SET', 'maxmemory', '31mb'))
+            tap.ok(f'31MiB is less than 16 segments of 2MiB, without which {what}' in said and
+                   'give at least 32MiB' in said, f'G: {said}')
+            reached(tap, c, 32 << 20, options[1])
+            sets(c, 'key:%d', range(5000), VALUE)
+        with Kvd(*options, start=False) as kvd:
+            try:
+                kvd.start('--memory', MEMORY, '--segment', '2MiB', *options, '--maxmemory', '31mb')
+                said = ''
+            except KvdFailed as ended:
+                said = ended.log.strip()
+            tap.ok('give at least 32MiB' in said, f'at a start, too: {said}')
+
+
 def test_remedies(tap, kvd, c):
     said = str(c.command('SET', 'b', '2'))
     tap.ok('maxmemory is 1: raise it (CONFIG SET maxmemory)' in said,
@@ -254,6 +274,7 @@ def main():
     test_warm(tap)
     test_refused(tap)
     test_stays(tap)
+    test_segments(tap)
     test_machine(tap)
     tap.done()
 
