@@ -54,10 +54,11 @@ def test_names(tap, c, has_store):
     c.command('CONFIG', 'SET', 'when-full', 'evict')
     tap.equal(policy(), [b'allkeys-lru', b'evict', b'allkeys-lru'], 'evict is a policy, too')
     c.command('CONFIG', 'SET', 'maxmemory-policy', 'noeviction')
-    tap.equal(policy(), first, 'noeviction takes it back, too')
+    kept = [b'noeviction', b'reject', b'noeviction']
+    tap.equal(policy(), kept, 'noeviction takes it back, too, to what was before')
     said = str(c.command('CONFIG', 'SET', 'maxmemory-policy', 'allkeys-mru'))
     tap.ok('must be one of the following' in said, f'another name is refused: {said}')
-    tap.equal(policy(), first, 'and changes nothing')
+    tap.equal(policy(), kept, 'and changes nothing')
     c.command('CONFIG', 'SET', 'when-full', 'reject')
     c.command('CONFIG', 'SET', 'maxmemory-policy', 'noeviction')
     tap.equal(policy()[:2], [b'noeviction', b'reject'], 'nor does noeviction where none goes')
