@@ -257,7 +257,7 @@ class Soak:
         bound = bound or self.rng.randrange(LEAST[self.full], MOST) // MIB * MIB
         with self.kvd.connect() as connection:
             said = connection.command('CONFIG', 'SET', 'maxmemory', bound)
-        much = 'what is stored needs' in str(said)
+        much = 'would be too few' in str(said)
         self.note(said == 'OK' or much, f'maxmemory {bound}: {said}')
         if said == 'OK':
             self.bound = bound
