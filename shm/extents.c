@@ -89,9 +89,24 @@ bool kvs_extents_next(struct kvs_extents *walk, uint64_t offset, uint64_t limit,
 	return *start < *end;
 }
 
+// To ask for a hole of huge pages makes a page and throws it away (60 us; 10 where there is one):
+// nothing behind the first is asked for.
+static uint64_t extents_populated_huge(const struct kvs_extents *walk, uint64_t offset,
+				       uint64_t bytes_max)
+{
+	uint64_t bytes = 0;
+	while (bytes < bytes_max && extents_page(walk, offset + bytes)) {
+		bytes += walk->page_bytes;
+	}
+	return bytes < bytes_max ? bytes : bytes_max;
+}
+
 uint64_t kvs_extents_populated(struct kvs_extents *walk, uint64_t offset, uint64_t bytes_max)
 {
 	uint64_t start, end;
+	if (!extents_asks_kernel(walk)) {
+		return extents_populated_huge(walk, offset, bytes_max);
+	}
 	bool found = kvs_extents_next(walk, offset, offset + bytes_max, &start, &end);
 	return found && start == offset ? end - start : 0;
 }

@@ -19,6 +19,7 @@
 
 static uint32_t page_bytes = KVS_HUGE_PAGE_BYTES;
 static bool told = true; // where the file has pages
+static unsigned asked;	 // so often
 
 uint32_t __wrap_kvs_page_size(int fd);
 int __wrap_kvs_page_is_there(int fd, int pagemap_fd, uint64_t offset, uint32_t bytes);
@@ -34,6 +35,7 @@ uint32_t __wrap_kvs_page_size(int fd)
 int __wrap_kvs_page_is_there(int fd, int pagemap_fd, uint64_t offset, uint32_t bytes)
 {
 	(void)pagemap_fd;
+	asked++;
 	off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
 	return told ? data >= 0 && (uint64_t)data < offset + bytes : -1;
 }
@@ -93,6 +95,29 @@ static uint64_t walk(struct fixture *f)
 		given += kvs_holes_step(&parts, &at);
 	}
 	return given;
+}
+
+// Each hole that is asked for costs a huge page that is made and thrown away.
+static void test_asked(void)
+{
+	struct fixture f;
+	struct kvs_extents walk;
+	const uint64_t page = KVS_HUGE_PAGE_BYTES;
+	fill(&f);
+	uint64_t at = kvs_region_segment_offset(&f.region, f.log.touched_count + 1);
+	(void)kvs_region_populate(&f.region, at, 2 * page);
+	(void)kvs_region_populate(&f.region, at + 4 * page, page);
+	kvs_extents_begin(&walk, &f.region);
+	asked = 0;
+	ok_u64(kvs_extents_populated(&walk, at, 6 * page), 2 * page, "two pages before a hole");
+	ok_u64(asked, 3, "are found by three looks");
+	asked = 0;
+	ok_u64(kvs_extents_populated(&walk, at + 2 * page, 4 * page), 0, "none where one begins");
+	ok_u64(asked, 1, "by one");
+	ok_u64(kvs_extents_populated(&walk, at + 4 * page, page), page, "one is all that is asked");
+	ok_u64(kvs_extents_populated(&walk, at + 4 * page, 100), 100, "or the part of it that is");
+	(void)kvs_region_punch(&f.region, at, 5 * page);
+	fixture_close(&f);
 }
 
 static void test_strays(void)
@@ -254,6 +279,7 @@ static void test_refusals(void)
 int main(void)
 {
 	test_counts();
+	test_asked();
 	test_strays();
 	test_taken_over();
 	test_zeroes();
