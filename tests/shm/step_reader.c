@@ -11,125 +11,12 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "tests/lib/revoke.h"
-#include "tests/shm/step_search.h"
+#include "tests/shm/step_changes.h"
 #include "tests/tap/tap.h"
 
 #define MEMORY (4u << 20)
 #define SEGMENT KVS_SEGMENT_BYTES_MIN
 #define RANDOM_RUNS_DEFAULT 300u
-
-struct scene {
-	struct fixture f;
-	struct search *search;
-	pid_t child;
-	char keys[STEP_KEYS][16];
-	unsigned target; // index of the key searched for: 0 moves when its bucket is split, 1 stays
-	bool gap;	 // the chain has room for one more
-	uint64_t acknowledged; // newest version of the key searched for
-	uint64_t floor;	       // the one acknowledged when the search began
-	bool was_absent;
-	bool finished;	       // this search
-	int cut;	       // enum kvs_table_step at which the search is run to its end, or -1
-	struct step_path path; // of an undisturbed search
-	uint64_t strayed;      // searches that took another
-	uint64_t random;
-	uint64_t runs;
-	uint64_t steps;
-	uint64_t missed;
-	uint64_t stale;
-	uint64_t garbage;
-	uint64_t revoked;
-};
-
-static void set(struct scene *s, unsigned i)
-{
-	uint64_t seq = fixture_set(&s->f, s->keys[i], strlen(s->keys[i]), "value", 5);
-	if (i == s->target) {
-		s->acknowledged = seq;
-	}
-}
-
-static void remove_key(struct scene *s, unsigned i)
-{
-	(void)fixture_remove(&s->f, s->keys[i], strlen(s->keys[i]));
-	if (i == s->target) {
-		s->acknowledged = 0;
-		s->was_absent = true;
-	}
-}
-
-static void revoke_reader(struct scene *s)
-{
-	(void)kvs_epoch_scan(&s->f.epochs, ++s->f.now_ns);
-	s->f.now_ns += 1000;
-	s->revoked += revoke_all(&s->f.epochs, s->f.epochs.epoch, s->f.now_ns, 10, 10);
-}
-
-// Empties and refills the overflow buckets of the chain, all but the key searched for.
-static void churn_chain(struct scene *s)
-{
-	for (unsigned i = 2; i < STEP_KEYS; i++) {
-		remove_key(s, i);
-	}
-	(void)fixture_reclaim(&s->f);
-	for (unsigned i = STEP_KEYS; i-- > 2;) {
-		set(s, i);
-	}
-}
-
-enum change {
-	CHANGE_SPLIT,
-	CHANGE_MERGE,
-	CHANGE_REPLACE,
-	CHANGE_CHURN,
-	CHANGE_REMOVE_AND_SET,
-	CHANGE_FLUSH,
-	CHANGE_CLEAN,
-	CHANGE_REVOKE_AND_CLEAN,
-	CHANGES_COUNT,
-};
-
-static void change(struct scene *s, enum change what)
-{
-	switch (what) {
-	case CHANGE_SPLIT:
-		(void)step_force_split(&s->f.table);
-		break;
-	case CHANGE_MERGE:
-		(void)step_force_merge(&s->f.table);
-		break;
-	case CHANGE_REPLACE:
-		set(s, s->target);
-		break;
-	case CHANGE_CHURN:
-		churn_chain(s);
-		break;
-	case CHANGE_REMOVE_AND_SET:
-		remove_key(s, s->target);
-		set(s, s->target);
-		break;
-	case CHANGE_FLUSH:
-		if (kvs_table_switch_side(&s->f.table, NULL, NULL)) {
-			s->was_absent = true;
-			for (unsigned i = 0; i < STEP_KEYS; i++) {
-				set(s, i);
-			}
-		}
-		break;
-	case CHANGE_CLEAN:
-		step_clean(&s->f);
-		break;
-	case CHANGE_REVOKE_AND_CLEAN:
-		step_roll(&s->f);
-		step_clean(&s->f);
-		revoke_reader(s);
-		step_clean(&s->f);
-		break;
-	case CHANGES_COUNT:
-		break;
-	}
-}
 
 static void begin_search(struct scene *s)
 {
@@ -181,6 +68,10 @@ static void finish_search(struct scene *s)
 // searched for among the first or the last.
 static void arrange(struct scene *s, unsigned target, bool grown, bool last)
 {
+	kvs_table_reseed_abandon(&s->f.table);
+	if (s->rebuilt) {
+		rebuild(s, OLD_KEY, true); // under it the keys share a bucket
+	}
 	s->target = target;
 	memcpy(s->search->key, s->keys[target], sizeof(s->keys[target]));
 	s->search->key_bytes = strlen(s->search->key);
@@ -344,6 +235,20 @@ static void test_everywhere(struct scene *s)
 		  { CHANGE_FLUSH, CHANGE_CLEAN, CHANGE_FLUSH } },
 		{ "the cleaner", MOVES, false, true, 1, { CHANGE_CLEAN } },
 		{ "revocation and reuse", MOVES, false, false, 1, { CHANGE_REVOKE_AND_CLEAN } },
+		{ "memory given back",
+		  MOVES,
+		  false,
+		  true,
+		  3,
+		  { CHANGE_GIVE_BACK, CHANGE_REPLACE, CHANGE_GIVE_BACK } },
+		{ "another hash key", STAYS, false, true, 1, { CHANGE_REBUILD } },
+		{ "another hash key, the key first", MOVES, false, false, 1, { CHANGE_REBUILD } },
+		{ "half of a rebuild, a replacement, and its end",
+		  MOVES,
+		  false,
+		  false,
+		  3,
+		  { CHANGE_HALF_REBUILD, CHANGE_REPLACE, CHANGE_REBUILD } },
 	};
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		everywhere(s, cases[i].target, cases[i].grown, cases[i].last, cases[i].what,
@@ -456,6 +361,9 @@ int main(int argc, char **argv)
 		 "%" PRIu64 " revocations",
 		 s.runs, s.steps, s.strayed, s.revoked);
 	ok(s.revoked > 0, "revocation happened");
+	ok(s.rebuilds > 0 && s.given > 0,
+	   "so did another hash key, %" PRIu64 " times, and %" PRIu64 " segments without pages",
+	   s.rebuilds, s.given);
 	s.search->quit = true;
 	ok(step_continue(s.child) == STEP_ENDED, "the reader ends");
 	fixture_close(&s.f);
