@@ -153,6 +153,9 @@ static void test_makes_room(enum mode mode)
 	unsigned keys = mode == SPILLS ? KEYS / 3 : KEYS;
 	ok_u64(fill(&f, 0, keys), keys, "G: memory is full");
 	struct kvs_table *table = &f.keyspace->table;
+	ok(table->entries * 16 <= table->buckets * (KVS_TABLE_LOAD_GROW_X16 + 1),
+	   "the table has grown with its keys: %llu in %llu buckets",
+	   (unsigned long long)table->entries, (unsigned long long)table->buckets);
 	uint64_t table_bytes = table->populated[KVS_RANGE_TABLE_0];
 	uint64_t free_bytes = (uint64_t)(kvs_log_segments_free(&f.keyspace->log) -
 					 keyspace_reserve(f.keyspace, KEYSPACE_FOR_WRITE))
