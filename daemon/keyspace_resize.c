@@ -142,10 +142,10 @@ static uint32_t resize_low(const struct keyspace *keyspace)
 }
 
 // How much more is free than must be when the bound is down and all is packed: to insist on more
-// before would keep it from coming down. Where what is stored has to go first that is not known.
+// before would keep it from coming down. Where keys have to go first that is not known.
 static void resize_look(struct keyspace *keyspace, uint64_t now_ns)
 {
-	uint64_t least_bytes = keyspace_memory_least(keyspace, false);
+	uint64_t least_bytes = keyspace_memory_least(keyspace, keyspace->evict.spills);
 	uint64_t wanted_bytes = keyspace->memory_wanted_bytes;
 	uint64_t spare = wanted_bytes < least_bytes
 				 ? UINT32_MAX

@@ -95,6 +95,27 @@ static void test_fits(void)
 	fixture_close(&f);
 }
 
+// The least that keys need is accepted, and reached: nearly all values leave memory for it.
+static void test_least(unsigned keys)
+{
+	struct fixture f;
+	int result;
+	judged = 0;
+	open_spilling(&f, 44);
+	ok_u64(fill(&f, 0, keys, &result), keys, "%u keys", keys);
+	uint64_t bytes = keyspace_memory_least(f.keyspace, true);
+	keyspace_set_memory(f.keyspace, bytes);
+	unsigned turns = 0;
+	for (; turns < 100 * TURNS && f.region.memory_bytes != bytes; turns++) {
+		fixture_durable(&f);
+	}
+	ok_u64(f.region.memory_bytes, bytes, "G: the least that is accepted is reached");
+	ok(keyspace_count(f.keyspace) == keys && keyspace_count_stubs(f.keyspace) > keys / 10 * 9,
+	   "%llu of %u values left memory", (unsigned long long)keyspace_count_stubs(f.keyspace),
+	   keys);
+	fixture_close(&f);
+}
+
 static void test_waits(void)
 {
 	struct fixture f;
@@ -198,6 +219,9 @@ static void test_follows(void)
 int main(void)
 {
 	test_fits();
+	for (unsigned keys = 1000; keys < KEYS; keys += keys / 2) {
+		test_least(keys);
+	}
 	test_waits();
 	test_halted();
 	test_follows();
