@@ -17,6 +17,7 @@
 #define BOUND_TIGHT_BYTES (5u << 18) // so that keys have to go
 #define SPILL_CHANCE 4u		     // also where memory is not short
 #define RESEED_CHANCE 1000u
+#define RESEED_CHANCE_FULL 20u
 #define WANT_CHANCE 20u
 #define WANT_RUNS 3u // that are in the way, about
 
@@ -133,6 +134,14 @@ static void recount(struct keyspace *keyspace)
 	}
 }
 
+// More often where there is no memory for a second table.
+static uint64_t reseed_chance(const struct keyspace *keyspace)
+{
+	uint32_t needed = keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + 2;
+	bool is_full = kvs_log_segments_free(&keyspace->log) <= needed;
+	return is_full ? RESEED_CHANCE / RESEED_CHANCE_FULL : RESEED_CHANCE;
+}
+
 // A rebuild of the table that was published, though there was no memory for it at first.
 static void count_squeezed(const struct keyspace *keyspace, uint64_t published)
 {
@@ -154,7 +163,7 @@ void __wrap_cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 		if (sim.plan.when_full == SIM_SPILLS && sim_chance(SPILL_CHANCE)) {
 			spill_one(keyspace);
 		}
-		if (sim.plan.reseeds && sim_chance(RESEED_CHANCE)) {
+		if (sim.plan.reseeds && sim_chance(reseed_chance(keyspace))) {
 			keyspace->table.crowded = true; // as by keys that were made to collide
 		}
 		if (sim.plan.moves && sim_chance(WANT_CHANCE)) {

@@ -21,7 +21,7 @@
 #define SEEDS_DEFAULT 400u
 #define FAILURES_MAX 10u
 #define TWICE_EVERY 25u
-#define SEEDS_FOR_ALL 100u // in which everything happens that may
+#define SEEDS_FOR_ALL 400u // in which everything happens that may
 #define SECONDS_MAX 60u	   // of processor time, for one seed
 #define PROCESSORS_MAX 8u  // seeds at a time
 
