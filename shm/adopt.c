@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "shm/extents.h"
+#include "shm/holes.h"
 #include "shm/table_internal.h"
 
 #define ADOPT_ARRAY_START 256u
@@ -119,8 +120,40 @@ static int adopt_retired(const struct kvs_adopt *plan, struct kvs_log *log, stru
 	return 0;
 }
 
+// What the file has in pages beyond all that is known to be in use. So much can be found in free
+// segments and no more: of huge pages each that is not there costs 60 us to ask for.
+static uint64_t adopt_spare_bytes(const struct kvs_adopt *plan, const struct kvs_log *log)
+{
+	const struct kvs_region *region = plan->region;
+	uint64_t known = KVS_HUGE_PAGE_BYTES + region->directory_bytes;
+	for (unsigned range = KVS_RANGE_TABLE_0; range <= KVS_RANGE_OVERFLOW_1; range++) {
+		known += plan->populated[range];
+	}
+	for (size_t i = 0; i < plan->runs_count; i++) {
+		known += kvs_large_bytes(region, plan->runs[i].value_bytes);
+	}
+	for (uint32_t i = 0; i < log->touched_count; i++) {
+		known += log->segments[i].state != KVS_SEGMENT_FREE ? region->segment_bytes : 0u;
+	}
+	uint64_t all = kvs_holes_file_bytes(region);
+	return all > known ? all - known : 0;
+}
+
+// Of a free segment: has it all its pages? What it has is taken off *spare.
+static bool adopt_is_prepared(struct kvs_extents *walk, const struct kvs_region *region,
+			      uint32_t index, uint64_t *spare)
+{
+	if (*spare < region->segment_bytes) {
+		return false;
+	}
+	uint64_t offset = kvs_region_segment_offset(region, index);
+	uint64_t bytes = kvs_extents_populated(walk, offset, region->segment_bytes);
+	*spare -= bytes;
+	return bytes == region->segment_bytes;
+}
+
 // Which segments have all their pages. In the order of the file, unlike the free list.
-static void adopt_prepared(struct kvs_log *log)
+static void adopt_prepared(const struct kvs_adopt *plan, struct kvs_log *log)
 {
 	struct kvs_region *region = log->region;
 	struct kvs_extents walk;
@@ -133,12 +166,11 @@ static void adopt_prepared(struct kvs_log *log)
 	uint64_t used_bytes = log->touched_count * sizeof(*region->directory);
 	bytes = has_huge ? used_bytes + region->page_bytes - 1 : bytes;
 	region->directory_bytes = bytes & ~(uint64_t)(region->page_bytes - 1);
+	uint64_t spare = has_huge ? adopt_spare_bytes(plan, log) : UINT64_MAX;
 	for (uint32_t i = 0; i < log->touched_count; i++) {
-		uint64_t offset = kvs_region_segment_offset(region, i);
 		log->segments[i].prepared =
 			(has_huge && log->segments[i].state != KVS_SEGMENT_FREE) ||
-			kvs_extents_populated(&walk, offset, region->segment_bytes) ==
-				region->segment_bytes;
+			adopt_is_prepared(&walk, region, i, &spare);
 		log->prepared_count += log->segments[i].prepared;
 	}
 }
@@ -178,7 +210,7 @@ static int adopt_log(struct kvs_adopt *plan, struct kvs_log *log)
 	}
 	log->touched_count = plan->touched_count;
 	log->survivor.segment = plan->survivor;
-	adopt_prepared(log);
+	adopt_prepared(plan, log);
 	kvs_adopt_fill_bad(plan);
 	// First: should this be cut short, what is newer than the newest head counts as free.
 	kvs_store_release(&region->header->segment_chain_head, plan->end.segment);

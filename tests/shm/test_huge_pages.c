@@ -18,8 +18,9 @@
 #define LARGE_PAGES_BYTES (4u << 20)
 
 static uint32_t page_bytes = KVS_HUGE_PAGE_BYTES;
-static bool told = true; // where the file has pages
-static unsigned asked;	 // so often
+static bool told = true;			   // where the file has pages
+static unsigned asked;				   // so often
+static uint64_t asked_from, asked_to = UINT64_MAX; // of what lies there
 
 uint32_t __wrap_kvs_page_size(int fd);
 int __wrap_kvs_page_is_there(int fd, int pagemap_fd, uint64_t offset, uint32_t bytes);
@@ -35,7 +36,7 @@ uint32_t __wrap_kvs_page_size(int fd)
 int __wrap_kvs_page_is_there(int fd, int pagemap_fd, uint64_t offset, uint32_t bytes)
 {
 	(void)pagemap_fd;
-	asked++;
+	asked += offset >= asked_from && offset < asked_to;
 	off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
 	return told ? data >= 0 && (uint64_t)data < offset + bytes : -1;
 }
@@ -137,7 +138,8 @@ static void test_strays(void)
 }
 
 // Another life on the same file.
-static void take_over(struct fixture *f, struct fixture *next, struct kvs_adopt *plan)
+static void take_over(struct fixture *f, struct fixture *next, struct kvs_adopt *plan,
+		      uint64_t durable_seq)
 {
 	const struct kvs_region_options options = { .memory_bytes = MEMORY,
 						    .memory_bytes_max = MEMORY,
@@ -147,7 +149,7 @@ static void take_over(struct fixture *f, struct fixture *next, struct kvs_adopt 
 	memset(next, 0, sizeof(*next));
 	ok_int(kvs_region_adopt(&next->region, dup(f->region.fd), &options), KVS_REGION_OK,
 	       "it can be taken over");
-	ok_int(kvs_adopt_plan(plan, &next->region, 0), 0, "and verifies");
+	ok_int(kvs_adopt_plan(plan, &next->region, durable_seq), 0, "and verifies: %s", plan->why);
 	kvs_epoch_init(&next->epochs, &next->region.header->hot, options.fenced);
 	ok(kvs_limbo_init(&next->limbo), "limbo");
 	const struct kvs_adopt_parts parts = { .log = &next->log,
@@ -177,7 +179,7 @@ static void test_taken_over(void)
 	struct kvs_adopt plan;
 	fill(&f);
 	(void)kvs_log_prefault(&f.log); // free segments with pages, all zero
-	take_over(&f, &next, &plan);
+	take_over(&f, &next, &plan, 0);
 	uint64_t populated = next.table.populated[KVS_RANGE_TABLE_0];
 	ok(populated >= next.table.buckets * sizeof(struct kvs_bucket) &&
 		   populated <= f.table.populated[KVS_RANGE_TABLE_0],
@@ -191,6 +193,35 @@ static void test_taken_over(void)
 	end_both(&f, &next, &plan);
 }
 
+// Two segments have become free, `there` of them with their pages: how often is asked for those?
+static void test_free_segments(unsigned there)
+{
+	struct fixture f, next;
+	struct kvs_adopt plan;
+	fill(&f);
+	ok(fixture_clean(&f, 0) && fixture_clean(&f, 1), "two segments are cleaned");
+	for (unsigned i = 0; i < 3; i++) {
+		(void)fixture_reclaim(&f);
+	}
+	ok(f.log.segments[0].state == KVS_SEGMENT_FREE &&
+		   f.log.segments[1].state == KVS_SEGMENT_FREE,
+	   "and free");
+	for (unsigned i = there; i < 2; i++) {
+		(void)kvs_region_punch(&f.region, kvs_region_segment_offset(&f.region, i), SEGMENT);
+	}
+	asked = 0;
+	asked_from = kvs_region_segment_offset(&f.region, 0);
+	asked_to = asked_from + 2 * SEGMENT;
+	take_over(&f, &next, &plan, UINT64_MAX);
+	asked_from = 0;
+	asked_to = UINT64_MAX;
+	ok_u64(asked, there, "%u with pages: what the file has not got is not asked for", there);
+	ok_u64(next.log.prepared_count, next.log.full_count + there, "and they are known");
+	ok_u64(fixture_keys(&next.region.map, KEYS), KEYS, "F: every key is there");
+	equal(&next, "again");
+	end_both(&f, &next, &plan);
+}
+
 // A large value of zeroes had gone to limbo, and somebody is looking at it still.
 static void test_zeroes(void)
 {
@@ -200,7 +231,7 @@ static void test_zeroes(void)
 	fill(&f);
 	ok_int(kvs_large_take(&f.large, LARGE_BYTES, &zeroes), 0, "a large value of zeroes");
 	ok(kvs_large_drop(&f.large, zeroes), "which nothing names any more");
-	take_over(&f, &next, &plan);
+	take_over(&f, &next, &plan, 0);
 	ok_u64(kvs_large_run_bytes(&next.large, zeroes), LARGE_PAGES_BYTES,
 	       "B: its memory is in use all the same");
 	ok(kvs_limbo_held_bytes(&next.limbo, 0) >= LARGE_PAGES_BYTES, "and waits for its readers");
@@ -282,6 +313,9 @@ int main(void)
 	test_asked();
 	test_strays();
 	test_taken_over();
+	for (unsigned there = 0; there <= 2; there++) {
+		test_free_segments(there);
+	}
 	test_zeroes();
 	told = false;
 	test_taken_over();
