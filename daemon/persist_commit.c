@@ -82,8 +82,10 @@ int persist_append(struct persist *persist, const struct kvs_record_view *view)
 	if (result == STORE_OK) {
 		// Relaxed: it counts only for seq <= durable_seq, whose release comes after the
 		// commit (partner: whoever reads a place). Outside the record's crc; nobody else
-		// writes it now.
-		kvs_store_relaxed((uint64_t *)(uintptr_t)&view->record->place, place);
+		// writes it now. A renewal may come to nothing, and the old store turn out to have
+		// the record at a place of its own: none, then.
+		kvs_store_relaxed((uint64_t *)(uintptr_t)&view->record->place,
+				  persist->txn.renews ? 0 : place);
 		persist->txn.records++;
 		persist->txn.bytes += store_packed_bytes(view);
 	}

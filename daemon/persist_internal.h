@@ -77,6 +77,7 @@ struct persist_txn {
 	uint64_t compacted_rewritten_bytes;
 	uint32_t writers;	// of the table of users, stored with it
 	bool compaction_failed; // the failure came from reading an old block
+	bool renews;		// into a store that counts only when all of it does
 	const char *failure;	// text of a failure that is not the store's
 };
 

@@ -122,8 +122,8 @@ static int renew(struct persist *persist)
 	}
 	struct store_facts facts;
 	store_facts(store, &facts);
-	// Of values that the walk writes nobody is told the new place; nor do the old ones mean
-	// anything to the store that comes, or are known again if this fails.
+	// Of values nobody is told the new place; nor do the old ones mean anything to the store
+	// that comes, or are known again if this fails.
 	persist_announce(persist, facts.oldest_block - 1);
 	struct table_copy copy;
 	enum table_copy_reach reach = TABLE_COPY_NOT_YET;
@@ -156,6 +156,7 @@ int persist_renew(struct persist *persist)
 	persist->txn = (struct persist_txn){
 		.position = persist->position,
 		.target_seq = persist->durable_seq,
+		.renews = true,
 	};
 	persist_compact_reset(persist);
 	int result = renew(persist);

@@ -205,7 +205,11 @@ static void test_renewed(void)
 	begin(dir);
 	put(1, 50); // what is not durable yet comes from the log
 	put(2, 60);
+	put(3, 300);
 	ok_int(renew(), STORE_OK, "the store is written anew");
+	life.keyspace->durable_seen = life.persist->durable_seq;
+	ok_int(keyspace_spill(life.keyspace, "k3", 2), KEYSPACE_COLD_UNPLACED,
+	       "E: no value in memory names a place in what might have come to nothing");
 	ok_int(count_held(life.store), KEYS, "E: it has every value");
 	ok_int(count_stubs(STORE_READ_GONE), KEYS / 2 - 1, "what stubs say is the old one's");
 	ok(!persist_places_known(life.persist), "that is known");
