@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "daemon/config_set.h"
+#include "daemon/keyspace_memory.h"
 #include "daemon/listener.h"
 #include "daemon/persist.h"
 #include "daemon/pubsub.h"
@@ -142,6 +143,8 @@ static void info_memory(const struct kvd *kvd, struct text *text)
 	char policy[32];
 	config_value(&kvd->config, config_find("maxmemory-policy", 16), policy, sizeof(policy));
 	info_string(text, "maxmemory_policy", policy);
+	info_string(text, "maxmemory_waits_for",
+		    keyspace_bound_name(keyspace_bound(kvd->keyspace)));
 	text_printf(text, "mem_fragmentation_ratio:%.2f\r\n",
 		    used ? (double)resident / (double)used : 0.0);
 	text_printf(text, "mem_fragmentation_bytes:%" PRId64 "\r\n",

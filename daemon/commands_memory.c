@@ -88,8 +88,10 @@ void commands_memory_kvd(struct call *call)
 		    ",\"exact\":%s},\"resident_bytes\":%" PRIu64 ",\"own_bytes\":%" PRIu64 ",",
 		    memory.file_bytes, memory.expected_bytes, memory.exact ? "true" : "false",
 		    stats_resident_bytes(kvd), stats_own_bytes(kvd));
-	text_printf(&text, "\"write_amplification_percent\":%.0f,\"in_the_way\":\"%s\"}",
+	text_printf(&text, "\"write_amplification_percent\":%.0f,\"in_the_way\":\"%s\",",
 		    memory_amplification_percent(kvd->stats), memory_shortages[memory.shortage]);
+	text_printf(&text, "\"wanted_bytes\":%" PRIu64 ",\"bound_waits_for\":\"%s\"}",
+		    memory.wanted_bytes, keyspace_bound_text(memory.bound));
 	reply_bulk(call->session, text.data ? text.data : "{}", text.data ? text.bytes : 2);
 	text_fini(&text);
 }

@@ -153,6 +153,7 @@ struct keyspace {
 	uint64_t memory_bytes;	// the bound; the region's is higher if recovery needed more
 	uint64_t memory_wanted_bytes;	    // what it comes down to
 	uint64_t resize_look_ns;	    // when the next is found out anew
+	uint64_t resize_moved_ns; // when it came down last, UINT64_MAX = that was told
 	uint32_t resize_spare; // free segments beyond those that must be, when it is down
 	uint64_t recover_swept_seq;	    // FLUSHALL whose victims recovery has removed
 	uint64_t recover_left_bytes;	    // current, but more than this memory can have accepted

@@ -87,4 +87,6 @@ void keyspace_memory(struct keyspace *keyspace, struct keyspace_memory *memory)
 		count_segment(log, i, memory);
 	}
 	memory->shortage = shortage(keyspace, memory);
+	memory->wanted_bytes = keyspace->memory_wanted_bytes;
+	memory->bound = keyspace_bound(keyspace);
 }

@@ -7,11 +7,13 @@
 // more than the reserves, but no more than they will have when it is down.
 #include "daemon/keyspace_internal.h"
 
+#include "daemon/keyspace_memory.h"
 #include "daemon/log.h"
 
 #define RESIZE_STEP_BYTES (8u << 20) // taken off in one turn: their pages go back with it
 #define RESIZE_POLL_NS 10000000u     // nothing is to be emptied: until readers leave, keys go
-#define RESIZE_SEGMENTS_LEFT 2u	     // that writers keep beyond the reserves, and a share of all
+#define RESIZE_TOLD_NS UINT64_C(1000000000) // it stands for so long: that is told
+#define RESIZE_SEGMENTS_LEFT 2u // that writers keep beyond the reserves, and a share of all
 #define RESIZE_SEGMENTS_SHARE 16u
 #define RESIZE_LIVE_PERCENT 95u	     // as full as segments can be packed
 #define RESIZE_STUBS_LOOKED_AT 4096u // for what they have on average,
@@ -27,6 +29,9 @@ static uint32_t resize_lowest(const struct keyspace *keyspace)
 void keyspace_set_memory(struct keyspace *keyspace, uint64_t bytes)
 {
 	struct kvs_region *region = keyspace->region;
+	if (bytes != keyspace->memory_wanted_bytes) {
+		keyspace->resize_moved_ns = 0;
+	}
 	keyspace->memory_wanted_bytes = bytes;
 	// The old and the new while one is overwritten.
 	keyspace->value_bytes_max = keyspace->value_bytes_limit < bytes / 2
@@ -195,6 +200,63 @@ static bool resize_lower(struct keyspace *keyspace)
 	return step_bytes > 0;
 }
 
+static const struct {
+	const char *name, *text;
+} resize_bounds[] = {
+	[KEYSPACE_BOUND_HOLDS] = { "nothing", "nothing" },
+	[KEYSPACE_BOUND_CLEANING] = { "cleaning", "segments are being emptied for it" },
+	[KEYSPACE_BOUND_READERS] = { "readers",
+				     "what came free waits for readers to end their views" },
+	[KEYSPACE_BOUND_STORE] = { "store", "what was written waits for the store" },
+	[KEYSPACE_BOUND_STORED] = { "stored", "what has to stay in memory has become more since "
+					      "it was set" },
+};
+
+const char *keyspace_bound_name(enum keyspace_bound bound)
+{
+	return resize_bounds[bound].name;
+}
+
+const char *keyspace_bound_text(enum keyspace_bound bound)
+{
+	return resize_bounds[bound].text;
+}
+
+enum keyspace_bound keyspace_bound(struct keyspace *keyspace)
+{
+	if (keyspace->memory_bytes <= keyspace->memory_wanted_bytes) {
+		return KEYSPACE_BOUND_HOLDS;
+	}
+	bool more = keyspace_resize_wants(keyspace) > 0; // than comes free by itself
+	if (more && (evict_is_wanted(keyspace) || cleaner_finds(keyspace, RESIZE_LIVE_PERCENT))) {
+		return KEYSPACE_BOUND_CLEANING;
+	}
+	if (keyspace->log.retired_count > 0 || keyspace->large.leaving_bytes > 0 ||
+	    keyspace->large.orphaned_bytes > 0) {
+		return KEYSPACE_BOUND_READERS;
+	}
+	if (keyspace->persisted && keyspace_durable_seq(keyspace) < keyspace_last_seq(keyspace)) {
+		return KEYSPACE_BOUND_STORE;
+	}
+	return more ? KEYSPACE_BOUND_STORED : KEYSPACE_BOUND_CLEANING;
+}
+
+// It was accepted, since what is in its way should go; who set it wants to know if it does not.
+static void resize_tell(struct keyspace *keyspace, uint64_t now_ns, bool moved)
+{
+	if (moved || keyspace->resize_moved_ns == 0) {
+		keyspace->resize_moved_ns = now_ns;
+	} else if (now_ns - keyspace->resize_moved_ns >= RESIZE_TOLD_NS &&
+		   keyspace->resize_moved_ns != UINT64_MAX) {
+		keyspace->resize_moved_ns = UINT64_MAX; // once
+		log_warning("memory is to be bounded by %llu bytes, and is not yet, but by %llu: "
+			    "%s",
+			    (unsigned long long)keyspace->memory_wanted_bytes,
+			    (unsigned long long)keyspace->memory_bytes,
+			    keyspace_bound_text(keyspace_bound(keyspace)));
+	}
+}
+
 uint64_t keyspace_resize_turn(struct keyspace *keyspace, uint64_t now_ns)
 {
 	if (__builtin_expect(keyspace->memory_bytes <= keyspace->memory_wanted_bytes, 1)) {
@@ -209,6 +271,7 @@ uint64_t keyspace_resize_turn(struct keyspace *keyspace, uint64_t now_ns)
 			   (unsigned long long)keyspace->memory_bytes);
 		return UINT64_MAX;
 	}
+	resize_tell(keyspace, now_ns, lowered);
 	if (lowered ||
 	    (keyspace_resize_wants(keyspace) > 0 && cleaner_go(keyspace, RESIZE_LIVE_PERCENT))) {
 		return now_ns;

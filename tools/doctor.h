@@ -56,6 +56,8 @@ struct doctor_kvd {
 	int64_t bound_bytes, bound_max_bytes, used_bytes, file_bytes, expected_bytes;
 	double fragmentation_percent;
 	char in_the_way[96];
+	int64_t wanted_bytes; // what the bound is to be; 0 = not told
+	char bound_waits_for[96];
 	int64_t clients, clients_max, undurable, store_bytes, store_live_bytes;
 	int64_t damage_met, recovered_lost, verify_damaged;
 	char readers_why[256];				   // why they are not known

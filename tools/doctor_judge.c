@@ -238,6 +238,19 @@ void judge_memory(const struct doctor_facts *facts, struct doctor_finding *findi
 		    strncmp(kvd->in_the_way, "memory", 6) == 0;
 	bool waits = kvd->in_the_way[0] && strcmp(kvd->in_the_way, "nothing") != 0;
 	bool bad = full && !kvd->evicts;
+	// Longer than it takes to empty segments, that is.
+	bool falls = kvd->wanted_bytes > 0 && kvd->wanted_bytes < kvd->bound_bytes &&
+		     strncmp(kvd->bound_waits_for, "segments", 8) != 0;
+	if (falls) {
+		doctor_say(finding, DOCTOR_WARNING,
+			   "%s of %s in use; the bound is to be %s, and is not yet: %s",
+			   doctor_size(kvd->used_bytes), doctor_size(kvd->bound_bytes),
+			   doctor_size(kvd->wanted_bytes), kvd->bound_waits_for);
+		doctor_advise(finding,
+			      "kvctl readers names who stands in the way, kvctl health the "
+			      "store; or CONFIG SET maxmemory higher, or remove keys");
+		return;
+	}
 	doctor_say(finding, bad ? DOCTOR_WARNING : DOCTOR_OK, "%s of %s in use%s%s",
 		   doctor_size(kvd->used_bytes), doctor_size(kvd->bound_bytes),
 		   waits ? "; in the way of more: " : "", waits ? kvd->in_the_way : "");

@@ -103,6 +103,8 @@ static void kvd_memory(struct kvctl *kvctl, struct doctor_kvd *kvd)
 	kvd->fragmentation_percent = cJSON_IsNumber(percent) ? percent->valuedouble : 0;
 	kvd_text(pages, "kind", kvd->pages, sizeof kvd->pages);
 	kvd_text(root, "in_the_way", kvd->in_the_way, sizeof kvd->in_the_way);
+	kvd->wanted_bytes = kvd_number(root, "wanted_bytes");
+	kvd_text(root, "bound_waits_for", kvd->bound_waits_for, sizeof kvd->bound_waits_for);
 	cJSON_Delete(root);
 }
 

@@ -313,6 +313,44 @@ def outlived(tap):
                     tap.equal(reader.tell('get', 'big'), OK, 'it reads on')
 
 
+def lowered(tap):
+    """A bound that waits for a reader is accepted, kvd says why it is not reached, and no more keys
+    go for it than it takes once the reader is done."""
+    value, bound = 'v' * 1000, 12 << 20
+    with Kvd('--memory', '32MiB', '--segment', '64KiB', '--persist', 'memory', '--when-full',
+             'evict', '--on-stuck', 'block') as kvd, kvd.connect() as client, \
+            Reader(kvd, 'lowering') as reader:
+        client.command('SET', 'big', 'v' * BIG)
+        for at in range(0, 20000, 500):
+            client.pipeline([('SET', f'key{n}', value) for n in range(at, at + 500)])
+
+        def field(name, section='everything'):
+            rows = dict(line.split(b':', 1) for line in
+                        client.command('INFO', section).split(b'\r\n') if b':' in line)
+            return rows[name.encode()].decode()
+
+        tap.equal(field('maxmemory_waits_for'), 'nothing', 'a bound that holds waits for nothing')
+        reader.tell('begin')
+        tap.equal(reader.tell('view', 'big'), OK, 'a view is open')
+        tap.equal(client.command('CONFIG', 'SET', 'maxmemory', bound), 'OK', 'less is accepted')
+        wait_until(lambda: 'is to be bounded by' in kvd.log(), 'a line of the log')
+        tap.ok('what came free waits for readers' in kvd.log() and
+               field('maxmemory_waits_for') == 'readers' and
+               int(field('memory_limit_bytes')) > bound, 'G: it is told what it waits for')
+        memory = json.loads(client.command('KVD.MEMORY'))
+        tap.ok(memory['wanted_bytes'] == bound and 'readers' in memory['bound_waits_for'],
+               f'in KVD.MEMORY, too: {memory["bound_waits_for"]}')
+        found = kvd.kvctl('doctor', '--json').stdout
+        tap.ok(b'the bound is to be' in found, 'and by the doctor')
+        gone = int(field('keys_evicted'))
+        reader.tell('end')
+        wait_until(lambda: int(field('memory_limit_bytes')) == bound, 'the bound to come down')
+        tap.equal(field('maxmemory_waits_for'), 'nothing', 'with the reader it is reached')
+        left = client.command('DBSIZE')
+        tap.ok(left * 1040 > bound * 2 // 3,
+               f'G: no more went than was wanted: {gone}, then {20001 - left}, {left} are left')
+
+
 def main():
     tap = Tap()
     with Kvd('--persist', 'memory', '--memory', '64MiB', '--segment', '256KiB', '--revoke', '600s',
@@ -325,6 +363,7 @@ def main():
             wait_until(lambda: is_free(client), 'nothing waits any more')
         refusals(tap, kvd, client)
     outlived(tap)
+    lowered(tap)
     tap.done()
 
 

@@ -25,6 +25,11 @@ X("memory is not told", (KVD.bound_bytes = 0, MACHINE.pool_available = 9), "pool
   NULL)
 X("something is in the way", TEXT(KVD.in_the_way, "readers: x"), "memory", OK, "readers: x",
   NULL)
+X("the bound is not reached", (KVD.wanted_bytes = MIB,
+  TEXT(KVD.bound_waits_for, "what came free waits for x")), "memory", WARNING,
+  "is to be 1.05 MB, and is not yet: what came free waits for x", "kvctl readers")
+X("the bound comes down", (KVD.wanted_bytes = MIB,
+  TEXT(KVD.bound_waits_for, "segments are being emptied for it")), "memory", OK, "in use", NULL)
 X("the machine is short", MACHINE.available_bytes = 2 * GIB, "machine", WARNING, "2.15 GB left",
   "maxmemory lower")
 X("the machine is short, and the pool is kvd's", (MACHINE.available_bytes = 2 * GIB,
