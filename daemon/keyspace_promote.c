@@ -11,6 +11,7 @@
 #include "shm/crc32c.h"
 
 #define PROMOTE_CHUNK_BYTES (128u << 10) // copied between two looks at the clock
+#define PROMOTE_FREE_SHARE 4u		 // of memory, for what stays
 
 void keyspace_promote_drop(struct keyspace *keyspace, struct keyspace_promotion *promotion)
 {
@@ -20,8 +21,11 @@ void keyspace_promote_drop(struct keyspace *keyspace, struct keyspace_promotion 
 	*promotion = (struct keyspace_promotion){ 0 };
 }
 
-// Is there so much more than writes need, without anything being freed for it?
-static bool has_room(struct keyspace *keyspace, uint64_t record_bytes, uint64_t large_bytes)
+// Is there so much more than writes need, without anything being freed for it? And a part of memory
+// if the value `stays` there: else who reads would leave none to who writes, or have others' keys
+// evicted for what is in the store.
+static bool has_room(struct keyspace *keyspace, uint64_t record_bytes, uint64_t large_bytes,
+		     bool stays)
 {
 	const struct kvs_log *log = &keyspace->log;
 	uint64_t segment_bytes = keyspace->region->segment_bytes;
@@ -29,6 +33,9 @@ static bool has_room(struct keyspace *keyspace, uint64_t record_bytes, uint64_t 
 	bool fits = log->survivor.segment != KVS_SEGMENT_NONE &&
 		    log->survivor.offset + record_bytes <= segment_bytes;
 	segments += fits ? 0 : 1;
+	if (segments > 0 && stays) {
+		segments += keyspace->memory_bytes / segment_bytes / PROMOTE_FREE_SHARE;
+	}
 	return segments == 0 || kvs_log_segments_free(log) >=
 					keyspace_reserve(keyspace, KEYSPACE_FOR_WRITE) + segments;
 }
@@ -40,7 +47,8 @@ static bool make_room(struct keyspace *keyspace, const struct kvs_hit *hit, bool
 	const struct kvs_record_view *view = &hit->view;
 	uint64_t payload_bytes = large ? sizeof(struct kvs_run) : view->value_bytes;
 	uint64_t bytes = kvs_record_bytes(view->key_bytes, payload_bytes, view->expiry_ms != 0);
-	if (has_room(keyspace, bytes, large_bytes)) {
+	bool stays = !keyspace->evict.on || !evict_is_allowed(keyspace, view);
+	if (has_room(keyspace, bytes, large_bytes, stays)) {
 		return true;
 	}
 	// What is read makes room for itself, if others may go.

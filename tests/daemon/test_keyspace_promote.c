@@ -16,6 +16,8 @@
 #define CHUNK_BYTES (128u << 10)
 #define SMALL_KEYS 400u
 #define MEMORY_BYTES (16u << 20)
+#define STAYING_BYTES 20000u // has a run
+#define STAYING_KEYS 2000u   // more than there is room for
 
 static uint64_t judged;
 static unsigned half; // passes of the labelled point
@@ -348,8 +350,54 @@ static void test_heat(void)
 	fixture_close(&f);
 }
 
+static enum keyspace_cold_result there_and_back(struct fixture *f, const char *key)
+{
+	static const unsigned char value[STAYING_BYTES];
+	const struct keyspace_loaded loaded = loaded_of(f, key, value, sizeof(value));
+	struct keyspace_promotion promotion = { 0 };
+	return spill(f, key) ? keyspace_promote(f->keyspace, &loaded, &promotion, UINT64_MAX)
+			     : KEYSPACE_COLD_OTHER;
+}
+
+// What will not leave again must not take what writes could have.
+static void test_stays(void)
+{
+	static const unsigned char value[STAYING_BYTES];
+	static const struct keyspace_eviction hows[] = {
+		{ .on = false },
+		{ .on = true, .volatile_only = true },
+		{ .on = true, .spills = true, .never = "lasts" },
+	};
+	for (unsigned i = 0; i < 3; i++) {
+		struct fixture f;
+		char key[16];
+		unsigned more = 0;
+		(void)open_cold(&f);
+		const struct kvs_log *log = &f.keyspace->log;
+		(void)keyspace_set(f.keyspace, "lasts", 5, value, sizeof(value), 0, NULL);
+		(void)keyspace_set(f.keyspace, "ends", 4, value, sizeof(value),
+				   fixture_wall_ms + 1000000, NULL);
+		fixture_durable(&f);
+		ok(keyspace_set_eviction(f.keyspace, &hows[i]), "a policy");
+		ok(there_and_back(&f, "lasts") == KEYSPACE_COLD_DONE, "where memory is free");
+		while (kvs_log_segments_free(log) > MEMORY_BYTES / FIXTURE_SEGMENT_BYTES / 4 &&
+		       more < STAYING_KEYS) {
+			(void)snprintf(key, sizeof(key), "m%u", more++);
+			(void)keyspace_set(f.keyspace, key, strlen(key), value, sizeof(value), 0,
+					   NULL);
+			fixture_durable(&f);
+		}
+		ok(there_and_back(&f, "lasts") == KEYSPACE_COLD_NO_ROOM,
+		   "G: nothing that stays comes back behind %u more", more);
+		ok((there_and_back(&f, "ends") == KEYSPACE_COLD_DONE) == hows[i].on,
+		   "what can go again does");
+		fixture_close(&f);
+	}
+}
+
 int main(void)
 {
+	test_stays();
 	test_heat();
 	test_slices();
 	test_until();

@@ -192,4 +192,8 @@ COLD = [
     Mutant('load-untimed', 'nobody hears that values come slowly', 'daemon/cold_load.c',
            [('load->state = COLD_LOADED; note_time(cold, load);', 'load->state = COLD_LOADED;')],
            ['tests/daemon/test_cold'], quick=True),
+    Mutant('promote-stays', 'what is read takes memory that writes never have again',
+           'daemon/keyspace_promote.c',
+           [('if (segments > 0 && stays) {', 'if (segments > 0 && stays && large_bytes == 1) {')],
+           ['tests/daemon/test_keyspace_promote'], quick=True),
 ]

@@ -151,6 +151,60 @@ def another_life(tap):
             tap.ok('the store is read instead' in kvd.log(), 'the log says what was done')
 
 
+def write_ending(connection, first, end, prefix='e'):
+    """Keys that have a time to live. How many were refused."""
+    refused = 0
+    for at in range(first, end, AT_ONCE):
+        replies = connection.pipeline([('SET', f'{prefix}{number}', value(number), 'EX', 100000)
+                                       for number in range(at, at + AT_ONCE)])
+        refused += sum(reply not in ('OK', b'OK') for reply in replies)
+    return refused
+
+
+def volatile_life(tap):
+    """More data than memory for a life in which only keys that end may be evicted."""
+    with Kvd(*ARGS, '--when-full', 'spill') as kvd:
+        with kvd.connect() as connection:
+            write(connection, FEW // 2)  # as much as memory
+            write_ending(connection, 0, FEW // 2)
+            connection.command('KVD.SYNC')
+        kvd.stop()
+        kvd.start(*ARGS, '--maxmemory-policy', 'volatile-lru', '--write-wait', '1s')
+        with kvd.connect() as connection:
+            tap.equal(wrong(connection, FEW // 2), 0, 'E: volatile: what does not end is there')
+            tap.ok(counter(connection, 'cold_values') > FEW / 8,
+                   'volatile: it may be in the store alone')
+            tap.equal(write_ending(connection, 0, 2 * FEW, 'other'), 0,
+                      'G: volatile: writes find room')
+            tap.ok(counter(connection, 'evicted_keys') > FEW, 'volatile: for keys that end')
+            tap.equal(wrong(connection, FEW // 2), 0, 'E: volatile: and for no others')
+            said = connection.command('DEBUG', 'RECOUNT')
+            tap.ok(isinstance(said, int), f'G: volatile: all is counted: {said}')
+        kvd.kill()
+        kvd.start()
+        with kvd.connect() as connection:
+            tap.equal(wrong(connection, FEW // 2), 0, 'E: volatile: nor by a kill')
+
+
+def all_lasting(tap):
+    """The same where none ends: nothing may go, and nothing does."""
+    with Kvd(*ARGS, '--when-full', 'spill') as kvd:
+        with kvd.connect() as connection:
+            write(connection, FEW)
+            connection.command('KVD.SYNC')
+        kvd.stop()
+        kvd.start(*ARGS, '--maxmemory-policy', 'volatile-ttl', '--write-wait', '100ms')
+        with kvd.connect() as connection:
+            connection.command('CONFIG', 'SET', 'write-wait', '0')
+            tap.ok(write(connection, FEW, 'other') > 0, 'G: lasting: writes are refused')
+            tap.equal(wrong(connection, FEW), 0, 'E: lasting: every key has its value')
+            tap.equal(counter(connection, 'evicted_keys'), 0, 'lasting: no key went')
+            tap.equal(connection.command('DEL', *(f'k{number}' for number in range(FEW // 2, FEW))),
+                      FEW // 2, 'G: lasting: keys can be removed')
+            connection.command('CONFIG', 'SET', 'write-wait', '60s')
+            tap.equal(write(connection, AT_ONCE, 'other'), 0, 'G: lasting: which makes room')
+
+
 def no_store(tap):
     """What is in a store alone a life without one cannot have."""
     with KeptKvd(*ARGS, start=False) as kvd:
@@ -177,6 +231,8 @@ def main():
     bound(tap)
     another_policy(tap)
     another_life(tap)
+    volatile_life(tap)
+    all_lasting(tap)
     no_store(tap)
     tap.done()
 
