@@ -104,8 +104,8 @@ static bool events_queue_add(struct kvd *kvd, struct events_queue *queue,
 	return true;
 }
 
-void events_add(struct kvd *kvd, enum event_class class, const char *name, const void *key,
-		size_t key_bytes)
+static inline void add(struct kvd *kvd, struct events_queue *queue, enum event_class class,
+		       const char *name, const void *key, size_t key_bytes)
 {
 	struct events_item item = {
 		.class = class,
@@ -113,23 +113,21 @@ void events_add(struct kvd *kvd, enum event_class class, const char *name, const
 		.name = name,
 		.key_bytes = key_bytes,
 	};
-	if (!events_queue_add(kvd, &kvd->events->commands, &item, key)) {
+	if (!events_queue_add(kvd, queue, &item, key)) {
 		kvd->events->lost = true;
 	}
+}
+
+void events_add(struct kvd *kvd, enum event_class class, const char *name, const void *key,
+		size_t key_bytes)
+{
+	add(kvd, &kvd->events->commands, class, name, key, key_bytes);
 }
 
 void events_add_removal(struct kvd *kvd, enum event_class class, const char *name, const void *key,
 			size_t key_bytes)
 {
-	struct events_item item = {
-		.class = class,
-		.notified = kvd->events->notified,
-		.name = name,
-		.key_bytes = key_bytes,
-	};
-	if (!events_queue_add(kvd, &kvd->events->removals, &item, key)) {
-		kvd->events->lost = true;
-	}
+	add(kvd, &kvd->events->removals, class, name, key, key_bytes);
 }
 
 bool events_add_message(struct kvd *kvd, bool shard, struct parcel *parcel)
