@@ -6,21 +6,17 @@
 // the sanitizers do, and the clock: the test has a time limit. That both overlap is waited for, not
 // hoped for: garbage now and then stands until somebody has read on, and readers read on until they
 // have seen some, and values.
-#include <sched.h>
 
 #include "libclient/internal.h"
 #include "tests/libclient/fake.h"
+#include "tests/shm/flipped_fixture.h"
 #include "tests/tap/tap.h"
 
 #define MEMORY_BYTES (4u << 20)
 #define KEYS 64u
-#define READERS 2u
 #define ROUNDS 50000u
 #define VALUES_LEAST (ROUNDS / 100)
 #define LONGER 200u // times the rounds: so long readers look for what they have not seen
-#define STANDS 64u  // of so many flips one stands
-#define STANDS_ROUNDS (4 * READERS) // of reading, at least one of them whole
-#define YIELDS 1000u
 #define ITEMS 24u
 #define STATUSES 32
 
@@ -71,24 +67,6 @@ static uint64_t *choose(struct world *world, uint64_t *random)
 	}
 }
 
-static uint64_t rounds_read(const struct world *world)
-{
-	uint64_t rounds = 0;
-	for (unsigned i = 0; i < READERS; i++) {
-		rounds += kvs_load_acquire(&world->read[i]);
-	}
-	return rounds;
-}
-
-// Whoever schedules the threads: what stands now is there while somebody reads.
-static void stand(const struct world *world)
-{
-	uint64_t before = rounds_read(world);
-	for (unsigned i = 0; i < YIELDS && rounds_read(world) - before < STANDS_ROUNDS; i++) {
-		(void)sched_yield();
-	}
-}
-
 static void *flip(void *context)
 {
 	struct world *world = context;
@@ -103,7 +81,7 @@ static void *flip(void *context)
 			kvs_barrier_compiler(); // so long it stands
 		}
 		if (world->flips % STANDS == 0) {
-			stand(world);
+			stand(world->read);
 		}
 		kvs_store_release(word, before);
 		world->flips++;

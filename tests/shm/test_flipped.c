@@ -7,24 +7,20 @@
 // overlap is waited for, not hoped for: garbage now and then stands until somebody has read on, and
 // readers read on until they have seen some, and hits.
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 
 #include "shm/table_quick.h"
 #include "tests/shm/fixture.h"
+#include "tests/shm/flipped_fixture.h"
 #include "tests/tap/tap.h"
 
 #define MEMORY (4u << 20)
 #define SEGMENT KVS_SEGMENT_BYTES_MIN
 #define KEYS 3000u
-#define READERS 2u
 #define ROUNDS 300000u
 #define HITS_LEAST (ROUNDS / 100)
 #define LONGER 100u // times the rounds: so long readers look for what they have not seen
-#define STANDS 64u  // of so many flips one stands
-#define STANDS_ROUNDS (4 * READERS) // of reading, at least one of them whole
-#define YIELDS 1000u
-#define WANTED 32u // keys that are read, and whose words change most
+#define WANTED 32u  // keys that are read, and whose words change most
 
 struct world {
 	struct fixture f;
@@ -100,24 +96,6 @@ static uint64_t garbage(uint64_t before, uint64_t *random)
 	}
 }
 
-static uint64_t rounds_read(const struct world *world)
-{
-	uint64_t rounds = 0;
-	for (unsigned i = 0; i < READERS; i++) {
-		rounds += kvs_load_acquire(&world->read[i]);
-	}
-	return rounds;
-}
-
-// Whoever schedules the threads: what stands now is there while somebody reads.
-static void stand(const struct world *world)
-{
-	uint64_t before = rounds_read(world);
-	for (unsigned i = 0; i < YIELDS && rounds_read(world) - before < STANDS_ROUNDS; i++) {
-		(void)sched_yield();
-	}
-}
-
 static void *flip(void *context)
 {
 	struct world *world = context;
@@ -134,7 +112,7 @@ static void *flip(void *context)
 			kvs_barrier_compiler(); // so long it stands
 		}
 		if (world->flips % (4 * STANDS) == 0) {
-			stand(world);
+			stand(world->read);
 		}
 		for (unsigned i = 4; i-- > 0;) { // the other way round: one may have come twice
 			kvs_store_release(word[i], before[i]);
