@@ -56,8 +56,8 @@ struct readers {
 	bool own_uid_warned;
 	uint64_t sampled_ns; // when the rings were looked at last
 	size_t sample_at; // the client whose turn is next
-	uint64_t evicted; // keys_evicted as of then
-	uint64_t evicted_ns; // when that rose last
+	uint64_t went; // keys and values that did, as of then
+	uint64_t went_ns; // when that rose last
 	bool sampling; // readers were told to leave many samples
 	uint64_t looked_ns; // when readers_look() last did, 0 = never
 	uint64_t gone_hits; // of clients that are not there any more

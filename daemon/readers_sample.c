@@ -17,7 +17,7 @@
 
 #define SAMPLE_INTERVAL_NS 200000u // between two looks: a ring is good for 640 000 hits a second
 #define SAMPLE_IDLE_NS 10000000u   // the same when nothing else wakes kvd
-#define SAMPLE_URGENT_NS UINT64_C(10000000000) // after an eviction: then kvd may sleep
+#define SAMPLE_URGENT_NS UINT64_C(10000000000) // after something went: then kvd may sleep
 #define SAMPLE_TURN_NS 50000u		       // then whoever is next has the next turn
 #define SAMPLE_TURN_MAX 512u		       // hashes at a time, of all users
 #define SAMPLE_TURN_PAGES 32u		       // reader pages at a time
@@ -159,16 +159,18 @@ static void sample_some(struct readers *readers)
 	batch_end(&batch);
 }
 
-// Have keys gone lately? Then reads matter also while nobody writes.
+// Have keys gone lately, or values left memory? Then reads matter also while nobody writes.
 static bool sample_is_urgent(struct readers *readers, uint64_t now_ns)
 {
 	void *base = keyspace_map(readers->kvd->keyspace)->base;
-	uint64_t evicted = kvs_load_relaxed(kvs_counter_word(base, KVS_COUNTER_keys_evicted));
-	if (evicted != readers->evicted) {
-		readers->evicted = evicted;
-		readers->evicted_ns = now_ns;
+	// Relaxed: kvd's own counts, of this thread.
+	uint64_t went = kvs_load_relaxed(kvs_counter_word(base, KVS_COUNTER_keys_evicted)) +
+			kvs_load_relaxed(kvs_counter_word(base, KVS_COUNTER_values_spilled));
+	if (went != readers->went) {
+		readers->went = went;
+		readers->went_ns = now_ns;
 	}
-	return now_ns - readers->evicted_ns < SAMPLE_URGENT_NS;
+	return now_ns - readers->went_ns < SAMPLE_URGENT_NS;
 }
 
 uint64_t readers_sample(struct readers *readers, uint64_t now_ns)

@@ -18,7 +18,7 @@ X(clients_dropped_protocol, COUNTER, "connections closed because of malformed in
 X(keys, GAUGE, "keys that exist")
 X(keys_with_expiry, GAUGE, "keys that have a time to live")
 X(keys_expired, COUNTER, "keys removed because their time came")
-X(keys_evicted, COUNTER, "keys removed or spilled to make room")
+X(keys_evicted, COUNTER, "keys removed to make room")
 X(writes_applied, COUNTER, "records appended by writes, removals included")
 X(writes_waited, COUNTER, "commands that had to wait for memory")
 X(writes_refused, COUNTER, "commands refused with -OOM")

@@ -153,6 +153,11 @@ static void test_taken(void)
 	ok(crowd_turn(&crowd) < crowd.now_ns + 100 * TURN_NS, "after an eviction kvd comes again");
 	crowd.now_ns += UINT64_C(20000000000);
 	ok_u64(crowd_turn(&crowd), UINT64_MAX, "later it may sleep");
+	counters[KVS_COUNTERS_OFFSET / 8 + KVS_COUNTER_values_spilled] = 5;
+	ok(crowd_turn(&crowd) < crowd.now_ns + 100 * TURN_NS,
+	   "so it does after values left memory");
+	crowd.now_ns += UINT64_C(20000000000);
+	ok_u64(crowd_turn(&crowd), UINT64_MAX, "later it may sleep");
 	wanted = false;
 	(void)crowd_turn(&crowd);
 	ok_u64(every_of(&crowd, 0), 0, "and readers are asked for few again");
