@@ -16,6 +16,7 @@
 #define CLEANER_WINDOW 16u		   // records whose buckets are prefetched together
 #define CLEANER_LOOK_BYTES (32u << 10)	   // copied between two looks at the clock
 #define CLEANER_SCAN_INTERVAL_NS 10000000u // 100 Hz while something waits in limbo
+#define CLEANER_SETTLE_NS 1000000u	   // something was done: look what that has made due
 #define CLEANER_IDLE_NS 50000000u	   // no write for so long: clean at leisure
 #define CLEANER_IDLE_LIVE_PERCENT 80u	   // what is emptier is worth it then
 #define CLEANER_BUSY_LIVE_PERCENT 95u
@@ -368,10 +369,23 @@ static uint64_t table_turn(struct keyspace *keyspace, uint64_t now_ns)
 	return keyspace->table.buckets == before ? UINT64_MAX : now_ns;
 }
 
+// All that the writer has done so far and that may have made something due, as one number that only
+// grows.
+static uint64_t progress(const struct keyspace *keyspace)
+{
+	const struct kvs_limbo *limbo = &keyspace->limbo;
+	const struct kvs_limbo *pending = &keyspace->pending;
+	return keyspace->stirred + keyspace->log.next_seq + keyspace->log.died +
+	       keyspace->large.changes + keyspace->durable_seen + 2 * limbo->head + limbo->count +
+	       2 * pending->head + pending->count;
+}
+
 void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 {
 	struct cleaner_state *state = &keyspace->cleaner;
 	uint64_t next_ns = UINT64_MAX;
+	state->turn_ns = now_ns;
+	state->progress = progress(keyspace);
 	if (keyspace->log.next_seq != state->seen_seq) {
 		state->seen_seq = keyspace->log.next_seq;
 		state->last_write_ns = now_ns;
@@ -379,8 +393,8 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 	bool behind = keyspace_follow_durable(keyspace);
 	prepare_turn(keyspace);
 	cleaner_pay(keyspace); // what was written without being asked to
-	next_ns = cleaner_is_urgent(keyspace) ? urgent_turn(keyspace, now_ns)
-					      : idle_turn(keyspace, now_ns);
+	next_ns = cleaner_is_urgent(keyspace) ? urgent_turn(keyspace, now_ns) : UINT64_MAX;
+	next_ns = next_ns == UINT64_MAX ? idle_turn(keyspace, now_ns) : next_ns;
 	next_ns = earlier(next_ns, mover_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, limbo_turn(keyspace, now_ns));
 	next_ns = earlier(next_ns, expire_turn(keyspace, now_ns));
@@ -397,5 +411,12 @@ void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 
 uint64_t cleaner_next_ns(const struct keyspace *keyspace)
 {
-	return keyspace->cleaner.next_ns;
+	const struct cleaner_state *state = &keyspace->cleaner;
+	if (progress(keyspace) == state->progress) {
+		return state->next_ns;
+	}
+	// What the turn said is out of date: of commands that were run behind it, or by what it did
+	// itself behind the part that is to follow that up. Not at once: who writes without a pause
+	// brings the next turn.
+	return earlier(state->next_ns, state->turn_ns + CLEANER_SETTLE_NS);
 }

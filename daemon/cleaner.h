@@ -14,5 +14,6 @@ struct keyspace;
 void cleaner_turn(struct keyspace *keyspace, uint64_t now_ns);
 
 /// When the loop should call cleaner_turn() even if nothing else happens (monotonic), UINT64_MAX =
-/// never.
+/// never. To be asked right before the loop sleeps: the turn's own answer is only believed while
+/// nothing has been done since it began.
 uint64_t cleaner_next_ns(const struct keyspace *keyspace);

@@ -66,6 +66,8 @@ struct cleaner_state {
 	uint64_t last_scan_ns;
 	uint64_t last_write_ns; // when the last turn that wrote was
 	uint64_t next_ns;  // when the loop should call again, UINT64_MAX = not for its own sake
+	uint64_t turn_ns;  // of the last turn,
+	uint64_t progress; // and how far the writer had come as it began
 	uint64_t seen_seq; // last seq at the previous turn
 	uint64_t idle_seq; // seen_seq and durable_seen when idle cleaning last found nothing
 	uint64_t idle_durable;

@@ -415,6 +415,7 @@ uint64_t keyspace_now_ms(struct keyspace *keyspace)
 void keyspace_tick(struct keyspace *keyspace)
 {
 	keyspace->now_ms = keyspace->seam->wall_ms();
+	keyspace->stirred++;
 }
 
 size_t keyspace_value_bytes_max(const struct keyspace *keyspace)

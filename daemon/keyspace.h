@@ -277,6 +277,7 @@ uint64_t keyspace_changes(const struct keyspace *keyspace);
 /// batch, as in Redis.
 uint64_t keyspace_now_ms(struct keyspace *keyspace);
 /// Takes the clock anew: never within a command, once for a few small ones that came together.
+/// Whatever these make due is reckoned by a turn of the cleaner that comes within a millisecond.
 void keyspace_tick(struct keyspace *keyspace);
 
 /// Largest value accepted now.

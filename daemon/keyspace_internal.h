@@ -142,6 +142,7 @@ struct keyspace {
 	const uint64_t *judged; // the persister's word (keyspace_cold.h), NULL = none
 	uint64_t live_bytes; // of current records, large values included: what the store must hold
 	uint64_t changes;
+	uint64_t stirred; // counts commands, and whatever else may make something due
 	uint64_t durable_seen;	// durable_seq up to which pending was worked off
 	uint64_t rolls_durable; // head segments that are wholly durable
 	uint32_t oldest_head;	// the first that is not

@@ -266,6 +266,7 @@ uint64_t keyspace_resize_turn(struct keyspace *keyspace, uint64_t now_ns)
 		resize_look(keyspace, now_ns);
 	}
 	bool lowered = resize_lower(keyspace);
+	keyspace->stirred += lowered; // memory may be short now
 	if (keyspace->memory_bytes <= keyspace->memory_wanted_bytes) {
 		log_notice("memory is bounded by %llu bytes now",
 			   (unsigned long long)keyspace->memory_bytes);

@@ -50,7 +50,9 @@ bool loop_stopping(const struct loop *loop);
 int loop_signal(const struct loop *loop);
 
 /// Adds `turn`, called once in every turn, last; `next_ns` (may be NULL) tells until when the loop
-/// may sleep: monotonic ns, 0 = not at all, UINT64_MAX = for ever. At most 8 hooks; false beyond.
+/// may sleep: monotonic ns, 0 = not at all, UINT64_MAX = for ever. It is asked behind the last hook
+/// of the turn, and has to reckon with what those behind its own have done. At most 8 hooks; false
+/// beyond.
 /// main.c adds the cleaner's first, then the listener adds its own: what was freed is used at once.
 bool loop_hook(struct loop *loop, void (*turn)(void *context, uint64_t now_ns),
 	       uint64_t (*next_ns)(void *context), void *context);

@@ -132,7 +132,7 @@ uint64_t memory_return_turn(struct keyspace *keyspace, uint64_t now_ns)
 		state->holes_at = pages.file_bytes > pages.expected_bytes ? 0 : UINT64_MAX;
 	}
 	if (state->holes_at != UINT64_MAX) {
-		return earlier(next_ns, strays_turn(keyspace, now_ns));
+		next_ns = earlier(next_ns, strays_turn(keyspace, now_ns));
 	}
 	// For its own sake only where memory is to go back: what stands still needs no look.
 	return state->after_ns > 0 ? earlier(next_ns, state->looked_ns + interval_ns) : next_ns;

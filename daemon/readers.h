@@ -105,6 +105,8 @@ bool readers_kick(struct readers *readers, struct readers_kicked *kicked, uint64
 /// it matters; a share of each process, so that none has more of a say for reading faster. When to
 /// come again at the latest; `now_ns` is monotonic.
 uint64_t readers_sample(struct readers *readers, uint64_t now_ns);
+/// The same as of now: memory may have become short since.
+uint64_t readers_sample_next_ns(struct readers *readers, uint64_t now_ns);
 
 /// Hits and misses of mapped reads as clients count them, those that have gone included.
 void readers_totals(const struct readers *readers, uint64_t *hits, uint64_t *misses);

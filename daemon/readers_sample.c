@@ -173,6 +173,15 @@ static bool sample_is_urgent(struct readers *readers, uint64_t now_ns)
 	return now_ns - readers->went_ns < SAMPLE_URGENT_NS;
 }
 
+uint64_t readers_sample_next_ns(struct readers *readers, uint64_t now_ns)
+{
+	if (!keyspace_wants_heat(readers->kvd->keyspace)) {
+		return UINT64_MAX;
+	}
+	bool comes_again = readers->count > 0 && sample_is_urgent(readers, now_ns);
+	return comes_again ? readers->sampled_ns + SAMPLE_IDLE_NS : UINT64_MAX;
+}
+
 uint64_t readers_sample(struct readers *readers, uint64_t now_ns)
 {
 	if (!keyspace_wants_heat(readers->kvd->keyspace)) {
@@ -186,6 +195,5 @@ uint64_t readers_sample(struct readers *readers, uint64_t now_ns)
 		readers->sampled_ns = now_ns;
 		sample_some(readers);
 	}
-	bool comes_again = readers->count > 0 && sample_is_urgent(readers, now_ns);
-	return comes_again ? readers->sampled_ns + SAMPLE_IDLE_NS : UINT64_MAX;
+	return readers_sample_next_ns(readers, now_ns);
 }

@@ -180,7 +180,7 @@ static void service_turn(void *context, uint64_t now_ns)
 	struct service *service = context;
 	struct keyspace *keyspace = service->kvd.keyspace;
 	service_events_hold(&service->kvd);
-	service->sample_next_ns = readers_sample(service->kvd.readers, now_ns);
+	(void)readers_sample(service->kvd.readers, now_ns);
 	cleaner_turn(keyspace, now_ns);
 	events_tell(&service->kvd, NULL); // of keys whose time came
 	if (service->kvd.cold != NULL) {
@@ -204,9 +204,10 @@ static void service_turn(void *context, uint64_t now_ns)
 	}
 }
 
+// As of what the commands of the turn have left, which the listener has run since.
 static uint64_t service_next_ns(void *context)
 {
-	const struct service *service = context;
+	struct service *service = context;
 	const struct cold *cold = service->kvd.cold;
 	if (service->moves_wait) {
 		return 0;
@@ -216,7 +217,9 @@ static uint64_t service_next_ns(void *context)
 	uint64_t next_ns = cleaner_ns < cold_ns ? cleaner_ns : cold_ns;
 	uint64_t sums_ns = service->sums != NULL ? service->sums_next_ns : UINT64_MAX;
 	next_ns = next_ns < sums_ns ? next_ns : sums_ns;
-	return next_ns < service->sample_next_ns ? next_ns : service->sample_next_ns;
+	uint64_t sample_ns =
+		readers_sample_next_ns(service->kvd.readers, loop_now_ns(service->kvd.loop));
+	return next_ns < sample_ns ? next_ns : sample_ns;
 }
 
 static int start_listener(struct service *service)

@@ -43,7 +43,6 @@ struct service {
 	bool moves_wait;	 // to be told, in the next turn
 	struct keyspace_sums *sums; // of a region that was taken over; NULL = none, or all are good
 	uint64_t sums_next_ns;
-	uint64_t sample_next_ns; // when readers_sample() wants to be called
 	uint64_t noticed_seq;	 // last seq the persister was told of
 	char why[1024];		 // of a step that failed
 };

@@ -145,6 +145,7 @@ void kvs_log_live_add(struct kvs_log *log, uint64_t offset, uint32_t record_byte
 void kvs_log_live_sub(struct kvs_log *log, uint64_t offset, uint32_t record_bytes)
 {
 	log->segments[kvs_log_segment_of(log, offset)].live_bytes -= record_bytes;
+	log->died++;
 }
 
 bool kvs_log_follow(const struct kvs_log *log, struct kvs_log_position *at,

@@ -50,6 +50,7 @@ struct kvs_log {
 	uint32_t helped_most;	  // up to so many segments at once are waited for, 0 = none
 	uint64_t rolls; // head segments closed so far
 	uint64_t tails_bytes; // left at their ends, too short for the record that came
+	uint64_t died; // records that ceased to be current, ever
 };
 
 /// Takes the first head segment. Returns 0, -ENOMEM.

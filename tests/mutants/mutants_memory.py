@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 # Mistakes about memory: when it is free, who populates it, and what goes back to the system.
-from mutant import Mutant
+from mutant import Mutant, SIMULATION
 
 MEMORY = [
     Mutant('followed-by-another', 'a segment is followed by whatever its successor has become',
@@ -30,6 +30,15 @@ MEMORY = [
            'daemon/keyspace_batch.c',
            [('(is_end ? &batch->ended_bytes : &batch->bytes)', '&batch->bytes')],
            ['tests/daemon/test_keyspace_batch_ends'], quick=True),
+    Mutant('oversleeps', 'what commands made due behind the turn is reckoned by the next comer',
+           'daemon/cleaner.c',
+           [('if (progress(keyspace) == state->progress) {', 'if (state->turn_ns != 1) {')],
+           ['tests/daemon/test_cleaner_sleep'], quick=True, wholes=[SIMULATION]),
+    Mutant('strays-once', 'behind a walk for stray pages nobody looks again',
+           'daemon/memory_return.c',
+           [('next_ns = earlier(next_ns, strays_turn(keyspace, now_ns));',
+             'return earlier(next_ns, strays_turn(keyspace, now_ns));')],
+           ['tests/daemon/test_cleaner_sleep']),
     Mutant('clean-undurable', 'a segment is cleaned before it is durable', 'shm/segments.c',
            [('segment->last_seq < durable_seq;', 'durable_seq + 1 > 0;')],
            ['tests/shm/test_segments', 'tests/daemon/test_cleaner'], quick=True),

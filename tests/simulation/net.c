@@ -324,6 +324,9 @@ int __wrap_epoll_wait(int epoll, struct epoll_event *events, int room, int timeo
 	(void)epoll;
 	uint64_t until_ns =
 		timeout_ms < 0 ? SIM_NEVER : sim.mono_ns + (uint64_t)timeout_ms * 1000000u;
+	if (timeout_ms != 0 && sim_sleep_is_cut(until_ns)) {
+		return 0;
+	}
 	if (timeout_ms != 0) {
 		sim_give_way(SIM_EPOLL, NULL, until_ns);
 	} else if (sim_chance(4)) {

@@ -74,6 +74,7 @@ static void spill_one(struct keyspace *keyspace)
 	const struct sim_key *key = sim_model_key((unsigned)sim_below(sim.plan.keys));
 	if (keyspace_spill(keyspace, key->name, key->name_bytes) == KEYSPACE_COLD_DONE) {
 		sim_note("the value of %s is spilled", key->name);
+		sim_sleep_forget();
 		sim.spilled++;
 	}
 }
@@ -91,6 +92,7 @@ static void move_bound(struct keyspace *keyspace)
 	}
 	sim_note("the bound is to be %llu", (unsigned long long)bytes);
 	sim.bounds++;
+	sim_sleep_forget();
 	keyspace_set_memory(keyspace, bytes);
 }
 
@@ -112,6 +114,7 @@ static void want_place(struct keyspace *keyspace)
 		kvs_large_want(large, bytes, &mover->search);
 		kvs_large_keep_clear(large, run->offset);
 		mover->moved = mover->rounds = 0;
+		sim_sleep_forget();
 		mover->asked_ns = keyspace->seam->monotonic_ns();
 	}
 }
@@ -165,6 +168,7 @@ void __wrap_cleaner_turn(struct keyspace *keyspace, uint64_t now_ns)
 		}
 		if (sim.plan.reseeds && sim_chance(reseed_chance(keyspace))) {
 			keyspace->table.crowded = true; // as by keys that were made to collide
+			sim_sleep_forget();
 		}
 		if (sim.plan.moves && sim_chance(WANT_CHANCE)) {
 			want_place(keyspace);

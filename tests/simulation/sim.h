@@ -102,7 +102,7 @@ struct sim {
 	// Counted for the report.
 	unsigned crashes, adoptions, loads, points, faults, refused, splits, gets, revoked, plans,
 		recounts, bounds, evicted, spilled, promoted, reseeds, moved, returned, unread,
-		squeezed;
+		squeezed, sleeps;
 };
 extern struct sim sim;
 
@@ -343,6 +343,13 @@ void sim_reader_step(void);
 
 /// kvd, which serves, has made a step.
 void sim_check_expiry(void);
+
+// ---- sleep.c: the loop comes in time ----
+
+/// The loop means to sleep until then. True: it is woken at once, for nothing.
+bool sim_sleep_is_cut(uint64_t until_ns);
+/// Something was done to kvd that it could not foresee.
+void sim_sleep_forget(void);
 
 // ---- check.c: the region ----
 

@@ -29,7 +29,7 @@
 struct outcome {
 	uint64_t trace, steps, lives, crashes, adoptions, loads, points, faults, refused, splits,
 		gets, revoked, plans, recounts, bounds, evicted, spilled, promoted, reseeds, moved,
-		returned, unread, squeezed;
+		returned, unread, squeezed, sleeps;
 	uint64_t is_good;
 };
 
@@ -81,6 +81,7 @@ static void run_here(uint64_t seed, unsigned commands, bool verbose, int out)
 				   sim.returned,
 				   sim.unread,
 				   sim.squeezed,
+				   sim.sleeps,
 				   1 };
 	ssize_t done = write(SIM_KEPT_FD - 1 + 200, &outcome, sizeof(outcome));
 	(void)fflush(stdout);
@@ -198,6 +199,7 @@ static void add(struct outcome *sum, const struct outcome *one)
 	sum->moved += one->moved;
 	sum->returned += one->returned;
 	sum->squeezed += one->squeezed;
+	sum->sleeps += one->sleeps;
 	sum->unread += one->unread;
 }
 
@@ -242,6 +244,7 @@ static void all_happened(const struct outcome *sum)
 		{ "large values moved", sum->moved },
 		{ "memory given back", sum->returned },
 		{ "room made for another hash key", sum->squeezed },
+		{ "sleeps that were cut", sum->sleeps },
 	};
 	unsigned missing = 0;
 	for (unsigned i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {

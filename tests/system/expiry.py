@@ -7,6 +7,7 @@ read the store. No time is measured: what is waited for has to come at all.
 import json
 import os
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'lib'))
 from kvdtest import Kvd, Tap, wait_until  # noqa: E402
@@ -74,6 +75,39 @@ def test_told(tap):
         tap.equal(stats(connection)['keys_expired'], KEYS // 2, 'and counted once')
 
 
+def rest(kvd):
+    """Until kvd sleeps, or not much longer: what comes then wakes it from a long sleep."""
+    seen, looks = None, 0
+    for _ in range(200):
+        with open(f'/proc/{kvd.pid}/status', encoding='ascii') as file:
+            switches = [line for line in file if 'ctxt_switches' in line]
+        looks = looks + 1 if switches == seen else 0
+        seen = switches
+        if looks == 10:
+            return
+        time.sleep(0.02)
+
+
+def test_idle(tap):
+    """The last command of a kvd that has nothing else to do is followed up: nobody wakes it."""
+    for options in (('--persist', 'memory', '--memory-return', '0'),
+                    ('--persist', 'memory', '--prefault', 'yes'),
+                    ('--persist', 'lazy', '--lazy-interval', '1h', '--memory-return', '0'),
+                    ('--persist', 'lazy', '--lazy-interval', '1h', '--prefault', 'yes')):
+        with Kvd('--memory', '32MiB', '--notify-keyspace-events', 'Ex', *options) as kvd, \
+                kvd.connect() as connection, kvd.connect() as listener:
+            listener.command('SUBSCRIBE', '__keyevent@0__:expired')
+            for key in (b'first', b'second'):
+                rest(kvd)
+                connection.command('SET', key, 'v', 'PX', '100')
+                tap.equal(listener.reply()[2], key,
+                          f'{" ".join(options)}: the {key.decode()} key to end is told')
+            connection.command('SET', 'third', 'v')
+            rest(kvd)
+            connection.command('PEXPIRE', 'third', '100')
+            tap.equal(listener.reply()[2], b'third', 'and one that was there before')
+
+
 def test_lives(tap):
     """The next kvd knows nothing of the index, and finds all that ends."""
     with Kvd('--persist', 'group', '--memory', '64MiB') as kvd:
@@ -96,6 +130,7 @@ def main():
     tap = Tap()
     test_reclaimed(tap)
     test_told(tap)
+    test_idle(tap)
     test_lives(tap)
     tap.done()
 
