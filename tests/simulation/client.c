@@ -282,7 +282,8 @@ size_t sim_frame_bytes(const char *at, size_t bytes)
 		return 0;
 	}
 	size_t head = (size_t)(end - at) + 1;
-	long long count = strtoll(at + 1, NULL, 10);
+	// Of a line that is empty the number would be sought behind it.
+	long long count = at[1] != '\r' ? strtoll(at + 1, NULL, 10) : 0;
 	switch (at[0]) {
 	case '+':
 	case '-':
