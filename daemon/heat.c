@@ -15,20 +15,45 @@ static void *heat_map(size_t bytes)
 	return at == MAP_FAILED ? NULL : at;
 }
 
+static uint64_t ghost_sets_for(uint64_t ghosts)
+{
+	uint64_t sets = 1;
+	while (sets * HEAT_GHOST_WAYS < ghosts) {
+		sets *= 2;
+	}
+	return sets;
+}
+
+static size_t ghost_bytes(uint64_t sets)
+{
+	return sets * HEAT_GHOST_WAYS * sizeof(uint16_t);
+}
+
 bool heat_open(struct heat *heat, uint64_t start, uint64_t bytes, uint64_t ghosts)
 {
-	*heat = (struct heat){ .start = start, .bytes = bytes, .ghost_sets = 1 };
-	while (heat->ghost_sets * HEAT_GHOST_WAYS < ghosts) {
-		heat->ghost_sets *= 2;
-	}
+	*heat = (struct heat){ .start = start, .bytes = bytes };
+	heat->ghost_sets = ghost_sets_for(ghosts);
 	heat->counts_bytes = bytes / HEAT_GRANULE_BYTES / 4 + 1;
 	heat->counts = heat_map(heat->counts_bytes);
-	heat->ghosts = heat_map(heat->ghost_sets * HEAT_GHOST_WAYS * sizeof(*heat->ghosts));
+	heat->ghosts = heat_map(ghost_bytes(heat->ghost_sets));
 	if (heat->counts == NULL || heat->ghosts == NULL) {
 		heat_close(heat);
 		return false;
 	}
 	return true;
+}
+
+void heat_ghosts_grow(struct heat *heat, uint64_t ghosts)
+{
+	uint64_t sets = ghost_sets_for(ghosts);
+	uint16_t *more = sets > heat->ghost_sets ? heat_map(ghost_bytes(sets)) : NULL;
+	if (more == NULL) {
+		return;
+	}
+	(void)munmap(heat->ghosts, ghost_bytes(heat->ghost_sets));
+	heat->ghosts = more;
+	heat->ghost_sets = sets;
+	heat->has_ghosts = false;
 }
 
 void heat_close(struct heat *heat)
@@ -37,8 +62,7 @@ void heat_close(struct heat *heat)
 		(void)munmap(heat->counts, heat->counts_bytes);
 	}
 	if (heat->ghosts != NULL) {
-		(void)munmap(heat->ghosts,
-			     heat->ghost_sets * HEAT_GHOST_WAYS * sizeof(*heat->ghosts));
+		(void)munmap(heat->ghosts, ghost_bytes(heat->ghost_sets));
 	}
 	*heat = (struct heat){ 0 };
 }

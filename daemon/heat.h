@@ -27,6 +27,9 @@ struct heat {
 /// All cold, no ghosts; memory is taken as it is used. `ghosts` are remembered at least. False if
 /// memory is short.
 bool heat_open(struct heat *heat, uint64_t start, uint64_t bytes, uint64_t ghosts);
+/// Remembers at least so many ghosts from now on, and those of before no longer if that is more.
+/// Call with: opened. Where memory is short it stays as it was.
+void heat_ghosts_grow(struct heat *heat, uint64_t ghosts);
 void heat_close(struct heat *heat);
 
 /// Of the record that begins at `offset` from the start of the region; 0 for what is outside.

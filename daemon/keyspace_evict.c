@@ -67,6 +67,14 @@ bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_evic
 	return true;
 }
 
+void evict_memory_rose(struct keyspace *keyspace)
+{
+	struct heat *heat = &keyspace->evict.heat;
+	if (heat->counts != NULL) {
+		heat_ghosts_grow(heat, keyspace->memory_bytes / EVICT_GHOST_BYTES);
+	}
+}
+
 void evict_fini(struct evict_state *evict)
 {
 	heat_close(&evict->heat);

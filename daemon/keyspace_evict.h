@@ -134,6 +134,9 @@ void evict_written(struct keyspace *keyspace, uint64_t hash, uint64_t offset, ui
 /// what they open is not for writes.
 bool evict_comes_first(const struct keyspace *keyspace);
 
+/// The bound was raised: more keys are stored, and as many are remembered when they go.
+void evict_memory_rose(struct keyspace *keyspace);
+
 void evict_fini(struct evict_state *evict);
 
 // ---- keyspace_evict_choice.c ----

@@ -40,6 +40,7 @@ void keyspace_set_memory(struct keyspace *keyspace, uint64_t bytes)
 	if (bytes > keyspace->memory_bytes) {
 		keyspace->memory_bytes = bytes;
 		region->memory_bytes = bytes > region->memory_bytes ? bytes : region->memory_bytes;
+		evict_memory_rose(keyspace);
 	}
 	keyspace->resize_look_ns = 0;
 	keyspace->cleaner.next_ns = 0; // the next turn begins to lower it

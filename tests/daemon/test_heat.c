@@ -89,10 +89,41 @@ static void test_ghosts(uint64_t seed)
 	heat_close(&heat);
 }
 
+// More are remembered once there is room for more.
+static void test_growth(uint64_t seed)
+{
+	enum { COUNT = 8192, FEW = 1024 };
+	static uint64_t hashes[COUNT];
+	struct heat heat;
+	uint64_t random = seed;
+	unsigned missed[2] = { 0 };
+	ok(heat_open(&heat, START, BYTES, FEW), "open");
+	heat_warm(&heat, START);
+	for (unsigned round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < COUNT; i++) {
+			hashes[i] = tap_random(&random);
+			heat_ghost_add(&heat, hashes[i]);
+		}
+		for (unsigned i = 0; i < COUNT; i++) {
+			missed[round] += !heat_ghost_has(&heat, hashes[i], COUNT);
+		}
+		heat_ghosts_grow(&heat, UINT64_C(2) * COUNT);
+		ok(round == 1 || (!heat.has_ghosts && !heat_ghost_has(&heat, hashes[0], COUNT)),
+		   "round %u: those of before are not known any more", round);
+	}
+	ok(missed[0] > COUNT / 2 && missed[1] < COUNT / 4, "%u were forgotten, then %u", missed[0],
+	   missed[1]);
+	ok_u64(heat_of(&heat, START), 1, "counts stay");
+	heat_ghosts_grow(&heat, FEW);
+	ok(heat.has_ghosts, "less is no change");
+	heat_close(&heat);
+}
+
 int main(void)
 {
 	uint64_t seed = tap_seed(0x4ea7);
 	test_counts(seed);
 	test_ghosts(seed);
+	test_growth(seed);
 	return tap_done();
 }

@@ -246,6 +246,19 @@ static void test_bound(void)
 	ok_u64(refused, 0, "writes go on under it");
 	how.on = false;
 	ok(keyspace_set_eviction(f.keyspace, &how), "reject");
+	how.on = true;
+	ok(keyspace_set_eviction(f.keyspace, &how), "evict");
+	uint64_t sets = f.keyspace->evict.heat.ghost_sets;
+	keyspace_set_memory(f.keyspace, FIXTURE_MEMORY_BYTES);
+	ok_u64(f.keyspace->evict.heat.ghost_sets, 2 * sets,
+	       "with twice the memory twice as many keys that went are remembered");
+	keyspace_set_memory(f.keyspace, FIXTURE_MEMORY_BYTES / 2);
+	for (turns = 0; f.region.memory_bytes > FIXTURE_MEMORY_BYTES / 2 && turns < 10000;
+	     turns++) {
+		cleaner_turn(f.keyspace, fixture_monotonic_ns());
+	}
+	how.on = false;
+	ok(keyspace_set_eviction(f.keyspace, &how), "reject");
 	uint64_t evicted = evicted_of(&f);
 	for (unsigned i = 20000; i < 60000; i++) {
 		refused += set_named(&f, "key:", i, 0) != KEYSPACE_OK;
