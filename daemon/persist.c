@@ -10,19 +10,15 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "daemon/persist_internal.h"
-#include "daemon/region_walk.h"
 #include "daemon/storage/map_guard.h"
-#include "daemon/storage/store_read.h"
 
 #define NS_PER_MS UINT64_C(1000000)
-#define BACKOFF_FIRST_NS (100 * NS_PER_MS)
 #define BACKOFF_MAX_NS (5000 * NS_PER_MS)
 #define LAZY_LOOK_NS (50 * NS_PER_MS) // how often a lazy wait looks whether lazy_bytes are reached
 #define GATHER_LOOK_NS 100000	      // how long nothing may arrive before a group commit starts
@@ -275,7 +271,8 @@ static void commit_failed(struct persist *persist, uint64_t took_ns)
 {
 	uint64_t now_ns = persist->options.seam->monotonic_ns();
 	persist->untrusted = persist->untrusted || loses_trust(persist);
-	persist->backoff_ns = persist->backoff_ns == 0 ? BACKOFF_FIRST_NS : persist->backoff_ns * 2;
+	persist->backoff_ns =
+		persist->backoff_ns == 0 ? PERSIST_BACKOFF_FIRST_NS : persist->backoff_ns * 2;
 	if (persist->backoff_ns > BACKOFF_MAX_NS) {
 		persist->backoff_ns = BACKOFF_MAX_NS;
 	}
@@ -341,8 +338,8 @@ static void repair(struct persist *persist)
 		return;
 	}
 	uint64_t now_ns = seam->monotonic_ns();
-	uint64_t backoff_ns =
-		persist->repair_backoff_ns == 0 ? BACKOFF_FIRST_NS : persist->repair_backoff_ns * 2;
+	uint64_t backoff_ns = persist->repair_backoff_ns == 0 ? PERSIST_BACKOFF_FIRST_NS
+							      : persist->repair_backoff_ns * 2;
 	persist->repair_backoff_ns =
 		backoff_ns < REPAIR_BACKOFF_MAX_NS ? backoff_ns : REPAIR_BACKOFF_MAX_NS;
 	uint64_t took_ns = now_ns - begun_ns;
@@ -400,73 +397,6 @@ static void *persist_main(void *argument)
 			commit_failed(persist, persist->options.seam->monotonic_ns() - begun_ns);
 		}
 	}
-}
-
-void persist_free(struct persist *persist)
-{
-	pthread_cond_destroy(&persist->wake);
-	pthread_mutex_destroy(&persist->mutex);
-	free(persist->compact.copy);
-	if (persist->cold != NULL) {
-		store_reader_close(persist->cold);
-	}
-	persist_moves_fini(persist);
-	free(persist);
-}
-
-struct persist *persist_new(const struct persist_options *options)
-{
-	struct persist *persist = calloc(1, sizeof(*persist));
-	if (persist == NULL) {
-		return NULL;
-	}
-	struct kvs_region_header *header = options->region_base;
-	persist->options = *options;
-	persist->hot = &header->hot;
-	persist->marks = &header->marks;
-	persist->fenced = region_walk_must_fence(options->map);
-	persist->live_bytes = PERSIST_LIVE_UNKNOWN;
-	persist->position =
-		(struct kvs_log_position){ .segment = (uint32_t)(options->start_position >> 32),
-					   .offset = (uint32_t)options->start_position };
-	persist->durable_seq = kvs_load_acquire(&header->marks.durable_seq);
-	struct store_facts facts;
-	store_facts(options->store, &facts);
-	persist->compact.boundary = facts.next_block;
-	persist->judged = facts.oldest_block - 1;
-	persist->compact.copy = aligned_alloc(64, (STORE_BLOCK_BYTES_MAX + 63) & ~63u);
-
-	pthread_condattr_t attributes;
-	pthread_mutex_init(&persist->mutex, NULL);
-	pthread_condattr_init(&attributes);
-	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	pthread_cond_init(&persist->wake, &attributes);
-	pthread_condattr_destroy(&attributes);
-	bool reads = !options->collect_moves || store_reader_open(&persist->cold, options->store,
-								  STORE_READER_RENEWAL) == STORE_OK;
-	if (persist->compact.copy == NULL || !reads) {
-		persist_free(persist);
-		return NULL;
-	}
-	persist->places_known = 1;
-	if (options->find_places) {
-		persist_places_look(persist);
-		persist->places_counted = true;
-	}
-	if (options->renew_why != NULL) {
-		persist->untrusted = true;
-		persist->degraded = PERSIST_UNTRUSTED;
-		strlcpy(persist->why, options->renew_why, sizeof(persist->why));
-		persist->options.renew_why = NULL; // the caller's
-	}
-	if (options->begin_why != NULL) {
-		persist->unbegun = true;
-		persist->backoff_ns = BACKOFF_FIRST_NS;
-		persist->degraded = PERSIST_UNWRITABLE;
-		strlcpy(persist->why, options->begin_why, sizeof(persist->why));
-		persist->options.begin_why = NULL; // the caller's
-	}
-	return persist;
 }
 
 int persist_start(struct persist **out, const struct persist_options *options)

@@ -20,6 +20,7 @@
 #define PERSIST_WHY_BYTES 512u
 #define PERSIST_NEVER UINT64_MAX
 #define PERSIST_LIVE_UNKNOWN UINT64_MAX
+#define PERSIST_BACKOFF_FIRST_NS UINT64_C(100000000) // after a commit that failed
 
 // One transaction takes about this share of the live bytes, within bounds: LMDB cannot reuse what
 // the last two transactions freed, so large ones make the file grow; small ones cost a sync each.

@@ -6,7 +6,6 @@
 // the sanitizers do, and the clock: the test has a time limit. That both overlap is waited for, not
 // hoped for: garbage now and then stands until somebody has read on, and readers read on until they
 // have seen some, and values.
-
 #include "libclient/internal.h"
 #include "tests/libclient/fake.h"
 #include "tests/shm/flipped_fixture.h"
