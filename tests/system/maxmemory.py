@@ -191,6 +191,11 @@ def test_stays(tap):
         least = refused_with(tap, c, 8 << 20, 'what may not be evicted')
         tap.equal((counter(c, 'keys_evicted'), c.command('DBSIZE')), (0, 16000),
                   'G: and nothing goes for it')
+        c.command('MULTI')
+        c.command('CONFIG', 'SET', 'maxmemory', 8 << 20)
+        c.command('SET', 'other:0', 'v')
+        said = c.command('EXEC')
+        tap.ok(f'needs {least} bytes' in str(said[0]) and said[1] == 'OK', 'so it is in a MULTI')
         tap.ok(8000 * 1500 < least < 8000 * 1500 * 4 // 3, f'the least is what may not go: {least}')
         reached(tap, c, least, 'evict-never')
         kept = sum(c.pipeline([('EXISTS', f'keep:{n}') for n in persons]))
