@@ -43,7 +43,7 @@ bool keyspace_set_eviction(struct keyspace *keyspace, const struct keyspace_evic
 	}
 	evict->judging = false; // else what is under way is copied
 	evict->in_place = false;
-	evict->hand.first_seq = 0;
+	evict->hand.order = 0;
 	keyspace->cleaner.none.next_seq = 0;
 	if (never == NULL) {
 		return false;
@@ -332,7 +332,7 @@ void evict_victim_done(struct keyspace *keyspace, uint32_t segment)
 	evict->judging = false;
 	evict->in_place = false;
 	if (evict->hand.segment == segment) {
-		evict->hand.first_seq = 0; // all of it is behind
+		evict->hand.order = 0; // all of it is behind
 	}
 	if (evict->on && !in_place) {
 		heat_cool(&evict->heat, kvs_region_segment_offset(keyspace->region, segment),

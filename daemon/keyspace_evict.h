@@ -27,8 +27,8 @@ enum evict_result {
 /// Where judging stopped before the end of its segment, since enough had gone.
 struct evict_hand {
 	uint32_t segment;
-	uint32_t offset;    // the next record
-	uint64_t first_seq; // of the segment, which may be another's by now; 0 = nowhere
+	uint32_t offset; // the next record
+	uint64_t order;	 // of the segment, which may be another's by now; 0 = nowhere
 	bool probation;
 	bool in_place;
 };
@@ -39,7 +39,7 @@ struct evict_hand {
 struct evict_oldest {
 	uint32_t count;
 	uint32_t segment[EVICT_OLDEST_KEPT];
-	uint64_t first_seq[EVICT_OLDEST_KEPT];
+	uint64_t order[EVICT_OLDEST_KEPT];
 };
 
 /// Segments that the writer filled are on probation; what survived one is in the main part.
@@ -64,7 +64,7 @@ struct evict_state {
 	uint64_t stub_bytes;  // of both: without a value as it was judged
 	uint64_t removed_seq; // of the newest removal of this window, 0 = none yet
 	struct evict_hand hand;
-	uint64_t open_after; // first_seq of the last one that was judged in place
+	uint64_t open_after; // order of the last one that was judged in place
 	uint32_t open_empty; // of those in a row that had no large values
 	uint64_t open_seq;   // newest version at the last of them
 	// Of the victims before:

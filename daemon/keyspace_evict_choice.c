@@ -14,23 +14,23 @@
 #define EVICT_PROBATION_PERCENT 13u // of the live bytes: beyond it probation gives first
 #define EVICT_LOOK_SEGMENTS 1024u   // up to so many are all looked at for each victim
 
-static void oldest_keep(struct evict_oldest *oldest, uint32_t segment, uint64_t first_seq)
+static void oldest_keep(struct evict_oldest *oldest, uint32_t segment, uint64_t order)
 {
 	uint32_t at = oldest->count;
 	if (at == EVICT_OLDEST_KEPT) {
-		if (first_seq >= oldest->first_seq[at - 1]) {
+		if (order >= oldest->order[at - 1]) {
 			return;
 		}
 		at--;
 	} else {
 		oldest->count++;
 	}
-	for (; at > 0 && oldest->first_seq[at - 1] > first_seq; at--) {
+	for (; at > 0 && oldest->order[at - 1] > order; at--) {
 		oldest->segment[at] = oldest->segment[at - 1];
-		oldest->first_seq[at] = oldest->first_seq[at - 1];
+		oldest->order[at] = oldest->order[at - 1];
 	}
 	oldest->segment[at] = segment;
-	oldest->first_seq[at] = first_seq;
+	oldest->order[at] = order;
 }
 
 // Does it hold records, and is its count believed?
@@ -57,7 +57,7 @@ static void look_at_all(struct keyspace *keyspace, uint64_t durable_seq)
 		bool probation = segment->state == KVS_SEGMENT_HEAD;
 		evict->live_bytes[probation] += segment->live_bytes;
 		if (kvs_log_cleanable(log, i, durable_seq)) {
-			oldest_keep(&evict->oldest[probation], i, segment->first_seq);
+			oldest_keep(&evict->oldest[probation], i, segment->order);
 		}
 	}
 }
@@ -73,7 +73,7 @@ static uint32_t oldest_take(struct keyspace *keyspace, bool probation, uint64_t 
 	while (passed < oldest->count && found == KVS_SEGMENT_NONE) {
 		uint32_t index = oldest->segment[passed];
 		const struct kvs_segment *segment = &log->segments[index];
-		if (segment->state == state && segment->first_seq == oldest->first_seq[passed] &&
+		if (segment->state == state && segment->order == oldest->order[passed] &&
 		    kvs_log_cleanable(log, index, durable_seq)) {
 			found = index;
 		}
@@ -81,7 +81,7 @@ static uint32_t oldest_take(struct keyspace *keyspace, bool probation, uint64_t 
 	}
 	oldest->count -= passed;
 	memmove(oldest->segment, oldest->segment + passed, oldest->count * sizeof(uint32_t));
-	memmove(oldest->first_seq, oldest->first_seq + passed, oldest->count * sizeof(uint64_t));
+	memmove(oldest->order, oldest->order + passed, oldest->count * sizeof(uint64_t));
 	return found;
 }
 
@@ -129,13 +129,11 @@ static uint32_t choose_open(struct keyspace *keyspace, uint64_t durable_seq)
 			continue;
 		}
 		count++;
-		if (first == KVS_SEGMENT_NONE ||
-		    segment->first_seq < log->segments[first].first_seq) {
+		if (first == KVS_SEGMENT_NONE || segment->order < log->segments[first].order) {
 			first = i;
 		}
-		if (segment->first_seq > evict->open_after &&
-		    (next == KVS_SEGMENT_NONE ||
-		     segment->first_seq < log->segments[next].first_seq)) {
+		if (segment->order > evict->open_after &&
+		    (next == KVS_SEGMENT_NONE || segment->order < log->segments[next].order)) {
 			next = i;
 		}
 	}
@@ -161,7 +159,7 @@ uint32_t evict_choose(struct keyspace *keyspace, uint64_t durable_seq, uint32_t 
 	if (in_place) {
 		const struct kvs_segment *segment = &keyspace->log.segments[victim];
 		probation = segment->state == KVS_SEGMENT_HEAD;
-		evict->open_after = segment->first_seq;
+		evict->open_after = segment->order;
 	}
 	evict->judging = victim != KVS_SEGMENT_NONE;
 	evict->pressed = evict->pressed || evict->judging;
@@ -181,8 +179,8 @@ uint32_t evict_resume(struct keyspace *keyspace, uint64_t durable_seq, uint32_t 
 	struct evict_state *evict = &keyspace->evict;
 	const struct evict_hand hand = evict->hand;
 	const struct kvs_log *log = &keyspace->log;
-	evict->hand.first_seq = 0;
-	if (hand.first_seq == 0 || log->segments[hand.segment].first_seq != hand.first_seq) {
+	evict->hand.order = 0;
+	if (hand.order == 0 || log->segments[hand.segment].order != hand.order) {
 		return KVS_SEGMENT_NONE;
 	}
 	if (hand.in_place == kvs_log_cleanable(log, hand.segment, durable_seq)) {
@@ -213,7 +211,7 @@ void evict_pause(struct keyspace *keyspace)
 	evict->hand = (struct evict_hand){
 		.segment = cleaner->victim,
 		.offset = cleaner->offset,
-		.first_seq = keyspace->log.segments[cleaner->victim].first_seq,
+		.order = keyspace->log.segments[cleaner->victim].order,
 		.probation = evict->probation,
 		.in_place = evict->in_place,
 	};

@@ -55,6 +55,7 @@ static int read_directory(struct kvs_adopt *plan)
 		}
 		segment->state = (uint8_t)state;
 		segment->first_seq = kvs_load_relaxed(&entry->first_seq);
+		segment->order = segment->first_seq;
 		segment->used_bytes = (uint32_t)used;
 		segment->next = KVS_SEGMENT_NONE;
 		if (state == KVS_SEGMENT_HEAD) {

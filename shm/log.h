@@ -23,6 +23,7 @@ struct kvs_log_position {
 /// Daemon-private facts about a segment.
 struct kvs_segment {
 	uint64_t first_seq; // HEAD: of its first record
+	uint64_t order;	    // rises with each segment that is taken, also while nobody writes
 	uint64_t last_seq; // highest seq in it
 	uint64_t live_bytes; // of records that an entry points at
 	uint32_t used_bytes;
@@ -39,6 +40,7 @@ struct kvs_log {
 	struct kvs_log_position survivor; // segment KVS_SEGMENT_NONE = none open
 	uint64_t published; // segment << 32 | offset: what followers may read up to
 	uint64_t next_seq; // of the next record
+	uint64_t order; // of the segment that was taken last
 	uint32_t *free_list; // stack: prepared segments on top of unprepared ones
 	uint32_t free_list_count;
 	uint32_t given_at; // in it: where pages were given back last

@@ -134,6 +134,8 @@ uint32_t kvs_segments_take(struct kvs_log *log, enum kvs_segment_state state)
 	struct kvs_segment *segment = &log->segments[index];
 	segment->state = (uint8_t)state;
 	segment->first_seq = log->next_seq;
+	log->order = log->order < log->next_seq ? log->next_seq : log->order + 1;
+	segment->order = log->order;
 	segment->last_seq = 0;
 	segment->live_bytes = 0;
 	segment->used_bytes = 0;

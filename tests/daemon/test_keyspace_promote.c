@@ -395,8 +395,42 @@ static void test_stays(void)
 	}
 }
 
+// Reads alone, too, leave an order behind by which segments have their turn.
+static void test_order(void)
+{
+	static const unsigned char value[4000];
+	struct fixture f;
+	char key[16];
+	unsigned taken = 0, rising = 0;
+	uint64_t last = 0;
+	(void)open_cold(&f);
+	const struct kvs_log *log = &f.keyspace->log;
+	for (unsigned i = 0; i < 80; i++) {
+		(void)snprintf(key, sizeof(key), "s%u", i);
+		(void)keyspace_set(f.keyspace, key, strlen(key), value, sizeof(value), 0, NULL);
+	}
+	fixture_durable(&f);
+	for (unsigned i = 0; i < 80; i++) {
+		(void)snprintf(key, sizeof(key), "s%u", i);
+		struct keyspace_loaded loaded = loaded_of(&f, key, value, sizeof(value));
+		struct keyspace_promotion promotion = { 0 };
+		uint32_t before = log->survivor.segment;
+		(void)spill(&f, key);
+		(void)keyspace_promote(f.keyspace, &loaded, &promotion, UINT64_MAX);
+		if (log->survivor.segment != before) {
+			uint64_t order = log->segments[log->survivor.segment].order;
+			rising += order > last;
+			last = order;
+			taken++;
+		}
+	}
+	ok(taken >= 4 && rising == taken, "%u segments are taken one behind the other", taken);
+	fixture_close(&f);
+}
+
 int main(void)
 {
+	test_order();
 	test_stays();
 	test_heat();
 	test_slices();

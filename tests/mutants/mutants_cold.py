@@ -196,4 +196,8 @@ COLD = [
            'daemon/keyspace_promote.c',
            [('if (segments > 0 && stays) {', 'if (segments > 0 && stays && large_bytes == 1) {')],
            ['tests/daemon/test_keyspace_promote'], quick=True),
+    Mutant('order-of-writes', 'while nobody writes the same segments are judged round and round',
+           'shm/segments.c',
+           [('log->order < log->next_seq ? log->next_seq : log->order + 1', 'log->next_seq')],
+           ['tests/daemon/test_keyspace_promote'], quick=True),
 ]
