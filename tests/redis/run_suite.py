@@ -24,7 +24,8 @@ UNIT_LIMIT_S = 180  # of all its tests
 QUIET_S = 20        # of one
 ALONE_S = 3         # of one that is expected to fail, perhaps by hanging
 # Tests count the changes since the last save: none comes of its own accord.
-KVD_OPTIONS = ('--lazy-interval', '1h')
+# Some set a bound of 10 MB, which is less than 16 of the segments that kvd has by itself.
+KVD_OPTIONS = ('--lazy-interval', '1h', '--segment', '512KiB')
 DETAIL_LINES_MAX = 8
 SKIP = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'skip.md')
 
