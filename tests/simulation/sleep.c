@@ -11,7 +11,7 @@
 #include "tests/simulation/sim.h"
 
 #define SLEEP_CUT_EVERY 8u
-#define SLEEP_LATE_NS 5000000u // no harm is done by that
+#define SLEEP_LATE_NS 100000000u // of what is polled anyway: readers that leave, memory that comes
 #define SLEEP_LOOK_EVERY 16u
 #define SLEEP_LONG_NS UINT64_C(300000000)    // a slot of the wheel, and turns that take their time
 #define SLEEP_UNTOLD_NS UINT64_C(1000000000) // between two looks at a clock that nobody watches
