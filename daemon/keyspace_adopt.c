@@ -216,10 +216,52 @@ static int redo(struct keyspace *keyspace, struct kvs_adopt *plan, const struct 
 	return 0;
 }
 
+// ---- places that mean nothing ----
+
+struct beyond {
+	const struct keyspace *keyspace;
+	uint64_t next_block; // of the store
+};
+
+static void forget_beyond(const struct beyond *beyond, const struct kvs_record_view *view)
+{
+	if (kvs_place_block(kvs_load_relaxed(&view->record->place)) >= beyond->next_block) {
+		// Relaxed: this thread's, which alone reads it (partner: persist_append()).
+		kvs_store_relaxed((uint64_t *)(uintptr_t)&view->record->place, 0);
+	}
+}
+
+static void visit_beyond(void *context, uint64_t entry)
+{
+	const struct beyond *beyond = context;
+	struct kvs_hit hit;
+	if (kvs_table_load(&beyond->keyspace->region->map, entry, &hit) == KVS_FIND_HIT &&
+	    (hit.kind == KVS_ENTRY_VALUE || hit.kind == KVS_ENTRY_LARGE)) {
+		forget_beyond(beyond, &hit.view);
+	}
+}
+
+// Values that are durable say where they were to stand by a commit that failed. The store will have
+// such a block one day, with other records: a value that left memory by then would be lost. Their
+// true places are looked for, as those of all that compaction has moved (persist_places.c). What is
+// not durable is told its place anew.
+static void forget_all_beyond(struct keyspace *keyspace, const struct kvs_adopt *plan)
+{
+	struct beyond beyond = { keyspace, plan->next_block };
+	uint64_t cursor = 0;
+	if (plan->values_beyond == 0) {
+		return;
+	}
+	do {
+		cursor = kvs_table_scan(&keyspace->region->map, cursor, visit_beyond, &beyond);
+	} while (cursor != 0);
+}
+
 // What the life before had appended and not wholly published. It was acknowledged to nobody; but
 // some of it may have been seen, so each key gets its newest version at once.
 static int redo_all(struct keyspace *keyspace, struct kvs_adopt *plan)
 {
+	const struct beyond beyond = { keyspace, plan->next_block };
 	struct tail tail = { 0 };
 	int result = collect_tail(keyspace, plan, &tail);
 	if (result == 0 && tail.flush_seq > 0) {
@@ -227,8 +269,11 @@ static int redo_all(struct keyspace *keyspace, struct kvs_adopt *plan)
 	}
 	for (size_t i = 0; i < tail.count && result == 0; i++) {
 		struct kvs_record_view view;
-		if (parse_at(keyspace, tail.records[i].offset, &view) &&
-		    !is_superseded(keyspace, &tail, i, &view)) {
+		if (!parse_at(keyspace, tail.records[i].offset, &view)) {
+			continue;
+		}
+		forget_beyond(&beyond, &view);
+		if (!is_superseded(keyspace, &tail, i, &view)) {
 			result = redo(keyspace, plan, &tail.records[i], &view);
 		}
 	}
@@ -255,6 +300,7 @@ struct keyspace *keyspace_adopt(const struct keyspace_options *options, struct k
 	}
 	keyspace_table_label(keyspace);
 	SEAM_CRASH(adoption_applied);
+	forget_all_beyond(keyspace, plan);
 	struct kvs_watermarks *marks = keyspace_marks(keyspace);
 	keyspace->adopted = true;
 	// What the life before appended it has counted.

@@ -300,7 +300,7 @@ int keyspace_recount(struct keyspace *keyspace, struct keyspace_recount *recount
 	}
 	uint64_t durable_seq = keyspace->persisted ? keyspace_durable_seq(keyspace) : UINT64_MAX;
 	int result = kvs_adopt_plan_beside(&look.plan, keyspace->region, durable_seq,
-					   keyspace->first_block);
+					   keyspace->first_block, UINT64_MAX);
 	if (result == 0 && !look_begin(&look)) {
 		result = -ENOMEM;
 	}

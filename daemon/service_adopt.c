@@ -310,6 +310,7 @@ int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store 
 {
 	uint64_t durable_seq = UINT64_MAX;
 	uint64_t first_block = 0;
+	uint64_t next_block = UINT64_MAX;
 	const char *refused = store != NULL ? compare_store(region, store, adoption) : NULL;
 	bool is_damaged = adoption->store_is_damaged;
 	bool has_store = store != NULL && !adoption->fill_store && !is_damaged;
@@ -324,10 +325,11 @@ int service_adopt_look(struct kvd *kvd, struct kvs_region *region, struct store 
 		store_facts(store, &facts);
 		durable_seq = facts.durable_seq;
 		first_block = facts.oldest_block;
+		next_block = facts.next_block;
 	} else if (is_damaged && !adoption->fill_store) {
 		durable_seq = kvs_load_acquire(&region->header->marks.durable_seq);
 	}
-	int result = kvs_adopt_plan_beside(plan, region, durable_seq, first_block);
+	int result = kvs_adopt_plan_beside(plan, region, durable_seq, first_block, next_block);
 	if (result == -ENOMEM) {
 		(void)snprintf(why, why_bytes,
 			       "out of memory while looking at the region of the life before; %s; "

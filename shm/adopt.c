@@ -53,15 +53,16 @@ static int plan_hot(struct kvs_adopt *plan)
 
 int kvs_adopt_plan(struct kvs_adopt *plan, struct kvs_region *region, uint64_t durable_seq)
 {
-	return kvs_adopt_plan_beside(plan, region, durable_seq, 0);
+	return kvs_adopt_plan_beside(plan, region, durable_seq, 0, UINT64_MAX);
 }
 
 int kvs_adopt_plan_beside(struct kvs_adopt *plan, struct kvs_region *region, uint64_t durable_seq,
-			  uint64_t first_block)
+			  uint64_t first_block, uint64_t next_block)
 {
 	memset(plan, 0, sizeof(*plan));
 	plan->region = region;
 	plan->first_block = first_block;
+	plan->next_block = next_block;
 	plan->durable_seq = durable_seq;
 	plan->applied_seq = kvs_load_acquire(&region->header->marks.applied_seq);
 	int result = plan_hot(plan);

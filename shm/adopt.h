@@ -85,7 +85,9 @@ struct kvs_adopt {
 	uint64_t stubs_value_bytes;	// of those values
 	uint64_t stubs_astray;		// of them, those that name a block before first_block
 	uint64_t first_block;		// of the store, as given; 0 = not known
+	uint64_t next_block;		// of the store, as given: it has none from there on
 	uint64_t last_block;		// the highest that a record names, whatever became of it
+	uint64_t values_beyond; // durable, and name a block that the store does not have
 	uint64_t live_bytes;		// of current records, large values included
 	struct kvs_adopt_owner *owners; // KVS_WRITERS_MAX, by the writer index of records
 	uint64_t unpersisted_large_bytes;
@@ -106,10 +108,11 @@ struct kvs_adopt {
 /// kvs_adopt_fini() frees.
 /// Call with: no writer alive. Thread must: be the new writer. Orders: nothing; nothing is written.
 int kvs_adopt_plan(struct kvs_adopt *plan, struct kvs_region *region, uint64_t durable_seq);
-/// The same where the first block of the store is known: counts stubs whose values stand elsewhere
-/// by now.
+/// The same where the store's blocks are known, from `first_block` to before `next_block`: counts
+/// stubs whose values stand elsewhere by now, and values whose places mean nothing. Those are of
+/// commits that failed after an earlier one of the same records had failed, too, and arrived.
 int kvs_adopt_plan_beside(struct kvs_adopt *plan, struct kvs_region *region, uint64_t durable_seq,
-			  uint64_t first_block);
+			  uint64_t first_block, uint64_t next_block);
 void kvs_adopt_fini(struct kvs_adopt *plan);
 
 /// What the plan is applied to: uninitialised but for `limbo`.

@@ -112,6 +112,8 @@ static void note_place(struct kvs_adopt *plan, const struct kvs_hit *hit)
 	uint64_t block = kvs_place_block(kvs_load_relaxed(&hit->view.record->place));
 	plan->last_block = block > plan->last_block ? block : plan->last_block;
 	if (hit->kind != KVS_ENTRY_STUB) {
+		plan->values_beyond +=
+			block >= plan->next_block && hit->view.seq <= plan->durable_seq;
 		return;
 	}
 	plan->stubs_value_bytes += hit->view.value_bytes;

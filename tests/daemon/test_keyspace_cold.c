@@ -392,7 +392,8 @@ static void test_adopted(void)
 	ok_u64(plan.damaged_count, 0, "nothing is damaged");
 	ok_u64(plan.stubs_astray, 0, "all of which know their places, as far as is known");
 	kvs_adopt_fini(&plan);
-	ok(kvs_adopt_plan_beside(&plan, &region, KEYS, BLOCK + 10) == 0 && plan.stubs_astray == 5,
+	ok(kvs_adopt_plan_beside(&plan, &region, KEYS, BLOCK + 10, UINT64_MAX) == 0 &&
+		   plan.stubs_astray == 5 && plan.values_beyond == 0,
 	   "those before the store's first block do not");
 	kvs_adopt_fini(&plan);
 	struct kvs_hit hit = hit_of(&f, 8);
@@ -407,6 +408,49 @@ static void test_adopted(void)
 	fixture_close(&f);
 }
 
+// Places that a commit gave that failed, of values that were durable before it: the store has no
+// such blocks yet, and will have others of these numbers.
+static void test_places_beyond(void)
+{
+	struct fixture f;
+	struct kvs_region region;
+	struct kvs_epoch_domain epochs;
+	struct kvs_adopt plan;
+	struct fixture next = { 0 };
+	open_filled(&f);
+	make_durable(&f);
+	for (unsigned i = 0; i < KEYS; i += 2) {
+		(void)spill_one(&f, i);
+	}
+	struct kvs_region_options options = { .memory_bytes = 16u << 20,
+					      .segment_bytes = FIXTURE_SEGMENT_BYTES,
+					      .fenced = true };
+	uint64_t next_block = BLOCK + KEYS - 9;
+	ok_int(kvs_region_adopt(&region, dup(f.region.fd), &options), KVS_REGION_OK, "a region");
+	ok_int(kvs_adopt_plan_beside(&plan, &region, KEYS, BLOCK, next_block), 0, "taken over");
+	ok_u64(plan.values_beyond, 5, "values in memory name blocks that are not there");
+	kvs_epoch_init(&epochs, &region.header->hot, true);
+	struct keyspace_options keyspace = { .seam = f.keyspace->seam,
+					     .region = &region,
+					     .epochs = &epochs,
+					     .persisted = true,
+					     .value_bytes_max = FIXTURE_VALUE_BYTES_MAX };
+	next.keyspace = keyspace_adopt(&keyspace, &plan);
+	kvs_adopt_fini(&plan);
+	unsigned placed = 0, unplaced = 0;
+	for (unsigned i = 0; i < KEYS; i++) {
+		struct kvs_hit hit = hit_of(&next, i);
+		uint64_t place = kvs_load_relaxed(&hit.view.record->place);
+		placed += place == place_of(i);
+		unplaced += place == 0 && i % 2 == 1 && BLOCK + i >= next_block;
+	}
+	ok(unplaced == 5 && placed == KEYS - 5, "E: none of them does any more");
+	keyspace_destroy(next.keyspace);
+	kvs_epoch_fini(&epochs);
+	kvs_region_close(&region);
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	test_there_and_back();
@@ -416,5 +460,6 @@ int main(void)
 	test_no_room();
 	test_behind_compaction();
 	test_adopted();
+	test_places_beyond();
 	return tap_done();
 }
