@@ -13,9 +13,10 @@ void sim_run_watch(const struct sim_run_of *run)
 		unsigned key = sim_run_key(run, i);
 		struct sim_watch *watch = &run->client->watch[key];
 		if (!watch->is_set) {
-			*watch = (struct sim_watch){ true, sim_run_visible(run, key),
-						     sim_model_key(key)->change,
-						     sim_model_changes() };
+			*watch =
+				(struct sim_watch){ true, sim_run_visible(run, key),
+						    sim_model_key(key)->change, sim_model_changes(),
+						    run->client->refused_before };
 		}
 	}
 	sim_text_print(run->reply, "+OK\r\n");
@@ -68,8 +69,10 @@ static int watch_changed(const struct sim_run_of *run)
 		if (visible != watch->was_visible || (visible && !same)) {
 			return 1;
 		}
-		// That it came and went, or was flushed where it was not, kvd may count.
-		if (!visible && sim_model_changes() != watch->since) {
+		// That it came and went, or was flushed where it was not, kvd may count; so it
+		// does all that it may not have been told of for want of memory.
+		if (!visible &&
+		    (sim_model_changes() != watch->since || sim.refused != watch->refused)) {
 			result = -1;
 		}
 	}

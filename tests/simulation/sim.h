@@ -278,6 +278,7 @@ struct sim_expect {
 struct sim_watch {
 	bool is_set, was_visible;
 	uint64_t change, since; // of the key; of the model
+	unsigned refused;	// sim.refused then
 };
 
 struct sim_client {

@@ -59,6 +59,13 @@ static void look_at_keys(uint64_t until_ns)
 	}
 }
 
+// Something is durable, and the persister, which was kept from it, is about to tell the loop.
+static bool is_told_soon(void)
+{
+	const struct keyspace *keyspace = sim.kvd->keyspace;
+	return kvs_load_acquire(&keyspace_marks(keyspace)->durable_seq) > keyspace->durable_seen;
+}
+
 void sim_sleep_forget(void)
 {
 	before.is_cut = false;
@@ -66,7 +73,7 @@ void sim_sleep_forget(void)
 
 bool sim_sleep_is_cut(uint64_t until_ns)
 {
-	bool rests = sim.serves && sim.kvd != NULL && !sim_net_ready();
+	bool rests = sim.serves && sim.kvd != NULL && !sim_net_ready() && !is_told_soon();
 	bool again = before.is_cut && before.lives == sim.lives && before.step == sim.step;
 	if (rests && again && before.until_ns > until_ns &&
 	    before.until_ns - until_ns > SLEEP_LATE_NS) {
