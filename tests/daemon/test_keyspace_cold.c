@@ -370,21 +370,27 @@ static void test_behind_compaction(void)
 	fixture_close(&f);
 }
 
+// Every other value is a stub, and somebody else takes the region over.
+static void open_left(struct fixture *f, struct kvs_region *region)
+{
+	open_filled(f);
+	make_durable(f);
+	for (unsigned i = 0; i < KEYS; i += 2) {
+		(void)spill_one(f, i);
+	}
+	struct kvs_region_options options = { .memory_bytes = 16u << 20,
+					      .segment_bytes = FIXTURE_SEGMENT_BYTES,
+					      .fenced = true };
+	ok_int(kvs_region_adopt(region, dup(f->region.fd), &options), KVS_REGION_OK, "a region");
+}
+
 // A region with stubs is taken over with all its counts; one that cannot be is damage.
 static void test_adopted(void)
 {
 	struct fixture f;
 	struct kvs_region region;
 	struct kvs_adopt plan;
-	open_filled(&f);
-	make_durable(&f);
-	for (unsigned i = 0; i < KEYS; i += 2) {
-		(void)spill_one(&f, i);
-	}
-	struct kvs_region_options options = { .memory_bytes = 16u << 20,
-					      .segment_bytes = FIXTURE_SEGMENT_BYTES,
-					      .fenced = true };
-	ok_int(kvs_region_adopt(&region, dup(f.region.fd), &options), KVS_REGION_OK, "a region");
+	open_left(&f, &region);
 	ok_int(kvs_adopt_plan(&plan, &region, KEYS), 0, "with stubs can be taken over");
 	ok_u64(plan.stubs, KEYS / 2, "with its stubs");
 	ok_u64(plan.live_bytes, keyspace_live_bytes(f.keyspace), "its live bytes");
@@ -417,16 +423,8 @@ static void test_places_beyond(void)
 	struct kvs_epoch_domain epochs;
 	struct kvs_adopt plan;
 	struct fixture next = { 0 };
-	open_filled(&f);
-	make_durable(&f);
-	for (unsigned i = 0; i < KEYS; i += 2) {
-		(void)spill_one(&f, i);
-	}
-	struct kvs_region_options options = { .memory_bytes = 16u << 20,
-					      .segment_bytes = FIXTURE_SEGMENT_BYTES,
-					      .fenced = true };
+	open_left(&f, &region);
 	uint64_t next_block = BLOCK + KEYS - 9;
-	ok_int(kvs_region_adopt(&region, dup(f.region.fd), &options), KVS_REGION_OK, "a region");
 	ok_int(kvs_adopt_plan_beside(&plan, &region, KEYS, BLOCK, next_block), 0, "taken over");
 	ok_u64(plan.values_beyond, 5, "values in memory name blocks that are not there");
 	kvs_epoch_init(&epochs, &region.header->hot, true);

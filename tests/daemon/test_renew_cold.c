@@ -313,19 +313,25 @@ static void test_untold(void)
 	end(dir);
 }
 
+// The persister of a next life, which looks for places or was told everything.
+static void begin_anew(bool find_places)
+{
+	struct persist_options options = life.persist->options;
+	options.start_position = life_published(&life);
+	options.find_places = find_places;
+	keyspace_set_judged(life.keyspace, NULL);
+	persist_free(life.persist);
+	life.persist = persist_new(&options);
+	keyspace_set_judged(life.keyspace, persist_judged(life.persist));
+}
+
 // A kvd that was killed left a region whose stubs were not told everything.
 static void test_after_kill(void)
 {
 	char dir[FIXTURE_PATH_BYTES];
 	begin_untold(dir);
 	unsigned gone = count_stubs(STORE_READ_GONE);
-	struct persist_options options = life.persist->options;
-	options.start_position = life_published(&life);
-	options.find_places = true;
-	keyspace_set_judged(life.keyspace, NULL);
-	persist_free(life.persist);
-	life.persist = persist_new(&options);
-	keyspace_set_judged(life.keyspace, persist_judged(life.persist));
+	begin_anew(true);
 	ok(gone > 0 && !persist_places_known(life.persist), "%u places are not known", gone);
 	for (unsigned i = 0; i < 3; i++) {
 		persist_places_step(life.persist);
@@ -336,10 +342,7 @@ static void test_after_kill(void)
 	}
 	ok(tell_all(true), "they are looked for while commits go on");
 	ok_int(count_stubs(STORE_OK), KEYS / 2, "E: and found");
-	persist_free(life.persist);
-	options.start_position = life_published(&life);
-	options.find_places = false;
-	life.persist = persist_new(&options);
+	begin_anew(false);
 	ok(persist_places_known(life.persist), "a life that was told everything looks for nothing");
 	end(dir);
 }
@@ -366,7 +369,6 @@ static unsigned look_through(bool counts)
 // One stub, whose value was appended last, does not know where.
 static void begin_astray(void)
 {
-	struct persist_options options = life.persist->options;
 	struct store_facts facts;
 	char key[32];
 	uint64_t place;
@@ -376,12 +378,7 @@ static void begin_astray(void)
 	life.keyspace->first_block = facts.oldest_block;
 	(void)keyspace_move(life.keyspace, key, key_bytes, seq, kvs_place_make(0, 48));
 	life.keyspace->stubs_astray = 1;
-	options.start_position = life_published(&life);
-	options.find_places = true;
-	keyspace_set_judged(life.keyspace, NULL);
-	persist_free(life.persist);
-	life.persist = persist_new(&options);
-	keyspace_set_judged(life.keyspace, persist_judged(life.persist));
+	begin_anew(true);
 }
 
 // Where it is known how many are looked for the rest of the store is left.
